@@ -1,0 +1,37 @@
+# Everything starts here: `make demo` and `make test` set up what they need.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# uv does not read pip's configuration; hand over its folder of local wheels, if there is one
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+demo: $(VENV)/.installed ## run the whole pipeline on the embedded demo (no downloads of weights or data)
+	$(BIN)/snakemake --cores 8 all
+	@echo "report: file://$(CURDIR)/results/demo/report.html"
+
+test: gate ## linters, types, and the whole test suite
+	$(BIN)/pytest
+
+gate: $(VENV)/.installed ## linters and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## put the code into its canonical form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (about 1.5 GB)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: help demo test gate format

@@ -1,0 +1,178 @@
+# From images and a few masks to a trained student: snakemake --cores 8 all --config run=NAME
+#
+# A rule's output is its receipt, which its stage writes last: a Zarr store or a checkpoint folder as output would be
+# deleted when a job fails, and with it everything that the stage could resume from. `params` names just the settings
+# that a stage depends on, so a changed setting reruns that stage and what follows.
+import shlex
+import sys
+
+from pipeline.config import as_arguments, load, split_workflow_config
+from pipeline.errors import ConfigError
+
+try:
+    run, overrides = split_workflow_config(config)
+    settings = load(run, overrides)
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+
+out = settings.folder
+arguments = shlex.join(["--run", run, *as_arguments(overrides)])
+pipeline, train = (
+    f"{shlex.quote(sys.executable)} -m {package}" for package in ("pipeline", "train")
+)
+
+
+rule all:
+    input:
+        f"{out}/report.html",
+
+
+rule prepare:
+    output:
+        receipt=f"{out}/prepare.json",
+        samples=f"{out}/samples.json",
+    log:
+        f"{out}/logs/prepare.log",
+    conda:
+        "conformalsam"
+    threads: workflow.cores
+    params:
+        data=settings.data.tracked(),
+    shell:
+        f"{pipeline} prepare {arguments} 2>&1 | tee {{log}} >&2"
+
+
+rule annotate:
+    input:
+        rules.prepare.output.samples,
+    output:
+        receipt=f"{out}/annotate.json",
+    log:
+        f"{out}/logs/annotate.log",
+    conda:
+        "conformalsam"
+    threads: workflow.cores
+    resources:
+        gpu=1,
+    params:
+        annotate=settings.annotate.tracked(),
+    shell:
+        f"{pipeline} annotate {arguments} 2>&1 | tee {{log}} >&2"
+
+
+rule calibrate:
+    input:
+        rules.prepare.output.samples,
+        rules.annotate.output.receipt,
+    output:
+        receipt=f"{out}/calibrate.json",
+    log:
+        f"{out}/logs/calibrate.log",
+    conda:
+        "conformalsam"
+    threads: workflow.cores
+    params:
+        calibrate=settings.calibrate.tracked(),
+    shell:
+        f"{pipeline} calibrate {arguments} 2>&1 | tee {{log}} >&2"
+
+
+rule pseudolabel:
+    input:
+        rules.prepare.output.samples,
+        rules.calibrate.output.receipt,
+    output:
+        receipt=f"{out}/pseudolabel.json",
+    log:
+        f"{out}/logs/pseudolabel.log",
+    conda:
+        "conformalsam"
+    threads: workflow.cores
+    params:
+        pseudolabel=settings.pseudolabel.tracked(),
+    shell:
+        f"{pipeline} pseudolabel {arguments} 2>&1 | tee {{log}} >&2"
+
+
+rule stage1:
+    input:
+        rules.prepare.output.samples,
+        rules.pseudolabel.output.receipt,
+    output:
+        receipt=f"{out}/stage1.json",
+    log:
+        f"{out}/logs/stage1.log",
+    conda:
+        "conformalsam"
+    threads: workflow.cores
+    resources:
+        gpu=1,
+    params:
+        seed=settings.seed,
+        train=settings.train.tracked(),
+        stage1=settings.stage1.tracked(),
+        stage2=settings.stage2.tracked() if settings.train.lr_scope == "both" else None,
+    shell:
+        f"{train} stage1 {arguments} 2>&1 | tee {{log}} >&2"
+
+
+rule stage2:
+    input:
+        rules.prepare.output.samples,
+        rules.stage1.output.receipt,
+    output:
+        receipt=f"{out}/stage2.json",
+    log:
+        f"{out}/logs/stage2.log",
+    conda:
+        "conformalsam"
+    threads: workflow.cores
+    resources:
+        gpu=1,
+    params:
+        seed=settings.seed,
+        train=settings.train.tracked(),
+        stage2=settings.stage2.tracked(),
+    shell:
+        f"{train} stage2 {arguments} 2>&1 | tee {{log}} >&2"
+
+
+rule evaluate:
+    input:
+        rules.prepare.output.samples,
+        rules.stage1.output.receipt,
+        rules.stage2.output.receipt,
+    output:
+        receipt=f"{out}/evaluate.json",
+    log:
+        f"{out}/logs/evaluate.log",
+    conda:
+        "conformalsam"
+    threads: workflow.cores
+    resources:
+        gpu=1,
+    params:
+        evaluate=settings.evaluate.tracked(),
+    shell:
+        f"{train} evaluate {arguments} 2>&1 | tee {{log}} >&2"
+
+
+rule report:
+    input:
+        rules.prepare.output.receipt,
+        rules.annotate.output.receipt,
+        rules.calibrate.output.receipt,
+        rules.pseudolabel.output.receipt,
+        rules.stage1.output.receipt,
+        rules.stage2.output.receipt,
+        rules.evaluate.output.receipt,
+    output:
+        html=f"{out}/report.html",
+        receipt=f"{out}/report.json",
+    log:
+        f"{out}/logs/report.log",
+    conda:
+        "conformalsam"
+    threads: workflow.cores
+    shell:
+        f"{pipeline} report {arguments} 2>&1 | tee {{log}} >&2"

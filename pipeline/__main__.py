@@ -1,0 +1,73 @@
+"""Command line: one command a stage, in the order of the data flow, and `inspect`."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import click
+
+from pipeline.cli import CommandGroup, run_command
+from pipeline.config import Settings
+from pipeline.receipt import write_receipt
+
+
+@click.group(cls=CommandGroup)
+@click.version_option(package_name="conformalsam")
+def main() -> None:
+    """Trustworthy pseudo-labels from a promptable segmentation model, and a student trained on them.
+
+    Most of the time you want the whole flow: snakemake --cores 8 all --config run=NAME. These commands run one stage
+    of it, on one run file, e.g.: conformalsam calibrate --run camvid --set alpha=0.1
+    """
+
+
+@run_command(main)
+def prepare(settings: Settings) -> None:
+    """Find and check the images and masks, split them -> samples.json."""
+    from pipeline.stages.prepare import prepare as stage
+
+    facts = stage(settings)
+    write_receipt(settings.folder / "prepare.json", "prepare", facts, settings.data.tracked())
+
+
+@run_command(main)
+def annotate(settings: Settings) -> None:
+    """Probability maps of the annotator for every image -> probs.zarr. Resumes by image."""
+    from pipeline.stages.annotate import annotate as stage
+
+    write_receipt(settings.folder / "annotate.json", "annotate", stage(settings), settings.annotate.tracked())
+
+
+@run_command(main)
+def calibrate(settings: Settings) -> None:
+    """Maps and masks of the labelled images -> one threshold a pixel location, calibration.zarr."""
+    from pipeline.stages.calibrate import calibrate as stage
+
+    write_receipt(settings.folder / "calibrate.json", "calibrate", stage(settings), settings.calibrate.tracked())
+
+
+@run_command(main)
+def pseudolabel(settings: Settings) -> None:
+    """Maps and thresholds -> labels of the unlabelled images, NaN = abstain, labels.zarr. Resumes by image."""
+    from pipeline.stages.pseudolabel import pseudolabel as stage
+
+    write_receipt(settings.folder / "pseudolabel.json", "pseudolabel", stage(settings), settings.pseudolabel.tracked())
+
+
+@run_command(main)
+def report(settings: Settings) -> None:
+    """Everything that ran and came out -> report.html, one self-contained file."""
+    from pipeline.stages.report import report as stage
+
+    write_receipt(settings.folder / "report.json", "report", stage(settings), {})
+
+
+def conformalsam() -> None:
+    """Console script: these commands and the trainer's, which are found by entry point and never imported here."""
+    for command in entry_points(group="conformalsam.commands"):
+        main.add_command(command.load(), command.name)
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""What the command lines of `pipeline` and `train` share: the options that name a run, logging, and one-line errors."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from pipeline import config
+from pipeline.errors import UserError
+
+
+class CommandGroup(click.Group):
+    """Lists commands in the order of the data flow; ends a user's error with its message and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)
+
+
+def run_command(group: click.Group) -> Callable[[Callable[[config.Settings], None]], click.Command]:
+    """Register a stage: a command with `--run` and `--set` whose function gets the checked settings."""
+
+    def register(function: Callable[[config.Settings], None]) -> click.Command:
+        @functools.wraps(function)
+        def command(run: str, overrides: Sequence[str]) -> None:
+            function(config.load(run, config.parse_overrides(overrides)))
+
+        option = click.option(
+            "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting, e.g. alpha=0.1."
+        )
+        run_option = click.option(
+            "--run", default=config.DEFAULT_RUN, show_default=True, help="Run file, or its name in config/."
+        )
+        return group.command()(run_option(option(command)))
+
+    return register

@@ -1,0 +1,234 @@
+"""Settings of a run: `load` reads one YAML file of `config/` with its overrides and checks it against the schema."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.schema import (
+    AnnotateSettings,
+    CalibrateSettings,
+    ComputeSettings,
+    DataSettings,
+    EvaluateSettings,
+    OnnxSettings,
+    PseudolabelSettings,
+    PythonSettings,
+    SceneSettings,
+    Section,
+    Settings,
+    Stage1Settings,
+    Stage2Settings,
+    TrainSettings,
+    did_you_mean,
+)
+
+__all__ = [
+    "AnnotateSettings",
+    "CalibrateSettings",
+    "ComputeSettings",
+    "DataSettings",
+    "EvaluateSettings",
+    "OnnxSettings",
+    "PseudolabelSettings",
+    "PythonSettings",
+    "SceneSettings",
+    "Settings",
+    "Stage1Settings",
+    "Stage2Settings",
+    "TrainSettings",
+    "as_arguments",
+    "full_names",
+    "load",
+    "parse_overrides",
+    "split_workflow_config",
+]
+
+CONFIG_FOLDER = Path("config")
+DEFAULT_RUN = "demo"
+
+
+def load(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read a run file, apply overrides, check everything.
+
+    run:       path of a YAML file, or the name of one in `config/` without its ending
+    overrides: full or short setting names to values, e.g. {"calibrate.alpha": 0.1}, see `full_names`
+    raises:    ConfigError, one line a problem, each with the setting's full name
+    """
+    path = find_run_file(run)
+    tree = _read_tree(path, seen=())
+    for name, value in full_names(overrides or {}).items():
+        _put(tree, name.split("."), value)
+    tree.setdefault("name", path.stem)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        problems = "\n".join(dict.fromkeys(_describe(problem) for problem in error.errors()))
+        raise ConfigError(f"{path}: {problems}") from None
+
+
+def find_run_file(run: str | Path) -> Path:
+    """Path of a run given by path or by name; ConfigError lists the known names."""
+    for path in (Path(run), CONFIG_FOLDER / f"{run}.yaml"):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+    expected = CONFIG_FOLDER / f"{run}.yaml"
+    raise ConfigError(f"no run file {run} and no {expected}{did_you_mean(str(run), known)}; known: {', '.join(known)}")
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """`["alpha=0.1"]` -> `{"alpha": 0.1}`; values are YAML."""
+    overrides = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {argument} has no '='; write --set calibrate.alpha=0.1")
+        overrides[name] = yaml.safe_load(text)
+    return overrides
+
+
+def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides by full dotted name.
+
+    Accepted: the full name (`calibrate.alpha`), a short name that only one section has (`alpha`), or a section with a
+    mapping (`calibrate: {alpha: 0.1}`), as the command line of Snakemake can give them.
+    raises: ConfigError for an unknown or an ambiguous name
+    """
+    known = dict(_leaves(Settings))
+    result: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if isinstance(value, Mapping) and name in Settings.model_fields:
+            result |= full_names({f"{name}.{key}": entry for key, entry in value.items()})
+            continue
+        matches = [full for full in known if full == name or full.endswith(f".{name}")]
+        exact = [full for full in matches if full == name]
+        if len(exact or matches) != 1:
+            raise ConfigError(_unknown_or_ambiguous(name, matches, list(known)))
+        result[(exact or matches)[0]] = value
+    return result
+
+
+def split_workflow_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Run and overrides from Snakemake's `--config run=camvid alpha=0.1 stage1={epochs: 3}`.
+
+    Snakemake types plain values but leaves the entries of mappings and lists as text, so those are read as YAML here.
+    """
+    overrides = {name: _typed_entries(value) for name, value in config.items() if name != "run"}
+    return str(config.get("run", DEFAULT_RUN)), full_names(overrides)
+
+
+def _typed_entries(value: Any, nested: bool = False) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _typed_entries(entry, nested=True) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_typed_entries(entry, nested=True) for entry in value]
+    return yaml.safe_load(value) if nested and isinstance(value, str) else value
+
+
+def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
+    """Command line words that `parse_overrides` turns back into `overrides`."""
+    return [word for name, value in full_names(overrides).items() for word in ("--set", f"{name}={json.dumps(value)}")]
+
+
+def _unknown_or_ambiguous(name: str, matches: list[str], known: list[str]) -> str:
+    if matches:
+        return f"the setting {name!r} is ambiguous: {', '.join(matches)}; write one of them in full"
+    shorts = {full.rpartition(".")[2]: full for full in reversed(known)}
+    close = difflib.get_close_matches(name, [*known, *shorts], n=1)
+    hint = f"; did you mean {shorts.get(close[0], close[0])}?" if close else ""
+    return f"{name} is not a setting{hint}"
+
+
+def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full names of all settings, including the sections themselves (they can be set to null)."""
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}", field
+        nested = _nested_section(field.annotation)
+        if nested is not None:
+            yield from _leaves(nested, f"{prefix}{name}.")
+
+
+def _nested_section(annotation: Any) -> type[Section] | None:
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    sections = [o for o in options if isinstance(o, type) and issubclass(o, Section)]
+    return sections[0] if sections else None
+
+
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping of a run file, merged over the files that it extends."""
+    if path.resolve() in seen:
+        raise ConfigError(f"{path} extends itself; remove one `extends:`")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, got {type(tree).__name__}")
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    parent_path = path.parent / parent
+    if not parent_path.is_file():
+        raise ConfigError(f"{path}: extends {parent!r}, but {parent_path} does not exist")
+    return _merge(_read_tree(parent_path, (*seen, path.resolve())), tree)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _put(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    for key in keys[:-1]:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[keys[-1]] = value
+
+
+def _describe(problem: Any) -> str:
+    """One line for one pydantic problem: full name, what is wanted, what was found."""
+    name = _dotted(problem["loc"])
+    kind, found = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        return _unknown_key(name)
+    if kind == "missing":
+        return f"{name} is required, but missing"
+    if kind == "value_error":
+        return f"{name}: {problem['ctx']['error']}" if name else str(problem["ctx"]["error"])
+    wanted = problem["msg"].removeprefix("Input should be ").replace("a valid ", "")
+    hint = (
+        "; write 1.0e-4, not 1e-4, which YAML reads as text" if kind == "float_type" and isinstance(found, str) else ""
+    )
+    return f"{name} must be {wanted}, got {found!r} ({type(found).__name__}){hint}"
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _unknown_key(name: str) -> str:
+    parent, _, key = name.rpartition(".")
+    known = [full for full, _ in _leaves(Settings)]
+    siblings = [full.rpartition(".")[2] for full in known if full.rpartition(".")[0] == parent]
+    close = difflib.get_close_matches(key, siblings, n=1)
+    if close:
+        return f"{name} is not a setting; did you mean {f'{parent}.' if parent else ''}{close[0]}?"
+    elsewhere = [full for full in known if full.rpartition(".")[2] == key]
+    hint = (
+        f"; did you mean {elsewhere[0]}?" if elsewhere else f"; known here: {', '.join(siblings)}" if siblings else ""
+    )
+    return f"{name} is not a setting{hint}"

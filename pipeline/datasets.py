@@ -1,0 +1,141 @@
+"""Samples and the readers that everybody uses: images as RGB, masks by index (never through their colours)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeline.config import DataSettings
+from pipeline.errors import DatasetError
+
+IGNORE_INDEX = 255
+Split = Literal["labeled", "unlabeled", "val"]
+SPLITS: tuple[Split, ...] = ("labeled", "unlabeled", "val")
+INDEX_MODES = ("P", "L", "1", "I", "I;16")
+LOOKUP_SIZE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image; `mask` is None for unlabelled ones, whether or not a file exists."""
+
+    id: str
+    image: str
+    """Path relative to the data root."""
+    mask: str | None
+    split: Split
+    height: int = 0
+    width: int = 0
+    image_digest: str = ""
+    mask_digest: str = ""
+
+
+@dataclass(frozen=True)
+class SampleIndex:
+    """What `prepare` found: every sample of every split, in a fixed order."""
+
+    root: Path
+    samples: tuple[Sample, ...]
+
+    def of(self, *splits: Split) -> list[Sample]:
+        return [sample for sample in self.samples if sample.split in splits]
+
+    def image(self, sample: Sample) -> npt.NDArray[np.uint8]:
+        """uint8 [H, W, 3] RGB at the image's own size."""
+        return read_image(self.root / sample.image)
+
+    def mask(self, sample: Sample, data: DataSettings) -> npt.NDArray[np.uint8]:
+        """uint8 [H, W] class index, 255 = ignore, at the image's own size."""
+        assert sample.mask is not None, f"{sample.id} is unlabelled"
+        return read_mask(self.root / sample.mask, data)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"root": str(self.root), "samples": [asdict(sample) for sample in self.samples]}
+
+
+def example_samples(index: SampleIndex, num: int) -> list[Sample]:
+    """`num` unlabelled samples, evenly spaced: those whose predictions `evaluate` keeps and the report shows."""
+    unlabeled = index.of("unlabeled")
+    num = min(num, len(unlabeled))
+    return [unlabeled[i * len(unlabeled) // num] for i in range(num)]
+
+
+def load_samples(path: Path) -> SampleIndex:
+    """Read the samples.json that `prepare` wrote; DatasetError if it has not run."""
+    if not path.is_file():
+        raise DatasetError(f"no sample index {path}; run snakemake --cores 8 prepare")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return SampleIndex(Path(content["root"]), tuple(Sample(**entry) for entry in content["samples"]))
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3] RGB; raises OSError if the file is unreadable or truncated."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def read_mask_values(path: Path) -> npt.NDArray[np.integer]:
+    """Raw values [H, W] of an index mask (palette, grey or integer); DatasetError for colours."""
+    with Image.open(path) as mask:
+        if mask.mode not in INDEX_MODES:
+            raise DatasetError(
+                f"{path} has mode {mask.mode}, expected an index mask (palette P or grey L); "
+                "convert its colours to class indices first"
+            )
+        return np.asarray(mask).astype(np.int32)
+
+
+def read_mask(path: Path, data: DataSettings) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W] class index by `data.classes`, 255 = ignore."""
+    values = np.clip(read_mask_values(path), 0, LOOKUP_SIZE - 1)
+    mask: npt.NDArray[np.uint8] = class_lookup(data)[values]
+    return mask
+
+
+def class_lookup(data: DataSettings) -> npt.NDArray[np.uint8]:
+    """uint8 [65536]: mask value -> class index; 255 where no class names the value."""
+    lookup = np.full(LOOKUP_SIZE, IGNORE_INDEX, np.uint8)
+    for index, values in enumerate(data.mask_values):
+        lookup[values] = index
+    return lookup
+
+
+def unknown_mask_values(values: npt.NDArray[np.integer], data: DataSettings) -> list[int]:
+    """Values that neither a class nor `ignore_values` names; empty if `unknown_values: ignore`."""
+    if data.unknown_values == "ignore":
+        return []
+    known = {value for values_of_class in data.mask_values for value in values_of_class} | set(data.ignore_values)
+    return sorted(set(np.unique(values).tolist()) - known)
+
+
+def image_to_grid(image: npt.NDArray[np.uint8], grid: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3] stretched to the grid (bilinear with antialiasing)."""
+    height, width = grid
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_nearest(array: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[Any]:
+    """[..., H, W] resampled to `size` (H, W) by nearest pixel centre; exact for indices and NaN."""
+    rows = _nearest_index(array.shape[-2], size[0])
+    columns = _nearest_index(array.shape[-1], size[1])
+    return array[..., rows[:, None], columns]
+
+
+def _nearest_index(source: int, target: int) -> npt.NDArray[np.intp]:
+    # integer form of floor((i + 0.5) * source / target): no rounding error decides between two pixels
+    return (2 * np.arange(target) + 1) * source // (2 * target)
+
+
+def file_digest(path: Path) -> str:
+    """16 hex digits of a file's content."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()

@@ -1,0 +1,55 @@
+"""Progress of long work as log lines: how much is done, how fast, how long it will take."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+SECONDS_BETWEEN_LINES = 60.0
+SHARE_BETWEEN_LINES = 0.1
+
+
+class Progress:
+    """Logs a line every tenth of the work or every minute, whichever comes first.
+
+    done: what an earlier, interrupted run had finished; it counts as done, but not towards the rate
+    """
+
+    def __init__(self, log: logging.Logger, what: str, total: int, unit: str, done: int = 0):
+        self.log, self.what, self.total, self.unit = log, what, total, unit
+        self.done = self.done_before = self.done_at_last_line = done
+        self.start = self.time_of_last_line = time.monotonic()
+        resumed = f", {done} of them done before" if done else ""
+        log.info("%s: %d %s%s", what, total, unit, resumed)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count finished work; `note` ends the line if one is due."""
+        self.done += count
+        share = (self.done - self.done_at_last_line) / max(self.total, 1)
+        waited = time.monotonic() - self.time_of_last_line
+        if share >= SHARE_BETWEEN_LINES or waited >= SECONDS_BETWEEN_LINES or self.done == self.total:
+            self._write_line(note)
+
+    def _write_line(self, note: str) -> None:
+        now = time.monotonic()
+        rate = (self.done - self.done_before) / max(now - self.start, 1e-9)
+        left = (self.total - self.done) / rate if rate else float("inf")
+        ending = f", {note}" if note else ""
+        text = "%s: %d/%d %s, %s, %s%s"
+        time_text = f"{clock(left)} left" if self.done < self.total else f"took {clock(now - self.start)}"
+        self.log.info(text, self.what, self.done, self.total, self.unit, rate_text(rate, self.unit), time_text, ending)
+        self.done_at_last_line, self.time_of_last_line = self.done, now
+
+
+def rate_text(rate: float, unit: str) -> str:
+    """`12.3 images/s`, or `4.5 s/step` below one a second."""
+    return f"{rate:.1f} {unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s/{unit.removesuffix('s')}"
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,324 @@
+"""Every setting of a run: typed, documented, range-checked; a section per stage.
+
+A field marked `runtime` changes how fast or where a result is computed, never the result: changing it reruns nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+MAX_CLASSES = 255  # masks are uint8 and 255 means ignore
+
+
+def runtime(default: Any, **kwargs: Any) -> Any:
+    """Field that changes speed or place of a computation but never its result."""
+    return Field(default, json_schema_extra={"runtime": True}, **kwargs)
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+    def tracked(self) -> dict[str, Any]:
+        """The settings that change results: what a rule lists in `params` and a fingerprint hashes."""
+        fields = type(self).model_fields
+        tracked = (name for name, field in fields.items() if not is_runtime(field))
+        return {name: _tracked_value(getattr(self, name)) for name in tracked}
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` with the nearest known word, or nothing."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def is_runtime(field: Any) -> bool:
+    return bool((field.json_schema_extra or {}).get("runtime", False))
+
+
+def _tracked_value(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.tracked()
+    if isinstance(value, list):
+        return [_tracked_value(item) for item in value]
+    return value
+
+
+Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+
+
+class ClassSettings(Section):
+    name: str = Field(min_length=1)
+    """What the class is called in tables and stores."""
+    prompts: list[str] = []
+    """What the annotator is asked for; several are aliases of one class. Default: the name."""
+    values: list[Annotated[int, Field(ge=0)]] = []
+    """Values of the mask files that mean this class. Default: the position in the class list."""
+
+
+def _class_from_name(entry: Any) -> Any:
+    return {"name": entry} if isinstance(entry, str) else entry
+
+
+class SplitSettings(Section):
+    """Id lists are text files below `data.root`: one bare id, or one `image mask` pair, a line."""
+
+    train: str | None = None
+    """Images to choose labelled and unlabelled ones from. Default: every image that is not in `val`."""
+    labeled: str | None = None
+    """Images whose masks are used. Default: `num_labeled` of `train`, drawn with `seed`."""
+    unlabeled: str | None = None
+    """Images without masks (a mask that exists is never opened). Default: the rest of `train`."""
+    val: str | None = None
+    """Images that measure the student. Default: `num_val` images that have masks, drawn with `seed`."""
+    num_labeled: int | None = Field(None, ge=1)
+    num_val: int | None = Field(None, ge=1)
+    seed: int = 0
+
+
+class SceneSettings(Section):
+    """Procedural scenes that `prepare` draws into `data.root` before it reads them (the embedded demo)."""
+
+    domain: Literal["source", "target"] = "target"
+    num_train: int = Field(ge=1)
+    num_val: int = Field(ge=1)
+    seed: int = 0
+
+
+class DataSettings(Section):
+    root: str = "data"
+    """Folder that every path of this section, and an annotator's model file, is relative to."""
+    layout: Literal["folder", "voc"] = "folder"
+    """folder: images/ + masks/ matched by stem. voc: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/."""
+    images: str | None = None
+    """Image folder, if not the layout's."""
+    masks: str | None = None
+    """Mask folder, if not the layout's."""
+    classes: list[Annotated[ClassSettings, BeforeValidator(_class_from_name)]] = Field(
+        min_length=2, max_length=MAX_CLASSES
+    )
+    background: str | None = None
+    """Name of the class that any foreground class in the prediction set beats (paper Eq. 4), if there is one."""
+    ignore_values: list[Annotated[int, Field(ge=0)]] = [255]
+    """Mask values that are neither trained on nor evaluated."""
+    unknown_values: Literal["error", "ignore"] = "error"
+    """What to do with mask values that no class names."""
+    splits: SplitSettings = SplitSettings()
+    grid: Size = [512, 512]
+    """Height and width that every image is stretched to for the annotator, the thresholds and the pseudo-labels."""
+    scenes: SceneSettings | None = None
+    workers: int | None = runtime(None, ge=1)
+    """Threads that check the images. Default: one a core."""
+
+    @model_validator(mode="after")
+    def _classes_are_distinct(self) -> DataSettings:
+        _refuse_duplicates([c.name for c in self.classes], "classes", "class name")
+        _refuse_duplicates([v for values in self.mask_values for v in values], "classes", "mask value")
+        shared = {v for values in self.mask_values for v in values} & set(self.ignore_values)
+        if shared:
+            raise ValueError(
+                f"ignore_values has {sorted(shared)}, which classes name too; remove them from one of both"
+            )
+        if self.background is not None and self.background not in self.class_names:
+            hint = did_you_mean(self.background, self.class_names)
+            raise ValueError(f"background is {self.background!r}, which is not among the classes{hint}")
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        return [c.name for c in self.classes]
+
+    @property
+    def class_prompts(self) -> list[list[str]]:
+        """Per class, the prompts that stand for it."""
+        return [c.prompts or [c.name] for c in self.classes]
+
+    @property
+    def mask_values(self) -> list[list[int]]:
+        """Per class, the mask values that mean it."""
+        return [c.values or [index] for index, c in enumerate(self.classes)]
+
+    @property
+    def background_index(self) -> int | None:
+        return None if self.background is None else self.class_names.index(self.background)
+
+
+def _refuse_duplicates(entries: Sequence[Any], where: str, what: str) -> None:
+    twice = [entry for entry, count in Counter(entries).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where} has the {what} {twice[0]!r} twice; each may appear once")
+
+
+class OnnxSettings(Section):
+    """Any exported segmentation network: one image input [B, 3, H, W], one output [B, C, h, w]."""
+
+    model: str
+    """The .onnx file, relative to `data.root`."""
+    input_size: Size | None = None
+    """Height and width the image is stretched to. Default: the network's own, else `data.grid`."""
+    mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    """Normalisation of RGB in [0, 1]. Default: ImageNet's."""
+    output: Literal["logits", "probabilities"] = "logits"
+    """What the network returns; logits become probabilities by a softmax over `channels`."""
+    output_name: str | None = None
+    """Which output, if the network has several. Default: the first."""
+    channels: list[Annotated[int, Field(ge=0)]] | None = None
+    """Channels that take part; the others are dropped and the rest renormalised. Default: those of `class_map`."""
+    class_map: dict[str, list[Annotated[int, Field(ge=0)]]]
+    """For every class of `data.classes` the channels of the network that mean it; several are summed."""
+    threads: int = runtime(1, ge=1)
+    """Threads of the network. On a busy 2-core machine one was measured faster than two."""
+
+
+class PythonSettings(Section):
+    """An annotator of your own: `factory(**arguments)` returns an object that keeps the Annotator contract."""
+
+    factory: str = Field(pattern=r"^[\w.]+:\w+$")
+    """`module:factory`, importable from the folder you run in."""
+    arguments: dict[str, Any] = {}
+
+
+class AnnotateSettings(Section):
+    annotator: Literal["onnx", "python"]
+    """Which adapter; its section below says more."""
+    onnx: OnnxSettings | None = None
+    python: PythonSettings | None = None
+    resolution: Literal["annotator", "grid"] = "annotator"
+    """Resolution of the cached maps: the annotator's own, or `data.grid`."""
+    dtype: Literal["auto", "float16", "float32", "uint16"] = "auto"
+    """auto: float16 for logits, uint16 fixed point for probabilities. uint16 holds probabilities only."""
+    max_failed_share: float = Field(0.01, ge=0, le=1)
+    """Share of the images that may fail before the stage gives up."""
+    batch_size: int = runtime(4, ge=1)
+
+    @model_validator(mode="after")
+    def _chosen_annotator_is_described(self) -> AnnotateSettings:
+        if getattr(self, self.annotator) is None:
+            raise ValueError(f"annotator is {self.annotator!r}, but the section {self.annotator!r} is missing; add it")
+        return self
+
+
+class CalibrateSettings(Section):
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Miscoverage: a pixel's prediction set misses its true class with at most this probability."""
+    quantile: Literal["exact", "paper"] = "exact"
+    """exact: the score of rank ceil((n+1)(1-alpha)). paper: linear nan-quantile, no finite-sample correction."""
+    uncalibrated: Literal["abstain", "accept", "max", "raise"] = "abstain"
+    """A location with fewer than 1/alpha - 1 valid scores: abstain, accept every class, use the largest score, fail."""
+    folds: int = Field(5, ge=2)
+    """Folds of the labelled images for held-out coverage."""
+
+
+class PseudolabelSettings(Section):
+    rule: Literal["paper", "argmax", "singleton"] = "paper"
+    """paper: Eq. 4, foreground beats background. argmax: the most probable class, if it is in the set. singleton: the
+    class of every set that holds just one."""
+
+
+class ComputeSettings(Section):
+    """Where the Dask stages (calibrate, pseudolabel) run."""
+
+    scheduler: str = runtime("threads", pattern=r"^(threads|[a-z]+://.+)$")
+    """`threads`, or the address of a running Dask scheduler, e.g. tcp://host:8786."""
+    workers: int | None = runtime(None, ge=1)
+    """Threads of the `threads` scheduler. Default: one a core."""
+    tile_megabytes: int = runtime(64, ge=1)
+    """Size of the largest array that one task holds."""
+
+
+class TrainSettings(Section):
+    """What both training stages share."""
+
+    size: Literal["tiny", "b0", "b1", "b2", "b3", "b4", "b5"] = "b0"
+    """SegFormer encoder; tiny (0.15 M parameters) is for demonstrations."""
+    weights: str = "random"
+    """`random`, a local folder in transformers format, or a hub name such as nvidia/mit-b0 (needs the network)."""
+    crop: int = Field(513, ge=32)
+    """Side of the square training crop, pixels."""
+    scale: list[Annotated[float, Field(gt=0)]] = Field([0.5, 2.0], min_length=2, max_length=2)
+    """Range of the random resize before the crop."""
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    lr: float = Field(0.003, gt=0)
+    """Initial learning rate of the encoder."""
+    head_lr_multiplier: float = Field(10.0, gt=0)
+    """Learning rate of the decode head over that of the encoder."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    power: float = Field(0.9, gt=0)
+    """lr(t) = lr (1 - t/T)^power, t in steps."""
+    lr_scope: Literal["both", "stage"] = "both"
+    """Whether T counts the steps of both stages (the paper: one run) or of each."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Autocast type. auto: bfloat16 on CUDA devices that have it, float16 on older ones, float32 on CPU."""
+    device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    workers: int = runtime(2, ge=0)
+    """Processes that decode and augment."""
+    threads: int | None = runtime(None, ge=1)
+    """Torch threads on CPU. Default: torch's."""
+    checkpoint_every: int = runtime(200, ge=1)
+    """Steps between two checkpoints; a killed stage repeats at most this many."""
+    validate_every: int = runtime(5, ge=1)
+    """Epochs between two points of the mIoU curve on the val images. Nothing is selected by it."""
+
+
+class Stage1Settings(Section):
+    """Labels plus cached pseudo-labels, drawn from one shuffled list (paper Eq. 2)."""
+
+    epochs: int = Field(60, ge=1)
+    batch_size: int = Field(4, ge=1)
+
+
+class Stage2Settings(Section):
+    """Self-reliance: the student labels the unlabelled images itself (paper Eq. 5)."""
+
+    epochs: int = Field(20, ge=0)
+    """Passes over the unlabelled images; 0 ends with the student of Stage I."""
+    batch_labeled: int = Field(2, ge=1)
+    batch_unlabeled: int = Field(2, ge=1)
+    lambda_schedule: Literal["exp", "constant", "linear", "cosine"] = "exp"
+    lambda_start: float = Field(0.5, ge=0, le=1)
+    lambda_end: float = Field(0.05, gt=0, le=1)
+    """Weight of the unlabelled loss in the first and last epoch: (1 - lambda) L_s + lambda L_u."""
+
+
+class EvaluateSettings(Section):
+    num_examples: int = Field(6, ge=0)
+    """Unlabelled images whose predictions are kept for the report."""
+    workers: int = runtime(2, ge=0)
+    """Processes that decode."""
+
+
+class Settings(Section):
+    """One run."""
+
+    name: str
+    """Taken from the run file's name; results go to RESULTS/NAME."""
+    results: str = "results"
+    seed: int = 0
+    """Seed of the student's weights, the order of the samples and their augmentation."""
+    data: DataSettings
+    annotate: AnnotateSettings
+    calibrate: CalibrateSettings = CalibrateSettings()
+    pseudolabel: PseudolabelSettings = PseudolabelSettings()
+    compute: ComputeSettings = ComputeSettings()
+    train: TrainSettings = TrainSettings()
+    stage1: Stage1Settings = Stage1Settings()
+    stage2: Stage2Settings = Stage2Settings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.results) / self.name

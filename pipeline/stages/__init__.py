@@ -1,0 +1,1 @@
+"""One module a stage: open, call the method, write, count; each returns its facts for the receipt."""

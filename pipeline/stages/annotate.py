@@ -1,0 +1,237 @@
+"""annotate: the annotator's maps of every labelled and unlabelled image, into the probability cache."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numcodecs
+import numpy as np
+
+from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps
+from pipeline.config import AnnotateSettings, Settings
+from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples
+from pipeline.errors import AnnotatorError, StoreError
+from pipeline.progress import Progress
+from pipeline.receipt import fingerprint
+from pipeline.resample import resize_bilinear
+from pipeline.store import (
+    DONE,
+    FAILED,
+    ProbabilityStore,
+    create_store,
+    encode_maps,
+    open_probabilities,
+    probability_arrays,
+    store_state,
+)
+
+log = logging.getLogger(__name__)
+
+CACHE_VERSION = 1  # raise it when the same annotator and image would be cached differently
+AUTO_DTYPE = {"logits": "float16", "probability": "uint16"}
+
+
+def annotate(settings: Settings) -> dict[str, Any]:
+    """Fill `probs.zarr`, going on where an earlier run stopped.
+
+    raises: AnnotatorError if the annotator cannot be loaded or too many images fail; StoreError if the cache holds maps
+    of other settings or the disk is too small. Finished maps are kept in every case.
+    """
+    index = load_samples(settings.folder / "samples.json")
+    samples = index.of("labeled", "unlabeled")
+    annotator = build_annotator(settings.annotate, settings.data)
+    store = _open_or_create(settings, index, samples, annotator)
+    failed: dict[str, str] = store.state.get("failed", {})
+    start = time.monotonic()
+    if not store.state["complete"]:
+        failed = _fill(store, index, samples, annotator, settings.annotate)
+        store.finish(failed=failed)
+    else:
+        log.info("annotate: all maps are in %s already; delete it to make them again", store.path)
+    return {
+        "fingerprint": store.fingerprint,
+        "annotator": annotator.name,
+        "space": annotator.space,
+        "maps": list(store.array("prob").shape),
+        "dtype": str(store.array("prob").dtype),
+        "num_done": int((store.status == DONE).sum()),
+        "failed": failed,
+        "megabytes": round(sum(f.stat().st_size for f in store.path.rglob("*") if f.is_file()) / 1e6, 2),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def cache_fingerprint(settings: Settings, samples: Sequence[Sample], annotator: Annotator) -> str:
+    """What the cached maps depend on; masks are not part of it."""
+    return fingerprint(
+        {
+            "version": CACHE_VERSION,
+            "annotator": annotator.fingerprint,
+            "prompts": settings.data.class_prompts,
+            "classes": settings.data.class_names,
+            "grid": settings.data.grid,
+            "resolution": settings.annotate.resolution,
+            "dtype": _dtype(settings.annotate, annotator),
+            "images": [[sample.id, sample.image_digest] for sample in samples],
+        }
+    )
+
+
+def _dtype(settings: AnnotateSettings, annotator: Annotator) -> str:
+    dtype = AUTO_DTYPE[annotator.space] if settings.dtype == "auto" else settings.dtype
+    if dtype == "uint16" and annotator.space == "logits":
+        raise AnnotatorError(f"annotate.dtype is uint16, but {annotator.name} gives logits; use float16 or float32")
+    return dtype
+
+
+def _open_or_create(
+    settings: Settings, index: SampleIndex, samples: Sequence[Sample], annotator: Annotator
+) -> ProbabilityStore:
+    path = settings.folder / "probs.zarr"
+    identity = cache_fingerprint(settings, samples, annotator)
+    state = store_state(path)
+    if not state:
+        _create(path, identity, settings, index, samples, annotator)
+    elif state["fingerprint"] != identity:
+        raise StoreError(
+            f"{path} holds maps of other images or annotator settings (fingerprint {state['fingerprint']}, now "
+            f"{identity}). To keep it, give this run another name: --config name=NEW. To make it anew: rm -r {path}"
+        )
+    return open_probabilities(path, writable=True)
+
+
+def _create(
+    path: Path, identity: str, settings: Settings, index: SampleIndex, samples: Sequence[Sample], annotator: Annotator
+) -> None:
+    """Create the empty cache, once one image has shown the shape of the maps and how well they compress."""
+    maps = _stored_size(_first_maps(index, samples, annotator, settings), settings)
+    dtype = _dtype(settings.annotate, annotator)
+    _check_disk(encode_maps(maps, dtype), len(samples), path)
+    facts = {
+        "fingerprint": identity,
+        "annotator": annotator.name,
+        "space": annotator.space,
+        "grid": settings.data.grid,
+        "class_names": settings.data.class_names,
+        "class_prompts": settings.data.class_prompts,
+    }
+    create_store(path, "probabilities", facts, samples, probability_arrays(len(samples), maps.shape, dtype))
+
+
+def _first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotator, settings: Settings) -> Maps:
+    image = image_to_grid(index.image(samples[0]), settings.data.grid)
+    return check_maps(annotator(image[None]), 1, settings.data.num_classes, annotator)[0]
+
+
+def _stored_size(maps: Maps, settings: Settings) -> Maps:
+    return resize_bilinear(maps, settings.data.grid) if settings.annotate.resolution == "grid" else maps
+
+
+def _check_disk(encoded: np.ndarray[Any, Any], num_images: int, path: Path) -> None:
+    """Log the size that the first map lets expect; StoreError if it does not fit on the disk."""
+    image_bytes = len(numcodecs.Blosc(cname="zstd", clevel=3).encode(np.ascontiguousarray(encoded)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = image_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
+    log.info(
+        "annotate: about %.2f GB for %d images (%.0f kB each); %.0f GB free",
+        needed,
+        num_images,
+        image_bytes / 1e3,
+        free,
+    )
+    if needed > free:
+        raise StoreError(
+            f"{path} needs about {needed:.1f} GB, but {free:.1f} GB are free; free some, set `results` to a larger "
+            "disk, or choose a smaller data.grid or annotate.resolution"
+        )
+
+
+class Batch(NamedTuple):
+    """Images read for one call of the annotator, and those that could not be read."""
+
+    indices: list[int]
+    images: list[Images]
+    errors: dict[int, str]
+
+
+def _fill(
+    store: ProbabilityStore,
+    index: SampleIndex,
+    samples: Sequence[Sample],
+    annotator: Annotator,
+    settings: AnnotateSettings,
+) -> dict[str, str]:
+    """Annotate what is not done yet; returns the reasons of failed images by id."""
+    pending = [int(i) for i in np.flatnonzero(store.status != DONE)]
+    progress = Progress(log, "annotate", len(samples), "images", done=len(samples) - len(pending))
+    failed: dict[str, str] = {}
+    for batch in _read_batches(index, samples, pending, settings.batch_size, store.grid):
+        errors = batch.errors | _annotate_batch(store, annotator, batch, settings)
+        for i, reason in errors.items():
+            log.warning("annotate: %s failed: %s", samples[i].id, reason)
+            store.mark(i, FAILED)
+            failed[samples[i].id] = reason
+        _refuse_many_failures(failed, len(samples), settings)
+        progress.advance(len(batch.indices) + len(batch.errors))
+    return failed
+
+
+def _read_batches(
+    index: SampleIndex, samples: Sequence[Sample], pending: Sequence[int], size: int, grid: Sequence[int]
+) -> Iterator[Batch]:
+    """Batches in order, the next one being read while the annotator works."""
+
+    def read(indices: Sequence[int]) -> Batch:
+        batch = Batch([], [], {})
+        for i in indices:
+            try:
+                image = image_to_grid(index.image(samples[i]), grid)
+            except (OSError, SyntaxError, ValueError) as error:
+                batch.errors[i] = f"cannot be read: {error}"
+                continue
+            batch.indices.append(i)
+            batch.images.append(image)
+        return batch
+
+    chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
+    with ThreadPoolExecutor(1) as reader:
+        upcoming = [reader.submit(read, chunk) for chunk in chunks[:1]]
+        for position in range(len(chunks)):
+            batch = upcoming.pop().result()
+            upcoming = [reader.submit(read, chunk) for chunk in chunks[position + 1 : position + 2]]
+            yield batch
+
+
+def _annotate_batch(
+    store: ProbabilityStore, annotator: Annotator, batch: Batch, settings: AnnotateSettings
+) -> dict[int, str]:
+    """Write the maps of a batch; if its call fails, image by image, so that one bad image costs only itself."""
+    if not batch.indices:
+        return {}
+    try:
+        maps = check_maps(annotator(np.stack(batch.images)), len(batch.images), len(store.class_names), annotator)
+    except Exception as error:  # an annotator is foreign code: whatever it raises, the other images go on
+        if len(batch.indices) == 1:
+            return {batch.indices[0]: f"{type(error).__name__}: {error}"}
+        single = [Batch([i], [image], {}) for i, image in zip(batch.indices, batch.images, strict=True)]
+        return {i: why for part in single for i, why in _annotate_batch(store, annotator, part, settings).items()}
+    for i, image_maps in zip(batch.indices, maps, strict=True):
+        store.write(i, resize_bilinear(image_maps, store.grid) if settings.resolution == "grid" else image_maps)
+        store.mark(i, DONE)
+    return {}
+
+
+def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: AnnotateSettings) -> None:
+    if len(failed) > settings.max_failed_share * num_images:
+        first, reason = next(iter(failed.items()))
+        raise AnnotatorError(
+            f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_share "
+            f"{settings.max_failed_share}; the first: {first}: {reason}. Mend that or raise the share, then rerun: "
+            "finished maps are kept"
+        )

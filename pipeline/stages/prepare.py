@@ -1,0 +1,144 @@
+"""prepare: find the images, split them, check each file once, and write the sample index."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import DataSettings, SceneSettings, Settings
+from pipeline.datasets import (
+    IGNORE_INDEX,
+    SPLITS,
+    Sample,
+    SampleIndex,
+    class_lookup,
+    file_digest,
+    read_image,
+    read_mask_values,
+    unknown_mask_values,
+)
+from pipeline.errors import DatasetError
+from pipeline.progress import Progress
+from pipeline.receipt import write_json
+from pipeline.sources import find_samples
+
+log = logging.getLogger(__name__)
+
+
+def prepare(settings: Settings) -> dict[str, Any]:
+    """Write `samples.json`; raises DatasetError with every problem of the data set, and then writes nothing."""
+    data = settings.data
+    if data.scenes is not None:
+        draw_scenes(data, data.scenes)
+    samples, problems = find_samples(data)
+    checked = list(check_samples(samples, data))
+    problems += [problem for check in checked for problem in check.problems]
+    if problems:
+        raise DatasetError(_list_problems(problems, data))
+    index = SampleIndex(Path(data.root), tuple(check.sample for check in checked))
+    write_json(settings.folder / "samples.json", index.as_json())
+    return _facts(index, checked, data)
+
+
+def draw_scenes(data: DataSettings, scenes: SceneSettings) -> None:
+    """Draw the demo's procedural scenes into `data.root`."""
+    from pipeline.demo.scenes import write_scenes
+
+    log.info("drawing %d scenes of the %s domain", scenes.num_train + scenes.num_val, scenes.domain)
+    write_scenes(
+        Path(data.root),
+        domain=scenes.domain,
+        seed=scenes.seed,
+        num_train=scenes.num_train,
+        num_val=scenes.num_val,
+    )
+
+
+class Check(NamedTuple):
+    """One checked sample: with its size and digests, what is wrong with it, and its pixels per class."""
+
+    sample: Sample
+    problems: list[str]
+    class_pixels: Counter[int]
+
+
+def check_samples(samples: list[Sample], data: DataSettings) -> Iterable[Check]:
+    """Decode every image and every mask that may be used, in parallel."""
+    progress = Progress(log, "prepare", len(samples), "images")
+    with ThreadPoolExecutor(data.workers or os.cpu_count()) as pool:
+        for check in pool.map(lambda sample: check_sample(sample, data), samples):
+            progress.advance()
+            yield check
+
+
+def check_sample(sample: Sample, data: DataSettings) -> Check:
+    """Read one image and, unless it is unlabelled, its mask."""
+    path = Path(data.root) / sample.image
+    try:
+        height, width = read_image(path).shape[:2]
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for unreadable and truncated files
+        return Check(sample, [f"{path} cannot be read ({error}); replace or remove it"], Counter())
+    sample = replace(sample, height=height, width=width, image_digest=file_digest(path))
+    if sample.mask is None:
+        return Check(sample, [], Counter())
+    return _check_mask(sample, data)
+
+
+def _check_mask(sample: Sample, data: DataSettings) -> Check:
+    path = Path(data.root) / str(sample.mask)
+    try:
+        values = read_mask_values(path)
+    except DatasetError as error:
+        return Check(sample, [str(error)], Counter())
+    except (OSError, SyntaxError, ValueError) as error:
+        return Check(sample, [f"{path} cannot be read ({error}); replace it or make the image unlabelled"], Counter())
+    sample = replace(sample, mask_digest=file_digest(path))
+    return Check(sample, _mask_problems(path, values, sample, data), _class_pixels(values, data))
+
+
+def _mask_problems(path: Path, values: npt.NDArray[np.int32], sample: Sample, data: DataSettings) -> list[str]:
+    problems = []
+    if values.shape != (sample.height, sample.width):
+        size = f"{values.shape[1]} x {values.shape[0]}"
+        problems.append(f"{path} is {size}, its image is {sample.width} x {sample.height}; make them equal")
+    unknown = unknown_mask_values(values, data)
+    if unknown:
+        shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+        problems.append(
+            f"{path} has values that no class names: {shown}; add them to data.classes (values) or to "
+            "data.ignore_values, or set data.unknown_values: ignore"
+        )
+    return problems
+
+
+def _class_pixels(values: npt.NDArray[np.int32], data: DataSettings) -> Counter[int]:
+    classes, counts = np.unique(class_lookup(data)[np.clip(values, 0, None)], return_counts=True)
+    return Counter({int(c): int(n) for c, n in zip(classes, counts, strict=True) if c != IGNORE_INDEX})
+
+
+def _list_problems(problems: list[str], data: DataSettings) -> str:
+    unique = list(dict.fromkeys(problems))
+    noun = "problem" if len(unique) == 1 else "problems"
+    return "\n  ".join([f"{len(unique)} {noun} with the data set in {data.root}:", *unique])
+
+
+def _facts(index: SampleIndex, checked: list[Check], data: DataSettings) -> dict[str, Any]:
+    labeled = [check.class_pixels for check in checked if check.sample.split == "labeled"]
+    return {
+        "num_samples": {split: len(index.of(split)) for split in SPLITS},
+        "labeled_images_per_class": {
+            name: sum(k in pixels for pixels in labeled) for k, name in enumerate(data.class_names)
+        },
+        "labeled_pixels_per_class": {
+            name: sum(pixels[k] for pixels in labeled) for k, name in enumerate(data.class_names)
+        },
+    }
