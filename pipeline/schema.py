@@ -242,13 +242,13 @@ class TrainSettings(Section):
     """What both training stages share."""
 
     size: Literal["tiny", "b0", "b1", "b2", "b3", "b4", "b5"] = "b0"
-    """SegFormer encoder; tiny (0.15 M parameters) is for demonstrations."""
+    """SegFormer encoder; tiny (0.35 M parameters) is for demonstrations."""
     weights: str = "random"
     """`random`, a local folder in transformers format, or a hub name such as nvidia/mit-b0 (needs the network)."""
     crop: int = Field(513, ge=32)
     """Side of the square training crop, pixels."""
     scale: list[Annotated[float, Field(gt=0)]] = Field([0.5, 2.0], min_length=2, max_length=2)
-    """Range of the random resize before the crop."""
+    """Range of the random resize before the crop, in parts of the image's long side."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     lr: float = Field(0.003, gt=0)
@@ -273,6 +273,12 @@ class TrainSettings(Section):
     validate_every: int = runtime(5, ge=1)
     """Epochs between two points of the mIoU curve on the val images. Nothing is selected by it."""
 
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> TrainSettings:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale is {self.scale}, smallest first; write [{self.scale[1]}, {self.scale[0]}]")
+        return self
+
 
 class Stage1Settings(Section):
     """Labels plus cached pseudo-labels, drawn from one shuffled list (paper Eq. 2)."""
@@ -290,8 +296,14 @@ class Stage2Settings(Section):
     batch_unlabeled: int = Field(2, ge=1)
     lambda_schedule: Literal["exp", "constant", "linear", "cosine"] = "exp"
     lambda_start: float = Field(0.5, ge=0, le=1)
-    lambda_end: float = Field(0.05, gt=0, le=1)
+    lambda_end: float = Field(0.05, ge=0, le=1)
     """Weight of the unlabelled loss in the first and last epoch: (1 - lambda) L_s + lambda L_u."""
+
+    @model_validator(mode="after")
+    def _exponential_needs_positive_ends(self) -> Stage2Settings:
+        if self.lambda_schedule == "exp" and not (self.lambda_start > 0 and self.lambda_end > 0):
+            raise ValueError("lambda_schedule exp needs lambda_start and lambda_end above 0; use linear or cosine")
+        return self
 
 
 class EvaluateSettings(Section):

@@ -189,22 +189,27 @@ class Store:
         done = np.flatnonzero(self.status == DONE)
         ids = self.sample_ids
         missing: dict[str, list[str]] = {}
-        for name, array in self.group.arrays():
-            if array.ndim in (3, 4) and array.shape[0] == len(ids):
-                trail = "/0" * (array.ndim - 1)
-                lost = [ids[i] for i in done if not (self.path / name / f"c/{i}{trail}").is_file()]
+        for name in self.group.array_keys():
+            array = self.array(name)
+            if array.ndim in (3, 4) and array.metadata.dimension_names[0] == "sample":
+                lost = [ids[i] for i in done if not self.has_chunk(name, int(i))]
                 missing |= {name: lost} if lost else {}
         return missing
 
+    def has_chunk(self, name: str, index: int) -> bool:
+        """Is one image's part of an array on disk?"""
+        trail = "/0" * (self.array(name).ndim - 1)
+        return (self.path / name / f"c/{index}{trail}").is_file()
+
     def read_chunk(self, name: str, index: int) -> npt.NDArray[Any]:
-        """One image's part of an array; StoreError if it is damaged."""
+        """One image's part of an array; StoreError if it is damaged or lost (zarr would give the fill value)."""
+        again = f"run rm -r {self.path} && snakemake --cores 8 {STAGE_OF[self.state['kind']]}"
+        if not self.has_chunk(name, index):
+            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; {again}")
         try:
             values: npt.NDArray[Any] = self.array(name)[index]
         except (ValueError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.path}: {name} of {self.sample_ids[index]} is damaged ({error}); "
-                f"run rm -r {self.path} && snakemake --cores 8 {STAGE_OF[self.state['kind']]}"
-            ) from None
+            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is damaged ({error}); {again}") from None
         return values
 
 
@@ -391,3 +396,23 @@ def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> Array
 
 def open_labels(path: Path, fingerprint: str | None = None, writable: bool = False) -> LabelStore:
     return LabelStore(path, *_open(path, "labels", fingerprint, writable))
+
+
+AnyStore = ProbabilityStore | CalibrationStore | LabelStore
+STORES: dict[str, type[AnyStore]] = {
+    "probabilities": ProbabilityStore,
+    "calibration": CalibrationStore,
+    "labels": LabelStore,
+}
+
+
+def open_for_inspection(path: Path) -> AnyStore:
+    """Open a store of whatever kind to look at it, finished or not; StoreError if there is none."""
+    expected = "name a probs.zarr, calibration.zarr or labels.zarr of results/RUN"
+    try:
+        state = store_state(path)
+    except zarr.errors.ContainsArrayError:
+        raise StoreError(f"{path} is one array of a store; {expected}") from None
+    if not state:
+        raise StoreError(f"no store at {path}; {expected}")
+    return STORES[state["kind"]](path, zarr.open_group(path, mode="r"), state)

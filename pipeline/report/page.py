@@ -1,0 +1,164 @@
+"""The page: what the run left behind, as the template shows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from pipeline.progress import clock
+from pipeline.report import figures
+from pipeline.report.examples import Example
+from pipeline.report.palette import class_colours, css
+
+Facts = Mapping[str, Any]
+NOTHING = "–"
+
+
+class Content(NamedTuple):
+    """All that the page shows.
+
+    receipts:    by stage; those of the training stages may be missing
+    audit:       `audit.summarise` with `num_images`, `num_with_mask`, `num_unreadable`; None if there is no mask
+    audit_limit: images that an audit takes at most
+    q_hat:       float32 [H, W]
+    keep_rates:  float64 [N]
+    """
+
+    name: str
+    class_names: Sequence[str]
+    background: int | None
+    receipts: Mapping[str, Facts]
+    audit: Facts | None
+    audit_limit: int
+    q_hat: npt.NDArray[np.float32]
+    keep_rates: npt.NDArray[np.float64]
+    examples: Sequence[Example]
+
+
+def render(content: Content) -> str:
+    """The whole page as HTML that needs no other file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": number, "clock": duration, "settings": settings_text}
+    colours = class_colours(len(content.class_names), content.background)
+    return environment.get_template("template.html").render(
+        content._asdict(),
+        colours={name: css(colour) for name, colour in zip(content.class_names, colours, strict=True)},
+        stages=stage_lines(content.receipts),
+        students=content.receipts.get("evaluate", {}).get("students", {}),
+        stage_names=figures.STAGE_NAMES,
+        **_figures(content),
+    )
+
+
+def _figures(content: Content) -> dict[str, Any]:
+    receipts = content.receipts
+    rows = figures.outcomes(receipts["pseudolabel"], content.background is not None)
+    calibrated = receipts["calibrate"]
+    return {
+        "outcomes": rows,
+        "outcome_bar": figures.outcome_bar(rows),
+        "threshold_map": figures.threshold_map(content.q_hat),
+        "threshold_histogram": figures.threshold_histogram(content.q_hat),
+        "keep_rate_histogram": figures.keep_rate_histogram(content.keep_rates),
+        "trust_chart": figures.trust_chart(calibrated["held_out"], content.audit, calibrated["alpha"]),
+        "loss_chart": figures.learning_curves(receipts, "loss", 1, "loss", "Training loss"),
+        "miou_chart": figures.learning_curves(receipts, "miou", 100, "mIoU, %", "mIoU on the val images"),
+    }
+
+
+class StageLine(NamedTuple):
+    """One finished stage: its name, what came out, seconds if known, and its receipt."""
+
+    name: str
+    result: str
+    seconds: float | None
+    receipt: Facts
+
+
+def stage_lines(receipts: Mapping[str, Facts]) -> list[StageLine]:
+    return [
+        StageLine(stage, describe(receipts[stage]), receipts[stage].get("seconds"), receipts[stage])
+        for stage, describe in RESULTS.items()
+        if stage in receipts
+    ]
+
+
+def _prepared(facts: Facts) -> str:
+    count = facts["num_samples"]
+    labeled, unlabeled, val = (number(count[split]) for split in ("labeled", "unlabeled", "val"))
+    return f"{labeled} labelled, {unlabeled} unlabelled, {val} val images"
+
+
+def _annotated(facts: Facts) -> str:
+    size = " × ".join(str(length) for length in facts["maps"][1:])
+    maps = f"{facts['annotator']}: {number(facts['num_done'])} maps of {size} ({facts['dtype']})"
+    return f"{maps}, {facts['megabytes']:.0f} MB" + _failures(len(facts["failed"]))
+
+
+def _calibrated(facts: Facts) -> str:
+    return f"α = {facts['alpha']:g}, {number(facts['num_labeled'])} labelled images, {facts['quantile']} quantile"
+
+
+def _pseudolabeled(facts: Facts) -> str:
+    kept = f"{number(facts['num_images'])} images, {percent(facts['keep_rate'])} of their pixels kept"
+    return f"{kept}, rule {facts['rule']}" + _failures(facts["num_failed"])
+
+
+def _trained(facts: Facts) -> str:
+    if not facts["num_steps"]:
+        return "switched off (0 epochs): the student of the stage before is the result"
+    return f"{number(facts['num_steps'])} steps, final loss {facts['final_loss']:.3f}, on {facts['device']}"
+
+
+def _evaluated(facts: Facts) -> str:
+    scores = (f"{figures.STAGE_NAMES[s]} {percent(student['miou'])}" for s, student in facts["students"].items())
+    return f"mIoU on {number(facts['num_val'])} val images: {', '.join(scores)}"
+
+
+def _failures(count: int) -> str:
+    return f"; {number(count)} failed" if count else ""
+
+
+RESULTS: dict[str, Callable[[Facts], str]] = {
+    "prepare": _prepared,
+    "annotate": _annotated,
+    "calibrate": _calibrated,
+    "pseudolabel": _pseudolabeled,
+    "stage1": _trained,
+    "stage2": _trained,
+    "evaluate": _evaluated,
+}
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """`76.6 %` (its space does not break); a dash for what does not exist."""
+    if share is None or not math.isfinite(share):
+        return NOTHING
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def number(count: int) -> str:
+    """`12 345`, with narrow spaces that do not break."""
+    return f"{count:,}".replace(",", "\u202f")
+
+
+def duration(seconds: float | None) -> str:
+    return NOTHING if seconds is None else clock(seconds)
+
+
+def settings_text(settings: Facts) -> str:
+    """Settings as YAML, as they stand in a run file."""
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)

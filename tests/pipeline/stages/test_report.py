@@ -1,0 +1,259 @@
+"""The report: numbers that a loop over pixels confirms, one file that asks for no other, with whatever is missing."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.datasets import example_samples, load_samples
+from pipeline.errors import StoreError
+from pipeline.receipt import read_receipt, write_receipt
+from pipeline.stages import report as stage
+from pipeline.stages.annotate import annotate
+from pipeline.stages.calibrate import calibrate
+from pipeline.stages.prepare import prepare
+from pipeline.stages.pseudolabel import pseudolabel
+from pipeline.stages.report import report
+from pipeline.store import FAILED, open_calibration, open_labels, open_probabilities
+
+IDS = [f"im{i:02}" for i in range(12)]  # 6 labelled, 2 val, 4 unlabelled
+NAMES = ["background", "cat", "dog"]
+VOID_TAGS = {"meta", "img", "br"}  # they have no end
+
+
+@pytest.fixture
+def labelled_run(make_settings, write_images, tmp_path):
+    """Build a run up to the pseudo-labels; `masked` chooses the images that have a mask."""
+
+    def build(masked=None, **overrides):
+        write_images(tmp_path / "data", IDS, masked=masked)
+        settings = make_settings(**overrides)
+        for function in (prepare, annotate, calibrate, pseudolabel):
+            name = function.__name__
+            tracked = getattr(settings, "data" if name == "prepare" else name).tracked()
+            write_receipt(settings.folder / f"{name}.json", name, function(settings), tracked)
+        return settings
+
+    return build
+
+
+def add_training(settings, stage2_steps=4, absent=()):
+    """Receipts as the trainer writes them, and predictions of the examples."""
+    folder = settings.folder
+    labels = read_receipt(folder / "pseudolabel.json", "pseudolabel")["fingerprint"]
+    history = [{"epoch": e, "step": 5 * e, "loss": 2.0 / e, "miou": 0.1 * e} for e in (1, 2)]
+    common = {"seconds": 61.0, "final_loss": 1.0, "num_parameters": 1000, "device": "CPU", "precision": "float32"}
+    stage1 = {"labels_fingerprint": labels, "num_steps": 10, "history": history, **common}
+    weighted = [entry | {"lambda": 0.5, "miou": None} for entry in history]
+    second = {"num_steps": stage2_steps, "history": weighted if stage2_steps else [], **common}
+    students = {
+        "stage1": student(0.4321, absent),
+        "stage2": student(0.5432 if stage2_steps else 0.4321, absent),
+    }
+    write_receipt(folder / "stage1.json", "stage1", stage1, {})
+    write_receipt(folder / "stage2.json", "stage2", second, {})
+    write_receipt(folder / "evaluate.json", "evaluate", {"num_val": 2, "students": students}, {})
+    (folder / "evaluate").mkdir()
+    samples = load_samples(folder / "samples.json")
+    for sample in example_samples(samples, settings.evaluate.num_examples):
+        prediction = np.ones((sample.height, sample.width), np.uint8)
+        Image.fromarray(prediction).save(folder / "evaluate" / f"{sample.id}.png")
+
+
+def student(miou, absent):
+    iou = {name: None if name in absent else miou for name in NAMES}
+    return {"miou": miou, "pixel_accuracy": 0.9, "iou": iou, "absent_classes": list(absent)}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced; collects text, addresses and pictures."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.open, self.words, self.links, self.pictures = [], [], [], []
+        self.html = (settings.folder / "report.html").read_text(encoding="utf-8")
+        self.feed(self.html)
+        assert self.open == [], "tags left open"
+        self.text = " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.links += [values[name] for name in ("src", "href") if name in values]
+        self.pictures += [values] if tag == "img" else []
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID_TAGS:
+            assert self.open.pop() == tag, f"</{tag}> closes another tag"
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+
+def test_the_audit_agrees_with_a_loop_over_pixels(labelled_run):
+    settings = labelled_run()
+    found = report(settings)["audit"]
+    assert found["num_images"] == found["num_with_mask"] == 4
+    expected = naive_audit(settings)
+    assert found["pixels"] == expected["pixels"]
+    assert found["raw"]["pixel_accuracy"] == pytest.approx(expected["raw_right"] / expected["pixels"])
+    assert found["kept"]["keep_rate"] == pytest.approx(expected["kept"] / expected["pixels"])
+    assert found["kept"]["precision"] == pytest.approx(expected["kept_right"] / expected["kept"])
+    assert found["coverage"]["coverage"] == pytest.approx(expected["covered"] / expected["pixels"])
+    assert 0 < expected["kept_right"] < expected["kept"] < expected["pixels"]  # the case says something
+
+
+def naive_audit(settings):
+    """Pixel by pixel from the stores and the mask files; resampling by torch, prediction sets as in paper Eq. 4."""
+    folder = settings.folder
+    q_hat = open_calibration(folder / "calibration.zarr").q_hat
+    probabilities, labels = open_probabilities(folder / "probs.zarr"), open_labels(folder / "labels.zarr")
+    totals = dict.fromkeys(("pixels", "raw_right", "kept", "kept_right", "covered"), 0)
+    for i, sample_id in enumerate(labels.sample_ids):
+        with Image.open(f"{settings.data.root}/masks/{sample_id}.png") as mask:
+            pixels = torch.from_numpy(np.array(mask))[None, None].float()
+        truth = torch.nn.functional.interpolate(pixels, tuple(settings.data.grid), mode="nearest-exact")[0, 0].numpy()
+        maps = probabilities.probabilities(probabilities.sample_ids.index(sample_id)).rows(slice(None))
+        label = labels.label(i)
+        for a, b in np.ndindex(truth.shape):
+            true = int(truth[a, b])
+            if true == 255:
+                continue
+            totals["pixels"] += 1
+            totals["raw_right"] += int(np.argmax(maps[:, a, b])) == true
+            totals["kept"] += not np.isnan(label[a, b])
+            totals["kept_right"] += label[a, b] == true
+            totals["covered"] += np.float32(1) - maps[true, a, b] <= q_hat[a, b]
+    return totals
+
+
+def test_the_page_is_one_balanced_file_that_shows_the_numbers(labelled_run):
+    settings = labelled_run()
+    add_training(settings)
+    facts = report(settings)
+    page = Page(settings)
+    assert "http://" not in page.html
+    assert "https://" not in page.html
+    assert all(link.startswith(("data:", "#")) for link in page.links)
+    labels = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
+    audit = facts["audit"]
+    shares = [labels["keep_rate"], audit["raw"]["miou"], audit["kept"]["precision"], audit["coverage"]["coverage"]]
+    for share in [*shares, 0.4321, 0.5432]:
+        assert f"{100 * share:.1f} %" in page.text
+    assert "A coverage of 80 % does not mean that 80 % of the pseudo-labels are right." in page.text
+    assert "For this report only: nothing before it saw these masks." in page.text
+    assert facts["megabytes"] < 4
+
+
+def test_every_picture_has_words_and_every_example_its_five_panels(labelled_run):
+    settings = labelled_run()
+    add_training(settings)
+    facts = report(settings)
+    page = Page(settings)
+    assert all(picture["alt"] for picture in page.pictures)
+    assert facts["examples"] == load_ids(settings)[:4]
+    panels = [picture for picture in page.pictures if picture["src"].startswith("data:image/webp")]
+    assert len(panels) == 5 * len(facts["examples"])
+    assert any(picture["alt"] == "Student: cat 100\u00a0%" for picture in panels)
+
+
+def load_ids(settings):
+    return [sample.id for sample in load_samples(settings.folder / "samples.json").of("unlabeled")]
+
+
+def test_without_masks_nothing_is_audited_and_the_page_says_so(labelled_run):
+    settings = labelled_run(masked=IDS[:8])
+    assert report(settings)["audit"] is None
+    page = Page(settings)
+    assert "No unlabelled image has a mask, so precision cannot be measured here." in page.text
+    assert page.text.count("no mask") >= 4
+
+
+def test_without_a_student_the_page_ends_at_the_pseudo_labels(labelled_run):
+    settings = labelled_run()
+    report(settings)
+    page = Page(settings)
+    assert "No student has been evaluated on these pseudo-labels yet." in page.text
+    assert page.text.count("not trained yet") == 2
+    assert page.text.count("no prediction") == 4
+
+
+def test_a_student_that_learnt_from_other_labels_is_left_out(labelled_run, caplog):
+    settings = labelled_run()
+    add_training(settings)
+    path = settings.folder / "stage1.json"
+    write_receipt(path, "stage1", read_receipt(path, "stage1") | {"labels_fingerprint": "other"}, {})
+    report(settings)
+    assert "not trained yet" in Page(settings).text
+    assert "learnt from other labels" in caplog.text
+
+
+def test_a_second_stage_of_no_epochs_and_classes_that_val_lacks_are_named(labelled_run):
+    settings = labelled_run()
+    add_training(settings, stage2_steps=0, absent=["dog"])
+    report(settings)
+    page = Page(settings)
+    assert "switched off (0 epochs)" in page.text
+    assert "Stage I: dog neither in the val masks nor predicted" in page.text
+
+
+def test_when_no_location_can_be_calibrated_everything_abstains_and_the_page_still_stands(labelled_run):
+    settings = labelled_run(alpha=0.01)
+    facts = report(settings)
+    assert facts["audit"]["kept"] == {
+        "miou": None, "precision": None, "keep_rate": 0.0, "raw_miou": None, "raw_accuracy": None
+    }  # fmt: skip
+    assert facts["audit"]["coverage"]["uncalibrated_share"] == 1
+    page = Page(settings)
+    assert "100.0 % of the locations have too few labelled images for α = 0.01" in page.text
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+
+
+def test_a_deleted_probability_cache_costs_the_coverage_only(labelled_run):
+    settings = labelled_run()
+    with_cache = report(settings)["audit"]
+    (settings.folder / "probs.zarr").rename(settings.folder / "elsewhere")
+    without = report(settings)["audit"]
+    assert without["coverage"]["coverage"] is None
+    assert without["kept"] == with_cache["kept"]
+    assert "the probability cache was deleted" in Page(settings).text
+
+
+def test_masks_that_cannot_be_read_are_left_out_and_counted(labelled_run):
+    settings = labelled_run()
+    masks = [f"{settings.data.root}/masks/{sample_id}.png" for sample_id in load_ids(settings)]
+    with open(masks[0], "wb") as file:
+        file.write(b"no picture")
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(masks[1])  # colours, not class indices
+    audit = report(settings)["audit"]
+    assert (audit["num_images"], audit["num_unreadable"], audit["num_with_mask"]) == (2, 2, 4)
+    assert "2 masks could not be read" in Page(settings).text
+
+
+def test_an_image_that_failed_is_shown_without_labels_and_not_audited(labelled_run):
+    settings = labelled_run()
+    open_labels(settings.folder / "labels.zarr", writable=True).mark(0, FAILED)
+    assert report(settings)["audit"]["num_with_mask"] == 3
+    page = Page(settings)
+    assert page.text.count("the annotator failed") == 2
+
+
+def test_an_audit_of_many_images_takes_an_evenly_spaced_sample_and_says_so(labelled_run, monkeypatch):
+    monkeypatch.setattr(stage, "AUDIT_IMAGES", 2)
+    settings = labelled_run()
+    audit = report(settings)["audit"]
+    assert (audit["num_images"], audit["num_with_mask"]) == (2, 4)
+    assert "(of 4, evenly spaced: an audit takes at most 2)" in Page(settings).text
+
+
+def test_a_report_needs_pseudo_labels_of_this_run(labelled_run, make_settings):
+    with pytest.raises(StoreError, match="the stage prepare has not finished; run snakemake --cores 8 prepare"):
+        report(make_settings())
+    labelled_run()
+    with pytest.raises(StoreError, match=r"labels.zarr has other images or classes than this run; run snakemake"):
+        report(make_settings(classes=["background", "cat", "cow"]))

@@ -1,0 +1,75 @@
+"""Readers: masks by index, the remap of their values, and nearest resampling."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.datasets import Sample, SampleIndex, class_lookup, example_samples, read_mask, resize_nearest
+from pipeline.errors import DatasetError
+
+VALUES = np.array([[0, 8, 255], [8, 12, 0]], np.uint8)
+
+
+def palette_image(values):
+    mask = Image.fromarray(values)
+    mask.putpalette([200, 10, 10] * 256)  # every index has the same colour: reading colours would lose the classes
+    assert mask.mode == "P"
+    return mask
+
+
+def settings_with_values(make_settings):
+    classes = ["background", {"name": "cat", "values": [8]}, {"name": "dog", "values": [12, 13]}]
+    return make_settings(classes=classes).data
+
+
+def test_a_palette_mask_is_read_by_index_whatever_its_colours(tmp_path, make_settings):
+    palette_image(VALUES).save(tmp_path / "mask.png")
+    read = read_mask(tmp_path / "mask.png", settings_with_values(make_settings))
+    assert read.tolist() == [[0, 1, 255], [1, 2, 0]]
+    assert read.dtype == np.uint8
+
+
+def test_grey_and_palette_masks_read_alike(tmp_path, make_settings):
+    data = settings_with_values(make_settings)
+    Image.fromarray(VALUES).save(tmp_path / "grey.png")
+    palette_image(VALUES).save(tmp_path / "palette.png")
+    assert np.array_equal(read_mask(tmp_path / "grey.png", data), read_mask(tmp_path / "palette.png", data))
+
+
+def test_a_colour_mask_is_refused(tmp_path, make_settings):
+    Image.new("RGB", (3, 2)).save(tmp_path / "mask.png")
+    with pytest.raises(DatasetError, match="mode RGB, expected an index mask"):
+        read_mask(tmp_path / "mask.png", make_settings().data)
+
+
+def test_several_values_become_one_class_and_the_rest_is_ignored(make_settings):
+    lookup = class_lookup(settings_with_values(make_settings))
+    assert lookup[[0, 8, 12, 13, 255, 99]].tolist() == [0, 1, 2, 2, 255, 255]
+
+
+def test_nearest_takes_the_pixel_under_each_centre():
+    array = np.array([[1, 2, 3, 4]])
+    assert resize_nearest(array, (1, 2)).tolist() == [[2, 4]]
+    assert resize_nearest(array, (2, 8)).tolist() == [[1, 1, 2, 2, 3, 3, 4, 4]] * 2
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 90), st.integers(1, 90))
+def test_nearest_agrees_with_exact_arithmetic(height, width, new_height, new_width):
+    array = np.arange(height * width).reshape(height, width)
+    half = Fraction(1, 2)
+    rows = [math.floor((i + half) * height / new_height) for i in range(new_height)]
+    columns = [math.floor((j + half) * width / new_width) for j in range(new_width)]
+    assert resize_nearest(array, (new_height, new_width)).tolist() == [[array[i, j] for j in columns] for i in rows]
+
+
+def test_examples_are_spread_over_the_unlabelled_images(tmp_path):
+    samples = [Sample(str(i), f"{i}.png", None, "unlabeled") for i in range(10)]
+    index = SampleIndex(tmp_path, (Sample("x", "x.png", "x.png", "labeled"), *samples))
+    assert [sample.id for sample in example_samples(index, 3)] == ["0", "3", "6"]
+    assert len(example_samples(index, 99)) == 10
+    assert example_samples(index, 0) == []

@@ -1,0 +1,168 @@
+"""Stores: what is written is read, damage is noticed, half-done is told from done, and xarray understands it."""
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.datasets import Sample
+from pipeline.errors import StoreError
+from pipeline.resample import resize_bilinear, softmax
+from pipeline.store import (
+    DONE,
+    create_store,
+    label_arrays,
+    open_labels,
+    open_probabilities,
+    probability_arrays,
+    resume_or_create,
+)
+
+SAMPLES = [Sample(f"im{i}", f"{i}.png", None, "unlabeled", 9, 11) for i in range(3)]
+NAMES = ["background", "cat", "dog"]
+
+
+def new_labels(path, fingerprint="f1"):
+    facts = {"fingerprint": fingerprint, "class_names": NAMES, "background": 0}
+    create_store(path, "labels", facts, SAMPLES, label_arrays(3, (4, 5), 3, has_background=True))
+    return open_labels(path, writable=True)
+
+
+def new_probabilities(path, space, dtype, maps_shape=(3, 4, 5), grid=(8, 10)):
+    facts = {"fingerprint": "f1", "class_names": NAMES, "space": space, "grid": list(grid), "annotator": "x"}
+    create_store(path, "probabilities", facts, SAMPLES, probability_arrays(3, maps_shape, dtype))
+    return open_probabilities(path, writable=True)
+
+
+def fill_labels(store, index, value):
+    plane = np.full((4, 5), 0.5, np.float32)
+    label = np.full((4, 5), value, np.float32)
+    planes = {"best_foreground": plane + 0.5, "p_foreground": plane, "p_second": plane, "p_background": plane}
+    store.write(index, {"label": label, **planes})
+    store.mark(index, DONE)
+
+
+def test_labels_come_back_with_their_nans(tmp_path):
+    store = new_labels(tmp_path / "labels.zarr")
+    fill_labels(store, 1, np.nan)
+    fill_labels(store, 2, 2)
+    assert np.isnan(store.label(1)).all()
+    assert (store.label(2) == 2).all()
+    assert store.status.tolist() == [0, 1, 1]
+
+
+def test_an_image_without_a_single_label_still_has_its_chunk(tmp_path):
+    store = new_labels(tmp_path / "labels.zarr")
+    fill_labels(store, 1, np.nan)
+    assert store.missing_chunks() == {}
+    (tmp_path / "labels.zarr/label/c/1/0/0").unlink()
+    assert store.missing_chunks() == {"label": ["im1"]}
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    store = new_labels(tmp_path / "labels.zarr")
+    fill_labels(store, 0, 1)
+    chunk = tmp_path / "labels.zarr/label/c/0/0/0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(StoreError, match="label of im0 is damaged.*rm -r"):
+        store.label(0)
+
+
+def test_a_reader_refuses_what_is_missing_incomplete_foreign_or_of_another_kind(tmp_path):
+    path = tmp_path / "labels.zarr"
+    with pytest.raises(StoreError, match="no labels store at .*; run snakemake --cores 8 pseudolabel"):
+        open_labels(path)
+    store = new_labels(path)
+    with pytest.raises(StoreError, match="is incomplete; run snakemake --cores 8 pseudolabel"):
+        open_labels(path)
+    store.finish()
+    assert open_labels(path, "f1").fingerprint == "f1"
+    with pytest.raises(StoreError, match="made by other settings or data .*f1, expected f2"):
+        open_labels(path, "f2")
+    with pytest.raises(StoreError, match="holds labels, expected probabilities"):
+        open_probabilities(path)
+
+
+def test_a_half_done_store_is_kept_and_a_finished_or_foreign_one_is_replaced(tmp_path):
+    path = tmp_path / "labels.zarr"
+    arrays = label_arrays(3, (4, 5), 3, has_background=True)
+
+    def begin(fingerprint):
+        facts = {"fingerprint": fingerprint, "class_names": NAMES, "background": 0}
+        resume_or_create(path, "labels", facts, SAMPLES, arrays)
+        return open_labels(path, writable=True)
+
+    fill_labels(begin("f1"), 0, 1)
+    assert begin("f1").status.tolist() == [1, 0, 0]
+    assert begin("f2").status.tolist() == [0, 0, 0]
+    store = begin("f2")
+    fill_labels(store, 0, 1)
+    store.finish()
+    assert begin("f2").status.tolist() == [0, 0, 0]
+
+
+def test_raw_argmax_gives_ties_to_the_lowest_index(tmp_path):
+    store = new_labels(tmp_path / "labels.zarr")
+    p_foreground = np.array([0.5, 0.4, 0.3], np.float32)[:, None] * np.ones((1, 5), np.float32)
+    planes = {"p_foreground": np.vstack([p_foreground, p_foreground[:1]]), "best_foreground": np.full((4, 5), 2)}
+    store.write(0, {**planes, "p_background": np.full((4, 5), 0.4)})
+    assert store.raw_argmax(0)[:, 0].tolist() == [2, 0, 0, 2]
+
+
+def test_xarray_reads_names_dimensions_and_nans(tmp_path, recwarn):
+    store = new_labels(tmp_path / "labels.zarr")
+    for index in range(3):
+        fill_labels(store, index, np.nan if index else 2)
+    store.finish()
+    dataset = xarray.open_zarr(tmp_path / "labels.zarr")
+    assert dataset["label"].dims == ("sample", "y", "x")
+    assert [str(name) for name in dataset["class"].values] == NAMES
+    assert [str(name) for name in dataset["sample"].values] == ["im0", "im1", "im2"]
+    assert np.isnan(dataset["label"].values).mean() == pytest.approx(2 / 3)
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
+
+
+def test_xarray_decodes_fixed_point_probabilities(tmp_path):
+    store = new_probabilities(tmp_path / "probs.zarr", "probability", "uint16")
+    maps = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    store.write(0, maps)
+    store.finish()
+    read = xarray.open_zarr(tmp_path / "probs.zarr")["prob"].values[0]
+    assert np.abs(read - maps).max() <= 0.5 / 65535 + 1e-7
+
+
+@pytest.mark.parametrize(("space", "dtype"), [("logits", "float16"), ("logits", "float32"), ("probability", "uint16")])
+def test_probabilities_are_those_of_torch_on_the_stored_maps(tmp_path, space, dtype):
+    store = new_probabilities(tmp_path / "probs.zarr", space, dtype)
+    maps = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    store.write(1, maps)
+    stored = maps.astype(dtype).astype(np.float32) if space == "logits" else np.rint(maps * 65535) / np.float32(65535)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(stored)[None], size=(8, 10), mode="bilinear")[0]
+    expected = expected.softmax(dim=0) if space == "logits" else expected
+    assert np.abs(store.probabilities(1).rows(slice(None)) - expected.numpy()).max() < 1e-6
+
+
+def test_row_strips_together_are_the_whole_map_to_the_bit(tmp_path):
+    store = new_probabilities(tmp_path / "probs.zarr", "logits", "float16", grid=(300, 400))
+    store.write(0, np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32))
+    reader = store.probabilities(0)
+    strips = list(reader.strips(megabytes=1))
+    assert len(strips) > 1
+    assert np.array_equal(np.concatenate([strip for _, strip in strips], axis=1), reader.rows(slice(None)))
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+def test_bilinear_agrees_with_torch(height, width, new_height, new_width, seed):
+    maps = np.random.default_rng(seed).normal(size=(2, height, width)).astype(np.float32)
+    size = (new_height, new_width)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(maps)[None], size=size, mode="bilinear")[0].numpy()
+    assert np.abs(resize_bilinear(maps, size) - expected).max() < 1e-5
+
+
+def test_softmax_survives_large_logits():
+    logits = np.array([1000.0, 0.0, -1000.0], np.float32).reshape(3, 1, 1)
+    assert softmax(logits).ravel().tolist() == [1.0, 0.0, 0.0]

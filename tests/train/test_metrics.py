@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+
+COUNTED_BY_HAND = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+
+
+def naive_confusion(prediction, target, num_classes):
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    for predicted, true in zip(prediction.flat, target.flat, strict=True):
+        if true != 255:
+            matrix[true, predicted] += 1
+    return matrix
+
+
+def test_rows_are_true_classes_and_ignored_pixels_do_not_count():
+    target = torch.tensor([[0, 0, 1], [255, 1, 255]], dtype=torch.uint8)
+    prediction = torch.tensor([[0, 1, 1], [0, 0, 2]], dtype=torch.uint8)
+    assert confusion_matrix(prediction, target, 3).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 255))
+def test_equals_a_double_loop(seed, num_classes):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, num_classes, (2, 7, 5)).astype(np.uint8)
+    target[rng.random(target.shape) < 0.2] = 255
+    prediction = rng.integers(0, num_classes, target.shape).astype(np.uint8)
+    ours = confusion_matrix(torch.from_numpy(prediction), torch.from_numpy(target), num_classes)
+    assert np.array_equal(ours.numpy(), naive_confusion(prediction, target, num_classes))
+
+
+def test_iou_is_intersection_over_union_and_nan_for_an_absent_class():
+    np.testing.assert_allclose(iou_per_class(COUNTED_BY_HAND), [3 / 6, 4 / 7, np.nan])
+
+
+def test_mean_iou_leaves_out_absent_classes():
+    assert mean_iou(COUNTED_BY_HAND) == pytest.approx((3 / 6 + 4 / 7) / 2)
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero():
+    assert mean_iou(np.array([[3, 1], [0, 0]])) == pytest.approx(3 / 4 / 2)
+
+
+def test_pixel_accuracy_is_the_share_of_the_diagonal():
+    assert pixel_accuracy(COUNTED_BY_HAND) == 7 / 10
+
+
+def test_nothing_counted_is_nan():
+    nothing = np.zeros((3, 3), np.int64)
+    assert np.isnan([mean_iou(nothing), pixel_accuracy(nothing)]).all()

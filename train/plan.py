@@ -1,0 +1,57 @@
+"""What both stages derive from the settings and the samples: numbers of steps, learning rates, fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pipeline import receipt
+from pipeline.config import Settings
+from pipeline.datasets import Sample, SampleIndex
+from train.schedule import poly_lr_factor
+
+VERSION = 1  # raise it when a change of the code changes the weights: checkpoints of before are not resumed then
+
+
+def num_stage2_steps(settings: Settings, num_unlabeled: int) -> int:
+    """Steps of Stage II: its epochs are passes over the unlabelled images."""
+    return settings.stage2.epochs * max(1, num_unlabeled // settings.stage2.batch_unlabeled)
+
+
+def lr_schedule(settings: Settings, steps_before: int, steps: int, steps_after: int) -> Callable[[int], float]:
+    """Step of a stage -> learning rate factor; before and after count with `lr_scope: both` only."""
+    if settings.train.lr_scope == "stage":
+        return lambda step: poly_lr_factor(step, steps, settings.train.power)
+    num_steps = steps_before + steps + steps_after
+    return lambda step: poly_lr_factor(steps_before + step, num_steps, settings.train.power)
+
+
+def plan_fingerprint(settings: Settings, index: SampleIndex) -> str:
+    """What the weights of Stage I depend on, besides the pseudo-labels."""
+    unlabeled = index.of("unlabeled")
+    steps_after = num_stage2_steps(settings, len(unlabeled)) if settings.train.lr_scope == "both" else 0
+    return receipt.fingerprint(
+        {
+            "version": VERSION,
+            "seed": settings.seed,
+            "classes": [settings.data.class_names, settings.data.mask_values],
+            "labeled": _digests(index.of("labeled")),
+            "unlabeled": _digests(unlabeled),
+            "train": settings.train.tracked(),
+            "stage1": settings.stage1.tracked(),
+            "steps_after": steps_after,  # they count through the learning rate
+        }
+    )
+
+
+def stage1_fingerprint(plan: str, labels: str, samples: Sequence[Sample]) -> str:
+    """What the weights of Stage I depend on: the plan, the pseudo-labels, and which images have one."""
+    return receipt.fingerprint({"plan": plan, "labels": labels, "samples": [sample.id for sample in samples]})
+
+
+def stage2_fingerprint(settings: Settings, stage1: str) -> str:
+    """What the weights of Stage II depend on: those of Stage I, and its own settings."""
+    return receipt.fingerprint({"version": VERSION, "stage1": stage1, "stage2": settings.stage2.tracked()})
+
+
+def _digests(samples: Sequence[Sample]) -> list[list[str]]:
+    return [[sample.id, sample.image_digest, sample.mask_digest] for sample in samples]
