@@ -111,7 +111,8 @@ rule stage1:
         seed=settings.seed,
         train=settings.train.tracked(),
         stage1=settings.stage1.tracked(),
-        stage2=settings.stage2.tracked() if settings.train.lr_scope == "both" else None,
+        # one learning rate schedule runs over both stages, so the length of Stage II matters here
+        stage2=[settings.stage2.epochs, settings.stage2.batch_unlabeled],
     shell:
         f"{train} stage1 {arguments} 2>&1 | tee {{log}} >&2"
 
