@@ -34,7 +34,7 @@ rule prepare:
     log:
         f"{out}/logs/prepare.log",
     conda:
-        "conformalsam"
+        "environment.yml"
     threads: workflow.cores
     params:
         data=settings.data.tracked(),
@@ -50,7 +50,7 @@ rule annotate:
     log:
         f"{out}/logs/annotate.log",
     conda:
-        "conformalsam"
+        "environment.yml"
     threads: workflow.cores
     resources:
         gpu=1,
@@ -69,7 +69,7 @@ rule calibrate:
     log:
         f"{out}/logs/calibrate.log",
     conda:
-        "conformalsam"
+        "environment.yml"
     threads: workflow.cores
     params:
         calibrate=settings.calibrate.tracked(),
@@ -86,7 +86,7 @@ rule pseudolabel:
     log:
         f"{out}/logs/pseudolabel.log",
     conda:
-        "conformalsam"
+        "environment.yml"
     threads: workflow.cores
     params:
         pseudolabel=settings.pseudolabel.tracked(),
@@ -103,7 +103,7 @@ rule stage1:
     log:
         f"{out}/logs/stage1.log",
     conda:
-        "conformalsam"
+        "environment.yml"
     threads: workflow.cores
     resources:
         gpu=1,
@@ -126,7 +126,7 @@ rule stage2:
     log:
         f"{out}/logs/stage2.log",
     conda:
-        "conformalsam"
+        "environment.yml"
     threads: workflow.cores
     resources:
         gpu=1,
@@ -148,7 +148,7 @@ rule evaluate:
     log:
         f"{out}/logs/evaluate.log",
     conda:
-        "conformalsam"
+        "environment.yml"
     threads: workflow.cores
     resources:
         gpu=1,
@@ -173,7 +173,7 @@ rule report:
     log:
         f"{out}/logs/report.log",
     conda:
-        "conformalsam"
+        "environment.yml"
     threads: workflow.cores
     shell:
         f"{pipeline} report {arguments} 2>&1 | tee {{log}} >&2"

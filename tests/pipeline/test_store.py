@@ -68,20 +68,20 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
-    with pytest.raises(StoreError, match="label of im0 is damaged.*rm -r"):
+    with pytest.raises(StoreError, match=r"label of im0 is damaged.*rm -r"):
         store.label(0)
 
 
 def test_a_reader_refuses_what_is_missing_incomplete_foreign_or_of_another_kind(tmp_path):
     path = tmp_path / "labels.zarr"
-    with pytest.raises(StoreError, match="no labels store at .*; run snakemake --cores 8 pseudolabel"):
+    with pytest.raises(StoreError, match=r"no labels store at .*; run snakemake --cores 8 pseudolabel"):
         open_labels(path)
     store = new_labels(path)
     with pytest.raises(StoreError, match="is incomplete; run snakemake --cores 8 pseudolabel"):
         open_labels(path)
     store.finish()
     assert open_labels(path, "f1").fingerprint == "f1"
-    with pytest.raises(StoreError, match="made by other settings or data .*f1, expected f2"):
+    with pytest.raises(StoreError, match=r"made by other settings or data .*f1, expected f2"):
         open_labels(path, "f2")
     with pytest.raises(StoreError, match="holds labels, expected probabilities"):
         open_probabilities(path)
