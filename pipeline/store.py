@@ -179,6 +179,8 @@ class Store:
 
     def finish(self, **facts: Any) -> None:
         """Declare the store complete; nothing is written to it afterwards, so its metadata is consolidated."""
+        for leftover in self.path.rglob("*.partial"):  # of a chunk that a killed run was writing
+            leftover.unlink()
         self.group.attrs[NAMESPACE] = {**self.state, **facts, "complete": True}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")

@@ -50,7 +50,7 @@ def make_settings(tmp_path: Path) -> Callable[..., config.Settings]:
 
 
 def write_run_file(folder: Path, **sections: Any) -> Path:
-    """A run file for the images of `write_sample_files`, annotated by `tests/noisy_annotator.py`."""
+    """A run file for the images of `write_sample_files`, annotated by `tests/support/noisy_annotator.py`."""
     tree = {
         "results": str(folder / "results"),
         "data": {

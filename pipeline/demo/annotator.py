@@ -1,4 +1,4 @@
-"""The demo's annotator: the small network of `network.py`, trained on source scenes and set to work on target scenes."""
+"""The demo's annotator: the network of `network.py`, trained on source scenes and set to work on target scenes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five creatures of the demo's scenes: outlines as polygons, markings as functions of place, both in unit coordinates.
+"""The five creatures of the demo: outlines as polygons, markings as functions of place, both in unit coordinates.
 
 Unit coordinates: x to the right, y down, a creature fills roughly the disc of radius 1 around the origin.
 """

@@ -147,7 +147,7 @@ def _window(pose: Pose, size: tuple[int, int]) -> tuple[tuple[slice, slice], Pos
 def _paint_animal(
     rng: np.random.Generator, water: Water, picture: Array, index: int, pose: Pose, light: float
 ) -> Array:
-    """Paint an animal of class `index` and its shadow onto the picture; returns its coverage, float32 [H, W] in 0..1."""
+    """Paint an animal of class `index` and its shadow; returns its coverage, float32 [H, W] in 0..1."""
     creature, size = CREATURES[CLASS_NAMES[index]], picture.shape[:2]
     parts = [part @ pose.matrix.T + pose.center for part in creature.parts()]
     away = 0.18 * pose.radius * np.array([np.cos(light), np.sin(light)])
@@ -244,7 +244,7 @@ def _rim(owner: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _coverage(size: tuple[int, int], polygons: Iterable[Polygon]) -> Array:
-    """Share of every pixel that the union of the polygons covers, float32 [H, W] in 0..1; corners are (x, y) in pixels."""
+    """Share of every pixel that the polygons cover, float32 [H, W] in 0..1; corners are (x, y) in pixels."""
     canvas = Image.new("L", (size[1] * SUPERSAMPLING, size[0] * SUPERSAMPLING))
     draw = ImageDraw.Draw(canvas)
     for polygon in polygons:

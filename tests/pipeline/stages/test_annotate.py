@@ -1,0 +1,105 @@
+"""annotate: the cache holds the annotator's maps, survives bad images, and refuses foreign settings."""
+
+import numpy as np
+import pytest
+
+from pipeline.annotator import build_annotator
+from pipeline.datasets import image_to_grid, load_samples
+from pipeline.errors import AnnotatorError, StoreError
+from pipeline.stages.annotate import annotate
+from pipeline.stages.prepare import prepare
+from pipeline.store import DONE, FAILED, open_probabilities
+
+IDS = [f"im{i:02d}" for i in range(14)]
+
+
+@pytest.fixture
+def prepared(tmp_path, write_images, make_settings):
+    write_images(tmp_path / "data", IDS)
+    prepare(make_settings())
+    return make_settings
+
+
+def red_of(settings, position):
+    """Red value of the first pixel of an image as the annotator sees it."""
+    index = load_samples(settings.folder / "samples.json")
+    sample = index.of("labeled", "unlabeled")[position]
+    return sample.id, int(image_to_grid(index.image(sample), settings.data.grid)[0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("space", "dtype", "tolerance"),
+    [("logits", "auto", 2e-3), ("logits", "float32", 0), ("probability", "auto", 1e-5)],
+)
+def test_caches_what_the_annotator_says(prepared, space, dtype, tolerance):
+    settings = prepared(**{"python.arguments": {"space": space}, "annotate.dtype": dtype})
+    facts = annotate(settings)
+    assert (facts["num_done"], facts["failed"]) == (12, {})
+    store = open_probabilities(settings.folder / "probs.zarr")
+    index = load_samples(settings.folder / "samples.json")
+    annotator = build_annotator(settings.annotate, settings.data)
+    for i, sample in enumerate(index.of("labeled", "unlabeled")):
+        expected = annotator(image_to_grid(index.image(sample), settings.data.grid)[None])[0]
+        assert np.abs(store.probabilities(i).maps - expected).max() <= tolerance
+
+
+def test_maps_can_be_cached_at_the_resolution_of_the_grid(prepared):
+    settings = prepared(resolution="grid")
+    assert annotate(settings)["maps"] == [12, 3, 16, 24]
+
+
+def test_a_finished_cache_is_not_made_again(prepared):
+    settings = prepared()
+    first = annotate(settings)
+    chunk = settings.folder / "probs.zarr/prob/c/0/0/0/0"
+    written = chunk.stat().st_mtime_ns
+    assert annotate(settings)["fingerprint"] == first["fingerprint"]
+    assert chunk.stat().st_mtime_ns == written
+
+
+def test_maps_of_other_settings_are_kept_and_refused(prepared):
+    annotate(prepared())
+    with pytest.raises(StoreError, match=r"holds maps of other images or annotator settings .*rm -r"):
+        annotate(prepared(**{"python.arguments": {"stride": 4}}))
+    assert open_probabilities(prepared().folder / "probs.zarr").status.tolist() == [DONE] * 12
+
+
+def test_a_bad_image_costs_only_itself_and_is_tried_again_by_the_next_run(prepared):
+    bad, red = red_of(prepared(), 3)
+    settings = prepared(**{"python.arguments": {"bad_red": red}, "max_failed_share": 0.1})
+    facts = annotate(settings)
+    assert facts["failed"] == {bad: "RuntimeError: cannot digest this image"}
+    status = open_probabilities(settings.folder / "probs.zarr").status
+    assert status.tolist() == [FAILED if i == 3 else DONE for i in range(12)]
+
+
+def test_too_many_bad_images_stop_the_stage_and_lose_nothing(prepared):
+    bad, red = red_of(prepared(), 3)
+    settings = prepared(**{"python.arguments": {"bad_red": red}})
+    with pytest.raises(
+        AnnotatorError, match=rf"1 of 12 images failed, more than .*0.01; the first: {bad}: RuntimeError"
+    ):
+        annotate(settings)
+    store = open_probabilities(settings.folder / "probs.zarr", writable=True)
+    assert store.status[:3].tolist() == [DONE] * 3
+    assert not store.state["complete"]
+    assert annotate(prepared())["num_done"] == 12
+
+
+def test_an_image_that_vanished_is_a_failure_not_a_crash(prepared, tmp_path):
+    settings = prepared(max_failed_share=0.1)
+    gone = load_samples(settings.folder / "samples.json").of("unlabeled")[0]
+    (tmp_path / "data" / gone.image).unlink()
+    assert list(annotate(settings)["failed"]) == [gone.id]
+
+
+def test_fixed_point_needs_probabilities(prepared):
+    with pytest.raises(AnnotatorError, match="dtype is uint16, but noisy gives logits"):
+        annotate(prepared(**{"annotate.dtype": "uint16"}))
+
+
+def test_a_full_disk_is_noticed_before_the_work(prepared, monkeypatch):
+    free = type("Usage", (), {"free": 10})
+    monkeypatch.setattr("pipeline.stages.annotate.shutil.disk_usage", lambda _: free)
+    with pytest.raises(StoreError, match=r"needs about 0.0 GB, but 0.0 GB are free; free some"):
+        annotate(prepared())

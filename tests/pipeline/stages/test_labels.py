@@ -1,0 +1,167 @@
+"""calibrate and pseudolabel, on real stores: equal to Eq. 3 and Eq. 4 written out word for word."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import LocalCluster
+from literal import literal_labels, literal_q_hat
+
+from pipeline.datasets import load_samples, resize_nearest
+from pipeline.errors import ConfigError, StoreError
+from pipeline.receipt import write_receipt
+from pipeline.stages.annotate import annotate
+from pipeline.stages.calibrate import calibrate
+from pipeline.stages.prepare import prepare
+from pipeline.stages.pseudolabel import pseudolabel
+from pipeline.store import open_calibration, open_labels, open_probabilities
+
+STAGES = {"prepare": prepare, "annotate": annotate, "calibrate": calibrate, "pseudolabel": pseudolabel}
+
+
+def run_stages(settings, *names):
+    for name in names or STAGES:
+        write_receipt(settings.folder / f"{name}.json", name, STAGES[name](settings), {})
+
+
+def probabilities_of(settings, samples):
+    store = open_probabilities(settings.folder / "probs.zarr")
+    position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
+    return np.stack([store.probabilities(position[sample.id]).rows(slice(None)) for sample in samples])
+
+
+def digest_of(folder: Path) -> str:
+    """Of all files of a store, names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture
+def data(tmp_path, write_images):
+    write_images(tmp_path / "data", [f"im{i:02d}" for i in range(13)])
+
+
+CASES = {
+    "background, exact": {},
+    "background, paper": {"quantile": "paper"},
+    "no background": {"data.background": None, "quantile": "paper"},
+    "background is not the first class": {"data.background": "dog"},
+    "argmax": {"rule": "argmax"},
+    "singleton": {"rule": "singleton", "alpha": 0.5},
+    "too few scores, abstain": {"alpha": 0.15},
+    "too few scores, accept": {"alpha": 0.15, "uncalibrated": "accept"},
+    "probabilities with ties": {"python.arguments": {"space": "probability", "decimals": 1}},
+    "a class that no mask names": {
+        "ignore_values": [255, 1],
+        "classes": ["background", {"name": "cat", "values": [9]}, {"name": "dog", "values": [2]}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stores_equal_the_literal_equations(data, make_settings, case):
+    settings = make_settings(tile_megabytes=1, **CASES[case])
+    run_stages(settings)
+    index = load_samples(settings.folder / "samples.json")
+    grid, method = settings.data.grid, settings.calibrate.quantile
+    masks = np.stack([resize_nearest(index.mask(s, settings.data), grid) for s in index.of("labeled")])
+    assert (masks == 255).any()
+    q_hat = literal_q_hat(probabilities_of(settings, index.of("labeled")), masks, settings.calibrate.alpha, method)
+    calibration = open_calibration(settings.folder / "calibration.zarr")
+    assert np.array_equal(calibration.q_hat, q_hat, equal_nan=True)
+    assert np.array_equal(calibration.n_valid, (masks != 255).sum(axis=0))
+
+    labels = open_labels(settings.folder / "labels.zarr")
+    background = settings.data.background_index
+    uncalibrated = "accept" if settings.calibrate.uncalibrated == "accept" else "abstain"
+    unlabeled = index.of("unlabeled")
+    for i, probabilities in enumerate(probabilities_of(settings, unlabeled)):
+        expected = literal_labels(probabilities, q_hat, background, settings.pseudolabel.rule, uncalibrated)
+        assert np.array_equal(labels.label(i), expected, equal_nan=True)
+        assert labels.class_pixels[i].tolist() == [(expected == k).sum() for k in range(3)]
+        assert np.array_equal(labels.raw_argmax(i), probabilities.argmax(axis=0))
+
+
+def test_receipts_count_what_the_stores_hold(data, make_settings):
+    settings = make_settings()
+    run_stages(settings, "prepare", "annotate")
+    write_receipt(settings.folder / "calibrate.json", "calibrate", calibrate(settings), {})
+    facts = pseudolabel(settings)
+    labels = open_labels(settings.folder / "labels.zarr")
+    kept = np.stack([~np.isnan(labels.label(i)) for i in range(facts["num_images"])])
+    assert facts["num_images"] == 5
+    assert facts["pixels"]["kept"] == kept.sum()
+    assert facts["keep_rate"] == pytest.approx(kept.mean())
+    assert facts["keep_rate_deciles"][0] == pytest.approx(kept.mean(axis=(1, 2)).min())
+
+
+def test_the_masks_of_unlabelled_images_change_no_byte(data, make_settings, tmp_path):
+    settings = make_settings()
+    run_stages(settings)
+    before = {name: digest_of(settings.folder / name) for name in ("probs.zarr", "calibration.zarr", "labels.zarr")}
+    for sample in load_samples(settings.folder / "samples.json").of("unlabeled"):
+        (tmp_path / f"data/masks/{sample.id}.png").unlink()
+    again = make_settings(name="again")
+    run_stages(again)
+    assert {name: digest_of(again.folder / name) for name in before} == before
+
+
+def test_tiles_and_threads_change_no_byte(data, make_settings):
+    small = make_settings(name="small", tile_megabytes=1, **{"compute.workers": 1})
+    large = make_settings(name="large", tile_megabytes=500, **{"compute.workers": 4})
+    run_stages(small)
+    run_stages(large)
+    for name in ("calibration.zarr", "labels.zarr"):
+        assert digest_of(small.folder / name) == digest_of(large.folder / name)
+
+
+def test_a_running_cluster_gives_the_same_bytes(data, make_settings):
+    local = make_settings(name="local")
+    run_stages(local)
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+        remote = make_settings(name="remote", scheduler=cluster.scheduler_address)
+        run_stages(remote)
+    for name in ("calibration.zarr", "labels.zarr"):
+        assert digest_of(local.folder / name) == digest_of(remote.folder / name)
+
+
+def test_a_cluster_that_does_not_answer_is_named(data, make_settings, monkeypatch):
+    monkeypatch.setattr("pipeline.dask_tasks.SECONDS_TO_CONNECT", 1)
+    settings = make_settings(scheduler="tcp://127.0.0.1:9")
+    run_stages(settings, "prepare", "annotate")
+    with pytest.raises(ConfigError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
+        calibrate(settings)
+
+
+def test_alpha_without_enough_labels_can_be_made_an_error(data, make_settings):
+    settings = make_settings(alpha=0.01, uncalibrated="raise")
+    run_stages(settings, "prepare", "annotate")
+    with pytest.raises(ConfigError, match=r"calibrate.alpha 0.01: alpha is too small for .* the smallest alpha"):
+        calibrate(settings)
+
+
+def test_a_stage_without_its_input_says_what_to_run(data, make_settings):
+    settings = make_settings()
+    run_stages(settings, "prepare")
+    with pytest.raises(StoreError, match="the stage annotate has not finished; run snakemake --cores 8 annotate"):
+        calibrate(settings)
+    run_stages(settings, "annotate")
+    with pytest.raises(StoreError, match="the stage calibrate has not finished"):
+        pseudolabel(settings)
+
+
+def test_another_mask_changes_the_thresholds_but_not_the_cache(data, make_settings, tmp_path):
+    settings = make_settings()
+    run_stages(settings)
+    before = digest_of(settings.folder / "probs.zarr"), digest_of(settings.folder / "calibration.zarr")
+    masks = sorted((tmp_path / "data/masks").glob("*.png"))
+    labeled = load_samples(settings.folder / "samples.json").of("labeled")[0]
+    other = next(path for path in masks if path.stem != labeled.id)
+    (tmp_path / f"data/masks/{labeled.id}.png").write_bytes(other.read_bytes())
+    run_stages(settings)
+    assert digest_of(settings.folder / "probs.zarr") == before[0]
+    assert digest_of(settings.folder / "calibration.zarr") != before[1]

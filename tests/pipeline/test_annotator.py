@@ -1,0 +1,138 @@
+"""Adapters: an exported network with its channels mapped to our classes, and a factory of the user's own."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.annotator import build_annotator, check_maps
+from pipeline.errors import AnnotatorError
+
+WEIGHT = np.random.default_rng(0).normal(size=(5, 3, 1, 1)).astype(np.float32)
+IMAGES = np.random.default_rng(1).integers(0, 256, (3, 16, 24, 3), dtype=np.uint8)
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+
+
+@pytest.fixture
+def build(tmp_path, make_settings):
+    """Annotator of a network that is one 1x1 convolution to five channels."""
+
+    def make(shape=("B", 3, "H", "W"), **onnx_settings):
+        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, list(shape))
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
+        node = helper.make_node("Conv", ["image", "weight"], ["logits"])
+        graph = helper.make_graph([node], "g", [image], [logits], [numpy_helper.from_array(WEIGHT, "weight")])
+        (tmp_path / "data").mkdir(exist_ok=True)
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+            tmp_path / "data/net.onnx",
+        )
+        section = {
+            "model": "net.onnx", "mean": MEAN, "std": STD,
+            "class_map": {"background": [0], "cat": [3], "dog": [1]},
+        } | onnx_settings  # fmt: skip
+        settings = make_settings(annotator="onnx", **{"annotate.onnx": section})
+        return build_annotator(settings.annotate, settings.data)
+
+    return make
+
+
+def network_output(images):
+    inputs = (images / 255.0 - MEAN) / STD
+    return np.einsum("bhwc,kc->bkhw", inputs, WEIGHT[:, :, 0, 0])
+
+
+def softmax(values):
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def test_one_channel_a_class_passes_the_chosen_logits_on(build):
+    annotator = build()
+    assert annotator.space == "logits"
+    assert np.abs(annotator(IMAGES) - network_output(IMAGES)[:, [0, 3, 1]]).max() < 1e-4
+
+
+def test_several_channels_of_a_class_are_summed_as_probabilities(build):
+    annotator = build(class_map={"background": [0, 4], "cat": [3], "dog": [1]})
+    p = softmax(network_output(IMAGES)[:, [0, 4, 3, 1]])
+    assert annotator.space == "probability"
+    assert np.abs(annotator(IMAGES) - np.stack([p[:, 0] + p[:, 1], p[:, 2], p[:, 3]], axis=1)).max() < 1e-5
+
+
+def test_channels_that_no_class_names_can_still_take_part_in_the_softmax(build):
+    annotator = build(channels=[0, 1, 2, 3])
+    p = softmax(network_output(IMAGES)[:, :4])
+    assert np.abs(annotator(IMAGES) - p[:, [0, 3, 1]]).max() < 1e-5
+
+
+def test_a_network_of_fixed_batch_gives_the_same_maps(build):
+    fixed = build(shape=(2, 3, 16, 24))(IMAGES)
+    assert fixed.shape == (3, 3, 16, 24)
+    assert np.abs(fixed - build()(IMAGES)).max() < 1e-5
+
+
+def test_images_are_stretched_to_the_input_size(build):
+    assert build(input_size=[32, 40])(IMAGES).shape == (3, 3, 32, 40)
+
+
+def test_the_fingerprint_tells_settings_apart(build):
+    assert build().fingerprint == build().fingerprint
+    assert build().fingerprint != build(mean=[0.0, 0.0, 0.0]).fingerprint
+    assert build(threads=2).fingerprint == build().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("onnx_settings", "message"),
+    [
+        ({"model": "gone.onnx"}, r"no network .*gone.onnx; correct annotate.onnx.model"),
+        ({"class_map": {"background": [0], "cat": [3]}}, "class_map has no channel for dog"),
+        ({"class_map": {"background": [0], "cat": [3], "dgo": [1]}},
+         "'dgo', which is not in data.classes; did you mean dog"),
+        ({"class_map": {"background": [0], "cat": [3], "dog": [3]}}, "uses a channel twice"),
+        ({"channels": [0, 3]}, r"channels lacks \[1\]"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named(build, onnx_settings, message):
+    with pytest.raises(AnnotatorError, match=message):
+        build(**onnx_settings)
+
+
+def test_a_channel_that_the_network_lacks_is_named(build):
+    annotator = build(class_map={"background": [0], "cat": [3], "dog": [9]})
+    with pytest.raises(AnnotatorError, match="channel 9, but the network has 5"):
+        annotator(IMAGES)
+
+
+def test_a_fixed_input_size_cannot_be_changed(build):
+    with pytest.raises(AnnotatorError, match=r"input_size is \[8, 8\], but the network takes only \[16, 24\]"):
+        build(shape=(1, 3, 16, 24), input_size=[8, 8])
+
+
+def test_a_file_that_is_no_network_is_refused(build, tmp_path):
+    build()
+    (tmp_path / "data/junk.onnx").write_bytes(b"junk")
+    with pytest.raises(AnnotatorError, match="not a network that onnxruntime can run"):
+        build(model="junk.onnx")
+
+
+@pytest.mark.parametrize("factory", ["no_such_module:build", "noisy_annotator:no_such_function"])
+def test_a_factory_that_cannot_be_loaded_is_named(make_settings, factory):
+    settings = make_settings(factory=factory)
+    with pytest.raises(AnnotatorError, match=f"factory {factory} cannot be loaded"):
+        build_annotator(settings.annotate, settings.data)
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        (np.zeros((1, 2, 4, 4), np.float32), r"shape \(1, 2, 4, 4\), expected \[1, 3, h, w\]"),
+        (np.full((1, 3, 4, 4), np.nan, np.float32), "NaN or infinite"),
+        (np.full((1, 3, 4, 4), 1.5, np.float32), r"probabilities lie in \[0, 1\]"),
+    ],
+)
+def test_maps_that_break_the_contract_are_refused(make_settings, maps, message):
+    settings = make_settings(**{"python.arguments": {"space": "probability"}})
+    annotator = build_annotator(settings.annotate, settings.data)
+    with pytest.raises(AnnotatorError, match=message):
+        check_maps(maps, 1, 3, annotator)

@@ -1,0 +1,92 @@
+"""Imports run one way, and the environment files agree."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("calib", "pipeline", "train")
+LIGHT = {"cli", "config", "datasets", "errors", "progress", "receipt", "resample", "schema", "store"}
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of our packages that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" if node.module in PACKAGES else node.module for alias in node.names}
+    return {name for name in found if name.split(".")[0] in PACKAGES}
+
+
+def imports_of(folder: str) -> dict[str, set[str]]:
+    return {str(path.relative_to(ROOT)): own_imports(path) for path in (ROOT / folder).rglob("*.py")}
+
+
+def test_calib_imports_nothing_of_ours():
+    assert {name for found in imports_of("calib").values() for name in found if not name.startswith("calib")} == set()
+
+
+def test_train_imports_only_the_light_modules_of_pipeline():
+    imported = {name for found in imports_of("train").values() for name in found if not name.startswith("train")}
+    assert imported
+    assert {name.split(".")[1] for name in imported} <= LIGHT
+    assert all(name.startswith("pipeline.") for name in imported)
+
+
+def test_nobody_imports_train_or_a_stage():
+    for path, found in imports_of("pipeline").items():
+        assert not {name for name in found if name.startswith("train")}, path
+        if path != "pipeline/__main__.py":
+            assert not {name for name in found if name.startswith("pipeline.stages")}, path
+
+
+def test_the_light_modules_stay_light():
+    modules = ", ".join(f"pipeline.{name}" for name in sorted(LIGHT))
+    code = (
+        f"import sys, {modules}; print([m for m in ('torch', 'dask', 'snakemake', 'onnxruntime') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert printed.stdout.strip() == "[]"
+
+
+def package_names(requirements):
+    return {re.split(r"[<>=!~;\[ ]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+
+
+def test_environment_and_pyproject_name_the_same_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip[0] == "-c constraints.txt"
+    assert pip[-1] == "-e ."
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    assert package_names(pip[1:-1]) == package_names(wanted)
+    assert package_names(conda) == {"python", "pip"}
+    assert f"python={project['requires-python'].removeprefix('>=')}" in conda
+
+
+def test_constraints_pin_what_is_required_and_what_is_installed():
+    from importlib.metadata import version
+
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert package_names(project["dependencies"]) <= package_names(pins)
+    if sys.version_info[:2] == (3, 11):
+        assert {name: version(name).split("+")[0] for name in pins} == pins
+
+
+def test_torchvision_is_absent():
+    # next to a CPU build of torch its mere presence breaks the import of transformers' models
+    from importlib.util import find_spec
+
+    assert find_spec("torchvision") is None
