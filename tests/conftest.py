@@ -1,42 +1,18 @@
 """Tiny data sets and runs that several tests share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
-from PIL import Image
+from tiny_run import write_run_file, write_sample_files
 
 from pipeline import config
-
-CLASSES = ["background", "cat", "dog"]
 
 
 @pytest.fixture
 def write_images() -> Callable[..., None]:
     return write_sample_files
-
-
-def write_sample_files(
-    root: Path,
-    ids: Sequence[str],
-    *,
-    size: tuple[int, int] = (24, 32),
-    masked: Sequence[str] | None = None,
-    seed: int = 0,
-) -> None:
-    """Random images/ID.png for every id and masks/ID.png (values 0..2 and 255) for those in `masked` (default: all)."""
-    height, width = size
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    for position, sample_id in enumerate(ids):
-        rng = np.random.default_rng([seed, position])
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(root / f"images/{sample_id}.png")
-        if masked is None or sample_id in masked:
-            mask = rng.choice(np.array([0, 1, 2, 255], np.uint8), (height, width))
-            Image.fromarray(mask).save(root / f"masks/{sample_id}.png")
 
 
 @pytest.fixture
@@ -47,25 +23,3 @@ def make_settings(tmp_path: Path) -> Callable[..., config.Settings]:
         return config.load(write_run_file(tmp_path), overrides)
 
     return make
-
-
-def write_run_file(folder: Path, **sections: Any) -> Path:
-    """A run file for the images of `write_sample_files`, annotated by `tests/support/noisy_annotator.py`."""
-    tree = {
-        "results": str(folder / "results"),
-        "data": {
-            "root": str(folder / "data"),
-            "classes": CLASSES,
-            "background": "background",
-            "grid": [16, 24],
-            "splits": {"num_labeled": 6, "num_val": 2},
-        },
-        "annotate": {"annotator": "python", "python": {"factory": "noisy_annotator:build"}, "batch_size": 2},
-        "calibrate": {"alpha": 0.2},
-        "train": {"size": "tiny", "crop": 32, "workers": 0, "checkpoint_every": 2},
-        "stage1": {"epochs": 2, "batch_size": 2},
-        "stage2": {"epochs": 2, "batch_labeled": 1, "batch_unlabeled": 1},
-    } | sections
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    return path

@@ -1,0 +1,137 @@
+"""The Snakefile on a tiny run: everything runs, nothing runs twice, and a change reruns just what depends on it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_run import write_run_file, write_sample_files
+
+ROOT = Path(__file__).parents[1]
+STAGES = ["prepare", "annotate", "calibrate", "pseudolabel", "stage1", "stage2", "evaluate", "report"]
+
+
+def call(folder, *arguments):
+    """Run a command in `folder` as a user would; returns the finished process with its text."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests/support")}
+    command = [str(argument) for argument in arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def snakemake(folder, *arguments):
+    options = ("--snakefile", ROOT / "Snakefile", "--cores", "2", "--workflow-profile", ROOT / "profiles/default")
+    return call(folder, sys.executable, "-m", "snakemake", *options, *arguments)
+
+
+def planned(folder, *arguments):
+    """Rules that a dry run names, in the order of the data flow."""
+    finished = snakemake(folder, "--dry-run", "all", *arguments)
+    assert finished.returncode == 0, finished.stderr
+    named = re.findall(r"^(?:local)?rule (\w+):", finished.stdout + finished.stderr, re.MULTILINE)
+    return [stage for stage in STAGES if stage in named]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A folder in which the whole workflow has run once."""
+    folder = tmp_path_factory.mktemp("workflow")
+    write_sample_files(folder / "data", [f"im{i:02d}" for i in range(12)], size=(40, 48))
+    run_file = write_run_file(folder)
+    finished = snakemake(folder, "all", "--config", f"run={run_file}")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return folder
+
+
+def config_of(folder, *overrides):
+    return ["--config", f"run={folder / 'tiny.yaml'}", *overrides]
+
+
+def test_every_stage_leaves_its_receipt_its_log_and_its_product(finished_run):
+    results = finished_run / "results/tiny"
+    for stage in STAGES:
+        receipt = json.loads((results / f"{stage}.json").read_text())
+        assert receipt["stage"] == stage
+        assert receipt["versions"]["conformalsam"]
+        assert (results / f"logs/{stage}.log").is_file()
+    assert (results / "report.html").read_text().startswith("<!doctype html>")
+    assert 0 <= json.loads((results / "evaluate.json").read_text())["students"]["stage2"]["miou"] <= 1
+
+
+def test_transformers_loads_the_student_with_its_class_names(finished_run):
+    from transformers import SegformerForSemanticSegmentation
+
+    student = SegformerForSemanticSegmentation.from_pretrained(finished_run / "results/tiny/stage2/student")
+    assert list(student.config.id2label.values()) == ["background", "cat", "dog"]
+
+
+def test_a_second_call_has_nothing_to_do(finished_run):
+    assert planned(finished_run, *config_of(finished_run)) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        (["alpha=0.3"], "calibrate"),
+        (["calibrate={alpha: 0.3}"], "calibrate"),
+        (["rule=argmax"], "pseudolabel"),
+        (["lambda_start=0.4"], "stage2"),
+        (["crop=48"], "stage1"),
+        (["num_examples=2"], "evaluate"),
+        (["annotate={batch_size: 7}", "tile_megabytes=3"], None),
+    ],
+)
+def test_a_changed_setting_reruns_its_stage_and_what_follows(finished_run, overrides, first):
+    expected = STAGES[STAGES.index(first) :] if first else []
+    assert planned(finished_run, *config_of(finished_run, *overrides)) == expected
+
+
+def test_a_single_stage_can_be_run_again(finished_run):
+    assert planned(finished_run, "-R", "stage2", *config_of(finished_run)) == ["stage2", "evaluate", "report"]
+
+
+def test_a_comment_in_the_run_file_reruns_nothing(finished_run):
+    run_file = finished_run / "tiny.yaml"
+    run_file.write_text(run_file.read_text() + "# a comment\n")
+    assert planned(finished_run, *config_of(finished_run)) == []
+
+
+def test_a_mistake_ends_in_one_line_before_any_job(finished_run):
+    finished = snakemake(finished_run, "all", *config_of(finished_run, "alhpa=0.1"))
+    assert finished.returncode == 1
+    assert "error: alhpa is not a setting; did you mean calibrate.alpha?" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_stage_ends_with_one_line_and_exit_code_1(tmp_path):
+    finished = call(tmp_path, sys.executable, "-m", "pipeline", "calibrate", "--run", write_run_file(tmp_path))
+    assert finished.returncode == 1
+    expected = f"error: no receipt {tmp_path}/results/tiny/annotate.json: the stage annotate has not finished; "
+    assert finished.stderr.strip() == expected + "run snakemake --cores 8 annotate"
+
+
+def test_the_console_script_offers_every_command():
+    from importlib.metadata import entry_points
+
+    from click.testing import CliRunner
+
+    from pipeline.__main__ import main
+
+    (script,) = entry_points(group="console_scripts", name="conformalsam")
+    assert script.value == "pipeline.__main__:conformalsam"
+    listed = CliRunner().invoke(main, ["--help"]).output
+    assert all(
+        f"  {stage}" in listed for stage in ("prepare", "annotate", "calibrate", "pseudolabel", "report", "inspect")
+    )
+    assert {command.name for command in entry_points(group="conformalsam.commands")} == {"stage1", "stage2", "evaluate"}
+
+
+def test_inspect_prints_the_facts_of_a_store_and_draws_a_picture(finished_run):
+    labels = finished_run / "results/tiny/labels.zarr"
+    printed = call(finished_run, sys.executable, "-m", "pipeline", "inspect", labels)
+    assert printed.returncode == 0, printed.stderr
+    assert "complete" in printed.stdout
+    facts = json.loads(call(finished_run, sys.executable, "-m", "pipeline", "inspect", labels, "--json").stdout)
+    assert facts["kind"] == "labels"
