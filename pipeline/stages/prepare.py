@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def prepare(settings: Settings) -> dict[str, Any]:
     """Write `samples.json`; raises DatasetError with every problem of the data set, and then writes nothing."""
-    data = settings.data
+    data, start = settings.data, time.monotonic()
     if data.scenes is not None:
         draw_scenes(data, data.scenes)
     samples, problems = find_samples(data)
@@ -46,7 +47,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
         raise DatasetError(_list_problems(problems, data))
     index = SampleIndex(Path(data.root), tuple(check.sample for check in checked))
     write_json(settings.folder / "samples.json", index.as_json())
-    return _facts(index, checked, data)
+    return _facts(index, checked, data) | {"seconds": round(time.monotonic() - start, 1)}
 
 
 def draw_scenes(data: DataSettings, scenes: SceneSettings) -> None:
