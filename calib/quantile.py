@@ -66,7 +66,7 @@ def pixel_quantile(scores: npt.NDArray[np.float32], alpha: float, method: Method
     alpha:   tolerated miscoverage, between 0 and 1
     method:  "exact": the `conformal_rank`-th smallest score, +inf where that rank exceeds n;
              "paper": the (1 - alpha)-quantile, interpolated, without finite-sample correction, as np.nanquantile
-             computes it in float64 (equal to the last bit, 100 times faster)
+             computes it in float64 (equal to the last bit, 75 times as fast at L = 92)
     returns: float32 [H, W], NaN where n = 0
     raises:  ValueError unless 0 < alpha < 1
     """
