@@ -1,0 +1,107 @@
+"""The whole SEEM network for text: image and texts to class scores and masks of every query."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection, PreTrainedModel
+
+from pipeline.seem.configuration import SeemConfig
+from pipeline.seem.deformable import DeformablePixelDecoder
+from pipeline.seem.focal import FocalBackbone
+from pipeline.seem.fpn import FpnPixelDecoder
+from pipeline.seem.mask_decoder import ImageMemory, MaskDecoder
+from pipeline.seem.sam_vit import SamVitBackbone
+from pipeline.seem.text_encoder import unit_length
+
+MAX_GROUNDING_SCALE = 100.0  # the semantic path does not clamp, the grounding path does
+
+
+class QueryPredictions(NamedTuple):
+    """Of every query: how well it fits each text, and where it is."""
+
+    text_logits: Tensor  # float32 [B, Q, N]
+    mask_logits: Tensor  # float [B, Q, H / 4, W / 4]
+
+
+class SeemModel(PreTrainedModel):
+    """SEEM (Zou et al. 2023) as far as text prompts need it; loads and saves in the conventions of transformers."""
+
+    config_class = SeemConfig
+    base_model_prefix = "seem"
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+
+    def __init__(self, config: SeemConfig):
+        super().__init__(config)
+        self.backbone = _build_backbone(config)
+        self.pixel_decoder = _build_pixel_decoder(config)
+        self.mask_decoder = MaskDecoder(
+            config.hidden_dim,
+            config.mask_dim,
+            config.text_config.projection_dim,
+            config.num_queries,
+            config.decoder_layers,
+            config.decoder_heads,
+            config.decoder_ffn_dim,
+        )
+        self.text_encoder = CLIPTextModelWithProjection._from_config(config.text_config)
+        self.logit_scale = nn.Parameter(torch.tensor(4.0))  # a logarithm
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor, text_embeddings: Tensor) -> QueryPredictions:
+        """Semantic path: queries are decoded without knowing the texts, then compared with them.
+
+        pixel_values:    float [B, 3, H, W], normalised, H and W multiples of `config.size_divisor`
+        text_embeddings: float [N, P], of unit length
+        """
+        memory = self.read_image(pixel_values)
+        return self.predict(self.mask_decoder(memory)[-1], memory, text_embeddings)
+
+    def read_image(self, pixel_values: Tensor) -> ImageMemory:
+        """Backbone and pixel decoder: all that does not depend on texts."""
+        maps, finest = self.pixel_decoder(self.backbone(pixel_values))
+        return self.mask_decoder.read(maps, finest, self.pixel_decoder.mask_features)
+
+    def predict(self, queries: Tensor, memory: ImageMemory, text_embeddings: Tensor) -> QueryPredictions:
+        """Prediction heads on float [B, Q, D]."""
+        vectors = unit_length(self.mask_decoder.class_vectors(queries))
+        text_logits = self.logit_scale.exp() * vectors @ text_embeddings.float().T
+        return QueryPredictions(text_logits, self._masks(queries, memory))
+
+    def ground(self, memory: ImageMemory, tokens: Tensor, ends: Tensor) -> QueryPredictions:
+        """Grounding path: queries are decoded together with the tokens of the prompts.
+
+        tokens: float [T, D], of all prompts of one pass
+        ends:   float [N, P], the end vector of each
+        """
+        queries = self.mask_decoder(memory, tokens.expand(len(memory.finest), -1, -1))[-1]
+        vectors = unit_length(self.mask_decoder.class_vectors(queries))
+        scale = self.logit_scale.exp().clamp(max=MAX_GROUNDING_SCALE)
+        return QueryPredictions(scale * vectors @ unit_length(ends).T, self._masks(queries, memory))
+
+    def _masks(self, queries: Tensor, memory: ImageMemory) -> Tensor:
+        return self.mask_decoder.mask_logits(queries, memory.finest, self.pixel_decoder.mask_features)
+
+
+def _build_backbone(config: SeemConfig) -> nn.Module:
+    if config.backbone == "sam_vit":
+        (depth,) = config.depths
+        return SamVitBackbone(config.width, depth, config.vit_heads, config.vit_global_blocks, config.image_size)
+    has_residuals = config.backbone == "focal_dw"
+    return FocalBackbone(config.width, config.depths, config.focal_levels, depthwise_residuals=has_residuals)
+
+
+def _build_pixel_decoder(config: SeemConfig) -> nn.Module:
+    kind = DeformablePixelDecoder if config.backbone == "sam_vit" else FpnPixelDecoder
+    return kind(
+        config.channels,
+        config.hidden_dim,
+        config.mask_dim,
+        config.encoder_layers,
+        config.encoder_heads,
+        config.encoder_ffn_dim,
+        num_groups=config.num_groups,
+    )
