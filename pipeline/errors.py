@@ -23,3 +23,7 @@ class AnnotatorError(UserError):
 
 class TrainingError(UserError):
     """A student or checkpoint that cannot be loaded, or a training run that broke down."""
+
+
+class DownloadError(UserError):
+    """Weights that cannot be fetched, or that are not the published ones."""
