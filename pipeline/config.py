@@ -25,6 +25,7 @@ from pipeline.schema import (
     PythonSettings,
     SceneSettings,
     Section,
+    SeemSettings,
     Settings,
     Stage1Settings,
     Stage2Settings,
@@ -42,6 +43,7 @@ __all__ = [
     "PseudolabelSettings",
     "PythonSettings",
     "SceneSettings",
+    "SeemSettings",
     "Settings",
     "Stage1Settings",
     "Stage2Settings",
@@ -100,8 +102,9 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides by full dotted name.
 
-    Accepted: the full name (`calibrate.alpha`), a short name that only one section has (`alpha`), or a section with a
-    mapping (`calibrate: {alpha: 0.1}`), as the command line of Snakemake can give them.
+    Accepted: the full name (`calibrate.alpha`), a short name that only one section has (`alpha`; an adapter's own
+    settings, one level deeper, do not count then), or a section with a mapping (`calibrate: {alpha: 0.1}`), as the
+    command line of Snakemake can give them.
     raises: ConfigError for an unknown or an ambiguous name
     """
     known = dict(_leaves(Settings))
@@ -111,10 +114,11 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
             result |= full_names({f"{name}.{key}": entry for key, entry in value.items()})
             continue
         matches = [full for full in known if full == name or full.endswith(f".{name}")]
-        exact = [full for full in matches if full == name]
-        if len(exact or matches) != 1:
-            raise ConfigError(_unknown_or_ambiguous(name, matches, list(known)))
-        result[(exact or matches)[0]] = value
+        depth = min((full.count(".") for full in matches), default=0)
+        shallowest = [full for full in matches if full.count(".") == depth]
+        if len(shallowest) != 1:
+            raise ConfigError(_unknown_or_ambiguous(name, shallowest, list(known)))
+        result[shallowest[0]] = value
     return result
 
 

@@ -160,6 +160,42 @@ def _refuse_duplicates(entries: Sequence[Any], where: str, what: str) -> None:
         raise ValueError(f"{where} has the {what} {twice[0]!r} twice; each may appear once")
 
 
+class SeemSettings(Section):
+    """SEEM, prompted with the classes' names and aliases (`data.classes`)."""
+
+    checkpoint: str
+    """Folder that `conformalsam convert-seem` wrote, or `seem-nano`: the demo's own tiny network."""
+    mode: Literal["semantic", "grounding"] = "semantic"
+    """semantic: every query is sorted into the classes, absent ones are rejected (what SEEM's own script does).
+    grounding: one mask a prompt, and absent things get one too."""
+    joint: bool = True
+    """In mode grounding: all prompts in one pass, or one pass a prompt (K times the decoder, as SEEM was trained)."""
+    background: Literal["prompt", "void", "complement"] = "prompt"
+    """Where the background class comes from. prompt: its prompts, like any class's; several words for stuff (wall,
+    grass, ...) are aliases of it. void: the network's own "no object". complement: what the others leave of 1."""
+    aliases: Literal["max", "mean"] = "max"
+    """Several prompts of a class count by the maximum of their scores, or by the mean (of embeddings or masks)."""
+    normalise: Literal["cap", "sum"] = "cap"
+    """cap: maps are divided by max(1, sum over classes); what no query claims keeps low scores. sum: by their sum."""
+    short_side: int | None = Field(None, ge=32)
+    """Pixels that the short side of an image is resized to. Default: the network's own (512)."""
+    templates: list[Annotated[str, Field(pattern=r"\{\}")]] | None = Field(None, min_length=1)
+    """Sentences with {} for the name, whose embeddings are averaged. Default: SEEM's 81. Grounding uses none."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Autocast type; softmax, sigmoid and sums are in float32 in any case."""
+    device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    compile: bool = runtime(False)
+    """Compile the network with torch.compile: minutes at the start, then faster; worth it for thousands of images."""
+    threads: int | None = runtime(None, ge=1)
+    """Torch threads on CPU. Default: torch's."""
+
+    @model_validator(mode="after")
+    def _grounding_has_no_void(self) -> SeemSettings:
+        if self.mode == "grounding" and self.background == "void":
+            raise ValueError("background void exists in mode semantic only; use prompt or complement with grounding")
+        return self
+
+
 class OnnxSettings(Section):
     """Any exported segmentation network: one image input [B, 3, H, W], one output [B, C, h, w]."""
 
@@ -191,8 +227,9 @@ class PythonSettings(Section):
 
 
 class AnnotateSettings(Section):
-    annotator: Literal["onnx", "python"]
+    annotator: Literal["seem", "onnx", "python"]
     """Which adapter; its section below says more."""
+    seem: SeemSettings | None = None
     onnx: OnnxSettings | None = None
     python: PythonSettings | None = None
     resolution: Literal["annotator", "grid"] = "annotator"
@@ -202,6 +239,7 @@ class AnnotateSettings(Section):
     max_failed_share: float = Field(0.01, ge=0, le=1)
     """Share of the images that may fail before the stage gives up."""
     batch_size: int = runtime(4, ge=1)
+    """Images in one call of the annotator. `seem` halves it when memory runs out."""
 
     @model_validator(mode="after")
     def _chosen_annotator_is_described(self) -> AnnotateSettings:

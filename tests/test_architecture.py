@@ -34,6 +34,12 @@ def test_calib_imports_nothing_of_ours():
     assert {name for found in imports_of("calib").values() for name in found if not name.startswith("calib")} == set()
 
 
+def test_seem_imports_nothing_of_ours():
+    imported = {name for found in imports_of("pipeline/seem").values() for name in found}
+    assert imported
+    assert all(name.startswith("pipeline.seem.") for name in imported)
+
+
 def test_train_imports_only_the_light_modules_of_pipeline():
     imported = {name for found in imports_of("train").values() for name in found if not name.startswith("train")}
     assert imported

@@ -45,7 +45,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
     """
     index = load_samples(settings.folder / "samples.json")
     samples = index.of("labeled", "unlabeled")
-    annotator = build_annotator(settings.annotate, settings.data)
+    annotator = build_annotator(settings)
     store = _open_or_create(settings, index, samples, annotator)
     failed: dict[str, str] = store.state.get("failed", {})
     start = time.monotonic()

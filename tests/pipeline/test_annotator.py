@@ -32,7 +32,7 @@ def build(tmp_path, make_settings):
             "class_map": {"background": [0], "cat": [3], "dog": [1]},
         } | onnx_settings  # fmt: skip
         settings = make_settings(annotator="onnx", **{"annotate.onnx": section})
-        return build_annotator(settings.annotate, settings.data)
+        return build_annotator(settings)
 
     return make
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_network_is_refused(build, tmp_path):
 def test_a_factory_that_cannot_be_loaded_is_named(make_settings, factory):
     settings = make_settings(factory=factory)
     with pytest.raises(AnnotatorError, match=f"factory {factory} cannot be loaded"):
-        build_annotator(settings.annotate, settings.data)
+        build_annotator(settings)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,6 @@ def test_a_factory_that_cannot_be_loaded_is_named(make_settings, factory):
 )
 def test_maps_that_break_the_contract_are_refused(make_settings, maps, message):
     settings = make_settings(**{"python.arguments": {"space": "probability"}})
-    annotator = build_annotator(settings.annotate, settings.data)
+    annotator = build_annotator(settings)
     with pytest.raises(AnnotatorError, match=message):
         check_maps(maps, 1, 3, annotator)

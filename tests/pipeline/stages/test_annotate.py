@@ -37,7 +37,7 @@ def test_caches_what_the_annotator_says(prepared, space, dtype, tolerance):
     assert (facts["num_done"], facts["failed"]) == (12, {})
     store = open_probabilities(settings.folder / "probs.zarr")
     index = load_samples(settings.folder / "samples.json")
-    annotator = build_annotator(settings.annotate, settings.data)
+    annotator = build_annotator(settings)
     for i, sample in enumerate(index.of("labeled", "unlabeled")):
         expected = annotator(image_to_grid(index.image(sample), settings.data.grid)[None])[0]
         assert np.abs(store.probabilities(i).maps - expected).max() <= tolerance

@@ -1,0 +1,51 @@
+"""Turns a published SEEM checkpoint into a folder in the conventions of transformers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from pipeline.download import CHECKPOINTS
+from pipeline.errors import AnnotatorError
+from pipeline.seem import Seem, SeemError
+from pipeline.seem.checkpoint import read_weights, unused_names, variant_name
+
+log = logging.getLogger(__name__)
+
+
+def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None = None) -> Path:
+    """Write config.json, model.safetensors and the tokenizer's files; `folder` appears only when it is whole.
+
+    checkpoint: a published `seem_*.pt`
+    tokenizer:  folder with CLIP's tokenizer; default: `tokenizer` beside the checkpoint, as `download` lays it
+    raises:     AnnotatorError if the checkpoint or the tokenizer cannot be used, or `folder` is not empty
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AnnotatorError(f"{folder} exists and is not empty; remove it (rm -r {folder}) or name another")
+    log.info("convert-seem: reading %s", checkpoint)
+    try:
+        weights = read_weights(checkpoint)
+        seem = Seem.from_checkpoint(checkpoint, tokenizer or checkpoint.parent / "tokenizer")
+    except SeemError as error:
+        raise AnnotatorError(str(error)) from None
+    left_out = unused_names(weights)
+    sha256 = seem.config.source_sha256
+    log.info("convert-seem: %s, sha256 %s (%s)", variant_name(seem.config), sha256, _origin(sha256))
+    log.info("convert-seem: left out %d tensors that serve clicks and training: %s", len(left_out), ", ".join(left_out))
+    part = folder.with_name(f"{folder.name}.part{os.getpid()}")
+    try:
+        seem.save_pretrained(part)
+        part.replace(folder)  # an empty folder may be in its place
+    except OSError as error:
+        raise AnnotatorError(f"{folder} cannot be written: {error}; free some disk or name another folder") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _origin(sha256: str) -> str:
+    """Which published file it is, byte for byte."""
+    names = [name for name, published in CHECKPOINTS.items() if published.sha256 == sha256]
+    return f"{names[0]} as published" if names else "none of the published files"
