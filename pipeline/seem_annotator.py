@@ -53,8 +53,15 @@ class SeemAnnotator:
         self.settings, self.background, self.texts = settings, data.background_index, texts
         self.weights = file_sha256(folder / "model.safetensors")
         self.name = f"SEEM {folder.name}, {settings.mode}"
-        described = {"version": CODE_VERSION, "weights": self.weights, "settings": settings.tracked()}
-        self.fingerprint = fingerprint(described | {"background": self.background, "templates": list(templates)})
+        self.fingerprint = fingerprint(
+            {
+                "version": CODE_VERSION,
+                "weights": self.weights,  # and not the folder that they lie in
+                "settings": {name: value for name, value in settings.tracked().items() if name != "checkpoint"},
+                "templates": list(templates),
+                "background": self.background,
+            }
+        )
         self.batch_limit: int | None = None  # found when memory ran out
 
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:

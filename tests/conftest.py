@@ -23,3 +23,12 @@ def make_settings(tmp_path: Path) -> Callable[..., config.Settings]:
         return config.load(write_run_file(tmp_path), overrides)
 
     return make
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of full-size networks run only when they are asked for, and say so otherwise."""
+    if "full_size" not in config.getoption("-m"):
+        skip = pytest.mark.skip(reason="builds full-size networks, takes minutes and gigabytes; pytest -m full_size -s")
+        for item in items:
+            if "full_size" in item.keywords:
+                item.add_marker(skip)
