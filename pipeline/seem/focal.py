@@ -81,8 +81,8 @@ class FocalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B, H, W, C] -> the same shape."""
-        x = x + self.gamma_1 * self.norm1(self.modulation(x))
-        return x + self.gamma_2 * self.norm2(self.mlp(x))
+        x = torch.addcmul(x, self.norm1(self.modulation(x)), self.gamma_1)
+        return torch.addcmul(x, self.norm2(self.mlp(x)), self.gamma_2)
 
 
 class DepthwiseFocalBlock(FocalBlock):
@@ -96,9 +96,9 @@ class DepthwiseFocalBlock(FocalBlock):
     def forward(self, x: Tensor) -> Tensor:
         """float [B, H, W, C] -> the same shape."""
         x = x + _convolve(self.dw1, x)
-        x = self.norm1(x + self.gamma_1 * self.modulation(x))
+        x = self.norm1(torch.addcmul(x, self.modulation(x), self.gamma_1))
         x = x + _convolve(self.dw2, x)
-        return self.norm2(x + self.gamma_2 * self.mlp(x))
+        return self.norm2(torch.addcmul(x, self.mlp(x), self.gamma_2))
 
 
 class FocalModulation(nn.Module):
@@ -117,13 +117,17 @@ class FocalModulation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B, H, W, C] -> the same shape."""
-        query, context, gates = self.f(x).split([self.width, self.width, self.levels + 1], dim=-1)
-        gathered: Tensor | float = 0.0
-        for level, layer in enumerate(self.focal_layers):
+        # Three products instead of one that is split: the convolutions would have to copy a slice of it.
+        sizes = [self.width, self.width, self.levels + 1]
+        parts = zip(self.f.weight.split(sizes), self.f.bias.split(sizes), strict=True)
+        query, context, gates = (F.linear(x, weight, bias) for weight, bias in parts)
+        *level_gates, gate_everywhere = (gates / (self.levels + 1)).split(1, dim=-1)
+        gathered = torch.zeros_like(context)
+        for layer, gate in zip(self.focal_layers, level_gates, strict=True):
             context = _convolve(layer, context)
-            gathered = gathered + context * gates[..., level : level + 1]
+            gathered = torch.addcmul(gathered, context, gate)
         everywhere = F.gelu(context.mean(dim=(1, 2), keepdim=True))
-        gathered = (gathered + everywhere * gates[..., self.levels :]) / (self.levels + 1)
+        gathered = torch.addcmul(gathered, everywhere, gate_everywhere)
         return self.proj(query * _convolve(self.h, gathered))
 
 

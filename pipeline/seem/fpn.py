@@ -40,9 +40,9 @@ class FpnPixelDecoder(nn.Module):
         maps = [y]
         for number in (3, 2, 1):
             lateral = getattr(self, f"adapter_{number}")(features[number - 1])
-            # torch's nearest, as in the official code; sizes are exact doubles here
-            y = lateral + F.interpolate(y, size=lateral.shape[-2:], mode="nearest")
-            y = F.relu(getattr(self, f"layer_{number}")(y))
+            # In place where a copy of the finest map would cost as much as a layer; nearest doubles the sizes exactly.
+            lateral += F.interpolate(y, size=lateral.shape[-2:], mode="nearest")
+            y = F.relu(getattr(self, f"layer_{number}")(lateral), inplace=True)
             maps.append(y)
         return maps[:3], maps[3]
 

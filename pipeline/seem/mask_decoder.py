@@ -147,7 +147,19 @@ def downsampled_conv(x: Tensor, conv: nn.Conv2d, strides: Sequence[int]) -> list
 
     x: float [B, D, H, W], H and W multiples of every stride; returns float [B, M, H / stride, W / stride] for each
     """
-    rows, columns = conv.padding
-    boxes = F.avg_pool2d(F.pad(x, (columns, columns, rows, rows)), 2, stride=1)
-    middles = [(stride // 2 - 1, stride) for stride in strides]
-    return [F.conv2d(boxes[..., i:, i:], conv.weight, conv.bias, stride=stride) for i, stride in middles]
+    boxes = F.avg_pool2d(x, 2, stride=1, padding=conv.padding)
+    height, width = x.shape[-2:]
+    return [_conv_in_the_middles(boxes, conv, stride, height // stride, width // stride) for stride in strides]
+
+
+def _conv_in_the_middles(boxes: Tensor, conv: nn.Conv2d, stride: int, height: int, width: int) -> Tensor:
+    """The convolution at the middle of every block of `stride` cells, float [B, M, height, width].
+
+    Padding moves its first place to a multiple of the stride before the first middle: cutting `boxes` there would copy
+    them.
+    """
+    middle = stride // 2 - 1
+    ahead = stride if middle else 0
+    padded = F.conv2d(boxes, conv.weight, conv.bias, stride=stride, padding=ahead - middle)
+    first = ahead // stride
+    return padded[..., first : first + height, first : first + width]
