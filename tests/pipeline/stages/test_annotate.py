@@ -103,3 +103,48 @@ def test_a_full_disk_is_noticed_before_the_work(prepared, monkeypatch):
     monkeypatch.setattr("pipeline.stages.annotate.shutil.disk_usage", lambda _: free)
     with pytest.raises(StoreError, match=r"needs about 0.0 GB, but 0.0 GB are free; free some"):
         annotate(prepared())
+
+
+def test_the_cached_maps_of_seem_have_the_argmax_of_the_network(tmp_path):
+    """The demo's SEEM through the stages: aliases, a background in the middle, fixed point in the cache."""
+    from pipeline.config import load
+    from pipeline.demo.scenes import write_scenes
+    from pipeline.seem import Seem
+    from pipeline.seem_annotator import NANO_FOLDER
+
+    write_scenes(tmp_path / "data", domain="target", seed=5, num_train=6, num_val=1)
+    run_file = tmp_path / "nano.yaml"
+    run_file.write_text(
+        f"""
+results: {tmp_path}/results
+data:
+  root: {tmp_path}/data
+  layout: voc
+  classes:
+    - {{name: fish, values: [1]}}
+    - {{name: background, values: [0]}}
+    - {{name: star, prompts: [starfish, sea star], values: [2]}}
+    - {{name: jellyfish, values: [5]}}
+  background: background
+  unknown_values: ignore
+  splits: {{num_labeled: 2}}
+  grid: [128, 128]
+annotate: {{annotator: seem, seem: {{checkpoint: seem-nano}}}}
+"""
+    )
+    settings = load(run_file)
+    prepare(settings)
+    assert annotate(settings)["maps"] == [6, 4, 32, 32]
+    store = open_probabilities(settings.folder / "probs.zarr")
+    index = load_samples(settings.folder / "samples.json")
+    seem = Seem.from_pretrained(NANO_FOLDER)
+    texts = seem.class_texts(["fish", "background", ["starfish", "sea star"], "jellyfish"])
+    for i, sample in enumerate(index.of("labeled", "unlabeled")):
+        image = image_to_grid(index.image(sample), settings.data.grid)
+        expected = seem.semantic_maps(image[None], texts, "cap", size="native")[0]
+        cached = store.probabilities(i).maps
+        assert np.abs(cached - expected).max() <= 1 / 65535
+        best, second = np.sort(expected, axis=0)[[-1, -2]]
+        clear = best - second > 2 / 65535  # of what the cache can tell apart
+        assert clear.mean() > 0.9
+        assert np.array_equal(cached.argmax(axis=0)[clear], expected.argmax(axis=0)[clear])
