@@ -1,19 +1,16 @@
 """The pixel decoder of the SAM variants: loops over single samples and transformers' Mask2Former are its oracles."""
 
 import itertools
-import json
 import math
-import os
-from pathlib import Path
 
 import pytest
 import torch
+from reference_data import published_keys
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
 
 from pipeline.seem.deformable import DeformableAttention, DeformablePixelDecoder, pixel_centres
 
-ROOT = Path(__file__).parents[3]
 PUBLISHED = {"conv_dim": 512, "mask_dim": 512, "num_layers": 6, "num_heads": 8, "feedforward_dim": 1024}
 PUBLISHED_CHANNELS = (128, 256, 512, 1024)
 NUM_PARAMETERS = 13_964_480
@@ -55,14 +52,6 @@ def shapes_of(module):
 def published_decoder():
     with torch.device("meta"):
         return DeformablePixelDecoder(PUBLISHED_CHANNELS, **PUBLISHED)
-
-
-def published_keys():
-    parity = Path(os.environ.get("CONFORMALSAM_PARITY", ROOT / "../shared/parity"))
-    path = parity / "../spec/seem_checkpoint_keys.json"
-    if not path.exists():
-        pytest.skip(f"the list of published keys is not here: {path}")
-    return json.loads(path.read_text())
 
 
 @torch.no_grad()

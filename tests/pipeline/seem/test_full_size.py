@@ -3,7 +3,6 @@
 Needs the shared reference folder (see test_parity.py) and photographs beside it: `pytest -m full_size -s`.
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -16,13 +15,13 @@ import pytest
 import torch
 import yaml
 from photograph_run import VOC_NAMES
+from reference_data import PARITY, SET_IT, published_keys, seeded_weights
 
 from pipeline.datasets import image_to_grid, load_samples
 from pipeline.seem import Seem
 from pipeline.store import open_probabilities
 
 ROOT = Path(__file__).parents[3]
-PARITY = Path(os.environ.get("CONFORMALSAM_PARITY", ROOT / "../shared/parity")).resolve()
 PHOTOGRAPHS = PARITY.parent / "data/voc_animals"
 VARIANTS = {"seem_focalt_v0.pt": 164_619_249, "seem_focall_v0.pt": 341_181_177}  # parameters
 CLICKS_ONLY = 820_224
@@ -31,7 +30,7 @@ pytestmark = [
     pytest.mark.full_size,
     pytest.mark.skipif(
         not (PARITY.is_dir() and PHOTOGRAPHS.is_dir()),
-        reason=f"no reference weights in {PARITY} or no photographs in {PHOTOGRAPHS}; set CONFORMALSAM_PARITY",
+        reason=f"no reference weights in {PARITY} or no photographs in {PHOTOGRAPHS}; {SET_IT}",
     ),
 ]
 
@@ -49,12 +48,8 @@ def run(folder, *command):
 def converted(request, tmp_path_factory):
     """Folder that convert-seem made of a full-size file of published names and shapes."""
     folder = tmp_path_factory.mktemp("full_size")
-    listed = json.loads((PARITY.parent / "spec/seem_checkpoint_keys.json").read_text())
-    shapes = next(shapes for files, shapes in listed.items() if request.param in files)
-    spec = importlib.util.spec_from_file_location("reference_weights", PARITY / "weights.py")
-    weights = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(weights)
-    torch.save(weights.make_state_dict(shapes, seed=0), folder / request.param)
+    shapes = next(shapes for files, shapes in published_keys().items() if request.param in files)
+    torch.save(seeded_weights(shapes, seed=0), folder / request.param)
     options = ["--tokenizer", PARITY / "clip_tokenizer"]
     run(folder, "-m", "pipeline", "convert-seem", request.param, "converted", *options)
     (folder / request.param).unlink()

@@ -4,21 +4,18 @@ The reference lies beside the repository, in ../shared/parity, or where CONFORMA
 clone needs to check each box by itself stands in test_model.py.
 """
 
-import importlib.util
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference_data import PARITY, SET_IT, published_keys, seeded_weights
 
 from pipeline.seem import Seem
 from pipeline.seem.checkpoint import detect_config, rename_weights, unused_names, variant_name
 from pipeline.seem.maps import network_input
 
-ROOT = Path(__file__).parents[3]
-PARITY = Path(os.environ.get("CONFORMALSAM_PARITY", ROOT / "../shared/parity"))
 TOLERANCE = 2e-5  # of a tensor's largest absolute value
 HEADS = {"encoder_heads": 4, "decoder_heads": 4}  # the shapes do not tell them
 TEXT_HEADS = 2
@@ -29,16 +26,12 @@ VOC_NAMES = [
 
 pytestmark = pytest.mark.skipif(
     not PARITY.is_dir(),
-    reason=f"no reference tensors of the official code in {PARITY}; set CONFORMALSAM_PARITY to their folder",
+    reason=f"no reference tensors of the official code in {PARITY}; {SET_IT}",
 )
 
 
-def seeded_weights(name, seed):
-    """Weights as a function of name, shape and seed, by the reference's own script."""
-    spec = importlib.util.spec_from_file_location("reference_weights", PARITY / "weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.make_state_dict(json.loads((PARITY / f"{name}.json").read_text()), seed=seed)
+def reference_weights(name, reference):
+    return seeded_weights(json.loads((PARITY / f"{name}.json").read_text()), seed=int(reference["seed"]))
 
 
 @pytest.fixture(scope="module", params=["tiny_dw", "tiny_focal"])
@@ -48,7 +41,7 @@ def case(request, tmp_path_factory):
     published = PARITY / f"{request.param}.pt"
     if not published.is_file():
         published = tmp_path_factory.mktemp("parity") / published.name
-        torch.save(seeded_weights(request.param, int(reference["seed"])), published)
+        torch.save(reference_weights(request.param, reference), published)
     seem = Seem.from_checkpoint(
         published, tokenizer=PARITY / "clip_tokenizer", text_heads=TEXT_HEADS, short_side=64, **HEADS
     )
@@ -79,7 +72,7 @@ def assert_close(found, expected):
 
 def test_the_seeded_weights_are_those_of_the_stored_checkpoint():
     stored = torch.load(PARITY / "tiny_dw.pt", weights_only=True)
-    made = seeded_weights("tiny_dw", int(np.load(PARITY / "tiny_dw.npz")["seed"]))
+    made = reference_weights("tiny_dw", np.load(PARITY / "tiny_dw.npz"))
     assert all(torch.equal(stored[name], made[name]) for name in made)
 
 
@@ -167,8 +160,7 @@ def test_grounding_map(case, joint, name):
 
 def test_every_published_name_finds_its_place():
     """The complete key lists of the four published networks, by name and shape."""
-    listed = json.loads((PARITY.parent / "spec/seem_checkpoint_keys.json").read_text())
-    for files, shapes in listed.items():
+    for files, shapes in published_keys().items():
         weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         path = Path(files.split("+")[0])
         config = detect_config(weights, path, text_heads=8)

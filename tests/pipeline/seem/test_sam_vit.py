@@ -1,18 +1,15 @@
 """The image encoder of the SAM variants: transformers' SAM is the oracle of its blocks, einsum that of its pyramid."""
 
-import json
 import math
-import os
-from pathlib import Path
 
 import pytest
 import torch
+from reference_data import published_keys
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 from pipeline.seem.sam_vit import Pyramid, SamVitBackbone
 
-ROOT = Path(__file__).parents[3]
 PUBLISHED = {
     "seem_samvitb_v1.pt": {"width": 768, "depth": 12, "num_heads": 12, "global_blocks": (2, 5, 8, 11)},
     "seem_samvitl_v1.pt": {"width": 1024, "depth": 24, "num_heads": 16, "global_blocks": (5, 11, 17, 23)},
@@ -66,14 +63,6 @@ def shapes_of(module):
 def on_meta(name):
     with torch.device("meta"):
         return SamVitBackbone(**PUBLISHED[name])
-
-
-def published_keys():
-    parity = Path(os.environ.get("CONFORMALSAM_PARITY", ROOT / "../shared/parity"))
-    path = parity / "../spec/seem_checkpoint_keys.json"
-    if not path.exists():
-        pytest.skip(f"the list of published keys is not here: {path}")
-    return json.loads(path.read_text())
 
 
 @torch.no_grad()
