@@ -213,6 +213,8 @@ def _describe(problem: Any) -> str:
         return f"{name} is required, but missing"
     if kind == "value_error":
         return f"{name}: {problem['ctx']['error']}" if name else str(problem["ctx"]["error"])
+    if kind in ("too_short", "too_long"):
+        return f"{name} has the wrong length: {problem['msg'].lower()}"
     wanted = problem["msg"].removeprefix("Input should be ").replace("a valid ", "")
     hint = (
         "; write 1.0e-4, not 1e-4, which YAML reads as text" if kind == "float_type" and isinstance(found, str) else ""

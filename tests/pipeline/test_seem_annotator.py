@@ -177,7 +177,7 @@ def test_a_mistake_is_named_with_its_setting(build, options, message):
     [
         ({"mode": "grounding", "background": "void"}, "background void exists in mode semantic only"),
         ({"templates": ["a photo"]}, r"annotate.seem.templates\[0\] must"),
-        ({"templates": []}, r"annotate.seem.templates must"),
+        ({"templates": []}, r"annotate.seem.templates has the wrong length"),
         ({"precission": "float16"}, "did you mean annotate.seem.precision"),
     ],
 )
@@ -187,5 +187,5 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(make_sett
 
 
 def test_an_empty_class_list_is_refused_before_anything_is_loaded(make_settings):
-    with pytest.raises(ConfigError, match=r"data\.classes must"):
+    with pytest.raises(ConfigError, match=r"data\.classes has the wrong length: list should have at least 2 items"):
         make_settings(**{"data.classes": []})
