@@ -68,7 +68,8 @@ def test_it_runs_on_a_photograph_with_21_prompts(converted):
     assert facts["capped_sum"] <= 1 + 1e-5
 
 
-def test_the_cached_maps_of_three_photographs_have_the_argmax_of_the_network(converted, tmp_path):
+def test_the_cached_maps_of_three_photographs_have_the_argmax_of_the_network(converted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     name, folder = converted
     ids = [path.stem for path in sorted((PHOTOGRAPHS / "images").iterdir())[:4]]
     for part in ("images", "labels"):
