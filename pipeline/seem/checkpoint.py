@@ -119,15 +119,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "published one: conformalsam download seem-focall-v0"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
         raise SeemError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or no torch checkpoint ({reason}); get it again: "
-            "conformalsam download seem-focall-v0"
+            f"{path} ({path.stat().st_size} bytes) is truncated or no torch checkpoint ({first_line(error)}); "
+            "get it again: conformalsam download seem-focall-v0"
         ) from None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise SeemError(f"{path} is not a flat list of tensors (found {keys}); expected a published seem_*.pt")
     return dict(content)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line that is not too long."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:100]
 
 
 def _foreign_class(message: str) -> str:

@@ -67,8 +67,7 @@ class SeemModel(PreTrainedModel):
 
     def predict(self, queries: Tensor, memory: ImageMemory, text_embeddings: Tensor) -> QueryPredictions:
         """Prediction heads on float [B, Q, D]."""
-        vectors = unit_length(self.mask_decoder.class_vectors(queries))
-        text_logits = self.logit_scale.exp() * vectors @ text_embeddings.float().T
+        text_logits = self._text_logits(queries, text_embeddings.float(), self.logit_scale.exp())
         return QueryPredictions(text_logits, self._masks(queries, memory))
 
     def ground(self, memory: ImageMemory, tokens: Tensor, ends: Tensor) -> QueryPredictions:
@@ -78,9 +77,14 @@ class SeemModel(PreTrainedModel):
         ends:   float [N, P], the end vector of each
         """
         queries = self.mask_decoder(memory, tokens.expand(len(memory.finest), -1, -1))[-1]
-        vectors = unit_length(self.mask_decoder.class_vectors(queries))
         scale = self.logit_scale.exp().clamp(max=MAX_GROUNDING_SCALE)
-        return QueryPredictions(scale * vectors @ unit_length(ends).T, self._masks(queries, memory))
+        return QueryPredictions(self._text_logits(queries, unit_length(ends), scale), self._masks(queries, memory))
+
+    def _text_logits(self, queries: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+        """Scaled cosines, in float32 even under autocast: at a scale of 100, bfloat16 tells logits apart by halves."""
+        vectors = unit_length(self.mask_decoder.class_vectors(queries))
+        with torch.autocast(vectors.device.type, enabled=False):
+            return scale * vectors @ texts.T
 
     def _masks(self, queries: Tensor, memory: ImageMemory) -> Tensor:
         return self.mask_decoder.mask_logits(queries, memory.finest, self.pixel_decoder.mask_features)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from pipeline.seem.checkpoint import load_published, no_progress_bar
+from pipeline.seem.checkpoint import first_line, load_published, no_progress_bar
 from pipeline.seem.errors import SeemError
 from pipeline.seem.maps import Geometry, Normalise, Size, class_maps, mask_maps, network_input, normalised
 from pipeline.seem.model import SeemModel
@@ -81,7 +81,7 @@ class Seem:
                     folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
                 )
         except Exception as error:  # safetensors, json and transformers raise classes without a common base
-            raise SeemError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}; convert it again") from None
+            raise SeemError(f"{folder} cannot be loaded: {first_line(error)}; convert it again") from None
         wrong = {kind: sorted(map(str, names)) for kind, names in info.items() if names and kind.endswith("_keys")}
         if wrong:
             raise SeemError(f"{folder}/model.safetensors does not fit its config.json: {wrong}; convert it again")
@@ -346,7 +346,10 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
             f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt, of "
             "openai/clip-vit-base-patch32; `conformalsam download` brings them"
         )
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # json and tokenizers raise classes without a common base
+        raise SeemError(f"the tokenizer in {folder} cannot be read: {first_line(error)}; get it again") from None
 
 
 def _checked_vocabulary(model: SeemModel, tokenizer: CLIPTokenizer, folder: Path) -> SeemModel:

@@ -159,6 +159,14 @@ def test_a_missing_tokenizer_is_named(tmp_path, tiny_checkpoints):
         Seem.from_checkpoint(tiny_checkpoints["focal"], tmp_path, **UNTOLD)
 
 
+@pytest.mark.parametrize("content", ["", "{", '{"model": 3}'])
+def test_a_damaged_tokenizer_is_refused(load_tiny, tmp_path, content):
+    load_tiny().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(SeemError, match=r"the tokenizer in .* cannot be read: .*; get it again"):
+        Seem.from_pretrained(tmp_path)
+
+
 def test_a_tokenizer_of_another_vocabulary_is_refused(altered):
     def fewer(weights):
         name = "sem_seg_head.predictor.lang_encoder.lang_encoder.token_embedding.weight"

@@ -260,6 +260,15 @@ def test_half_precision_gives_about_the_same_float32_maps(load_tiny, dtype):
     assert not np.array_equal(found, expected)
 
 
+@torch.inference_mode()
+def test_text_logits_are_float32_under_autocast(tiny):
+    pixels, _ = network_input(IMAGES[:1], 64, tiny.config)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = tiny.model(pixels, torch.from_numpy(tiny.text_embeddings(NAMES))).text_logits
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+
+
 @pytest.mark.parametrize("backbone", ["focal_dw", "sam_vit"])
 def test_every_variant_runs_both_paths(load_tiny, backbone):
     seem = load_tiny(backbone, templates=("{}.",))
