@@ -73,6 +73,7 @@ rule calibrate:
     threads: workflow.cores
     params:
         calibrate=settings.calibrate.tracked(),
+        alphas=settings.alphas,
     shell:
         f"{pipeline} calibrate {arguments} 2>&1 | tee {{log}} >&2"
 

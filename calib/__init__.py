@@ -1,56 +1,93 @@
 """The conformal method: arrays in, arrays out; knows nothing of files, settings or networks.
 
 scores       how badly a probability map fits a mask (paper Eq. 3)
-quantile     the threshold of every location, from the scores of the labelled images
+quantile     ranks in exact arithmetic, and what to do with too few images
+sketch       the largest scores of every location: their thresholds, mergeable over images
+histogram    scores of groups of pixels: their thresholds, and control of the wrong-label rate, mergeable over images
+regions      which locations share a threshold
+interface    what a variant gets, what it is asked, what it returns
+variants     score maps in, threshold maps out: all of the above behind one function
 rules        probability map + thresholds -> pseudo-labels (paper Eq. 4)
-evaluation   does the promised coverage hold on labelled images that were left out?
+evaluation   do the promises hold on labelled images that were left out?
 """
 
 from calib.evaluation import (
-    HeldOutCounts,
-    HeldOutCoverage,
+    SET_SIZES,
+    Candidate,
+    Estimate,
+    HeldOut,
+    Judgement,
     assign_folds,
-    cross_fitted_coverage,
-    held_out_counts,
-    summarise_coverage,
-    total_counts,
+    choose,
+    judge_image,
+    summarise,
 )
+from calib.interface import ArrayMaps, Block, LabelledMaps, Thresholds, Variant
 from calib.quantile import (
     CalibrationError,
     Method,
     Policy,
     conformal_rank,
-    largest_score,
-    num_valid,
-    pixel_quantile,
     resolve_uncalibrated,
     smallest_alpha,
 )
-from calib.rules import LabelCounts, Planes, Rule, class_planes, label_pixels, summarise_labels
+from calib.rules import (
+    RULES,
+    LabelCounts,
+    Planes,
+    Rule,
+    class_planes,
+    class_wise_sets,
+    label_class_wise,
+    label_pixels,
+    most_probable,
+    set_sizes,
+    stack_planes,
+    summarise_labels,
+)
 from calib.scores import true_class_scores
+from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile, sketch_scores, sketch_size
+from calib.variants import fit
 
 __all__ = [
+    "RULES",
+    "SET_SIZES",
+    "ArrayMaps",
+    "Block",
     "CalibrationError",
-    "HeldOutCounts",
-    "HeldOutCoverage",
+    "Candidate",
+    "Estimate",
+    "HeldOut",
+    "Judgement",
     "LabelCounts",
+    "LabelledMaps",
     "Method",
     "Planes",
     "Policy",
     "Rule",
+    "Sketch",
+    "Thresholds",
+    "Variant",
     "assign_folds",
+    "choose",
     "class_planes",
+    "class_wise_sets",
     "conformal_rank",
-    "cross_fitted_coverage",
-    "held_out_counts",
+    "fit",
+    "judge_image",
+    "label_class_wise",
     "label_pixels",
-    "largest_score",
-    "num_valid",
+    "merge_sketches",
+    "most_probable",
     "pixel_quantile",
     "resolve_uncalibrated",
+    "set_sizes",
+    "sketch_quantile",
+    "sketch_scores",
+    "sketch_size",
     "smallest_alpha",
-    "summarise_coverage",
+    "stack_planes",
+    "summarise",
     "summarise_labels",
-    "total_counts",
     "true_class_scores",
 ]

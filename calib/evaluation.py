@@ -1,62 +1,93 @@
-"""Does the promised coverage hold? Cross-fitting on the labelled images: each fold is judged by the other folds' q.
+"""Do the promises hold? Cross-fitting on the labelled images: each fold is judged by thresholds of the other folds.
 
-All counts are sums over locations, so a map too large for memory is evaluated tile by tile and the counts are added.
+Coverage is what conformal prediction promises; precision, the share of the labels that are right, is what a student
+needs. They are different things: a set that covers may hold several classes, and a label may be the wrong one of them.
+Pixels of an image are not independent, so every interval comes from resampling whole images.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from calib.quantile import Method, pixel_quantile
+from calib.rules import ClassWiseSets, Planes, Rule, class_wise_sets, label_class_wise, label_pixels, set_sizes
 
-NUM_RESAMPLES = 2000  # the ends of the interval then vary by 1.6 % of its width (sd) from seed to seed
+NUM_RESAMPLES = 2000  # the ends of an interval then vary by 1.6 % of its width (sd) from seed to seed
+SET_SIZES = ("empty", "one", "several")
+
+Counts = npt.NDArray[np.int64]
 
 
-class HeldOutCounts(NamedTuple):
-    """Held-out pixels of each image, int64 [L] each.
+class Judgement(NamedTuple):
+    """Pixels of one image that have a true class, counted for A alphas and R rules.
 
-    covered:       their true class is in the prediction set
-    valid:         they have a true class
-    uncalibrated:  valid, but the other folds give no finite threshold: the set holds every class, hence counts as
-                   covered; (covered - uncalibrated) / (valid - uncalibrated) is the coverage of the others
+    valid:         int64 [K], by true class
+    covered:       int64 [A, K], their true class is in the prediction set, by true class
+    uncalibrated:  int64 [A], at a location (class-wise: in a class) without a finite threshold: the set holds every
+                   class, hence counts as covered
+    sizes:         int64 [A, 3], by size of the set: 0, 1, more (see SET_SIZES)
+    kept:          int64 [A, R, K], labelled, by label
+    right:         int64 [A, R, K], labelled with their true class, by label
     """
 
-    covered: npt.NDArray[np.int64]
-    valid: npt.NDArray[np.int64]
-    uncalibrated: npt.NDArray[np.int64]
+    valid: Counts
+    covered: Counts
+    uncalibrated: Counts
+    sizes: Counts
+    kept: Counts
+    right: Counts
 
 
-class HeldOutCoverage(NamedTuple):
-    """Coverage of images that took no part in their own calibration; NaN where there is no valid pixel.
+class Estimate(NamedTuple):
+    """Shares over all images, each float64 of one shape; NaN where there is nothing to share.
 
-    coverage:      covered / valid pixels over all images
-    low, high:     95 % interval of it, by bootstrap over images (pixels of one image are not independent)
-    per_image:     float64 [L]
-    uncalibrated:  share of the valid pixels that are covered only for want of a finite threshold
+    value:     sum of the parts / sum of the wholes
+    low, high: 95 % interval, by bootstrap over images
     """
 
-    coverage: float
-    low: float
-    high: float
-    per_image: npt.NDArray[np.float64]
-    uncalibrated: float
+    value: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
 
 
-def cross_fitted_coverage(
-    scores: npt.NDArray[np.float32], alpha: float, method: Method, folds: int, rng: np.random.Generator
-) -> HeldOutCoverage:
-    """Measure coverage on held-out images, for scores that fit in memory.
+class HeldOut(NamedTuple):
+    """What held-out images say of A alphas and R rules.
 
-    scores:  float32 [L, H, W] in [0, 1], NaN = void
-    alpha:   tolerated miscoverage: coverage should be at least 1 - alpha ("exact")
-    folds:   2..L
-    rng:     draws the bootstrap samples; the folds are fixed (`assign_folds`)
-    raises:  ValueError if folds or alpha are out of range
+    coverage:           [A], share of the pixels with a true class whose class is in the set
+    coverage_per_class: [A, K]
+    coverage_per_image: float64 [L, A], NaN for an image without a true class
+    image_coverage:     [A], mean of these over the images: each counts the same, whatever its number of valid pixels
+    uncalibrated:       float64 [A], share covered only for want of a finite threshold
+    sizes:              [A, 3], shares of the sets that are empty, of one class, of several
+    precision:          [A, R], share of the labels that are right
+    precision_per_class: [A, R, K], by label
+    keep_rate:          [A, R], share of the pixels that are labelled
     """
-    fold_of_image = assign_folds(len(scores), folds)
-    return summarise_coverage(held_out_counts(scores, fold_of_image, alpha, method), rng)
+
+    coverage: Estimate
+    coverage_per_class: Estimate
+    coverage_per_image: npt.NDArray[np.float64]
+    image_coverage: Estimate
+    uncalibrated: npt.NDArray[np.float64]
+    sizes: Estimate
+    precision: Estimate
+    precision_per_class: Estimate
+    keep_rate: Estimate
+
+    def without(self, alpha_index: int) -> "HeldOut":
+        """The same, with NaN for all shares at one alpha but `uncalibrated`."""
+        cleared: dict[str, Any] = {"coverage_per_image": _cleared(self.coverage_per_image, alpha_index, axis=1)}
+        for name, shares in self._asdict().items():
+            if isinstance(shares, Estimate):
+                cleared[name] = Estimate(*(_cleared(values, alpha_index, axis=0) for values in shares))
+        return self._replace(**cleared)
+
+
+def _cleared(values: npt.NDArray[np.float64], index: int, axis: int) -> npt.NDArray[np.float64]:
+    values = values.copy()
+    values[(slice(None),) * axis + (index,)] = np.nan
+    return values
 
 
 def assign_folds(num_images: int, folds: int) -> npt.NDArray[np.int64]:
@@ -66,47 +97,167 @@ def assign_folds(num_images: int, folds: int) -> npt.NDArray[np.int64]:
     return np.arange(num_images) % folds
 
 
-def held_out_counts(
-    scores: npt.NDArray[np.float32], fold_of_image: npt.NDArray[np.integer], alpha: float, method: Method
-) -> HeldOutCounts:
-    """Count the covered held-out pixels of each image on one tile of the map.
+def judge_image(
+    planes: Planes,
+    score: npt.NDArray[np.float32],
+    truth: npt.NDArray[np.uint8],
+    thresholds: Iterable[npt.NDArray[np.float32]],
+    rules: Sequence[Rule],
+    num_classes: int,
+    background: int | None,
+    uncalibrated: Literal["abstain", "accept"],
+    probabilities: npt.NDArray[np.float32] | None = None,
+) -> Judgement:
+    """Count what thresholds that were learnt without this image make of it.
 
-    scores:        float32 [L, h, w], NaN = void
-    fold_of_image: integer [L]; the images of a fold are judged by the thresholds of all the others
+    planes:        of the image, as `class_planes` gives them
+    score:         float32 [H, W], 1 - P(true class), NaN = void
+    truth:         uint8 [H, W], true class, 255 = void
+    thresholds:    of each alpha float32 [H, W], or [K, H, W] class-wise, which needs
+    probabilities: float32 [K, H, W]
     """
-    counts = HeldOutCounts(*np.zeros((3, len(scores)), dtype=np.int64))
-    for fold in np.unique(fold_of_image):
-        held_out = fold_of_image == fold
-        q_hat = pixel_quantile(scores[~held_out], alpha, method)
-        valid = ~np.isnan(scores[held_out])
-        uncalibrated = valid & ~np.isfinite(q_hat)
-        covered = (scores[held_out] <= q_hat) | uncalibrated
-        for total, pixels in zip(counts, (covered, valid, uncalibrated), strict=True):
-            total[held_out] = np.count_nonzero(pixels, axis=(1, 2))
-    return counts
+    valid = ~np.isnan(score)
+    seen = Planes(*(None if plane is None else plane[valid] for plane in planes))  # type: ignore[arg-type]
+    pixels = _Pixels(seen, score[valid], truth[valid], None if probabilities is None else probabilities[:, valid])
+    per_alpha = [
+        _judge_alpha(pixels, q_hat[..., valid], rules, num_classes, background, uncalibrated) for q_hat in thresholds
+    ]
+    return Judgement(_by_class(pixels.truth, num_classes), *(np.stack(parts) for parts in zip(*per_alpha, strict=True)))
 
 
-def total_counts(tiles: Iterable[HeldOutCounts]) -> HeldOutCounts:
-    """Add up the counts of the tiles of a map."""
-    return HeldOutCounts(*(np.sum(counts, axis=0) for counts in zip(*tiles, strict=True)))
+class _Pixels(NamedTuple):
+    """The pixels of an image that have a true class, in one row of n."""
+
+    planes: Planes
+    score: npt.NDArray[np.float32]
+    truth: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32] | None
 
 
-def summarise_coverage(counts: HeldOutCounts, rng: np.random.Generator) -> HeldOutCoverage:
-    """Turn the counts of the whole map into coverage, its bootstrap interval over images, and the shares behind it."""
-    drawn = rng.integers(len(counts.valid), size=(NUM_RESAMPLES, len(counts.valid)))
-    resampled = _share(counts.covered[drawn].sum(axis=1), counts.valid[drawn].sum(axis=1))
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
-    return HeldOutCoverage(
-        coverage=float(_share(counts.covered.sum(), counts.valid.sum())),
-        low=float(low),
-        high=float(high),
-        per_image=_share(counts.covered, counts.valid),
-        uncalibrated=float(_share(counts.uncalibrated.sum(), counts.valid.sum())),
+def _judge_alpha(
+    pixels: _Pixels,
+    q_hat: npt.NDArray[np.float32],
+    rules: Sequence[Rule],
+    num_classes: int,
+    background: int | None,
+    uncalibrated: Literal["abstain", "accept"],
+) -> tuple[Counts, Counts, Counts, Counts, Counts]:
+    """covered [K], uncalibrated [], sizes [3], kept [R, K], right [R, K] at one threshold, float32 [n] or [K, n]."""
+    if q_hat.ndim == 1:
+        own, planes, threshold = q_hat, pixels.planes, q_hat
+        labels = [label_pixels(planes, threshold, rule, background, uncalibrated) for rule in rules]
+    else:
+        assert pixels.probabilities is not None
+        own = np.take_along_axis(q_hat, pixels.truth[np.newaxis].astype(np.intp), axis=0)[0]
+        sets = _class_wise_row(pixels.probabilities, q_hat, background, uncalibrated)
+        labels = [label_class_wise(sets, pixels.planes, rule, background, uncalibrated) for rule in rules]
+        # coverage counts a class without a finite threshold as one of the set, so the size does, too
+        open_q = np.where(np.isfinite(q_hat), q_hat, np.float32(np.inf))
+        planes, threshold = _class_wise_row(pixels.probabilities, open_q, background, "accept")
+    open_end = ~np.isfinite(own)
+    covered = (pixels.score <= own) | open_end
+    kept, right = zip(*(_label_counts(label, pixels.truth, num_classes) for label in labels), strict=True)
+    return (
+        _by_class(pixels.truth[covered], num_classes),
+        np.array(np.count_nonzero(open_end)),
+        np.bincount(set_sizes(planes, np.where(np.isnan(threshold), np.float32(np.inf), threshold)), minlength=3),
+        np.stack(kept),
+        np.stack(right),
     )
 
 
-def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _class_wise_row(
+    probabilities: npt.NDArray[np.float32],
+    q_hat: npt.NDArray[np.float32],
+    background: int | None,
+    uncalibrated: Literal["abstain", "accept"],
+) -> ClassWiseSets:
+    """`class_wise_sets` of pixels in a row: probabilities and q_hat float32 [K, n]."""
+    sets = class_wise_sets(probabilities[:, np.newaxis], q_hat[:, np.newaxis], background, uncalibrated)
+    best, first, second, p_background = sets.planes
+    flat = Planes(best[0], first[0], second[0], None if p_background is None else p_background[0])
+    return ClassWiseSets(flat, sets.threshold[0])
+
+
+def _label_counts(
+    label: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], num_classes: int
+) -> tuple[Counts, Counts]:
+    kept = ~np.isnan(label)
+    named = label[kept].astype(np.uint8)
+    return _by_class(named, num_classes), _by_class(named[named == truth[kept]], num_classes)
+
+
+def _by_class(classes: npt.NDArray[np.uint8], num_classes: int) -> Counts:
+    return np.bincount(classes, minlength=num_classes)
+
+
+def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> HeldOut:
+    """Turn the counts of all held-out images into shares with intervals. rng: draws the bootstrap samples."""
+    counts = Judgement(*(np.stack(parts) for parts in zip(*judgements, strict=True)))
+    weights = _bootstrap_weights(len(judgements), rng)
+    valid = counts.valid.sum(axis=1)  # [L]
+    kept, right = counts.kept.sum(axis=3), counts.right.sum(axis=3)  # [L, A, R]
+    covered = counts.covered.sum(axis=2)  # [L, A]
+    per_image = _share(covered, np.broadcast_to(valid[:, None], covered.shape))
+    return HeldOut(
+        coverage=estimate(covered, valid[:, None], weights),
+        coverage_per_class=estimate(counts.covered, counts.valid[:, None], weights),
+        coverage_per_image=per_image,
+        image_coverage=estimate(np.nan_to_num(per_image), (valid > 0)[:, None], weights),
+        uncalibrated=_share(counts.uncalibrated.sum(axis=0), np.full(covered.shape[1], valid.sum())),
+        sizes=estimate(counts.sizes, valid[:, None, None], weights),
+        precision=estimate(right, kept, weights),
+        precision_per_class=estimate(counts.right, counts.kept, weights),
+        keep_rate=estimate(kept, valid[:, None, None], weights),
+    )
+
+
+def _bootstrap_weights(num_images: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """How often each image is drawn in each resample, float64 [NUM_RESAMPLES, L]."""
+    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=NUM_RESAMPLES).astype(np.float64)
+
+
+def estimate(part: npt.ArrayLike, whole: npt.ArrayLike, weights: npt.NDArray[np.float64]) -> Estimate:
+    """A share over images and its interval. part, whole: counts [L, ...], broadcast to each other."""
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    shape = part.shape[1:]
+    parts, wholes = (weights @ counts.reshape(len(counts), -1) for counts in (part, whole))
+    resampled = _share(parts, wholes)
+    resampled = np.where(np.isnan(resampled).all(axis=0), 0, resampled)
+    low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
+    value = _share(part.sum(axis=0), whole.sum(axis=0))
+    unknown = np.isnan(value)
+    return Estimate(value, *(np.where(unknown, np.nan, end.reshape(shape)) for end in (low, high)))
+
+
+def _share(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> npt.NDArray[np.float64]:
     """part / whole, NaN where the whole is 0."""
     share = np.full(np.shape(whole), np.nan)
     np.divide(part, whole, out=share, where=whole > 0)
     return share
+
+
+class Candidate(NamedTuple):
+    """Held-out precision and keep rate of one rule at one alpha."""
+
+    alpha: float
+    rule: Rule
+    precision: float
+    keep_rate: float
+
+
+def choose(candidates: Sequence[Candidate], target_precision: float) -> tuple[Candidate, bool]:
+    """The rule and alpha that keep most labels at the target; the most precise ones, and False, if none reaches it.
+
+    Among equals, the smaller alpha, then the rule that comes first. The winner of many candidates looks a little better
+    than it is: its held-out precision is not a bound.
+
+    raises: ValueError if no candidate labels anything
+    """
+    usable = [candidate for candidate in candidates if candidate.keep_rate > 0]
+    if not usable:
+        raise ValueError("no rule labels anything at any alpha")
+    reaching = [candidate for candidate in usable if candidate.precision >= target_precision]
+    if reaching:
+        return max(reaching, key=lambda c: (c.keep_rate, -c.alpha)), True
+    return max(usable, key=lambda c: (c.precision, c.keep_rate, -c.alpha)), False

@@ -11,9 +11,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Rule = Literal["paper", "argmax", "singleton"]
+Rule = Literal["paper", "no_background", "argmax", "singleton"]
+RULES: tuple[Rule, ...] = ("paper", "no_background", "argmax", "singleton")
 
-TILE = 16384  # locations reduced together: the running maxima stay in the cache
+TILE = 32768  # locations reduced together: the running maxima stay in the cache
 
 
 class Planes(NamedTuple):
@@ -39,8 +40,9 @@ class LabelCounts(NamedTuple):
     kept:                  labelled
     empty:                 calibrated, no class in the set
     background_only:       calibrated, the set is the background alone
-    background_overruled:  labelled foreground although the background is more probable (Eq. 4's second line)
-    uncalibrated:          at a location without a finite threshold
+    background_overruled:  labelled foreground although the background, in the set as well, is more probable (Eq. 4's
+                           second line)
+    uncalibrated:          at a location without a finite threshold (class-wise thresholds that are accepted: none)
     """
 
     pixels: int
@@ -75,6 +77,13 @@ def class_planes(probabilities: npt.NDArray[np.float32], background: int | None)
     return planes
 
 
+def stack_planes(strips: Sequence[Planes]) -> Planes:
+    """The planes of a map from those of its strips of rows, top to bottom."""
+    best, first, second = (np.concatenate(parts) for parts in list(zip(*strips, strict=True))[:3])
+    background = [strip.p_background for strip in strips if strip.p_background is not None]
+    return Planes(best, first, second, np.concatenate(background) if background else None)
+
+
 def label_pixels(
     planes: Planes,
     q_hat: npt.NDArray[np.float32],
@@ -86,19 +95,81 @@ def label_pixels(
 
     q_hat:        float32 [H, W], +inf = uncalibrated, NaN = never labelled
     rule:         "paper": the best foreground class in the set, even if the background is more probable; background if
-                  it is alone in the set (Eq. 4); "argmax": the most probable class of all, if it is in the set;
-                  "singleton": the only class of the set. Without a background class the first two are one
+                  it is alone in the set (Eq. 4); "no_background": the most probable class in the set (Eq. 4 for data
+                  without a background); "argmax": the most probable class of all, if it is in the set; "singleton":
+                  the only class of the set. With one threshold for all classes, the second and third are one rule
     background:   the index that was given to `class_planes`
     uncalibrated: at +inf, "accept" takes every class into the set, "abstain" takes none
     returns:      float32 [H, W], class index, NaN = abstain
     """
-    threshold = np.where(np.isposinf(q_hat), np.nan, q_hat) if uncalibrated == "abstain" else q_hat
+    threshold = np.where(np.isposinf(q_hat), np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
     if rule == "singleton":
         return _label_singletons(planes, threshold, background)
     foreground_in, background_in = _membership(planes, threshold)
-    if rule == "argmax":
+    if rule != "paper":
         foreground_in &= ~_background_is_best(planes, background)
     return _labels(planes, foreground_in, background_in & ~foreground_in, background)
+
+
+class ClassWiseSets(NamedTuple):
+    """Prediction sets of class-wise thresholds, in the form that `label_pixels` and `summarise_labels` take.
+
+    planes:    of the classes in the set alone; probabilities of the others count as -inf, which no finite threshold
+               lets pass
+    threshold: float32 [H, W]; 1: every class in the set passes; +inf: no class has a finite threshold (under "accept"
+               it is 1 there too); NaN: none has any
+    """
+
+    planes: Planes
+    threshold: npt.NDArray[np.float32]
+
+
+def class_wise_sets(
+    probabilities: npt.NDArray[np.float32],
+    q_hat: npt.NDArray[np.float32],
+    background: int | None,
+    uncalibrated: Literal["abstain", "accept"],
+) -> ClassWiseSets:
+    """Prediction sets { j : 1 - P_j <= q_j }: planes cannot answer for class-wise thresholds, so all of P is read.
+
+    probabilities: float32 [K, H, W] in [0, 1]
+    q_hat:         float32 [K, H, W]; a class that is +inf there is in the set or not as in `label_pixels`
+    """
+    threshold = np.where(np.isposinf(q_hat), np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
+    members = np.where(1 - probabilities <= threshold, probabilities, np.float32(-np.inf))
+    best = np.fmin.reduce(q_hat, axis=0)  # finite if any is, NaN if none has any
+    passes = best < np.inf if uncalibrated == "abstain" else ~np.isnan(best)
+    return ClassWiseSets(class_planes(members, background), np.where(passes, np.float32(1), best))
+
+
+def label_class_wise(
+    sets: ClassWiseSets,
+    planes: Planes,
+    rule: Rule,
+    background: int | None,
+    uncalibrated: Literal["abstain", "accept"],
+) -> npt.NDArray[np.float32]:
+    """`label_pixels` for class-wise thresholds; planes: of all classes, as `class_planes` gives them."""
+    label = label_pixels(sets.planes, sets.threshold, rule, background, uncalibrated)
+    if rule == "argmax":
+        label[label != most_probable(planes, background)[0]] = np.nan
+    return label
+
+
+def most_probable(planes: Planes, background: int | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """The most probable class of all, uint8 [H, W], the lowest index among equals, and its probability."""
+    if planes.p_background is None or background is None:
+        return planes.best_foreground, planes.p_foreground
+    background_wins = _background_is_best(planes, background)
+    best = np.where(background_wins, np.uint8(background), planes.best_foreground)
+    return best, np.maximum(planes.p_foreground, planes.p_background)
+
+
+def set_sizes(planes: Planes, q_hat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Size of every pixel's prediction set: 0, 1, or 2 for two and more. Returns uint8 [H, W]; +inf: every class."""
+    foreground_in, background_in = _membership(planes, q_hat)
+    second_in = 1 - planes.p_second <= q_hat
+    return np.minimum(foreground_in.astype(np.uint8) + second_in + background_in, 2).astype(np.uint8)
 
 
 def summarise_labels(
@@ -133,15 +204,22 @@ def _reduce(
     best[:] = foreground[0]
     first[:] = tile[foreground[0]]
     second[:] = -np.inf if len(foreground) > 1 else np.nan
+    is_ahead = np.empty(len(best), dtype=np.bool_)
+    marked = is_ahead.view(np.uint8)
+    lower = np.empty_like(first)
     for index in foreground[1:]:
-        np.maximum(best, (tile[index] > first) * np.uint8(index), out=best)
-        np.maximum(second, np.minimum(first, tile[index]), out=second)
+        np.greater(tile[index], first, out=is_ahead)
+        np.multiply(marked, np.uint8(index), out=marked)
+        np.maximum(best, marked, out=best)
+        np.minimum(first, tile[index], out=lower)
+        np.maximum(second, lower, out=second)
         np.maximum(first, tile[index], out=first)
 
 
 def _refuse_broken(planes: Planes) -> None:
     p_background = planes.p_foreground if planes.p_background is None else planes.p_background
-    broken = np.count_nonzero(~np.isfinite(np.maximum(planes.p_foreground, p_background)))
+    # minus infinity may pass: it marks a class that is not in the prediction set
+    broken = np.count_nonzero(~(np.maximum(planes.p_foreground, p_background) < np.inf))
     if broken:
         raise ValueError(f"the probabilities are NaN or infinite at {broken} of {planes.p_foreground.size} pixels")
 

@@ -1,9 +1,12 @@
-"""Runs independent tasks with Dask: on threads of this process, or on a running cluster."""
+"""Runs tasks with Dask: on threads of this process, or on a running cluster; independent ones, or merged in a tree."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import dask
@@ -12,11 +15,15 @@ from dask.callbacks import Callback
 from pipeline.config import ComputeSettings
 from pipeline.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 SECONDS_TO_CONNECT = 10
-RETRIES = 2  # of a task on a cluster: a worker may die
+RETRIES = 2  # of a task: files can be busy, a worker may die
+SECONDS_BEFORE_RETRY = 0.5
+SPLIT_EVERY = 8  # results that are merged at a time
 
 
 def run_tasks(
@@ -27,35 +34,83 @@ def run_tasks(
 ) -> None:
     """Call `function` on every job, in any order; `on_done` sees each result as it comes, in this thread only.
 
-    On a cluster, function and jobs must be importable and picklable there, and paths must mean the same files.
+    On a cluster, function and jobs must be importable and picklable there, and paths must mean the same files. A task
+    that fails for want of a file is tried again; one whose worker died is given to another.
     """
-    tasks = [dask.delayed(function, pure=False)(job) for job in jobs]
+    tasks = [dask.delayed(retrying, pure=False)(function, job) for job in jobs]
     if compute.scheduler == "threads":
-        _run_on_threads(tasks, compute.workers or os.cpu_count() or 1, on_done)
-    else:
-        _run_on_cluster(tasks, compute.scheduler, on_done)
+        _on_threads(tasks, compute, {task.key for task in tasks}, on_done)
+        return
+    with _client(compute.scheduler) as client:
+        from distributed import as_completed
+
+        for _, result in as_completed(client.compute(tasks, retries=RETRIES), with_results=True):
+            on_done(result)
 
 
-def _run_on_threads(tasks: list[Any], workers: int, on_done: Callable[[Any], None]) -> None:
-    keys = {task.key for task in tasks}
+def reduce_tasks(
+    function: Callable[[Job], Result],
+    merge: Callable[[Result, Result], Result],
+    jobs: Sequence[Job],
+    compute: ComputeSettings,
+    on_done: Callable[[], None],
+) -> Result:
+    """Call `function` on every job and merge the results in a tree, where they are; `on_done` is called after each job.
+
+    No more than a few results exist at a time, whatever the number of jobs. At least one job is needed.
+    """
+    leaves = [dask.delayed(retrying, pure=False)(function, job) for job in jobs]
+    level = leaves
+    while len(level) > 1:
+        groups = [level[i : i + SPLIT_EVERY] for i in range(0, len(level), SPLIT_EVERY)]
+        level = [dask.delayed(_merge_all, pure=False)(merge, group) for group in groups]
+    root = level[0]
+    if compute.scheduler == "threads":
+        result: Result
+        (result,) = _on_threads([root], compute, {leaf.key for leaf in leaves}, lambda _: on_done())
+        return result
+    with _client(compute.scheduler) as client:
+        result = client.compute(root, retries=RETRIES).result()
+        for _ in jobs:
+            on_done()
+        return result
+
+
+def _merge_all(merge: Callable[[Result, Result], Result], parts: Sequence[Result]) -> Result:
+    return functools.reduce(merge, parts)
+
+
+def retrying(function: Callable[[Job], Result], job: Job) -> Result:
+    """function(job), tried again if the file system fails."""
+    for attempt in range(1, RETRIES + 1):
+        try:
+            return function(job)
+        except OSError as error:
+            log.warning("%s: attempt %d failed (%s); trying again", function, attempt, error)
+            time.sleep(SECONDS_BEFORE_RETRY * attempt)
+    return function(job)
+
+
+def _on_threads(
+    tasks: list[Any], compute: ComputeSettings, keys: set[Any], on_done: Callable[[Any], None]
+) -> tuple[Any, ...]:
+    """Compute the tasks; `on_done` sees the results of those with these keys."""
 
     def after_task(key: Any, result: Any, *_: Any) -> None:
         if key in keys:
             on_done(result)
 
+    workers = compute.workers or os.cpu_count() or 1
     with Callback(posttask=after_task):
-        dask.compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False)
+        return tuple(dask.compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False))
 
 
-def _run_on_cluster(tasks: list[Any], address: str, on_done: Callable[[Any], None]) -> None:
-    from distributed import Client, as_completed
+def _client(address: str) -> Any:
+    from distributed import Client
 
     try:
-        client = Client(address, timeout=SECONDS_TO_CONNECT)
+        return Client(address, timeout=SECONDS_TO_CONNECT)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"compute.scheduler: no Dask scheduler answers at {address} ({error}); start one or use threads"
         ) from None
-    with client:
-        for _, result in as_completed(client.compute(tasks, retries=RETRIES), with_results=True):
-            on_done(result)

@@ -248,21 +248,64 @@ class AnnotateSettings(Section):
         return self
 
 
+Alpha = Annotated[float, Field(gt=0, lt=1)]
+AUTO_ALPHAS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]  # what rule auto may choose from, unless the run says
+
+
 class CalibrateSettings(Section):
-    alpha: float = Field(0.05, gt=0, lt=1)
-    """Miscoverage: a pixel's prediction set misses its true class with at most this probability."""
+    alpha: Alpha = 0.05
+    """Miscoverage: a pixel's prediction set misses its true class with at most this probability. Under variant risk:
+    the share of pixels that may be labelled wrong."""
+    alphas: list[Alpha] | None = None
+    """Further alphas, judged and labelled beside `alpha`: one annotation, one reading of the maps, all of them. Rule
+    auto chooses among them (default then: 0.02 to 0.5)."""
+    variant: Literal["pixel", "image", "kmeans", "genann", "risk"] = "pixel"
+    """What shares a threshold. pixel: each location has its own. image: one for all. kmeans: regions of locations with
+    similar scores. genann: concentric rings. risk: one for all that bounds the wrong labels of rule argmax."""
+    class_thresholds: Literal["pooled", "each", "clustered"] = "pooled"
+    """pooled: one threshold for all classes (the paper). each: one a class, so that rare classes are covered as well.
+    clustered: one for classes with similar scores. The last two need variant image, kmeans or genann."""
     quantile: Literal["exact", "paper"] = "exact"
     """exact: the score of rank ceil((n+1)(1-alpha)). paper: linear nan-quantile, no finite-sample correction."""
+    pooling: Literal["hierarchical", "naive"] = "hierarchical"
+    """Of image, kmeans, genann. hierarchical: an image is one observation. naive: each pixel is (the paper)."""
+    regions: int = Field(4, ge=1)
+    """Of kmeans, genann: how many."""
+    solver: Literal["dp", "de"] = "dp"
+    """Of genann. dp: exact, at once. de: differential evolution, as the method's reference code does it, seeded."""
+    class_clusters: int = Field(4, ge=1)
+    """Of class_thresholds clustered: how many clusters at most."""
+    n_min: int = Field(0, ge=0)
+    """Of pixel: a location with fewer valid scores takes the threshold of its `fallback`."""
+    fallback: Literal["neighbourhood", "image"] = "neighbourhood"
+    """neighbourhood: a square cell with a 16th of the map's height. image: the whole map."""
     uncalibrated: Literal["abstain", "accept", "max", "raise"] = "abstain"
     """A location with fewer than 1/alpha - 1 valid scores: abstain, accept every class, use the largest score, fail."""
-    folds: int = Field(5, ge=2)
-    """Folds of the labelled images for held-out coverage."""
+    folds: int | None = Field(None, ge=2)
+    """Folds of the labelled images for what is said of held-out images: the fewer are held out at a time, the nearer to
+    the final thresholds are those that judge. Default up to 100 labelled images: each alone (variant pixel) or 20
+    folds; above: 10."""
+
+    @model_validator(mode="after")
+    def _settings_fit_the_variant(self) -> CalibrateSettings:
+        pooled = ("image", "kmeans", "genann")
+        if self.class_thresholds != "pooled" and self.variant not in pooled:
+            raise ValueError(
+                f"class_thresholds {self.class_thresholds} needs variant image, kmeans or genann, got {self.variant}: "
+                "a single location has too few images of a class; set variant, or class_thresholds: pooled"
+            )
+        if self.n_min and self.variant != "pixel":
+            raise ValueError(f"n_min is for variant pixel, got {self.variant}; remove one of both")
+        return self
 
 
 class PseudolabelSettings(Section):
-    rule: Literal["paper", "argmax", "singleton"] = "paper"
-    """paper: Eq. 4, foreground beats background. argmax: the most probable class, if it is in the set. singleton: the
-    class of every set that holds just one."""
+    rule: Literal["paper", "no_background", "argmax", "singleton", "auto"] = "paper"
+    """paper: Eq. 4, foreground beats background. no_background: the most probable class of the set. argmax: the most
+    probable class of all, if it is in the set. singleton: the class of every set that holds just one. auto: the rule
+    and alpha that keep most labels at `target_precision` on held-out labelled images."""
+    target_precision: float = Field(0.95, gt=0, lt=1)
+    """Of rule auto: share of the labels that should be right."""
 
 
 class ComputeSettings(Section):
@@ -369,6 +412,23 @@ class Settings(Section):
     stage2: Stage2Settings = Stage2Settings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
+    @model_validator(mode="after")
+    def _risk_is_of_argmax(self) -> Settings:
+        if self.calibrate.variant == "risk" and self.pseudolabel.rule != "argmax":
+            raise ValueError(
+                "calibrate.variant risk bounds the wrong labels of pseudolabel.rule argmax, got "
+                f"{self.pseudolabel.rule}; set rule: argmax"
+            )
+        return self
+
     @property
     def folder(self) -> Path:
         return Path(self.results) / self.name
+
+    @property
+    def alphas(self) -> list[float]:
+        """Everything that calibrate computes thresholds for, `calibrate.alpha` first."""
+        further = self.calibrate.alphas
+        if further is None:
+            further = AUTO_ALPHAS if self.pseudolabel.rule == "auto" else []
+        return list(dict.fromkeys([self.calibrate.alpha, *further]))

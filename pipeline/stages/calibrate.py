@@ -1,4 +1,4 @@
-"""calibrate: scores of the labelled images, and from them the threshold of every pixel location."""
+"""calibrate: scores of the labelled images, thresholds from them, and what these are worth on held-out images."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pipeline.config import CalibrateSettings, DataSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, load_samples, resize_nearest
 from pipeline.errors import ConfigError, StoreError
+from pipeline.held_out import JudgeJob, candidate_rules, find_row, judge_images
+from pipeline.labelled_maps import StoredMaps
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.store import (
@@ -31,7 +33,10 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when the same maps and masks would give other thresholds
+VERSION = 2  # raise it when the same maps and masks would give other thresholds
+
+FEW_IMAGES = 100  # up to which a fold more or less shows in the ranks
+NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
 
 
 def calibrate(settings: Settings) -> dict[str, Any]:
@@ -43,9 +48,12 @@ def calibrate(settings: Settings) -> dict[str, Any]:
     labeled = index.of("labeled")
     store = _open(settings, probabilities, labeled)
     _score_images(settings, store, probabilities, index, labeled)
-    held_out = _calibrate_tiles(settings, store)
+    fallen_back = _write_thresholds(settings, store)
+    held_out = _judge(settings, store, probabilities)
+    store.forget_held_out_thresholds()
     store.finish()
-    return _facts(settings.calibrate, store, held_out) | {"seconds": round(time.monotonic() - start, 1)}
+    facts = _facts(settings, store, fallen_back) | {"held_out": held_out}
+    return facts | {"seconds": round(time.monotonic() - start, 1)}
 
 
 def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence[Sample]) -> CalibrationStore:
@@ -57,15 +65,20 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
                 "version": VERSION,
                 "probabilities": probabilities.fingerprint,
                 "settings": settings.calibrate.tracked(),
+                "alphas": settings.alphas,
+                "background": data.background_index,
                 "mask_values": data.mask_values,
                 "masks": [[sample.id, sample.mask_digest] for sample in labeled],
             }
         ),
         "class_names": data.class_names,
+        "background": data.background_index,
         "alpha": settings.calibrate.alpha,
+        "variant": settings.calibrate.variant,
+        "class_thresholds": settings.calibrate.class_thresholds,
         "quantile": settings.calibrate.quantile,
     }
-    arrays = calibration_arrays(len(labeled), data.grid)
+    arrays = calibration_arrays(len(labeled), data.grid, data.background_index is not None)
     resume_or_create(path, "calibration", facts, labeled, arrays)
     return open_calibration(path, writable=True)
 
@@ -80,17 +93,19 @@ class ScoreJob(NamedTuple):
     samples: SampleIndex
     sample: Sample
     data: DataSettings
-    tile_megabytes: int
 
 
 def score_image(job: ScoreJob) -> int:
-    """Write the score map of one image on the grid; returns its index."""
+    """Write score, mask and planes of one image on the grid; returns its index."""
     reader = open_probabilities(job.probabilities).probabilities(job.position)
     mask = resize_nearest(job.samples.mask(job.sample, job.data), job.data.grid)
     score = np.empty(mask.shape, np.float32)
-    for rows, strip in reader.strips(job.tile_megabytes):
+    planes = []
+    for rows, strip in reader.strips():
         score[rows] = calib.true_class_scores(strip, mask[rows])
-    open_calibration(job.calibration, writable=True).write_score(job.index, score)
+        planes.append(calib.class_planes(strip, job.data.background_index))
+    named = {name: plane for name, plane in calib.stack_planes(planes)._asdict().items() if plane is not None}
+    open_calibration(job.calibration, writable=True).write_image(job.index, {"score": score, "truth": mask, **named})
     return job.index
 
 
@@ -110,7 +125,7 @@ def _score_images(
             store.mark(int(i), FAILED)
             continue
         paths = probabilities.path.absolute(), position[sample.id], store.path.absolute(), int(i)
-        jobs.append(ScoreJob(*paths, index, sample, settings.data, settings.compute.tile_megabytes))
+        jobs.append(ScoreJob(*paths, index, sample, settings.data))
     progress = Progress(log, "calibrate", len(labeled), "images", done=len(labeled) - len(jobs))
 
     def on_done(finished: int) -> None:
@@ -122,105 +137,120 @@ def _score_images(
         raise StoreError(f"{probabilities.path} has no map of any labelled image; see the failures in annotate.json")
 
 
-class TileJob(NamedTuple):
-    """A band of rows of all score maps."""
-
-    calibration: Path
-    images: list[int]
-    start: int
-    stop: int
-    settings: CalibrateSettings
-
-
-class Tile(NamedTuple):
-    """What a band of rows gives: thresholds, valid scores, the largest score, and held-out counts."""
-
-    start: int
-    stop: int
-    q_hat: npt.NDArray[np.float32]
-    num_valid: npt.NDArray[np.int32]
-    largest: npt.NDArray[np.float32]
-    held_out: calib.HeldOutCounts | None
-
-
-def calibrate_tile(job: TileJob) -> Tile:
-    """Thresholds of one band of rows; all its scores are in memory, so bands are as high as `tile_megabytes` allows."""
-    store = open_calibration(job.calibration, writable=True)
-    scores = store.scores(job.images, job.start, job.stop)
-    settings = job.settings
-    q_hat = calib.pixel_quantile(scores, settings.alpha, settings.quantile)
-    held_out = None
-    if len(scores) > 1:
-        folds = calib.assign_folds(len(scores), min(settings.folds, len(scores)))
-        held_out = calib.held_out_counts(scores, folds, settings.alpha, settings.quantile)
-    return Tile(job.start, job.stop, q_hat, calib.num_valid(scores), calib.largest_score(scores), held_out)
-
-
-def _calibrate_tiles(settings: Settings, store: CalibrationStore) -> calib.HeldOutCoverage | None:
-    """Write q_hat and n_valid; returns the cross-fitted coverage (None for a single labelled image)."""
-    height, width = settings.data.grid
+def _write_thresholds(settings: Settings, store: CalibrationStore) -> int:
+    """Thresholds from all images, and without each fold; returns the locations that took a pooled threshold."""
     images = np.flatnonzero(store.status == DONE).tolist()
-    rows = max(1, settings.compute.tile_megabytes * 1_000_000 // (len(images) * width * 4))
-    path = store.path.absolute()
-    starts = range(0, height, rows)
-    jobs = [TileJob(path, images, start, min(start + rows, height), settings.calibrate) for start in starts]
-    tiles: list[Tile] = []
-    run_tasks(calibrate_tile, jobs, settings.compute, tiles.append)
-    tiles.sort(key=lambda tile: tile.start)
-    q_hat, num_valid, largest = (
-        np.concatenate([getattr(tile, name) for tile in tiles]) for name in ("q_hat", "num_valid", "largest")
-    )
+    folds = num_folds(len(images), settings.calibrate)
+    fold_of_image = calib.assign_folds(len(images), folds) if folds > 1 else np.zeros(1, np.int64)
+    maps = StoredMaps(store.path.absolute(), images, tuple(settings.data.grid), settings.compute)
+    policy = settings.calibrate.uncalibrated
     try:
-        q_hat = calib.resolve_uncalibrated(q_hat, largest, num_valid, settings.calibrate.uncalibrated)
+        fits = calib.fit(variant_of(settings), maps, fold_of_image)
+        # a promise that is refused is one about new images: folds, which have fewer, only estimate
+        fits = [fits[0].resolve(policy), *(fit.resolve("max" if policy == "max" else "abstain") for fit in fits[1:])]
     except calib.CalibrationError as error:
-        raise ConfigError(f"calibrate.alpha {settings.calibrate.alpha}: {error}") from None
-    store.write_thresholds(settings.calibrate.alpha, q_hat, num_valid)
-    counts = [tile.held_out for tile in tiles if tile.held_out is not None]
-    if not counts:
+        raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
+    fold = np.full(len(store.status), -1)
+    fold[images] = fold_of_image
+    store.write_thresholds(settings.alphas, fits, fold)
+    return fits[0].fallen_back
+
+
+def num_folds(num_images: int, settings: CalibrateSettings) -> int:
+    """As many as the settings say; by default many, but no more than can be calibrated in a short time."""
+    if settings.folds is not None:
+        wanted = settings.folds
+    elif num_images > FEW_IMAGES:
+        wanted = 10
+    else:
+        wanted = num_images if settings.variant == "pixel" else 20
+    return min(wanted, num_images)
+
+
+def variant_of(settings: Settings) -> calib.Variant:
+    """The settings of the calibration, as the method takes them."""
+    chosen = settings.calibrate
+    return calib.Variant(
+        name=chosen.variant,
+        alphas=tuple(settings.alphas),
+        quantile=chosen.quantile,
+        pooling=chosen.pooling,
+        classes=chosen.class_thresholds,
+        num_classes=settings.data.num_classes,
+        num_regions=chosen.regions,
+        solver=chosen.solver,
+        class_clusters=chosen.class_clusters,
+        n_min=chosen.n_min,
+        fallback=chosen.fallback,
+        background=settings.data.background_index,
+    )
+
+
+def _judge(settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore) -> dict[str, Any] | None:
+    """Facts of the held-out images; None for a single labelled image."""
+    fold = store.array("fold")[:]
+    images = np.flatnonzero(fold >= 0).tolist()
+    if len(images) < 2:
         return None
-    return calib.summarise_coverage(calib.total_counts(counts), np.random.default_rng(settings.seed))
+    position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
+    ids = store.sample_ids
+    jobs = [
+        JudgeJob(
+            calibration=store.path.absolute(),
+            index=i,
+            fold=int(fold[i]),
+            probabilities=probabilities.path.absolute(),
+            position=position[ids[i]],
+            rules=candidate_rules(store.is_class_wise, settings.calibrate.variant),
+            background=settings.data.background_index,
+            accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
+        )
+        for i in images
+    ]
+    rows = judge_images(settings, store, jobs)
+    _log_row(find_row(rows, settings.calibrate.alpha, settings.pseudolabel.rule) or rows[0])
+    return {"folds": int(fold.max()) + 1, "num_images": len(images), "rows": rows}
 
 
-def _facts(
-    settings: CalibrateSettings, store: CalibrationStore, held_out: calib.HeldOutCoverage | None
-) -> dict[str, Any]:
-    q_hat, n_valid = store.q_hat, store.n_valid
-    finite = q_hat[np.isfinite(q_hat)]
-    uncalibrated = float(np.isposinf(q_hat).mean())
-    if uncalibrated:
-        fewest = int(n_valid[np.isposinf(q_hat)].min())
-        log.warning(
-            "calibrate: %.1f %% of the locations have too few labelled images (down to %d) for alpha %g; the smallest "
-            "alpha that fits all of them is %g. They are handled by calibrate.uncalibrated: %s",
-            100 * uncalibrated, fewest, settings.alpha, calib.smallest_alpha(max(fewest, 1)), settings.uncalibrated,
-        )  # fmt: skip
+def _log_row(row: dict[str, Any]) -> None:
+    for name in ("coverage", "precision", "keep_rate"):
+        if row[name] is not None:
+            log.info(
+                "calibrate: held-out %s at alpha %g%s: %.3f (95 %% interval %.3f to %.3f)%s",
+                name.replace("_", " "), row["alpha"], "" if name == "coverage" else f", rule {row['rule']}",
+                *(row[name][end] for end in ("value", "low", "high")),
+                f", target {row['target']:g}" if name == "coverage" else "",
+            )  # fmt: skip
+
+
+def _facts(settings: Settings, store: CalibrationStore, fallen_back: int) -> dict[str, Any]:
+    n_valid = store.n_valid
     return {
         "fingerprint": store.fingerprint,
-        "alpha": settings.alpha,
-        "quantile": settings.quantile,
+        **{name: store.state[name] for name in ("alpha", "variant", "class_thresholds", "quantile")},
+        "alphas": store.alphas,
         "num_labeled": int((store.status == DONE).sum()),
         "num_valid": {"min": int(n_valid.min()), "max": int(n_valid.max())},
-        "q_hat": {name: float(f(finite)) for name, f in QUANTILE_FACTS.items()} if finite.size else None,
-        "uncalibrated_share": uncalibrated,
         "never_labeled_share": float((n_valid == 0).mean()),
-        "held_out": held_out and held_out_facts(held_out, settings),
+        "fallen_back": fallen_back,
+        "thresholds": [_threshold_facts(settings.calibrate, store, alpha, n_valid) for alpha in store.alphas],
     }
 
 
-QUANTILE_FACTS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
-
-
-def held_out_facts(held_out: calib.HeldOutCoverage, settings: CalibrateSettings) -> dict[str, Any]:
-    """Cross-fitted coverage as it goes into the receipt."""
-    log.info(
-        "calibrate: held-out coverage %.3f (95 %% interval %.3f to %.3f), target %.3f",
-        held_out.coverage, held_out.low, held_out.high, 1 - settings.alpha,
-    )  # fmt: skip
+def _threshold_facts(
+    settings: CalibrateSettings, store: CalibrationStore, alpha: float, n_valid: npt.NDArray[np.int32]
+) -> dict[str, Any]:
+    q_hat = store.q_hat(alpha)
+    finite, uncalibrated = q_hat[np.isfinite(q_hat)], np.isposinf(q_hat)
+    if uncalibrated.any():
+        fewest = int(n_valid[uncalibrated].min())
+        log.warning(
+            "calibrate: %.1f %% of the thresholds have too few labelled images (down to %d) for alpha %g; the smallest "
+            "alpha that fits all of them is %g. They are handled by calibrate.uncalibrated: %s",
+            100 * uncalibrated.mean(), fewest, alpha, calib.smallest_alpha(max(fewest, 1)), settings.uncalibrated,
+        )  # fmt: skip
     return {
-        "target": 1 - settings.alpha,
-        "coverage": held_out.coverage,
-        "low": held_out.low,
-        "high": held_out.high,
-        "uncalibrated": held_out.uncalibrated,
-        "folds": settings.folds,
+        "alpha": alpha,
+        "q_hat": {name: float(f(finite)) for name, f in NUMBERS.items()} if finite.size else None,
+        "uncalibrated_share": float(uncalibrated.mean()),
     }

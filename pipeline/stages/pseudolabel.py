@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ import calib
 from pipeline.config import Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, load_samples
+from pipeline.errors import ConfigError
+from pipeline.held_out import candidates
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.store import (
@@ -23,73 +25,122 @@ from pipeline.store import (
     OUTCOMES,
     CalibrationStore,
     LabelStore,
-    ProbabilityStore,
+    keep_planes,
     label_arrays,
     open_calibration,
     open_labels,
     open_probabilities,
     resume_or_create,
+    store_state,
 )
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when the same maps and thresholds would give other labels
+VERSION = 2  # raise it when the same maps and thresholds would give other labels
+
+
+class Choice(NamedTuple):
+    """What the labels are made with. alphas: the chosen one first, then those labelled beside it."""
+
+    alphas: list[float]
+    rule: calib.Rule
+    is_automatic: bool
 
 
 def pseudolabel(settings: Settings) -> dict[str, Any]:
     """Write `labels.zarr`, going on where an earlier run stopped; raises StoreError without matching inputs."""
     start = time.monotonic()
     folder = settings.folder
-    calibrated = read_receipt(folder / "calibrate.json", "calibrate")["fingerprint"]
+    calibrated = read_receipt(folder / "calibrate.json", "calibrate")
     annotated = read_receipt(folder / "annotate.json", "annotate")["fingerprint"]
-    calibration = open_calibration(folder / "calibration.zarr", calibrated)
-    probabilities = open_probabilities(folder / "probs.zarr", annotated)
+    calibration = open_calibration(folder / "calibration.zarr", calibrated["fingerprint"])
     unlabeled = load_samples(folder / "samples.json").of("unlabeled")
-    store = _open(settings, calibration, probabilities, unlabeled)
-    _label_images(settings, store, calibration, probabilities)
+    choice = choose(settings, calibrated["held_out"])
+    store = _open(settings, choice, calibration, annotated, unlabeled)
+    _label_images(settings, choice, store, calibration, annotated)
     store.finish()
-    return _facts(store) | {"seconds": round(time.monotonic() - start, 1)}
+    return _facts(store, choice) | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def choose(settings: Settings, held_out: dict[str, Any] | None) -> Choice:
+    """The rule and alphas of the settings or, under rule auto, those that the held-out images speak for."""
+    further = settings.calibrate.alphas or []
+    rule = settings.pseudolabel.rule
+    if rule != "auto":
+        return Choice(list(dict.fromkeys([settings.calibrate.alpha, *further])), rule, is_automatic=False)
+    target = settings.pseudolabel.target_precision
+    if held_out is None:
+        raise ConfigError("pseudolabel.rule auto needs two labelled images or more to judge rules by; name a rule")
+    try:
+        best, reached = calib.choose(candidates(held_out["rows"]), target)
+    except ValueError as error:
+        raise ConfigError(f"pseudolabel.rule auto: {error}; raise calibrate.alphas, or label more images") from None
+    log.info(
+        "pseudolabel: rule auto takes alpha %g, rule %s: held-out precision %.3f, keep rate %.3f",
+        best.alpha, best.rule, best.precision, best.keep_rate,
+    )  # fmt: skip
+    if not reached:
+        log.warning(
+            "pseudolabel: no rule reaches the target precision %g on held-out images; the most precise one is taken. "
+            "Larger calibrate.alphas keep fewer and better labels",
+            target,
+        )
+    return Choice(list(dict.fromkeys([best.alpha, *further])), best.rule, is_automatic=True)
 
 
 def _open(
-    settings: Settings, calibration: CalibrationStore, probabilities: ProbabilityStore, unlabeled: Sequence[Sample]
+    settings: Settings, choice: Choice, calibration: CalibrationStore, annotated: str, unlabeled: Sequence[Sample]
 ) -> LabelStore:
     data = settings.data
+    planes = {
+        "version": VERSION,
+        "probabilities": annotated,
+        "background": data.background_index,
+        "samples": [sample.id for sample in unlabeled],
+    }
+    made_by = {
+        "planes": planes,
+        "calibration": calibration.fingerprint,
+        "alphas": choice.alphas,
+        "rule": choice.rule,
+        "uncalibrated": settings.calibrate.uncalibrated,
+    }
     facts = {
-        "fingerprint": fingerprint(
-            {
-                "version": VERSION,
-                "calibration": calibration.fingerprint,
-                "probabilities": probabilities.fingerprint,
-                "settings": settings.pseudolabel.tracked(),
-                "uncalibrated": settings.calibrate.uncalibrated,
-                "background": data.background_index,
-                "samples": [sample.id for sample in unlabeled],
-            }
-        ),
+        "fingerprint": fingerprint(made_by),
+        "planes": fingerprint(planes),
+        "relabel": False,
         "class_names": data.class_names,
         "background": data.background_index,
-        "alpha": settings.calibrate.alpha,
-        "rule": settings.pseudolabel.rule,
-        "annotator": probabilities.state["annotator"],
+        "alpha": choice.alphas[0],
+        "rule": choice.rule,
+        "variant": calibration.state["variant"],
     }
     path = settings.folder / "labels.zarr"
-    arrays = label_arrays(len(unlabeled), data.grid, data.num_classes, data.background_index is not None)
-    resume_or_create(path, "labels", facts, unlabeled, arrays)
-    return open_labels(path, writable=True)
+    going_on = store_state(path).get("fingerprint") == facts["fingerprint"] and not store_state(path)["complete"]
+    if going_on or calibration.is_class_wise or not keep_planes(path, facts, data.num_classes, len(choice.alphas)):
+        has_background = data.background_index is not None
+        arrays = label_arrays(len(unlabeled), data.grid, data.num_classes, has_background, len(choice.alphas))
+        resume_or_create(path, "labels", facts, unlabeled, arrays)
+    store = open_labels(path, writable=True)
+    store.write_alphas(choice.alphas)
+    if store.state["relabel"]:
+        log.info("pseudolabel: the planes of %s serve again; the probability maps are not read", path)
+    elif calibration.is_class_wise:
+        log.info("pseudolabel: class-wise thresholds need the probability maps of all classes")
+    return store
 
 
 class LabelJob(NamedTuple):
-    """One unlabelled image: where its maps are, and where its labels go."""
+    """One unlabelled image: where its maps are, and where its labels go. probabilities: None = its planes serve."""
 
-    probabilities: Path
+    probabilities: Path | None
     position: int
     calibration: Path
     labels: Path
     index: int
+    alphas: list[float]
     rule: calib.Rule
     accept_uncalibrated: bool
-    tile_megabytes: int
 
 
 class LabeledImage(NamedTuple):
@@ -101,50 +152,81 @@ class LabeledImage(NamedTuple):
 
 
 def label_image(job: LabelJob) -> LabeledImage:
-    """Label one image on the grid, in row strips, and write its label and planes."""
+    """Label one image on the grid, strip by strip, and write its labels and planes."""
     store = open_labels(job.labels, writable=True)
-    background = store.state["background"]
-    q_hat = open_calibration(job.calibration).q_hat
-    strips = open_probabilities(job.probabilities).probabilities(job.position).strips(job.tile_megabytes)
-    planes = _stack([calib.class_planes(strip, background) for _, strip in strips])
+    calibration = open_calibration(job.calibration)
+    thresholds = [calibration.q_hat(alpha) for alpha in job.alphas]
+    strips = [
+        label_strip(planes, maps, [q_hat[..., rows, :] for q_hat in thresholds], job, store.state["background"])
+        for rows, planes, maps in _strips(job, store)
+    ]
+    labels = np.concatenate([strip.labels for strip in strips], axis=1)
+    planes = None if job.probabilities is None else calib.stack_planes([strip.planes for strip in strips])
+    store.write(job.index, labels, planes)
+    outcomes = [sum(getattr(strip.counts, name) for strip in strips) for name in OUTCOMES]
+    kept = labels[0][~np.isnan(labels[0])].astype(np.intp)
+    class_pixels = np.bincount(kept, minlength=len(store.class_names))
+    return LabeledImage(job.index, np.array(outcomes, np.int32), class_pixels.astype(np.int32))
+
+
+def _strips(job: LabelJob, store: LabelStore) -> Iterator[tuple[slice, calib.Planes, npt.NDArray[np.float32] | None]]:
+    """Rows, planes and maps of the image's strips; or all of it at once, from the planes in the store."""
+    if job.probabilities is None:
+        yield slice(None), store.planes(job.index), None
+        return
+    for rows, maps in open_probabilities(job.probabilities).probabilities(job.position).strips():
+        yield rows, calib.class_planes(maps, store.state["background"]), maps
+
+
+class LabeledStrip(NamedTuple):
+    """labels: float32 [A, rows, W]; counts: of the first."""
+
+    planes: calib.Planes
+    labels: npt.NDArray[np.float32]
+    counts: calib.LabelCounts
+
+
+def label_strip(
+    planes: calib.Planes,
+    maps: npt.NDArray[np.float32] | None,
+    thresholds: Sequence[npt.NDArray[np.float32]],
+    job: LabelJob,
+    background: int | None,
+) -> LabeledStrip:
+    """Labels at every threshold, float32 [rows, W] or class-wise [K, rows, W], which needs the maps."""
     uncalibrated = "accept" if job.accept_uncalibrated else "abstain"
-    label = calib.label_pixels(planes, q_hat, job.rule, background, uncalibrated)  # type: ignore[arg-type]
-    named = {name: plane for name, plane in planes._asdict().items() if plane is not None}
-    store.write(job.index, {"label": label, **named})
-    counts = calib.summarise_labels(planes, q_hat, label, background)
-    class_pixels = np.bincount(label[~np.isnan(label)].astype(np.intp), minlength=len(store.class_names))
-    outcomes = np.array([getattr(counts, name) for name in OUTCOMES], np.int32)
-    return LabeledImage(job.index, outcomes, class_pixels.astype(np.int32))
-
-
-def _stack(strips: Sequence[calib.Planes]) -> calib.Planes:
-    columns = zip(*strips, strict=True)
-    return calib.Planes(*(None if parts[0] is None else np.concatenate(parts) for parts in columns))
+    labels, counts = [], []
+    for q_hat in thresholds:
+        if q_hat.ndim == 2:
+            label = calib.label_pixels(planes, q_hat, job.rule, background, uncalibrated)  # type: ignore[arg-type]
+            counts.append(calib.summarise_labels(planes, q_hat, label, background))
+        else:
+            sets = calib.class_wise_sets(maps, q_hat, background, uncalibrated)  # type: ignore[arg-type]
+            label = calib.label_class_wise(sets, planes, job.rule, background, uncalibrated)  # type: ignore[arg-type]
+            counts.append(calib.summarise_labels(sets.planes, sets.threshold, label, background))
+        labels.append(label)
+    return LabeledStrip(planes, np.stack(labels), counts[0])
 
 
 def _label_images(
-    settings: Settings, store: LabelStore, calibration: CalibrationStore, probabilities: ProbabilityStore
+    settings: Settings, choice: Choice, store: LabelStore, calibration: CalibrationStore, annotated: str
 ) -> None:
-    position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
-    annotated, ids = probabilities.status, store.sample_ids
     jobs = []
-    for i in np.flatnonzero(store.status != DONE).tolist():
-        if annotated[position[ids[i]]] != DONE:
-            store.mark(i, FAILED)
-            continue
+    for i, path, position in _to_do(settings, store, annotated):
         jobs.append(
             LabelJob(
-                probabilities=probabilities.path.absolute(),
-                position=position[ids[i]],
+                probabilities=path,
+                position=position,
                 calibration=calibration.path.absolute(),
                 labels=store.path.absolute(),
                 index=i,
-                rule=settings.pseudolabel.rule,
+                alphas=choice.alphas,
+                rule=choice.rule,
                 accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
-                tile_megabytes=settings.compute.tile_megabytes,
             )
         )
-    progress = Progress(log, "pseudolabel", len(ids), "images", done=len(ids) - len(jobs))
+    num_images = len(store.sample_ids)
+    progress = Progress(log, "pseudolabel", num_images, "images", done=num_images - len(jobs))
 
     def on_done(image: LabeledImage) -> None:
         store.write_counts(image.index, image.outcomes, image.class_pixels)
@@ -154,14 +236,40 @@ def _label_images(
     run_tasks(label_image, jobs, settings.compute, on_done)
 
 
-def _facts(store: LabelStore) -> dict[str, Any]:
+def _to_do(settings: Settings, store: LabelStore, annotated: str) -> Iterator[tuple[int, Path | None, int]]:
+    """Images without labels yet: index, where their maps are (None: in the store's planes), and which ones they are.
+
+    An image that the annotator failed on is marked as failed.
+    """
+    to_do = np.flatnonzero(store.status != DONE).tolist()
+    if store.state["relabel"]:
+        for i in to_do:
+            if store.has_chunk("best_foreground", i):
+                yield i, None, -1
+            else:
+                store.mark(i, FAILED)
+        return
+    probabilities = open_probabilities(settings.folder / "probs.zarr", annotated)
+    position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
+    status, ids = probabilities.status, store.sample_ids
+    for i in to_do:
+        if status[position[ids[i]]] == DONE:
+            yield i, probabilities.path.absolute(), position[ids[i]]
+        else:
+            store.mark(i, FAILED)
+
+
+def _facts(store: LabelStore, choice: Choice) -> dict[str, Any]:
     outcomes, class_pixels = store.outcome_pixels, store.class_pixels
     done = store.status == DONE
     totals = dict(zip(OUTCOMES, outcomes[done].sum(axis=0, dtype=np.int64).tolist(), strict=True))
     keep_rates = outcomes[done, OUTCOMES.index("kept")] / outcomes[done, OUTCOMES.index("pixels")]
     return {
         "fingerprint": store.fingerprint,
-        "rule": store.state["rule"],
+        "alpha": choice.alphas[0],
+        "alphas": choice.alphas,
+        "rule": choice.rule,
+        "is_automatic": choice.is_automatic,
         "num_images": int(done.sum()),
         "num_failed": int((store.status == FAILED).sum()),
         "pixels": totals,

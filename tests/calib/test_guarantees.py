@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from calib import conformal_rank, num_valid, pixel_quantile
+from calib import conformal_rank, pixel_quantile, sketch_scores
 
 NUM_IMAGES = 92
 ALPHA = 0.05
@@ -18,6 +18,10 @@ def uniform_maps(num_images, size=128, void=0.0, seed=0):
     scores = rng.random((num_images, size, size), dtype=np.float32)
     scores[rng.random(scores.shape) < void] = np.nan
     return scores, rng.random((size, size), dtype=np.float32)
+
+
+def num_valid(scores):
+    return sketch_scores(scores, 1).num_valid
 
 
 def coverage_z(covered, n, alpha):

@@ -13,10 +13,9 @@ from literal import literal_q_hat
 from calib import (
     CalibrationError,
     conformal_rank,
-    largest_score,
-    num_valid,
     pixel_quantile,
     resolve_uncalibrated,
+    sketch_scores,
     smallest_alpha,
     true_class_scores,
 )
@@ -66,10 +65,11 @@ def test_ranks_of_an_array_are_the_ranks_of_its_items():
     assert ranks.tolist() == [[conformal_rank(count, 0.07) for count in row] for row in n.tolist()]
 
 
+@pytest.mark.parametrize("method", ["exact", "paper"])
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, 1.5])
-def test_refuses_an_alpha_that_is_not_between_0_and_1(alpha):
+def test_refuses_an_alpha_that_is_not_between_0_and_1(alpha, method):
     with pytest.raises(ValueError, match="alpha must lie between 0 and 1, got"):
-        pixel_quantile(column(0.5), alpha)
+        pixel_quantile(column(0.5), alpha, method)
 
 
 def test_smallest_alpha_is_usable_and_one_percent_less_is_not():
@@ -164,6 +164,14 @@ def test_dask_threads_agree_with_numpy_beyond_one_tile():
         np.testing.assert_array_equal(mapped.compute(scheduler="threads", num_workers=2), expected)
 
 
+def num_valid(scores):
+    return sketch_scores(scores, 1).num_valid
+
+
+def largest_score(scores):
+    return sketch_scores(scores, 1).largest[..., -1]
+
+
 @pytest.mark.parametrize("method", ["exact", "paper"])
 def test_the_order_of_the_images_does_not_matter(method):
     rng = np.random.default_rng(0)
@@ -191,7 +199,7 @@ def test_a_location_without_scores_has_no_threshold_and_causes_no_warning(method
         warnings.simplefilter("error")
         assert np.isnan(pixel_quantile(column(np.nan, np.nan), 0.1, method)).all()
         assert np.isnan(pixel_quantile(np.empty((0, 2, 2), np.float32), 0.1, method)).all()
-        assert np.isnan(largest_score(column(np.nan, np.nan))).all()
+        assert np.isneginf(largest_score(column(np.nan, np.nan))).all()
 
 
 def test_too_few_scores_give_no_finite_threshold():
@@ -212,7 +220,7 @@ def test_counts_valid_scores_and_finds_the_largest():
     scores = np.stack([column(0.2, np.nan, 0.7)[:, 0], column(np.nan, np.nan, np.nan)[:, 0]], axis=2)
     assert num_valid(scores).tolist() == [[2, 0]]
     assert num_valid(scores).dtype == np.int32
-    np.testing.assert_array_equal(largest_score(scores), np.float32([[0.7, np.nan]]))
+    np.testing.assert_array_equal(largest_score(scores), np.float32([[0.7, -np.inf]]))
 
 
 Q_HAT = np.float32([[0.3, np.inf, np.inf, np.nan]])
@@ -231,10 +239,20 @@ def test_max_puts_the_largest_score_where_no_threshold_is_finite():
     np.testing.assert_array_equal(resolved, np.float32([[0.3, 0.9, 0.8, np.nan]]))
 
 
-def test_raise_names_the_locations_their_scores_and_an_alpha_that_works():
-    message = "2 of 4 locations, which have 6 to 12 valid scores: the smallest alpha .* all of them is 0.1429;"
+def test_raise_names_the_thresholds_their_images_and_an_alpha_that_works():
+    message = "2 of 4 thresholds, which have 6 to 12 valid labelled images: the smallest alpha .* them is 0.1429;"
     with pytest.raises(CalibrationError, match=message):
         resolve_uncalibrated(Q_HAT, LARGEST, VALID, "raise")
+
+
+@pytest.mark.parametrize("policy", ["abstain", "accept", "max"])
+def test_counts_and_largest_scores_of_one_class_serve_all_alphas_and_classes(policy):
+    q_hat = np.stack([Q_HAT, np.where(VALID > 0, np.float32(np.inf), Q_HAT)])  # [A, 1, W]
+    resolved = resolve_uncalibrated(q_hat, LARGEST, VALID, policy)
+    expected = [resolve_uncalibrated(q, LARGEST, VALID, policy) for q in q_hat]
+    np.testing.assert_array_equal(resolved, expected)
+    with pytest.raises(CalibrationError, match="5 of 8 thresholds, which have 6 to 30 valid labelled images"):
+        resolve_uncalibrated(q_hat, LARGEST, VALID, "raise")
 
 
 def test_raise_lets_a_calibrated_map_pass():

@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from literal import literal_labels, literal_q_hat
+from literal import literal_labels, literal_q_hat, literal_sets
 
-from calib import Planes, class_planes, label_pixels, pixel_quantile, summarise_labels
+from calib import (
+    RULES,
+    Planes,
+    class_planes,
+    label_pixels,
+    most_probable,
+    pixel_quantile,
+    set_sizes,
+    stack_planes,
+    summarise_labels,
+)
 
 NAN = np.nan
 
@@ -38,6 +48,9 @@ EXAMPLES = pixels(
         ("paper", 0, [1, 0, NAN, 2, 2]),
         ("paper", None, [0, 0, NAN, 2, 2]),
         ("paper", 2, [0, 0, NAN, 1, 2]),
+        ("no_background", 0, [0, 0, NAN, 2, 2]),
+        ("no_background", 2, [0, 0, NAN, 2, 2]),
+        ("no_background", None, [0, 0, NAN, 2, 2]),
         ("argmax", 0, [0, 0, NAN, 2, 2]),
         ("argmax", None, [0, 0, NAN, 2, 2]),
         ("singleton", 0, [NAN, 0, NAN, NAN, 2]),
@@ -50,7 +63,7 @@ def test_labels_by_the_rule(rule, background, expected):
     np.testing.assert_array_equal(label, np.float32([expected]))
 
 
-@pytest.mark.parametrize("rule", ["paper", "argmax", "singleton"])
+@pytest.mark.parametrize("rule", RULES)
 def test_abstains_where_the_location_has_no_threshold(rule):
     assert np.isnan(labels_of(EXAMPLES, NAN, rule, uncalibrated="accept")).all()
 
@@ -58,6 +71,7 @@ def test_abstains_where_the_location_has_no_threshold(rule):
 def test_an_uncalibrated_location_abstains_or_takes_every_class_into_the_set():
     assert np.isnan(labels_of(EXAMPLES, np.inf, uncalibrated="abstain")).all()
     assert labels_of(EXAMPLES, np.inf, "paper", uncalibrated="accept").tolist() == [[1, 1, 1, 2, 2]]
+    assert labels_of(EXAMPLES, np.inf, "no_background", uncalibrated="accept").tolist() == [[0, 0, 0, 2, 2]]
     assert labels_of(EXAMPLES, np.inf, "argmax", uncalibrated="accept").tolist() == [[0, 0, 0, 2, 2]]
     assert np.isnan(labels_of(EXAMPLES, np.inf, "singleton", uncalibrated="accept")).all()
 
@@ -134,12 +148,12 @@ def target_images(draw):
     return rng.choice(values, size=shape) if draw(st.booleans()) else rng.random(shape, np.float32), draw(backgrounds)
 
 
-RULES = st.sampled_from(["paper", "argmax", "singleton"])
+ANY_RULE = st.sampled_from(RULES)
 UNCALIBRATED = st.sampled_from(["abstain", "accept"])
 
 
 @settings(max_examples=300, deadline=None)
-@given(target_images(), RULES, UNCALIBRATED, st.data())
+@given(target_images(), ANY_RULE, UNCALIBRATED, st.data())
 def test_agrees_with_the_prediction_sets_themselves(image, rule, uncalibrated, data):
     probabilities, background = image
     thresholds = [NAN, -1, 0, 0.3, 0.5, 0.7, 1, np.inf, *(np.float32(1) - probabilities.ravel()[:4])]
@@ -151,7 +165,7 @@ def test_agrees_with_the_prediction_sets_themselves(image, rule, uncalibrated, d
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32), RULES, UNCALIBRATED, st.sampled_from([None, 0, 1, 2]))
+@given(st.integers(0, 2**32), ANY_RULE, UNCALIBRATED, st.sampled_from([None, 0, 1, 2]))
 def test_agrees_with_equations_3_and_4_taken_literally(seed, rule, uncalibrated, background):
     rng = np.random.default_rng(seed)
     probabilities = np.round(rng.dirichlet(np.ones(3), size=(10, 3, 3)), 1).transpose(0, 3, 1, 2).astype(np.float32)
@@ -165,7 +179,7 @@ def test_agrees_with_equations_3_and_4_taken_literally(seed, rule, uncalibrated,
     assert np.isnan(label[0, 0])
 
 
-@pytest.mark.parametrize("rule", ["paper", "argmax"])
+@pytest.mark.parametrize("rule", ["paper", "no_background", "argmax"])
 def test_a_larger_alpha_never_labels_more_pixels(rule):
     rng = np.random.default_rng(0)
     scores = rng.random((30, 20, 20), dtype=np.float32)
@@ -175,6 +189,34 @@ def test_a_larger_alpha_never_labels_more_pixels(rule):
     assert all((larger <= smaller).all() for smaller, larger in pairwise(kept))
     assert kept[0].all()
     assert 0 < kept[-1].sum() < kept[0].sum()
+
+
+def test_a_larger_alpha_may_label_more_singletons():
+    """A lower threshold empties some sets, and leaves one class in others: here first two, then one, then none."""
+    labels = [labels_of(pixels([0.6, 0.4]), q_hat, "singleton").item() for q_hat in (0.7, 0.5, 0.3)]
+    np.testing.assert_array_equal(labels, [NAN, 0, NAN])
+
+
+@settings(max_examples=150, deadline=None)
+@given(target_images(), st.sampled_from([NAN, -1, 0, 0.3, 0.5, 0.7, 1, np.inf]))
+def test_set_sizes_agree_with_the_prediction_sets_themselves(image, threshold):
+    probabilities, background = image
+    q_hat = np.full(probabilities.shape[1:], threshold, dtype=np.float32)
+    sizes = set_sizes(class_planes(probabilities, background), q_hat)
+    assert sizes.dtype == np.uint8
+    assert {where: min(len(members), 2) for where, members in literal_sets(probabilities, q_hat, "accept").items()} == {
+        where: sizes[where] for where in np.ndindex(sizes.shape)
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(target_images())
+def test_the_most_probable_class_is_argmax_over_all_classes(image):
+    probabilities, background = image
+    best, probability = most_probable(class_planes(probabilities, background), background)
+    assert (best.dtype, probability.dtype) == (np.uint8, np.float32)
+    np.testing.assert_array_equal(best, probabilities.argmax(axis=0))
+    np.testing.assert_array_equal(probability, probabilities.max(axis=0))
 
 
 def test_summary_counts_what_became_of_the_pixels():
@@ -204,33 +246,46 @@ def test_summary_without_a_background_class_has_nothing_to_overrule():
 
 
 @settings(max_examples=150, deadline=None)
-@given(target_images(), RULES, st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0, np.inf, NAN]))
+@given(target_images(), ANY_RULE, st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0, np.inf, NAN]))
 def test_summary_agrees_with_the_prediction_sets_themselves(image, rule, threshold):
     probabilities, background = image
     planes = class_planes(probabilities, background)
     q_hat = np.full(probabilities.shape[1:], threshold, dtype=np.float32)
     label = label_pixels(planes, q_hat, rule, background, "accept")
     counts = summarise_labels(planes, q_hat, label, background)
-    sets = [
-        {j for j in range(len(p)) if 1 - p[j] <= np.float32(threshold)}
-        for p in probabilities.reshape(len(probabilities), -1).T
-    ]
+    sets = literal_sets(probabilities, q_hat, "accept").values()
     finite = np.isfinite(threshold)
     assert counts.pixels == len(sets)
     assert counts.empty == (sum(not members for members in sets) if finite else 0)
-    assert counts.background_only == (sum(members == {background} for members in sets) if finite else 0)
+    assert counts.background_only == (sum(members == [background] for members in sets) if finite else 0)
     assert counts.uncalibrated == (0 if finite else len(sets))
-    most_probable = probabilities.argmax(axis=0)
-    overruled = ~np.isnan(label) & (label != most_probable)
+    overruled = ~np.isnan(label) & (label != probabilities.argmax(axis=0))
     assert counts.background_overruled == overruled.sum()
 
 
-def test_planes_from_a_store_label_like_fresh_ones():
-    """Labels need the planes alone: float32 copies of them give the same labels at another threshold and rule."""
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("background", [None, 3])
+def test_planes_from_a_store_relabel_at_any_alpha_like_the_probabilities(rule, background):
+    """Labels need the planes alone: copies of them, made once, answer 20 alphas as all the probabilities do."""
     rng = np.random.default_rng(0)
+    scores = rng.random((60, 9, 9), dtype=np.float32) ** 2
+    scores[rng.random(scores.shape) < 0.3] = NAN
     probabilities = rng.dirichlet(np.full(5, 0.3), size=(9, 9)).transpose(2, 0, 1).astype(np.float32)
-    fresh = class_planes(probabilities, background=3)
-    read = Planes(*(np.frombuffer(plane.tobytes(), plane.dtype).reshape(plane.shape) for plane in fresh))
-    for q_hat in (0.2, 0.6, 0.9):
-        label = label_pixels(read, np.full((9, 9), q_hat, dtype=np.float32), "argmax", 3, "abstain")
-        np.testing.assert_array_equal(label, labels_of(probabilities, q_hat, "argmax", 3))
+    fresh = class_planes(probabilities, background)
+    read = Planes(*(p if p is None else np.frombuffer(p.tobytes(), p.dtype).reshape(p.shape) for p in fresh))
+    different = set()
+    for alpha in np.linspace(0.01, 0.96, 20).round(4).tolist():
+        q_hat = pixel_quantile(scores, alpha)
+        label = label_pixels(read, q_hat, rule, background, "accept")
+        np.testing.assert_array_equal(label, literal_labels(probabilities, q_hat, background, rule, "accept"))
+        different.add(label.tobytes())
+    assert len(different) > 10
+
+
+@pytest.mark.parametrize("background", [None, 0])
+def test_strips_of_planes_stack_up_to_the_planes_of_the_map(background):
+    probabilities = np.random.default_rng(0).random((4, 9, 5), dtype=np.float32)
+    strips = [class_planes(probabilities[:, top : top + 2], background) for top in range(0, 9, 2)]
+    for stacked, plane in zip(stack_planes(strips), class_planes(probabilities, background), strict=True):
+        np.testing.assert_array_equal(stacked, plane)
+        assert stacked is None or stacked.dtype == plane.dtype

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from calib import Planes
 from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex, file_digest, resize_nearest
 from pipeline.receipt import write_json
@@ -69,15 +70,15 @@ def write_labels(folder: Path, index: SampleIndex, failed: tuple[int, ...] = ())
     """labels.zarr and its receipt, as the pseudolabel stage leaves them; `failed` images have no label."""
     path, unlabeled = folder / "labels.zarr", index.of("unlabeled")
     facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASSES, "background": 0}
-    create_store(path, "labels", facts, unlabeled, label_arrays(len(unlabeled), GRID, len(CLASSES), True))
+    create_store(path, "labels", facts, unlabeled, label_arrays(len(unlabeled), GRID, len(CLASSES), True, 1))
     store = open_labels(path, writable=True)
     for i, sample in enumerate(unlabeled):
         if i in failed:
             store.mark(i, FAILED)
             continue
         label = pseudo_label(index.samples.index(sample), (sample.height, sample.width))
-        planes = ("best_foreground", "p_foreground", "p_second", "p_background")
-        store.write(i, {"label": label, **dict.fromkeys(planes, np.zeros(GRID, np.float32))})
+        zeros = np.zeros(GRID, np.float32)
+        store.write(i, label[np.newaxis], Planes(zeros.astype(np.uint8), zeros, zeros, zeros))
         counts = {"pixels": label.size, "kept": int((~np.isnan(label)).sum())}
         outcomes = np.array([counts.get(name, 0) for name in OUTCOMES], np.int32)
         store.write_counts(i, outcomes, np.zeros(len(CLASSES), np.int32))

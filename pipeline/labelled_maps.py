@@ -1,0 +1,95 @@
+"""The labelled images of a calibration store, gone through block by block with Dask (`calib.LabelledMaps`)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+import calib
+from pipeline.config import ComputeSettings
+from pipeline.dask_tasks import reduce_tasks
+from pipeline.progress import SECONDS_BETWEEN_LINES
+from pipeline.store import open_calibration
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class BlockJob(NamedTuple):
+    """A band of rows of some labelled images. images: places in the store; positions: places among those used."""
+
+    calibration: Path
+    images: list[int]
+    positions: list[int]
+    names: tuple[str, ...]
+    rows: slice
+
+
+def apply_to_block(function: Callable[[calib.Block], T], job: BlockJob) -> T:
+    """Read a block, and apply the function."""
+    maps = open_calibration(job.calibration, writable=True).maps(job.names, job.images, job.rows)
+    return function(calib.Block(np.array(job.positions, np.int64), maps))
+
+
+@dataclass
+class StoredMaps:
+    """The images of a calibration store that are done; a block, and what a band keeps, take `tile_megabytes` each."""
+
+    calibration: Path
+    images: list[int]
+    shape: tuple[int, int]
+    compute: ComputeSettings
+    passes: int = 0
+
+    @property
+    def num_images(self) -> int:
+        return len(self.images)
+
+    def bands(self, bytes_per_row: int) -> Iterable[slice]:
+        height = self.shape[0]
+        step = max(1, self.compute.tile_megabytes * 1_000_000 // bytes_per_row)
+        return [slice(start, min(start + step, height)) for start in range(0, height, step)]
+
+    def reduce(
+        self,
+        names: Sequence[str],
+        function: Callable[[calib.Block], T],
+        merge: Callable[[T, T], T],
+        rows: slice,
+    ) -> T:
+        bytes_per_image = 4 * len(names) * (rows.stop - rows.start) * self.shape[1]
+        fitting = max(1, self.compute.tile_megabytes * 1_000_000 // bytes_per_image)
+        workers = self.compute.workers or os.cpu_count() or 1
+        size = min(fitting, -(-self.num_images // workers))
+        starts = range(0, self.num_images, size)
+        jobs = [
+            BlockJob(
+                self.calibration,
+                self.images[start : start + size],
+                list(range(start, min(start + size, self.num_images))),
+                tuple(names),
+                rows,
+            )
+            for start in starts
+        ]
+        self.passes += 1
+        told = time.monotonic()
+        done = 0
+
+        def on_done() -> None:
+            nonlocal done, told
+            done += 1
+            if time.monotonic() - told > SECONDS_BETWEEN_LINES / 6:
+                told = time.monotonic()
+                log.info("calibrate: pass %d over the labelled images, block %d of %d", self.passes, done, len(jobs))
+
+        return reduce_tasks(functools.partial(apply_to_block, function), merge, jobs, self.compute, on_done)

@@ -1,0 +1,129 @@
+"""`labels.zarr`: pseudo-labels of the unlabelled images, and the planes from which any other threshold labels them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+import calib
+from pipeline.store.group import (
+    NAMESPACE,
+    ArraySpec,
+    Store,
+    create_array,
+    open_store,
+    per_image,
+    plane_arrays,
+    read_planes,
+    status_array,
+    store_state,
+)
+
+COUNTS_CHUNK = 256
+OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled", "uncalibrated")
+
+
+class LabelStore(Store):
+    """Pseudo-labels of the unlabelled images, NaN = abstain, and the planes that any other threshold needs."""
+
+    def label(self, index: int) -> npt.NDArray[np.float32]:
+        """float32 [H, W] on the grid: class index, NaN = abstain."""
+        return self.read_chunk("label", index).astype(np.float32)
+
+    def raw_argmax(self, index: int) -> npt.NDArray[np.uint8]:
+        """uint8 [H, W] on the grid: the most probable class, as without calibration."""
+        return calib.most_probable(self.planes(index), self.state["background"])[0]
+
+    def planes(self, index: int) -> calib.Planes:
+        """Planes of one image: all that any threshold for all classes and any rule need."""
+        return read_planes(self, index)
+
+    def write(self, index: int, labels: npt.NDArray[np.float32], planes: calib.Planes | None) -> None:
+        """One image. labels: float32 [A, H, W], one an alpha of the store, the chosen one first; planes: if new."""
+        self.array("label")[index] = labels[0].astype(np.float16)
+        if "label_by_alpha" in self.group:
+            for position, label in enumerate(labels):
+                self.array("label_by_alpha")[position, index] = label.astype(np.float16)
+        for name, plane in planes._asdict().items() if planes is not None else ():
+            if plane is not None:
+                self.array(name)[index] = plane
+
+    def write_counts(self, index: int, outcomes: npt.NDArray[np.int32], class_pixels: npt.NDArray[np.int32]) -> None:
+        """Pixels of one image by outcome and by class; to be called by one process only."""
+        self.array("outcome_pixels")[index] = outcomes
+        self.array("class_pixels")[index] = class_pixels
+
+    def write_alphas(self, alphas: Sequence[float]) -> None:
+        array = self.array("alpha")
+        array[:] = alphas
+
+    @property
+    def outcome_pixels(self) -> npt.NDArray[np.int32]:
+        """int32 [N, len(OUTCOMES)]."""
+        pixels: npt.NDArray[np.int32] = self.array("outcome_pixels")[:]
+        return pixels
+
+    @property
+    def class_pixels(self) -> npt.NDArray[np.int32]:
+        """int32 [N, K] labelled pixels of each class."""
+        pixels: npt.NDArray[np.int32] = self.array("class_pixels")[:]
+        return pixels
+
+
+def keep_planes(path: Path, facts: Mapping[str, Any], num_classes: int, num_alphas: int) -> bool:
+    """Empty a finished label store of its labels, but keep its planes if they were made of the same maps (`planes`).
+
+    A kill in the middle is harmless: until its last step the store has no fingerprint, and this function repeats it.
+    Returns False, and does nothing, if there is no such store.
+    """
+    state = store_state(path)
+    if state.get("planes") != facts["planes"] or not (state["complete"] or state["relabel"]):
+        return False
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    again = {"kind": "labels", "complete": False, **facts, "relabel": True}
+    group.attrs[NAMESPACE] = {**again, "fingerprint": ""}
+    shape = group["best_foreground"].shape  # type: ignore[union-attr]
+    for name in {"label_by_alpha", *_answer_arrays(shape, num_classes, num_alphas)} & set(group.array_keys()):
+        del group[name]
+    for name, spec in _answer_arrays(shape, num_classes, num_alphas).items():
+        create_array(group, name, spec)
+    group.attrs[NAMESPACE] = again
+    return True
+
+
+def label_arrays(
+    num_samples: int, grid: Sequence[int], num_classes: int, has_background: bool, num_alphas: int
+) -> dict[str, ArraySpec]:
+    """Arrays of a label store; `label_by_alpha` only if there are several alphas."""
+    shape = (num_samples, *grid)
+    return _answer_arrays(shape, num_classes, num_alphas) | plane_arrays(shape, has_background)
+
+
+def _answer_arrays(shape: Sequence[int], num_classes: int, num_alphas: int) -> dict[str, ArraySpec]:
+    """What changes with alpha, variant and rule."""
+    num_samples, nan, name = shape[0], float("nan"), "class index, NaN = abstain"
+    by_alpha = ArraySpec(
+        ("alpha", "sample", "y", "x"), (num_alphas, *shape), "float16", nan, (1, 1, *shape[1:]), {"long_name": name}
+    )
+    return {
+        "label": per_image(shape, ("y", "x"), "float16", nan, long_name=name),
+        **({"label_by_alpha": by_alpha} if num_alphas > 1 else {}),
+        "outcome_pixels": _counts("outcome", num_samples, len(OUTCOMES), meaning=" ".join(OUTCOMES)),
+        "class_pixels": _counts("class", num_samples, num_classes, long_name="labelled pixels"),
+        "status": status_array(num_samples),
+        "alpha": ArraySpec(("alpha",), (num_alphas,), "float64", nan, (num_alphas,)),
+    }
+
+
+def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> ArraySpec:
+    chunks = (min(num_samples, COUNTS_CHUNK), length)
+    return ArraySpec(("sample", dim), (num_samples, length), "int32", 0, chunks, attributes)
+
+
+def open_labels(path: Path, fingerprint: str | None = None, writable: bool = False) -> LabelStore:
+    return LabelStore(path, *open_store(path, "labels", fingerprint, writable))

@@ -1,0 +1,163 @@
+"""What pooled thresholds and risk control promise, on images that differ as a whole: means over many draws of them."""
+
+import math
+
+import numpy as np
+import pytest
+
+from calib import (
+    ArrayMaps,
+    Variant,
+    class_planes,
+    fit,
+    label_pixels,
+    most_probable,
+    true_class_scores,
+)
+
+NUM_NEW = 40  # new images, judged by the thresholds of each draw
+
+
+def together(num_images):
+    return np.zeros(num_images, dtype=np.int64)
+
+
+def squash(x):
+    return (1 / (1 + np.exp(-x))).astype(np.float32)
+
+
+def image_effects(rng, num_images, pixels=30, noise=0.5):
+    """Scores [L, 1, pixels] = image effect + noise, squashed into [0, 1]."""
+    return squash(rng.normal(size=(num_images, 1, 1)) + noise * rng.normal(size=(num_images, 1, pixels)))
+
+
+def mean_and_error(values):
+    return np.mean(values), np.std(values) / math.sqrt(len(values))
+
+
+def coverage_over_draws(variant, num_images, draws=1500):
+    """Share of a new image's pixels that are covered, in the mean over draws, and its standard error."""
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(draws):
+        scores = image_effects(rng, num_images + NUM_NEW)
+        labelled, new = scores[:num_images], scores[num_images:]
+        (fitted,) = fit(
+            variant, ArrayMaps({"score": labelled, "truth": np.zeros(labelled.shape, np.uint8)}), together(num_images)
+        )
+        shares.append(np.mean(new <= fitted.map(0)))
+    return mean_and_error(shares)
+
+
+@pytest.mark.parametrize(("num_images", "alpha"), [(20, 0.1), (13, 0.15)])
+def test_pooling_pixels_as_if_they_were_independent_covers_too_little_and_weighing_images_does_not(num_images, alpha):
+    """Naive pooling forgets that 30 pixels of an image are hardly more than one score."""
+    naive, naive_error = coverage_over_draws(Variant("image", (alpha,), pooling="naive"), num_images)
+    hierarchical, error = coverage_over_draws(Variant("image", (alpha,)), num_images)
+    assert naive < 1 - alpha - 4 * naive_error
+    assert 1 - alpha - 3 * error <= hierarchical <= 1 - alpha + 1 / (num_images + 1) + 3 * error
+
+
+def test_notices_if_the_new_image_has_no_weight_of_its_own():
+    """The paper's rule leaves out the new image's share of 1 / (L + 1) at infinity, and covers too little."""
+    paper, error = coverage_over_draws(Variant("image", (0.1,), quantile="paper"), 20)
+    assert paper < 0.9 - 4 * error
+
+
+def test_an_image_weighs_the_same_whether_it_has_many_pixels_or_few():
+    """Hard images have few valid pixels: counted by pixels, they vanish, and so does the coverage of a new image."""
+    rng, by_images, by_pixels = np.random.default_rng(0), [], []
+    for _ in range(300):
+        scores = image_effects(rng, 29 + NUM_NEW)
+        scores[np.median(scores, axis=2)[:, 0] > 0.5, :, 3:] = np.nan
+        labelled, new = scores[:29], scores[29:]
+        truth = np.where(np.isnan(labelled), 255, 0).astype(np.uint8)
+        for pooling, coverages in (("hierarchical", by_images), ("naive", by_pixels)):
+            (fitted,) = fit(
+                Variant("image", (0.1,), pooling=pooling), ArrayMaps({"score": labelled, "truth": truth}), together(29)
+            )
+            per_image = [np.mean(image[~np.isnan(image)] <= fitted.q.item()) for image in new]
+            coverages.append(np.mean(per_image))
+    assert np.mean(by_images) >= 0.9 - 3 * mean_and_error(by_images)[1]
+    assert np.mean(by_pixels) < 0.8
+
+
+RARE = 2
+
+
+def images_with_a_rare_hard_class(rng, num_images):
+    """Scores and true classes [L, 4, 8]: of 32 pixels, 2 are of a class whose scores are high."""
+    truth = np.tile(np.uint8([[0] * 4 + [1] * 4] * 4), (num_images, 1, 1))
+    truth[:, 0, :2] = RARE
+    effect, noise = rng.normal(size=(num_images, 1, 1)), rng.normal(size=truth.shape)
+    return squash(np.array([-2, -1.5, 1.5])[truth] + 0.5 * effect + 0.5 * noise), truth
+
+
+def coverage_per_class(classes, draws=300, num_images=39, alpha=0.1):
+    """Of each class, the share of a new image's pixels that are covered: mean and standard error over draws."""
+    variant = Variant("image", (alpha,), classes=classes, num_classes=3, class_clusters=2)
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(draws):
+        scores, truth = images_with_a_rare_hard_class(rng, num_images + NUM_NEW)
+        maps = ArrayMaps({"score": scores[:num_images], "truth": truth[:num_images]})
+        (fitted,) = fit(variant, maps, together(num_images))
+        q_of_classes = np.broadcast_to(fitted.q[0, :, 0], 3)
+        covered = scores[num_images:] <= q_of_classes[truth[num_images:]]
+        shares.append([covered[truth[num_images:] == c].mean() for c in range(3)])
+    return np.mean(shares, axis=0), np.std(shares, axis=0) / math.sqrt(draws)
+
+
+def test_a_threshold_for_each_class_covers_the_rare_hard_class_that_a_pooled_one_starves():
+    """Easy classes take up the pooled 90 %; the two hard pixels of an image are nearly all outside of it."""
+    pooled, _ = coverage_per_class("pooled")
+    assert pooled[RARE] < 0.3
+    assert (pooled[:RARE] > 0.9).all()
+    each, error = coverage_per_class("each")
+    assert (each >= 0.9 - 3 * error).all()
+    assert (each <= 0.9 + 1 / 40 + 3 * error).all()
+
+
+def test_clusters_of_classes_cover_the_rare_hard_class():
+    """It is a cluster by itself; the two easy classes share theirs, so that one of them may have a little less."""
+    clustered, error = coverage_per_class("clustered", draws=150)
+    assert clustered[RARE] >= 0.9 - 3 * error[RARE]
+    assert clustered[:RARE].mean() >= 0.9 - 3 * error[:RARE].max()
+
+
+def images_with_mistakes(rng, num_images, shape=(4, 8)):
+    """Probabilities [L, 3, H, W] and true classes: surer labels are right more often, in some images than in others."""
+    sureness = rng.normal(size=(num_images, 1, *shape)) + rng.normal(size=(num_images, 1, 1, 1))
+    logits = rng.normal(size=(num_images, 3, *shape)) * np.exp(0.7 * sureness)
+    hardness = np.exp(0.5 * rng.normal(size=(num_images, 1, 1, 1)))
+    truth = (logits / hardness + rng.gumbel(size=logits.shape)).argmax(axis=1).astype(np.uint8)
+    truth[rng.random(truth.shape) < 0.1] = 255
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return probabilities.astype(np.float32), truth
+
+
+def risk_over_draws(alpha, num_images, draws):
+    """Share of a new image's pixels that rule "argmax" labels wrongly: one mean over new images for each draw."""
+    rng, variant, risks = np.random.default_rng(0), Variant("risk", (alpha,), background=0), []
+    for _ in range(draws):
+        probabilities, truth = images_with_mistakes(rng, num_images + NUM_NEW)
+        planes = [class_planes(image, 0) for image in probabilities]
+        labelled = {name: np.stack([getattr(p, name) for p in planes[:num_images]]) for name in planes[0]._fields}
+        scores = [true_class_scores(*pair) for pair in zip(probabilities[:num_images], truth, strict=False)]
+        maps = ArrayMaps(labelled | {"score": np.stack(scores), "truth": truth[:num_images]})
+        q_hat = fit(variant, maps, together(num_images))[0].map(0)
+        losses = []
+        for image, true in zip(planes[num_images:], truth[num_images:], strict=True):
+            label = label_pixels(image, q_hat, "argmax", 0, "abstain")
+            assert (most_probable(image, 0)[0] == label)[~np.isnan(label)].all()
+            wrong = ~np.isnan(label) & (label != true) & (true != 255)
+            losses.append(wrong.sum() / (true != 255).sum())
+        risks.append(np.mean(losses))
+    return risks
+
+
+@pytest.mark.parametrize(("num_images", "alpha"), [(24, 0.1), (49, 0.05)])
+def test_at_most_alpha_of_a_new_image_is_labelled_wrong_in_the_mean_over_300_draws_and_not_much_less(num_images, alpha):
+    """Conformal risk control loses at most 2 / (L + 1) to its caution (Angelopoulos et al. 2022, theorem 2)."""
+    risks = risk_over_draws(alpha, num_images, draws=300)
+    assert alpha - 2 / (num_images + 1) <= np.mean(risks) <= alpha
+    assert np.mean(risks) > alpha / 2
+    assert (np.array(risks) > alpha).any()  # it is a promise about the mean: single draws may exceed it

@@ -1,0 +1,43 @@
+"""Stages run one after the other in this process, and what they left."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.receipt import write_receipt
+from pipeline.stages.annotate import annotate
+from pipeline.stages.calibrate import calibrate
+from pipeline.stages.prepare import prepare
+from pipeline.stages.pseudolabel import pseudolabel
+from pipeline.store import open_labels, open_probabilities
+
+STAGES = {"prepare": prepare, "annotate": annotate, "calibrate": calibrate, "pseudolabel": pseudolabel}
+
+
+def run_stages(settings, *names):
+    """Run these stages (default: all up to the labels), and write their receipts."""
+    for name in names or STAGES:
+        write_receipt(settings.folder / f"{name}.json", name, STAGES[name](settings), {})
+
+
+def probabilities_of(settings, samples):
+    """float32 [N, K, H, W] on the grid."""
+    store = open_probabilities(settings.folder / "probs.zarr")
+    position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
+    return np.stack([store.probabilities(position[sample.id]).rows(slice(None)) for sample in samples])
+
+
+def labels_of(settings):
+    """float32 [N, H, W], NaN = abstain."""
+    store = open_labels(settings.folder / "labels.zarr")
+    return np.stack([store.label(i) for i in range(len(store.sample_ids))])
+
+
+def digest_of(folder: Path) -> str:
+    """Of all files of a store, names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
