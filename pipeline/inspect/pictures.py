@@ -17,7 +17,6 @@ from pipeline.schema import did_you_mean
 from pipeline.store import DONE, FAILED, AnyStore, CalibrationStore, ProbabilityStore, open_for_inspection
 
 ROW, SWATCH, GAP = 22, 14, 6
-STRIP_MEGABYTES = 64
 
 Entry = tuple[str, Picture]
 
@@ -75,7 +74,7 @@ def _overlay(store: AnyStore, index: int, image: Picture) -> tuple[Picture, list
 
 def most_probable(store: ProbabilityStore, index: int) -> npt.NDArray[np.uint8]:
     """uint8 [H, W] on the grid, the lowest index among equals."""
-    strips = store.probabilities(index).strips(STRIP_MEGABYTES)
+    strips = store.probabilities(index).strips()
     return np.concatenate([strip.argmax(axis=0).astype(np.uint8) for _, strip in strips])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.inspect.held_out import held_out_facts, held_out_lines
 from pipeline.store import (
     ABSENT,
     DONE,
@@ -22,7 +23,7 @@ from pipeline.store import (
 )
 
 SPARKS = "▁▂▃▄▅▆▇█"
-MADE_BY = ("annotator", "space", "alpha", "quantile", "rule", "fingerprint")
+MADE_BY = ("annotator", "space", "alpha", "variant", "class_thresholds", "quantile", "rule", "fingerprint")
 COORDINATES = ("sample", "class", "height", "width", "alpha", "status")
 MAX_NAMED = 3
 
@@ -56,6 +57,8 @@ def inspect_store(path: Path) -> dict[str, Any]:
         facts["labels"] = label_facts(store)
     if isinstance(store, CalibrationStore):
         facts["thresholds"] = threshold_facts(store) if store.state["complete"] else None
+    if isinstance(store, LabelStore | CalibrationStore):
+        facts["held_out"] = held_out_facts(store)
     return facts
 
 
@@ -69,13 +72,20 @@ def arrays(store: AnyStore) -> dict[str, Any]:
 
 
 def label_facts(store: LabelStore) -> dict[str, Any]:
-    """Keep rate overall and over the images, outcomes and classes, in pixels of the images that are done."""
+    """What the labels are made with; keep rate, outcomes and classes, in pixels of the images that are done.
+
+    The first of the alphas is the one that `label`, and all counts, are of.
+    """
     done = store.status == DONE
     outcomes = store.outcome_pixels[done].astype(np.int64)
     totals = dict(zip(OUTCOMES, outcomes.sum(axis=0).tolist(), strict=True))
     keep_rates = outcomes[:, OUTCOMES.index("kept")] / outcomes[:, OUTCOMES.index("pixels")]
     class_pixels = store.class_pixels[done].sum(axis=0, dtype=np.int64)
+    alphas = store.array("alpha")[:]
     return {
+        "alphas": alphas[~np.isnan(alphas)].tolist(),
+        "rule": store.state.get("rule"),
+        "variant": store.state.get("variant"),
         "outcomes": totals,
         "keep_rate": totals["kept"] / totals["pixels"] if totals["pixels"] else None,
         "keep_rate_deciles": np.quantile(keep_rates, np.linspace(0, 1, 11)).tolist() if done.any() else [],
@@ -84,14 +94,25 @@ def label_facts(store: LabelStore) -> dict[str, Any]:
 
 
 def threshold_facts(store: CalibrationStore) -> dict[str, Any]:
-    """Smallest, median and largest threshold and number of valid scores, and the shares without a threshold."""
-    q_hat, n_valid = store.q_hat, store.n_valid
+    """Of every alpha, smallest, median and largest threshold and the share without; the images behind them."""
+    n_valid = store.n_valid
+    return {
+        "alphas": store.alphas,
+        "variant": store.state["variant"],
+        "is_class_wise": store.is_class_wise,
+        "by_alpha": [_alpha_facts(alpha, store.q_hat(alpha)) for alpha in store.alphas],
+        "n_valid": _spread(n_valid),
+        "never_labeled_share": float((n_valid == 0).mean()),
+    }
+
+
+def _alpha_facts(alpha: float, q_hat: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """q_hat: float32 [H, W], or [K, H, W] class-wise."""
     finite = q_hat[np.isfinite(q_hat)]
     return {
+        "alpha": alpha,
         "q_hat": _spread(finite) if finite.size else None,
-        "n_valid": _spread(n_valid),
         "uncalibrated_share": float(np.isposinf(q_hat).mean()),
-        "never_labeled_share": float(np.isnan(q_hat).mean()),
     }
 
 
@@ -115,6 +136,8 @@ def format_summary(facts: Mapping[str, Any]) -> str:
         lines += _threshold_lines(facts["thresholds"])
     else:
         lines.append(("classes", ", ".join(facts["classes"])))
+    if "held_out" in facts:
+        lines += held_out_lines(facts["held_out"])
     return "\n".join(f"{word:<12}{text}" for word, text in lines)
 
 
@@ -149,12 +172,15 @@ def _array(name: str, array: Mapping[str, Any]) -> str:
 
 
 def _label_lines(labels: Mapping[str, Any]) -> list[tuple[str, str]]:
+    alphas = ", ".join(f"{alpha:g}" for alpha in labels["alphas"]) or "none yet"
+    made = ("labels", f"alpha {alphas}; rule {labels['rule']}, variant {labels['variant']}")
     if labels["keep_rate"] is None:
-        return [("keep rate", "no image is done yet")]
+        return [made, ("keep rate", "no image is done yet")]
     deciles, kept = labels["keep_rate_deciles"], max(labels["outcomes"]["kept"], 1)
     spread = f"{deciles[0]:.2f} {sparks(deciles)} {deciles[-1]:.2f}"
     width = max(map(len, labels["pixels_per_class"]))
     return [
+        made,
         ("keep rate", f"{labels['keep_rate']:.3f}; deciles over the images: {spread}"),
         ("pixels", ", ".join(f"{name} {count}" for name, count in labels["outcomes"].items() if name != "pixels")),
         *(
@@ -167,14 +193,22 @@ def _label_lines(labels: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _threshold_lines(thresholds: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if thresholds is None:
         return [("thresholds", "not computed yet")]
-    n_valid, q_hat = thresholds["n_valid"], thresholds["q_hat"]
-    without = f"{100 * thresholds['uncalibrated_share']:.1f} % of the locations uncalibrated"
-    never = f"{100 * thresholds['never_labeled_share']:.1f} % never labelled"
-    spread = "{min:.3f} to {max:.3f}, median {median:.3f}".format(**q_hat) if q_hat else "none is finite"
+    where = "class and location" if thresholds["is_class_wise"] else "location"
+    each = ", each class has its own" if thresholds["is_class_wise"] else ""
+    spread = "{min:.0f} to {max:.0f} labelled images, median {median:.0f}".format(**thresholds["n_valid"])
+    never = f"{100 * thresholds['never_labeled_share']:.1f} % have none"
+    alphas = ", ".join(f"{alpha:g}" for alpha in thresholds["alphas"])
     return [
-        ("q_hat", f"{spread}; {without}, {never}"),
-        ("n_valid", "{min:.0f} to {max:.0f} labelled images a location, median {median:.0f}".format(**n_valid)),
+        ("thresholds", f"variant {thresholds['variant']}{each}, alpha {alphas}"),
+        *(("q_hat", _q_hat(facts)) for facts in thresholds["by_alpha"]),
+        ("n_valid", f"{spread}, behind each {where}; {never}"),
     ]
+
+
+def _q_hat(facts: Mapping[str, Any]) -> str:
+    q_hat = facts["q_hat"]
+    spread = "{min:.3f} to {max:.3f}, median {median:.3f}".format(**q_hat) if q_hat else "none is finite"
+    return f"alpha {facts['alpha']:<5g} {spread}; {100 * facts['uncalibrated_share']:.1f} % uncalibrated"
 
 
 def sparks(shares: Sequence[float]) -> str:

@@ -68,7 +68,7 @@ def count_covered(score: npt.NDArray[np.float32], q_hat: npt.NDArray[np.float32]
     """Count where the prediction set holds the true class: 1 - P(true class) <= q.
 
     score: float32 [H, W], 1 - P(true class), NaN = void
-    q_hat: float32 [H, W], threshold; infinite or NaN where there is none
+    q_hat: float32 [H, W], threshold (`own_thresholds`); infinite or NaN where there is none
     """
     valid, calibrated = ~np.isnan(score), np.isfinite(q_hat)
     covered = valid & ((score <= q_hat) | ~calibrated)
@@ -77,6 +77,18 @@ def count_covered(score: npt.NDArray[np.float32], q_hat: npt.NDArray[np.float32]
         covered=int(np.count_nonzero(covered)),
         uncalibrated=int(np.count_nonzero(valid & ~calibrated)),
     )
+
+
+def own_thresholds(q_hat: npt.NDArray[np.float32], truth: Mask) -> npt.NDArray[np.float32]:
+    """The threshold that each pixel's score is compared with: float32 [H, W].
+
+    q_hat: float32 [H, W], one for all classes, or [K, H, W], of which a pixel takes its true class's
+    truth: uint8 [H, W], class index or 255 (void; what stands there then does not matter)
+    """
+    if q_hat.ndim == 2:
+        return q_hat
+    index = np.where(truth == IGNORE_INDEX, 0, truth)[np.newaxis].astype(np.intp)
+    return np.take_along_axis(q_hat, index, axis=0)[0]
 
 
 def confusion(truth: npt.NDArray[np.generic], predicted: npt.NDArray[np.generic], num_classes: int) -> Counts:

@@ -69,17 +69,31 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str)
     return _svg(frame.height, title, [*_axes(frame, x_label, y_label), *lines])
 
 
-def estimates(rows: Sequence[Estimate], target: float, title: str) -> Markup:
+def estimates(rows: Sequence[Estimate], target: float, target_name: str, title: str) -> Markup:
     """Shares side by side on one axis from 0 to 100 %, with their intervals, and a line at the target."""
     height = TOP + ROW * len(rows) + BOTTOM
     frame = Frame(height, (0.0, 1.0), (0.0, 1.0))
     parts = _x_axis(frame, "share of pixels", shares=True)
     x, top = frame.at(target, 1)
     parts.append(f'<line class="target" x1="{x}" y1="{top}" x2="{x}" y2="{frame.at(0, 0)[1]}"/>')
-    parts.append(_text(x, top - 6, f"target coverage {_percent(target)}", "end" if target > 0.5 else "start"))
+    parts.append(_text(x, top - 6, target_name, "end" if target > 0.5 else "start"))
     for number, row in enumerate(rows):
         parts += _estimate(frame, row, TOP + ROW * number + 30)
     return _svg(height, title, parts)
+
+
+def quantiles(shares: Sequence[float], target: float | None, x_label: str, y_label: str, title: str) -> Markup:
+    """Ascending shares in [0, 1], evenly spaced over 0 to 100 % of what they are shares of; a line at the target."""
+    frame = Frame(220, (0.0, 1.0), (0.0, 1.0))
+    parts = _axes(frame, x_label, y_label, shares=True, y_shares=True)
+    if target is not None:
+        (left, y), (right, _) = frame.at(0, target), frame.at(1, target)
+        parts.append(f'<line class="target" x1="{left}" y1="{y}" x2="{right}" y2="{y}"/>')
+        parts.append(_text(right, y + 15, f"target {_percent(target)}", "end"))
+    places = [frame.at(i / max(len(shares) - 1, 1), share) for i, share in enumerate(shares)]
+    parts.append(f'<polyline class="line1" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
+    parts += [f'<circle class="line1" cx="{x}" cy="{y}" r="3"/>' for x, y in places]
+    return _svg(frame.height, title, parts)
 
 
 def stacked_bar(parts: Sequence[tuple[str, float]], title: str) -> Markup:
@@ -113,12 +127,12 @@ def _line(frame: Frame, line: Series, number: int) -> list[str]:
     return [f'<polyline class="{kind}" points="{path}"/>', *dots, _text(x, above, line.name, "end", "name")]
 
 
-def _axes(frame: Frame, x_label: str, y_label: str, shares: bool = False) -> list[str]:
+def _axes(frame: Frame, x_label: str, y_label: str, shares: bool = False, y_shares: bool = False) -> list[str]:
     parts = _x_axis(frame, x_label, shares)
     for value in _ticks(*frame.y):
         x, y = frame.at(frame.x[0], value)
         parts.append(f'<line class="grid" x1="{x}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>')
-        parts.append(_text(x - 6, y + 4, _number(value), "end"))
+        parts.append(_text(x - 6, y + 4, _percent(value) if y_shares else _number(value), "end"))
     return [*parts, _text(LEFT, TOP - 12, y_label, "start")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from pipeline.report.charts import Estimate, Series, estimates, histogram, line_chart, stacked_bar
+from pipeline.report.charts import Estimate, Series, estimates, histogram, line_chart, quantiles, stacked_bar
+from pipeline.report.held_out import HeldOut, wrong_share
 from pipeline.report.palette import scale_colours
 from pipeline.report.pictures import data_uri, value_map
+from pipeline.report.promise import Promise
 
 NUM_BINS = 20
 MAP_SIDE = 480  # pixels of the longer side of a map in the page
@@ -22,30 +25,69 @@ Facts = Mapping[str, Any]
 
 
 class ThresholdMap(NamedTuple):
-    """The thresholds as a picture, with the ends of its colour scale, None if there is no finite threshold."""
+    """The thresholds as a picture, with the ends of its colour scale, None if there is no finite threshold.
 
-    map_uri: str
-    scale_uri: str
+    uris are None where a picture would say no more than numbers: the thresholds are the same at all locations.
+    """
+
+    map_uri: str | None
+    scale_uri: str | None
     low: float | None
     high: float | None
 
 
 def threshold_map(q_hat: npt.NDArray[np.float32]) -> ThresholdMap:
-    """Draw q-hat [H, W]; locations without a finite threshold are hatched."""
-    step = max(1, math.ceil(max(q_hat.shape) / MAP_SIDE))
-    finite = q_hat[np.isfinite(q_hat)]
+    """Draw q-hat, [H, W] or class-wise [K, H, W]; locations without a finite threshold are hatched."""
+    shown = shown_thresholds(q_hat)
+    finite = shown[np.isfinite(shown)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
-    picture = value_map(q_hat[::step, ::step], low or 0.0, 1.0 if high is None else high)
+    if finite.size and np.array_equal(q_hat, np.broadcast_to(q_hat[..., :1, :1], q_hat.shape), equal_nan=True):
+        return ThresholdMap(None, None, low, high)
+    step = max(1, math.ceil(max(shown.shape) / MAP_SIDE))
+    picture = value_map(shown[::step, ::step], low or 0.0, 1.0 if high is None else high)
     scale = np.repeat(scale_colours()[None], 12, axis=0)
     return ThresholdMap(data_uri(picture, "png"), data_uri(scale, "png"), low, high)
 
 
+def shown_thresholds(q_hat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """float32 [H, W]: q-hat itself; of class-wise ones [K, H, W] the median of the finite ones, NaN if none is."""
+    if q_hat.ndim == 2:
+        return q_hat
+    finite = np.where(np.isfinite(q_hat), q_hat, np.float32(np.nan))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice encountered")
+        median: npt.NDArray[np.float32] = np.nanmedian(finite, axis=0).astype(np.float32)
+    return median
+
+
 def threshold_histogram(q_hat: npt.NDArray[np.float32]) -> Markup | None:
+    """How many locations (class-wise: locations of a class) have which threshold; None if none is finite."""
     finite = q_hat[np.isfinite(q_hat)]
     if not finite.size:
         return None
     counts = np.histogram(finite, NUM_BINS, (0, 1))[0].tolist()
-    return histogram(counts, (0.0, 1.0), "threshold", "locations", "How many locations have which threshold")
+    what = "locations" if q_hat.ndim == 2 else "locations of a class"
+    return histogram(counts, (0.0, 1.0), "threshold", what, f"How many {what} have which threshold")
+
+
+class ClassThresholds(NamedTuple):
+    """Finite thresholds of one class over the locations, None if none is finite, and the share that is not."""
+
+    name: str
+    low: float | None
+    median: float | None
+    high: float | None
+    not_finite: float
+
+
+def class_thresholds(q_hat: npt.NDArray[np.float32], class_names: Sequence[str]) -> list[ClassThresholds]:
+    """A row a class of class-wise thresholds [K, H, W]; none of [H, W]."""
+    rows = []
+    for name, values in zip(class_names, q_hat, strict=True) if q_hat.ndim == 3 else ():
+        finite = values[np.isfinite(values)]
+        numbers = [float(f(finite)) for f in (np.min, np.median, np.max)] if finite.size else [None] * 3
+        rows.append(ClassThresholds(name, *numbers, 1 - finite.size / values.size))
+    return rows
 
 
 def keep_rate_histogram(keep_rates: npt.NDArray[np.floating]) -> Markup:
@@ -64,22 +106,26 @@ class Outcome(NamedTuple):
     meaning: str
 
 
-def outcomes(facts: Facts, has_background: bool) -> list[Outcome]:
+def outcomes(facts: Facts, has_background: bool, is_class_wise: bool) -> list[Outcome]:
     """Outcomes that add up to all pixels, from the receipt of pseudolabel.
 
-    Pixels without a threshold may be kept (`uncalibrated: accept`). But the rule `singleton` keeps none of them, and
-    the other rules keep every pixel whose set is not empty, so what the rest is made of is known in both cases.
+    With one threshold for all classes, pixels without one may be kept (`uncalibrated: accept`). But the rule
+    `singleton` keeps none of them, and the other rules keep every pixel whose set is not empty, so what the rest is
+    made of is known in both cases. Class-wise, a pixel without any threshold is never kept, and the rule `argmax`
+    abstains where the most probable class is not in the set, although others are.
     """
-    pixels = facts["pixels"]
+    pixels, rule = facts["pixels"], facts["rule"]
     rest = pixels["pixels"] - pixels["kept"] - pixels["empty"]
-    no_threshold = pixels["uncalibrated"] if facts["rule"] == "singleton" else rest
+    no_threshold = pixels["uncalibrated"] if rule == "singleton" or is_class_wise else rest
     rows = {
         "kept": ("kept", pixels["kept"], "has a pseudo-label"),
-        "empty": ("empty set", pixels["empty"], "no class is probable enough at this location"),
-        "uncalibrated": ("no threshold", no_threshold, "too few labelled images have a class at this location"),
+        "empty": ("empty set", pixels["empty"], "no class is probable enough"),
+        "uncalibrated": ("no threshold", no_threshold, "too few labelled images have a class here"),
     }
-    if facts["rule"] == "singleton":
+    if rule == "singleton":
         rows["ambiguous"] = ("ambiguous", rest - no_threshold, "several classes are probable enough")
+    elif rule == "argmax" and is_class_wise:
+        rows["ambiguous"] = ("outvoted", rest - no_threshold, "the most probable class is not in the set, others are")
     if has_background:
         overruled, only = pixels["background_overruled"], pixels["background_only"]
         rows["part overruled"] = ("of the kept: overruled", overruled, "foreground, though background is more probable")
@@ -94,23 +140,53 @@ def outcome_bar(rows: Sequence[Outcome]) -> Markup:
     return stacked_bar(whole, f"What became of the pixels: {words}")
 
 
-def trust_chart(held_out: Facts | None, audit: Facts | None, alpha: float) -> Markup | None:
-    """Coverage beside precision: two promises of which only the first is made."""
-    rows = []
+def trust_chart(held_out: HeldOut | None, audit: Facts | None, promised: Promise) -> Markup | None:
+    """What is promised (coverage; under risk, wrong labels) beside precision, which nobody promises."""
+    rows = _wrong_rows(held_out, audit) if promised.is_risk else _coverage_rows(held_out, audit)
     if held_out is not None:
-        name = "coverage, held-out images" + _for_want_of_threshold(held_out["uncalibrated"])
-        rows.append(Estimate(name, held_out["coverage"], held_out["low"], held_out["high"]))
+        rows.append(("precision, held-out images", held_out.row["precision"]))
+    if audit is not None:
+        rows.append(("precision, unlabelled images", {"value": audit["kept"]["precision"]}))
+        rows.append(("annotator alone, unlabelled images", {"value": audit["raw"]["pixel_accuracy"]}))
+    known = [Estimate(name, **share) for name, share in rows if share and share["value"] is not None]
+    what = "Wrong labels" if promised.is_risk else "Coverage"
+    title = f"{what} and precision beside the target"
+    return estimates(known, promised.target, promised.target_name, title) if known else None
+
+
+def _coverage_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
+    rows: list[tuple[str, Facts | None]] = []
+    if held_out is not None:
+        name = "coverage, held-out images" + _for_want_of_threshold(held_out.row["uncalibrated"])
+        rows.append((name, held_out.row["coverage"]))
     if audit is not None:
         name = "coverage, unlabelled images" + _for_want_of_threshold(audit["coverage"]["uncalibrated_share"])
-        rows.append(Estimate(name, audit["coverage"]["coverage"]))
-        rows.append(Estimate("precision of the pseudo-labels", audit["kept"]["precision"]))
-        rows.append(Estimate("accuracy without calibration", audit["raw"]["pixel_accuracy"]))
-    rows = [row for row in rows if row.value is not None and math.isfinite(row.value)]
-    return estimates(rows, 1 - alpha, "Coverage and precision beside the target coverage") if rows else None
+        rows.append((name, {"value": audit["coverage"]["coverage"]}))
+    return rows
+
+
+def _wrong_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
+    rows: list[tuple[str, Facts | None]] = []
+    if held_out is not None:
+        rows.append(("labelled wrong, held-out images", {"value": held_out.used.wrong}))
+    if audit is not None:
+        wrong = wrong_share(audit["kept"]["precision"], audit["kept"]["keep_rate"])
+        rows.append(("labelled wrong, unlabelled images", {"value": wrong}))
+    return rows
 
 
 def _for_want_of_threshold(uncalibrated: float | None) -> str:
     return f" ({100 * uncalibrated:.1f} % without threshold)" if uncalibrated else ""
+
+
+def coverage_chart(held_out: HeldOut | None, promised: Promise) -> Markup | None:
+    """Deciles over the held-out images of the share of their pixels that is covered."""
+    deciles = held_out.row["coverage_per_image"] if held_out else []
+    if not deciles:
+        return None
+    target = None if promised.is_risk else promised.target
+    title = "Coverage of each held-out image, from the least to the best covered"
+    return quantiles(deciles, target, "held-out images, least covered first", "coverage", title)
 
 
 def learning_curves(receipts: Mapping[str, Facts], key: str, factor: float, y_label: str, title: str) -> Markup | None:

@@ -15,7 +15,9 @@ import yaml
 from pipeline.progress import clock
 from pipeline.report import figures
 from pipeline.report.examples import Example
+from pipeline.report.held_out import DECILES_SHOWN, held_out, wrong_share
 from pipeline.report.palette import class_colours, css
+from pipeline.report.promise import exact_percent, promise
 
 Facts = Mapping[str, Any]
 NOTHING = "–"
@@ -27,7 +29,7 @@ class Content(NamedTuple):
     receipts:    by stage; those of the training stages may be missing
     audit:       `audit.summarise` with `num_images`, `num_with_mask`, `num_unreadable`; None if there is no mask
     audit_limit: images that an audit takes at most
-    q_hat:       float32 [H, W]
+    q_hat:       float32 [H, W] or class-wise [K, H, W], of the alpha that the labels were made at
     keep_rates:  float64 [N]
     """
 
@@ -51,7 +53,7 @@ def render(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "clock": duration, "settings": settings_text}
+    environment.filters |= FILTERS
     colours = class_colours(len(content.class_names), content.background)
     return environment.get_template("template.html").render(
         content._asdict(),
@@ -59,24 +61,41 @@ def render(content: Content) -> str:
         stages=stage_lines(content.receipts),
         students=content.receipts.get("evaluate", {}).get("students", {}),
         stage_names=figures.STAGE_NAMES,
-        **_figures(content),
+        **_calibration(content),
     )
 
 
-def _figures(content: Content) -> dict[str, Any]:
+def _calibration(content: Content) -> dict[str, Any]:
+    """What the page shows of thresholds and labels: promise, held-out facts, figures."""
     receipts = content.receipts
-    rows = figures.outcomes(receipts["pseudolabel"], content.background is not None)
-    calibrated = receipts["calibrate"]
+    calibrated, labels = receipts["calibrate"], receipts["pseudolabel"]
+    is_class_wise = content.q_hat.ndim == 3
+    promised = promise(calibrated, labels["alpha"])
+    judged = held_out(calibrated, labels, content.audit)
+    rows = figures.outcomes(labels, content.background is not None, is_class_wise)
     return {
+        "promise": promised,
+        "held_out": judged,
+        "deciles_shown": DECILES_SHOWN,
+        "is_class_wise": is_class_wise,
+        "thresholds": next(facts for facts in calibrated["thresholds"] if facts["alpha"] == labels["alpha"]),
+        "class_thresholds": figures.class_thresholds(content.q_hat, content.class_names),
+        "audit_wrong": audit_wrong(content.audit),
         "outcomes": rows,
         "outcome_bar": figures.outcome_bar(rows),
         "threshold_map": figures.threshold_map(content.q_hat),
         "threshold_histogram": figures.threshold_histogram(content.q_hat),
         "keep_rate_histogram": figures.keep_rate_histogram(content.keep_rates),
-        "trust_chart": figures.trust_chart(calibrated["held_out"], content.audit, calibrated["alpha"]),
+        "trust_chart": figures.trust_chart(judged, content.audit, promised),
+        "coverage_chart": figures.coverage_chart(judged, promised),
         "loss_chart": figures.learning_curves(receipts, "loss", 1, "loss", "Training loss"),
         "miou_chart": figures.learning_curves(receipts, "miou", 100, "mIoU, %", "mIoU on the val images"),
     }
+
+
+def audit_wrong(audit: Facts | None) -> float | None:
+    """Share of all pixels of the audited images that are labelled wrong."""
+    return wrong_share(audit["kept"]["precision"], audit["kept"]["keep_rate"]) if audit else None
 
 
 class StageLine(NamedTuple):
@@ -109,12 +128,16 @@ def _annotated(facts: Facts) -> str:
 
 
 def _calibrated(facts: Facts) -> str:
-    return f"α = {facts['alpha']:g}, {number(facts['num_labeled'])} labelled images, {facts['quantile']} quantile"
+    alphas = ", ".join(f"{alpha:g}" for alpha in facts["alphas"])
+    classes = "" if facts["class_thresholds"] == "pooled" else f", class thresholds {facts['class_thresholds']}"
+    images = f"{number(facts['num_labeled'])} labelled images"
+    return f"variant {facts['variant']}{classes}, α = {alphas}, {images}, {facts['quantile']} quantile"
 
 
 def _pseudolabeled(facts: Facts) -> str:
     kept = f"{number(facts['num_images'])} images, {percent(facts['keep_rate'])} of their pixels kept"
-    return f"{kept}, rule {facts['rule']}" + _failures(facts["num_failed"])
+    took = ", as rule auto chose" if facts["is_automatic"] else ""
+    return f"{kept}, α = {facts['alpha']:g}, rule {facts['rule']}{took}" + _failures(facts["num_failed"])
 
 
 def _trained(facts: Facts) -> str:
@@ -162,3 +185,12 @@ def duration(seconds: float | None) -> str:
 def settings_text(settings: Facts) -> str:
     """Settings as YAML, as they stand in a run file."""
     return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "percent": percent,
+    "exact": exact_percent,
+    "number": number,
+    "clock": duration,
+    "settings": settings_text,
+}

@@ -44,7 +44,10 @@ TRAINING = ("stage1", "stage2", "evaluate")
 
 
 class Run(NamedTuple):
-    """What earlier stages left behind; `probabilities` is None if that cache was deleted."""
+    """What earlier stages left behind; `probabilities` is None if that cache was deleted.
+
+    The labels say at which alpha they were made: rule auto may have taken another than calibrate.alpha.
+    """
 
     receipts: dict[str, dict[str, Any]]
     samples: SampleIndex
@@ -82,14 +85,24 @@ def open_run(settings: Settings) -> Run:
         raise StoreError(
             f"{labels.path} has other images or classes than this run; run snakemake --cores 8 pseudolabel"
         )
+    calibration = open_calibration(folder / "calibration.zarr", receipts["calibrate"]["fingerprint"])
+    refuse_other_thresholds(labels, calibration)
     receipts |= training_receipts(folder, labels.fingerprint)
-    return Run(
-        receipts,
-        samples,
-        folder / "probs.zarr" if store_exists(folder / "probs.zarr") else None,
-        open_calibration(folder / "calibration.zarr", receipts["calibrate"]["fingerprint"]),
-        labels,
-    )
+    probabilities = folder / "probs.zarr" if store_exists(folder / "probs.zarr") else None
+    return Run(receipts, samples, probabilities, calibration, labels)
+
+
+def refuse_other_thresholds(labels: LabelStore, calibration: CalibrationStore) -> None:
+    """StoreError if the labels were not made by these thresholds, as after a calibration that they did not follow."""
+    alpha, variant = labels.state["alpha"], labels.state["variant"]
+    made_by = labels.state.get("calibration", calibration.fingerprint)
+    is_same_variant = alpha in calibration.alphas and variant == calibration.state["variant"]
+    if made_by != calibration.fingerprint or not is_same_variant:
+        has = ", ".join(f"{known:g}" for known in calibration.alphas)
+        raise StoreError(
+            f"{labels.path} was made by other thresholds (alpha {alpha:g}, variant {variant}) than {calibration.path} "
+            f"has now (alpha {has}, variant {calibration.state['variant']}); run snakemake --cores 8 pseudolabel"
+        )
 
 
 def training_receipts(folder: Path, labels_fingerprint: str) -> dict[str, dict[str, Any]]:
@@ -112,7 +125,6 @@ class AuditJob(NamedTuple):
     calibration: Path
     probabilities: Path | None
     position: int
-    tile_megabytes: int
 
 
 def audit_run(run: Run, settings: Settings) -> dict[str, Any] | None:
@@ -158,7 +170,6 @@ def audit_jobs(run: Run, settings: Settings) -> list[AuditJob]:
                 calibration=run.calibration.path.absolute(),
                 probabilities=run.probabilities and run.probabilities.absolute(),
                 position=position.get(sample.id, -1),
-                tile_megabytes=settings.compute.tile_megabytes,
             )
         )
     return jobs
@@ -175,8 +186,8 @@ def audit_image(job: AuditJob) -> audit.AuditCounts | None:
     counts = audit.count_labels(truth, labels.raw_argmax(job.place), labels.label(job.place), num_classes)
     if job.probabilities is None:
         return counts
-    q_hat = open_calibration(job.calibration).q_hat
-    strips = open_probabilities(job.probabilities).probabilities(job.position).strips(job.tile_megabytes)
+    q_hat = audit.own_thresholds(open_calibration(job.calibration).q_hat(labels.state["alpha"]), truth)
+    strips = open_probabilities(job.probabilities).probabilities(job.position).strips()
     scores = ((rows, calib.true_class_scores(strip, truth[rows])) for rows, strip in strips)
     covered = (audit.count_covered(score, q_hat[rows], num_classes) for rows, score in scores)
     return audit.total([counts, *covered], num_classes)
@@ -233,7 +244,7 @@ def page_content(run: Run, settings: Settings, audited: dict[str, Any] | None, e
         receipts=run.receipts,
         audit=audited,
         audit_limit=AUDIT_IMAGES,
-        q_hat=run.calibration.q_hat,
+        q_hat=run.calibration.q_hat(run.labels.state["alpha"]),
         keep_rates=keep_rates(run.labels),
         examples=examples,
     )

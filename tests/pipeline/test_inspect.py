@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import calib
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.errors import DatasetError, StoreError
 from pipeline.inspect import format_summary, inspect_store, write_picture
@@ -46,9 +47,12 @@ def samples_in(folder, num=3):
 def labels(tmp_path):
     """A half-done label store: the first image keeps 30 of its 40 pixels, the second 10; the third is absent."""
     path = tmp_path / "labels.zarr"
-    facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0, "alpha": 0.1, "rule": "paper"}
-    create_store(path, "labels", facts, samples_in(tmp_path), label_arrays(3, GRID, 3, has_background=True))
+    facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0}
+    facts |= {"alpha": 0.1, "rule": "no_background", "variant": "pixel"}
+    arrays = label_arrays(3, GRID, 3, has_background=True, num_alphas=2)
+    create_store(path, "labels", facts, samples_in(tmp_path), arrays)
     store = open_labels(path, writable=True)
+    store.write_alphas([0.1, 0.3])
     for index, kept in enumerate((30, 10)):
         write_label(store, index, kept)
     return store
@@ -57,9 +61,8 @@ def labels(tmp_path):
 def write_label(store, index, kept):
     """Cat in the first `kept` pixels, abstention in the others."""
     label = np.where(np.arange(40) < kept, 1.0, NAN).reshape(GRID)
-    plane = np.full(GRID, 0.5)
-    store.write(index, {"label": label, "best_foreground": plane * 2, "p_foreground": plane, "p_second": plane})
-    store.write(index, {"p_background": plane})
+    plane = np.full(GRID, 0.5, np.float32)
+    store.write(index, np.stack([label, label]), calib.Planes(np.ones(GRID, np.uint8), plane, plane, plane))
     store.write_counts(index, np.array([40, kept, 40 - kept, 0, 0, 0]), np.array([0, kept, 0]))
     store.mark(index, DONE)
 
@@ -81,16 +84,29 @@ def probabilities(tmp_path):
 
 @pytest.fixture
 def calibration(tmp_path):
-    """A calibration store with one score map that is void in its left half, otherwise 1."""
+    """A calibration store with one score map that is void in its left half, otherwise 1; no thresholds yet."""
     path = tmp_path / "calibration.zarr"
-    facts = {"fingerprint": "f3", "class_names": NAMES, "alpha": 0.1, "quantile": "exact"}
-    create_store(path, "calibration", facts, samples_in(tmp_path, 1), calibration_arrays(1, GRID))
+    facts = {"fingerprint": "f3", "class_names": NAMES, "alpha": 0.1, "quantile": "exact", "variant": "pixel"}
+    create_store(path, "calibration", facts, samples_in(tmp_path, 1), calibration_arrays(1, GRID, False))
     store = open_calibration(path, writable=True)
     score = np.ones(GRID, np.float32)
     score[:, :5] = NAN
-    store.write_score(0, score)
+    plane = np.full(GRID, 0.5, np.float32)
+    truth = np.where(np.isnan(score), 255, 1)
+    store.write_image(
+        0,
+        {"score": score, "truth": truth, "best_foreground": plane, "p_foreground": plane, "p_second": plane},
+    )
     store.mark(0, DONE)
     return store
+
+
+def finish_with(store, alphas, q, num_images=9):
+    """Thresholds q, float32 [A, C, H * W]: every location its own."""
+    region = np.arange(GRID[0] * GRID[1], dtype=np.int32).reshape(GRID)
+    images = np.full(q.shape[1:], num_images, np.int64)
+    store.write_thresholds(alphas, [calib.Thresholds(region, q, images, np.ones(q.shape[1:], np.float32))], np.zeros(1))
+    store.finish()
 
 
 def test_half_done_labels_are_counted_as_far_as_they_go(labels):
@@ -108,7 +124,8 @@ def test_half_done_labels_are_counted_as_far_as_they_go(labels):
 def test_the_summary_says_it_in_lines(labels):
     text = format_summary(inspect_store(labels.path))
     assert "labels, incomplete (snakemake --cores 8 pseudolabel goes on with it)" in text
-    assert "alpha 0.1, rule paper, fingerprint f1" in text
+    assert "alpha 0.1, variant pixel, rule no_background, fingerprint f1" in text
+    assert "alpha 0.1, 0.3; rule no_background, variant pixel" in text
     assert "2 of 3 done, 0 failed, 1 to come" in text
     assert "label (sample 3, y 4, x 10) float16" in text
     assert "0.500; deciles over the images: 0.25" in text
@@ -118,8 +135,11 @@ def test_the_summary_says_it_in_lines(labels):
 def test_an_empty_store_is_no_error(tmp_path):
     facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0}
     path = tmp_path / "labels.zarr"
-    create_store(path, "labels", facts, samples_in(tmp_path), label_arrays(3, GRID, 3, has_background=True))
-    assert "no image is done yet" in format_summary(inspect_store(path))
+    create_store(path, "labels", facts, samples_in(tmp_path), label_arrays(3, GRID, 3, True, num_alphas=1))
+    found = inspect_store(path)
+    assert "no image is done yet" in format_summary(found)
+    assert found["labels"]["alphas"] == []
+    json.dumps(found, allow_nan=False)
 
 
 def test_a_finished_store_is_called_complete(labels):
@@ -150,16 +170,33 @@ def test_failed_images_are_named(probabilities):
 
 def test_thresholds_are_summed_up_once_they_are_there(calibration):
     assert "not computed yet" in format_summary(inspect_store(calibration.path))
-    q_hat = np.full(GRID, 0.5, np.float32)
-    q_hat[0], q_hat[1, 0] = np.inf, NAN
-    calibration.write_thresholds(0.1, q_hat, np.full(GRID, 9, np.int32))
-    calibration.finish()
+    q_hat = np.full((2, 1, 40), 0.5, np.float32)
+    q_hat[0, 0, :10], q_hat[0, 0, 10], q_hat[1] = np.inf, NAN, 0.25
+    finish_with(calibration, [0.1, 0.3], q_hat)
     found = inspect_store(calibration.path)["thresholds"]
-    assert found["q_hat"] == {"min": 0.5, "median": 0.5, "max": 0.5}
-    assert (found["uncalibrated_share"], found["never_labeled_share"]) == (10 / 40, 1 / 40)
+    first, second = found["by_alpha"]
+    assert first == {
+        "alpha": 0.1, "q_hat": {"min": 0.5, "median": 0.5, "max": 0.5}, "uncalibrated_share": 10 / 40
+    }  # fmt: skip
+    assert (second["alpha"], second["q_hat"]["median"], second["uncalibrated_share"]) == (0.3, 0.25, 0)
+    assert (found["alphas"], found["variant"], found["is_class_wise"]) == ([0.1, 0.3], "pixel", False)
+    assert found["never_labeled_share"] == 0
     text = format_summary(inspect_store(calibration.path))
-    assert "25.0 % of the locations uncalibrated" in text
-    assert "9 to 9 labelled images a location" in text
+    assert "variant pixel, alpha 0.1, 0.3" in text
+    assert "alpha 0.1   0.500 to 0.500, median 0.500; 25.0 % uncalibrated" in text
+    assert "alpha 0.3   0.250 to 0.250, median 0.250; 0.0 % uncalibrated" in text
+    assert "9 to 9 labelled images, median 9, behind each location; 0.0 % have none" in text
+
+
+def test_class_wise_thresholds_are_counted_over_classes_and_locations(calibration):
+    q_hat = np.full((1, 3, 40), 0.5, np.float32)
+    q_hat[0, 2] = np.inf
+    finish_with(calibration, [0.1], q_hat)
+    facts = inspect_store(calibration.path)
+    assert facts["thresholds"]["is_class_wise"]
+    assert facts["thresholds"]["by_alpha"][0]["uncalibrated_share"] == pytest.approx(1 / 3)
+    assert "each class has its own" in format_summary(facts)
+    assert "behind each class and location" in format_summary(facts)
 
 
 def test_spark_bars_grow_with_the_share():

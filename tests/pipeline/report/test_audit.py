@@ -58,6 +58,14 @@ def test_a_location_without_a_threshold_covers_everything_and_is_told_apart():
     assert audit.coverage(counts) == {"coverage": 0.75, "calibrated": 0.5, "uncalibrated_share": 0.5}
 
 
+def test_a_pixel_is_compared_with_the_threshold_of_its_true_class():
+    q_hat = np.stack([np.full((2, 4), 0.1), np.full((2, 4), 0.2), np.full((2, 4), 0.3)]).astype(np.float32)
+    own = audit.own_thresholds(q_hat, TRUTH)
+    known = TRUTH != 255
+    np.testing.assert_array_equal(own[known], np.array([0.1, 0.2, 0.3], np.float32)[TRUTH[known]])
+    np.testing.assert_array_equal(audit.own_thresholds(q_hat[1], TRUTH), q_hat[1])
+
+
 CLASSES = st.sampled_from([0, 1, 2])
 SHAPE = (4, 5)
 

@@ -15,6 +15,7 @@ from pipeline.report.charts import (
     estimates,
     histogram,
     line_chart,
+    quantiles,
     stacked_bar,
 )
 
@@ -71,13 +72,25 @@ def test_a_line_of_zeros_is_drawn_too():
 
 
 def test_an_estimate_stands_at_its_value_within_its_interval():
-    marks = Marks(estimates([Estimate("coverage", 0.5, 0.25, 0.75), Estimate("precision", 1.0)], 0.9, "trust"))
+    rows = [Estimate("coverage", 0.5, 0.25, 0.75), Estimate("precision", 1.0)]
+    marks = Marks(estimates(rows, 0.9, "target coverage 90 %", "trust"))
     assert [float(dot["cx"]) for dot in marks.of("circle", "dot")] == [LEFT + PLOT / 2, LEFT + PLOT]
     interval = marks.of("line", "interval")
     assert [float(interval[0][end]) for end in ("x1", "x2")] == [LEFT + PLOT / 4, LEFT + 3 * PLOT / 4]
     assert len(interval) == 1
     assert {"coverage: 50 %", "precision: 100 %", "target coverage 90 %"} <= set(marks.texts)
     assert float(marks.of("line", "target")[0]["y1"]) == TOP
+
+
+def test_quantiles_are_spread_evenly_below_a_line_at_the_target():
+    marks = Marks(quantiles([0.25, 0.5, 1.0], 0.5, "images", "coverage", "deciles"))
+    dots = [(float(dot["cx"]), float(dot["cy"])) for dot in marks.of("circle", "line1")]
+    assert [x for x, _ in dots] == pytest.approx([LEFT, LEFT + PLOT / 2, LEFT + PLOT])
+    target = marks.of("line", "target")[0]
+    assert float(target["y1"]) == float(target["y2"]) == dots[1][1]
+    assert dots[2][1] == TOP
+    assert {"target 50 %", "images", "coverage", "100 %"} <= set(marks.texts)
+    assert "target" not in str(quantiles([0.5], None, "images", "coverage", "deciles"))
 
 
 def test_a_stacked_bar_shows_shares_and_leaves_out_empty_ones():

@@ -1,0 +1,158 @@
+"""What `inspect` says of held-out images: from the receipt of calibrate, and only if it is about this store."""
+
+import json
+import re
+
+import pytest
+from stage_runs import run_stages
+
+from pipeline.datasets import Sample
+from pipeline.inspect import format_summary, inspect_store
+from pipeline.inspect.held_out import held_out_facts, held_out_lines
+from pipeline.receipt import read_receipt, write_receipt
+from pipeline.store import calibration_arrays, create_store, label_arrays, open_calibration, open_labels
+
+NAMES = ["background", "cat", "dog"]
+SAMPLES = [Sample("im_0", "im_0.png", None, "unlabeled", 4, 6)]
+
+
+@pytest.fixture
+def labels(tmp_path):
+    """Labels at alpha 0.1 by rule no_background, made by the calibration `f3`."""
+    facts = {"fingerprint": "f1", "class_names": NAMES, "calibration": "f3"}
+    facts |= {"alpha": 0.1, "rule": "no_background", "variant": "pixel"}
+    create_store(tmp_path / "labels.zarr", "labels", facts, SAMPLES, label_arrays(1, (4, 6), 3, False, 1))
+    return open_labels(tmp_path / "labels.zarr", writable=True)
+
+
+@pytest.fixture
+def calibration(tmp_path):
+    """The calibration `f3`."""
+    facts = {"fingerprint": "f3", "class_names": NAMES, "variant": "pixel"}
+    create_store(tmp_path / "calibration.zarr", "calibration", facts, SAMPLES, calibration_arrays(1, (4, 6), False))
+    return open_calibration(tmp_path / "calibration.zarr", writable=True)
+
+
+def estimate(value):
+    return {"value": value, "low": round(value - 0.1, 3), "high": round(value + 0.1, 3)}
+
+
+def row(alpha, rule, coverage, precision):
+    """A row of the receipt of calibrate; the classes differ, and no image has a dog."""
+    return {
+        "alpha": alpha,
+        "rule": rule,
+        "target": 1 - alpha,
+        "coverage": estimate(coverage),
+        "coverage_per_class": {"background": estimate(0.75), "cat": estimate(0.25), "dog": None},
+        "coverage_per_image": [0.5] * 11,
+        "image_coverage": estimate(coverage),
+        "uncalibrated": 0.0,
+        "set_sizes": {"empty": estimate(0.2), "one": estimate(0.7), "several": estimate(0.1)},
+        "precision": None if precision is None else estimate(precision),
+        "precision_per_class": {"background": estimate(0.8), "cat": estimate(0.4), "dog": None},
+        "keep_rate": estimate(0.6),
+    }
+
+
+ROWS = (row(0.1, "paper", 0.9, 0.7), row(0.1, "argmax", 0.9, 0.8), row(0.3, "paper", 0.71, None))
+
+
+@pytest.fixture
+def write_calibrate_receipt(tmp_path):
+    """calibrate.json beside the stores, of the calibration `f3` unless told otherwise."""
+
+    def write(rows=ROWS, **facts):
+        held_out = {"folds": 5, "num_images": 7, "rows": list(rows)} if rows else None
+        content = {"fingerprint": "f3", "variant": "pixel", "alphas": [0.1, 0.3], "held_out": held_out} | facts
+        write_receipt(tmp_path / "calibrate.json", "calibrate", content, {})
+
+    return write
+
+
+def text_of(store):
+    return "\n".join(text for _, text in held_out_lines(held_out_facts(store)))
+
+
+def test_thresholds_come_with_a_row_for_every_alpha_and_rule(calibration, write_calibrate_receipt):
+    write_calibrate_receipt()
+    found = held_out_facts(calibration)
+    assert [(r["alpha"], r["rule"]) for r in found["rows"]] == [(0.1, "paper"), (0.1, "argmax"), (0.3, "paper")]
+    assert found["rows"][1]["precision"] == {"value": 0.8, "low": 0.7, "high": 0.9}
+    assert found["per_class"]["cat"] == {"coverage": estimate(0.25), "precision": estimate(0.4)}
+    assert (found["problem"], found["num_images"], found["folds"]) == (None, 7, 5)
+
+
+def test_a_row_is_a_line_and_so_is_a_class(calibration, write_calibrate_receipt):
+    write_calibrate_receipt()
+    text = text_of(calibration)
+    assert "7 labelled images in 5 folds" in text
+    said = "coverage 0.900 [0.800, 1.000], precision 0.800 [0.700, 0.900], keep rate 0.600 [0.500, 0.700]"
+    assert f"alpha 0.1   rule argmax        {said}" in text
+    assert "alpha 0.3   rule paper         coverage 0.710 [0.610, 0.810], precision -" in text
+    assert "cat        coverage 0.250 [0.150, 0.350], precision 0.400 [0.300, 0.500]" in text
+    assert "without" not in text
+
+
+def test_coverage_for_want_of_a_threshold_is_told(calibration, write_calibrate_receipt):
+    write_calibrate_receipt(rows=[row(0.1, "paper", 0.9, 0.7) | {"uncalibrated": 0.25}])
+    assert "25.0 % covered for want of a threshold" in text_of(calibration)
+
+
+def test_labels_come_with_the_row_of_their_alpha_and_rule(labels, write_calibrate_receipt):
+    write_calibrate_receipt()
+    rows = held_out_facts(labels)["rows"]
+    assert [(r["alpha"], r["rule"]) for r in rows] == [(0.1, "argmax")]  # no_background is the same rule
+
+
+@pytest.mark.parametrize("kind", ["labels", "calibration"])
+def test_a_receipt_of_another_calibration_is_ignored(request, write_calibrate_receipt, kind):
+    store = request.getfixturevalue(kind)
+    assert re.fullmatch(r"no receipt .*calibrate.json yet", text_of(store))
+    write_calibrate_receipt(fingerprint="other")
+    assert held_out_facts(store)["rows"] == []
+    assert text_of(store).endswith("calibrate.json is about other thresholds")
+
+
+CHANGES = [({}, True), ({"variant": "image"}, False), ({"alphas": [0.2]}, False)]
+
+
+@pytest.mark.parametrize(("changed", "belongs"), CHANGES)
+def test_labels_that_do_not_name_their_calibration_are_told_by_variant_and_alpha(
+    labels, write_calibrate_receipt, changed, belongs
+):
+    del labels.state["calibration"]
+    write_calibrate_receipt(fingerprint="any", **changed)
+    assert bool(held_out_facts(labels)["rows"]) == belongs
+
+
+def test_a_single_labelled_image_cannot_be_held_out(calibration, write_calibrate_receipt):
+    write_calibrate_receipt(rows=None)
+    assert text_of(calibration) == "a single labelled image: none can be held out"
+
+
+def test_labels_of_an_alpha_that_was_not_judged_have_no_row(labels, write_calibrate_receipt):
+    write_calibrate_receipt(rows=[row(0.3, "paper", 0.7, 0.7)])
+    assert "does not judge the alpha and rule of these labels" in text_of(labels)
+
+
+def test_the_stores_of_a_real_run_say_what_its_receipt_says(make_settings, write_images, tmp_path):
+    write_images(tmp_path / "data", [f"im{i:02}" for i in range(12)])
+    settings = make_settings(
+        variant="image", class_thresholds="each", alpha=0.4, alphas=[0.5], rule="auto", target_precision=0.3
+    )
+    run_stages(settings)
+    receipt = read_receipt(settings.folder / "calibrate.json", "calibrate")
+    chosen = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
+    thresholds, labels = (inspect_store(settings.folder / f"{name}.zarr") for name in ("calibration", "labels"))
+    assert len(thresholds["held_out"]["rows"]) == 2 * 4
+    assert thresholds["thresholds"]["is_class_wise"]
+    (used,) = labels["held_out"]["rows"]
+    assert (used["alpha"], used["rule"]) == (chosen["alpha"], chosen["rule"])
+    assert used in thresholds["held_out"]["rows"]
+    expected = next(r for r in receipt["held_out"]["rows"] if (r["alpha"], r["rule"]) == (used["alpha"], used["rule"]))
+    assert used["precision"] == expected["precision"]
+    assert labels["held_out"]["per_class"]["cat"]["precision"] == expected["precision_per_class"]["cat"]
+    assert labels["labels"]["alphas"][0] == chosen["alpha"]
+    assert f"precision {used['precision']['value']:.3f} [" in format_summary(labels)
+    json.dumps([thresholds, labels], allow_nan=False)

@@ -1,0 +1,77 @@
+"""Held-out facts: the row of the labels, what auto was asked for, and shares that follow from others."""
+
+import pytest
+
+from pipeline.report.held_out import held_out, wrong_share
+
+RULES = ("paper", "argmax", "singleton")
+
+
+def estimate(value):
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def row(alpha, rule, precision=0.8, keep_rate=0.5):
+    return {
+        "alpha": alpha,
+        "rule": rule,
+        "coverage": estimate(1 - alpha),
+        "coverage_per_class": {"cat": estimate(0.7), "dog": None},
+        "precision": precision and estimate(precision),
+        "precision_per_class": {"cat": estimate(0.6), "dog": None},
+        "keep_rate": estimate(keep_rate),
+    }
+
+
+ROWS = [row(alpha, rule, 1 - alpha / 2) for alpha in (0.3, 0.1) for rule in RULES]
+
+
+def found_for(alpha=0.3, rule="paper", target=None, classes="pooled", rows=ROWS, audit=None):
+    calibrated = {"held_out": rows and {"rows": rows, "num_images": 9, "folds": 3}, "class_thresholds": classes}
+    labels = {
+        "alpha": alpha,
+        "rule": rule,
+        "is_automatic": target is not None,
+        "settings": {"target_precision": target},
+    }
+    return held_out(calibrated, labels, audit)
+
+
+def test_the_row_in_use_is_that_of_the_labels_and_alphas_ascend():
+    found = found_for(0.3, "singleton")
+    assert (found.row["alpha"], found.row["rule"]) == (0.3, "singleton")
+    assert [group.alpha for group in found.by_alpha] == [0.1, 0.3]
+    used = [(group.alpha, r.rule) for group in found.by_alpha for r in group.rules if r.is_used]
+    assert used == [(0.3, "singleton")]
+
+
+def test_with_one_threshold_for_all_classes_argmax_stands_for_no_background_too():
+    found = found_for(0.1, "no_background")
+    assert found.used.rule == "argmax = no_background"
+    assert found_for(0.1, "argmax", classes="each").used.rule == "argmax"
+
+
+def test_there_is_nothing_to_say_without_held_out_images_or_without_a_row():
+    assert found_for(rows=None) is None
+    assert found_for(alpha=0.2) is None
+
+
+@pytest.mark.parametrize(("target", "is_reached"), [(0.85, True), (0.86, False)])
+def test_auto_is_held_to_what_it_was_asked_for(target, is_reached):
+    found = found_for(0.3, "paper", target=target)  # its precision is 0.85
+    assert found.asked == (target, is_reached)
+    assert found_for(0.3, "paper").asked is None
+
+
+def test_classes_come_with_the_precision_of_the_audit_if_there_is_one():
+    audit = {"classes": {name: {"kept": {"precision": p}} for name, p in (("cat", 0.65), ("dog", None))}}
+    cat, dog = found_for(audit=audit).classes
+    assert (cat.name, cat.precision["value"], cat.true_precision) == ("cat", 0.6, 0.65)
+    assert dog[1:] == (None, None, None)
+    assert found_for().classes[0].true_precision is None
+
+
+def test_wrong_pixels_are_the_labelled_ones_that_are_not_right():
+    assert wrong_share(0.75, 0.4) == pytest.approx(0.1)
+    assert wrong_share(None, 0.0) == 0
+    assert wrong_share(None, None) is None

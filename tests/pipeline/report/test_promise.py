@@ -1,0 +1,71 @@
+"""What the page promises, by variant; and what it takes back."""
+
+import pytest
+
+from pipeline.config import CalibrateSettings
+from pipeline.report.promise import exact_percent, promise
+
+
+def calibrated(fallen_back=0, **settings):
+    """A receipt of calibrate."""
+    chosen = CalibrateSettings(**settings)
+    facts = {name: getattr(chosen, name) for name in ("variant", "class_thresholds", "quantile")}
+    return facts | {"fallen_back": fallen_back, "settings": chosen.tracked()}
+
+
+PROMISES = {
+    ("pixel", "pooled"): "At each location, a new image has its true class",
+    ("image", "pooled"): "A random pixel of a new image has its true class",
+    ("image", "each"): "A random pixel of each class of a new image has its true class",
+    ("kmeans", "clustered"): "A random pixel of each cluster of classes of each region of a new image",
+    ("genann", "pooled"): "A random pixel of each ring of a new image",
+}
+
+
+@pytest.mark.parametrize("variant", PROMISES)
+def test_coverage_is_promised_of_what_the_variant_pools(variant):
+    found = promise(calibrated(variant=variant[0], class_thresholds=variant[1]), 0.05)
+    assert found.text.startswith(PROMISES[variant])
+    assert found.text.endswith("with a probability of 95\u00a0% or more.")
+    assert (found.is_risk, found.target, found.target_name) == (False, 0.95, "target coverage 95\u00a0%")
+    assert ("each class with its own" in found.shared_by) == (variant[1] == "each")
+
+
+def test_risk_promises_a_share_of_wrong_pixels_and_no_coverage():
+    found = promise(calibrated(variant="risk"), 0.05)
+    assert found.text == "On average over new images, at most 5\u00a0% of an image's pixels are labelled wrong."
+    assert (found.is_risk, found.target) == (True, 0.05)
+    assert "coverage" not in found.text + found.target_name
+
+
+CAVEATS = {
+    "plain quantile": {"quantile": "paper"},
+    "Naive pooling": {"variant": "image", "pooling": "naive"},
+    "the largest score is the threshold": {"uncalibrated": "max"},
+    "up to that reuse": {"variant": "kmeans"},
+    "Locations with fewer than 3 labelled images (8 of all) took the threshold of their whole image": {
+        "n_min": 3, "fallback": "image", "fallen_back": 8
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("caveat", CAVEATS)
+def test_what_weakens_the_promise_is_told(caveat):
+    (told,) = promise(calibrated(**CAVEATS[caveat]), 0.1).caveats
+    assert caveat in told
+
+
+def test_by_default_nothing_weakens_it():
+    assert promise(calibrated(), 0.1).caveats == []
+    assert promise(calibrated(pooling="naive"), 0.1).caveats == []  # pooling is not of variant pixel
+
+
+def test_only_the_mean_over_images_is_promised_where_an_image_is_the_unit():
+    assert promise(calibrated(variant="image"), 0.1).is_of_images
+    assert not promise(calibrated(variant="image", pooling="naive"), 0.1).is_of_images
+    assert not promise(calibrated(), 0.1).is_of_images
+
+
+@pytest.mark.parametrize(("share", "text"), [(1 - 0.05, "95"), (1 - 0.025, "97.5"), (0.001, "0.1"), (1 - 0.3, "70")])
+def test_a_target_has_no_needless_digits(share, text):
+    assert exact_percent(share) == f"{text}\u00a0%"

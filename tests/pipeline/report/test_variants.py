@@ -1,0 +1,185 @@
+"""The report of every variant and rule, end to end: its numbers are those of the receipts and of a loop over pixels."""
+
+import re
+
+import pytest
+from report_run import Page, naive_audit, run_with_receipts
+
+from pipeline.errors import StoreError
+from pipeline.receipt import read_receipt, write_receipt
+from pipeline.stages.calibrate import calibrate
+from pipeline.stages.report import report
+
+IDS = [f"im{i:02}" for i in range(12)]  # 6 labelled, 2 val, 4 unlabelled
+NAMES = ["background", "cat", "dog"]
+
+CASES = {
+    "several alphas": {"alpha": 0.3, "alphas": [0.4, 0.25]},
+    "image": {"variant": "image", "alpha": 0.3},
+    "image, a threshold a class": {"variant": "image", "class_thresholds": "each", "rule": "argmax", "alpha": 0.3},
+    "kmeans, a threshold a class": {"variant": "kmeans", "class_thresholds": "each", "regions": 2, "alpha": 0.3},
+    "genann": {"variant": "genann", "regions": 2, "alpha": 0.3},
+    "risk": {"variant": "risk", "rule": "argmax", "alpha": 0.4},
+    "auto": {"rule": "auto", "alpha": 0.3, "alphas": [0.4, 0.6], "target_precision": 0.9},
+    "auto, a threshold a class": {
+        "rule": "auto", "variant": "image", "class_thresholds": "each", "alpha": 0.3, "alphas": [0.6],
+        "target_precision": 0.2,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def reported(make_settings, write_images, tmp_path):
+    """Run all stages up to the report; returns settings, the audit, and the receipts of calibrate and pseudolabel."""
+
+    def build(masked=None, **overrides):
+        write_images(tmp_path / "data", IDS, masked=masked)
+        settings = make_settings(**overrides)
+        run_with_receipts(settings)
+        audit = report(settings)["audit"]
+        return settings, audit, *(read_receipt(settings.folder / f"{s}.json", s) for s in ("calibrate", "pseudolabel"))
+
+    return build
+
+
+def percent(share):
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def told(estimate):
+    if estimate is None:
+        return "–"
+    value, low, high = (percent(estimate[name]) for name in ("value", "low", "high"))
+    return f"{value} {low} to {high}"
+
+
+def row_of(calibrated, labels):
+    """The held-out row of the labels, found without the code under test."""
+    rule = labels["rule"]
+    rows = [r for r in calibrated["held_out"]["rows"] if (r["alpha"], r["rule"]) == (labels["alpha"], rule)]
+    assert len(rows) == 1
+    return rows[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_audit_uses_the_thresholds_that_made_the_labels(reported, case):
+    settings, audit, *_ = reported(**CASES[case])
+    expected = naive_audit(settings)
+    assert audit["coverage"]["coverage"] == pytest.approx(expected["covered"] / expected["pixels"])
+    assert audit["kept"]["precision"] == pytest.approx(expected["kept_right"] / expected["kept"])
+    assert 0 < expected["covered"] < expected["pixels"]
+    assert 0 < expected["kept_right"] < expected["kept"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reported, case):
+    settings, audit, calibrated, labels = reported(**CASES[case])
+    page, row = Page(settings), row_of(calibrated, labels)
+    assert not re.search(r"\b(nan|inf|None|Undefined)\b", page.text)
+    (marked,) = [cells for cells in page.rows if cells[-1] == "← in use"]
+    assert marked[-3:-1] == [told(row["precision"]), told(row["keep_rate"])]
+    summary = page.text[: page.text.index("mIoU: intersection")]
+    assert f"precision {percent(row['precision']['value'])}" in summary
+    assert f"precision {percent(audit['kept']['precision'])}" in summary
+    for where, share in (("held-out", row["precision"]["value"]), ("unlabelled", audit["kept"]["precision"])):
+        assert f"precision, {where} images: {100 * share:.1f}".removesuffix(".0") in page.text
+    for name in NAMES:
+        held_out = [told(row[f"{what}_per_class"][name]) for what in ("coverage", "precision")]
+        true = percent(audit["classes"][name]["kept"]["precision"])
+        assert [*held_out, true] in [cells[2:] for cells in page.rows if cells[:1] == [name]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_alpha_and_rule_has_a_row(reported, case):
+    settings, _, calibrated, _ = reported(**CASES[case])
+    page = Page(settings)
+    shown = [tuple(cells[-3:-1]) for cells in page.rows]
+    for row in calibrated["held_out"]["rows"]:
+        assert (told(row["precision"]), told(row["keep_rate"])) in shown
+        sets = [told(row["set_sizes"][size]) for size in ("empty", "one", "several")]
+        (spread,) = [cells for cells in page.rows if cells[:4] == [f"{row['alpha']:g}", *sets]]
+        assert spread[-5:] == [percent(row["coverage_per_image"][decile]) for decile in (0, 1, 5, 9, 10)]
+
+
+def test_under_risk_the_page_speaks_of_wrong_labels_and_sets_no_target_for_coverage(reported):
+    settings, _, calibrated, labels = reported(**CASES["risk"])
+    text, row = Page(settings).text, row_of(calibrated, labels)
+    assert "On average over new images, at most 40 % of an image's pixels are labelled wrong." in text
+    wrong = row["keep_rate"]["value"] * (1 - row["precision"]["value"])
+    assert f"{percent(wrong)} of all pixels are labelled wrong (promised: at most 40 %)" in text
+    counted = naive_audit(settings)
+    truly_wrong = (counted["kept"] - counted["kept_right"]) / counted["pixels"]
+    assert f"Of all pixels, {percent(truly_wrong)} are labelled wrong" in text
+    assert "at most 40 % of all pixels wrong" in text  # beside the line of the chart
+    assert not re.search(r"target coverage|\(target|target \d", text)
+    assert "The threshold is the same at every location, from 6 labelled images" in text
+
+
+def test_folds_that_can_only_label_nothing_to_keep_the_promise_label_nothing_wrong(reported):
+    settings, _, calibrated, labels = reported(variant="risk", rule="argmax", alpha=0.15)
+    assert row_of(calibrated, labels)["precision"] is None
+    text = Page(settings).text
+    assert "0.0 % of all pixels are labelled wrong (promised: at most 15 %), keep rate 0.0 %" in text
+    assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
+
+
+def test_class_wise_thresholds_are_shown_by_their_median_and_class_by_class(reported):
+    settings, *_ = reported(**CASES["kmeans, a threshold a class"])
+    page = Page(settings)
+    assert "Median over the classes of the finite thresholds q̂, by location" in page.text
+    assert "each compared with the threshold of its true class" in page.text
+    assert ["class", "lowest", "median", "highest", "without threshold"] in page.rows
+
+
+def test_the_page_tells_what_auto_was_asked_for_and_what_it_took(reported):
+    settings, _, _, labels = reported(**CASES["auto"])
+    text = Page(settings).text
+    assert labels["alpha"] != settings.calibrate.alpha  # so it matters whose alpha the page takes
+    assert f"Rule auto was asked for a precision of 90 % and took α = {labels['alpha']:g} with rule" in text
+    assert "no row reaches it, and this one is the most precise" in text
+    assert f"A coverage of {100 * (1 - labels['alpha']):g} % does not mean" in text
+
+
+def test_auto_that_reaches_its_target_says_so(reported):
+    settings, *_ = reported(**CASES["auto, a threshold a class"])
+    assert "asked for a precision of 20 %" in Page(settings).text
+    assert "of all rows that reach it, this one keeps most labels" in Page(settings).text
+
+
+def test_a_single_labelled_image_leaves_nothing_to_hold_out(reported):
+    settings, audit, calibrated, _ = reported(**{"splits.num_labeled": 1, "alpha": 0.5})
+    assert calibrated["held_out"] is None
+    page = Page(settings)
+    assert "Neither coverage nor precision could be measured" in page.text
+    assert "precision, held-out images" not in page.text
+    assert f"precision, unlabelled images: {100 * audit['kept']['precision']:.1f}".removesuffix(".0") in page.text
+
+
+def test_without_masks_precision_is_that_of_the_held_out_images(reported):
+    settings, audit, calibrated, labels = reported(masked=IDS[:8], **CASES["several alphas"])
+    text, precision = Page(settings).text, row_of(calibrated, labels)["precision"]
+    assert audit is None
+    assert f"{percent(precision['value'])} of the labels are right on held-out labelled images" in text
+
+
+def test_an_alpha_that_the_folds_cannot_judge_is_shown_without_numbers(reported):
+    settings, _, calibrated, _ = reported(alpha=0.15, variant="image")  # 6 images allow it, 5 do not
+    assert calibrated["held_out"]["rows"][0]["coverage"] is None
+    page = Page(settings)
+    assert "At α = 0.15 nothing can be said: without the images of a fold, too few are left" in page.text
+    assert not re.search(r"\b(nan|inf|None|Undefined)\b", page.text)
+
+
+def test_locations_that_took_a_pooled_threshold_are_counted(reported):
+    settings, _, calibrated, _ = reported(alpha=0.4, n_min=4)
+    assert calibrated["fallen_back"] > 0
+    counted = f"fewer than 4 labelled images ({calibrated['fallen_back']} of all)"
+    assert f"{counted} took the threshold of their neighbourhood" in Page(settings).text
+
+
+def test_labels_of_other_thresholds_are_refused(reported, make_settings):
+    reported(alpha=0.3)
+    for changed in (make_settings(alpha=0.4), make_settings(alpha=0.3, variant="image")):
+        write_receipt(changed.folder / "calibrate.json", "calibrate", calibrate(changed), {})
+        with pytest.raises(StoreError, match=r"made by other thresholds .*; run snakemake --cores 8 pseudolabel"):
+            report(changed)
