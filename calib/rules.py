@@ -102,7 +102,7 @@ def label_pixels(
     uncalibrated: at +inf, "accept" takes every class into the set, "abstain" takes none
     returns:      float32 [H, W], class index, NaN = abstain
     """
-    threshold = np.where(np.isposinf(q_hat), np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
+    threshold = np.where(q_hat == np.inf, np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
     if rule == "singleton":
         return _label_singletons(planes, threshold, background)
     foreground_in, background_in = _membership(planes, threshold)
@@ -259,7 +259,7 @@ def _labels(
 ) -> npt.NDArray[np.float32]:
     label = np.where(is_foreground, planes.best_foreground, np.float32(np.nan))
     if background is not None:
-        label[is_background] = background
+        np.copyto(label, np.float32(background), where=is_background)
     return label
 
 

@@ -44,7 +44,7 @@ def annotate(settings: Settings) -> None:
 
 @run_command(main)
 def calibrate(settings: Settings) -> None:
-    """Maps and masks of the labelled images -> one threshold a pixel location, calibration.zarr."""
+    """Maps and masks of the labelled images -> thresholds, and what they are worth, calibration.zarr."""
     from pipeline.stages.calibrate import calibrate as stage
 
     write_receipt(settings.folder / "calibrate.json", "calibrate", stage(settings), settings.calibrate.tracked())

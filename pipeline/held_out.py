@@ -109,6 +109,7 @@ def _rows(held_out: calib.HeldOut, store: CalibrationStore, rules: Sequence[cali
                 "precision": _estimate(held_out.precision, (a, r)),
                 "precision_per_class": precision,
                 "keep_rate": _estimate(held_out.keep_rate, (a, r)),
+                "wrong": _estimate(held_out.wrong, (a, r)),
             }
 
 

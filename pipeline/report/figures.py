@@ -168,7 +168,7 @@ def _coverage_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[
 def _wrong_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
     rows: list[tuple[str, Facts | None]] = []
     if held_out is not None:
-        rows.append(("labelled wrong, held-out images", {"value": held_out.used.wrong}))
+        rows.append(("labelled wrong, held-out images", held_out.row["wrong"]))
     if audit is not None:
         wrong = wrong_share(audit["kept"]["precision"], audit["kept"]["keep_rate"])
         rows.append(("labelled wrong, unlabelled images", {"value": wrong}))

@@ -108,6 +108,7 @@ def _open(
     facts = {
         "fingerprint": fingerprint(made_by),
         "planes": fingerprint(planes),
+        "calibration": calibration.fingerprint,
         "relabel": False,
         "class_names": data.class_names,
         "background": data.background_index,
