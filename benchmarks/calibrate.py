@@ -1,0 +1,592 @@
+"""Calibration and pseudo-labels against their equations taken literally: `python benchmarks/calibrate.py [PART ...]`.
+
+Parts: thresholds (Eq. 3), scale (many labelled images), stages (calibrate and pseudolabel on disk), labels and logits
+(Eq. 4), regions (k-means, GenAnn). Every row is a process of its own, so that its peak memory is its own: above the
+loaded input, of a stage all of it. GB/s: the float32 class maps that a row stands for, by its wall time. The maps are
+softmaxes of smooth random logits; the masks agree with the best class at nine pixels of ten, and 2 % are void.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import calib
+from calib import regions
+from pipeline.resample import resize_bilinear, softmax
+
+ALPHA = 0.05
+BACKGROUND = 0
+STRIDE = 4  # of cached logits
+POOL = 4  # different maps of a set that memory does not hold
+MASKS_PER_MAP = 8
+STRIP = 32  # rows scored at a time
+BAND_BYTES = 64_000_000  # of a block of scores and of a sketch, as in `pipeline.labelled_maps`
+NUM_CHECKED = 500  # locations whose exact rank is looked up with np.sort
+MAX_REPEATS, SECONDS_OF_REPEATS = 5, 4
+SMALL = (20, 3, 32)  # images, classes, side: a first call, which loads what it needs
+
+
+class Case(NamedTuple):
+    """How many images, classes, rows and columns."""
+
+    images: int
+    classes: int
+    side: int
+
+    @property
+    def image_bytes(self) -> int:
+        return 4 * self.classes * self.side**2
+
+    def __str__(self) -> str:
+        return f"{self.images} x {self.classes} x {self.side} x {self.side}"
+
+
+# Inputs
+
+
+def smooth_logits(rng: np.random.Generator, classes: int, side: int) -> NDArray:
+    """float32 [K, side, side]."""
+    return resize_bilinear(rng.normal(scale=4, size=(classes, 9, 9)).astype(np.float32), (side, side))
+
+
+def noisy_mask(rng: np.random.Generator, maps: NDArray) -> NDArray:
+    """uint8 [H, W]: the best class of float [K, H, W], any class at a tenth of the pixels, void at 2 %."""
+    mask = maps.argmax(axis=0).astype(np.uint8)
+    luck = rng.random(mask.shape, dtype=np.float32)
+    mask[luck < 0.1] = rng.integers(0, len(maps), np.count_nonzero(luck < 0.1), dtype=np.uint8)
+    mask[luck > 0.98] = 255
+    return mask
+
+
+def labelled_images(case: Case) -> tuple[NDArray, NDArray]:
+    """Probabilities float32 [N, K, H, W] and masks uint8 [N, H, W]."""
+    rng = np.random.default_rng(0)
+    pool = [smooth_logits(rng, case.classes, case.side) for _ in range(2 * POOL)]
+    maps = np.empty((case.images, case.classes, case.side, case.side), np.float32)
+    masks = np.empty((case.images, case.side, case.side), np.uint8)
+    for i in range(case.images):
+        shift = rng.integers(0, case.side, 2)
+        maps[i] = softmax(np.roll(pool[i % len(pool)], shift, axis=(1, 2)))
+        masks[i] = noisy_mask(rng, maps[i])
+    return maps, masks
+
+
+def thresholds_of(case: Case) -> NDArray:
+    """float32 [H, W]; a hundredth each is NaN (no labelled image) and +inf (too few)."""
+    rng = np.random.default_rng(1)
+    q_hat, luck = rng.uniform(0.3, 1, (case.side, case.side)), rng.random((case.side, case.side))
+    return np.select([luck < 0.01, luck > 0.99], [np.nan, np.inf], q_hat).astype(np.float32)
+
+
+def unlabelled_maps(case: Case) -> tuple[NDArray, NDArray]:
+    return labelled_images(case)[0], thresholds_of(case)
+
+
+def unlabelled_logits(case: Case) -> tuple[NDArray, NDArray]:
+    rng = np.random.default_rng(0)
+    logits = [smooth_logits(rng, case.classes, case.side // STRIDE) for _ in range(case.images)]
+    return np.stack(logits), thresholds_of(case)
+
+
+class Stream:
+    """Labelled images scored as they are asked for (`calib.LabelledMaps`), each from a map, a mask and a shift."""
+
+    def __init__(self, case: Case):
+        self.num_images, self.shape = case.images, (case.side, case.side)
+        maps, _ = labelled_images(case._replace(images=POOL))
+        rng = np.random.default_rng(2)
+        self.masks = [[noisy_mask(rng, image) for _ in range(MASKS_PER_MAP)] for image in maps]
+        self.strips = [[image[:, y : y + STRIP].copy() for y in range(0, case.side, STRIP)] for image in maps]
+        self.shifts = rng.integers(0, case.side, case.images)
+
+    def bands(self, bytes_per_row: int) -> list[slice]:
+        step = max(STRIP, BAND_BYTES // bytes_per_row // STRIP * STRIP)
+        return [slice(start, min(start + step, self.shape[0])) for start in range(0, self.shape[0], step)]
+
+    def reduce(self, names: Sequence[str], function: Callable, merge: Callable, rows: slice) -> Any:
+        height, width = rows.stop - rows.start, self.shape[1]
+        size, merged = max(1, BAND_BYTES // (4 * height * width)), None
+        for start in range(0, self.num_images, size):
+            images = np.arange(start, min(start + size, self.num_images))
+            scores = np.empty((len(images), height, width), np.float32)
+            for score, i in zip(scores, images, strict=True):
+                self._fill(score, i, rows)
+            part = function(calib.Block(images, {"score": scores}))
+            merged = part if merged is None else merge(merged, part)
+        return merged
+
+    def _fill(self, score: NDArray, i: int, rows: slice) -> None:
+        """Scores [h, W] of an image, shifted sideways so that no two are equal at any location."""
+        mask = self.masks[i % POOL][i // POOL % MASKS_PER_MAP]
+        for y in range(rows.start, rows.stop, STRIP):
+            strip = calib.true_class_scores(self.strips[i % POOL][y // STRIP], mask[y : y + STRIP])
+            score[y - rows.start :][:STRIP] = np.roll(strip, self.shifts[i], axis=1)
+
+
+# Ways to the thresholds: functions of maps and masks
+
+
+def inverse_maps(maps: NDArray, masks: NDArray) -> NDArray:
+    """Eq. 3: 1 - P at the true class, NaN at all others, float32 [L, K, H, W]."""
+    inverse = np.empty_like(maps)
+    classes = np.arange(maps.shape[1], dtype=np.uint8)[:, np.newaxis, np.newaxis]
+    for target, image, mask in zip(inverse, maps, masks, strict=True):
+        target[:] = np.where(mask == classes, 1 - image, np.float32(np.nan))
+    return inverse
+
+
+def literal_thresholds(maps: NDArray, masks: NDArray) -> NDArray:
+    """The quantile of the L K values of every location."""
+    return np.nanquantile(inverse_maps(maps, masks).reshape(-1, *masks.shape[1:]), 1 - ALPHA, axis=0)
+
+
+def curves(maps: NDArray, masks: NDArray) -> NDArray:
+    """What the kandinsky-calibration reference keeps: 100 quantiles of every class at every location."""
+    import torch
+
+    levels = torch.arange(100, dtype=torch.float32) / 99
+    return torch.nanquantile(torch.from_numpy(inverse_maps(maps, masks)), levels, dim=0).numpy()
+
+
+def all_scores(maps: NDArray, masks: NDArray) -> NDArray:
+    scores = np.empty(masks.shape, np.float32)
+    for score, image, mask in zip(scores, maps, masks, strict=True):
+        score[:] = calib.true_class_scores(image, mask)
+    return scores
+
+
+def our_thresholds(maps: NDArray, masks: NDArray) -> NDArray:
+    return calib.pixel_quantile(all_scores(maps, masks), ALPHA)
+
+
+def our_thresholds_on_two_threads(maps: NDArray, masks: NDArray) -> NDArray:
+    """Half of the images each; the sketches are merged."""
+    size = calib.sketch_size(len(maps), ALPHA, "exact")
+    halves = slice(0, len(maps) // 2), slice(len(maps) // 2, None)
+    with ThreadPoolExecutor(2) as pool:
+        sketches = pool.map(lambda half: calib.sketch_scores(all_scores(maps[half], masks[half]), size), halves)
+        return calib.sketch_quantile(calib.merge_sketches(*sketches, size), ALPHA)
+
+
+def exact_at_some(maps: NDArray, masks: NDArray) -> NDArray:
+    """The check: at a few locations the score of rank ceil((n + 1)(1 - alpha)) by np.sort; NaN elsewhere."""
+    q_hat = np.full(masks.shape[1:], np.nan, np.float32)
+    for place in np.random.default_rng(3).choice(q_hat.size, NUM_CHECKED, replace=False):
+        row, column = divmod(int(place), q_hat.shape[1])
+        truth = masks[:, row, column]
+        known = np.flatnonzero(truth != 255)
+        rank = math.ceil((len(known) + 1) * (1 - Fraction(str(ALPHA))))
+        q_hat[row, column] = np.append(np.sort(1 - maps[known, truth[known], row, column]), np.inf)[rank - 1]
+    return q_hat
+
+
+def streamed_thresholds(stream: Stream) -> NDArray:
+    (thresholds,) = calib.fit(calib.Variant("pixel", (ALPHA,)), stream, np.zeros(stream.num_images, np.int64))
+    return thresholds.map(0)
+
+
+# Ways to the labels: functions of maps or logits and thresholds
+
+
+def literal_labels(maps: NDArray, q_hat: NDArray) -> NDArray:
+    """Eq. 4 as it is printed: inverse probabilities, their sets, and for each case the least one in its set."""
+    inverse = 1 - maps
+    members = inverse <= q_hat
+    foreground = members.copy()
+    foreground[:, BACKGROUND] = False
+    best_foreground = np.where(foreground, inverse, np.inf).argmin(axis=1)
+    best = np.where(members, inverse, np.inf).argmin(axis=1)
+    otherwise = np.where(members.any(axis=1), best, np.nan)
+    return np.where(foreground.any(axis=1), best_foreground, otherwise).astype(np.float32)
+
+
+def literal_labels_one_by_one(maps: NDArray, q_hat: NDArray) -> NDArray:
+    return np.concatenate([literal_labels(image[np.newaxis], q_hat) for image in maps])
+
+
+def literal_labels_from_logits(logits: NDArray, q_hat: NDArray) -> NDArray:
+    import torch
+    from torch.nn.functional import interpolate
+
+    batches = (torch.from_numpy(image[np.newaxis]) for image in logits)
+    large = (interpolate(batch, q_hat.shape, mode="bilinear", align_corners=False).softmax(dim=1) for batch in batches)
+    return np.concatenate([literal_labels(maps.numpy(), q_hat) for maps in large])
+
+
+def our_label(maps: NDArray, q_hat: NDArray) -> NDArray:
+    return calib.label_pixels(calib.class_planes(maps, BACKGROUND), q_hat, "paper", BACKGROUND, "accept")
+
+
+def our_label_from_logits(logits: NDArray, q_hat: NDArray) -> NDArray:
+    """Strip by strip, as `pseudolabel` reads a cache."""
+    from pipeline.store import ProbabilityReader
+
+    strips = ProbabilityReader(logits, True, q_hat.shape).strips()
+    return np.concatenate([our_label(strip, q_hat[rows]) for rows, strip in strips])
+
+
+def on_threads(label: Callable[[NDArray, NDArray], NDArray], threads: int, images: NDArray, q_hat: NDArray) -> NDArray:
+    labels = np.empty((len(images), *q_hat.shape), np.float32)
+
+    def write(i: int) -> None:
+        labels[i] = label(images[i], q_hat)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, range(len(images))))
+    return labels
+
+
+# Ways side by side, each in a process of its own
+
+
+def largest_error(found: NDArray, exact: NDArray) -> str:
+    at = ~np.isnan(exact)
+    return f"{np.abs(found[at] - exact[at]).max():.2g}" if found.shape == exact.shape else "no single threshold"
+
+
+def changed_share(found: NDArray, literal: NDArray) -> str:
+    changed = np.count_nonzero((found != literal) & ~(np.isnan(found) & np.isnan(literal)))
+    return f"{changed / found.size:.1g}" if changed else "none"
+
+
+class Table(NamedTuple):
+    """Ways to one result; the first is the yardstick of speed, `truth` is what the results are compared with."""
+
+    title: str
+    load: Callable[[Case], tuple[Any, ...]]
+    ways: dict[str, Callable[..., NDArray]]
+    cases: list[Case]
+    check: str = ""
+    compare: Callable[[NDArray, NDArray], str] = changed_share
+    truth: Callable[..., NDArray] | None = None
+
+
+LABEL_CASES = [Case(12, 21, 512), Case(3, 150, 512)]
+TABLES = {
+    "thresholds": Table(
+        f"Thresholds of maps in memory, alpha {ALPHA}",
+        labelled_images,
+        {
+            "Eq. 3 literally, nanquantile of L x K values": literal_thresholds,
+            "100-level curve of each class": curves,
+            "ours": our_thresholds,
+            "ours, 2 threads": our_thresholds_on_two_threads,
+        },
+        [Case(200, 21, 256)],
+        f"largest error at {NUM_CHECKED} locations",
+        largest_error,
+        exact_at_some,
+    ),
+    "scale": Table(
+        f"Thresholds of any number of images, alpha {ALPHA}, 1 thread; blocks and sketches of at most 64 MB",
+        lambda case: (Stream(case),),
+        {"ours, streaming": streamed_thresholds},
+        [*(Case(n, 21, 512) for n in (92, 200, 366, 732, 1464, 2928)), Case(92, 150, 512), Case(366, 150, 512)],
+    ),
+    "labels": Table(
+        "Eq. 4, maps in memory",
+        unlabelled_maps,
+        {
+            "Eq. 4 literally, all at once": literal_labels,
+            "Eq. 4 literally, image by image": literal_labels_one_by_one,
+            "ours": partial(on_threads, our_label, 1),
+            "ours, 2 threads": partial(on_threads, our_label, 2),
+        },
+        LABEL_CASES,
+        "labels that differ",
+        truth=literal_labels,
+    ),
+    "logits": Table(
+        f"Eq. 4, logits of 1/{STRIDE} the size in memory",
+        unlabelled_logits,
+        {
+            "torch up-sampling and softmax, then literally": literal_labels_from_logits,
+            "ours, strip by strip": partial(on_threads, our_label_from_logits, 1),
+            "ours, 2 threads": partial(on_threads, our_label_from_logits, 2),
+        },
+        LABEL_CASES,
+        "labels that differ",
+        truth=literal_labels_from_logits,
+    ),
+}
+
+
+class Usage(NamedTuple):
+    """Of the best run: wall and processor seconds; of all runs: peak megabytes."""
+
+    wall: float
+    cpu: float
+    megabytes: float
+
+
+def measure(call: Callable[[], Any], repeat_for: float = 0) -> tuple[Usage, Any]:
+    """Run a call, and again while so many seconds last; the peak is what was resident at most."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    runs: list[tuple[float, float]] = []
+    while not runs or (len(runs) < MAX_REPEATS and sum(wall for wall, _ in runs) + runs[0][0] < repeat_for):
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = call()
+        runs.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return Usage(*min(runs), resident("VmHWM")), result
+
+
+def resident(field: str) -> float:
+    """MB of this process alone, now (VmRSS) or at most (VmHWM); getrusage would count its parent's at the fork."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) * 1024 / 1e6
+
+
+def measure_way(table: str, way: str, case: Sequence[int], result: str) -> Usage:
+    """In a process of its own: one way, with its result left in a file (no way: the truth)."""
+    chosen = TABLES[table]
+    call: Any = chosen.ways[way] if way else chosen.truth
+    call(*chosen.load(Case(*SMALL)))
+    arguments = chosen.load(Case(*case))
+    before = resident("VmRSS")
+    usage, found = measure(lambda: call(*arguments), SECONDS_OF_REPEATS if way else 0)
+    np.save(result, found)
+    return usage._replace(megabytes=usage.megabytes - before)
+
+
+def in_own_process(job: str, *arguments: Any) -> Any:
+    command = [sys.executable, __file__, "--job", json.dumps([job, *arguments])]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def print_header(title: str, columns: str) -> None:
+    click.echo(f"\n{title}\n\n| {columns} |\n|{'---|' * len(columns.split('|'))}")
+
+
+def print_ways(table: str, is_quick: bool, scratch: Path) -> None:
+    chosen = TABLES[table]
+    columns = (
+        "images x K x H x W | way | wall s | CPU s | ms an image | peak MB | peak in maps of an image | GB/s | faster"
+    )
+    print_header(chosen.title, f"{columns} | {chosen.check}" if chosen.truth else columns)
+    for case in chosen.cases:
+        if is_quick:
+            case = Case(max(2, case.images // 4), case.classes, case.side // 4)
+        found, true = str(scratch / "found.npy"), str(scratch / "true.npy")
+        if chosen.truth:
+            in_own_process("way", table, "", case, true)
+        slowest = None
+        for way in chosen.ways:
+            usage = Usage(*in_own_process("way", table, way, case, found))
+            slowest = slowest or usage.wall
+            cells = [str(case), way, f"{usage.wall:.3f}", f"{usage.cpu:.3f}", f"{1e3 * usage.wall / case.images:.2f}"]
+            cells += [f"{usage.megabytes:.1f}", f"{usage.megabytes * 1e6 / case.image_bytes:.1f}"]
+            cells += [f"{case.images * case.image_bytes / usage.wall / 1e9:.2f}", f"{slowest / usage.wall:.1f}x"]
+            cells += [chosen.compare(np.load(found), np.load(true))] if chosen.truth else []
+            click.echo(f"| {' | '.join(cells)} |")
+
+
+def copy_speed() -> float:
+    """GB/s of np.copyto, read and written."""
+    source, seconds = np.ones(250_000_000, np.float32), []
+    target = np.zeros_like(source)
+    for _ in range(5):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        seconds.append(time.perf_counter() - start)
+    return 2 * source.nbytes / min(seconds) / 1e9
+
+
+# The stages, on disk
+
+
+def write_cache(folder: Path, case: Case, num_unlabelled: int) -> None:
+    """`probs.zarr` of float16 logits for all images, masks for the labelled ones, which come first."""
+    from pipeline.datasets import Sample
+    from pipeline.store import DONE, create_store, open_probabilities, probability_arrays
+
+    rng, small, path = np.random.default_rng(0), case.side // STRIDE, folder / "probs.zarr"
+    pool = [smooth_logits(rng, case.classes, small) for _ in range(2 * POOL)]
+    samples = [Sample(f"{i:05}", "", None, "unlabeled") for i in range(case.images + num_unlabelled)]
+    facts = {"fingerprint": "maps", "space": "logits", "grid": [case.side] * 2, "class_names": class_names(case)}
+    arrays = probability_arrays(len(samples), (case.classes, small, small), "float16")
+    create_store(path, "probabilities", facts, samples, arrays)
+    store = open_probabilities(path, writable=True)
+    (folder / "masks").mkdir()
+    for i in range(len(samples)):
+        logits = np.roll(pool[i % len(pool)], rng.integers(0, small, 2), axis=(1, 2))
+        logits += rng.normal(scale=0.2, size=logits.shape).astype(np.float32)
+        store.write(i, logits)
+        if i < case.images:
+            mask = Image.fromarray(noisy_mask(rng, resize_bilinear(logits, store.grid)))
+            mask.save(folder / f"masks/{i:05}.png", compress_level=1)
+    store.array("status")[:] = DONE
+    store.finish()
+
+
+def class_names(case: Case) -> list[str]:
+    return ["background", *(f"class {k}" for k in range(1, case.classes))]
+
+
+def write_run(folder: Path, case: Case, num_masks: int, num_unlabelled: int) -> str:
+    """A run file that takes some of the masks and all unlabelled images of the cache; returns its path."""
+    from pipeline.datasets import Sample, SampleIndex
+    from pipeline.receipt import write_json, write_receipt
+
+    results = folder / f"labelled_{case.images}"
+    labelled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
+    unlabelled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabelled)]
+    write_json(results / "samples.json", SampleIndex(folder, (*labelled, *unlabelled)).as_json())
+    write_receipt(results / "annotate.json", "annotate", {"fingerprint": "maps"}, {})
+    (results / "probs.zarr").symlink_to(folder / "probs.zarr")
+    settings = {
+        "results": str(folder),
+        "data": {"classes": class_names(case), "background": "background", "grid": [case.side] * 2},
+        "annotate": {"annotator": "python", "python": {"factory": "no:annotator"}},
+        "calibrate": {"alpha": ALPHA},
+        "compute": {"workers": 2},
+    }
+    write_json(results.with_suffix(".yaml"), settings)  # JSON is YAML
+    return str(results.with_suffix(".yaml"))
+
+
+class Lines(logging.Handler):
+    """When each log line was written."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.written: list[tuple[float, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append((time.perf_counter(), record.getMessage()))
+
+    def times(self, start: str) -> list[float]:
+        return [when for when, line in self.written if line.startswith(start)]
+
+
+def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usage, str]:
+    """In a process of its own: a stage, and (of calibrate) the seconds until scores, thresholds and verdict are there.
+
+    The end of a part is told from the log lines.
+    """
+    from pipeline import config
+    from pipeline.receipt import write_receipt
+    from pipeline.stages.calibrate import calibrate
+    from pipeline.stages.pseudolabel import pseudolabel
+
+    lines, settings = Lines(), config.load(run, overrides)
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
+    start = time.perf_counter()
+    usage, facts = measure(lambda: {"calibrate": calibrate, "pseudolabel": pseudolabel}[stage](settings))
+    write_receipt(settings.folder / f"{stage}.json", stage, facts, {})
+    if stage == "pseudolabel":
+        return usage, ""
+    num_images, judging = facts["num_labeled"], lines.times("calibrate: held-out images:")[0]
+    scored = lines.times(f"calibrate: {num_images}/{num_images}")[0]
+    parts = [scored - start, judging - scored, start + usage.wall - judging]
+    return usage, f"{facts['held_out']['folds']} folds: " + " + ".join(f"{seconds:.1f}" for seconds in parts)
+
+
+def print_stages(is_quick: bool, scratch: Path) -> None:
+    side, counts, num_unlabelled = (128, (24, 92), 20) if is_quick else (512, (92, 366), 200)
+    write_cache(scratch, Case(max(counts), 21, side), num_unlabelled)
+    megabytes = sum(file.stat().st_size for file in (scratch / "probs.zarr/prob").rglob("*") if file.is_file()) / 1e6
+    title = (
+        f"Stages, maps 21 x {side} x {side} from a cache of float16 logits of 1/{STRIDE} the size "
+        f"({megabytes / (max(counts) + num_unlabelled):.3f} MB an image), 2 threads. `calibrate` always judges "
+        "held-out images: once with 2 folds, the fewest, and once as by default"
+    )
+    columns = (
+        "stage | images | wall s | images/s | CPU s | peak MB | GB/s | s for scores + thresholds + held-out images"
+    )
+    print_header(title, columns)
+    for count in counts:
+        case = Case(count, 21, side)
+        run = write_run(scratch, case, max(counts), num_unlabelled)
+        for overrides in ({"folds": 2}, {}):
+            print_stage("calibrate", "pixel", case, run, overrides)
+        if count == counts[1]:
+            print_stage("pseudolabel", "pixel", case._replace(images=num_unlabelled), run, {})
+            for variant in ("image", "kmeans", "genann"):
+                print_stage("calibrate", variant, case, run, {"variant": variant})
+
+
+def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[str, Any]) -> None:
+    usage, parts = in_own_process("stage", run, stage, overrides)
+    wall, cpu, megabytes = usage
+    click.echo(
+        f"| {stage}, {variant} | {case.images} | {wall:.1f} | {case.images / wall:.1f} | {cpu:.1f} | {megabytes:.0f} "
+        f"| {case.images * case.image_bytes / wall / 1e9:.2f} | {parts} |"
+    )
+
+
+# Regions
+
+
+def score_quantiles(side: int) -> NDArray:
+    """float32 [F, H, W] at regions.FEATURE_LEVELS: scores that grow from a centre beside the middle, and noise."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:side, :side] / side - 0.5
+    spread = 0.2 + np.hypot(rows - 0.03, columns + 0.05) ** 2 + rng.gamma(2, 0.05, (side, side))
+    return np.stack([1 - np.exp(-spread * level / (1 - level)) for level in regions.FEATURE_LEVELS]).astype(np.float32)
+
+
+def print_regions(is_quick: bool, all_de: bool) -> None:
+    print_header("Regions: 4 of each map", "map | way | s | objective of the reference")
+    regions.kmeans_regions(score_quantiles(16), 4)  # loads what it needs
+    for side in (64,) if is_quick else (128, 256, 512):
+        features = score_quantiles(side)
+        ways: dict[str, Callable[[], NDArray]] = {
+            "one region": partial(regions.one_region, (side, side)),
+            "k-means": partial(regions.kmeans_regions, features, 4),
+            "GenAnn, dp": partial(regions.annuli_regions, features, 4),
+            "GenAnn, de": partial(regions.annuli_regions, features, 4, "de"),
+        }
+        for way, call in ways.items():
+            if way != "GenAnn, de" or side <= 128 or all_de:
+                usage, found = measure(call, SECONDS_OF_REPEATS)
+                objective = regions.annuli_objective(features, found)
+                click.echo(f"| {side} x {side} | {way} | {usage.wall:.3f} | {objective:.1f} |")
+
+
+PARTS = ("thresholds", "scale", "stages", "labels", "logits", "regions")
+JOBS: dict[str, Callable[..., Any]] = {"way": measure_way, "stage": measure_stage}
+
+
+@click.command(help=__doc__)
+@click.argument("parts", nargs=-1, metavar="[PART ...]", type=click.Choice(PARTS))
+@click.option("--quick", is_flag=True, help="Small sizes.")
+@click.option("--all-de", is_flag=True, help="GenAnn by differential evolution on the larger maps, too.")
+@click.option(
+    "--scratch", type=click.Path(path_type=Path), help="Folder for temporary files (7 GB). Default: system's."
+)
+@click.option("--job", hidden=True)
+def main(parts: Sequence[str], quick: bool, all_de: bool, scratch: Path | None, job: str | None) -> None:
+    if job is not None:
+        name, *arguments = json.loads(job)
+        click.echo(json.dumps(JOBS[name](*arguments)))
+        return
+    click.echo(f"numpy {np.__version__}; np.copyto on 1 thread: {copy_speed():.1f} GB/s, read and written")
+    for part in parts or PARTS:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            if part == "stages":
+                print_stages(quick, Path(folder))
+            elif part == "regions":
+                print_regions(quick, all_de)
+            else:
+                print_ways(part, quick, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
