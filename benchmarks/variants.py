@@ -1,0 +1,223 @@
+"""What calibration says of held-out labelled images, beside what is true of the unlabelled ones.
+
+Every variant, alpha and rule on one data set: coverage, precision and keep rate, each as claimed (cross-fitting on the
+labelled images, 95 % bootstrap interval over images) and as it is on the unlabelled images, whose masks are opened here
+and nowhere else. The run must have been annotated:
+
+    python -m pipeline prepare  --run camvid --set data.root=FOLDER
+    python -m pipeline annotate --run camvid --set data.root=FOLDER
+    python benchmarks/variants.py camvid --set data.root=FOLDER
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+
+import calib
+from pipeline import config
+from pipeline.config import ComputeSettings, Settings
+from pipeline.dask_tasks import run_tasks
+from pipeline.datasets import load_samples, read_mask, resize_nearest
+from pipeline.held_out import candidate_rules, candidates
+from pipeline.sources import truth_path
+from pipeline.stages.calibrate import calibrate
+from pipeline.store import DONE, open_calibration, open_probabilities
+
+ALPHAS = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5]
+RISK_ALPHAS = [0.03, 0.05, 0.08, 0.1]
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pixel": {},
+    "pixel, paper quantile": {"quantile": "paper"},
+    "image": {"variant": "image"},
+    "image, naive pooling": {"variant": "image", "pooling": "naive"},
+    "k-means": {"variant": "kmeans"},
+    "GenAnn": {"variant": "genann"},
+    "image, a threshold each class": {"variant": "image", "class_thresholds": "each"},
+    "image, clustered classes": {"variant": "image", "class_thresholds": "clustered"},
+    "risk (wrong labels)": {"variant": "risk", "pseudolabel.rule": "argmax", "alpha": 0.03, "alphas": RISK_ALPHAS},
+}
+METRICS = ("coverage", "precision", "keep_rate")
+
+
+class TruthJob(NamedTuple):
+    """One unlabelled image, its mask, and a calibration store for each variant."""
+
+    probabilities: Path
+    position: int
+    mask: Path
+    settings: Settings
+    calibrations: list[Path]
+
+
+def judge_truth(job: TruthJob) -> list[calib.Judgement]:
+    """Counts of one unlabelled image under the thresholds of each variant."""
+    data, background = job.settings.data, job.settings.data.background_index
+    maps = open_probabilities(job.probabilities).probabilities(job.position).rows(slice(None))
+    truth = resize_nearest(read_mask(job.mask, data), data.grid)
+    score, planes = calib.true_class_scores(maps, truth), calib.class_planes(maps, background)
+    judged = []
+    for path in job.calibrations:
+        store = open_calibration(path)
+        rules = candidate_rules(store.is_class_wise, store.state["variant"])
+        thresholds = (store.q_hat(alpha) for alpha in store.alphas)
+        judged.append(
+            calib.judge_image(planes, score, truth, thresholds, rules, data.num_classes, background, "abstain", maps)
+        )
+    return judged
+
+
+class Row(NamedTuple):
+    """A variant at an alpha under a rule: claimed and true share (value, low, high) of each of METRICS."""
+
+    variant: str
+    alpha: float
+    rule: str
+    claimed: dict[str, Any]
+    true: dict[str, dict[str, float]]
+
+
+def variant_settings(run: str, overrides: dict[str, Any], variant: str) -> Settings:
+    changes = {"alpha": ALPHAS[0], "alphas": ALPHAS, **VARIANTS[variant]}
+    return config.load(run, config.full_names(overrides) | config.full_names(changes))
+
+
+def all_rows(run: str, overrides: dict[str, Any], scratch: Path) -> Iterator[Row]:
+    """Calibrate every variant, and judge all of them on the unlabelled images in one pass."""
+    settings = config.load(run, overrides)
+    claims, calibrations = {}, []
+    for place, variant in enumerate(VARIANTS):
+        changed = variant_settings(run, overrides, variant)
+        facts = calibrate(changed)
+        claims[variant] = facts["held_out"]["rows"]
+        path = scratch / f"{place}.zarr"
+        (changed.folder / "calibration.zarr").rename(path)
+        calibrations.append(path)
+    judged = judge_unlabelled(settings, calibrations)
+    for place, variant in enumerate(VARIANTS):
+        true = calib.summarise([image[place] for image in judged], np.random.default_rng(0))
+        store = open_calibration(calibrations[place])
+        rules = candidate_rules(store.is_class_wise, store.state["variant"])
+        for row in claims[variant]:
+            a, r = store.alphas.index(row["alpha"]), rules.index(row["rule"])
+            places = zip(METRICS, (true.coverage, true.precision, true.keep_rate), ((a,), (a, r), (a, r)), strict=True)
+            shares = {
+                name: {end: float(values[place]) for end, values in share._asdict().items()}
+                for name, share, place in places
+            }
+            yield Row(variant, row["alpha"], row["rule"], {name: row[name] for name in METRICS}, shares)
+
+
+def judge_unlabelled(settings: Settings, calibrations: list[Path]) -> list[list[calib.Judgement]]:
+    path = (settings.folder / "probs.zarr").absolute()
+    store = open_probabilities(path)
+    position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
+    jobs = []
+    for sample in load_samples(settings.folder / "samples.json").of("unlabeled"):
+        mask = truth_path(sample, settings.data)
+        if mask is not None and store.status[position[sample.id]] == DONE:
+            jobs.append(TruthJob(path, position[sample.id], mask.absolute(), settings, calibrations))
+    judged: list[list[calib.Judgement]] = []
+    run_tasks(judge_truth, jobs, ComputeSettings(), judged.append)
+    return judged
+
+
+def holds(row: Row, metric: str) -> bool | None:
+    """Does the interval hold the true share? None if there is no label to speak of."""
+    claim, true = row.claimed[metric], row.true[metric]["value"]
+    return None if claim is None or np.isnan(true) else claim["low"] <= true <= claim["high"]
+
+
+def differs_by_chance(row: Row, metric: str) -> bool:
+    """Is the difference within the intervals of both? The unlabelled images are a sample, too."""
+    claim, true = row.claimed[metric], row.true[metric]
+    if claim["value"] > true["value"]:
+        margin = np.hypot(claim["value"] - claim["low"], true["high"] - true["value"])
+    else:
+        margin = np.hypot(claim["high"] - claim["value"], true["value"] - true["low"])
+    return bool(abs(claim["value"] - true["value"]) <= margin)
+
+
+def share_text(row: Row, metric: str) -> str:
+    """`92.1 [90.4, 93.5] 91.8`, with a star if the interval does not hold the true share."""
+    claim, true = row.claimed[metric], row.true[metric]["value"]
+    if claim is None:
+        return "–"
+    value, low, high = (100 * claim[end] for end in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}] {100 * true:.1f}{'' if holds(row, metric) else ' *'}"
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    click.echo(
+        "\n| variant | alpha | rule | coverage: claimed, true | precision: claimed, true | keep rate: claimed, true |"
+    )
+    click.echo("|---|---|---|---|---|---|")
+    for row in rows:
+        shares = " | ".join(share_text(row, metric) for metric in METRICS)
+        click.echo(f"| {row.variant} | {row.alpha:g} | {row.rule} | {shares} |")
+
+
+def print_verdict(rows: Sequence[Row]) -> None:
+    """How many intervals hold, for one threshold for all classes and for class-wise ones."""
+    click.echo(
+        "\n| thresholds | share | rows | interval holds the true share | the same, the unlabelled images a sample too "
+        "| claimed minus true: mean, largest |"
+    )
+    click.echo("|---|---|---|---|---|---|")
+    for name, is_class_wise in (("one for all classes", False), ("class-wise", True)):
+        for metric in METRICS:
+            known = [
+                row for row in rows if holds(row, metric) is not None and ("class" in row.variant) == is_class_wise
+            ]
+            held, chance = (sum(bool(test(row, metric)) for row in known) for test in (holds, differs_by_chance))
+            off = np.array([row.claimed[metric]["value"] - row.true[metric]["value"] for row in known])
+            click.echo(
+                f"| {name} | {metric.replace('_', ' ')} | {len(known)} | {held} ({held / len(known):.0%}) "
+                f"| {chance} ({chance / len(known):.0%}) "
+                f"| {100 * off.mean():+.1f}, {100 * off[np.abs(off).argmax()]:+.1f} points |"
+            )
+
+
+def print_auto(rows: Sequence[Row], targets: Sequence[float]) -> None:
+    """What rule auto picks for each target among the pixel variant's rows, and the best that hindsight would pick."""
+    pixel = [row for row in rows if row.variant == "pixel"]
+    claims = [{"alpha": row.alpha, "rule": row.rule, **row.claimed} for row in pixel]
+    click.echo("\n| target precision | auto picks | claimed: precision, kept | true | best in hindsight: true |")
+    click.echo("|---|---|---|---|---|")
+    for target in targets:
+        picked, reached = calib.choose(candidates(claims), target)
+        taken = next(row for row in pixel if (row.alpha, row.rule) == (picked.alpha, picked.rule))
+        true = [
+            calib.Candidate(r.alpha, r.rule, r.true["precision"]["value"], r.true["keep_rate"]["value"]) for r in pixel
+        ]
+        best, _ = calib.choose([c for c in true if not np.isnan(c.precision)], target)
+        click.echo(
+            f"| {100 * target:g} | {picked.rule} at {picked.alpha:g}{'' if reached else ' (target not reached)'} "
+            f"| {100 * picked.precision:.1f}, {100 * picked.keep_rate:.1f} "
+            f"| {100 * taken.true['precision']['value']:.1f}, {100 * taken.true['keep_rate']['value']:.1f} "
+            f"| {best.rule} at {best.alpha:g}: {100 * best.precision:.1f}, {100 * best.keep_rate:.1f} |"
+        )
+
+
+@click.command()
+@click.argument("run")
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Settings, as for the stages.")
+def main(run: str, overrides: Sequence[str]) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    settings = config.load(run, config.parse_overrides(overrides))
+    with tempfile.TemporaryDirectory(dir=settings.folder) as scratch:
+        rows = list(all_rows(run, config.parse_overrides(overrides), Path(scratch)))
+    click.echo("Percent; claimed: value [95 % interval]; * the interval does not hold the true share.")
+    print_table(rows)
+    print_verdict(rows)
+    print_auto(rows, [0.9, 0.95, 0.97, 0.99])
+
+
+if __name__ == "__main__":
+    main()
