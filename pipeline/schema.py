@@ -316,7 +316,7 @@ class ComputeSettings(Section):
     workers: int | None = runtime(None, ge=1)
     """Threads of the `threads` scheduler. Default: one a core."""
     tile_megabytes: int = runtime(64, ge=1)
-    """Size of the largest array that one task holds."""
+    """Size of a block of score maps, and of the sketches kept for a band of rows; a task holds a few of them."""
 
 
 class TrainSettings(Section):
