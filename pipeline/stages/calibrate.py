@@ -150,6 +150,11 @@ def _write_thresholds(settings: Settings, store: CalibrationStore) -> int:
         fits = [fits[0].resolve(policy), *(fit.resolve("max" if policy == "max" else "abstain") for fit in fits[1:])]
     except calib.CalibrationError as error:
         raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
+    if fits[0].fallen_back:
+        log.info(
+            "calibrate: %d of %d locations have fewer than %d valid scores and take the threshold of their %s",
+            fits[0].fallen_back, fits[0].region.size, settings.calibrate.n_min, settings.calibrate.fallback,
+        )  # fmt: skip
     fold = np.full(len(store.status), -1)
     fold[images] = fold_of_image
     store.write_thresholds(settings.alphas, fits, fold)

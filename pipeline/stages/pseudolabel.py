@@ -64,10 +64,10 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
 
 def choose(settings: Settings, held_out: dict[str, Any] | None) -> Choice:
     """The rule and alphas of the settings or, under rule auto, those that the held-out images speak for."""
-    further = settings.calibrate.alphas or []
+    wanted = [settings.calibrate.alpha, *settings.calibrate.alphas] if settings.calibrate.alphas else []
     rule = settings.pseudolabel.rule
     if rule != "auto":
-        return Choice(list(dict.fromkeys([settings.calibrate.alpha, *further])), rule, is_automatic=False)
+        return Choice(list(dict.fromkeys([settings.calibrate.alpha, *wanted])), rule, is_automatic=False)
     target = settings.pseudolabel.target_precision
     if held_out is None:
         raise ConfigError("pseudolabel.rule auto needs two labelled images or more to judge rules by; name a rule")
@@ -85,7 +85,7 @@ def choose(settings: Settings, held_out: dict[str, Any] | None) -> Choice:
             "Larger calibrate.alphas keep fewer and better labels",
             target,
         )
-    return Choice(list(dict.fromkeys([best.alpha, *further])), best.rule, is_automatic=True)
+    return Choice(list(dict.fromkeys([best.alpha, *wanted])), best.rule, is_automatic=True)
 
 
 def _open(
