@@ -1,15 +1,14 @@
 """Calibration and pseudo-labels against their equations taken literally: `python benchmarks/calibrate.py [PART ...]`.
 
-Parts: thresholds (Eq. 3), scale (many labelled images), stages (calibrate and pseudolabel on disk), labels and logits
-(Eq. 4), regions (k-means, GenAnn). Every row is a process of its own, so that its peak memory is its own: above the
-loaded input, of a stage all of it. GB/s: the float32 class maps that a row stands for, by its wall time. The maps are
-softmaxes of smooth random logits; the masks agree with the best class at nine pixels of ten, and 2 % are void.
+Parts: thresholds (Eq. 3), scale (many labelled images), labels and logits (Eq. 4), regions (k-means, GenAnn); the
+stages themselves are measured by stages.py. Every row is a process of its own, so that its peak memory, above the
+loaded input, is its own. GB/s: the float32 class maps that a row stands for, by its wall time. The maps are softmaxes
+of smooth random logits; the masks agree with the best class at nine pixels of ten, and 2 % are void.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import subprocess
 import sys
@@ -25,7 +24,6 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 import calib
 from calib import regions
@@ -365,8 +363,9 @@ def measure_way(table: str, way: str, case: Sequence[int], result: str) -> Usage
     return usage._replace(megabytes=usage.megabytes - before)
 
 
-def in_own_process(job: str, *arguments: Any) -> Any:
-    command = [sys.executable, __file__, "--job", json.dumps([job, *arguments])]
+def in_own_process(script: str, *arguments: Any) -> Any:
+    """What `script --job ARGUMENTS` prints, as JSON."""
+    command = [sys.executable, script, "--job", json.dumps(arguments)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -385,10 +384,10 @@ def print_ways(table: str, is_quick: bool, scratch: Path) -> None:
             case = Case(max(2, case.images // 4), case.classes, case.side // 4)
         found, true = str(scratch / "found.npy"), str(scratch / "true.npy")
         if chosen.truth:
-            in_own_process("way", table, "", case, true)
+            in_own_process(__file__, table, "", case, true)
         slowest = None
         for way in chosen.ways:
-            usage = Usage(*in_own_process("way", table, way, case, found))
+            usage = Usage(*in_own_process(__file__, table, way, case, found))
             slowest = slowest or usage.wall
             cells = [str(case), way, f"{usage.wall:.3f}", f"{usage.cpu:.3f}", f"{1e3 * usage.wall / case.images:.2f}"]
             cells += [f"{usage.megabytes:.1f}", f"{usage.megabytes * 1e6 / case.image_bytes:.1f}"]
@@ -406,129 +405,6 @@ def copy_speed() -> float:
         np.copyto(target, source)
         seconds.append(time.perf_counter() - start)
     return 2 * source.nbytes / min(seconds) / 1e9
-
-
-# The stages, on disk
-
-
-def write_cache(folder: Path, case: Case, num_unlabelled: int) -> None:
-    """`probs.zarr` of float16 logits for all images, masks for the labelled ones, which come first."""
-    from pipeline.datasets import Sample
-    from pipeline.store import DONE, create_store, open_probabilities, probability_arrays
-
-    rng, small, path = np.random.default_rng(0), case.side // STRIDE, folder / "probs.zarr"
-    pool = [smooth_logits(rng, case.classes, small) for _ in range(2 * POOL)]
-    samples = [Sample(f"{i:05}", "", None, "unlabeled") for i in range(case.images + num_unlabelled)]
-    facts = {"fingerprint": "maps", "space": "logits", "grid": [case.side] * 2, "class_names": class_names(case)}
-    arrays = probability_arrays(len(samples), (case.classes, small, small), "float16")
-    create_store(path, "probabilities", facts, samples, arrays)
-    store = open_probabilities(path, writable=True)
-    (folder / "masks").mkdir()
-    for i in range(len(samples)):
-        logits = np.roll(pool[i % len(pool)], rng.integers(0, small, 2), axis=(1, 2))
-        logits += rng.normal(scale=0.2, size=logits.shape).astype(np.float32)
-        store.write(i, logits)
-        if i < case.images:
-            mask = Image.fromarray(noisy_mask(rng, resize_bilinear(logits, store.grid)))
-            mask.save(folder / f"masks/{i:05}.png", compress_level=1)
-    store.array("status")[:] = DONE
-    store.finish()
-
-
-def class_names(case: Case) -> list[str]:
-    return ["background", *(f"class {k}" for k in range(1, case.classes))]
-
-
-def write_run(folder: Path, case: Case, num_masks: int, num_unlabelled: int) -> str:
-    """A run file that takes some of the masks and all unlabelled images of the cache; returns its path."""
-    from pipeline.datasets import Sample, SampleIndex
-    from pipeline.receipt import write_json, write_receipt
-
-    results = folder / f"labelled_{case.images}"
-    labelled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
-    unlabelled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabelled)]
-    write_json(results / "samples.json", SampleIndex(folder, (*labelled, *unlabelled)).as_json())
-    write_receipt(results / "annotate.json", "annotate", {"fingerprint": "maps"}, {})
-    (results / "probs.zarr").symlink_to(folder / "probs.zarr")
-    settings = {
-        "results": str(folder),
-        "data": {"classes": class_names(case), "background": "background", "grid": [case.side] * 2},
-        "annotate": {"annotator": "python", "python": {"factory": "no:annotator"}},
-        "calibrate": {"alpha": ALPHA},
-        "compute": {"workers": 2},
-    }
-    write_json(results.with_suffix(".yaml"), settings)  # JSON is YAML
-    return str(results.with_suffix(".yaml"))
-
-
-class Lines(logging.Handler):
-    """When each log line was written."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.written: list[tuple[float, str]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.written.append((time.perf_counter(), record.getMessage()))
-
-    def times(self, start: str) -> list[float]:
-        return [when for when, line in self.written if line.startswith(start)]
-
-
-def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usage, str]:
-    """In a process of its own: a stage, and (of calibrate) the seconds until scores, thresholds and verdict are there.
-
-    The end of a part is told from the log lines.
-    """
-    from pipeline import config
-    from pipeline.receipt import write_receipt
-    from pipeline.stages.calibrate import calibrate
-    from pipeline.stages.pseudolabel import pseudolabel
-
-    lines, settings = Lines(), config.load(run, overrides)
-    logging.basicConfig(level=logging.INFO, handlers=[lines])
-    start = time.perf_counter()
-    usage, facts = measure(lambda: {"calibrate": calibrate, "pseudolabel": pseudolabel}[stage](settings))
-    write_receipt(settings.folder / f"{stage}.json", stage, facts, {})
-    if stage == "pseudolabel":
-        return usage, ""
-    num_images, judging = facts["num_labeled"], lines.times("calibrate: held-out images:")[0]
-    scored = lines.times(f"calibrate: {num_images}/{num_images}")[0]
-    parts = [scored - start, judging - scored, start + usage.wall - judging]
-    return usage, f"{facts['held_out']['folds']} folds: " + " + ".join(f"{seconds:.1f}" for seconds in parts)
-
-
-def print_stages(is_quick: bool, scratch: Path) -> None:
-    side, counts, num_unlabelled = (128, (24, 92), 20) if is_quick else (512, (92, 366), 200)
-    write_cache(scratch, Case(max(counts), 21, side), num_unlabelled)
-    megabytes = sum(file.stat().st_size for file in (scratch / "probs.zarr/prob").rglob("*") if file.is_file()) / 1e6
-    title = (
-        f"Stages, maps 21 x {side} x {side} from a cache of float16 logits of 1/{STRIDE} the size "
-        f"({megabytes / (max(counts) + num_unlabelled):.3f} MB an image), 2 threads. `calibrate` always judges "
-        "held-out images: once with 2 folds, the fewest, and once as by default"
-    )
-    columns = (
-        "stage | images | wall s | images/s | CPU s | peak MB | GB/s | s for scores + thresholds + held-out images"
-    )
-    print_header(title, columns)
-    for count in counts:
-        case = Case(count, 21, side)
-        run = write_run(scratch, case, max(counts), num_unlabelled)
-        for overrides in ({"folds": 2}, {}):
-            print_stage("calibrate", "pixel", case, run, overrides)
-        if count == counts[1]:
-            print_stage("pseudolabel", "pixel", case._replace(images=num_unlabelled), run, {})
-            for variant in ("image", "kmeans", "genann"):
-                print_stage("calibrate", variant, case, run, {"variant": variant})
-
-
-def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[str, Any]) -> None:
-    usage, parts = in_own_process("stage", run, stage, overrides)
-    wall, cpu, megabytes = usage
-    click.echo(
-        f"| {stage}, {variant} | {case.images} | {wall:.1f} | {case.images / wall:.1f} | {cpu:.1f} | {megabytes:.0f} "
-        f"| {case.images * case.image_bytes / wall / 1e9:.2f} | {parts} |"
-    )
 
 
 # Regions
@@ -560,32 +436,25 @@ def print_regions(is_quick: bool, all_de: bool) -> None:
                 click.echo(f"| {side} x {side} | {way} | {usage.wall:.3f} | {objective:.1f} |")
 
 
-PARTS = ("thresholds", "scale", "stages", "labels", "logits", "regions")
-JOBS: dict[str, Callable[..., Any]] = {"way": measure_way, "stage": measure_stage}
+PARTS = ("thresholds", "scale", "labels", "logits", "regions")
 
 
 @click.command(help=__doc__)
 @click.argument("parts", nargs=-1, metavar="[PART ...]", type=click.Choice(PARTS))
 @click.option("--quick", is_flag=True, help="Small sizes.")
 @click.option("--all-de", is_flag=True, help="GenAnn by differential evolution on the larger maps, too.")
-@click.option(
-    "--scratch", type=click.Path(path_type=Path), help="Folder for temporary files (7 GB). Default: system's."
-)
 @click.option("--job", hidden=True)
-def main(parts: Sequence[str], quick: bool, all_de: bool, scratch: Path | None, job: str | None) -> None:
+def main(parts: Sequence[str], quick: bool, all_de: bool, job: str | None) -> None:
     if job is not None:
-        name, *arguments = json.loads(job)
-        click.echo(json.dumps(JOBS[name](*arguments)))
+        click.echo(json.dumps(measure_way(*json.loads(job))))
         return
     click.echo(f"numpy {np.__version__}; np.copyto on 1 thread: {copy_speed():.1f} GB/s, read and written")
     for part in parts or PARTS:
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            if part == "stages":
-                print_stages(quick, Path(folder))
-            elif part == "regions":
-                print_regions(quick, all_de)
-            else:
-                print_ways(part, quick, Path(folder))
+        if part == "regions":
+            print_regions(quick, all_de)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            print_ways(part, quick, Path(folder))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""The stages calibrate and pseudolabel on disk: time, processor time, memory: `python benchmarks/stages.py`.
+
+Every row is a process of its own, so that its peak memory is its own. The cache holds float16 logits of a quarter of
+the size; maps and masks are those of calibrate.py.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from calibrate import ALPHA, POOL, STRIDE, Case, Usage, in_own_process, measure, noisy_mask, print_header, smooth_logits
+from PIL import Image
+
+from pipeline import config
+from pipeline.datasets import Sample, SampleIndex
+from pipeline.receipt import write_json, write_receipt
+from pipeline.resample import resize_bilinear
+from pipeline.stages.calibrate import calibrate
+from pipeline.stages.pseudolabel import pseudolabel
+from pipeline.store import DONE, create_store, open_probabilities, probability_arrays
+
+
+def write_cache(folder: Path, case: Case, num_unlabelled: int) -> None:
+    """`probs.zarr` of float16 logits for all images, masks for the labelled ones, which come first."""
+    rng, small, path = np.random.default_rng(0), case.side // STRIDE, folder / "probs.zarr"
+    pool = [smooth_logits(rng, case.classes, small) for _ in range(2 * POOL)]
+    samples = [Sample(f"{i:05}", "", None, "unlabeled") for i in range(case.images + num_unlabelled)]
+    facts = {"fingerprint": "maps", "space": "logits", "grid": [case.side] * 2, "class_names": class_names(case)}
+    arrays = probability_arrays(len(samples), (case.classes, small, small), "float16")
+    create_store(path, "probabilities", facts, samples, arrays)
+    store = open_probabilities(path, writable=True)
+    (folder / "masks").mkdir()
+    for i in range(len(samples)):
+        logits = np.roll(pool[i % len(pool)], rng.integers(0, small, 2), axis=(1, 2))
+        logits += rng.normal(scale=0.2, size=logits.shape).astype(np.float32)
+        store.write(i, logits)
+        if i < case.images:
+            mask = Image.fromarray(noisy_mask(rng, resize_bilinear(logits, store.grid)))
+            mask.save(folder / f"masks/{i:05}.png", compress_level=1)
+    store.array("status")[:] = DONE
+    store.finish()
+
+
+def class_names(case: Case) -> list[str]:
+    return ["background", *(f"class {k}" for k in range(1, case.classes))]
+
+
+def write_run(folder: Path, case: Case, num_masks: int, num_unlabelled: int) -> str:
+    """A run file that takes some of the masks and all unlabelled images of the cache; returns its path."""
+    results = folder / f"labelled_{case.images}"
+    labelled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
+    unlabelled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabelled)]
+    write_json(results / "samples.json", SampleIndex(folder, (*labelled, *unlabelled)).as_json())
+    write_receipt(results / "annotate.json", "annotate", {"fingerprint": "maps"}, {})
+    (results / "probs.zarr").symlink_to(folder / "probs.zarr")
+    settings = {
+        "results": str(folder),
+        "data": {"classes": class_names(case), "background": "background", "grid": [case.side] * 2},
+        "annotate": {"annotator": "python", "python": {"factory": "no:annotator"}},
+        "calibrate": {"alpha": ALPHA},
+        "compute": {"workers": 2},
+    }
+    write_json(results.with_suffix(".yaml"), settings)  # JSON is YAML
+    return str(results.with_suffix(".yaml"))
+
+
+class Lines(logging.Handler):
+    """When each log line was written."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.written: list[tuple[float, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append((time.perf_counter(), record.getMessage()))
+
+    def times(self, start: str) -> list[float]:
+        return [when for when, line in self.written if line.startswith(start)]
+
+
+def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usage, str]:
+    """In a process of its own: a stage, and (of calibrate) the seconds until scores, thresholds and verdict are there.
+
+    The end of a part is told from the log lines.
+    """
+    lines, settings = Lines(), config.load(run, overrides)
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
+    start = time.perf_counter()
+    usage, facts = measure(lambda: {"calibrate": calibrate, "pseudolabel": pseudolabel}[stage](settings))
+    write_receipt(settings.folder / f"{stage}.json", stage, facts, {})
+    if stage == "pseudolabel":
+        return usage, ""
+    num_images, judging = facts["num_labeled"], lines.times("calibrate: held-out images:")[0]
+    scored = lines.times(f"calibrate: {num_images}/{num_images}")[0]
+    parts = [scored - start, judging - scored, start + usage.wall - judging]
+    return usage, f"{facts['held_out']['folds']} folds: " + " + ".join(f"{seconds:.1f}" for seconds in parts)
+
+
+def print_stages(is_quick: bool, scratch: Path) -> None:
+    side, counts, num_unlabelled = (128, (24, 92), 20) if is_quick else (512, (92, 366), 200)
+    write_cache(scratch, Case(max(counts), 21, side), num_unlabelled)
+    megabytes = sum(file.stat().st_size for file in (scratch / "probs.zarr/prob").rglob("*") if file.is_file()) / 1e6
+    title = (
+        f"Stages, maps 21 x {side} x {side} from a cache of float16 logits of 1/{STRIDE} the size "
+        f"({megabytes / (max(counts) + num_unlabelled):.3f} MB an image), 2 threads. `calibrate` always judges "
+        "held-out images: once with 2 folds, the fewest, and once as by default"
+    )
+    columns = (
+        "stage | images | wall s | images/s | CPU s | peak MB | GB/s | s for scores + thresholds + held-out images"
+    )
+    print_header(title, columns)
+    for count in counts:
+        case = Case(count, 21, side)
+        run = write_run(scratch, case, max(counts), num_unlabelled)
+        for overrides in ({"folds": 2}, {}):
+            print_stage("calibrate", "pixel", case, run, overrides)
+        if count == counts[1]:
+            print_stage("pseudolabel", "pixel", case._replace(images=num_unlabelled), run, {})
+            for variant in ("image", "kmeans", "genann"):
+                print_stage("calibrate", variant, case, run, {"variant": variant})
+
+
+def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[str, Any]) -> None:
+    usage, parts = in_own_process(__file__, run, stage, overrides)
+    wall, cpu, megabytes = usage
+    click.echo(
+        f"| {stage}, {variant} | {case.images} | {wall:.1f} | {case.images / wall:.1f} | {cpu:.1f} | {megabytes:.0f} "
+        f"| {case.images * case.image_bytes / wall / 1e9:.2f} | {parts} |"
+    )
+
+
+@click.command(help=__doc__)
+@click.option("--quick", is_flag=True, help="Small sizes.")
+@click.option(
+    "--scratch", type=click.Path(path_type=Path), help="Folder for temporary files (2 GB). Default: system's."
+)
+@click.option("--job", hidden=True)
+def main(quick: bool, scratch: Path | None, job: str | None) -> None:
+    if job is not None:
+        click.echo(json.dumps(measure_stage(*json.loads(job))))
+        return
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        print_stages(quick, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
