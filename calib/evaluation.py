@@ -63,8 +63,8 @@ class HeldOut(NamedTuple):
     precision:          [A, R], share of the labels that are right
     precision_per_class: [A, R, K], by label
     keep_rate:          [A, R], share of the pixels that are labelled
-    wrong:              [A, R], share of an image's pixels that are labelled wrong, mean over the images: what variant
-                        risk bounds
+    wrong:              [A, R], share of the pixels that are labelled wrong; what variant risk bounds is its mean over
+                        images, the same if these have equally many pixels with a true class
     """
 
     coverage: Estimate
@@ -201,19 +201,18 @@ def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> Held
     valid = counts.valid.sum(axis=1)  # [L]
     kept, right = counts.kept.sum(axis=3), counts.right.sum(axis=3)  # [L, A, R]
     covered = counts.covered.sum(axis=2)  # [L, A]
-    seen = (valid > 0)[:, None, None]
     per_image = _share(covered, np.broadcast_to(valid[:, None], covered.shape))
     return HeldOut(
         coverage=estimate(covered, valid[:, None], weights),
         coverage_per_class=estimate(counts.covered, counts.valid[:, None], weights),
         coverage_per_image=per_image,
-        image_coverage=estimate(np.nan_to_num(per_image), seen[..., 0], weights),
+        image_coverage=estimate(np.nan_to_num(per_image), (valid > 0)[:, None], weights),
         uncalibrated=_share(counts.uncalibrated.sum(axis=0), np.full(covered.shape[1], valid.sum())),
         sizes=estimate(counts.sizes, valid[:, None, None], weights),
         precision=estimate(right, kept, weights),
         precision_per_class=estimate(counts.right, counts.kept, weights),
         keep_rate=estimate(kept, valid[:, None, None], weights),
-        wrong=estimate(np.nan_to_num(_share(*np.broadcast_arrays(kept - right, valid[:, None, None]))), seen, weights),
+        wrong=estimate(kept - right, valid[:, None, None], weights),
     )
 
 

@@ -23,12 +23,12 @@ Fact = dict[str, Any]
 
 
 class JudgeJob(NamedTuple):
-    """One labelled image, its fold, and (for class-wise thresholds) its maps."""
+    """One labelled image, its fold, and its maps, which class-wise thresholds need."""
 
     calibration: Path
     index: int
     fold: int
-    probabilities: Path | None
+    probabilities: Path
     position: int
     rules: tuple[calib.Rule, ...]
     background: int | None
@@ -41,7 +41,6 @@ def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
     thresholds = store.held_out_thresholds(job.fold)
     maps = None
     if thresholds.is_class_wise:
-        assert job.probabilities is not None
         maps = open_probabilities(job.probabilities).probabilities(job.position).rows(slice(None))
     counts = calib.judge_image(
         store.planes(job.index),

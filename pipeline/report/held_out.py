@@ -97,8 +97,7 @@ def by_alpha(rows: Sequence[Facts], used: Facts, is_class_wise: bool) -> list[Al
 def _rule_row(row: Facts, used: Facts, is_class_wise: bool) -> RuleRow:
     # with one threshold for all classes, argmax and no_background are one rule, and judged once
     name = "argmax = no_background" if row["rule"] == "argmax" and not is_class_wise else row["rule"]
-    precision, keep_rate = (row[what] and row[what]["value"] for what in ("precision", "keep_rate"))
-    return RuleRow(name, row["precision"], row["keep_rate"], wrong_share(precision, keep_rate), row is used)
+    return RuleRow(name, row["precision"], row["keep_rate"], row["wrong"] and row["wrong"]["value"], row is used)
 
 
 def wrong_share(precision: float | None, keep_rate: float | None) -> float | None:

@@ -141,8 +141,9 @@ def risk_over_draws(alpha, num_images, draws):
         probabilities, truth = images_with_mistakes(rng, num_images + NUM_NEW)
         planes = [class_planes(image, 0) for image in probabilities]
         labelled = {name: np.stack([getattr(p, name) for p in planes[:num_images]]) for name in planes[0]._fields}
-        scores = [true_class_scores(*pair) for pair in zip(probabilities[:num_images], truth, strict=False)]
-        maps = ArrayMaps(labelled | {"score": np.stack(scores), "truth": truth[:num_images]})
+        masks = truth[:num_images]
+        scores = [true_class_scores(*pair) for pair in zip(probabilities[:num_images], masks, strict=True)]
+        maps = ArrayMaps(labelled | {"score": np.stack(scores), "truth": masks})
         q_hat = fit(variant, maps, together(num_images))[0].map(0)
         losses = []
         for image, true in zip(planes[num_images:], truth[num_images:], strict=True):

@@ -20,6 +20,7 @@ def row(alpha, rule, precision=0.8, keep_rate=0.5):
         "precision": precision and estimate(precision),
         "precision_per_class": {"cat": estimate(0.6), "dog": None},
         "keep_rate": estimate(keep_rate),
+        "wrong": estimate(0.1),
     }
 
 
@@ -43,6 +44,7 @@ def test_the_row_in_use_is_that_of_the_labels_and_alphas_ascend():
     assert [group.alpha for group in found.by_alpha] == [0.1, 0.3]
     used = [(group.alpha, r.rule) for group in found.by_alpha for r in group.rules if r.is_used]
     assert used == [(0.3, "singleton")]
+    assert found.used.wrong == 0.1
 
 
 def test_with_one_threshold_for_all_classes_argmax_stands_for_no_background_too():
