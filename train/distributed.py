@@ -1,0 +1,73 @@
+"""Several processes that share every batch: who this one is, and sums over all of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+class World(NamedTuple):
+    """This process and how many there are; one alone is number 0 of 1."""
+
+    rank: int
+    size: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+
+def world() -> World:
+    if not (dist.is_available() and dist.is_initialized()):
+        return World(0, 1)
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def process_group() -> Iterator[World]:
+    """Join the processes that torchrun started (it sets WORLD_SIZE, ...); alone, do nothing.
+
+    All but the first log warnings only, so that the log reads as that of one process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield world()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        if not world().is_main:
+            logging.getLogger().setLevel(logging.WARNING)
+        yield world()
+    finally:
+        dist.destroy_process_group()
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum of every process's tensor, in place; alone, the tensor as it is."""
+    if world().size > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """[B, ...] of every process, one after the other by rank; alone, the tensor as it is. Shapes must be the same."""
+    if world().size == 1:
+        return tensor
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world().size)]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    if world().size > 1:
+        dist.barrier()

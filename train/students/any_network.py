@@ -1,0 +1,85 @@
+"""Any semantic segmentation network of transformers as a student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pipeline.errors import TrainingError
+from train.students.drop import share_draws
+from train.students.network import Network
+from train.students.norm import share_statistics
+
+ENCODERS = ("backbone", "encoder")  # where networks without a base model prefix keep theirs
+
+
+class AnyNetwork(Network):
+    """A network whose inside is not known: one pass from images to logits."""
+
+    multiple = 32
+    smallest_side = 64
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+        patch = getattr(model.config, "patch_size", None)
+        if isinstance(patch, int) and self.multiple % patch:
+            self.multiple = patch
+        share_draws(model)
+        share_statistics(model)
+
+    def encode(self, pixels: Tensor) -> list[Tensor]:
+        raise self._is_whole()
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        raise self._is_whole()
+
+    def feature_widths(self) -> list[int]:
+        raise self._is_whole()
+
+    def _is_whole(self) -> TrainingError:
+        return TrainingError(
+            f"{type(self.model).__name__} does not tell its encoder's feature maps from its decode head; set "
+            "stage2.complementary_dropout to false and train.framework to plain, or take a SegFormer or DINO student"
+        )
+
+    def is_head(self, parameter_name: str) -> bool:
+        """All outside the encoder; if it is not known which that is, nothing."""
+        encoders = [name for name in (self.model.base_model_prefix, *ENCODERS) if name and hasattr(self.model, name)]
+        return bool(encoders) and not parameter_name.startswith(f"model.{encoders[0]}.")
+
+    def forward(self, pixels: Tensor, channel_masks: object = None) -> Tensor:
+        if channel_masks is not None:
+            raise self._is_whole()
+        logits: Tensor = self.model(pixel_values=pixels).logits
+        return logits
+
+
+def tried(network: AnyNetwork, num_classes: int | None) -> AnyNetwork:
+    """The network after one pass over an image that is not square: parameters that take no part in it are frozen.
+
+    raises: TrainingError if it cannot segment images of any size, or gives other classes
+    """
+    name = type(network.model).__name__
+    sides = [_sides(network, least) for least in (network.smallest_side, 2 * network.smallest_side)]
+    network.eval()
+    try:
+        logits = network(torch.zeros(1, 3, *sides))
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        problem = str(error).strip().partition("\n")[0]
+        raise TrainingError(
+            f"{name} cannot segment an image of {sides[0]} x {sides[1]} pixels ({problem}); a student takes images of "
+            "any size: take another network"
+        ) from None
+    if logits.ndim != 4 or logits.shape[1] != num_classes:
+        raise TrainingError(f"{name} gives logits of shape {list(logits.shape)}, expected [1, {num_classes}, h, w]")
+    logits.sum().backward()
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.requires_grad and parameter.grad is not None)
+        parameter.grad = None
+    return network.train()
+
+
+def _sides(network: Network, least: int) -> int:
+    return -(-least // network.multiple) * network.multiple

@@ -1,0 +1,80 @@
+"""Batch normalisation with the statistics of all processes, on any device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train.distributed import summed, world
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d whose statistics, while training, are those of the batch that all processes share.
+
+    nn.SyncBatchNorm does the same but refuses CPU tensors. Statistics are float32 whatever autocast says. The gradient
+    is that of the sum of all processes' losses.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float [B, D, h, w] -> the same."""
+        if world().size == 1 or not self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._shared(x)
+
+    def _shared(self, x: Tensor) -> Tensor:
+        mean, variance, count = shared_statistics(x)
+        self._update(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        # In the type of x, as nn.BatchNorm2d: the statistics are what needs float32.
+        return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.float()
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(variance, weight)
+
+
+def shared_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """float [B, D, h, w] of this process -> mean float32 [D], biased variance float32 [D], values of a channel [].
+
+    Two sums over the processes, mean first: a variance from sums of squares would cancel where the mean is large.
+    """
+    variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+    own_count = mean.new_tensor([x.numel() / x.shape[1]])
+    sums = all_summed(torch.cat([mean * own_count, own_count]))
+    count = sums[-1].detach()
+    shared_mean = sums[:-1] / count
+    shared_variance = all_summed((variance + (mean - shared_mean).square()) * own_count) / count
+    return shared_mean, shared_variance, count
+
+
+def all_summed(tensor: Tensor) -> Tensor:
+    """The sum of every process's tensor, with a gradient: that of the sum of all processes' losses."""
+    total: Tensor = _AllSummed.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _AllSummed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return summed(tensor.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Tensor:
+        return summed(outer[0].clone())
+
+
+def share_statistics(network: nn.Module) -> None:
+    """Let every nn.BatchNorm2d of a network use the statistics of all processes, in place; names stay."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = BatchNorm2d
