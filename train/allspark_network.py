@@ -1,0 +1,90 @@
+"""A student with AllSpark's block between its encoder and its head, and the semantic memory that the block looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from train.allspark import AllSparkBlock
+from train.semantic_memory import SemanticMemory, channel_groups
+from train.students import Network, load_network, save_network
+
+BLOCK_FILE = "allspark.safetensors"
+
+
+class Grouping(NamedTuple):
+    """What a training pass needs to know of its batch, labelled images first."""
+
+    num_labeled: int
+    logits: Tensor  # float [B, K, h, w] of the unlabelled images, by which their channels are sorted into the classes
+    uses_memory: bool
+
+
+class AllSparkNetwork(Network):
+    """Any student of ours whose last feature map goes through AllSpark's block.
+
+    compat: with the quirks of the published code (`AllSparkBlock`, `SemanticMemory`)
+    """
+
+    def __init__(self, network: Network, num_classes: int, crop: int, compat: bool = False):
+        super().__init__()
+        self.network = network
+        self.multiple, self.smallest_side = network.multiple, network.smallest_side
+        width, num_tokens = network.feature_widths()[-1], num_places(network, crop)
+        self.block = AllSparkBlock(width, compat=compat)
+        self.memory = SemanticMemory(num_classes, width, num_tokens, compat)
+
+    def forward(
+        self, pixels: Tensor, channel_masks: Sequence[Tensor] | None = None, grouping: Grouping | None = None
+    ) -> Tensor:
+        """float [B, 3, H, W], normalised -> logits, float [B, K, h, w]; `grouping` is for training passes."""
+        assert channel_masks is None, "complementary dropout excludes AllSpark"
+        *others, last = self.network.encode(pixels)
+        if not self.training or grouping is None:
+            return self.network.decode([*others, self.block(last)])
+        logits = grouping.logits
+
+        def remember(channels: Tensor) -> None:
+            self.memory.enqueue(channels.flatten(2), channel_groups(logits, channels))
+
+        memory = self.memory.content() if grouping.uses_memory else None
+        return self.network.decode([*others, self.block(last, grouping.num_labeled, memory, remember)])
+
+    def feature_widths(self) -> list[int]:
+        return self.network.feature_widths()
+
+    def is_head(self, parameter_name: str) -> bool:
+        """The block learns as fast as the head."""
+        name = parameter_name.removeprefix("network.")
+        return name == parameter_name or self.network.is_head(name)
+
+
+@torch.no_grad()
+def num_places(network: Network, crop: int) -> int:
+    """Places of the last feature map of a crop, which the memory's vectors have."""
+    return network.encode(torch.zeros(1, 3, crop, crop))[-1][0, 0].numel()
+
+
+def save_model(network: Network, folder: Path) -> None:
+    """Write `folder` as `train.students.save_network` does; AllSpark's block goes into a file of its own."""
+    if not isinstance(network, AllSparkNetwork):
+        save_network(network, folder)
+        return
+    save_network(network.network, folder)
+    save_file(network.block.state_dict(), folder / BLOCK_FILE)
+
+
+def load_model(folder: Path) -> Network:
+    """Read what `save_model` wrote, without the memory, which only training needs; TrainingError if it is not there."""
+    network = load_network(folder)
+    if not (folder / BLOCK_FILE).is_file():
+        return network
+    num_classes = network.config.num_labels  # type: ignore[union-attr]
+    with_block = AllSparkNetwork(network, num_classes, crop=network.smallest_side)
+    with_block.block.load_state_dict(load_file(folder / BLOCK_FILE))
+    return with_block
