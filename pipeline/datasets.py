@@ -95,9 +95,13 @@ def read_mask_values(path: Path) -> npt.NDArray[np.integer]:
 
 def read_mask(path: Path, data: DataSettings) -> npt.NDArray[np.uint8]:
     """uint8 [H, W] class index by `data.classes`, 255 = ignore."""
-    values = np.clip(read_mask_values(path), 0, LOOKUP_SIZE - 1)
-    mask: npt.NDArray[np.uint8] = class_lookup(data)[values]
-    return mask
+    return mask_classes(read_mask_values(path), data)
+
+
+def mask_classes(values: npt.NDArray[np.integer], data: DataSettings) -> npt.NDArray[np.uint8]:
+    """uint8, shape of values: class index of each mask value, 255 = ignore."""
+    classes: npt.NDArray[np.uint8] = class_lookup(data)[np.clip(values, 0, LOOKUP_SIZE - 1)]
+    return classes
 
 
 def class_lookup(data: DataSettings) -> npt.NDArray[np.uint8]:

@@ -6,6 +6,7 @@ A field marked `runtime` changes how fast or where a result is computed, never t
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,12 @@ def _class_from_name(entry: Any) -> Any:
 
 
 class SplitSettings(Section):
-    """Id lists are text files below `data.root`: one bare id, or one `image mask` pair, a line."""
+    """Id lists are text files, their paths and those in them relative to `data.root`.
+
+    A line is a bare id (an image's file name without its ending), an image, or an image and its mask; `None` for the
+    mask says that the image is unlabelled. Except in layout `folder`, a mask that the line does not name, or that is
+    not there, is looked for where the layout has it.
+    """
 
     train: str | None = None
     """Images to choose labelled and unlabelled ones from. Default: every image that is not in `val`."""
@@ -95,12 +101,16 @@ class SceneSettings(Section):
 class DataSettings(Section):
     root: str = "data"
     """Folder that every path of this section, and an annotator's model file, is relative to."""
-    layout: Literal["folder", "voc"] = "folder"
-    """folder: images/ + masks/ matched by stem. voc: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/."""
+    layout: Literal["folder", "voc", "ade20k", "cityscapes", "coco"] = "folder"
+    """folder: images/ + masks/ matched by stem. voc: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/. ade20k:
+    images/ and annotations/, each with training/ and validation/. cityscapes: leftImg8bit/ and gtFine/, a folder a
+    city. coco: train2017/, val2017/, and masks/ that `conformalsam convert-coco` wrote. See docs/data.md."""
     images: str | None = None
     """Image folder, if not the layout's."""
     masks: str | None = None
     """Mask folder, if not the layout's."""
+    mask_ending: str | None = None
+    """What a mask's file name has after the image's id, e.g. `_gtFine_labelTrainIds.png`. Default: the layout's."""
     classes: list[Annotated[ClassSettings, BeforeValidator(_class_from_name)]] = Field(
         min_length=2, max_length=MAX_CLASSES
     )
@@ -319,40 +329,67 @@ class ComputeSettings(Section):
     """Size of a block of score maps, and of the sketches kept for a band of rows; a task holds a few of them."""
 
 
+SEGFORMERS = ("tiny", "b0", "b1", "b2", "b3", "b4", "b5")
+STUDENTS = (*SEGFORMERS, *(f"dinov{version}-{size}" for version in (2, 3) for size in ("s", "b", "l")))
+
+
 class TrainSettings(Section):
     """What both training stages share."""
 
-    size: Literal["tiny", "b0", "b1", "b2", "b3", "b4", "b5"] = "b0"
-    """SegFormer encoder; tiny (0.35 M parameters) is for demonstrations."""
+    student: str = "b5"
+    """tiny, b0 to b5: SegFormer (tiny, 0.35 M parameters, is for demonstrations). dinov2-s, -b, -l, dinov3-s, -b, -l:
+    DINO with a DPT head. Or a folder of any semantic segmentation network in transformers format."""
     weights: str = "random"
-    """`random`, a local folder in transformers format, or a hub name such as nvidia/mit-b0 (needs the network)."""
+    """`random`, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name such as nvidia/mit-b0
+    (needs the network)."""
+    framework: Literal["plain", "allspark"] = "plain"
+    """allspark: labelled features are rebuilt from the channels of unlabelled ones (AllSpark, CVPR 2024)."""
+    memory_warmup: int = Field(5, ge=0)
+    """Of allspark: epochs, counted from the start of Stage I, before the semantic memory is used."""
+    allspark_compat: bool = False
+    """Of allspark: with the quirks of its published code: labelling looks at all images of a batch together, and places
+    of the memory that nothing has come to yet hold noise."""
+    held_out: int = Field(0, ge=0)
+    """Labelled images that no stage trains on, drawn with the seed, for `stage2.confidence: conformal`."""
     crop: int = Field(513, ge=32)
     """Side of the square training crop, pixels."""
     scale: list[Annotated[float, Field(gt=0)]] = Field([0.5, 2.0], min_length=2, max_length=2)
     """Range of the random resize before the crop, in parts of the image's long side."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.003, gt=0)
     """Initial learning rate of the encoder."""
     head_lr_multiplier: float = Field(10.0, gt=0)
     """Learning rate of the decode head over that of the encoder."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd; adamw has betas 0.9 and 0.999."""
     weight_decay: float = Field(1e-4, ge=0)
     power: float = Field(0.9, gt=0)
     """lr(t) = lr (1 - t/T)^power, t in steps."""
     lr_scope: Literal["both", "stage"] = "both"
     """Whether T counts the steps of both stages (the paper: one run) or of each."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of the moving average of the weights, which then labels in Stage II and is the student that is kept. At
+    step t it is at most 1 - 1/(t+1). Default: no average."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a batch is computed in, one after the other: less memory, the same learning rates. Batch statistics
+    are then those of a part."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Autocast type. auto: bfloat16 on CUDA devices that have it, float16 on older ones, float32 on CPU."""
+    compile: bool = runtime(False)
+    """Compile the network with torch.compile: minutes at the start, then faster."""
     device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    processes: int = runtime(1, ge=1)
+    """Processes that share every batch, one a GPU (or on CPU, to try it). Learning rates need no change."""
     workers: int = runtime(2, ge=0)
-    """Processes that decode and augment."""
+    """Processes that decode, for each training process."""
     threads: int | None = runtime(None, ge=1)
     """Torch threads on CPU. Default: torch's."""
     checkpoint_every: int = runtime(200, ge=1)
     """Steps between two checkpoints; a killed stage repeats at most this many."""
     validate_every: int = runtime(5, ge=1)
-    """Epochs between two points of the mIoU curve on the val images. Nothing is selected by it."""
+    """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> TrainSettings:
@@ -360,12 +397,44 @@ class TrainSettings(Section):
             raise ValueError(f"scale is {self.scale}, smallest first; write [{self.scale[1]}, {self.scale[0]}]")
         return self
 
+    @model_validator(mode="after")
+    def _student_is_known(self) -> TrainSettings:
+        if self.student not in STUDENTS and not Path(self.student).is_dir():
+            raise ValueError(
+                f"student is {self.student!r}, which is neither a folder nor one of {', '.join(STUDENTS)}"
+                f"{did_you_mean(self.student, STUDENTS)}"
+            )
+        return self
+
 
 class Stage1Settings(Section):
-    """Labels plus cached pseudo-labels, drawn from one shuffled list (paper Eq. 2)."""
+    """Labels plus cached pseudo-labels (paper Eq. 2)."""
 
-    epochs: int = Field(60, ge=1)
+    epochs: int = Field(60, ge=0)
+    """Passes over its images; 0 leaves everything to Stage II."""
+    labels: Literal["calibrated", "raw", "none"] = "calibrated"
+    """calibrated: conformal pseudo-labels. raw: the annotator's most probable class everywhere. none: labelled images
+    only, and no annotator is needed."""
     batch_size: int = Field(4, ge=1)
+    batch_labeled: int | None = Field(None, ge=1)
+    """Labelled images in every batch; an epoch is then a pass over the others. Default: all images are drawn from one
+    shuffled list."""
+    loss: Literal["pooled", "eq2"] = "pooled"
+    """pooled: one mean over all pixels of the batch that have a class. eq2: a mean over the labelled ones plus
+    `pseudo_weight` times one over the pseudo-labelled."""
+    pseudo_weight: float = Field(1.0, ge=0)
+    """Of eq2: lambda of paper Eq. 2."""
+    strong: bool = True
+    """Colour jitter, grey and blur on top of resize, crop and flip."""
+
+    @model_validator(mode="after")
+    def _labeled_images_leave_room(self) -> Stage1Settings:
+        if self.batch_labeled is not None and self.batch_labeled >= self.batch_size:
+            raise ValueError(
+                f"batch_labeled is {self.batch_labeled} of batch_size {self.batch_size}; leave room for "
+                "pseudo-labelled images, or set labels: none"
+            )
+        return self
 
 
 class Stage2Settings(Section):
@@ -379,6 +448,23 @@ class Stage2Settings(Section):
     lambda_start: float = Field(0.5, ge=0, le=1)
     lambda_end: float = Field(0.05, ge=0, le=1)
     """Weight of the unlabelled loss in the first and last epoch: (1 - lambda) L_s + lambda L_u."""
+    lambda_per: Literal["epoch", "step"] = "epoch"
+    """How often lambda changes."""
+    strong_labeled: bool = True
+    """Colour jitter, grey and blur of the labelled images."""
+    views: int = Field(0, ge=0, le=2)
+    """Strong views of each unlabelled image, which learn the label of its weak view. 0: the weak view itself learns."""
+    cutmix: float = Field(0.0, ge=0, le=1)
+    """Probability that a strong view gets a box from its neighbour in the batch."""
+    complementary_dropout: bool = False
+    """Half of the pairs of strong views see complementary halves of the encoder's channels (UniMatch-V2)."""
+    confidence: Literal["none", "threshold", "conformal"] = "none"
+    """Which of its labels the student believes. threshold: those at least that probable. conformal: those alone in the
+    prediction set at level `confidence_alpha`, calibrated every epoch on the `train.held_out` images."""
+    threshold: float = Field(0.95, ge=0, lt=1)
+    confidence_alpha: float = Field(0.1, gt=0, lt=1)
+    normaliser: Literal["confident", "valid"] = "confident"
+    """What the unlabelled loss is divided by: pixels whose label is believed, or all that are no padding."""
 
     @model_validator(mode="after")
     def _exponential_needs_positive_ends(self) -> Stage2Settings:
@@ -386,12 +472,48 @@ class Stage2Settings(Section):
             raise ValueError("lambda_schedule exp needs lambda_start and lambda_end above 0; use linear or cosine")
         return self
 
+    @model_validator(mode="after")
+    def _mixing_needs_strong_views(self) -> Stage2Settings:
+        if self.cutmix and not self.views:
+            raise ValueError(f"cutmix is {self.cutmix}, but it mixes strong views and views is 0; set views to 1 or 2")
+        if self.complementary_dropout and self.views != 2:
+            raise ValueError(f"complementary_dropout pairs two strong views, but views is {self.views}; set views to 2")
+        return self
+
 
 class EvaluateSettings(Section):
+    """How the student looks at whole images, and what is measured of it."""
+
+    window: int | None = Field(None, ge=32)
+    """Side of a sliding window, pixels; each pixel gets the mean of the windows that see it. Default: the whole image
+    at once. Cityscapes: the training crop, 801."""
+    stride: int | None = Field(None, ge=1)
+    """Step of the window, pixels. Default: two thirds of its side."""
+    windows: Literal["shifted", "truncated"] = "shifted"
+    """At the image's border. shifted: the last window moves inward and keeps its size. truncated: it is cut off, as in
+    AllSpark's code."""
+    flips: bool = False
+    """Also look at the mirrored image, and take the mean."""
+    scales: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1)
+    """Sizes at which to look at the image, in parts of its own; the mean is taken."""
+    absent: Literal["skip", "zero"] = "skip"
+    """A class that is neither in the masks nor predicted. skip: not part of mIoU. zero: its IoU is 0, as in the code of
+    UniMatch and AllSpark."""
+    boundary_tolerance: float | None = Field(0.0075, gt=0, lt=1)
+    """How far a boundary may lie from the true one, and half the width of rims of void that are closed, in parts of the
+    image's diagonal. null: boundaries are not measured."""
     num_examples: int = Field(6, ge=0)
     """Unlabelled images whose predictions are kept for the report."""
+    batch_size: int = runtime(4, ge=1)
+    """Windows that pass through the network together."""
     workers: int = runtime(2, ge=0)
     """Processes that decode."""
+
+    @model_validator(mode="after")
+    def _windows_leave_no_gaps(self) -> EvaluateSettings:
+        if self.stride is not None and (self.window is None or self.stride > self.window):
+            raise ValueError(f"stride is {self.stride}, but window is {self.window}; a stride is at most the window")
+        return self
 
 
 class Settings(Section):
@@ -400,6 +522,9 @@ class Settings(Section):
     name: str
     """Taken from the run file's name; results go to RESULTS/NAME."""
     results: str = "results"
+    preset: str | None = None
+    """Recipe whose settings this run starts from; `conformalsam presets` lists them. Default: those of `paper`, with
+    exact quantiles."""
     seed: int = 0
     """Seed of the student's weights, the order of the samples and their augmentation."""
     data: DataSettings
@@ -419,6 +544,24 @@ class Settings(Section):
                 "calibrate.variant risk bounds the wrong labels of pseudolabel.rule argmax, got "
                 f"{self.pseudolabel.rule}; set rule: argmax"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_fit_the_framework(self) -> Settings:
+        if self.train.framework == "allspark" and self.stage1.epochs and self.stage1.batch_labeled is None:
+            raise ValueError("train.framework allspark needs labelled images in every batch; set stage1.batch_labeled")
+        if self.train.framework == "allspark" and self.stage2.complementary_dropout:
+            raise ValueError("train.framework allspark and stage2.complementary_dropout exclude each other")
+        if self.stage1.batch_labeled is not None and self.stage1.labels == "none":
+            raise ValueError("stage1.batch_labeled mixes with pseudo-labelled images, but stage1.labels is none")
+        if self.stage2.confidence == "conformal" and self.stage2.epochs:
+            needed = math.ceil(1 / self.stage2.confidence_alpha - 1e-9) - 1
+            if self.train.held_out < needed:
+                raise ValueError(
+                    f"stage2.confidence conformal at confidence_alpha {self.stage2.confidence_alpha} needs "
+                    f"train.held_out of at least {needed}, got {self.train.held_out}; hold out more labelled images, "
+                    "raise confidence_alpha, or use threshold"
+                )
         return self
 
     @property

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,8 @@ from pipeline.datasets import (
     SPLITS,
     Sample,
     SampleIndex,
-    class_lookup,
     file_digest,
+    mask_classes,
     read_image,
     read_mask_values,
     unknown_mask_values,
@@ -31,6 +31,7 @@ from pipeline.errors import DatasetError
 from pipeline.progress import Progress
 from pipeline.receipt import write_json
 from pipeline.sources import find_samples
+from pipeline.sources.misreadings import misreading
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ def prepare(settings: Settings) -> dict[str, Any]:
         draw_scenes(data, data.scenes)
     samples, problems = find_samples(data)
     checked = list(check_samples(samples, data))
+    wrong_coding = misreading((check.values for check in checked if check.values), data)
+    if wrong_coding is not None:  # alone: it explains what would be a line for each of thousands of masks
+        raise DatasetError(_list_problems([wrong_coding], data))
     problems += [problem for check in checked for problem in check.problems]
     if problems:
         raise DatasetError(_list_problems(problems, data))
@@ -65,11 +69,12 @@ def draw_scenes(data: DataSettings, scenes: SceneSettings) -> None:
 
 
 class Check(NamedTuple):
-    """One checked sample: with its size and digests, what is wrong with it, and its pixels per class."""
+    """One checked sample: with its size and digests, what is wrong with it, its pixels per class, its mask's values."""
 
     sample: Sample
     problems: list[str]
     class_pixels: Counter[int]
+    values: frozenset[int] = frozenset()
 
 
 def check_samples(samples: list[Sample], data: DataSettings) -> Iterable[Check]:
@@ -103,13 +108,17 @@ def _check_mask(sample: Sample, data: DataSettings) -> Check:
     except (OSError, SyntaxError, ValueError) as error:
         return Check(sample, [f"{path} cannot be read ({error}); replace it or make the image unlabelled"], Counter())
     sample = replace(sample, mask_digest=file_digest(path))
-    return Check(sample, _mask_problems(path, values, sample, data), _class_pixels(values, data))
+    found, counts = np.unique(values, return_counts=True)
+    problems = _mask_problems(path, values.shape, found, sample, data)
+    return Check(sample, problems, _class_pixels(found, counts, data), frozenset(found.tolist()))
 
 
-def _mask_problems(path: Path, values: npt.NDArray[np.int32], sample: Sample, data: DataSettings) -> list[str]:
+def _mask_problems(
+    path: Path, shape: Sequence[int], values: npt.NDArray[np.int32], sample: Sample, data: DataSettings
+) -> list[str]:
     problems = []
-    if values.shape != (sample.height, sample.width):
-        size = f"{values.shape[1]} x {values.shape[0]}"
+    if tuple(shape) != (sample.height, sample.width):
+        size = f"{shape[1]} x {shape[0]}"
         problems.append(f"{path} is {size}, its image is {sample.width} x {sample.height}; make them equal")
     unknown = unknown_mask_values(values, data)
     if unknown:
@@ -121,9 +130,13 @@ def _mask_problems(path: Path, values: npt.NDArray[np.int32], sample: Sample, da
     return problems
 
 
-def _class_pixels(values: npt.NDArray[np.int32], data: DataSettings) -> Counter[int]:
-    classes, counts = np.unique(class_lookup(data)[np.clip(values, 0, None)], return_counts=True)
-    return Counter({int(c): int(n) for c, n in zip(classes, counts, strict=True) if c != IGNORE_INDEX})
+def _class_pixels(values: npt.NDArray[np.int32], counts: npt.NDArray[np.intp], data: DataSettings) -> Counter[int]:
+    """Pixels of each class from the values of a mask and how often each occurs."""
+    pixels: Counter[int] = Counter()
+    for k, num in zip(mask_classes(values, data).tolist(), counts.tolist(), strict=True):
+        if k != IGNORE_INDEX:
+            pixels[k] += num
+    return pixels
 
 
 def _list_problems(problems: list[str], data: DataSettings) -> str:

@@ -1,0 +1,96 @@
+"""COCO's shapes as boolean masks: polygons and run-length encodings, decoded by their definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bools = npt.NDArray[np.bool_]
+
+ASCII_OFFSET = 48  # of COCO's strings: each character holds 5 bits of a number and a bit that says whether more follow
+PAYLOAD, MORE, SIGN = 0x1F, 0x20, 0x10
+
+
+def shape_mask(segmentation: Any, height: int, width: int) -> Bools:
+    """bool [H, W] of one annotation's `segmentation`: a list of polygons (their union), or a run-length encoding.
+
+    raises: ValueError if it is neither, or does not fit the image's size
+    """
+    if isinstance(segmentation, dict):
+        return rle_mask(segmentation, height, width)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("it has no segmentation (a list of polygons, or a run-length encoding)")
+    mask = np.zeros((height, width), bool)
+    for polygon in segmentation:
+        add_polygon(mask, polygon)
+    return mask
+
+
+def add_polygon(mask: Bools, polygon: Sequence[float]) -> None:
+    """Set the pixels whose centre lies inside x1, y1, x2, y2, ... (even-odd rule).
+
+    mask:    bool [H, W], changed in place; pixel (0, 0) spans 0 to 1 in both directions, so its centre is (0.5, 0.5)
+    polygon: pixels; fewer than three points enclose nothing
+    """
+    points = np.asarray(polygon, np.float64)
+    if points.ndim != 1 or len(points) % 2:
+        raise ValueError("a polygon is no list of x, y, x, y, ...")
+    height, width = mask.shape
+    x0, y0 = points[0::2], points[1::2]
+    x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
+    # rows whose centre an edge crosses: it counts at its upper end and not at its lower one, so no corner counts twice
+    first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.intp)
+    last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.intp)
+    if not len(points) or first.min() >= last.max():
+        return
+    num_rows = last - first
+    edge = np.repeat(np.arange(len(x0)), num_rows)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(num_rows) - num_rows, num_rows) + first[edge]
+    slope = (x1 - x0)[edge] / (y1 - y0)[edge]
+    crossing = x0[edge] + (row + 0.5 - y0[edge]) * slope
+    column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.intp)
+    # every crossing turns inside to outside for all centres from it on
+    top, bottom, left = int(first.min()), int(last.max()), int(column.min())
+    turns = np.zeros((bottom - top, width + 1 - left), bool)
+    np.logical_xor.at(turns, (row - top, column - left), True)
+    mask[top:bottom, left:] |= np.logical_xor.accumulate(turns, axis=1)[:, :-1]
+
+
+def rle_mask(segmentation: dict[str, Any], height: int, width: int) -> Bools:
+    """bool [H, W] of `{"size": [H, W], "counts": ...}`: lengths of runs down the columns, outside first."""
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        raise ValueError(f"its run-length encoding is of size {size}, the image is {[height, width]} (height, width)")
+    if not isinstance(counts, list | str):
+        raise ValueError("its run-length encoding has no counts (a list of numbers, or a string)")
+    runs = np.asarray(string_counts(counts) if isinstance(counts, str) else counts, np.int64)
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError(f"its run-length encoding covers {runs.sum()} pixels, the image has {height * width}")
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(width, height).T
+
+
+def string_counts(text: str) -> list[int]:
+    """Run lengths of COCO's compressed string.
+
+    Numbers are written 5 bits a character, the lowest first; the highest bit of the last is the sign. From the fourth
+    on a number is the difference from the one two before it, which tends to be small.
+    """
+    numbers: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - ASCII_OFFSET
+        value |= (bits & PAYLOAD) << shift
+        shift += 5
+        if bits & MORE:
+            continue
+        if bits & SIGN:
+            value -= 1 << shift
+        numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("its run-length encoding ends within a number")
+    return numbers

@@ -1,0 +1,153 @@
+"""Samples of a data set: the images that its layout and lists give, sorted into splits."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from pipeline.config import DataSettings
+from pipeline.datasets import SPLITS, Sample, Split
+from pipeline.sources.layouts import Tree
+from pipeline.sources.lists import Entry, read_list
+
+log = logging.getLogger(__name__)
+
+DEFAULT_VAL_SHARE = 0.2
+
+
+def find_samples(data: DataSettings) -> tuple[list[Sample], list[str]]:
+    """Samples of all splits, and every problem found on the way (missing files, double stems, empty splits)."""
+    problems: list[str] = []
+    tree = Tree(data)
+    files = tree.scan(problems)
+    paths = _list_paths(data, tree)
+    lists = {name: read_list(tree.root, name, path, problems) for name, path in paths.items()}
+    if problems:
+        return [], problems
+    lists = {name: _completed(name, entries, tree, files) for name, entries in lists.items()}
+    lists = _folder_lists(data, tree, files) | lists
+    known = files | {entry.id: entry for entries in lists.values() for entry in entries if entry.image}
+    ids = _split_ids(data, lists, known, problems)
+    samples = [sample for split in SPLITS for sample in _samples_of(split, ids[split], known, tree.root, problems)]
+    return samples, problems + _split_problems(ids)
+
+
+def truth_path(sample: Sample, data: DataSettings) -> Path | None:
+    """Mask file of any sample, also of unlabelled ones, if there is one: for reports after the fact only."""
+    tree = Tree(data)
+    if sample.mask is not None:
+        return tree.root / sample.mask
+    return tree.mask_of(tree.root / sample.image)
+
+
+def _list_paths(data: DataSettings, tree: Tree) -> dict[str, str]:
+    """Id lists to read: those that the settings name, else those of the layout that exist."""
+    layout, root = tree.layout, tree.root
+    named = {name: getattr(data.splits, name) for name in ("train", *SPLITS)}
+    if named["val"] is None and data.splits.num_val is None and layout.val_list and (root / layout.val_list).is_file():
+        named["val"] = layout.val_list
+    if named["train"] is None and layout.train_list and (root / layout.train_list).is_file():
+        named["train"] = layout.train_list
+    return {name: path for name, path in named.items() if path is not None}
+
+
+def _folder_lists(data: DataSettings, tree: Tree, files: Mapping[str, Entry]) -> dict[str, list[Entry]]:
+    """The same as id lists, of layouts whose images lie in folders by split."""
+    layout, lists = tree.layout, {}
+    if layout.train_folder is not None:
+        lists["train"] = tree.entries_in(layout.train_folder, files.values())
+    if layout.val_folder is not None and data.splits.num_val is None:
+        lists["val"] = tree.entries_in(layout.val_folder, files.values())
+    return lists
+
+
+def _completed(name: str, entries: Sequence[Entry], tree: Tree, files: Mapping[str, Entry]) -> list[Entry]:
+    """Entries with the layout's ids, and its masks for those that the list does not name or that are not there."""
+    ending = tree.layout.image_ending
+    entries = [
+        e._replace(id=f"{e.id}{ending}") if e.image is None and e.id not in files and f"{e.id}{ending}" in files else e
+        for e in entries
+    ]
+    if name == "unlabeled" or not tree.layout.completes_lists:
+        return entries
+    missing = {e.id for e in entries if e.mask is not None and not e.mask.is_file()}
+    if missing:
+        log.info("%d masks that the list %s names are not there; those in %s are used", len(missing), name, tree.masks)
+    return [
+        e._replace(mask=tree.mask_of(e.image)) if e.image and (e.id in missing or not e.names_mask) else e
+        for e in entries
+    ]
+
+
+def _split_ids(
+    data: DataSettings, lists: Mapping[str, Sequence[Entry]], known: Mapping[str, Entry], problems: list[str]
+) -> dict[Split, list[str]]:
+    """Ids of each split: listed ones as listed, the others drawn from those that have masks."""
+    listed = {name: [entry.id for entry in entries] for name, entries in lists.items()}
+    splits = data.splits
+    pool = listed.get("train", list(known))
+    named = {i for ids in listed.values() for i in ids}
+
+    val = listed.get("val")
+    if val is None:
+        candidates = _with_mask((set(known) - named) or pool, known)
+        val = _draw(
+            candidates, splits.num_val or round(DEFAULT_VAL_SHARE * len(candidates)), "val", splits.seed, problems
+        )
+    if "train" not in listed or "val" not in listed:
+        pool = [i for i in pool if i not in set(val)]
+
+    labeled = listed.get("labeled")
+    if labeled is None:
+        candidates = _with_mask(set(pool) - set(listed.get("unlabeled", [])), known)
+        labeled = _draw(candidates, splits.num_labeled or len(candidates), "labeled", splits.seed, problems)
+    unlabeled = listed.get("unlabeled", [i for i in pool if i not in set(labeled)])
+    return {"labeled": labeled, "unlabeled": unlabeled, "val": val}
+
+
+def _with_mask(ids: Iterable[str], known: Mapping[str, Entry]) -> list[str]:
+    return [i for i in ids if i in known and known[i].mask is not None]
+
+
+def _draw(candidates: Sequence[str], num: int, split: str, seed: int, problems: list[str]) -> list[str]:
+    """Seeded draw. Candidates are ranked by a hash, so that masks which were not drawn may vanish without effect."""
+    if len(candidates) < num:
+        problems.append(f"data.splits.num_{split} is {num}, but only {len(candidates)} candidates have masks; lower it")
+    ranked = sorted(candidates, key=lambda i: hashlib.blake2b(f"{seed}/{i}".encode()).digest())
+    return sorted(ranked[:num])
+
+
+def _samples_of(
+    split: Split, ids: Sequence[str], known: Mapping[str, Entry], root: Path, problems: list[str]
+) -> Iterator[Sample]:
+    for sample_id in ids:
+        entry = known.get(sample_id)
+        if entry is None or entry.image is None or not entry.image.is_file():
+            problems.append(f"{split} image {sample_id} has no file; add it, or remove the id from the list")
+            continue
+        mask = None
+        if split != "unlabeled":
+            if entry.mask is None or not entry.mask.is_file():
+                problems.append(f"{split} image {sample_id} has no mask; add one, or make it unlabelled")
+                continue
+            mask = _below(root, entry.mask)
+        yield Sample(sample_id, _below(root, entry.image), mask, split)
+
+
+def _below(root: Path, path: Path) -> str:
+    """The path from the root on; as it is if it lies elsewhere, where `root / path` finds it too."""
+    try:
+        return str(path.relative_to(root))
+    except ValueError:
+        return str(path.absolute())
+
+
+def _split_problems(ids: Mapping[Split, Sequence[str]]) -> list[str]:
+    problems = [f"the split {split} is empty; see data.splits" for split in SPLITS if not ids[split]]
+    for first, second in combinations(SPLITS, 2):
+        shared = sorted(set(ids[first]) & set(ids[second]))
+        problems += [f"{i} is both in {first} and in {second}; remove it from one of them" for i in shared]
+    return problems

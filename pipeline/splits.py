@@ -1,0 +1,214 @@
+"""The field's split lists: which known split a list is, and those of ADE20K, which are a recipe.
+
+Nobody's lists come with this project, only their fingerprints: get the lists from the projects that publish them, and
+`conformalsam splits verify` says whether they are the ones that papers mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import DatasetError
+from pipeline.schema import did_you_mean
+from pipeline.sources.layouts import files_with
+from pipeline.sources.lists import IMAGE_SUFFIXES, NO_MASK, parse_list
+
+LABELED, UNLABELED = "labeled.txt", "unlabeled.txt"
+ADE_TRAIN_IMAGES = 20_210
+ADE_PARTS = (128, 64, 32, 16, 8)
+
+
+class Split(NamedTuple):
+    """A published split: its labelled images, and how many there are besides."""
+
+    name: str
+    num_labeled: int
+    fingerprint: str
+    """Of the labelled images, see `fingerprint`."""
+    num_unlabeled: int = 0
+    whole: str | None = None
+    """Fingerprint of the labelled and the unlabelled images together, where it is known."""
+
+
+VOC_TRAIN_AUG = "5b12fb32d8de"
+ADE_TRAIN = "c677006e451b"
+
+# 1_16 etc. are the augmented splits of VOC, u2pl_* those of U2PL (a dagger in papers). The 1_32 of ADE20K exists twice:
+# 20210/32 = 631.56 images are 632 in most lists and 631 in UniMatch-V2's.
+KNOWN = tuple(
+    Split(*row)
+    for row in (
+        ("voc/92", 92, "84057fcd0e49", 10490, VOC_TRAIN_AUG),
+        ("voc/183", 183, "4e6f730e249c", 10399, VOC_TRAIN_AUG),
+        ("voc/366", 366, "2a4c7848b107", 10216, VOC_TRAIN_AUG),
+        ("voc/732", 732, "9b3141cdf7af", 9850, VOC_TRAIN_AUG),
+        ("voc/1464", 1464, "6ed871ae2d09", 9118, VOC_TRAIN_AUG),
+        ("voc/1_16", 662, "09539463e519", 9920, VOC_TRAIN_AUG),
+        ("voc/1_8", 1323, "31380de848f8", 9259, VOC_TRAIN_AUG),
+        ("voc/1_4", 2646, "668265d63ac1", 7936, VOC_TRAIN_AUG),
+        ("voc/1_2", 5291, "dad2c9830b36", 5291, VOC_TRAIN_AUG),
+        ("voc/u2pl_1_16", 662, "653d572358f4", 9920, VOC_TRAIN_AUG),
+        ("voc/u2pl_1_8", 1323, "1811c30334ec", 9259, VOC_TRAIN_AUG),
+        ("voc/u2pl_1_4", 2646, "27e75f389f70", 7936, VOC_TRAIN_AUG),
+        ("voc/u2pl_1_2", 5291, "9d551940f78f", 5291, VOC_TRAIN_AUG),
+        ("voc/train_aug", 10582, VOC_TRAIN_AUG),
+        ("voc/val", 1449, "93298139809d"),
+        ("ade20k/1_128", 158, "8149a74bb22e", 20052, ADE_TRAIN),
+        ("ade20k/1_64", 316, "73c19328dfe0", 19894, ADE_TRAIN),
+        ("ade20k/1_32", 632, "63bc2e025739", 19578, ADE_TRAIN),
+        ("ade20k/unimatch_v2_1_32", 631, "df06046f0918", 19579, ADE_TRAIN),
+        ("ade20k/1_16", 1263, "864f60639cf5", 18947, ADE_TRAIN),
+        ("ade20k/1_8", 2526, "833a67749da7", 17684, ADE_TRAIN),
+        ("ade20k/train", ADE_TRAIN_IMAGES, ADE_TRAIN),
+        ("cityscapes/1_30", 100, "b05d40f35c87", 2875),
+        ("cityscapes/1_16", 186, "e095fb48b9c5", 2789),
+        ("cityscapes/1_8", 372, "098ae10cf16f", 2603),
+        ("cityscapes/1_4", 744, "baccbe3344d1", 2231),
+        ("cityscapes/1_2", 1488, "2856ca235fb1", 1487),
+        ("coco/1_512", 232, "ad938871015a", 118055),
+        ("coco/1_256", 463, "21d7bcdd2b37", 117824),
+        ("coco/1_128", 925, "544b5acde056", 117362),
+        ("coco/1_64", 1849, "7c7e2024e25d", 116438),
+        ("coco/1_32", 3697, "6592db92ecaa", 114590),
+    )
+)
+
+
+class Verdict(NamedTuple):
+    """What is known of one list."""
+
+    path: Path
+    fingerprint: str
+    num: int
+    split: str | None
+    """Name of the published split that the list belongs to; None if it is none."""
+    is_labeled: bool
+
+    def __str__(self) -> str:
+        kind = "" if self.is_labeled else ", the unlabelled images"
+        return f"{self.fingerprint}  {self.num:6}  {self.split or 'no published split'}{kind}  {self.path}"
+
+
+def fingerprint(stems: Iterable[str]) -> str:
+    """First 12 hex digits of the SHA-1 of the sorted image stems, joined by newlines."""
+    return hashlib.sha1("\n".join(sorted(stems)).encode()).hexdigest()[:12]
+
+
+def verify(paths: Sequence[Path], expected: str | None = None) -> list[Verdict]:
+    """A verdict for every list; folders are searched for labeled.txt, unlabeled.txt and other .txt lists.
+
+    expected: name of the published split that every list must belong to
+    raises:   DatasetError for a path that is missing or holds no list
+    """
+    if expected is not None and expected not in names():
+        raise DatasetError(f"{expected} is not a known split{did_you_mean(expected, names())}; known: {_listed()}")
+    return [_verdict(path) for path in lists_in(paths)]
+
+
+def names() -> list[str]:
+    """Names of the published splits."""
+    return [split.name for split in KNOWN]
+
+
+def _listed() -> str:
+    return ", ".join(names())
+
+
+def lists_in(paths: Sequence[Path]) -> list[Path]:
+    """Lists among files and folders, in order; DatasetError for a path that is missing or holds none."""
+    found: list[Path] = []
+    for path in paths:
+        lists = [path] if path.is_file() else sorted(path.rglob("*.txt"))
+        if not lists:
+            raise DatasetError(f"{path} is neither a list nor a folder with lists (*.txt); give one of them")
+        found += lists
+    return list(dict.fromkeys(found))
+
+
+def refuse_others(verdicts: Sequence[Verdict], expected: str) -> None:
+    """DatasetError if a list does not belong to the expected split."""
+    split = next(known for known in KNOWN if known.name == expected)
+    for verdict in verdicts:
+        if verdict.split != expected:
+            num = split.num_labeled if verdict.is_labeled else split.num_unlabeled
+            raise DatasetError(
+                f"{verdict.path} is {verdict.split or 'no published split'} ({verdict.num} images, fingerprint "
+                f"{verdict.fingerprint}), expected {expected} ({num} images"
+                + (f", fingerprint {split.fingerprint}" if verdict.is_labeled else "")
+                + "); get the list anew from the project that publishes it"
+            )
+
+
+def _verdict(path: Path) -> Verdict:
+    stems = _stems(path)
+    labeled = path.with_name(LABELED)
+    if path.name == UNLABELED and labeled.is_file():
+        split = _split_with_rest(_stems(labeled), stems)
+        return Verdict(path, fingerprint(stems), len(stems), split, is_labeled=False)
+    found = fingerprint(stems)
+    split = next((known.name for known in KNOWN if known.fingerprint == found), None)
+    return Verdict(path, found, len(stems), split, is_labeled=True)
+
+
+def _stems(path: Path) -> list[str]:
+    try:
+        return [entry.id for entry in parse_list(path.read_text(encoding="utf-8"), Path())]
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path} is no text; give lists with an id or an image path a line") from None
+
+
+def _split_with_rest(labeled: Sequence[str], unlabeled: Sequence[str]) -> str | None:
+    """Name of the split that two lists are together: by their union where its fingerprint is known, else by counts."""
+    split = next((known for known in KNOWN if known.fingerprint == fingerprint(labeled)), None)
+    if split is None or len(unlabeled) != split.num_unlabeled or not set(unlabeled).isdisjoint(labeled):
+        return None
+    if split.whole is not None and fingerprint([*labeled, *unlabeled]) != split.whole:
+        return None
+    return split.name
+
+
+def ade_lists(file_names: Iterable[str], part: int) -> tuple[list[str], list[str]]:
+    """Labelled and unlabelled file names: one in `part` of ADE20K's training images is labelled.
+
+    The recipe behind the published lists, whose order this is too: sort, shuffle with Python's generator seeded 0, take
+    the first ones. So each split holds the smaller ones.
+    """
+    shuffled = sorted(file_names)
+    random.Random(0).shuffle(shuffled)
+    num = round(len(shuffled) / part)
+    return shuffled[:num], shuffled[num:]
+
+
+def write_ade_lists(root: Path, out: Path) -> Iterator[Verdict]:
+    """Write OUT/1_<part>/labeled.txt and unlabeled.txt for every part, with paths relative to the data set's root.
+
+    raises: DatasetError if the training images are not the official 20,210
+    """
+    folder = root / "images/training"
+    file_names = [path.name for path in files_with(IMAGE_SUFFIXES, folder.glob("*"))]
+    if fingerprint(Path(name).stem for name in file_names) != ADE_TRAIN:
+        raise DatasetError(
+            f"{folder} holds {len(file_names)} images, expected the {ADE_TRAIN_IMAGES} of ADEChallengeData2016, "
+            "ADE_train_00000001.jpg and so on; unpack ADEChallengeData2016.zip anew"
+        )
+    for part in ADE_PARTS:
+        labeled, unlabeled = ade_lists(file_names, part)
+        _write_lines(out / f"1_{part}" / LABELED, [_ade_pair(name) for name in labeled])
+        _write_lines(out / f"1_{part}" / UNLABELED, [f"images/training/{name} {NO_MASK}" for name in unlabeled])
+        yield _verdict(out / f"1_{part}" / LABELED)
+
+
+def _ade_pair(name: str) -> str:
+    return f"images/training/{name} annotations/training/{Path(name).stem}.png"
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(part, path)
