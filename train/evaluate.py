@@ -6,9 +6,12 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from pipeline.config import Settings
@@ -18,27 +21,32 @@ from pipeline.progress import Progress
 from pipeline.receipt import read_receipt
 from train.compute import compute_of
 from train.data import WholeImages, whole_images
+from train.distributed import world
+from train.inference import class_names_of, predicted_classes
 from train.loop import Validate
-from train.metrics import Confusion, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from train.metrics import iou_per_class, mean_iou, miou_interval, pixel_accuracy
 from train.student import Student, load_model
+from train.tally import Tally, tally_of
 
 log = logging.getLogger(__name__)
 
 STAGES = ("stage1", "stage2")
+NAMES_SHOWN = 5
 
 
 def evaluate(settings: Settings) -> dict[str, Any]:
-    """Measure the student of every finished stage; returns facts for the receipt.
+    """Measure the last and the best student of every finished stage; returns facts for the receipt.
 
     Reads samples.json and the students; writes evaluate/ID.png, what the last student predicts for a few unlabelled
     images (grey PNG, class index, the image's own size).
-    raises: DatasetError without samples; TrainingError without a finished stage
+    raises: DatasetError without samples; TrainingError without a finished stage, or for students of other classes
     """
     start = time.monotonic()
     index = load_samples(settings.folder / "samples.json")
-    students = {stage: student_of(settings, stage) for stage in finished_stages(settings)}
+    receipts = finished_stages(settings)
+    students = {stage: student_of(settings.folder / stage / "student", settings) for stage in receipts}
     val = WholeImages(index, index.of("val"), settings.data)
-    measured = {stage: measure(stage, student, val, settings) for stage, student in students.items()}
+    measured = {stage: measure(stage, student, receipts[stage], val, settings) for stage, student in students.items()}
     examples = write_examples(list(students.values())[-1], index, settings)
     return {
         "num_val": len(val),
@@ -49,66 +57,121 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     }
 
 
-def finished_stages(settings: Settings) -> list[str]:
-    """Stages that have a receipt; TrainingError if none has, or if Stage II belongs to another Stage I."""
+def finished_stages(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Receipts of the stages that have one; TrainingError if none has, or if Stage II belongs to another Stage I."""
     receipts = {stage: settings.folder / f"{stage}.json" for stage in STAGES}
     facts = {stage: read_receipt(path, stage) for stage, path in receipts.items() if path.is_file()}
     if not facts:
         raise TrainingError(f"no student in {settings.folder}; run snakemake --cores 8 stage1")
     if len(facts) == 2 and facts["stage2"]["stage1_fingerprint"] != facts["stage1"]["fingerprint"]:
         raise TrainingError(f"stage2 in {settings.folder} goes on from another stage1; run snakemake --cores 8 stage2")
-    return list(facts)
-
-
-def student_of(settings: Settings, stage: str) -> Student:
-    return Student(load_model(settings.folder / stage / "student"), compute_of(settings.train))
-
-
-def measure(stage: str, student: Student, images: WholeImages, settings: Settings) -> dict[str, Any]:
-    """Confusion matrix and the scores read from it; None for a class that is neither there nor predicted."""
-    progress = Progress(log, f"evaluate {stage}", len(images), "images")
-    confusion = confusion_of(student, images, settings.evaluate.workers, progress)
-    iou = [None if math.isnan(value) else value for value in iou_per_class(confusion).tolist()]
-    names = settings.data.class_names
-    facts = {
-        "miou": _none_if_nan(mean_iou(confusion)),
-        "pixel_accuracy": _none_if_nan(pixel_accuracy(confusion)),
-        "iou": dict(zip(names, iou, strict=True)),
-        "absent_classes": [name for name, value in zip(names, iou, strict=True) if value is None],
-        "confusion": confusion.tolist(),
-    }
-    log.info(
-        "evaluate %s: mIoU %s, pixel accuracy %s", stage, *(_text(facts[key]) for key in ("miou", "pixel_accuracy"))
-    )
     return facts
 
 
-def confusion_of(student: Student, images: WholeImages, workers: int, progress: Progress | None = None) -> Confusion:
-    """int64 [K, K] over all images, one at a time, at their own size."""
-    num_classes = images.data.num_classes
-    total = torch.zeros((num_classes, num_classes), dtype=torch.int64, device=student.compute.device)
-    for image, target in whole_images(images, workers):
-        total += confusion_matrix(student.classes(image), target.to(total.device), num_classes)
-        if progress is not None:
-            progress.advance()
-    return total.cpu().numpy()
+def student_of(folder: Path, settings: Settings) -> Student:
+    """A student that training wrote; TrainingError if it is not there or has other classes than the run."""
+    student = Student(load_model(folder), compute_of(settings.train))
+    names, expected = class_names_of(folder), settings.data.class_names
+    if len(names) != len(expected):
+        raise TrainingError(
+            f"the student in {folder} has {_listed(names)}, but data.classes of the run has {_listed(expected)}; train "
+            "it on these classes (snakemake --cores 8 stage1), or evaluate it with the run file of its training"
+        )
+    return student
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
+    return f"{len(names)} classes ({shown})"
+
+
+def measure(
+    stage: str, student: Student, receipt: Mapping[str, Any], images: WholeImages, settings: Settings
+) -> dict[str, Any]:
+    """Scores of a stage's last student and, under `best`, of the one that was best on the learning curve.
+
+    receipt: of the stage. Its `best` is None if there was no curve; the best student's epoch may be the last
+    """
+    last = _scores(stage, student, images, settings)
+    log.info("evaluate %s: %s", stage, _text(last))
+    if receipt.get("best") is None:
+        return last | {"best": None}
+    epoch, scores = receipt["best"]["epoch"], last
+    if epoch != receipt["last"]["epoch"]:
+        student = student_of(settings.folder / stage / "best", settings)
+        scores = _scores(f"{stage}, best", student, images, settings)
+    log.info("evaluate %s, best (epoch %d; the last is %d): %s", stage, epoch, receipt["last"]["epoch"], _text(scores))
+    return last | {"best": {"epoch": epoch, **{name: scores[name] for name in scores if name != "confusion"}}}
+
+
+def _scores(what: str, student: Student, images: WholeImages, settings: Settings) -> dict[str, Any]:
+    progress = Progress(log, f"evaluate {what}", len(images), "images") if world().is_main else None
+    tally = tally_of(student, images, settings.evaluate, settings.evaluate.workers, progress)
+    return scores_of(tally, settings)
+
+
+def scores_of(tally: Tally, settings: Settings) -> dict[str, Any]:
+    """What a receipt says of a student; None for a score of nothing."""
+    own, names = settings.evaluate, settings.data.class_names
+    iou = by_class(names, iou_per_class(tally.confusion))
+    interval = miou_interval(tally.areas, own.absent, settings.seed)
+    return {
+        "miou": _none_if_nan(mean_iou(tally.confusion, own.absent)),
+        "miou_interval": None if interval is None else {"low": interval[0], "high": interval[1]},
+        "pixel_accuracy": _none_if_nan(pixel_accuracy(tally.confusion)),
+        "iou": iou,
+        "absent_classes": [name for name, value in iou.items() if value is None],
+        "boundary": None if own.boundary_tolerance is None else boundary_facts(tally.boundary, names),
+        "confusion": tally.confusion.tolist(),
+    }
+
+
+def boundary_facts(sums: npt.NDArray[np.float64], names: Sequence[str]) -> dict[str, Any]:
+    """Means over the images in which a class has a boundary, and the mean F of the classes that have one at all.
+
+    sums: float64 [4, K] as `Tally.boundary`
+    """
+    *scores, num_images = sums
+    means = np.divide(scores, num_images, out=np.full((3, len(names)), np.nan), where=num_images > 0)
+    has_boundary = num_images > 0
+    return {
+        "mean_f": float(means[2, has_boundary].mean()) if has_boundary.any() else None,
+        "f": by_class(names, means[2]),
+        "precision": by_class(names, means[0]),
+        "recall": by_class(names, means[1]),
+        "num_images": dict(zip(names, num_images.astype(int).tolist(), strict=True)),
+    }
+
+
+def by_class(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    return {name: _none_if_nan(value) for name, value in zip(names, values.tolist(), strict=True)}
 
 
 def validation(settings: Settings, index: SampleIndex) -> Validate:
-    """mIoU on the val images, for the learning curve of a stage."""
+    """mIoU on the val images, for the learning curve of a stage.
+
+    Window and absent classes are as `evaluate` has them; each image is looked at once, whatever flips and scales say.
+    """
     images = WholeImages(index, index.of("val"), settings.data)
-    return lambda student: _none_if_nan(mean_iou(confusion_of(student, images, settings.train.workers)))
+    own = settings.evaluate.model_copy(update={"flips": False, "scales": [1.0], "boundary_tolerance": None})
+
+    def validate(student: Student) -> float | None:
+        return _none_if_nan(mean_iou(tally_of(student, images, own, settings.train.workers).confusion, own.absent))
+
+    return validate
 
 
 def write_examples(student: Student, index: SampleIndex, settings: Settings) -> list[str]:
     """Write the predictions of `example_samples` into an empty evaluate/; returns their ids."""
-    folder = settings.folder / "evaluate"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     samples = example_samples(index, settings.evaluate.num_examples)
-    images = WholeImages(index, samples, settings.data)
-    for sample, (image, _) in zip(samples, whole_images(images, workers=0), strict=True):
-        Image.fromarray(student.classes(image)[0].cpu().numpy()).save(folder / f"{sample.id}.png")
+    if world().is_main:
+        folder = settings.folder / "evaluate"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        images = whole_images(WholeImages(index, samples, settings.data), workers=0)
+        for sample, (image, _) in zip(samples, images, strict=True):
+            classes = predicted_classes(student, image, settings.evaluate)[0]
+            Image.fromarray(classes.cpu().numpy()).save(folder / f"{sample.id}.png")
     return [sample.id for sample in samples]
 
 
@@ -116,5 +179,17 @@ def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _text(value: float | None) -> str:
+def _text(scores: Mapping[str, Any]) -> str:
+    """The scores of a log line."""
+    interval, boundary = scores["miou_interval"], scores["boundary"]
+    parts = [f"mIoU {_number(scores['miou'])}"]
+    if interval is not None:
+        parts.append(f"95 % interval {interval['low']:.4f} to {interval['high']:.4f}")
+    parts.append(f"pixel accuracy {_number(scores['pixel_accuracy'])}")
+    if boundary is not None:
+        parts.append(f"boundary F {_number(boundary['mean_f'])}")
+    return ", ".join(parts)
+
+
+def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from pipeline.palette import scale_colours
 from pipeline.report.charts import Estimate, Series, estimates, histogram, line_chart, quantiles, stacked_bar
 from pipeline.report.held_out import HeldOut, wrong_share
-from pipeline.report.palette import scale_colours
 from pipeline.report.pictures import data_uri, value_map
 from pipeline.report.promise import Promise
 

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from pipeline.palette import class_colours, css
 from pipeline.progress import clock
 from pipeline.report import figures
 from pipeline.report.examples import Example
 from pipeline.report.held_out import DECILES_SHOWN, held_out, wrong_share
-from pipeline.report.palette import class_colours, css
 from pipeline.report.promise import exact_percent, promise
+from pipeline.report.students import student_columns
 
 Facts = Mapping[str, Any]
 NOTHING = "–"
@@ -60,7 +61,9 @@ def render(content: Content) -> str:
         colours={name: css(colour) for name, colour in zip(content.class_names, colours, strict=True)},
         stages=stage_lines(content.receipts),
         students=content.receipts.get("evaluate", {}).get("students", {}),
+        student_columns=student_columns(content.receipts, figures.STAGE_NAMES),
         stage_names=figures.STAGE_NAMES,
+        training_warnings=training_warnings(content.receipts),
         **_calibration(content),
     )
 
@@ -147,8 +150,24 @@ def _trained(facts: Facts) -> str:
 
 
 def _evaluated(facts: Facts) -> str:
-    scores = (f"{figures.STAGE_NAMES[s]} {percent(student['miou'])}" for s, student in facts["students"].items())
+    scores = (f"{figures.STAGE_NAMES[stage]} {_mious(student)}" for stage, student in facts["students"].items())
     return f"mIoU on {number(facts['num_val'])} val images: {', '.join(scores)}"
+
+
+def training_warnings(receipts: Mapping[str, Facts]) -> list[str]:
+    """What the collapse guard said of each stage, with the epoch."""
+    return [
+        f"{name}, epoch {point['epoch']}: {warning}"
+        for stage, name in figures.STAGE_NAMES.items()
+        for point in receipts.get(stage, {}).get("history", [])
+        for warning in point.get("warnings", [])
+    ]
+
+
+def _mious(student: Facts) -> str:
+    """mIoU of a stage's last student, and of its best where that is another."""
+    last, best = student["miou"], (student["best"] or student)["miou"]
+    return percent(last) + (f" (best: {percent(best)})" if best != last else "")
 
 
 def _failures(count: int) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.datasets import IGNORE_INDEX, resize_nearest
-from pipeline.report.palette import SCALE_STEPS, Colours, scale_colours
+from pipeline.palette import SCALE_STEPS, Colours, scale_colours
 
 Picture = npt.NDArray[np.uint8]
 

@@ -11,8 +11,8 @@ from pipeline.datasets import Sample, SampleIndex
 from pipeline.errors import DatasetError, StoreError
 from pipeline.inspect import format_summary, inspect_store, write_picture
 from pipeline.inspect.summary import sparks
+from pipeline.palette import class_colours, scale_colours
 from pipeline.receipt import write_json
-from pipeline.report.palette import class_colours, scale_colours
 from pipeline.report.pictures import OPACITY, hatch
 from pipeline.store import (
     DONE,

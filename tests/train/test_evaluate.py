@@ -9,15 +9,18 @@ from transformers import SegformerForSemanticSegmentation, SegformerImageProcess
 from pipeline.datasets import example_samples, load_samples
 from pipeline.errors import TrainingError
 from pipeline.receipt import write_json
-from train.evaluate import evaluate
+from train.allspark_network import save_model
+from train.compute import compute_of
+from train.evaluate import evaluate, validation
 from train.stage1 import stage1
-from train.student import random_model, save_model
+from train.student import load_student
+from train.students import random_network
 
 
 def finish(settings, stage, seed, **facts):
     """A finished stage with random weights, as far as evaluation looks at it."""
     torch.manual_seed(seed)
-    save_model(random_model("tiny", settings.data.class_names), settings.folder / stage / "student")
+    save_model(random_network("tiny", settings.data.class_names), settings.folder / stage / "student")
     write_json(settings.folder / f"{stage}.json", facts)
 
 
@@ -84,7 +87,7 @@ def test_predictions_of_an_earlier_evaluation_are_gone(make_run):
 def test_a_class_that_is_neither_there_nor_predicted_is_named_absent(make_run):
     settings = make_run()
     finish(settings, "stage1", seed=1, fingerprint="one")
-    model = random_model("tiny", settings.data.class_names)
+    model = random_network("tiny", settings.data.class_names)
     torch.nn.init.zeros_(model.decode_head.classifier.weight)
     model.decode_head.classifier.bias.data = torch.tensor([5.0, 1.0, 0.0])  # always the floor
     save_model(model, settings.folder / "stage1" / "student")
@@ -98,6 +101,101 @@ def test_a_class_that_is_neither_there_nor_predicted_is_named_absent(make_run):
     assert facts["iou"]["square"] == 0
     assert facts["miou"] == pytest.approx(facts["iou"]["floor"] / 2)
     assert not math.isnan(facts["miou"])
+
+
+def always(settings, folder, *logits):
+    """A student that says the same of every pixel."""
+    model = random_network("tiny", settings.data.class_names)
+    torch.nn.init.zeros_(model.decode_head.classifier.weight)
+    model.decode_head.classifier.bias.data = torch.tensor(logits)
+    save_model(model, folder)
+
+
+def test_published_code_counts_an_absent_class_as_zero(make_run):
+    settings = make_run(evaluate={"absent": "zero"})
+    finish(settings, "stage1", seed=1, fingerprint="one")
+    always(settings, settings.folder / "stage1/student", 5.0, 1.0, 0.0)
+    index = load_samples(settings.folder / "samples.json")
+    for sample in index.of("val"):
+        Image.fromarray(np.zeros((sample.height, sample.width), np.uint8)).save(index.root / sample.mask)
+    facts = evaluate(settings)["students"]["stage1"]
+    assert facts["absent_classes"] == ["square", "disc"]
+    assert facts["iou"] == {"floor": 1, "square": None, "disc": None}
+    assert facts["miou"] == pytest.approx(1 / 3)
+
+
+def test_the_best_student_is_measured_beside_the_last(make_run, caplog):
+    settings = make_run()
+    finish(settings, "stage1", 1, fingerprint="one", best={"epoch": 5, "miou": 0.5}, last={"epoch": 10, "miou": 0.4})
+    always(settings, settings.folder / "stage1/student", 0.0, 1.0, 0.0)
+    always(settings, settings.folder / "stage1/best", 1.0, 0.0, 0.0)
+    with caplog.at_level("INFO"):
+        facts = evaluate(settings)["students"]["stage1"]
+    assert facts["iou"]["floor"] == 0 < facts["iou"]["square"]
+    assert facts["best"]["epoch"] == 5
+    assert facts["best"]["iou"]["square"] == 0 < facts["best"]["iou"]["floor"]
+    assert facts["best"]["miou"] == pytest.approx(facts["best"]["iou"]["floor"] / 3)
+    assert f"evaluate stage1: mIoU {facts['miou']:.4f}" in caplog.text
+    assert f"evaluate stage1, best (epoch 5; the last is 10): mIoU {facts['best']['miou']:.4f}" in caplog.text
+
+
+def test_a_best_student_that_is_the_last_is_not_measured_again(make_run):
+    settings = make_run()
+    finish(settings, "stage1", 1, fingerprint="one", best={"epoch": 10, "miou": 0.5}, last={"epoch": 10, "miou": 0.5})
+    facts = evaluate(settings)["students"]["stage1"]  # there is no folder stage1/best
+    assert facts["best"] == {"epoch": 10} | {
+        name: value for name, value in facts.items() if name not in ("best", "confusion")
+    }
+
+
+def test_a_stage_without_a_curve_has_no_best_student(make_run):
+    settings = make_run()
+    finish(settings, "stage1", 1, fingerprint="one", best=None, last=None)
+    assert evaluate(settings)["students"]["stage1"]["best"] is None
+
+
+def test_a_student_of_another_number_of_classes_is_refused(make_run):
+    settings = make_run()
+    finish(settings, "stage1", seed=1, fingerprint="one")
+    save_model(random_network("tiny", list("abcdefg")), settings.folder / "stage1/student")
+    expected = r"has 7 classes \(a, b, c, d, e, …\), but data.classes of the run has 3 classes \(floor, square, disc\)"
+    with pytest.raises(TrainingError, match=expected):
+        evaluate(settings)
+
+
+def test_boundaries_are_means_over_the_images_that_have_them(make_run):
+    settings = make_run(evaluate={"boundary_tolerance": 0.02})
+    finish(settings, "stage1", seed=1, fingerprint="one")
+    always(settings, settings.folder / "stage1/student", 1.0, 0.0, 0.0)
+    index = load_samples(settings.folder / "samples.json")
+    mask = index.mask(index.of("val")[0], settings.data)
+    Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(index.root / index.of("val")[0].mask)
+    boundary = evaluate(settings)["students"]["stage1"]["boundary"]
+    assert boundary["num_images"] == {"floor": 2, "square": 2, "disc": 1}
+    assert boundary["f"] == {"floor": 0, "square": 0, "disc": 0}
+    assert boundary["precision"] == {"floor": 1, "square": 1, "disc": 1}  # there is none that could be wrong
+    assert boundary["recall"] == {"floor": 0, "square": 0, "disc": 0}
+    assert boundary["mean_f"] == 0
+
+
+def test_boundaries_can_be_left_out(make_run):
+    settings = make_run(evaluate={"boundary_tolerance": None})
+    finish(settings, "stage1", seed=1, fingerprint="one")
+    assert evaluate(settings)["students"]["stage1"]["boundary"] is None
+
+
+def test_the_learning_curve_sees_windows_but_no_flips(make_run):
+    plain, windowed = (make_run(evaluate=own) for own in ({}, {"window": 40, "flips": True, "scales": [0.5, 1.0]}))
+    finish(plain, "stage1", seed=1, fingerprint="one")
+    index = load_samples(plain.folder / "samples.json")
+    student = load_student(plain.folder / "stage1/student", compute_of(plain.train))
+    seen, logits = [], student.logits
+    student.logits = lambda images: seen.append(tuple(images.shape)) or logits(images)
+    assert validation(plain, index)(student) == pytest.approx(evaluate(plain)["students"]["stage1"]["miou"])
+    assert seen == [(1, 3, 64, 64), (1, 3, 56, 72)]
+    seen.clear()
+    assert validation(windowed, index)(student) > 0
+    assert seen == [(4, 3, 40, 40), (4, 3, 40, 40), (2, 3, 40, 40)]
 
 
 def test_needs_a_finished_stage(make_run):

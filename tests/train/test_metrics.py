@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from train.metrics import class_areas, confusion_matrix, iou_per_class, mean_iou, miou_interval, pixel_accuracy
 
 COUNTED_BY_HAND = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
 
@@ -41,6 +41,44 @@ def test_mean_iou_leaves_out_absent_classes():
     assert mean_iou(COUNTED_BY_HAND) == pytest.approx((3 / 6 + 4 / 7) / 2)
 
 
+def test_mean_iou_of_published_code_counts_an_absent_class_as_zero():
+    assert mean_iou(COUNTED_BY_HAND, "zero") == pytest.approx((3 / 6 + 4 / 7 + 0) / 3)
+
+
+def test_areas_are_right_true_and_predicted_pixels():
+    assert class_areas(torch.from_numpy(COUNTED_BY_HAND)).tolist() == [[3, 4, 0], [4, 6, 0], [5, 5, 0]]
+
+
+def areas_of(*confusions):
+    return np.stack([class_areas(torch.tensor(confusion)).numpy() for confusion in confusions])
+
+
+def test_of_two_images_the_interval_reaches_from_one_to_the_other():
+    """A resampling is twice the first (probability 1/4), twice the second (1/4) or both."""
+    good, bad = [[8, 0], [0, 8]], [[6, 2], [2, 6]]
+    assert miou_interval(areas_of(good, bad), "skip", seed=1) == pytest.approx((6 / 10, 1))
+
+
+def test_images_that_are_alike_leave_no_doubt():
+    assert miou_interval(areas_of(*[COUNTED_BY_HAND] * 5), "zero", seed=1) == pytest.approx(
+        (mean_iou(COUNTED_BY_HAND, "zero"),) * 2
+    )
+
+
+def test_one_image_and_images_of_void_have_no_interval():
+    nothing = np.zeros((3, 3), np.int64)
+    assert miou_interval(areas_of(COUNTED_BY_HAND, nothing), "skip", seed=1) is None
+    assert miou_interval(np.zeros((0, 3, 2), np.int64), "skip", seed=1) is None
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_interval_holds_what_was_measured(seed):
+    confusions = np.random.default_rng(seed).integers(0, 50, (30, 3, 3))
+    low, high = miou_interval(areas_of(*confusions), "skip", seed)
+    assert low < mean_iou(confusions.sum(axis=0)) < high
+    assert miou_interval(areas_of(*confusions), "skip", seed) == (low, high)
+
+
 def test_a_class_that_is_only_predicted_counts_as_zero():
     assert mean_iou(np.array([[3, 1], [0, 0]])) == pytest.approx(3 / 4 / 2)
 
@@ -51,4 +89,4 @@ def test_pixel_accuracy_is_the_share_of_the_diagonal():
 
 def test_nothing_counted_is_nan():
     nothing = np.zeros((3, 3), np.int64)
-    assert np.isnan([mean_iou(nothing), pixel_accuracy(nothing)]).all()
+    assert np.isnan([mean_iou(nothing), mean_iou(nothing, "zero"), pixel_accuracy(nothing)]).all()

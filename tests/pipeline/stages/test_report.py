@@ -41,7 +41,7 @@ def add_training(settings, stage2_steps=4, absent=()):
     weighted = [entry | {"lambda": 0.5, "miou": None} for entry in history]
     second = {"num_steps": stage2_steps, "history": weighted if stage2_steps else [], **common}
     students = {
-        "stage1": student(0.4321, absent),
+        "stage1": student(0.4321, absent) | {"best": student(0.4444) | {"epoch": 1}},
         "stage2": student(0.5432 if stage2_steps else 0.4321, absent),
     }
     write_receipt(folder / "stage1.json", "stage1", stage1, {})
@@ -54,9 +54,14 @@ def add_training(settings, stage2_steps=4, absent=()):
         Image.fromarray(prediction).save(folder / "evaluate" / f"{sample.id}.png")
 
 
-def student(miou, absent):
+def student(miou, absent=()):
     iou = {name: None if name in absent else miou for name in NAMES}
-    return {"miou": miou, "pixel_accuracy": 0.9, "iou": iou, "absent_classes": list(absent)}
+    interval = {"low": miou - 0.01, "high": miou + 0.02}
+    boundary = {"mean_f": miou / 2, "f": dict.fromkeys(NAMES, miou / 2)}
+    return {
+        "miou": miou, "miou_interval": interval, "pixel_accuracy": 0.9, "iou": iou, "absent_classes": list(absent),
+        "boundary": boundary, "best": None,
+    }  # fmt: skip
 
 
 def test_the_audit_agrees_with_a_loop_over_pixels(labelled_run):
@@ -88,6 +93,19 @@ def test_the_page_is_one_balanced_file_that_shows_the_numbers(labelled_run):
     assert "A coverage of 80 % does not mean that 80 % of the pseudo-labels are right." in page.text
     assert "For this report only: nothing before it saw these masks." in page.text
     assert facts["megabytes"] < 4
+
+
+def test_the_best_student_stands_beside_the_last_with_its_boundaries(labelled_run):
+    settings = labelled_run()
+    add_training(settings)
+    report(settings)
+    page = Page(settings)
+    assert ["class", "Stage I", "Stage I, best (epoch 1)", "Stage II"] in page.rows
+    last, best, second = "43.2 % 42.2 % to 45.2 %", "44.4 % 43.4 % to 46.4 %", "54.3 % 53.3 % to 56.3 %"
+    assert ["mIoU", last, best, second] in page.rows
+    assert ["mean", "21.6 %", "22.2 %", "27.2 %"] in page.rows
+    assert "mIoU on 2 val images: Stage I 43.2 % (best: 44.4 %), Stage II 54.3 %" in page.text
+    assert "A best student is the one whose mIoU on these same images was the highest" in page.text
 
 
 def test_every_picture_has_words_and_every_example_its_five_panels(labelled_run):

@@ -1,0 +1,14 @@
+from pipeline.report.page import training_warnings
+
+
+def test_names_the_stage_and_epoch_of_each_warning_of_the_collapse_guard():
+    history = [
+        {"epoch": 5, "warnings": []},
+        {"epoch": 10, "warnings": ["the loss has risen", "and more"]},
+        {"epoch": 15},
+    ]
+    assert training_warnings({"stage2": {"history": history}, "evaluate": {}}) == [
+        "Stage II, epoch 10: the loss has risen",
+        "Stage II, epoch 10: and more",
+    ]
+    assert training_warnings({}) == []

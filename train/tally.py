@@ -1,0 +1,95 @@
+"""What is counted of a student on images with masks; processes share the images and add up what they counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.config import EvaluateSettings
+from pipeline.progress import Progress
+from train.boundary import Mask, boundary_scores
+from train.data import WholeImages, whole_images
+from train.distributed import summed, world
+from train.inference import predicted_classes
+from train.metrics import Confusion, class_areas, confusion_matrix
+from train.student import Student
+
+Sums = npt.NDArray[np.float64]
+
+
+class Tally(NamedTuple):
+    """Counts over all images of all processes."""
+
+    confusion: Confusion  # int64 [K, K], rows = true class
+    areas: npt.NDArray[np.int64]  # [N, 3, K], `class_areas` of each image
+    boundary: Sums  # [4, K], sums over images of precision, recall, F, and the images of each class
+
+
+@torch.no_grad()
+def tally_of(
+    student: Student, images: WholeImages, settings: EvaluateSettings, workers: int, progress: Progress | None = None
+) -> Tally:
+    """Count one image after the other, at its own size; each process takes its share of them, none twice."""
+    device, num_classes = student.compute.device, images.data.num_classes
+    areas = torch.zeros((len(images), 3, num_classes), dtype=torch.int64, device=device)
+    confusion = torch.zeros((num_classes, num_classes), dtype=torch.int64, device=device)
+    own = range(world().rank, len(images), world().size)
+    own_images = replace(images, samples=[images.samples[place] for place in own])
+    with BoundarySums(num_classes, settings.boundary_tolerance, max(1, workers)) as boundary:
+        for place, (image, target) in zip(own, whole_images(own_images, workers), strict=True):
+            prediction = predicted_classes(student, image, settings)
+            one = confusion_matrix(prediction, target.to(device, non_blocking=True), num_classes)
+            confusion += one
+            areas[place] = class_areas(one)
+            boundary.add(target[0], prediction[0])
+            if progress is not None:
+                progress.advance(min(world().size, len(images) - place))
+    parts = (confusion, areas, torch.from_numpy(boundary.sums).to(device))
+    return Tally(*(summed(part).cpu().numpy() for part in parts))
+
+
+class BoundarySums:
+    """Adds up boundary scores, which threads compute while the student looks at further images.
+
+    tolerance: None measures nothing
+    """
+
+    def __init__(self, num_classes: int, tolerance: float | None, num_threads: int):
+        self.sums: Sums = np.zeros((4, num_classes))
+        self.num_classes, self.tolerance, self.num_threads = num_classes, tolerance, num_threads
+        self.pool = ThreadPoolExecutor(num_threads)
+        self.waiting: deque[Future[Sums]] = deque()
+
+    def __enter__(self) -> BoundarySums:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        self._collect(keep=0 if kind is None else len(self.waiting))
+        self.pool.shutdown(cancel_futures=True)
+
+    def add(self, target: Tensor, prediction: Tensor) -> None:
+        """uint8 [H, W] each."""
+        if self.tolerance is not None:
+            masks = target.numpy(), prediction.cpu().numpy()
+            self.waiting.append(self.pool.submit(_summand, *masks, self.num_classes, self.tolerance))
+            self._collect(keep=2 * self.num_threads)  # so that masks do not pile up
+
+    def _collect(self, keep: int) -> None:
+        """Add the oldest results, in the order of the images, until at most `keep` are waited for."""
+        while len(self.waiting) > keep:
+            self.sums += self.waiting.popleft().result()
+
+
+def _summand(truth: Mask, prediction: Mask, num_classes: int, tolerance: float) -> Sums:
+    """float64 [4, K], what one image adds to `Tally.boundary`."""
+    scores = boundary_scores(truth, prediction, num_classes, tolerance)
+    has_boundary = ~np.isnan(scores[:1])
+    return np.vstack([np.where(has_boundary, scores, 0), has_boundary])
