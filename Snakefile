@@ -98,7 +98,8 @@ rule pseudolabel:
 rule stage1:
     input:
         rules.prepare.output.samples,
-        rules.pseudolabel.output.receipt,
+        # label-only and semi-baseline train without an annotator
+        [] if settings.stage1.labels == "none" else rules.pseudolabel.output.receipt,
     output:
         receipt=f"{out}/stage1.json",
     log:

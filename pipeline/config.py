@@ -52,10 +52,13 @@ __all__ = [
     "full_names",
     "load",
     "parse_overrides",
+    "preset_names",
+    "preset_tree",
     "split_workflow_config",
 ]
 
 CONFIG_FOLDER = Path("config")
+PRESET_FOLDER = Path(__file__).parent / "presets"
 DEFAULT_RUN = "demo"
 
 
@@ -71,11 +74,26 @@ def load(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Setting
     for name, value in full_names(overrides or {}).items():
         _put(tree, name.split("."), value)
     tree.setdefault("name", path.stem)
+    if tree.get("preset") is not None:
+        tree = _merge(preset_tree(str(tree["preset"])), tree)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
         problems = "\n".join(dict.fromkeys(_describe(problem) for problem in error.errors()))
         raise ConfigError(f"{path}: {problems}") from None
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
+
+
+def preset_tree(name: str) -> dict[str, Any]:
+    """Settings that a preset gives, section -> name -> value; ConfigError lists the known ones."""
+    known = preset_names()
+    if name not in known:
+        raise ConfigError(f"preset is {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}")
+    return _read_tree(PRESET_FOLDER / f"{name}.yaml", seen=())
 
 
 def find_run_file(run: str | Path) -> Path:

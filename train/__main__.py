@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import click
 
 from pipeline.cli import CommandGroup, run_command
 from pipeline.config import Settings
 from pipeline.receipt import write_receipt
+from train.launch import launch, must_launch
 
 
 @click.group(cls=CommandGroup)
@@ -17,13 +23,25 @@ def main() -> None:
     """
 
 
+def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[str, Any]], tracked: Any) -> None:
+    """Run a stage in as many processes as the settings say; the first of them writes the receipt."""
+    from train.distributed import process_group
+
+    if must_launch(settings.train.processes):
+        sys.exit(launch(sys.argv[1:], settings.train.processes))
+    with process_group() as world:
+        facts = stage(settings)
+        if world.is_main:
+            write_receipt(settings.folder / f"{name}.json", name, facts, tracked)
+
+
 @run_command(main)
 def stage1(settings: Settings) -> None:
     """Labels + pseudo-labels -> student of Stage I, stage1/. Resumes at the last checkpoint."""
     from train.stage1 import stage1 as stage
 
     tracked = {"train": settings.train.tracked(), "stage1": settings.stage1.tracked()}
-    write_receipt(settings.folder / "stage1.json", "stage1", stage(settings), tracked)
+    run_stage(settings, "stage1", stage, tracked)
 
 
 @run_command(main)
@@ -32,7 +50,7 @@ def stage2(settings: Settings) -> None:
     from train.stage2 import stage2 as stage
 
     tracked = {"train": settings.train.tracked(), "stage2": settings.stage2.tracked()}
-    write_receipt(settings.folder / "stage2.json", "stage2", stage(settings), tracked)
+    run_stage(settings, "stage2", stage, tracked)
 
 
 @run_command(main)
@@ -40,7 +58,49 @@ def evaluate(settings: Settings) -> None:
     """Students of all finished stages on the val images -> evaluate.json; a few predictions -> evaluate/."""
     from train.evaluate import evaluate as stage
 
-    write_receipt(settings.folder / "evaluate.json", "evaluate", stage(settings), settings.evaluate.tracked())
+    run_stage(settings, "evaluate", stage, settings.evaluate.tracked())
+
+
+@main.command()
+@click.argument("images", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--student", required=True, type=click.Path(path_type=Path), help="e.g. results/demo/stage2/student")
+@click.option("--window", type=click.IntRange(min=32), help="Side of a sliding window, pixels. Default: whole images.")
+@click.option("--stride", type=click.IntRange(min=1), help="Step of the window. Default: two thirds of its side.")
+@click.option("--flips", is_flag=True, help="Also look at the mirrored image.")
+@click.option("--scales", default="1", show_default=True, help="Sizes to look at the image in, e.g. 0.75,1,1.25.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Windows at a time.")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Processes that decode.")
+@click.option("--probabilities", is_flag=True, help="Also write ID.npy, float16 [class, row, column].")
+@click.option("--overwrite", is_flag=True, help="Redo predictions that are there.")
+def predict(
+    images: Path, out: Path, student: Path, device: str, probabilities: bool, overwrite: bool, scales: str, **how: Any
+) -> None:
+    """A student on every image of FOLDER and its sub-folders -> OUT/ID.png and OUT/classes.txt.
+
+    The PNGs have a palette; their values are class indices, lines of classes.txt. STUDENT is a folder that training
+    wrote, or any of a semantic segmentation network in transformers format. Run it again to go on after an
+    interruption: what is there is left as it is.
+    """
+    from train.predict import Request, settings_of
+    from train.predict import predict as run
+
+    request = Request(images, out, student, settings_of(scales=scales, **how), device, probabilities, overwrite)
+    click.echo(f"wrote {run(request)} predictions to {out}")
+
+
+@main.command()
+@click.argument("name", required=False)
+def presets(name: str | None) -> None:
+    """Training recipes that a run can start from, or every setting of the one called NAME.
+
+    In a run file: preset: plus; on the command line: --set preset=plus (Snakemake: --config preset=plus). What the run
+    file itself sets comes first.
+    """
+    from train.presets import preset_list, preset_settings
+
+    click.echo(preset_list() if name is None else preset_settings(name), nl=False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What the trainer sees: images with masks, with pseudo-labels, or with neither, in a fixed random order.
 
-Order and augmentation are pure functions of (seed, stage, pass, index), so that a resumed run and any number of
-workers give the same bits. A mask of an unlabelled image is never opened.
+Order and augmentation are pure functions of (seed, stage, pass, index), so that a resumed run, any number of workers
+and any number of processes see the same views. Workers decode and draw; the device applies what was drawn
+(`train.augment`). A mask of an unlabelled image is never opened.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.config import DataSettings, TrainSettings
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, resize_nearest
 from pipeline.store import LabelStore
-from train.transforms import View, weak_view
+from train.augment import Box, Geometry, Photometric, draw_box, draw_geometry, draw_photometric
+
+NUM_VIEWS = 2  # strong views that are drawn for every image, whether a stage uses them or not
 
 
 def pseudo_label_to_target(label: npt.NDArray[np.floating[Any]], size: Sequence[int]) -> npt.NDArray[np.uint8]:
@@ -76,12 +79,27 @@ def passes(num: int, batch_size: int, key: str, first: int = 0) -> tuple[Passes,
     return Passes(num, min(num, num_batches * batch_size), key, first), num_batches
 
 
-@dataclass(frozen=True)
-class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
-    """Weakly augmented images with their targets, addressed by draws.
+class Example(NamedTuple):
+    """One image as it is on disk, and what was drawn for its views."""
 
-    labels: pseudo-labels of the samples without a mask, and where each sample's is. Without them such a sample's target
-            is 0, and IGNORE_INDEX where the crop is padding: nothing but which pixels are real.
+    image: Tensor  # uint8 [3, H, W] RGB
+    target: Tensor  # uint8 [H, W], class index or IGNORE_INDEX
+    is_labeled: bool
+    geometry: Geometry
+    photometrics: tuple[Photometric, ...]  # of each strong view
+    boxes: tuple[Box | None, ...]  # of each strong view: what CutMix takes from its partner
+    seed: int
+    """Of whatever else is random about this image in this step."""
+
+
+@dataclass(frozen=True)
+class TrainingImages(Dataset[Example]):
+    """Images with their targets, addressed by draws.
+
+    labels:   pseudo-labels of the samples without a mask, and where each sample's is. Without them such a sample's
+              target is 0: nothing but which pixels are real (padding becomes IGNORE_INDEX).
+    labeling: calibrated, or raw: the annotator's most probable class
+    cutmix:   probability of a box
     """
 
     index: SampleIndex
@@ -90,29 +108,39 @@ class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
     train: TrainSettings
     key: str
     labels: tuple[LabelStore, Mapping[str, int]] | None = None
+    labeling: Literal["calibrated", "raw"] = "calibrated"
+    cutmix: float = 0.0
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """uint8 [3, crop, crop] RGB and uint8 [crop, crop] target."""
+    def __getitem__(self, draw: Draw) -> Example:
         sample = self.samples[draw.place]
         image = self.index.image(sample)
+        size = image.shape[:2]
         rng = random.Random(f"{self.key}/{draw.epoch}/{draw.place}")
         scale = (self.train.scale[0], self.train.scale[1])
-        view = weak_view(
-            View(image, self.target(sample, image.shape[:2])), rng, self.train.crop, scale, self.train.flip
+        return Example(
+            _as_tensor(image.transpose(2, 0, 1)),
+            _as_tensor(self.target(sample, size)),
+            sample.mask is not None,
+            draw_geometry(rng, size, self.train.crop, scale, self.train.flip),
+            tuple(draw_photometric(rng) for _ in range(NUM_VIEWS)),
+            tuple(draw_box(rng, self.train.crop, self.cutmix) for _ in range(NUM_VIEWS)),
+            rng.getrandbits(63),
         )
-        return _as_tensor(view.image.transpose(2, 0, 1)), _as_tensor(view.target)
 
     def target(self, sample: Sample, size: Sequence[int]) -> npt.NDArray[np.uint8]:
         """uint8 [H, W] at the image's own size."""
         if sample.mask is not None:
             return self.index.mask(sample, self.data)
-        if self.labels is not None:
-            store, places = self.labels
-            return pseudo_label_to_target(store.label(places[sample.id]), size)
-        return np.zeros(size, np.uint8)
+        if self.labels is None:
+            return np.zeros(size, np.uint8)
+        store, places = self.labels
+        place = places[sample.id]
+        if self.labeling == "raw":
+            return resize_nearest(store.raw_argmax(place), size)
+        return pseudo_label_to_target(store.label(place), size)
 
 
 @dataclass(frozen=True)
@@ -141,8 +169,8 @@ def _as_tensor(array: npt.NDArray[np.uint8]) -> Tensor:
 
 def training_batches(
     images: TrainingImages, draws: Callable[[int], list[Draw]], steps: range, pin_memory: bool
-) -> Iterator[list[Tensor]]:
-    """Batches (images uint8 [B, 3, H, W], targets uint8 [B, H, W]) of the steps, one after the other."""
+) -> Iterator[list[Example]]:
+    """Batches of the steps, one after the other."""
     order: Any = (draws(step) for step in steps)
     # A generator of its own: iterating a loader must not draw from the global one.
     loader: DataLoader[Any] = DataLoader(
@@ -150,6 +178,7 @@ def training_batches(
         batch_sampler=order,
         num_workers=images.train.workers,
         generator=torch.Generator(),
+        collate_fn=list,  # images of different sizes; they become tensors of one size on the device
         pin_memory=pin_memory,
     )
     return iter(loader)

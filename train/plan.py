@@ -1,4 +1,4 @@
-"""What both stages derive from the settings and the samples: numbers of steps, learning rates, fingerprints."""
+"""What both stages derive from the settings and the samples: who is held out, steps, learning rates, fingerprints."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ from collections.abc import Callable, Sequence
 from pipeline import receipt
 from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex
+from pipeline.errors import TrainingError
+from train.data import shuffled
 from train.schedule import poly_lr_factor
 
-VERSION = 1  # raise it when a change of the code changes the weights: checkpoints of before are not resumed then
+VERSION = 2  # raise it when a change of the code changes the weights: checkpoints of before are not resumed then
+
+
+def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample], list[Sample]]:
+    """Labelled images to train on, and the `train.held_out` ones, drawn with the seed, that only judge the student."""
+    samples, num_held_out = index.of("labeled"), settings.train.held_out
+    if num_held_out >= len(samples):
+        raise TrainingError(
+            f"train.held_out is {num_held_out}, but there are only {len(samples)} labelled images; lower it"
+        )
+    held_out = set(shuffled(len(samples), f"{settings.seed}/held_out")[:num_held_out])
+    trained = [sample for i, sample in enumerate(samples) if i not in held_out]
+    return trained, [sample for i, sample in enumerate(samples) if i in held_out]
 
 
 def num_stage2_steps(settings: Settings, num_unlabeled: int) -> int:
@@ -43,7 +57,7 @@ def plan_fingerprint(settings: Settings, index: SampleIndex) -> str:
     )
 
 
-def stage1_fingerprint(plan: str, labels: str, samples: Sequence[Sample]) -> str:
+def stage1_fingerprint(plan: str, labels: str | None, samples: Sequence[Sample]) -> str:
     """What the weights of Stage I depend on: the plan, the pseudo-labels, and which images have one."""
     return receipt.fingerprint({"plan": plan, "labels": labels, "samples": [sample.id for sample in samples]})
 

@@ -1,11 +1,11 @@
-"""Stage I: the student learns from labels and calibrated pseudo-labels, drawn from one shuffled list."""
+"""Stage I: the student learns from labels and cached pseudo-labels."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from pipeline.config import Settings
 from pipeline.datasets import SampleIndex, load_samples
@@ -13,12 +13,17 @@ from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
 from pipeline.store import DONE, OUTCOMES, LabelStore, open_labels
 from train.compute import compute_of
-from train.data import TrainingImages, passes
+from train.data import Draw, Passes, TrainingImages, passes
 from train.evaluate import validation
-from train.loop import Stage, new_state, run
-from train.losses import pixel_cross_entropy
-from train.plan import lr_schedule, num_stage2_steps, plan_fingerprint, stage1_fingerprint
-from train.student import Student, new_model
+from train.lesson import Lesson, part
+from train.loop import run
+from train.losses import num_with_class
+from train.plan import labeled_samples, lr_schedule, num_stage2_steps, plan_fingerprint, stage1_fingerprint
+from train.recipe import grouping, new_student
+from train.self_labels import Belief, self_labels
+from train.stage import Stage
+from train.state import TrainingState, new_state
+from train.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +31,25 @@ NAME = "stage1"
 
 
 def stage1(settings: Settings) -> dict[str, Any]:
-    """Train on the union of labelled and pseudo-labelled images; returns facts for the receipt.
+    """Train on labelled and pseudo-labelled images; returns facts for the receipt.
 
-    Reads samples.json and labels.zarr of the run; writes stage1/checkpoint.pt and stage1/student/.
+    Reads samples.json and, unless `stage1.labels` is none, labels.zarr of the run; writes stage1/checkpoint.pt,
+    stage1/student/ (last), stage1/best/ and stage1/tensorboard/.
     raises: DatasetError, StoreError if what it reads is missing or does not belong together; TrainingError
     """
     index = load_samples(settings.folder / "samples.json")
-    labels = open_run_labels(settings, index)
+    labels = None if settings.stage1.labels == "none" else open_run_labels(settings, index)
     stage = stage_of(settings, index, labels)
-    student = Student(new_model(settings.train, settings.data.class_names, settings.seed), compute_of(settings.train))
+    torch.manual_seed(settings.seed)
+    student = new_student(settings, compute_of(settings.train))
     facts = _facts(settings, index, labels, stage)
-    log.info(
-        "stage1: %d labelled and %d pseudo-labelled images; %.1f %% of the pseudo-labels' pixels have a class",
-        facts["num_labeled"], facts["num_pseudolabeled"], 100 * facts["keep_rate"],
-    )  # fmt: skip
-    return facts | run(new_state(student, settings.train), stage, settings, validation(settings, index))
+    if facts["keep_rate"] is not None:
+        log.info(
+            "stage1: %d labelled and %d pseudo-labelled images; %.1f %% of the pseudo-labels' pixels have a class",
+            facts["num_labeled"], facts["num_pseudolabeled"], 100 * facts["keep_rate"],
+        )  # fmt: skip
+    state = new_state(student, settings.train, settings.data.num_classes)
+    return facts | run(state, stage, settings, validation(settings, index))
 
 
 def open_run_labels(settings: Settings, index: SampleIndex) -> LabelStore:
@@ -59,46 +68,83 @@ def open_run_labels(settings: Settings, index: SampleIndex) -> LabelStore:
     return labels
 
 
-def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore) -> Stage:
-    """Everything that makes Stage I: one list, one batch size, one pooled cross-entropy (paper Eq. 2)."""
-    images = training_images(settings, index, labels)
-    order, steps_per_epoch = passes(len(images), settings.stage1.batch_size, f"{images.key}/order")
-    num_steps = settings.stage1.epochs * steps_per_epoch
-    steps_after = num_stage2_steps(settings, len(index.of("unlabeled")))
+def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore | None) -> Stage:
+    """Everything that makes Stage I."""
+    own, images = settings.stage1, training_images(settings, index, labels)
+    num_labeled = len(labeled_samples(settings, index)[0])
+    if own.batch_labeled is None:
+        order, steps_per_epoch = passes(len(images), own.batch_size, f"{images.key}/order")
+        groups = [(order, own.batch_size)]
+    else:
+        rest = own.batch_size - own.batch_labeled
+        others, steps_per_epoch = passes(len(images) - num_labeled, rest, f"{images.key}/order", first=num_labeled)
+        groups = [(Passes(num_labeled, num_labeled, f"{images.key}/labeled"), own.batch_labeled), (others, rest)]
+
+    def draws(step: int) -> list[list[Draw]]:
+        return [order.draws(step * size, size) for order, size in groups]
+
+    def lesson(state: TrainingState, views: Views, step: int) -> Lesson:
+        return labels_lesson(settings, state, views, step // steps_per_epoch)
+
+    num_steps, steps_after = own.epochs * steps_per_epoch, num_stage2_steps(settings, len(index.of("unlabeled")))
+    fingerprint = None if labels is None else labels.fingerprint
     return Stage(
         name=NAME,
-        fingerprint=stage1_fingerprint(plan_fingerprint(settings, index), labels.fingerprint, images.samples),
-        num_epochs=settings.stage1.epochs,
+        fingerprint=stage1_fingerprint(plan_fingerprint(settings, index), fingerprint, images.samples),
+        num_epochs=own.epochs,
         steps_per_epoch=steps_per_epoch,
         images=images,
-        draws=lambda step: order.draws(step * settings.stage1.batch_size, settings.stage1.batch_size),
-        loss=pooled_loss,
+        draws=draws,
+        lesson=lesson,
         lr_factor=lr_schedule(settings, 0, num_steps, steps_after),
     )
 
 
-def training_images(settings: Settings, index: SampleIndex, labels: LabelStore) -> TrainingImages:
+def training_images(settings: Settings, index: SampleIndex, labels: LabelStore | None) -> TrainingImages:
     """Labelled images, then those whose pseudo-label was made (an annotator may fail on a few)."""
+    samples, key = labeled_samples(settings, index)[0], f"{settings.seed}/{NAME}"
+    if labels is None:
+        return TrainingImages(index, samples, settings.data, settings.train, key)
     is_done = labels.status == DONE
     places = {sample_id: i for i, sample_id in enumerate(labels.sample_ids) if is_done[i]}
-    samples = index.of("labeled") + [sample for sample in index.of("unlabeled") if sample.id in places]
-    key = f"{settings.seed}/{NAME}"
-    return TrainingImages(index, samples, settings.data, settings.train, key, (labels, places))
+    samples += [sample for sample in index.of("unlabeled") if sample.id in places]
+    labeling = settings.stage1.labels
+    return TrainingImages(index, samples, settings.data, settings.train, key, (labels, places), labeling)
 
 
-def pooled_loss(student: Student, images: Tensor, targets: Tensor, step: int) -> Tensor:
-    """One mean over all pixels of the batch that have a label or a pseudo-label."""
-    return pixel_cross_entropy(student.logits(images), targets)
+def labels_lesson(settings: Settings, state: TrainingState, views: Views, epoch: int) -> Lesson:
+    """Labelled and pseudo-labelled pixels: one mean over both, or one of each (paper Eq. 2)."""
+    own = settings.stage1
+    labeled, others = views.split()
+    images = [some.strong() if own.strong else some.images for some in (labeled, others)]
+    first = part("labeled", labeled, images[0], labeled.targets)
+    if own.labels == "none":
+        return Lesson([first])
+    second = part("unlabeled", others, images[1], others.targets, weight=own.pseudo_weight)
+    if own.loss == "pooled":
+        both = {"num_pixels": num_with_class(views.targets), "weight": 1.0}
+        first, second = first._replace(**both), second._replace(**both)
+    if settings.train.framework == "plain":
+        return Lesson([first, second])
+    logits = self_labels(state.kept, others.images, others.targets, Belief("none")).logits
+    return Lesson([first, second], extra=grouping(settings, len(labeled.examples), logits, epoch))
 
 
-def _facts(settings: Settings, index: SampleIndex, labels: LabelStore, stage: Stage) -> dict[str, Any]:
-    done = labels.outcome_pixels[labels.status == DONE].sum(axis=0)
-    kept, pixels = (int(done[OUTCOMES.index(name)]) for name in ("kept", "pixels"))
-    num_labeled = len(index.of("labeled"))
+def _facts(settings: Settings, index: SampleIndex, labels: LabelStore | None, stage: Stage) -> dict[str, Any]:
+    num_labeled = len(labeled_samples(settings, index)[0])
     return {
         "num_labeled": num_labeled,
         "num_pseudolabeled": len(stage.images) - num_labeled,
-        "keep_rate": kept / max(pixels, 1),
-        "labels_fingerprint": labels.fingerprint,
+        "keep_rate": None if labels is None else _keep_rate(settings, labels),
+        "labels_fingerprint": None if labels is None else labels.fingerprint,
         "plan_fingerprint": plan_fingerprint(settings, index),
     }
+
+
+def _keep_rate(settings: Settings, labels: LabelStore) -> float:
+    """Share of the pseudo-labelled pixels that have a class."""
+    if settings.stage1.labels == "raw":
+        return 1.0
+    done = labels.outcome_pixels[labels.status == DONE].sum(axis=0)
+    kept, pixels = (int(done[OUTCOMES.index(name)]) for name in ("kept", "pixels"))
+    return kept / max(pixels, 1)

@@ -1,4 +1,4 @@
-"""Stage II: the same student labels the unlabelled images itself; the pseudo-labels on disk are not read any more."""
+"""Stage II: the student labels the unlabelled images itself; the pseudo-labels on disk are not read any more."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from pipeline.errors import TrainingError
 from pipeline.receipt import read_receipt
 from train.checkpoint import load_checkpoint
 from train.compute import compute_of
-from train.data import Draw, Passes, TrainingImages, passes
+from train.data import Draw, Passes, TrainingImages, WholeImages, passes
 from train.evaluate import validation
-from train.loop import Stage, new_state, run
-from train.losses import pixel_cross_entropy, self_reliance_loss
-from train.plan import lr_schedule, plan_fingerprint, stage2_fingerprint
+from train.lesson import Lesson, Part, part
+from train.loop import run
+from train.losses import num_with_class
+from train.plan import labeled_samples, lr_schedule, plan_fingerprint, stage2_fingerprint
+from train.recipe import channel_masks, grouping, new_student
 from train.schedule import unlabeled_weight
-from train.student import Student, random_model
+from train.self_labels import Belief, SelfLabels, conformal_level, self_labels
+from train.stage import Stage
+from train.state import TrainingState, new_state
+from train.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +35,17 @@ NAME = "stage2"
 def stage2(settings: Settings) -> dict[str, Any]:
     """Go on from Stage I's last weights and momentum by self-reliance; returns facts for the receipt.
 
-    Reads samples.json and stage1/checkpoint.pt; writes stage2/checkpoint.pt and stage2/student/. With 0 epochs the
-    student of Stage I is the result.
+    Reads samples.json and stage1/checkpoint.pt; writes stage2/ as Stage I writes its folder. With 0 epochs the student
+    of Stage I is the result.
     raises: DatasetError without samples; TrainingError without a finished Stage I of the same settings
     """
     index = load_samples(settings.folder / "samples.json")
     checkpoint = finished_stage1(settings, index)
     stage = stage_of(settings, index, checkpoint)
-    student = Student(random_model(settings.train.size, settings.data.class_names), compute_of(settings.train))
-    state = new_state(student, settings.train)
+    student = new_student(settings, compute_of(settings.train), weights="random")
+    state = new_state(student, settings.train, settings.data.num_classes)
     state.load_weights(checkpoint)
-    num_labeled, num_unlabeled = len(index.of("labeled")), len(index.of("unlabeled"))
+    num_labeled, num_unlabeled = len(labeled_samples(settings, index)[0]), len(index.of("unlabeled"))
     log.info("stage2: %d labelled and %d unlabelled images", num_labeled, num_unlabeled)
     facts = run(state, stage, settings, validation(settings, index))
     return {
@@ -48,7 +53,7 @@ def stage2(settings: Settings) -> dict[str, Any]:
         "num_unlabeled": num_unlabeled,
         "stage1_fingerprint": checkpoint["fingerprint"],
         **facts,
-        "history": [entry | {"lambda": weight_of(settings.stage2, entry["epoch"] - 1)} for entry in facts["history"]],
+        "history": [entry | {"lambda": stage.lambda_of(entry["step"] - 1)} for entry in facts["history"]],
     }
 
 
@@ -73,22 +78,31 @@ def finished_stage1(settings: Settings, index: SampleIndex) -> dict[str, Any]:
 
 def stage_of(settings: Settings, index: SampleIndex, checkpoint: dict[str, Any]) -> Stage:
     """Everything that makes Stage II: two lists, a batch from each, and the loss of Eq. 5."""
-    labeled, unlabeled = index.of("labeled"), index.of("unlabeled")
-    own, key = settings.stage2, f"{settings.seed}/{NAME}"
-    images = TrainingImages(index, labeled + unlabeled, settings.data, settings.train, key)
+    labeled, held_out = labeled_samples(settings, index)
+    own, unlabeled, key = settings.stage2, index.of("unlabeled"), f"{settings.seed}/{NAME}"
+    images = TrainingImages(index, labeled + unlabeled, settings.data, settings.train, key, cutmix=own.cutmix)
     labeled_order = Passes(len(labeled), len(labeled), f"{key}/labeled")
     unlabeled_order, steps_per_epoch = passes(
         len(unlabeled), own.batch_unlabeled, f"{key}/unlabeled", first=len(labeled)
     )
 
-    def draws(step: int) -> list[Draw]:
-        return labeled_order.draws(step * own.batch_labeled, own.batch_labeled) + unlabeled_order.draws(
-            step * own.batch_unlabeled, own.batch_unlabeled
-        )
+    def draws(step: int) -> list[list[Draw]]:
+        return [
+            labeled_order.draws(step * own.batch_labeled, own.batch_labeled),
+            unlabeled_order.draws(step * own.batch_unlabeled, own.batch_unlabeled),
+        ]
 
-    def loss(student: Student, images: Tensor, targets: Tensor, step: int) -> Tensor:
-        weight = weight_of(own, step // steps_per_epoch)
-        return self_training_loss(student, images, targets, own.batch_labeled, weight)
+    def lambda_of(step: int) -> float:
+        return weight_of(own, step, steps_per_epoch)
+
+    def lesson(state: TrainingState, views: Views, step: int) -> Lesson:
+        epoch = settings.stage1.epochs + step // steps_per_epoch
+        return self_training_lesson(settings, state, views, lambda_of(step), epoch)
+
+    def calibrate(state: TrainingState) -> None:
+        if own.confidence == "conformal":
+            judges = WholeImages(index, held_out, settings.data)
+            state.level = conformal_level(state.kept, judges, own.confidence_alpha, settings.train.workers)
 
     return Stage(
         name=NAME,
@@ -97,31 +111,66 @@ def stage_of(settings: Settings, index: SampleIndex, checkpoint: dict[str, Any])
         steps_per_epoch=steps_per_epoch,
         images=images,
         draws=draws,
-        loss=loss,
+        lesson=lesson,
         lr_factor=lr_schedule(settings, checkpoint["num_steps"], own.epochs * steps_per_epoch, 0),
+        before_epoch=calibrate,
+        lambda_of=lambda_of,
     )
 
 
-def weight_of(settings: Stage2Settings, epoch: int) -> float:
-    """lambda of an epoch, counted from 0."""
-    return unlabeled_weight(
-        settings.lambda_schedule, epoch, settings.epochs, settings.lambda_start, settings.lambda_end
-    )
+def weight_of(settings: Stage2Settings, step: int, steps_per_epoch: int) -> float:
+    """lambda at a step, counted from 0."""
+    time, times = step // steps_per_epoch, settings.epochs
+    if settings.lambda_per == "step":
+        time, times = step, settings.epochs * steps_per_epoch
+    return unlabeled_weight(settings.lambda_schedule, time, times, settings.lambda_start, settings.lambda_end)
 
 
-def self_training_loss(student: Student, images: Tensor, targets: Tensor, num_labeled: int, weight: float) -> Tensor:
-    """Eq. 5, the unlabelled images labelled by the student as it is now: arg max, no threshold.
+def belief_of(settings: Stage2Settings, state: TrainingState) -> Belief:
+    """Which self-made labels count now."""
+    return Belief(settings.confidence, state.level if settings.confidence == "conformal" else settings.threshold)
 
-    images:  uint8 [B, 3, H, W], the first `num_labeled` labelled
-    targets: uint8 [B, H, W]; of an unlabelled image only IGNORE_INDEX (padding) is used
+
+def self_training_lesson(settings: Settings, state: TrainingState, views: Views, weight: float, epoch: int) -> Lesson:
+    """Eq. 5: labels where there are any, and the student's own labels of the weak view elsewhere.
+
+    The weak view itself learns them (the paper), or strong views of it do (`stage2.views`).
+    weight: lambda
     """
-    own_labels = self_labels(student, images[num_labeled:], targets[num_labeled:])
-    logits = student.logits(images)
-    supervised = pixel_cross_entropy(logits[:num_labeled], targets[:num_labeled])
-    unsupervised = pixel_cross_entropy(logits[num_labeled:], own_labels)
-    return self_reliance_loss(supervised, unsupervised, weight)
+    own = settings.stage2
+    labeled, unlabeled = views.split()
+    taught = self_labels(state.kept, unlabeled.images, unlabeled.targets, belief_of(own, state))
+    images = labeled.strong() if own.strong_labeled else labeled.images
+    first = part("labeled", labeled, images, labeled.targets, weight=1 - weight)
+    others = unlabeled_parts(own, state, unlabeled, taught, weight)
+    kept = taught.is_believed.sum() / num_with_class(unlabeled.targets).clamp(min=1)
+    return Lesson([first, *others], kept, grouping(settings, len(labeled.examples), taught.logits, epoch))
 
 
-def self_labels(student: Student, images: Tensor, padding: Tensor) -> Tensor:
-    """uint8 [B, H, W]: the student's most probable class in evaluation mode, IGNORE_INDEX on padding."""
-    return torch.where(padding == IGNORE_INDEX, padding, student.classes(images))
+def unlabeled_parts(
+    own: Stage2Settings, state: TrainingState, unlabeled: Views, taught: SelfLabels, weight: float
+) -> list[Part]:
+    """The weak view, or each strong view with its share of lambda."""
+    if own.views == 0:
+        return [_taught(own, unlabeled, unlabeled.images, taught.labels, taught.is_believed, 0, weight)]
+    masks = channel_masks(own, state.student, unlabeled)
+    parts = []
+    for view in range(own.views):
+        images, labels, is_believed = unlabeled.mixed(view, unlabeled.strong(view), taught.labels, taught.is_believed)
+        one = _taught(own, unlabeled, images, labels, is_believed, view, weight / own.views)
+        parts.append(one._replace(channel_masks=masks[view]))
+    return parts
+
+
+def _taught(
+    own: Stage2Settings,
+    unlabeled: Views,
+    images: Tensor,
+    labels: Tensor,
+    is_believed: Tensor,
+    view: int,
+    weight: float,
+) -> Part:
+    targets = torch.where(is_believed, labels, IGNORE_INDEX)
+    num_pixels = num_with_class(labels if own.normaliser == "valid" else targets)
+    return part("unlabeled", unlabeled, images, targets, view, num_pixels=num_pixels, weight=weight)

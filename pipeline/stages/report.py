@@ -18,11 +18,11 @@ from pipeline.config import DataSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, example_samples, load_samples, read_mask, resize_nearest
 from pipeline.errors import DatasetError, StoreError
+from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.receipt import read_receipt
 from pipeline.report import audit, page
 from pipeline.report.examples import Example, example
-from pipeline.report.palette import class_colours
 from pipeline.sources import truth_path
 from pipeline.store import (
     DONE,
@@ -109,7 +109,8 @@ def training_receipts(folder: Path, labels_fingerprint: str) -> dict[str, dict[s
     """Receipts of the training stages that have finished; none of a student that learnt from other labels."""
     paths = {stage: folder / f"{stage}.json" for stage in TRAINING}
     receipts = {stage: read_receipt(path, stage) for stage, path in paths.items() if path.is_file()}
-    if receipts and receipts.get("stage1", {}).get("labels_fingerprint") != labels_fingerprint:
+    learnt_from = receipts.get("stage1", {}).get("labels_fingerprint", "nothing")
+    if receipts and learnt_from not in (labels_fingerprint, None):  # None: it learnt from the labelled images alone
         log.warning("report: the student in %s learnt from other labels and is left out; rerun stage1", folder)
         return {}
     return receipts

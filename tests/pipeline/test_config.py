@@ -107,7 +107,7 @@ def test_every_mistake_of_a_file_is_listed(tmp_path):
 
 
 def test_an_unknown_run_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"no run file camvd .*did you mean camvid\?; known: camvid, demo"):
+    with pytest.raises(ConfigError, match=r"no run file camvd .*did you mean camvid\?; known: ade20k, camvid, "):
         config.load("camvd")
 
 
@@ -116,3 +116,37 @@ def test_settings_that_only_change_speed_are_not_tracked(run_file):
     fast = config.load(run_file, {"annotate.batch_size": 64, "train.workers": 8, "tile_megabytes": 500})
     assert slow.tracked() == fast.tracked()
     assert slow.tracked() != config.load(run_file, {"alpha": 0.1}).tracked()
+
+
+def test_a_preset_comes_before_the_run_file_and_the_command_line(tmp_path, run_file):
+    plain = config.load(run_file)
+    assert (plain.preset, plain.train.ema, plain.calibrate.quantile) == (None, None, "exact")
+    plus = config.load(run_file, {"preset": "plus"})
+    assert (plus.train.optimizer, plus.train.lr, plus.train.ema, plus.stage2.views) == ("adamw", 1e-5, 0.996, 2)
+    run_file.write_text(MINIMAL + "preset: plus\ntrain: {lr: 0.001, student: tiny}\n")
+    own = config.load(run_file, {"stage2.views": 1, "stage2.complementary_dropout": False})
+    assert (own.train.lr, own.train.student, own.train.ema, own.stage2.views) == (0.001, "tiny", 0.996, 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"preset": "plsu"}, r"preset is 'plsu', expected one of allspark, .*; did you mean plus\?"),
+        ({"train.student": "dinov2_s"}, r"'dinov2_s', which is neither a folder nor one of tiny, b0.*mean dinov2-s\?"),
+        ({"train.scale": [2.0, 0.5]}, r"train: scale is \[2\.0, 0\.5\], smallest first; write \[0\.5, 2\.0\]"),
+        ({"stage1.batch_labeled": 4}, "batch_labeled is 4 of batch_size 4; leave room for pseudo-labelled images"),
+        ({"stage1": {"batch_labeled": 2, "labels": "none"}}, "mixes with pseudo-labelled images, but .* is none"),
+        ({"train.framework": "allspark"}, r"needs labelled images in every batch; set stage1\.batch_labeled"),
+        ({"stage2.cutmix": 0.5}, "it mixes strong views and views is 0; set views to 1 or 2"),
+        ({"stage2": {"complementary_dropout": True, "views": 1}}, "pairs two strong views, but views is 1"),
+        ({"stage2.confidence": "conformal"}, r"needs train\.held_out of at least 9, got 0; hold out more"),
+        ({"stage2.lambda_end": 0.0}, "lambda_schedule exp needs lambda_start and lambda_end above 0"),
+    ],
+)
+def test_training_settings_that_do_not_fit_together_are_refused(run_file, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        config.load(run_file, overrides)
+
+
+def test_a_folder_may_be_the_student(tmp_path, run_file):
+    assert config.load(run_file, {"train.student": str(tmp_path)}).train.student == str(tmp_path)

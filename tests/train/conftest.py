@@ -94,7 +94,7 @@ def settings_of(folder: Path, **sections: dict[str, Any]) -> Settings:
         "results": str(folder),
         "data": {"root": str(folder / "images"), "classes": CLASSES, "background": "floor", "grid": list(GRID)},
         "annotate": {"annotator": "python", "python": {"factory": "somewhere:build"}},
-        "train": {"size": "tiny", "crop": 64, "lr": 0.02, "workers": 0, "threads": 1, "device": "cpu"},
+        "train": {"student": "tiny", "crop": 64, "lr": 0.02, "workers": 0, "threads": 1, "device": "cpu"},
         "stage1": {"epochs": 2, "batch_size": 2},
         "stage2": {"epochs": 2, "batch_labeled": 1, "batch_unlabeled": 1},
         "evaluate": {"num_examples": 2, "workers": 0},

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.datasets import load_samples, resize_nearest
-from train.data import Draw, Passes, TrainingImages, WholeImages, passes, pseudo_label_to_target, training_batches
+from train.data import (
+    NUM_VIEWS,
+    Draw,
+    Passes,
+    TrainingImages,
+    WholeImages,
+    passes,
+    pseudo_label_to_target,
+    training_batches,
+)
 from train.stage1 import open_run_labels, training_images
 
 
@@ -87,25 +96,43 @@ def test_targets_come_from_the_mask_or_from_the_label_store(images):
     assert 0.02 < (expected == 255).mean() < 0.3
 
 
-def test_without_labels_an_unlabelled_target_tells_real_pixels_from_padding(images):
-    wide = images.train.model_copy(update={"crop": 200})
-    unlabeled = TrainingImages(images.index, images.index.of("unlabeled"), images.data, wide, "key")
-    image, target = unlabeled[Draw(0, 0)]
-    assert set(target.unique().tolist()) == {0, 255}
-    assert not image[:, target == 255].any()
+def test_without_labels_an_unlabelled_target_is_0_everywhere(images):
+    unlabeled = TrainingImages(images.index, images.index.of("unlabeled"), images.data, images.train, "key")
+    example = unlabeled[Draw(0, 0)]
+    assert not example.target.any()
+    assert not example.is_labeled
+
+
+def test_an_example_is_the_image_as_it_is_with_what_was_drawn_for_it(images):
+    example = images[Draw(0, 0)]
+    assert np.array_equal(example.image.numpy().transpose(1, 2, 0), images.index.image(images.samples[0]))
+    assert np.array_equal(example.target.numpy(), images.index.mask(images.samples[0], images.data))
+    assert example.is_labeled
+    assert len(example.photometrics) == len(example.boxes) == NUM_VIEWS
+    assert example.boxes == (None, None)
+    mixing = dataclasses.replace(images, cutmix=1.0)[Draw(0, 0)]
+    assert None not in mixing.boxes
+    assert mixing.geometry == example.geometry
+
+
+def equal(one, other):
+    """Whether two examples are the same, tensors and numbers."""
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True))
 
 
 def test_items_are_a_pure_function_of_the_draw(images):
     first, again, other = images[Draw(0, 3)], images[Draw(0, 3)], images[Draw(1, 3)]
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
+    assert equal(first, again)
+    assert first.geometry != other.geometry
+    assert first.photometrics != other.photometrics
+    assert first.photometrics[0] != first.photometrics[1]
+    assert first.seed != other.seed
 
 
 def test_images_survive_pickling_as_spawned_workers_need(images):
     again = pickle.loads(pickle.dumps(images))
     for place in (0, 4):
-        assert all(torch.equal(a, b) for a, b in zip(images[Draw(0, place)], again[Draw(0, place)], strict=True))
+        assert equal(images[Draw(0, place)], again[Draw(0, place)])
 
 
 def batches_of(images, steps, workers):
@@ -118,10 +145,9 @@ def test_batches_are_the_same_for_any_number_of_workers_and_any_first_step(image
     alone, with_workers = batches_of(images, range(5), 0), batches_of(images, range(2, 5), 2)
     assert len(with_workers) == 3
     for one, other in zip(alone[2:], with_workers, strict=True):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
-    assert one[0].shape == (2, 3, 64, 64)
-    assert one[0].dtype == one[1].dtype == torch.uint8
+        assert len(one) == len(other) == 2
+        assert all(equal(a, b) for a, b in zip(one, other, strict=True))
+    assert one[0].image.dtype == one[0].target.dtype == torch.uint8
 
 
 def test_loading_draws_nothing_from_the_global_generator(images):

@@ -1,20 +1,33 @@
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
-from train import loop
+from train import loop, step
 from train.checkpoint import load_checkpoint
 from train.compute import compute_of
-from train.stage1 import open_run_labels, pooled_loss, stage1, stage_of
-from train.student import Student, new_model
+from train.recipe import new_student
+from train.stage1 import open_run_labels, stage1, stage_of
+from train.state import new_state
+from train.student import load_model
 
 
 def start(settings):
     index = load_samples(settings.folder / "samples.json")
     stage = stage_of(settings, index, open_run_labels(settings, index))
-    student = Student(new_model(settings.train, settings.data.class_names, settings.seed), compute_of(settings.train))
-    return loop.new_state(student, settings.train), stage
+    student = new_student(settings, compute_of(settings.train))
+    return new_state(student, settings.train, settings.data.num_classes), stage
+
+
+def with_losses_times(stage, factor_of):
+    """The stage with the weights of a step's parts multiplied by a factor of the step."""
+
+    def lesson(state, views, step):
+        made = stage.lesson(state, views, step)
+        return made._replace(parts=[p._replace(weight=p.weight * factor_of(step)) for p in made.parts])
+
+    return stage._replace(lesson=lesson)
 
 
 def test_how_often_losses_are_read_changes_nothing(make_run, monkeypatch):
@@ -27,27 +40,46 @@ def test_how_often_losses_are_read_changes_nothing(make_run, monkeypatch):
 def test_names_the_step_whose_loss_is_not_a_number_and_keeps_the_checkpoint_before(make_run):
     settings = make_run(train={"checkpoint_every": 2})
     state, stage = start(settings)
-
-    def loss(student, images, targets, step):
-        return pooled_loss(student, images, targets, step) * (float("nan") if step == 4 else 1.0)
-
-    path = settings.folder / "stage1" / "checkpoint.pt"
+    broken = with_losses_times(stage, lambda step: float("nan") if step == 4 else 1.0)
+    folder = settings.folder / "stage1"
     with pytest.raises(TrainingError, match=r"the loss of step 5 is nan; lower train\.lr \(now 0\.02\)"):
-        loop.train(state, stage._replace(loss=loss), settings.seed, path, lambda student: 0.5)
-    checkpoint = load_checkpoint(path)
+        loop.train(state, broken, settings.seed, folder, lambda student: 0.5)
+    checkpoint = load_checkpoint(folder / "checkpoint.pt")
     assert checkpoint["step"] == 4
     assert all(value.isfinite().all() for value in checkpoint["model"].values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_running_out_of_memory_says_what_to_change_and_keeps_the_checkpoint(make_run, error):
+    settings = make_run(train={"checkpoint_every": 2})
+    state, stage = start(settings)
+
+    def lesson(state, views, step):
+        if step == 3:
+            raise error
+        return stage.lesson(state, views, step)
+
+    folder = settings.folder / "stage1"
+    with pytest.raises(TrainingError, match=r"ran out of memory \(.*allocate.*\); raise train\.accumulate \(now 1\)"):
+        loop.train(state, stage._replace(lesson=lesson), settings.seed, folder, lambda student: 0.5)
+    assert load_checkpoint(folder / "checkpoint.pt")["step"] == 2
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_run):
     settings = make_run()
     state, stage = start(settings)
-    path = settings.folder / "stage1" / "checkpoint.pt"
-    loop.save(state, stage, path, finished=False)
+    folder = settings.folder / "stage1"
+    loop.save(state, stage, folder, finished=False)
     next(state.student.model.parameters()).data[0] = float("inf")
     with pytest.raises(TrainingError, match="weights after step 0 are not finite"):
-        loop.save(state, stage, path, finished=False)
-    assert all(value.isfinite().all() for value in load_checkpoint(path)["model"].values())
+        loop.save(state, stage, folder, finished=False)
+    assert all(value.isfinite().all() for value in load_checkpoint(folder / "checkpoint.pt")["model"].values())
 
 
 def test_validates_every_so_many_epochs_and_at_the_end(make_run):
@@ -55,23 +87,84 @@ def test_validates_every_so_many_epochs_and_at_the_end(make_run):
     assert [entry["epoch"] for entry in stage1(settings)["history"]] == [2, 4, 5]
 
 
-def test_a_point_of_the_curve_has_the_mean_loss_since_the_point_before(make_run):
+def test_a_point_of_the_curve_has_the_mean_loss_since_the_point_before(make_run, monkeypatch):
     settings = make_run(train={"validate_every": 1})
     state, stage = start(settings)
     losses = []
 
-    def recorded(student, images, targets, step):
-        losses.append(pooled_loss(student, images, targets, step))
-        return losses[-1]
+    def recorded(*arguments):
+        measures = step.optimise(*arguments)
+        losses.append(measures[0])
+        return measures
 
-    loop.train(state, stage._replace(loss=recorded), settings.seed, settings.folder / "checkpoint.pt", lambda _: None)
+    monkeypatch.setattr(loop, "optimise", recorded)
+    loop.train(state, stage, settings.seed, settings.folder / "stage1", lambda _: None)
     expected = torch.stack(losses).reshape(2, stage.steps_per_epoch).mean(dim=1).tolist()
     assert [entry["loss"] for entry in state.history] == pytest.approx(expected)
     assert [entry["miou"] for entry in state.history] == [None, None]
+    parts = [entry["loss_labeled"] + entry["loss_unlabeled"] for entry in state.history]
+    assert parts == pytest.approx(expected)  # pooled: two parts of one mean
+
+
+def test_the_best_student_is_kept_beside_the_last(make_run):
+    settings = make_run(stage1={"epochs": 4}, train={"validate_every": 1})
+    state, stage = start(settings)
+    scores = iter([0.2, 0.6, 0.6, 0.1])
+    at_each_point = []
+
+    def validate(student):
+        at_each_point.append({name: value.clone() for name, value in student.model.state_dict().items()})
+        return next(scores)
+
+    loop.train(state, stage, settings.seed, settings.folder / "stage1", validate)
+    assert state.best == {"epoch": 2, "miou": 0.6}  # the first of two that are as good
+    best = load_model(settings.folder / "stage1" / "best").state_dict()
+    assert all(torch.equal(value, at_each_point[1][name]) for name, value in best.items())
+    assert not all(torch.equal(value, at_each_point[3][name]) for name, value in best.items())
+
+
+def test_a_stage_that_starts_afresh_has_no_best_student_of_before(make_run):
+    settings = make_run()
+    stage1(settings)
+    state, stage = start(settings.model_copy(update={"seed": 1}))
+    loop.resume(state, stage, settings.folder / "stage1")
+    assert not (settings.folder / "stage1" / "best").exists()
+
+
+def test_says_so_when_the_student_stops_predicting_a_class_or_the_loss_jumps(make_run, caplog):
+    settings = make_run(stage1={"epochs": 3}, train={"validate_every": 1})
+    state, stage = start(settings)
+
+    def validate(student):
+        """As if the student had predicted as is labelled in the first epoch, and floor alone after it."""
+        state.num_predicted.copy_(state.num_labeled if not state.history else torch.tensor([1, 0, 0]))
+        return 0.5
+
+    rising = with_losses_times(stage, lambda step: 50.0 if step >= 2 * stage.steps_per_epoch else 1.0)
+    loop.train(state, rising, settings.seed, settings.folder / "stage1", validate)
+    assert state.history[0]["warnings"] == []
+    first, second = state.history[1]["warnings"]
+    assert first.startswith("the student has stopped predicting square as often as it should: 0.00 % of the pixels, ")
+    assert "disc" in second
+    (third,) = state.history[2]["warnings"]
+    assert third.startswith("the loss has risen to ")
+    assert "the loss has risen" in caplog.text
+
+
+def test_writes_a_tensorboard_log_that_a_resumed_run_goes_on_with(make_run):
+    settings = make_run(train={"validate_every": 1})
+    facts = stage1(settings)
+    events = EventAccumulator(str(settings.folder / "stage1" / "tensorboard"))
+    events.Reload()
+    assert {"loss", "loss_labeled", "loss_unlabeled", "lr", "data_wait", "miou"} <= set(events.Tags()["scalars"])
+    written = {event.step: event.value for event in events.Scalars("miou")}
+    assert events.Tags()["images"] == ["prediction/val_00", "prediction/val_01"]
+    assert [(image.width, image.height) for image in events.Images("prediction/val_01")] == [(2 * 72, 56)] * 2
+    assert written == pytest.approx({entry["step"]: entry["miou"] for entry in facts["history"]})
 
 
 def test_dropout_draws_anew_every_step_and_in_every_stage():
     seeds = {
-        loop.step_seed(seed, stage, step) for seed in (0, 1) for stage in ("stage1", "stage2") for step in range(9)
+        step.step_seed(seed, stage, number) for seed in (0, 1) for stage in ("stage1", "stage2") for number in range(9)
     }
     assert len(seeds) == 36

@@ -1,19 +1,28 @@
 import logging
 import math
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import SegformerForSemanticSegmentation
 
-from pipeline.datasets import load_samples
+from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import DatasetError, StoreError, TrainingError
 from pipeline.receipt import write_json
 from pipeline.store import open_labels
 from train.checkpoint import load_checkpoint
-from train.plan import plan_fingerprint
-from train.stage1 import open_run_labels, stage1, stage_of
+from train.compute import compute_of
+from train.lesson import num_pixels, part_losses
+from train.plan import labeled_samples, plan_fingerprint
+from train.recipe import new_student
+from train.stage1 import open_run_labels, stage1, stage_of, training_images
+from train.state import new_state
+from train.student import load_student
+from train.students import num_parameters
+from train.views import views_of
 
 
 def checkpoint_of(settings, stage="stage1"):
@@ -22,6 +31,10 @@ def checkpoint_of(settings, stage="stage1"):
 
 def weights_of(settings, stage="stage1"):
     return SegformerForSemanticSegmentation.from_pretrained(settings.folder / stage / "student").state_dict()
+
+
+def with_settings(settings, section, **values):
+    return settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
 
 
 def equal(one, other):
@@ -44,7 +57,7 @@ def test_trains_on_the_union_and_reports_what_it_did(make_run):
 
 
 def test_learns_and_writes_a_student_that_transformers_loads(make_run):
-    settings = make_run(stage1={"epochs": 12}, train={"validate_every": 4, "checkpoint_every": 7})
+    settings = make_run(stage1={"epochs": 12, "strong": False}, train={"validate_every": 4, "checkpoint_every": 7})
     facts = stage1(settings)
     losses = [entry["loss"] for entry in facts["history"]]
     assert losses == sorted(losses, reverse=True)
@@ -131,10 +144,7 @@ def test_the_plan_changes_with_what_changes_the_weights_only(make_run):
     settings = make_run()
     index = load_samples(settings.folder / "samples.json")
     plan = plan_fingerprint(settings, index)
-
-    def changed(section, **values):
-        return settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
-
+    changed = partial(with_settings, settings)
     for same in (changed("train", workers=2, checkpoint_every=1), changed("evaluate", num_examples=1)):
         assert plan_fingerprint(same, index) == plan
     others = [changed("train", lr=0.1), changed("stage1", epochs=3), changed("stage2", epochs=3)]
@@ -188,3 +198,108 @@ def test_refuses_a_store_that_has_lost_a_label(make_run):
     (Path(settings.folder) / "labels.zarr" / "label" / "c" / "3" / "0" / "0").unlink()
     with pytest.raises(StoreError, match=r"has lost 1 labels, e\.g\. unlabeled_03"):
         stage1(settings)
+
+
+def test_without_pseudo_labels_only_labelled_images_are_seen_and_no_store_is_read(make_run):
+    settings = make_run(stage1={"labels": "none"})
+    for file in ("labels.zarr", "pseudolabel.json"):
+        (settings.folder / file).rename(settings.folder / f"{file}.away")
+    facts = stage1(settings)
+    assert (facts["num_labeled"], facts["num_pseudolabeled"], facts["num_steps"]) == (3, 0, 2 * (3 // 2))
+    assert (facts["keep_rate"], facts["labels_fingerprint"]) == (None, None)
+
+
+def test_raw_labels_are_the_annotators_most_probable_classes(make_run):
+    settings = make_run(stage1={"labels": "raw"})
+    index, labels = _opened(settings)
+    images = training_images(settings, index, labels)
+    pseudolabeled = images.samples[3]
+    expected = resize_nearest(labels.raw_argmax(0), (pseudolabeled.height, pseudolabeled.width))
+    assert np.array_equal(images.target(pseudolabeled, expected.shape), expected)
+    assert not (expected == 255).any()
+    assert stage1(settings)["keep_rate"] == 1
+
+
+def test_a_fixed_number_of_labelled_images_a_batch(make_run):
+    settings = make_run(stage1={"batch_size": 3, "batch_labeled": 1})
+    index, labels = _opened(settings)
+    stage = stage_of(settings, index, labels)
+    assert stage.steps_per_epoch == 5 // 2
+    batches = [stage.draws(step) for step in range(4)]
+    assert all([len(group) for group in groups] == [1, 2] for groups in batches)
+    assert all(draw.place < 3 for labeled, _ in batches for draw in labeled)
+    assert all(draw.place >= 3 for _, others in batches for draw in others)
+
+
+def test_held_out_images_are_never_trained_on_and_change_with_the_seed(make_run):
+    settings = make_run(num={"labeled": 8, "unlabeled": 2, "val": 2}, train={"held_out": 3})
+    index, labels = _opened(settings)
+    trained, held_out = labeled_samples(settings, index)
+    assert sorted(sample.id for sample in trained + held_out) == [sample.id for sample in index.of("labeled")]
+    seen = {sample.id for sample in training_images(settings, index, labels).samples}
+    assert len(held_out) == 3
+    assert not seen & {sample.id for sample in held_out}
+    others = {tuple(s.id for s in labeled_samples(settings.model_copy(update={"seed": k}), index)[1]) for k in range(5)}
+    assert len(others) > 1
+    with pytest.raises(TrainingError, match=r"held_out is 8, but there are only 8 labelled images; lower it"):
+        labeled_samples(with_settings(settings, "train", held_out=8), index)
+
+
+def losses_of_one_batch(settings):
+    """The lesson of the first batch, and what a fixed student makes of it."""
+    index, labels = _opened(settings)
+    stage = stage_of(settings, index, labels)
+    torch.manual_seed(0)
+    state = new_state(new_student(settings, compute_of(settings.train)), settings.train, 3)
+    examples = [stage.images[draw] for group in stage.draws(0) for draw in group]
+    views = views_of(examples, range(len(examples)), len(examples), 64, torch.device("cpu"))
+    lesson = stage.lesson(state, views, 0)
+    state.student.model.eval()
+    logits = state.student.logits(lesson.images())
+    losses = part_losses(lesson, logits, num_pixels([lesson]))
+    return logits.detach(), lesson, [p.weight * loss for p, loss in zip(lesson.parts, losses, strict=True)]
+
+
+def test_pooled_is_one_mean_over_all_pixels_and_eq_2_a_mean_of_each_kind(make_run):
+    settings = make_run(num={"labeled": 4, "unlabeled": 4, "val": 2}, stage1={"batch_size": 4, "batch_labeled": 2})
+    logits, lesson, pooled = losses_of_one_batch(settings)
+    targets = lesson.targets().long()
+    each = torch.nn.functional.cross_entropy(logits, targets, ignore_index=255, reduction="none")
+    valid = targets != 255
+    assert sum(pooled).item() == pytest.approx((each.sum() / valid.sum()).item(), rel=1e-5)
+    assert len(lesson.parts[0].images) == 2
+
+    eq2 = with_settings(settings, "stage1", loss="eq2", pseudo_weight=0.3)
+    _, _, losses = losses_of_one_batch(eq2)
+    assert losses[0].item() == pytest.approx((each[:2].sum() / valid[:2].sum()).item(), rel=1e-5)
+    assert losses[1].item() == pytest.approx(0.3 * (each[2:].sum() / valid[2:].sum()).item(), rel=1e-5)
+
+
+def test_strong_views_change_colours_and_no_target(make_run):
+    settings = make_run(stage1={"batch_size": 4})
+    _, strong, _ = losses_of_one_batch(settings)
+    _, weak, _ = losses_of_one_batch(with_settings(settings, "stage1", strong=False))
+    assert torch.equal(strong.targets(), weak.targets())
+    assert not torch.equal(strong.images(), weak.images())
+
+
+def test_no_epochs_leave_a_new_student_to_stage_two(make_run):
+    facts = stage1(make_run(stage1={"epochs": 0, "labels": "none"}))
+    assert (facts["num_steps"], facts["history"], facts["best"]) == (0, [], None)
+
+
+def test_allspark_keeps_its_block_with_the_student(make_run):
+    settings = make_run(
+        train={"framework": "allspark", "memory_warmup": 1}, stage1={"batch_size": 4, "batch_labeled": 2}
+    )
+    facts = stage1(settings)
+    checkpoint = checkpoint_of(settings)
+    assert checkpoint["model"]["memory.is_filled"].any()
+    student = load_student(settings.folder / "stage1" / "student", compute_of(settings.train))
+    state = new_state(new_student(settings, student.compute), settings.train, 3)
+    state.load_weights(checkpoint)
+    image = torch.randint(0, 255, (1, 3, 70, 50), dtype=torch.uint8)
+    state.student.model.eval()
+    student.model.eval()
+    assert torch.equal(student.logits(image), state.student.logits(image))
+    assert facts["num_parameters"] > num_parameters(student.model.network)

@@ -9,12 +9,16 @@ from pipeline.errors import TrainingError
 from pipeline.receipt import write_json
 from train.checkpoint import load_checkpoint
 from train.compute import Compute
-from train.loop import new_state, optimise
-from train.losses import pixel_cross_entropy
+from train.plan import labeled_samples
 from train.schedule import unlabeled_weight
+from train.self_labels import Belief, conformal_level, self_labels
 from train.stage1 import stage1
-from train.stage2 import finished_stage1, self_labels, self_training_loss, stage2, stage_of
-from train.student import Student, load_model, random_model
+from train.stage2 import finished_stage1, self_training_lesson, stage2, stage_of
+from train.state import new_state
+from train.step import optimise
+from train.student import Student, load_model
+from train.students import random_network
+from train.views import views_of
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 
@@ -38,74 +42,163 @@ def cross_entropy_by_hand(logits, target):
 
 
 @pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    targets = torch.randint(0, 3, (3, 64, 64), dtype=torch.uint8, generator=generator)
-    targets[1:] = 0
-    targets[:, :, 50:] = 255
-    return images, targets
+def one_thread_student():
+    torch.manual_seed(0)
+    return Student(random_network("tiny", ["floor", "square", "disc"]), CPU)
 
 
-def test_one_step_is_eq_5_and_sgd_as_computed_by_hand(make_run, batch):
-    settings = make_run(train={"momentum": 0.9, "weight_decay": 0.01, "head_lr_multiplier": 3.0})
-    stage = _with_one_labeled(settings)
-    images, targets = batch
-    model = random_model("tiny", settings.data.class_names)
-    state = new_state(Student(model, CPU), settings.train)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+def examples_of(stage, step=0):
+    return [stage.images[draw] for group in stage.draws(step) for draw in group]
+
+
+def views_of_step(stage, step=0):
+    examples = examples_of(stage, step)
+    return views_of(examples, range(len(examples)), len(examples), stage.images.train.crop, CPU.device)
+
+
+def test_one_step_is_eq_5_and_sgd_as_computed_by_hand(make_run):
+    settings = make_run(
+        train={"momentum": 0.9, "weight_decay": 0.01, "head_lr_multiplier": 3.0},
+        stage2={"strong_labeled": False, "batch_unlabeled": 2},
+    )
+    run_stage1(settings)
+    stage = stage2_of(settings)
+    torch.manual_seed(0)
+    model = random_network("tiny", settings.data.class_names)
+    state = new_state(Student(model, CPU), settings.train, 3)
+    before = {name: p.detach().clone() for name, p in model.state_dict().items()}
     model.train()
+    without_dropout(model)
+    measures = optimise(state, stage, examples_of(stage))
 
-    torch.manual_seed(7)
-    loss = optimise(state, stage, images, targets)
-
-    by_hand = random_model("tiny", settings.data.class_names)
-    by_hand.load_state_dict(before, strict=False)
+    by_hand = random_network("tiny", settings.data.class_names)
+    by_hand.load_state_dict(before)
+    views = views_of_step(stage)
     student = Student(by_hand.eval(), CPU)
     with torch.no_grad():
-        own = student.logits(images[1:]).argmax(dim=1)
-    own[targets[1:] == 255] = 255
-    by_hand.train()
-    torch.manual_seed(7)
-    logits = student.logits(images)
-    expected = 0.5 * cross_entropy_by_hand(logits[:1], targets[:1]) + 0.5 * cross_entropy_by_hand(logits[1:], own)
+        own = student.logits(views.images[1:]).argmax(dim=1)
+    own[views.targets[1:] == 255] = 255
+    without_dropout(by_hand.train())
+    logits = student.logits(views.images)
+    expected = 0.5 * cross_entropy_by_hand(logits[:1], views.targets[:1]) + 0.5 * cross_entropy_by_hand(logits[1:], own)
     expected.backward()
-    torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
-    factor = (1 - 8 / (8 + 10)) ** 0.9  # Stage I has taken 8 of the 18 steps
+    torch.testing.assert_close(measures[0], expected.detach(), rtol=1e-5, atol=1e-6)
+    factor = (1 - 8 / (8 + 4)) ** 0.9  # Stage I has taken 8 of the 12 steps
     for name, parameter in by_hand.named_parameters():
         lr = settings.train.lr * (3.0 if name.startswith("decode_head.") else 1.0) * factor
         moved = before[name] - lr * (parameter.grad + 0.01 * before[name])
         torch.testing.assert_close(dict(model.named_parameters())[name], moved, rtol=1e-5, atol=1e-6)
 
 
-def _with_one_labeled(settings):
+def without_dropout(model):
+    for module in model.modules():
+        if hasattr(module, "probability"):
+            module.probability = 0.0
+
+
+def lesson_of(settings, student, weight=0.25, step=0):
+    """The lesson of a step for a given student, and its views."""
     run_stage1(settings)
-    return stage2_of(settings)
+    stage = stage2_of(settings)
+    state = new_state(student, settings.train, 3)
+    views = views_of_step(stage, step)
+    return self_training_lesson(settings, state, views, weight, 0), views
 
 
-def test_the_student_labels_real_pixels_and_never_padding(batch):
-    images, targets = batch
-    student = Student(random_model("tiny", ["a", "b", "c"]), CPU)
-    labels = self_labels(student, images, targets)
-    assert torch.equal(labels == 255, targets == 255)
-    assert torch.equal(labels[targets != 255], student.classes(images)[targets != 255])
+def test_lambda_weighs_the_two_parts(make_run, one_thread_student):
+    lesson, _ = lesson_of(make_run(), one_thread_student)
+    assert [(part.name, part.weight) for part in lesson.parts] == [("labeled", 0.75), ("unlabeled", 0.25)]
 
 
-def test_lambda_weighs_the_two_parts(batch):
-    images, targets = batch
-    student = Student(random_model("tiny", ["a", "b", "c"]).eval(), CPU)  # no dropout: the parts add up exactly
+def test_the_paper_teaches_the_weak_view_its_own_labels_and_shows_labelled_images_in_strong_colours(
+    make_run, one_thread_student
+):
+    lesson, views = lesson_of(make_run(stage2={"batch_unlabeled": 3}), one_thread_student)
+    labeled, unlabeled = lesson.parts
+    assert torch.equal(unlabeled.images, views.images[1:])
+    expected = one_thread_student.classes(views.images[1:]).masked_fill(views.targets[1:] == 255, 255)
+    assert torch.equal(unlabeled.targets, expected)
+    assert torch.equal(labeled.images, views.split()[0].strong())
+    assert lesson.kept.item() == 1
 
-    def loss(weight):
-        return self_training_loss(student, images, targets, 1, weight).item()
 
-    assert loss(0.25) == pytest.approx(0.75 * loss(0.0) + 0.25 * loss(1.0))
-    assert loss(0.0) == pytest.approx(pixel_cross_entropy(student.logits(images[:1]), targets[:1]).item())
+PLUS = {"views": 2, "cutmix": 1.0, "confidence": "threshold", "threshold": 0.4, "batch_unlabeled": 4}
+
+
+def test_strong_views_learn_the_mixed_labels_of_the_weak_view(make_run, one_thread_student):
+    lesson, views = lesson_of(make_run(stage2=PLUS | {"strong_labeled": False}), one_thread_student)
+    labeled, first, second = lesson.parts
+    weak = views.split()[1]
+    own = self_labels(one_thread_student, weak.images, weak.targets, Belief("threshold", 0.4))
+    for view, part in enumerate((first, second)):
+        images, labels, believed = weak.mixed(view, weak.strong(view), own.labels, own.is_believed)
+        assert torch.equal(part.images, images)
+        assert torch.equal(part.targets, labels.masked_fill(~believed, 255))
+        assert part.num_pixels == believed.sum()
+        assert part.weight == 0.125
+        assert part.rows == [view * 5 + place for place in (1, 2, 3, 4)]
+    assert not torch.equal(first.images, second.images)
+    assert torch.equal(labeled.images, views.images[:1])
+    assert lesson.kept.item() == pytest.approx((own.is_believed.sum() / (weak.targets != 255).sum()).item())
+
+
+def test_the_unlabelled_loss_is_divided_by_believed_or_by_real_pixels(make_run, one_thread_student):
+    settings = make_run(train={"scale": [0.5, 0.6]}, stage2=PLUS | {"threshold": 0.999, "normaliser": "valid"})
+    lesson, views = lesson_of(settings, one_thread_student)
+    assert views.targets.eq(255).any()
+    for view, part in enumerate(lesson.parts[1:]):
+        weak = views.split()[1]
+        (padding,) = weak.mixed(view, weak.targets)
+        assert part.num_pixels == (padding != 255).sum()
+        assert (part.targets != 255).sum() < part.num_pixels
+
+
+def test_complementary_dropout_shows_each_channel_in_one_of_two_views_or_leaves_both_alone(
+    make_run, one_thread_student
+):
+    settings = make_run(
+        num={"labeled": 3, "unlabeled": 16, "val": 2},
+        stage2=PLUS | {"complementary_dropout": True, "batch_unlabeled": 16},
+    )
+    lesson, _ = lesson_of(settings, one_thread_student)
+    labeled, first, second = lesson.parts
+    assert labeled.channel_masks is None
+    assert [mask.shape for mask in first.channel_masks] == [(16, width, 1, 1) for width in (16, 32, 64, 96)]
+    for one, other in zip(first.channel_masks, second.channel_masks, strict=True):
+        assert torch.equal(one + other, torch.full_like(one, 2))
+    is_left_alone = [bool((image == 1).all()) for image in first.channel_masks[-1]]
+    assert 3 <= sum(is_left_alone) <= 13  # 8 on average; outside with probability 1 %, and the seed is fixed
+    dropped = [image for image, alone in zip(first.channel_masks[-1], is_left_alone, strict=True) if not alone]
+    assert all(set(image.flatten().tolist()) == {0, 2} for image in dropped)
+    masks = lesson.arguments()["channel_masks"]
+    assert torch.equal(masks[0][:1], torch.ones(1, 16, 1, 1))
+    assert torch.equal(masks[3][1:17], first.channel_masks[3])
+
+
+def test_conformal_belief_is_calibrated_on_held_out_images_at_every_epoch(make_run, monkeypatch):
+    settings = make_run(
+        num={"labeled": 5, "unlabeled": 4, "val": 2},
+        train={"held_out": 3},
+        stage2={"confidence": "conformal", "confidence_alpha": 0.25, "epochs": 2},
+    )
+    run_stage1(settings)
+    seen = []
+
+    def watched(student, images, alpha, workers):
+        seen.append([sample.id for sample in images.samples])
+        return conformal_level(student, images, alpha, workers)
+
+    monkeypatch.setattr("train.stage2.conformal_level", watched)
+    facts = stage2(settings)
+    held_out = labeled_samples(settings, load_samples(settings.folder / "samples.json"))[1]
+    assert seen == [[sample.id for sample in held_out]] * 2
+    assert 0 <= facts["history"][-1]["kept"] <= 1
 
 
 def test_goes_on_from_stage_one_weights_and_momentum(make_run):
     settings = make_run()
     checkpoint = run_stage1(settings)
-    state = new_state(Student(random_model("tiny", settings.data.class_names), CPU), settings.train)
+    state = new_state(Student(random_network("tiny", settings.data.class_names), CPU), settings.train, 3)
     state.load_weights(checkpoint)
     assert state.step == 0
     moments = [entry["momentum_buffer"] for entry in state.optimizer.state_dict()["state"].values()]
@@ -122,11 +215,13 @@ def test_a_batch_holds_labelled_images_first_and_an_epoch_is_a_pass_over_the_unl
     stage = stage2_of(settings)
     assert (stage.steps_per_epoch, stage.num_steps) == (5 // 2, 6)
     batches = [stage.draws(step) for step in range(stage.num_steps)]
-    assert all([draw.place < 3 for draw in draws] == [True, True, False, False] for draws in batches)
-    labeled = [draw.place for draws in batches for draw in draws[:2]]
+    assert all(
+        [[draw.place < 3 for draw in group] for group in groups] == [[True] * 2, [False] * 2] for groups in batches
+    )
+    labeled = [draw.place for groups in batches for draw in groups[0]]
     assert all(sorted(labeled[i : i + 3]) == [0, 1, 2] for i in range(0, 12, 3))  # cycled, each pass complete
     for epoch in range(3):
-        unlabeled = [draw.place for draws in batches[2 * epoch : 2 * epoch + 2] for draw in draws[2:]]
+        unlabeled = [draw.place for groups in batches[2 * epoch : 2 * epoch + 2] for draw in groups[1]]
         assert len(set(unlabeled)) == 4
 
 

@@ -1,0 +1,119 @@
+"""A literal reading: what each preset resolves to, against the table of the method's description.
+
+The numbers below are typed from the paper (section 4.1), from AllSpark's and from UniMatch-V2's recipes, not taken from
+the presets' files.
+"""
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline.config import Settings, preset_names
+from train.__main__ import main
+
+PAPER = {
+    "calibrate": {"variant": "pixel", "alpha": 0.05, "quantile": "paper", "class_thresholds": "pooled"},
+    "pseudolabel": {"rule": "paper"},
+    "train": {
+        "student": "b5",
+        "framework": "plain",
+        "optimizer": "sgd",
+        "lr": 0.003,
+        "head_lr_multiplier": 10,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "power": 0.9,
+        "lr_scope": "both",
+        "ema": None,
+        "crop": 513,
+        "scale": [0.5, 2.0],
+        "flip": 0.5,
+        "held_out": 0,
+        "accumulate": 1,
+        "allspark_compat": False,
+    },
+    "stage1": {
+        "epochs": 60,
+        "labels": "calibrated",
+        "batch_size": 4,
+        "batch_labeled": None,  # union sampling
+        "loss": "pooled",
+        "strong": True,
+    },
+    "stage2": {
+        "epochs": 20,
+        "batch_labeled": 2,
+        "batch_unlabeled": 2,
+        "lambda_schedule": "exp",
+        "lambda_start": 0.5,
+        "lambda_end": 0.05,
+        "lambda_per": "epoch",
+        "strong_labeled": True,
+        "views": 0,  # the weak view learns its own labels
+        "cutmix": 0,
+        "complementary_dropout": False,
+        "confidence": "none",
+    },
+}
+# What the others change.
+CHANGES = {
+    "paper": {},
+    "plus": {
+        "calibrate": {"quantile": "exact"},
+        "train": {"optimizer": "adamw", "lr": 1e-5, "weight_decay": 0.01, "ema": 0.996},
+        "stage1": {"batch_labeled": 1},
+        "stage2": {
+            "lambda_schedule": "constant",
+            "strong_labeled": False,
+            "views": 2,
+            "cutmix": 0.5,
+            "complementary_dropout": True,
+            "confidence": "threshold",
+            "threshold": 0.95,
+            "normaliser": "valid",
+        },
+    },
+    "label-only": {"stage1": {"epochs": 80, "labels": "none"}, "stage2": {"epochs": 0}},
+    "semi-baseline": {
+        "stage1": {"epochs": 0, "labels": "none"},
+        "stage2": {"epochs": 80, "lambda_schedule": "constant"},
+    },
+    "raw": {"stage1": {"labels": "raw"}, "stage2": {"epochs": 0}},
+    "allspark": {
+        "train": {"framework": "allspark", "memory_warmup": 5, "lr": 0.001},
+        "stage1": {"epochs": 0, "labels": "none"},
+        "stage2": {"epochs": 80, "lambda_schedule": "constant", "batch_labeled": 8, "batch_unlabeled": 8},
+    },
+    "conformalsam-allspark": {
+        "train": {"framework": "allspark", "memory_warmup": 5},
+        "stage1": {"batch_labeled": 2},
+    },
+}
+
+
+def presets(*arguments):
+    return CliRunner().invoke(main, ["presets", *arguments])
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_preset_resolves_to_the_published_table(name):
+    resolved = yaml.safe_load(presets(name).output)
+    for section, expected in PAPER.items():
+        wanted = expected | CHANGES[name].get(section, {})
+        assert {key: resolved[section][key] for key in wanted} == wanted
+        untold = set(resolved[section]) - set(wanted)
+        defaults = Settings.model_fields[section].annotation.model_validate({}).tracked()
+        assert {key: resolved[section][key] for key in untold} == {key: defaults[key] for key in untold}
+
+
+def test_the_list_names_every_preset_and_says_what_it_is():
+    lines = presets().output.splitlines()
+    assert [line.split()[0] for line in lines] == preset_names() == sorted(CHANGES)
+    assert all(len(line.split()) > 5 for line in lines)
+
+
+def test_an_unknown_preset_is_an_error_that_names_the_known_ones():
+    result = presets("pluss")
+    assert result.exit_code == 1
+    assert "error: preset is 'pluss', expected one of allspark" in result.output
+    assert "did you mean plus?" in result.output

@@ -1,0 +1,152 @@
+"""Processes that share every batch end with the weights of one process that has all of it."""
+
+import multiprocessing
+import runpy
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import TrainingError
+from pipeline.receipt import write_json
+from train import stage
+from train.checkpoint import load_checkpoint
+from train.distributed import World, process_group, world
+from train.launch import launch, must_launch
+from train.stage1 import stage1
+from train.stage2 import stage2
+
+SCRIPT = Path(__file__).with_name("shared_run.py")
+PLUS = {
+    "views": 2,
+    "cutmix": 0.5,
+    "complementary_dropout": True,
+    "confidence": "threshold",
+    "threshold": 0.4,
+    "normaliser": "valid",
+    "lambda_schedule": "constant",
+}
+
+
+@pytest.fixture
+def settings(make_run):
+    return make_run(
+        num={"labeled": 3, "unlabeled": 9, "val": 3},
+        train={"ema": 0.9, "validate_every": 1},
+        stage1={"batch_size": 4, "epochs": 2},
+        stage2={"batch_labeled": 2, "batch_unlabeled": 4, "epochs": 1} | PLUS,
+    )
+
+
+def named(settings, name):
+    """The same run in another folder, with the files that the stages read."""
+    renamed = settings.model_copy(update={"name": name})
+    renamed.folder.mkdir()
+    for file in ("samples.json", "labels.zarr", "pseudolabel.json"):
+        (renamed.folder / file).symlink_to(settings.folder / file)
+    return renamed
+
+
+def run_alone(settings):
+    for name, run in (("stage1", stage1), ("stage2", stage2)):
+        write_json(settings.folder / f"{name}.json", run(settings))
+
+
+def run_shared(settings, num_processes):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train.stage1", "train.stage2"])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    common = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = []
+    for rank in range(num_processes):
+        environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        arguments = (str(SCRIPT), {"settings": settings, "environment": environment})
+        processes.append(context.Process(target=runpy.run_path, args=arguments))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=240)
+    assert [process.exitcode for process in processes] == [0] * num_processes
+
+
+def checkpoints(settings):
+    return [load_checkpoint(settings.folder / name / "checkpoint.pt") for name in ("stage1", "stage2")]
+
+
+def assert_close(one, other):
+    assert one["step"] == other["step"] > 0
+    weights = [(one["model"], other["model"]), (one["average"]["model"], other["average"]["model"])]
+    for model, same in weights:
+        for name, value in model.items():
+            torch.testing.assert_close(value, same[name], rtol=1e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for point, same in zip(one["history"], other["history"], strict=True):
+        assert point["loss"] == pytest.approx(same["loss"], rel=1e-4)
+        assert point["miou"] == pytest.approx(same["miou"], abs=0.005)
+        assert (point["kept"] or 0) == pytest.approx(same["kept"] or 0, rel=1e-3)
+
+
+def test_two_processes_give_the_weights_of_one_with_the_same_batch(settings):
+    """Including dropout, batch statistics, CutMix and the moving average."""
+    alone, shared = named(settings, "alone"), named(settings, "shared")
+    run_alone(alone)
+    run_shared(shared, 2)
+    for one, other in zip(checkpoints(alone), checkpoints(shared), strict=True):
+        assert_close(one, other)
+    assert checkpoints(shared)[1]["history"][-1]["kept"] > 0
+
+
+def test_parts_of_a_batch_give_the_gradients_of_the_whole_but_for_batch_statistics(settings):
+    """What accumulates differs by the statistics of a part only: the first loss, in float, does not differ much."""
+    whole = named(settings, "whole")
+    parts = named(settings, "parts")
+    parts = parts.model_copy(update={"train": parts.train.model_copy(update={"accumulate": 2})})
+    run_alone(whole)
+    run_alone(parts)
+    first, second = (checkpoints(run)[0]["history"][0]["loss"] for run in (whole, parts))
+    assert first == pytest.approx(second, rel=0.05)
+    assert first != second
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_every_image_of_a_batch_is_in_one_share_and_each_share_has_its_part_of_every_group(
+    make_run, monkeypatch, accumulate
+):
+    groups = [[("labeled", i) for i in range(4)], [("unlabeled", i) for i in range(8)]]
+    images = type("Images", (), {"train": make_run(train={"accumulate": accumulate}).train})
+    made = stage.Stage("stage", "", 1, 1, images, lambda step: groups, None, None)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(stage, "world", lambda rank=rank: World(rank, 2))
+        stage.check_shares(made)
+        shares += stage.own_shares(made, 0)
+    size = 4 // (2 * accumulate)
+    assert [[name for _, (name, _) in share] for share in shares] == [
+        ["labeled"] * size + ["unlabeled"] * 2 * size
+    ] * len(shares)
+    everyone = dict(sorted(entry for share in shares for entry in share))
+    assert list(everyone.items()) == list(enumerate(groups[0] + groups[1]))
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused(make_run):
+    settings = make_run(train={"accumulate": 2}, stage1={"batch_size": 3})
+    with pytest.raises(TrainingError, match=r"3 images of a kind in a batch.*accumulate 2 cannot share equally"):
+        stage1(settings)
+
+
+def test_a_failing_process_ends_all_with_its_exit_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert must_launch(2)
+    assert launch(["stage1", "--run", "nowhere"], 2) == 1
+
+
+def test_a_process_that_was_started_by_another_starts_none(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not must_launch(2)
+    monkeypatch.delenv("WORLD_SIZE")
+    assert not must_launch(1)
+    with process_group() as alone:
+        assert alone == world() == World(0, 1)

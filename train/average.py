@@ -1,0 +1,47 @@
+"""The moving average of a student's weights and buffers: the teacher of Stage II, and the student that is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from train.student import Student
+
+
+class MovingAverage:
+    """EMA of a student: after step t = 0, 1, ... its decay is min(1 - 1/(t + 1), `decay`) (UniMatch-V2).
+
+    So it follows the student closely at first and takes no special start.
+    """
+
+    def __init__(self, student: Student, decay: float, is_compiled: bool = False):
+        self.decay, self.step = decay, 0
+        self.averaged = AveragedModel(student.model, multi_avg_fn=self._average, use_buffers=True)
+        # its counter on the CPU: reading it on a GPU would wait for the step to end
+        self.averaged.n_averaged = torch.tensor(1)
+        self.averaged.requires_grad_(False).eval()
+        self.student = Student(self.averaged.module, student.compute)
+        self.student.compile(is_compiled)
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after one more step."""
+        self.averaged.update_parameters(model)
+        self.step += 1
+
+    @torch.no_grad()
+    def _average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
+        decay = min(1 - 1 / (self.step + 1), self.decay)
+        if torch.is_floating_point(averaged[0]):
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        else:  # counters
+            torch._foreach_copy_(averaged, current)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"model": self.student.model.state_dict(), "step": self.step}
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        self.student.model.load_state_dict(content["model"])
+        self.step = content["step"]

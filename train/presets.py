@@ -1,0 +1,45 @@
+"""The training recipes as text: a list, and every setting of one."""
+
+from __future__ import annotations
+
+import yaml
+
+from pipeline.config import (
+    PRESET_FOLDER,
+    CalibrateSettings,
+    PseudolabelSettings,
+    Stage1Settings,
+    Stage2Settings,
+    TrainSettings,
+    preset_names,
+    preset_tree,
+)
+
+SECTIONS = {
+    "calibrate": CalibrateSettings,
+    "pseudolabel": PseudolabelSettings,
+    "train": TrainSettings,
+    "stage1": Stage1Settings,
+    "stage2": Stage2Settings,
+}
+
+
+def preset_list() -> str:
+    """One line a preset: its name and what it is."""
+    names = preset_names()
+    width = max(map(len, names))
+    return "".join(f"{name:{width}}  {_summary(name)}\n" for name in names)
+
+
+def _summary(name: str) -> str:
+    """First sentence of the preset's file."""
+    lines = (PRESET_FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    return comment.partition(". ")[0].removesuffix(".")
+
+
+def preset_settings(name: str) -> str:
+    """YAML of all settings that matter to a preset, resolved; ConfigError lists the known names."""
+    tree = preset_tree(name)
+    resolved = {section: of.model_validate(tree.get(section, {})).tracked() for section, of in SECTIONS.items()}
+    return yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None)
