@@ -26,7 +26,6 @@ from pipeline import config
 from pipeline.config import Settings
 
 SHARED = ("samples.json", "labels.zarr", "pseudolabel.json")
-ADAMW = {"train.lr": 0.002, "train.head_lr_multiplier": 1.0}  # for students from random weights; presets: pretrained
 
 
 class Recipe(NamedTuple):
@@ -49,7 +48,7 @@ def recipes(settings: Settings, num_labeled: int, num_unlabeled: int) -> list[Re
         Recipe("semi-baseline", {"stage2": "semi-baseline"}, self_training),
         Recipe("raw", {"stage1": "raw labels, Stage I", "stage2": "raw labels, both stages"}, {}),
         Recipe("paper", {"stage1": "calibrated, Stage I", "stage2": "calibrated, both stages: `paper`"}, {}),
-        Recipe("plus", {"stage1": "calibrated, Stage I of `plus`", "stage2": "calibrated, both stages: `plus`"}, ADAMW),
+        Recipe("plus", {"stage1": "calibrated, Stage I of `plus`", "stage2": "calibrated, both stages: `plus`"}, {}),
     ]
 
 

@@ -51,8 +51,8 @@ def _warnings(
 ) -> list[str]:
     names = stage.images.data.class_names
     found = [
-        f"the student has stopped predicting {names[k]} as often as it should: {100 * predicted[k]:.2f} % of the "
-        f"pixels, {100 * before[k]:.2f} % at the point before, {100 * labeled[k]:.2f} % of the labelled ones"
+        f"{names[k]} has left its bounds: the student predicts it on {100 * predicted[k]:.2f} % of the pixels, at the "
+        f"point before on {100 * before[k]:.2f} %; of the labelled pixels {100 * labeled[k]:.2f} % are {names[k]}"
         for k in health.collapsed_classes(before, predicted, labeled)
     ]
     if health.loss_jumped(losses):

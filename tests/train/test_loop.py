@@ -144,14 +144,14 @@ def test_says_so_when_the_student_stops_predicting_a_class_or_the_loss_jumps(mak
     loop.train(state, rising, settings.seed, settings.folder / "stage1", validate)
     assert state.history[0]["warnings"] == []
     first, second = state.history[1]["warnings"]
-    assert first.startswith("the student has stopped predicting square as often as it should: 0.00 % of the pixels, ")
+    assert first.startswith("square has left its bounds: the student predicts it on 0.00 % of the pixels, at the ")
     assert "disc" in second
     (third,) = state.history[2]["warnings"]
     assert third.startswith("the loss has risen to ")
     assert "the loss has risen" in caplog.text
 
 
-def test_writes_a_tensorboard_log_that_a_resumed_run_goes_on_with(make_run):
+def test_writes_a_tensorboard_log_of_numbers_and_predictions(make_run):
     settings = make_run(train={"validate_every": 1})
     facts = stage1(settings)
     events = EventAccumulator(str(settings.folder / "stage1" / "tensorboard"))
