@@ -125,7 +125,13 @@ def test_the_console_script_offers_every_command():
     assert all(
         f"  {stage}" in listed for stage in ("prepare", "annotate", "calibrate", "pseudolabel", "report", "inspect")
     )
-    assert {command.name for command in entry_points(group="conformalsam.commands")} == {"stage1", "stage2", "evaluate"}
+    assert {command.name for command in entry_points(group="conformalsam.commands")} == {
+        "stage1",
+        "stage2",
+        "evaluate",
+        "predict",
+        "presets",
+    }
 
 
 def test_inspect_prints_the_facts_of_a_store_and_draws_a_picture(finished_run):

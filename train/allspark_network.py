@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoConfig
 
 from train.allspark import AllSparkBlock
 from train.semantic_memory import SemanticMemory, channel_groups
@@ -84,7 +85,7 @@ def load_model(folder: Path) -> Network:
     network = load_network(folder)
     if not (folder / BLOCK_FILE).is_file():
         return network
-    num_classes = network.config.num_labels  # type: ignore[union-attr]
+    num_classes = AutoConfig.from_pretrained(folder).num_labels
     with_block = AllSparkNetwork(network, num_classes, crop=network.smallest_side)
     with_block.block.load_state_dict(load_file(folder / BLOCK_FILE))
     return with_block

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from train.student import Student
+from train.students import Network
 
 
 class MovingAverage:
@@ -23,7 +24,7 @@ class MovingAverage:
         # its counter on the CPU: reading it on a GPU would wait for the step to end
         self.averaged.n_averaged = torch.tensor(1)
         self.averaged.requires_grad_(False).eval()
-        self.student = Student(self.averaged.module, student.compute)
+        self.student = Student(cast(Network, self.averaged.module), student.compute)
         self.student.compile(is_compiled)
 
     def update(self, model: nn.Module) -> None:

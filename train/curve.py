@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from train import health
@@ -28,7 +29,7 @@ def add_to_history(state: TrainingState, stage: Stage, miou: float | None) -> No
         health.shares(summed(counts.clone()).tolist()) for counts in (state.num_predicted, state.num_labeled)
     )
     losses = [entry["loss"] for entry in state.history] + [means["loss"]]
-    warnings = _warnings(stage, state.shares, predicted, labeled, losses)
+    warnings = _collapses(stage, state.shares, predicted, labeled) + _loss_warnings(losses)
     epoch = state.step // stage.steps_per_epoch
     lr = stage.images.train.lr * stage.lr_factor(state.step - 1)
     point = {"epoch": epoch, "step": state.step, **means, "lr": lr, "miou": miou, "warnings": warnings}
@@ -42,22 +43,23 @@ def add_to_history(state: TrainingState, stage: Stage, miou: float | None) -> No
         log.warning("%s: epoch %d: %s", stage.name, epoch, warning)
 
 
-def _warnings(
-    stage: Stage,
-    before: list[float] | None,
-    predicted: health.Shares | None,
-    labeled: health.Shares | None,
-    losses: Sequence[float],
+def _collapses(
+    stage: Stage, before: list[float] | None, predicted: health.Shares | None, labeled: health.Shares | None
 ) -> list[str]:
+    if before is None or predicted is None or labeled is None:
+        return []
     names = stage.images.data.class_names
-    found = [
+    return [
         f"{names[k]} has left its bounds: the student predicts it on {100 * predicted[k]:.2f} % of the pixels, at the "
         f"point before on {100 * before[k]:.2f} %; of the labelled pixels {100 * labeled[k]:.2f} % are {names[k]}"
-        for k in health.collapsed_classes(before, predicted, labeled)
+        for k in health.collapsed_classes(np.array(before), predicted, labeled)
     ]
-    if health.loss_jumped(losses):
-        found.append(f"the loss has risen to {losses[-1]:.4f}, from {min(losses[:-1]):.4f} at its lowest")
-    return found
+
+
+def _loss_warnings(losses: Sequence[float]) -> list[str]:
+    if not health.loss_jumped(losses):
+        return []
+    return [f"the loss has risen to {losses[-1]:.4f}, from {min(losses[:-1]):.4f} at its lowest"]
 
 
 def keep_best(state: TrainingState, folder: Path) -> None:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +98,7 @@ class TrainingImages(Dataset[Example]):
 
     labels:   pseudo-labels of the samples without a mask, and where each sample's is. Without them such a sample's
               target is 0: nothing but which pixels are real (padding becomes IGNORE_INDEX).
-    labeling: calibrated, or raw: the annotator's most probable class
+    is_raw:   the pseudo-labels are the annotator's most probable classes, not the calibrated ones
     cutmix:   probability of a box
     """
 
@@ -108,7 +108,7 @@ class TrainingImages(Dataset[Example]):
     train: TrainSettings
     key: str
     labels: tuple[LabelStore, Mapping[str, int]] | None = None
-    labeling: Literal["calibrated", "raw"] = "calibrated"
+    is_raw: bool = False
     cutmix: float = 0.0
 
     def __len__(self) -> int:
@@ -138,7 +138,7 @@ class TrainingImages(Dataset[Example]):
             return np.zeros(size, np.uint8)
         store, places = self.labels
         place = places[sample.id]
-        if self.labeling == "raw":
+        if self.is_raw:
             return resize_nearest(store.raw_argmax(place), size)
         return pseudo_label_to_target(store.label(place), size)
 

@@ -25,7 +25,7 @@ from train.distributed import world
 from train.inference import class_names_of, predicted_classes
 from train.loop import Validate
 from train.metrics import iou_per_class, mean_iou, miou_interval, pixel_accuracy
-from train.student import Student, load_model
+from train.student import Student, load_student
 from train.tally import Tally, tally_of
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def finished_stages(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def student_of(folder: Path, settings: Settings) -> Student:
     """A student that training wrote; TrainingError if it is not there or has other classes than the run."""
-    student = Student(load_model(folder), compute_of(settings.train))
+    student = load_student(folder, compute_of(settings.train))
     names, expected = class_names_of(folder), settings.data.class_names
     if len(names) != len(expected):
         raise TrainingError(

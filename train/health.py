@@ -29,13 +29,11 @@ def is_within_bounds(predicted: Shares, labeled: Shares) -> npt.NDArray[np.bool_
     return ~(too_small | too_large)
 
 
-def collapsed_classes(before: Shares | None, now: Shares | None, labeled: Shares | None) -> list[int]:
+def collapsed_classes(before: Shares, now: Shares, labeled: Shares) -> list[int]:
     """Classes whose share of the predictions was within its bounds at the last look and is not any more.
 
     A class that has not been learnt yet is no collapse.
     """
-    if before is None or now is None or labeled is None:
-        return []
     return np.flatnonzero(is_within_bounds(before, labeled) & ~is_within_bounds(now, labeled)).tolist()
 
 

@@ -127,6 +127,6 @@ def batches(windows: Sequence[Window], batch_size: int) -> Iterator[list[Window]
 
 
 def class_names_of(folder: Path) -> list[str]:
-    """Names of the classes of a checkpoint that `load_model` reads, in the order of their indices."""
+    """Names of the classes of a checkpoint that `load_student` reads, in the order of their indices."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     return [str(config.id2label[index]) for index in range(config.num_labels)]

@@ -81,5 +81,5 @@ def part_losses(lesson: Lesson, logits: Tensor, num_pixels: Tensor) -> Tensor:
 
     logits: float [B, K, h, w] of the lesson's images
     """
-    sums = summed_cross_entropy(logits, lesson.targets()).split(lesson.sizes())
+    sums = torch.split(summed_cross_entropy(logits, lesson.targets()), lesson.sizes())
     return torch.stack([one.sum() for one in sums]) / num_pixels.clamp(min=1)

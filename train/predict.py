@@ -26,7 +26,7 @@ from pipeline.receipt import fingerprint
 from pipeline.schema import Section
 from train.compute import compute_of
 from train.inference import class_names_of, class_scores, predicted_classes
-from train.student import Student, load_model
+from train.student import Student, load_student
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def open_student(folder: Path, device: str) -> tuple[Student, list[str]]:
     if not folder.is_dir():
         raise TrainingError(f"no student {folder}; give a folder such as results/demo/stage2/student")
     compute = compute_of(_checked(TrainSettings, device=device))
-    student, names = Student(load_model(folder), compute), class_names_of(folder)
+    student, names = load_student(folder, compute), class_names_of(folder)
     if len(names) > IGNORE_INDEX:
         raise TrainingError(f"the student in {folder} has {len(names)} classes, more than {IGNORE_INDEX} fit in a PNG")
     return student, names

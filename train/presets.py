@@ -14,8 +14,9 @@ from pipeline.config import (
     preset_names,
     preset_tree,
 )
+from pipeline.schema import Section
 
-SECTIONS = {
+SECTIONS: dict[str, type[Section]] = {
     "calibrate": CalibrateSettings,
     "pseudolabel": PseudolabelSettings,
     "train": TrainSettings,

@@ -108,8 +108,8 @@ def training_images(settings: Settings, index: SampleIndex, labels: LabelStore |
     is_done = labels.status == DONE
     places = {sample_id: i for i, sample_id in enumerate(labels.sample_ids) if is_done[i]}
     samples += [sample for sample in index.of("unlabeled") if sample.id in places]
-    labeling = settings.stage1.labels
-    return TrainingImages(index, samples, settings.data, settings.train, key, (labels, places), labeling)
+    is_raw = settings.stage1.labels == "raw"
+    return TrainingImages(index, samples, settings.data, settings.train, key, (labels, places), is_raw)
 
 
 def labels_lesson(settings: Settings, state: TrainingState, views: Views, epoch: int) -> Lesson:
@@ -122,8 +122,8 @@ def labels_lesson(settings: Settings, state: TrainingState, views: Views, epoch:
         return Lesson([first])
     second = part("unlabeled", others, images[1], others.targets, weight=own.pseudo_weight)
     if own.loss == "pooled":
-        both = {"num_pixels": num_with_class(views.targets), "weight": 1.0}
-        first, second = first._replace(**both), second._replace(**both)
+        both = num_with_class(views.targets)
+        first, second = (one._replace(num_pixels=both, weight=1.0) for one in (first, second))
     if settings.train.framework == "plain":
         return Lesson([first, second])
     logits = self_labels(state.kept, others.images, others.targets, Belief("none")).logits

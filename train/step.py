@@ -95,7 +95,7 @@ def measures_of(lesson: Lesson, losses: Tensor, total: Tensor, num_shares: int) 
 
 def count_classes(state: TrainingState, lesson: Lesson, logits: Tensor) -> None:
     """Add to the state, of the pixels that are taught a class: the labelled ones' classes, and what is predicted."""
-    for part, coarse in zip(lesson.parts, logits.split(lesson.sizes()), strict=True):
+    for part, coarse in zip(lesson.parts, torch.split(logits, lesson.sizes()), strict=True):
         if not len(part.images):
             continue
         targets = functional.interpolate(part.targets[:, None], size=coarse.shape[-2:], mode="nearest")[:, 0]

@@ -33,7 +33,8 @@ class Student:
 
     def compile(self, is_compiled: bool) -> None:
         """Compile the network for passes over crops, if asked to."""
-        self.compiled = torch.compile(self.model) if is_compiled else self.model
+        if is_compiled:
+            self.compiled = torch.compile(self.model)  # type: ignore[assignment]
 
     def prepare_training(self, is_compiled: bool) -> None:
         """Compile the network if asked to, and share the gradients if there are several processes."""

@@ -25,7 +25,7 @@ class Views(NamedTuple):
 
     def select(self, index: Sequence[int]) -> Views:
         """Some of the images, in that order."""
-        examples, places = ([entries[i] for i in index] for entries in (self.examples, self.places))
+        examples, places = [self.examples[i] for i in index], [self.places[i] for i in index]
         on_device = torch.tensor(list(index), dtype=torch.int64).to(self.images.device, non_blocking=True)
         images, targets = (tensor.index_select(0, on_device) for tensor in (self.images, self.targets))
         return Views(images, targets, examples, places, self.batch_size)

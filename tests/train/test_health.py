@@ -31,8 +31,6 @@ def test_a_collapse_is_a_class_that_was_within_its_bounds_before():
     assert collapsed_classes(healthy, collapsed, LABELED) == [1]
     assert collapsed_classes(collapsed, collapsed, LABELED) == []  # not learnt yet
     assert collapsed_classes(collapsed, healthy, LABELED) == []
-    assert collapsed_classes(None, collapsed, LABELED) == []
-    assert collapsed_classes(healthy, None, LABELED) == []
 
 
 def test_a_loss_jumps_if_it_is_twice_its_lowest():

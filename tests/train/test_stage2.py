@@ -7,6 +7,7 @@ import torch
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
 from pipeline.receipt import write_json
+from train.allspark_network import load_model
 from train.checkpoint import load_checkpoint
 from train.compute import Compute
 from train.plan import labeled_samples
@@ -16,7 +17,7 @@ from train.stage1 import stage1
 from train.stage2 import finished_stage1, self_training_lesson, stage2, stage_of
 from train.state import new_state
 from train.step import optimise
-from train.student import Student, load_model
+from train.student import Student
 from train.students import random_network
 from train.views import views_of
 

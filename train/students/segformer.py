@@ -91,7 +91,9 @@ class SegFormer(Network, SegformerForSemanticSegmentation):  # type: ignore[no-u
 
 # transformers renames weights of published files, and finds the renamings by the name of the class
 register_checkpoint_conversion_mapping(
-    SegFormer.__name__, get_checkpoint_conversion_mapping(SegformerForSemanticSegmentation.__name__), overwrite=True
+    SegFormer.__name__,
+    get_checkpoint_conversion_mapping(SegformerForSemanticSegmentation.__name__),  # type: ignore[no-untyped-call]
+    overwrite=True,
 )
 
 
