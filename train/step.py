@@ -69,11 +69,12 @@ def teach(
     with dropout_rows(lesson.rows(), num_rows), _unsummed(student, is_last):
         logits = student.coarse_logits(lesson.images(), student.trained, **lesson.arguments())
         losses = part_losses(lesson, logits, pixels)
-        weighted = losses * torch.tensor([part.weight for part in lesson.parts], device=losses.device)
+        # weights one by one: a tensor of them would be copied to the device, which waits for it
+        total = torch.stack([part.weight * loss for part, loss in zip(lesson.parts, losses, strict=True)]).sum()
         # gradients are averaged over the processes, and this is a share of one mean
-        torch.autograd.backward(state.scaler.scale(weighted.sum() * world().size))
+        torch.autograd.backward(state.scaler.scale(total * world().size))
     count_classes(state, lesson, logits.detach())
-    return measures_of(lesson, losses.detach(), weighted.detach().sum(), num_shares)
+    return measures_of(lesson, losses.detach(), total.detach(), num_shares)
 
 
 def _unsummed(student: Student, is_last: bool) -> contextlib.AbstractContextManager[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def normalised(images: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] -> float32 with ImageNet's mean and standard deviation."""
-    mean, std = (255 * torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
+    mean, std = _imagenet(images.device)
     return (images - mean) / std
+
+
+@lru_cache(maxsize=4)
+def _imagenet(device: torch.device) -> list[Tensor]:
+    """Mean and standard deviation of pixels in [0, 255], float32 [3, 1, 1]; copied to the device once."""
+    return [255 * torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD)]
 
 
 def load_student(folder: Path, compute: Compute) -> Student:

@@ -19,7 +19,7 @@ class _Rows:
     def of(self, draws: Tensor) -> Tensor:
         """Those of the draws that are for the images of this pass."""
         if self.rows.device != draws.device:
-            self.rows = self.rows.to(draws.device)  # once, not for every mask
+            self.rows = self.rows.to(draws.device, non_blocking=True)  # once, not for every mask
         return draws[self.rows]
 
 
