@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -42,6 +43,8 @@ def process_group() -> Iterator[World]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # of two ways to write the strides of a depth-wise kernel, whose second axis is 1: the memory is the same
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         if not world().is_main:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -42,8 +43,7 @@ class Student:
         self.compile(is_compiled)
         self.trained = self.compiled
         if world().size > 1:
-            # Batch statistics are those of all processes (train.students.norm), so no buffer needs to be sent.
-            self.trained = DistributedDataParallel(self.compiled, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.trained = _shared(self.compiled)
 
     def coarse_logits(self, images: Tensor, network: nn.Module | None = None, **arguments: Any) -> Tensor:
         """uint8 [B, 3, H, W] RGB -> float [B, K, h, w], as fine as the network gives them.
@@ -53,7 +53,7 @@ class Student:
         """
         images = self._fitting(normalised(images.to(self.compute.device, non_blocking=True)))
         with self.compute.autocast():
-            logits: Tensor = (network or self.model)(images, **arguments)
+            logits: Tensor = (self.model if network is None else network)(images, **arguments)
         return logits
 
     def _fitting(self, images: Tensor) -> Tensor:
@@ -71,6 +71,16 @@ class Student:
         """uint8 [B, 3, H, W] RGB -> uint8 [B, H, W], the most probable class, in evaluation mode."""
         with evaluating(self.model):
             return self.logits(images).argmax(dim=1).to(torch.uint8)
+
+
+def _shared(network: nn.Module) -> DistributedDataParallel:
+    """A network whose gradients are averaged over the processes.
+
+    Batch statistics are those of all processes (train.students.norm), so no buffer needs to be sent.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the successor of broadcast_buffers is only in torch 2.13
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 @contextmanager

@@ -303,3 +303,12 @@ def test_allspark_keeps_its_block_with_the_student(make_run):
     student.model.eval()
     assert torch.equal(student.logits(image), state.student.logits(image))
     assert facts["num_parameters"] > num_parameters(student.model.network)
+
+
+def test_a_compiled_student_learns_the_same(make_run, monkeypatch):
+    """Traced by torch.compile, but not turned into machine code: that takes a minute."""
+    settings = make_run()
+    eager = stage1(settings)["history"]
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compiled = stage1(with_settings(settings, "train", compile=True))["history"]
+    assert [point["loss"] for point in compiled] == pytest.approx([point["loss"] for point in eager], rel=1e-4)
