@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_allspark import LiteralMemory, literal_block, literal_groups
 from torch import distributed as dist
-from torch import multiprocessing
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
+from two_processes import call_in_two_processes
 
 from train import allspark
 from train.allspark import (
@@ -380,7 +380,7 @@ def enqueue_a_share(rank, folder):
 
 
 def test_every_process_remembers_what_one_with_the_whole_batch_would(tmp_path):
-    multiprocessing.spawn(enqueue_a_share, (tmp_path,), nprocs=2)
+    call_in_two_processes(__file__, "enqueue_a_share", tmp_path)
     alone = SemanticMemory(2, 3, 5)
     for _ in range(2):
         alone.enqueue(IMAGES, GROUPS)

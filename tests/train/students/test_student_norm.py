@@ -1,7 +1,8 @@
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
+from two_processes import call_in_two_processes
 
 from train.students.norm import BatchNorm2d, share_statistics
 
@@ -52,7 +53,7 @@ def one_of_two(rank, folder):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(one_of_two, (folder,), nprocs=2)
+    call_in_two_processes(__file__, "one_of_two", folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
