@@ -141,3 +141,11 @@ def test_inspect_prints_the_facts_of_a_store_and_draws_a_picture(finished_run):
     assert "complete" in printed.stdout
     facts = json.loads(call(finished_run, sys.executable, "-m", "pipeline", "inspect", labels, "--json").stdout)
     assert facts["kind"] == "labels"
+
+
+def test_a_recipe_without_pseudo_labels_needs_no_annotator(finished_run):
+    overrides = config_of(finished_run, "preset=label-only", "name=alone")
+    dry = snakemake(finished_run, "--dry-run", "stage2", *overrides)
+    assert dry.returncode == 0, dry.stderr
+    named = re.findall(r"^(?:local)?rule (\w+):", dry.stdout + dry.stderr, re.MULTILINE)
+    assert sorted(named) == ["prepare", "stage1", "stage2"]
