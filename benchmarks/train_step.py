@@ -354,7 +354,7 @@ def print_table(jobs: Sequence[Job], ways: Sequence[str], steps: int, warm_up: i
     for job in jobs:
         *theirs, ours = measure([job._replace(way=way) for way in ways], steps, warm_up, rounds)
         own = cells_of(ours, steps)
-        for way, published in zip(ways, theirs, strict=False):
+        for way, published in zip(ways[:-1], theirs, strict=True):
             faster, cells = compared(published, ours), cells_of(published, steps)
             row = [job.student, str(job.crop), STAGES[job.stage], way, cells[0], own[0], str(faster)]
             row += [f"{before} -> {after}" for before, after in zip(cells[1:], own[1:], strict=True)]

@@ -336,7 +336,7 @@ STUDENTS = (*SEGFORMERS, *(f"dinov{version}-{size}" for version in (2, 3) for si
 class TrainSettings(Section):
     """What both training stages share."""
 
-    student: str = "b5"
+    student: str = "b0"
     """tiny, b0 to b5: SegFormer (tiny, 0.35 M parameters, is for demonstrations). dinov2-s, -b, -l, dinov3-s, -b, -l:
     DINO with a DPT head. Or a folder of any semantic segmentation network in transformers format."""
     weights: str = "random"
@@ -524,7 +524,7 @@ class Settings(Section):
     results: str = "results"
     preset: str | None = None
     """Recipe whose settings this run starts from; `conformalsam presets` lists them. Default: those of `paper`, with
-    exact quantiles."""
+    exact quantiles and a small student."""
     seed: int = 0
     """Seed of the student's weights, the order of the samples and their augmentation."""
     data: DataSettings

@@ -20,7 +20,10 @@ DRAWN = {"data.splits.train": None, "data.splits.labeled": None, "data.splits.un
 
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_run_file_is_valid(path):
-    assert config.load(path).name == path.stem
+    settings = config.load(path)
+    assert settings.name == path.stem
+    if settings.train.weights.endswith(".pth"):  # an encoder of a size that the student must have
+        assert settings.train.weights == f"checkpoints/mit_{settings.train.student}.pth"
 
 
 @pytest.mark.parametrize(
