@@ -29,6 +29,11 @@ class CommandGroup(click.Group):
             ctx.exit(1)
 
 
+SET_OPTION = click.option(
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting, e.g. alpha=0.1."
+)
+
+
 def run_command(group: click.Group) -> Callable[[Callable[[config.Settings], None]], click.Command]:
     """Register a stage: a command with `--run` and `--set` whose function gets the checked settings."""
 
@@ -37,12 +42,19 @@ def run_command(group: click.Group) -> Callable[[Callable[[config.Settings], Non
         def command(run: str, overrides: Sequence[str]) -> None:
             function(config.load(run, config.parse_overrides(overrides)))
 
-        option = click.option(
-            "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting, e.g. alpha=0.1."
-        )
         run_option = click.option(
             "--run", default=config.DEFAULT_RUN, show_default=True, help="Run file, or its name in config/."
         )
-        return group.command()(run_option(option(command)))
+        return group.command()(run_option(SET_OPTION(command)))
 
     return register
+
+
+def run_argument(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a tool an argument RUN and `--set`; its function gets the checked settings first, then its own options."""
+
+    @functools.wraps(function)
+    def command(run: str, overrides: Sequence[str], **options: Any) -> None:
+        function(config.load(run, config.parse_overrides(overrides)), **options)
+
+    return click.argument("run", metavar="RUN")(SET_OPTION(command))
