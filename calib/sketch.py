@@ -66,6 +66,18 @@ def merge_sketches(first: Sketch, second: Sketch, size: int) -> Sketch:
     return Sketch(largest.reshape(height, width, kept), first.num_valid + second.num_valid)
 
 
+def sketch_without(sketch: Sketch, score: npt.NDArray[np.float32]) -> Sketch:
+    """The sketch of all images but one, with a score less a location.
+
+    score: float32 [H, W] of that image, which is among those of the sketch; NaN = void
+    """
+    # where the score is not among the largest, the smallest of these goes: all others are above it
+    place = np.count_nonzero(sketch.largest < score[..., np.newaxis], axis=-1)
+    is_before = np.arange(sketch.largest.shape[-1] - 1) < place[..., np.newaxis]
+    largest = np.where(is_before, sketch.largest[..., :-1], sketch.largest[..., 1:])
+    return Sketch(largest, sketch.num_valid - ~np.isnan(score))
+
+
 def merge_all(sketches: Iterable[Sketch], size: int) -> Sketch:
     """Merge one or more sketches."""
     return reduce(lambda first, second: merge_sketches(first, second, size), sketches)

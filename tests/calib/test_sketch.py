@@ -17,7 +17,7 @@ from calib import (
     sketch_scores,
     sketch_size,
 )
-from calib.sketch import merge_all
+from calib.sketch import merge_all, sketch_without
 
 ALPHAS = [0.01, 0.05, 0.07, 0.1, 0.15, 0.3, 0.5, 0.9]
 METHODS = ["exact", "paper"]
@@ -147,3 +147,12 @@ def test_reads_its_scores_only():
     sketch_quantile(sketch, 0.2)
     assert scores.tobytes() == before
     assert [part.tobytes() for part in sketch] == parts
+
+
+@settings(max_examples=200, deadline=None)
+@given(score_maps(), st.integers(1, 14), st.data())
+def test_without_an_image_it_is_the_sketch_of_the_others_but_for_one_score(scores, size, data):
+    out = data.draw(st.integers(0, len(scores) - 1))
+    without = sketch_without(sketch_scores(scores, size), scores[out])
+    others = sketch_scores(np.delete(scores, out, axis=0), min(size, len(scores)) - 1)
+    assert_same_bytes(without, others)

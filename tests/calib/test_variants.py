@@ -175,6 +175,19 @@ def test_a_held_out_fold_leaves_no_trace(variant):
     assert len({fitted.q.tobytes() for fitted in fits}) == 4
 
 
+@pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.name == "pixel"], ids=lambda v: v.quantile)
+def test_images_held_out_one_by_one_leave_no_trace(variant):
+    """A fold an image takes another way than larger folds; in whatever order, block and band, it ends at the same."""
+    probabilities, truth = labelled_images(9, void=0.4)
+    folds = np.random.default_rng(1).permutation(9)
+    maps = Scattered(maps_of(probabilities, truth).maps, block=2)
+    fits = fit(variant, maps, folds)
+    assert same(fits[0], fit(variant, maps, together(9))[0])
+    for fold, fitted in enumerate(fits[1:]):
+        others = folds != fold
+        assert same(fitted, fit(variant, maps_of(probabilities[others], truth[others]), together(8))[0])
+
+
 class Scattered(ArrayMaps):
     """The same images two rows at a time, block by block, merged in pairs and backwards."""
 
