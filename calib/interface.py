@@ -111,6 +111,11 @@ class Thresholds(NamedTuple):
         q: npt.NDArray[np.float32] = self.q[alpha_index][:, self.region[rows]]
         return q if self.is_class_wise else q[0]
 
+    def images_behind(self) -> npt.NDArray[np.int64]:
+        """Labelled images behind the threshold of each location: int64 [H, W], or [K, H, W]."""
+        counts: npt.NDArray[np.int64] = self.num_images[:, self.region]
+        return counts if self.is_class_wise else counts[0]
+
     def resolve(self, policy: Policy) -> "Thresholds":
         """Apply `resolve_uncalibrated`; CalibrationError under "raise"."""
         return self._replace(q=resolve_uncalibrated(self.q, self.largest, self.num_images, policy))

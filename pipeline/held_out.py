@@ -4,56 +4,222 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.config import Settings
+from pipeline.config import CalibrateSettings, Settings
 from pipeline.dask_tasks import run_tasks
+from pipeline.labelled_maps import StoredMaps
 from pipeline.progress import Progress
-from pipeline.store import CalibrationStore, open_calibration, open_probabilities
+from pipeline.store import DONE, CalibrationStore, ProbabilityStore, open_calibration, open_probabilities
 
 log = logging.getLogger(__name__)
 
 Fact = dict[str, Any]
 
+FEW_IMAGES = 100  # up to which a fold more or less shows in the ranks
+FOLDS_MEGABYTES = 256  # of thresholds of all folds, held at a time
+
+
+class Calibrated(NamedTuple):
+    """Thresholds, and what they are worth on held-out images.
+
+    thresholds: of all labelled images
+    fold:       int64 [N] of the store's images, -1: no part in it
+    rows:       a row of facts for every alpha and rule; None: a single labelled image
+    """
+
+    thresholds: calib.Thresholds
+    fold: npt.NDArray[np.int64]
+    rows: list[Fact] | None
+
+    @property
+    def num_images(self) -> int:
+        return int(np.count_nonzero(self.fold >= 0))
+
+    @property
+    def num_folds(self) -> int:
+        return int(self.fold.max()) + 1
+
+
+def fit_and_judge(
+    settings: Settings,
+    alphas: Sequence[float],
+    policy: calib.Policy,
+    store: CalibrationStore,
+    probabilities: ProbabilityStore | None,
+) -> Calibrated:
+    """Thresholds from the images of a calibration store that are done, judged on each fold by those of the others.
+
+    With a fold an image, the thresholds of all folds are many maps: some alphas are fitted and judged at a time.
+
+    policy:        what to do with thresholds of too few images
+    probabilities: the maps that class-wise thresholds are judged on; else None will do
+    raises:        calib.CalibrationError if an alpha is refused
+    """
+    maps = _labelled_maps(settings, store)
+    folds = num_folds(maps.num_images, settings.calibrate)
+    fold_of_image = calib.assign_folds(maps.num_images, folds) if folds > 1 else np.zeros(1, np.int64)
+    fold = np.full(len(store.status), -1)
+    fold[maps.images] = fold_of_image
+    jobs = _jobs(settings, store, probabilities, fold) if folds > 1 else []
+    progress = Progress(log, "held-out images", len(jobs) * len(alphas), "judgements") if jobs else None
+    whole: list[calib.Thresholds] = []
+    rows: list[Fact] = []
+    for some in _alphas_at_a_time(alphas, folds, settings):
+        fits = calib.fit(variant_of(settings, some), maps, fold_of_image)
+        whole.append(fits[0].resolve(policy))
+        if progress is not None:
+            # a promise that is refused is one about new images: folds, which have fewer, only estimate
+            others = [fit.resolve("max" if policy == "max" else "abstain") for fit in fits[1:]]
+            judged = _judge_images(settings, store, jobs, others, progress)
+            # in the order of the images, so that the intervals do not depend on which came first
+            held_out = calib.summarise(judged, np.random.default_rng(settings.seed))
+            rows += _rows(held_out, store.class_names, some, whole[-1], jobs[0].rules)
+    thresholds = whole[0]._replace(q=np.concatenate([part.q for part in whole]))
+    return Calibrated(thresholds, fold, rows if jobs else None)
+
+
+def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store: CalibrationStore) -> calib.Thresholds:
+    """Thresholds from all images of a calibration store that are done; nothing is judged."""
+    maps = _labelled_maps(settings, store)
+    (thresholds,) = calib.fit(variant_of(settings, alphas), maps, np.zeros(maps.num_images, np.int64))
+    return thresholds.resolve(policy)
+
+
+def _labelled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
+    images = np.flatnonzero(store.status == DONE).tolist()
+    height, width = settings.data.grid
+    return StoredMaps(store.path.absolute(), images, (height, width), settings.compute)
+
+
+def num_folds(num_images: int, settings: CalibrateSettings) -> int:
+    """As many as the settings say; by default many, but no more than can be calibrated in a short time."""
+    if settings.folds is not None:
+        wanted = settings.folds
+    elif num_images > FEW_IMAGES:
+        wanted = 10
+    else:
+        wanted = num_images if settings.variant == "pixel" else 20
+    return min(wanted, num_images)
+
+
+def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
+    """The settings of the calibration, as the method takes them."""
+    chosen = settings.calibrate
+    return calib.Variant(
+        name=chosen.variant,
+        alphas=tuple(alphas),
+        quantile=chosen.quantile,
+        pooling=chosen.pooling,
+        classes=chosen.class_thresholds,
+        num_classes=settings.data.num_classes,
+        num_regions=chosen.regions,
+        solver=chosen.solver,
+        class_clusters=chosen.class_clusters,
+        n_min=chosen.n_min,
+        fallback=chosen.fallback,
+        background=settings.data.background_index,
+    )
+
+
+def _alphas_at_a_time(alphas: Sequence[float], folds: int, settings: Settings) -> Iterator[Sequence[float]]:
+    """Only variant pixel has whole maps of thresholds; groups of classes (clustered) depend on all alphas at once."""
+    height, width = settings.data.grid
+    size = len(alphas)
+    if settings.calibrate.variant == "pixel":
+        size = max(1, FOLDS_MEGABYTES * 1_000_000 // (4 * folds * height * width))
+    return (alphas[start : start + size] for start in range(0, len(alphas), size))
+
 
 class JudgeJob(NamedTuple):
-    """One labelled image, its fold, and its maps, which class-wise thresholds need."""
+    """One labelled image, its fold, and its maps, which class-wise thresholds need.
+
+    thresholds: folder with a file a fold; probabilities: None if the thresholds are not class-wise
+    """
 
     calibration: Path
-    index: int
+    place: int
     fold: int
-    probabilities: Path
+    probabilities: Path | None
     position: int
     rules: tuple[calib.Rule, ...]
     background: int | None
     accept_uncalibrated: bool
+    thresholds: Path = Path()
+
+
+def _jobs(
+    settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore | None, fold: npt.NDArray[np.int64]
+) -> list[JudgeJob]:
+    is_class_wise = settings.calibrate.class_thresholds != "pooled"
+    position: dict[str, int] = {}
+    if is_class_wise and probabilities is not None:
+        position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
+    return [
+        JudgeJob(
+            calibration=store.path.absolute(),
+            place=i,
+            fold=int(fold[i]),
+            probabilities=probabilities.path.absolute() if probabilities is not None and is_class_wise else None,
+            position=position.get(store.sample_ids[i], -1),
+            rules=candidate_rules(is_class_wise, settings.calibrate.variant),
+            background=settings.data.background_index,
+            accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
+        )
+        for i in np.flatnonzero(fold >= 0).tolist()
+    ]
+
+
+def _judge_images(
+    settings: Settings,
+    store: CalibrationStore,
+    jobs: Sequence[JudgeJob],
+    thresholds: Sequence[calib.Thresholds],
+    progress: Progress,
+) -> list[calib.Judgement]:
+    """Judge every image; thresholds: of all folds but the first, but the second, ..."""
+    judged: dict[int, calib.Judgement] = {}
+
+    def on_done(result: tuple[int, calib.Judgement]) -> None:
+        judged[result[0]] = result[1]
+        progress.advance(len(thresholds[0].q))
+
+    with tempfile.TemporaryDirectory(prefix=".held_out", dir=store.path.parent) as folder:
+        for fold, own in enumerate(thresholds):
+            np.savez(Path(folder) / f"{fold}.npz", region=own.region, q=own.q)
+        run_tasks(judge, [job._replace(thresholds=Path(folder).absolute()) for job in jobs], settings.compute, on_done)
+    return [judged[i] for i in sorted(judged)]
 
 
 def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
     """Counts of one image, judged by the thresholds of the other folds; with its index, to put them in order."""
     store = open_calibration(job.calibration, writable=True)
-    thresholds = store.held_out_thresholds(job.fold)
+    with np.load(job.thresholds / f"{job.fold}.npz") as file:
+        q, region = file["q"], file["region"]
+    is_class_wise = q.shape[1] > 1
     maps = None
-    if thresholds.is_class_wise:
+    if is_class_wise:
+        assert job.probabilities is not None
         maps = open_probabilities(job.probabilities).probabilities(job.position).rows(slice(None))
     counts = calib.judge_image(
-        store.planes(job.index),
-        store.read_chunk("score", job.index),
-        store.read_chunk("truth", job.index),
-        (thresholds.map(a) for a in range(len(thresholds.q))),
+        store.planes(job.place),
+        store.read_chunk("score", job.place),
+        store.read_chunk("truth", job.place),
+        (own[:, region] if is_class_wise else own[0, region] for own in q),
         job.rules,
         len(store.class_names),
         job.background,
         "accept" if job.accept_uncalibrated else "abstain",
         maps,
     )
-    return job.index, counts
+    return job.place, counts
 
 
 def candidate_rules(is_class_wise: bool, variant: str) -> tuple[calib.Rule, ...]:
@@ -63,30 +229,15 @@ def candidate_rules(is_class_wise: bool, variant: str) -> tuple[calib.Rule, ...]
     return tuple(rule for rule in calib.RULES if is_class_wise or rule != "no_background")
 
 
-def judge_images(settings: Settings, store: CalibrationStore, jobs: Sequence[JudgeJob]) -> list[Fact]:
-    """Judge every image; a row of facts for every alpha and rule."""
-    progress = Progress(log, "calibrate: held-out images", len(jobs), "images")
-    judged: dict[int, calib.Judgement] = {}
-
-    def on_done(result: tuple[int, calib.Judgement]) -> None:
-        judged[result[0]] = result[1]
-        progress.advance()
-
-    run_tasks(judge, jobs, settings.compute, on_done)
-    # in the order of the images, so that the intervals do not depend on which came first
-    held_out = calib.summarise([judged[i] for i in sorted(judged)], np.random.default_rng(settings.seed))
-    return list(_rows(held_out, store, jobs[0].rules))
-
-
-def _rows(held_out: calib.HeldOut, store: CalibrationStore, rules: Sequence[calib.Rule]) -> Iterator[Fact]:
-    names = store.class_names
-    for a, alpha in enumerate(store.alphas):
-        if _is_of_other_thresholds(held_out.uncalibrated[a], store.q_hat(alpha)):
-            log.warning(
-                "calibrate: at alpha %g the folds have too few images to say what the final thresholds are worth; "
-                "raise calibrate.folds or alpha",
-                alpha,
-            )
+def _rows(
+    held_out: calib.HeldOut,
+    names: Sequence[str],
+    alphas: Sequence[float],
+    thresholds: calib.Thresholds,
+    rules: Sequence[calib.Rule],
+) -> Iterator[Fact]:
+    for a, alpha in enumerate(alphas):
+        if _is_of_other_thresholds(held_out.uncalibrated[a], thresholds.map(a)):
             held_out = held_out.without(a)
         per_image = held_out.coverage_per_image[:, a]
         known = per_image[~np.isnan(per_image)]
@@ -135,10 +286,10 @@ def find_row(rows: Sequence[Fact], alpha: float, rule: str) -> Fact | None:
     return found[0] if found else None
 
 
-def candidates(rows: Sequence[Mapping[str, Any]]) -> list[calib.Candidate]:
-    """What rule auto may choose from."""
+def candidates(rows: Sequence[Mapping[str, Any]], end: Literal["value", "low"] = "value") -> list[calib.Candidate]:
+    """What may be chosen from. end: "value", the estimate of the precision, or "low", the end of its interval."""
     return [
-        calib.Candidate(row["alpha"], row["rule"], row["precision"]["value"], row["keep_rate"]["value"])
+        calib.Candidate(row["alpha"], row["rule"], row["precision"][end], row["keep_rate"]["value"])
         for row in rows
         if row["precision"] is not None
     ]

@@ -1,6 +1,24 @@
-"""A look into one of the three stores: what made it, whether it is whole, what is in it; and pictures of its images."""
+"""A look into a store: what made it, whether it is whole, what is in it; and every number behind one pixel.
 
+summary   the facts of a store                  held_out       what held-out images say of it
+lines     the same for people                   pictures       an image of a store, painted
+check     reading all of a store, repairing it  findings       what is wrong, and the command that mends it
+explain   what is behind one pixel of a run     explain_lines  the same for people
+decision  its arithmetic
+"""
+
+from pipeline.inspect.check import check_facts, check_store, format_check, is_sound, repair
+from pipeline.inspect.lines import format_summary
 from pipeline.inspect.pictures import write_picture
-from pipeline.inspect.summary import format_summary, inspect_store
+from pipeline.inspect.summary import inspect_store
 
-__all__ = ["format_summary", "inspect_store", "write_picture"]
+__all__ = [
+    "check_facts",
+    "check_store",
+    "format_check",
+    "format_summary",
+    "inspect_store",
+    "is_sound",
+    "repair",
+    "write_picture",
+]

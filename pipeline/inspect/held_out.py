@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.held_out import find_row
@@ -13,7 +13,6 @@ Facts = dict[str, Any]
 
 RECEIPT = "calibrate.json"
 SHOWN = ("alpha", "rule", "coverage", "precision", "keep_rate", "uncalibrated", "set_sizes")
-MEASURES = ("coverage", "precision")
 
 
 def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
@@ -35,16 +34,24 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
         rows = [] if row is None else [row]
     if not rows:
         return _nothing(f"{path} does not judge the alpha and rule of these labels")
+    promises_coverage = receipt["variant"] != "risk"  # which bounds the share of wrong labels instead
     return {
         "problem": None,
         "num_images": receipt["held_out"]["num_images"],
         "folds": receipt["held_out"]["folds"],
-        "rows": [{name: row[name] for name in SHOWN} for row in rows],
-        "per_class": {
-            name: {measure: rows[0][f"{measure}_per_class"][name] for measure in MEASURES}
-            for name in rows[0]["coverage_per_class"]
-        },
+        "rows": [
+            {name: row[name] for name in SHOWN} | {"target": row["target"] if promises_coverage else None}
+            for row in rows
+        ],
+        "per_class": {name: _class_facts(rows[0], name, promises_coverage) for name in rows[0]["coverage_per_class"]},
     }
+
+
+def _class_facts(row: Mapping[str, Any], name: str, promises_coverage: bool) -> Facts:
+    """Estimates of one class; under-covered: the whole interval of its coverage lies below the target."""
+    coverage, precision = row["coverage_per_class"][name], row["precision_per_class"][name]
+    below = promises_coverage and coverage is not None and coverage["high"] < row["target"]
+    return {"coverage": coverage, "precision": precision, "under_covered": below}
 
 
 def _belongs(store: CalibrationStore | LabelStore, receipt: Mapping[str, Any]) -> bool:
@@ -60,26 +67,3 @@ def _belongs(store: CalibrationStore | LabelStore, receipt: Mapping[str, Any]) -
 
 def _nothing(problem: str) -> Facts:
     return {"problem": problem, "num_images": 0, "folds": 0, "rows": [], "per_class": {}}
-
-
-def held_out_lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A line a row, then a line a class."""
-    if facts["problem"] is not None:
-        yield "held out", facts["problem"]
-        return
-    yield "held out", f"{facts['num_images']} labelled images in {facts['folds']} folds; [95 % interval over images]"
-    for row in facts["rows"]:
-        estimates = ", ".join(f"{name.replace('_', ' ')} {_told(row[name])}" for name in (*MEASURES, "keep_rate"))
-        without = f"; {100 * row['uncalibrated']:.1f} % covered for want of a threshold" if row["uncalibrated"] else ""
-        yield "held out", f"alpha {row['alpha']:<5g} rule {row['rule']:<13} {estimates}{without}"
-    first = facts["rows"][0]
-    yield "by class", f"at alpha {first['alpha']:g}, rule {first['rule']}"
-    width = max(map(len, facts["per_class"]))
-    for name, row in facts["per_class"].items():
-        told = ", ".join(f"{what} {_told(row[what])}" for what in MEASURES)
-        yield "by class", f"{name:<{width}} {told}".rstrip()
-
-
-def _told(estimate: Mapping[str, float] | None) -> str:
-    """`0.952 [0.941, 0.963]`, of one width; a dash for what does not exist."""
-    return f"{'-':<20}" if estimate is None else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**estimate)

@@ -16,8 +16,7 @@ from pipeline.config import CalibrateSettings, DataSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, load_samples, resize_nearest
 from pipeline.errors import ConfigError, StoreError
-from pipeline.held_out import JudgeJob, candidate_rules, find_row, judge_images
-from pipeline.labelled_maps import StoredMaps
+from pipeline.held_out import find_row, fit_and_judge
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.store import (
@@ -35,7 +34,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # raise it when the same maps and masks would give other thresholds
 
-FEW_IMAGES = 100  # up to which a fold more or less shows in the ranks
 NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
 
 
@@ -48,11 +46,9 @@ def calibrate(settings: Settings) -> dict[str, Any]:
     labeled = index.of("labeled")
     store = _open(settings, probabilities, labeled)
     _score_images(settings, store, probabilities, index, labeled)
-    fallen_back = _write_thresholds(settings, store)
-    held_out = _judge(settings, store, probabilities)
-    store.forget_held_out_thresholds()
+    facts = _write_thresholds(settings, store, probabilities)
     store.finish()
-    facts = _facts(settings, store, fallen_back) | {"held_out": held_out}
+    facts = _facts(settings, store) | facts
     return facts | {"seconds": round(time.monotonic() - start, 1)}
 
 
@@ -73,6 +69,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
         ),
         "class_names": data.class_names,
         "background": data.background_index,
+        "probabilities": probabilities.fingerprint,
         "alpha": settings.calibrate.alpha,
         "variant": settings.calibrate.variant,
         "class_thresholds": settings.calibrate.class_thresholds,
@@ -137,84 +134,30 @@ def _score_images(
         raise StoreError(f"{probabilities.path} has no map of any labelled image; see the failures in annotate.json")
 
 
-def _write_thresholds(settings: Settings, store: CalibrationStore) -> int:
-    """Thresholds from all images, and without each fold; returns the locations that took a pooled threshold."""
-    images = np.flatnonzero(store.status == DONE).tolist()
-    folds = num_folds(len(images), settings.calibrate)
-    fold_of_image = calib.assign_folds(len(images), folds) if folds > 1 else np.zeros(1, np.int64)
-    maps = StoredMaps(store.path.absolute(), images, tuple(settings.data.grid), settings.compute)
-    policy = settings.calibrate.uncalibrated
+def _write_thresholds(settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore) -> dict[str, Any]:
+    """Thresholds from all images; returns how many locations took a pooled one, and the facts of held-out images."""
     try:
-        fits = calib.fit(variant_of(settings), maps, fold_of_image)
-        # a promise that is refused is one about new images: folds, which have fewer, only estimate
-        fits = [fits[0].resolve(policy), *(fit.resolve("max" if policy == "max" else "abstain") for fit in fits[1:])]
+        found = fit_and_judge(settings, settings.alphas, settings.calibrate.uncalibrated, store, probabilities)
     except calib.CalibrationError as error:
         raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
-    if fits[0].fallen_back:
+    fallen_back = found.thresholds.fallen_back
+    if fallen_back:
         log.info(
             "calibrate: %d of %d locations have fewer than %d valid scores and take the threshold of their %s",
-            fits[0].fallen_back, fits[0].region.size, settings.calibrate.n_min, settings.calibrate.fallback,
+            fallen_back, found.thresholds.region.size, settings.calibrate.n_min, settings.calibrate.fallback,
         )  # fmt: skip
-    fold = np.full(len(store.status), -1)
-    fold[images] = fold_of_image
-    store.write_thresholds(settings.alphas, fits, fold)
-    return fits[0].fallen_back
-
-
-def num_folds(num_images: int, settings: CalibrateSettings) -> int:
-    """As many as the settings say; by default many, but no more than can be calibrated in a short time."""
-    if settings.folds is not None:
-        wanted = settings.folds
-    elif num_images > FEW_IMAGES:
-        wanted = 10
-    else:
-        wanted = num_images if settings.variant == "pixel" else 20
-    return min(wanted, num_images)
-
-
-def variant_of(settings: Settings) -> calib.Variant:
-    """The settings of the calibration, as the method takes them."""
-    chosen = settings.calibrate
-    return calib.Variant(
-        name=chosen.variant,
-        alphas=tuple(settings.alphas),
-        quantile=chosen.quantile,
-        pooling=chosen.pooling,
-        classes=chosen.class_thresholds,
-        num_classes=settings.data.num_classes,
-        num_regions=chosen.regions,
-        solver=chosen.solver,
-        class_clusters=chosen.class_clusters,
-        n_min=chosen.n_min,
-        fallback=chosen.fallback,
-        background=settings.data.background_index,
-    )
-
-
-def _judge(settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore) -> dict[str, Any] | None:
-    """Facts of the held-out images; None for a single labelled image."""
-    fold = store.array("fold")[:]
-    images = np.flatnonzero(fold >= 0).tolist()
-    if len(images) < 2:
-        return None
-    position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
-    ids = store.sample_ids
-    jobs = [
-        JudgeJob(
-            calibration=store.path.absolute(),
-            index=i,
-            fold=int(fold[i]),
-            probabilities=probabilities.path.absolute(),
-            position=position[ids[i]],
-            rules=candidate_rules(store.is_class_wise, settings.calibrate.variant),
-            background=settings.data.background_index,
-            accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
+    store.write_thresholds(settings.alphas, found.thresholds, found.fold)
+    if found.rows is None:
+        return {"fallen_back": fallen_back, "held_out": None}
+    for alpha in dict.fromkeys(row["alpha"] for row in found.rows if row["coverage"] is None):
+        log.warning(
+            "calibrate: at alpha %g the folds have too few images to say what the final thresholds are worth; raise "
+            "calibrate.folds or alpha",
+            alpha,
         )
-        for i in images
-    ]
-    rows = judge_images(settings, store, jobs)
-    _log_row(find_row(rows, settings.calibrate.alpha, settings.pseudolabel.rule) or rows[0])
-    return {"folds": int(fold.max()) + 1, "num_images": len(images), "rows": rows}
+    _log_row(find_row(found.rows, settings.calibrate.alpha, settings.pseudolabel.rule) or found.rows[0])
+    held_out = {"folds": found.num_folds, "num_images": found.num_images, "rows": found.rows}
+    return {"fallen_back": fallen_back, "held_out": held_out}
 
 
 def _log_row(row: dict[str, Any]) -> None:
@@ -228,7 +171,7 @@ def _log_row(row: dict[str, Any]) -> None:
             )  # fmt: skip
 
 
-def _facts(settings: Settings, store: CalibrationStore, fallen_back: int) -> dict[str, Any]:
+def _facts(settings: Settings, store: CalibrationStore) -> dict[str, Any]:
     n_valid = store.n_valid
     return {
         "fingerprint": store.fingerprint,
@@ -237,7 +180,6 @@ def _facts(settings: Settings, store: CalibrationStore, fallen_back: int) -> dic
         "num_labeled": int((store.status == DONE).sum()),
         "num_valid": {"min": int(n_valid.min()), "max": int(n_valid.max())},
         "never_labeled_share": float((n_valid == 0).mean()),
-        "fallen_back": fallen_back,
         "thresholds": [_threshold_facts(settings.calibrate, store, alpha, n_valid) for alpha in store.alphas],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,11 +52,11 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     start = time.monotonic()
     folder = settings.folder
     calibrated = read_receipt(folder / "calibrate.json", "calibrate")
-    annotated = read_receipt(folder / "annotate.json", "annotate")["fingerprint"]
+    annotated = read_receipt(folder / "annotate.json", "annotate")
     calibration = open_calibration(folder / "calibration.zarr", calibrated["fingerprint"])
     unlabeled = load_samples(folder / "samples.json").of("unlabeled")
     choice = choose(settings, calibrated["held_out"])
-    store = _open(settings, choice, calibration, annotated, unlabeled)
+    store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
     _label_images(settings, choice, store, calibration, annotated)
     store.finish()
     return _facts(store, choice) | {"seconds": round(time.monotonic() - start, 1)}
@@ -109,6 +109,7 @@ def _open(
         "fingerprint": fingerprint(made_by),
         "planes": fingerprint(planes),
         "calibration": calibration.fingerprint,
+        "probabilities": annotated,
         "relabel": False,
         "class_names": data.class_names,
         "background": data.background_index,
@@ -210,10 +211,10 @@ def label_strip(
 
 
 def _label_images(
-    settings: Settings, choice: Choice, store: LabelStore, calibration: CalibrationStore, annotated: str
+    settings: Settings, choice: Choice, store: LabelStore, calibration: CalibrationStore, annotated: Mapping[str, Any]
 ) -> None:
     jobs = []
-    for i, path, position in _to_do(settings, store, annotated):
+    for i, path, position in _to_do(settings, store, calibration.is_class_wise, annotated):
         jobs.append(
             LabelJob(
                 probabilities=path,
@@ -237,27 +238,28 @@ def _label_images(
     run_tasks(label_image, jobs, settings.compute, on_done)
 
 
-def _to_do(settings: Settings, store: LabelStore, annotated: str) -> Iterator[tuple[int, Path | None, int]]:
+def _to_do(
+    settings: Settings, store: LabelStore, is_class_wise: bool, annotated: Mapping[str, Any]
+) -> Iterator[tuple[int, Path | None, int]]:
     """Images without labels yet: index, where their maps are (None: in the store's planes), and which ones they are.
 
-    An image that the annotator failed on is marked as failed.
+    Planes are there of a store that is labelled anew, and of an image that lost its labels only. The maps are opened
+    for the others alone: their cache may be gone. An image that the annotator failed on is marked as failed.
     """
-    to_do = np.flatnonzero(store.status != DONE).tolist()
-    if store.state["relabel"]:
-        for i in to_do:
-            if store.has_chunk("best_foreground", i):
-                yield i, None, -1
-            else:
-                store.mark(i, FAILED)
-        return
-    probabilities = open_probabilities(settings.folder / "probs.zarr", annotated)
-    position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
-    status, ids = probabilities.status, store.sample_ids
-    for i in to_do:
-        if status[position[ids[i]]] == DONE:
-            yield i, probabilities.path.absolute(), position[ids[i]]
-        else:
+    ids = store.sample_ids
+    for_maps = []
+    for i in np.flatnonzero(store.status != DONE).tolist():
+        if ids[i] in annotated["failed"]:
             store.mark(i, FAILED)
+        elif not is_class_wise and store.has_planes(i):
+            yield i, None, -1
+        else:
+            for_maps.append(i)
+    if for_maps:
+        probabilities = open_probabilities(settings.folder / "probs.zarr", annotated["fingerprint"])
+        position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
+        for i in for_maps:
+            yield i, probabilities.path.absolute(), position[ids[i]]
 
 
 def _facts(store: LabelStore, choice: Choice) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 Every store is a Zarr v3 group whose arrays name their dimensions (so `xarray.open_zarr` reads it) and end in a crc32c
 checksum.
 
-group          how a store is made, opened, checked and finished
+group          how a store is opened, read and finished
+creation       how a store is made, and gone on with
+integrity      what of a store is lost or damaged, and how to mend it
 probabilities  probs.zarr        written by annotate
 calibration    calibration.zarr  written by calibrate
 labels         labels.zarr       written by pseudolabel
@@ -17,16 +19,20 @@ import zarr
 
 from pipeline.errors import StoreError
 from pipeline.store.calibration import CalibrationStore, calibration_arrays, open_calibration
+from pipeline.store.creation import COORDINATES, create_store, restore_coordinates, resume_or_create
 from pipeline.store.group import (
     ABSENT,
     DONE,
     FAILED,
+    FILE_OF,
     STAGE_OF,
-    create_store,
-    resume_or_create,
+    remake_command,
+    repair_command,
+    stage_command,
     store_exists,
     store_state,
 )
+from pipeline.store.integrity import Damage, can_be_mended, chunks_of, metadata_damage, read_chunks, repair_store
 from pipeline.store.labels import OUTCOMES, LabelStore, keep_planes, label_arrays, open_labels
 from pipeline.store.probabilities import (
     ProbabilityReader,
@@ -38,27 +44,39 @@ from pipeline.store.probabilities import (
 
 __all__ = [
     "ABSENT",
+    "COORDINATES",
     "DONE",
     "FAILED",
+    "FILE_OF",
     "OUTCOMES",
     "STAGE_OF",
     "STORES",
     "AnyStore",
     "CalibrationStore",
+    "Damage",
     "LabelStore",
     "ProbabilityReader",
     "ProbabilityStore",
     "calibration_arrays",
+    "can_be_mended",
+    "chunks_of",
     "create_store",
     "encode_maps",
     "keep_planes",
     "label_arrays",
+    "metadata_damage",
     "open_calibration",
     "open_for_inspection",
     "open_labels",
     "open_probabilities",
     "probability_arrays",
+    "read_chunks",
+    "remake_command",
+    "repair_command",
+    "repair_store",
+    "restore_coordinates",
     "resume_or_create",
+    "stage_command",
     "store_exists",
     "store_state",
 ]
@@ -73,11 +91,9 @@ STORES: dict[str, type[AnyStore]] = {
 
 def open_for_inspection(path: Path) -> AnyStore:
     """Open a store of whatever kind to look at it, finished or not; StoreError if there is none."""
-    expected = "name a probs.zarr, calibration.zarr or labels.zarr of results/RUN"
-    try:
-        state = store_state(path)
-    except zarr.errors.ContainsArrayError:
-        raise StoreError(f"{path} is one array of a store; {expected}") from None
+    state = store_state(path)
+    if not state and any(path.glob("*/zarr.json")):
+        raise StoreError(f"{path / 'zarr.json'} is lost; run {remake_command(path)}")
     if not state:
-        raise StoreError(f"no store at {path}; {expected}")
+        raise StoreError(f"no store at {path}; name a probs.zarr, calibration.zarr or labels.zarr of results/RUN")
     return STORES[state["kind"]](path, zarr.open_group(path, mode="r"), state)

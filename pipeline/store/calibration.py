@@ -11,25 +11,15 @@ import numpy.typing as npt
 
 import calib
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.store.group import (
-    ArraySpec,
-    Store,
-    create_array,
-    open_store,
-    per_image,
-    plane_arrays,
-    read_planes,
-    status_array,
-)
+from pipeline.store.creation import ArraySpec, create_array, per_image, plane_arrays, status_array
+from pipeline.store.group import Store, open_store, read_planes
 
 
 class CalibrationStore(Store):
     """Scores, masks and planes of the labelled images, and the thresholds learnt from them.
 
     For every labelled image `score`, `truth` and the planes of `calib.rules`; for every alpha `q_hat (alpha, y, x)`, or
-    (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each. While held-out
-    images are judged there are also the thresholds that judge each fold of them: `held_out_q (fold, alpha,
-    threshold_class, region)` and `held_out_region (fold, y, x)`.
+    (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each.
     """
 
     def write_image(self, index: int, maps: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -47,36 +37,22 @@ class CalibrationStore(Store):
         return read_planes(self, index)
 
     def write_thresholds(
-        self, alphas: Sequence[float], fits: Sequence[calib.Thresholds], fold: npt.NDArray[np.integer]
+        self, alphas: Sequence[float], thresholds: calib.Thresholds, fold: npt.NDArray[np.integer]
     ) -> None:
-        """Thresholds from all images, and those that judge each fold; fold: integer [N], -1 = no part in it."""
-        whole, held_out = fits[0], fits[1:]
-        dims = ("class", "y", "x") if whole.is_class_wise else ("y", "x")
+        """Thresholds from all images, and the fold that each image was judged in: integer [N], -1 = no part in it."""
+        dims = ("class", "y", "x") if thresholds.is_class_wise else ("y", "x")
         nan = float("nan")
+        q_hat = np.stack([thresholds.map(a) for a in range(len(alphas))])
         self._put("alpha", ("alpha",), np.asarray(alphas, np.float64), nan)
         self._put("fold", ("sample",), fold.astype(np.int32), -1)
-        self._put("q_hat", ("alpha", *dims), np.stack([whole.map(a) for a in range(len(alphas))]), nan, len(dims) - 1)
-        counts = whole.num_images[:, whole.region]
-        self._put("n_valid", dims, (counts if whole.is_class_wise else counts[0]).astype(np.int32), 0, len(dims) - 2)
-        if held_out:
-            size = max(fit.q.shape[2] for fit in held_out)
-            q = np.full((len(held_out), *held_out[0].q.shape[:2], size), np.nan, np.float32)
-            for thresholds, target in zip(held_out, q, strict=True):
-                target[:, :, : thresholds.q.shape[2]] = thresholds.q
-            self._put("held_out_q", ("fold", "alpha", "threshold_class", "region"), q, nan, 1)
-            self._put("held_out_region", ("fold", "y", "x"), np.stack([fit.region for fit in held_out]), 0, 1)
-
-    def forget_held_out_thresholds(self) -> None:
-        """Delete what only the judging of held-out images needs: with a fold an image, it is many maps."""
-        for name in {"held_out_q", "held_out_region"} & set(self.group.array_keys()):
-            del self.group[name]
-            self.opened.pop(name, None)
+        self._put("q_hat", ("alpha", *dims), q_hat, nan, len(dims) - 1)
+        self._put("n_valid", dims, thresholds.images_behind().astype(np.int32), 0, len(dims) - 2)
 
     def _put(
         self, name: str, dims: tuple[str, ...], values: npt.NDArray[Any], fill: Any, chunked_axes: int = 0
     ) -> None:
         """(Re)write a small array; along its first axes it has a chunk an entry."""
-        if name in self.group:
+        if self.has_array(name):
             del self.group[name]
             self.opened.pop(name, None)
         chunks = (1,) * chunked_axes + values.shape[chunked_axes:]
@@ -85,8 +61,14 @@ class CalibrationStore(Store):
         array[...] = values
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the maps."""
+        height, width = self.array("score").shape[1:]
+        return height, width
+
+    @property
     def alphas(self) -> list[float]:
-        return [float(alpha) for alpha in self.array("alpha")[:]]
+        return [float(alpha) for alpha in self.read_present("alpha")]
 
     @property
     def is_class_wise(self) -> bool:
@@ -94,19 +76,12 @@ class CalibrationStore(Store):
 
     def q_hat(self, alpha: float) -> npt.NDArray[np.float32]:
         """float32 [H, W] or, class-wise, [K, H, W]; NaN where nothing was learnt, inf where images are too few."""
-        q_hat: npt.NDArray[np.float32] = self.array("q_hat")[self.alphas.index(alpha)]
-        return q_hat
-
-    def held_out_thresholds(self, fold: int) -> calib.Thresholds:
-        """Thresholds that were learnt without the images of a fold; the counts behind them are not kept."""
-        q, region = self.array("held_out_q")[fold], self.array("held_out_region")[fold]
-        return calib.Thresholds(region, q, np.zeros(q.shape[1:], np.int64), np.zeros(q.shape[1:], np.float32))
+        return self.read_present("q_hat", self.alphas.index(alpha))
 
     @property
     def n_valid(self) -> npt.NDArray[np.int32]:
         """int32 [H, W] or [K, H, W], labelled images behind each threshold."""
-        n_valid: npt.NDArray[np.int32] = self.array("n_valid")[...]
-        return n_valid
+        return self.read_present("n_valid")
 
 
 def calibration_arrays(num_samples: int, grid: Sequence[int], has_background: bool) -> dict[str, ArraySpec]:

@@ -1,4 +1,4 @@
-"""What the three stores have in common: how they are made, opened, checked and finished.
+"""What the three stores have in common: how they are opened, read and finished.
 
 One chunk is one image, written by one writer; what is finished is told by `status`, never by chunks, because a lost
 chunk and a chunk full of NaN look alike.
@@ -6,48 +6,28 @@ chunk and a chunk full of NaN look alike.
 
 from __future__ import annotations
 
-import logging
-import shutil
+import itertools
+import shlex
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 import calib
-from pipeline.datasets import Sample
 from pipeline.errors import StoreError
-
-log = logging.getLogger(__name__)
 
 # An all-NaN chunk that is skipped on disk could not be told from a lost one. This setting is not stored with an array.
 zarr.config.set({"array.write_empty_chunks": True})
 
 ABSENT, DONE, FAILED = 0, 1, 2
-STATUS_CHUNK = 4096
 NAMESPACE = "conformalsam"
 STAGE_OF = {"probabilities": "annotate", "calibration": "calibrate", "labels": "pseudolabel"}
-
-
-class ArraySpec(NamedTuple):
-    """What an array of a store holds."""
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    fill: Any
-    chunks: tuple[int, ...]
-    attributes: Mapping[str, Any] = {}
-
-
-def per_image(shape: Sequence[int], dims: Sequence[str], dtype: str, fill: Any, **attributes: Any) -> ArraySpec:
-    """An array whose first axis is `sample`, one chunk an image."""
-    return ArraySpec(("sample", *dims), tuple(shape), dtype, fill, (1, *shape[1:]), attributes)
+FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "labels": "labels.zarr"}
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)  # what zarr raises for damaged files
 
 
 def store_exists(path: Path) -> bool:
@@ -55,70 +35,43 @@ def store_exists(path: Path) -> bool:
 
 
 def store_state(path: Path) -> dict[str, Any]:
-    """Facts of an existing store: kind, fingerprint, complete, and what its stage recorded; {} if there is none."""
+    """Facts of an existing store: kind, fingerprint, complete, and what its stage recorded; {} if there is none.
+
+    raises: StoreError if the metadata cannot be read, or are those of something else
+    """
     if not store_exists(path):
         return {}
-    state = dict(zarr.open_group(path, mode="r").attrs).get(NAMESPACE)
+    try:
+        state = dict(zarr.open_group(path, mode="r").attrs).get(NAMESPACE)
+    except zarr.errors.ContainsArrayError:
+        raise StoreError(f"{path} is one array of a store; name its folder, e.g. {path.parent}") from None
+    except UNREADABLE as error:
+        raise StoreError(f"{path / 'zarr.json'} is damaged ({one_line(error)}); run {remake_command(path)}") from None
     if not isinstance(state, dict):
         raise StoreError(f"{path} is a Zarr group, but not one of ours; move it away")
+    if state.get("kind") not in STAGE_OF or not {"complete", "fingerprint"} <= state.keys():
+        raise StoreError(f"{path / 'zarr.json'} is damaged (facts are missing); run {remake_command(path)}")
     return state
 
 
-def create_store(
-    path: Path, kind: str, facts: Mapping[str, Any], samples: Sequence[Sample], arrays: Mapping[str, ArraySpec]
-) -> None:
-    """Create an empty store in place of whatever was there; it appears under its name only when it is whole."""
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    group = zarr.open_group(part, mode="w", attributes={NAMESPACE: {"kind": kind, "complete": False, **facts}})
-    for name, spec in arrays.items():
-        create_array(group, name, spec)
-    _write_coordinates(group, samples, facts["class_names"])
-    shutil.rmtree(path, ignore_errors=True)
-    part.rename(path)
+def stage_command(path: Path, stage: str) -> str:
+    """What runs a stage of the run that a store lies in; a run's folder has its name."""
+    return f"snakemake --cores 8 {stage} --config run={shlex.quote(path.absolute().parent.name)}"
 
 
-def resume_or_create(
-    path: Path, kind: str, facts: Mapping[str, Any], samples: Sequence[Sample], arrays: Mapping[str, ArraySpec]
-) -> None:
-    """Keep a half-done store of the same fingerprint; otherwise start an empty one.
-
-    A finished store is started again too: its stage runs only if its receipt was taken away, that is, on request.
-    """
-    state = store_state(path)
-    if state.get("fingerprint") == facts["fingerprint"] and not state["complete"]:
-        log.info("%s: going on with the half-done %s", STAGE_OF[kind], path)
-        return
-    if state:
-        log.info("%s: replacing %s (fingerprint %s)", STAGE_OF[kind], path, state["fingerprint"])
-    create_store(path, kind, facts, samples, arrays)
+def remake_command(path: Path) -> str:
+    """What makes a whole store anew."""
+    stage = next((STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name), "STAGE")
+    return f"rm -r {shlex.quote(str(path))} && {stage_command(path, stage)}"
 
 
-def create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:
-    group.create_array(
-        name,
-        shape=spec.shape,
-        dtype=spec.dtype,
-        chunks=tuple(max(1, size) for size in spec.chunks),
-        fill_value=spec.fill,
-        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
-        dimension_names=spec.dims,
-        attributes=dict(spec.attributes),
-    )
+def repair_command(path: Path, kind: str) -> str:
+    """What makes the damaged images of a store anew, and only those."""
+    return f"conformalsam inspect {shlex.quote(str(path))} --repair && {stage_command(path, STAGE_OF[kind])}"
 
 
-def _write_coordinates(group: zarr.Group, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
-    columns = {
-        "sample": ("sample", np.array([s.id for s in samples], dtype=object), "string"),
-        "height": ("sample", np.array([s.height for s in samples], dtype=np.int32), "int32"),
-        "width": ("sample", np.array([s.width for s in samples], dtype=np.int32), "int32"),
-        "class": ("class", np.array(list(class_names), dtype=object), "string"),
-    }
-    for name, (dim, values, dtype) in columns.items():
-        fill = "" if dtype == "string" else 0
-        create_array(group, name, ArraySpec((dim,), values.shape, dtype, fill, values.shape))
-        array: Any = group[name]
-        array[:] = values
+def one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def open_store(path: Path, kind: str, fingerprint: str | None, writable: bool) -> tuple[zarr.Group, dict[str, Any]]:
@@ -151,8 +104,51 @@ class Store:
     def array(self, name: str) -> Any:
         """A zarr.Array of the store (typed Any: zarr's own stubs cannot tell arrays from groups)."""
         if name not in self.opened:  # reading its metadata again takes as long as reading a small chunk
-            self.opened[name] = self.group[name]
+            try:
+                self.opened[name] = self.group[name]
+            except UNREADABLE as error:
+                raise self.damaged(name, error) from None
         return self.opened[name]
+
+    def has_array(self, name: str) -> bool:
+        try:
+            return name in self.group
+        except UNREADABLE as error:
+            raise self.damaged(name, error) from None
+
+    @property
+    def array_names(self) -> list[str]:
+        """Sorted names of all arrays."""
+        try:
+            return sorted(self.group.array_keys())
+        except UNREADABLE as error:
+            raise self.damaged("the zarr.json of an array", error) from None
+
+    def read(self, name: str, index: int | None = None) -> npt.NDArray[Any]:
+        """All of an array, or what lies at an index of its first axis; StoreError if it is damaged."""
+        array = self.array(name)
+        try:
+            values: npt.NDArray[Any] = array[... if index is None else index]
+        except UNREADABLE as error:
+            raise self.damaged(name if index is None else f"{name}[{index}]", error) from None
+        return values
+
+    def read_present(self, name: str, index: int | None = None) -> npt.NDArray[Any]:
+        """The same of an array that must be there; StoreError if it is lost (zarr would give the fill value)."""
+        array = self.array(name)
+        chunks = [range(-(-n // size)) for n, size in zip(array.shape, array.chunks, strict=True)]
+        if index is not None:
+            chunks[0] = range(index // array.chunks[0], index // array.chunks[0] + 1)
+        for position in itertools.product(*chunks):
+            if not self.path.joinpath(name, "c", *map(str, position)).is_file():
+                again = repair_command(self.path, self.state["kind"])
+                raise StoreError(f"{self.path}: {name} is not on disk; run {again}")
+        return self.read(name, index)
+
+    def damaged(self, what: str, error: Exception) -> StoreError:
+        """The error for what zarr cannot read."""
+        again = repair_command(self.path, self.state["kind"])
+        return StoreError(f"{self.path}: {what} is damaged ({one_line(error)}); run {again}")
 
     @property
     def fingerprint(self) -> str:
@@ -160,17 +156,16 @@ class Store:
 
     @property
     def sample_ids(self) -> list[str]:
-        return [str(i) for i in self.array("sample")[:]]
+        return [str(i) for i in self.read_present("sample")]
 
     @property
     def class_names(self) -> list[str]:
-        return [str(name) for name in self.array("class")[:]]
+        return [str(name) for name in self.read_present("class")]
 
     @property
     def status(self) -> npt.NDArray[np.uint8]:
         """uint8 [N]: ABSENT, DONE or FAILED."""
-        status: npt.NDArray[np.uint8] = self.array("status")[:]
-        return status
+        return self.read("status")
 
     def mark(self, index: int, status: int) -> None:
         """Record that an image is finished; to be called by one process only, after its chunks are written."""
@@ -190,7 +185,7 @@ class Store:
         done = np.flatnonzero(self.status == DONE)
         ids = self.sample_ids
         missing: dict[str, list[str]] = {}
-        for name in self.group.array_keys():
+        for name in self.array_names:
             array = self.array(name)
             if array.ndim in (3, 4) and array.metadata.dimension_names[0] == "sample":
                 lost = [ids[i] for i in done if not self.has_chunk(name, int(i))]
@@ -204,32 +199,18 @@ class Store:
 
     def read_chunk(self, name: str, index: int) -> npt.NDArray[Any]:
         """One image's part of an array; StoreError if it is damaged or lost (zarr would give the fill value)."""
-        again = f"run rm -r {self.path} && snakemake --cores 8 {STAGE_OF[self.state['kind']]}"
         if not self.has_chunk(name, index):
-            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; {again}")
+            again = repair_command(self.path, self.state["kind"])
+            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; run {again}")
         try:
             values: npt.NDArray[Any] = self.array(name)[index]
-        except (ValueError, RuntimeError) as error:
-            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is damaged ({error}); {again}") from None
+        except UNREADABLE as error:
+            raise self.damaged(f"{name} of {self.sample_ids[index]}", error) from None
         return values
-
-
-def status_array(num_samples: int) -> ArraySpec:
-    flags = {"flag_values": [ABSENT, DONE, FAILED], "flag_meanings": "absent done failed"}
-    return ArraySpec(("sample",), (num_samples,), "uint8", ABSENT, (min(num_samples, STATUS_CHUNK),), flags)
 
 
 def read_planes(store: Store, index: int) -> calib.Planes:
     best, first, second = (store.read_chunk(name, index) for name in calib.Planes._fields[:3])
     return calib.Planes(
-        best, first, second, store.read_chunk("p_background", index) if "p_background" in store.group else None
+        best, first, second, store.read_chunk("p_background", index) if store.has_array("p_background") else None
     )
-
-
-def plane_arrays(shape: Sequence[int], has_background: bool) -> dict[str, ArraySpec]:
-    """Planes of every image on the grid, [N, H, W]."""
-    names = ["p_foreground", "p_second", *(["p_background"] if has_background else [])]
-    return {
-        "best_foreground": per_image(shape, ("y", "x"), "uint8", 0, long_name="most probable foreground class"),
-        **{name: per_image(shape, ("y", "x"), "float32", float("nan")) for name in names},
-    }

@@ -11,18 +11,8 @@ import numpy.typing as npt
 import zarr
 
 import calib
-from pipeline.store.group import (
-    NAMESPACE,
-    ArraySpec,
-    Store,
-    create_array,
-    open_store,
-    per_image,
-    plane_arrays,
-    read_planes,
-    status_array,
-    store_state,
-)
+from pipeline.store.creation import ArraySpec, create_array, per_image, plane_arrays, status_array
+from pipeline.store.group import NAMESPACE, Store, open_store, read_planes, store_state
 
 COUNTS_CHUNK = 256
 OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled", "uncalibrated")
@@ -43,10 +33,15 @@ class LabelStore(Store):
         """Planes of one image: all that any threshold for all classes and any rule need."""
         return read_planes(self, index)
 
+    def has_planes(self, index: int) -> bool:
+        """Are all planes of one image on disk?"""
+        without = {"p_background"} if self.state["background"] is None else set()
+        return all(self.has_chunk(name, index) for name in calib.Planes._fields if name not in without)
+
     def write(self, index: int, labels: npt.NDArray[np.float32], planes: calib.Planes | None) -> None:
         """One image. labels: float32 [A, H, W], one an alpha of the store, the chosen one first; planes: if new."""
         self.array("label")[index] = labels[0].astype(np.float16)
-        if "label_by_alpha" in self.group:
+        if self.has_array("label_by_alpha"):
             for position, label in enumerate(labels):
                 self.array("label_by_alpha")[position, index] = label.astype(np.float16)
         for name, plane in planes._asdict().items() if planes is not None else ():
@@ -65,14 +60,12 @@ class LabelStore(Store):
     @property
     def outcome_pixels(self) -> npt.NDArray[np.int32]:
         """int32 [N, len(OUTCOMES)]."""
-        pixels: npt.NDArray[np.int32] = self.array("outcome_pixels")[:]
-        return pixels
+        return self.read("outcome_pixels")
 
     @property
     def class_pixels(self) -> npt.NDArray[np.int32]:
         """int32 [N, K] labelled pixels of each class."""
-        pixels: npt.NDArray[np.int32] = self.array("class_pixels")[:]
-        return pixels
+        return self.read("class_pixels")
 
 
 def keep_planes(path: Path, facts: Mapping[str, Any], num_classes: int, num_alphas: int) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.resample import resize_bilinear, softmax
-from pipeline.store.group import ArraySpec, Store, open_store, per_image, status_array
+from pipeline.store.creation import ArraySpec, per_image, status_array
+from pipeline.store.group import Store, open_store
 
 UINT16_MAX = 65535
 STRIP_BYTES = 2_000_000  # three to four times as fast as strips of 64 MB, for 21 and for 150 classes

@@ -7,18 +7,22 @@ import xarray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calib import Planes
+from calib import Planes, Thresholds
 from pipeline.datasets import Sample
 from pipeline.errors import StoreError
 from pipeline.resample import resize_bilinear, softmax
 from pipeline.store import (
     DONE,
+    calibration_arrays,
     create_store,
     label_arrays,
+    open_calibration,
+    open_for_inspection,
     open_labels,
     open_probabilities,
     probability_arrays,
     resume_or_create,
+    store_state,
 )
 
 SAMPLES = [Sample(f"im{i}", f"{i}.png", None, "unlabeled", 9, 11) for i in range(3)]
@@ -68,8 +72,76 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
-    with pytest.raises(StoreError, match=r"label of im0 is damaged.*rm -r"):
+    with pytest.raises(StoreError, match=r"label of im0 is damaged .*checksum.*; run conformalsam inspect .* --repair"):
         store.label(0)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"zarr_format": 3}', "\ud800"])
+def test_metadata_that_cannot_be_read_are_a_user_error_everywhere(tmp_path, content):
+    path = tmp_path / "labels.zarr"
+    store = new_labels(path)
+    fill_labels(store, 0, 1)
+    (path / "label/zarr.json").write_bytes(content.encode(errors="surrogatepass"))
+    repair = r"labels.zarr: .* is damaged \(.*\); run conformalsam inspect .*labels.zarr --repair && snakemake"
+    for read in (
+        lambda store: store.label(0),
+        lambda store: store.missing_chunks(),
+        lambda store: store.array("label"),
+        lambda store: store.write(1, np.zeros((1, 4, 5), np.float32), None),
+    ):
+        with pytest.raises(StoreError, match=repair):
+            read(open_labels(path, writable=True))
+    (path / "zarr.json").write_bytes(content.encode(errors="surrogatepass"))
+    for open_it in (open_labels, open_probabilities, store_state, open_for_inspection):
+        with pytest.raises(StoreError, match=r"zarr.json is damaged|not one of ours"):
+            open_it(path)
+
+
+@pytest.mark.parametrize("name", ["sample", "class", "status"])
+def test_coordinates_that_are_damaged_are_a_user_error(tmp_path, name):
+    store = new_labels(tmp_path / "labels.zarr")
+    fill_labels(store, 0, 1)
+    (tmp_path / f"labels.zarr/{name}/c/0").write_bytes(b"no chunk")
+    read = {"sample": "sample_ids", "class": "class_names", "status": "status"}[name]
+    with pytest.raises(StoreError, match=rf"labels.zarr: {name} is damaged .*checksum.*; run conformalsam inspect"):
+        getattr(open_labels(tmp_path / "labels.zarr", writable=True), read)
+
+
+@pytest.mark.parametrize("name", ["sample", "height", "class"])
+def test_lost_coordinates_are_written_anew_when_a_store_is_gone_on_with(tmp_path, name):
+    path = tmp_path / "labels.zarr"
+    fill_labels(new_labels(path), 0, 1)
+    whole = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    (path / f"{name}/c/0").unlink()
+    if name != "height":
+        with pytest.raises(StoreError, match=f"{name} is not on disk"):
+            _ = (open_labels(path, writable=True).sample_ids, open_labels(path, writable=True).class_names)
+    facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0}
+    resume_or_create(path, "labels", facts, SAMPLES, label_arrays(3, (4, 5), 3, has_background=True, num_alphas=1))
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == whole
+
+
+def test_planes_are_there_if_each_of_them_is(tmp_path):
+    store = new_labels(tmp_path / "labels.zarr")
+    fill_labels(store, 0, 1)
+    assert store.has_planes(0)
+    assert not store.has_planes(1)
+    (tmp_path / "labels.zarr/p_second/c/0/0/0").unlink()
+    assert not store.has_planes(0)
+
+
+def test_a_lost_threshold_is_not_read_as_one_that_was_never_learnt(tmp_path):
+    path = tmp_path / "calibration.zarr"
+    facts = {"fingerprint": "f1", "class_names": NAMES, "background": None}
+    create_store(path, "calibration", facts, SAMPLES, calibration_arrays(3, (4, 5), False))
+    store = open_calibration(path, writable=True)
+    region, q = np.zeros((4, 5), np.int32), np.array([[[0.5]], [[0.25]]], np.float32)
+    thresholds = Thresholds(region, q, np.ones((1, 1), np.int64), np.ones((1, 1), np.float32))
+    store.write_thresholds([0.1, 0.3], thresholds, np.zeros(3))
+    (path / "q_hat/c/1/0/0").unlink()
+    assert (store.q_hat(0.1) == 0.5).all()
+    with pytest.raises(StoreError, match=r"q_hat is not on disk; run conformalsam inspect .* --repair"):
+        store.q_hat(0.3)
 
 
 def test_a_reader_refuses_what_is_missing_incomplete_foreign_or_of_another_kind(tmp_path):

@@ -8,7 +8,8 @@ from stage_runs import run_stages
 
 from pipeline.datasets import Sample
 from pipeline.inspect import format_summary, inspect_store
-from pipeline.inspect.held_out import held_out_facts, held_out_lines
+from pipeline.inspect.held_out import held_out_facts
+from pipeline.inspect.lines import class_lines, held_out_lines
 from pipeline.receipt import read_receipt, write_receipt
 from pipeline.store import calibration_arrays, create_store, label_arrays, open_calibration, open_labels
 
@@ -74,12 +75,19 @@ def text_of(store):
     return "\n".join(text for _, text in held_out_lines(held_out_facts(store)))
 
 
+def table_of(store):
+    """The table of classes, its cells a space apart."""
+    facts = {"classes": NAMES, "held_out": held_out_facts(store)}
+    return [" ".join(text.split()) for _, text in class_lines(facts)]
+
+
 def test_thresholds_come_with_a_row_for_every_alpha_and_rule(calibration, write_calibrate_receipt):
     write_calibrate_receipt()
     found = held_out_facts(calibration)
     assert [(r["alpha"], r["rule"]) for r in found["rows"]] == [(0.1, "paper"), (0.1, "argmax"), (0.3, "paper")]
     assert found["rows"][1]["precision"] == {"value": 0.8, "low": 0.7, "high": 0.9}
-    assert found["per_class"]["cat"] == {"coverage": estimate(0.25), "precision": estimate(0.4)}
+    cat = {"coverage": estimate(0.25), "precision": estimate(0.4), "under_covered": True}
+    assert found["per_class"]["cat"] == cat
     assert (found["problem"], found["num_images"], found["folds"]) == (None, 7, 5)
 
 
@@ -88,10 +96,29 @@ def test_a_row_is_a_line_and_so_is_a_class(calibration, write_calibrate_receipt)
     text = text_of(calibration)
     assert "7 labelled images in 5 folds" in text
     said = "coverage 0.900 [0.800, 1.000], precision 0.800 [0.700, 0.900], keep rate 0.600 [0.500, 0.700]"
-    assert f"alpha 0.1   rule argmax        {said}" in text
-    assert "alpha 0.3   rule paper         coverage 0.710 [0.610, 0.810], precision -" in text
-    assert "cat        coverage 0.250 [0.150, 0.350], precision 0.400 [0.300, 0.500]" in text
+    assert f"alpha 0.1   rule argmax        {said}, target coverage 0.9" in text
+    assert "alpha 0.3   rule paper         coverage 0.710 [0.610, 0.810], precision -, keep" in text
     assert "without" not in text
+    assert table_of(calibration)[0] == "held out at alpha 0.1, rule paper"
+    assert table_of(calibration)[3] == "cat 0.250 [0.150, 0.350] 0.400 [0.300, 0.500] under-covered"
+
+
+def test_a_class_is_under_covered_if_its_whole_interval_lies_below_the_target(calibration, write_calibrate_receipt):
+    reaching = {"value": 0.7, "low": 0.5, "high": 0.9}
+    below = {"value": 0.7, "low": 0.5, "high": 0.89}
+    classes = {"background": reaching, "cat": below, "dog": None}
+    write_calibrate_receipt(rows=[row(0.1, "paper", 0.9, 0.7) | {"coverage_per_class": classes}])
+    per_class = held_out_facts(calibration)["per_class"]
+    assert [name for name in NAMES if per_class[name]["under_covered"]] == ["cat"]
+    assert table_of(calibration)[4] == "dog - -"
+
+
+def test_risk_control_promises_no_coverage_so_no_class_falls_short_of_it(calibration, write_calibrate_receipt):
+    write_calibrate_receipt(variant="risk")
+    found = held_out_facts(calibration)
+    assert not any(facts["under_covered"] for facts in found["per_class"].values())
+    assert found["rows"][0]["target"] is None
+    assert "target" not in text_of(calibration)
 
 
 def test_coverage_for_want_of_a_threshold_is_told(calibration, write_calibrate_receipt):

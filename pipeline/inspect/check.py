@@ -1,0 +1,135 @@
+"""Checks a store by reading all of it, and takes out what is damaged, so that its stage makes just that anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import StoreError
+from pipeline.inspect.findings import Finding, damage_findings, named, receipt_of, run_findings, state_findings
+from pipeline.progress import Progress
+from pipeline.store import (
+    FAILED,
+    STAGE_OF,
+    AnyStore,
+    Damage,
+    can_be_mended,
+    chunks_of,
+    metadata_damage,
+    open_for_inspection,
+    read_chunks,
+    repair_store,
+    stage_command,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Check(NamedTuple):
+    """What reading a store brought to light. compared: files of the run that it was compared with."""
+
+    store: AnyStore
+    num_chunks: int
+    damages: list[Damage]
+    compared: list[str]
+    findings: list[Finding]
+
+
+def check_store(path: Path) -> Check:
+    """Read every chunk of every array with its checksum, and compare the store with its run.
+
+    raises: StoreError if there is no store, or one whose own metadata cannot be read; the message says how to mend it
+    """
+    store = open_for_inspection(path)
+    chunks = chunks_of(store)
+    progress = Progress(log, f"inspect {path}", len(chunks), "chunks")
+    damages = metadata_damage(store) + read_chunks(store, chunks, progress.advance)
+    compared, foreign = run_findings(store)
+    findings = [*damage_findings(store, damages), *state_findings(store, damages), *foreign]
+    return Check(store, len(chunks), damages, compared, findings)
+
+
+def check_facts(check: Check) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "path": str(check.store.path),
+        "kind": check.store.state["kind"],
+        "complete": check.store.state["complete"],
+        "fingerprint": check.store.fingerprint,
+        "chunks": check.num_chunks,
+        "compared_with": check.compared,
+        "findings": [finding._asdict() for finding in check.findings],
+    }
+
+
+def repair(path: Path) -> dict[str, Any]:
+    """Check a store and mend what can be: damaged and failed images become absent, the store unfinished again.
+
+    The receipt of its stage is taken away, so that the stage runs again: it makes those images anew and no others. Not
+    to be called while the stage runs.
+
+    raises: StoreError as `check_store`
+    """
+    check = check_store(path)
+    store, curable = check.store, [finding for finding in check.findings if finding.cure == "repair"]
+    if not all(can_be_mended(store, damage) for damage in check.damages):
+        curable = []  # the whole store has to go, as a finding says
+    for leftover in path.rglob("*.partial"):
+        leftover.unlink()
+    images: list[str] = []
+    if any(finding.what != "left over" for finding in curable):
+        receipt_of(store).unlink(missing_ok=True)  # first: a receipt says that a store is whole
+        again = _failed(store) if store.state["kind"] == "probabilities" else []
+        images = _ids_of(store.path, repair_store(store, check.damages, again))
+    return check_facts(check) | {"repaired": len(curable), "to_be_made_anew": images}
+
+
+def _failed(store: AnyStore) -> list[int]:
+    try:
+        failed: list[int] = np.flatnonzero(store.status == FAILED).tolist()
+    except StoreError:  # of a damaged status, all images without maps are made anew
+        return []
+    return failed
+
+
+def _ids_of(path: Path, images: list[int]) -> list[str]:
+    try:
+        ids = open_for_inspection(path).sample_ids
+    except StoreError:  # its stage writes the ids anew
+        return [f"number {i}" for i in images]
+    return [ids[i] for i in images]
+
+
+def is_sound(facts: Mapping[str, Any]) -> bool:
+    """Is there nothing left to be mended by hand? Of facts of a repair: nothing that the stage will not mend."""
+    cured = ("repair", "stage") if "repaired" in facts else ()
+    return all(finding["cure"] in cured for finding in facts["findings"])
+
+
+def format_check(facts: Mapping[str, Any]) -> str:
+    """The facts of a check or a repair as lines."""
+    state = "complete" if facts["complete"] else "unfinished"
+    compared = ", ".join(facts["compared_with"]) or "nothing: no samples.json and no receipt lie beside it"
+    lines = [
+        ("store", f"{facts['path']}: {facts['kind']}, {state}, fingerprint {facts['fingerprint']}"),
+        ("integrity", f"{facts['chunks']} chunks read with their checksums; compared with {compared}"),
+        *(("found", f"{f['what']}: {f['where']}; run {f['command']}") for f in facts["findings"]),
+    ]
+    if not facts["findings"]:
+        lines.append(("found", "nothing"))
+    if "repaired" in facts:
+        lines += _repair_lines(facts)
+    return "\n".join(f"{word:<12}{text}" for word, text in lines)
+
+
+def _repair_lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    images = facts["to_be_made_anew"]
+    if not facts["repaired"]:
+        return [("repaired", "nothing: there is nothing that this can mend")]
+    what = f"the stage will make {named(images)} images anew, and no others" if images else "no image is lost"
+    stage = STAGE_OF[facts["kind"]]
+    return [("repaired", what), ("next", f"run {stage_command(Path(facts['path']), stage)}")]

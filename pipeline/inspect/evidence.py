@@ -1,0 +1,157 @@
+"""The stores of a run and one of its images, opened to explain pixels of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import calib
+from pipeline.config import Settings
+from pipeline.datasets import load_samples
+from pipeline.errors import StoreError
+from pipeline.inspect.location import STEP, Fitted, alpha_list, fit_pooled
+from pipeline.receipt import read_receipt
+from pipeline.schema import did_you_mean
+from pipeline.store import (
+    DONE,
+    CalibrationStore,
+    LabelStore,
+    ProbabilityStore,
+    open_calibration,
+    open_for_inspection,
+    open_probabilities,
+    stage_command,
+    store_exists,
+)
+
+MAY_DIFFER = ("alpha", "alphas", "folds")  # of calibrate's settings: they do not change a threshold at a given alpha
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The stores of a run, and one of its images.
+
+    maps:        float32 [K, H, W] probabilities on the grid
+    size:        height and width of the image itself
+    images:      labelled images behind the thresholds, as places in the calibration store
+    fitted:      thresholds over a list of alphas, of variants that pool pixels
+    alpha, rule: of the labels, as long as there are any; of the settings otherwise
+    """
+
+    settings: Settings
+    calibration: CalibrationStore
+    labels: LabelStore | None
+    sample_id: str
+    size: tuple[int, int]
+    maps: npt.NDArray[np.float32]
+    images: list[int]
+    fitted: Fitted | None
+    alpha: float
+    rule: calib.Rule
+
+    @property
+    def labeled_place(self) -> int | None:
+        return place_of(self.sample_id, self.calibration.sample_ids)
+
+    @property
+    def label_place(self) -> int | None:
+        """Where the image's labels are, once they are made."""
+        if self.labels is None:
+            return None
+        place = place_of(self.sample_id, self.labels.sample_ids)
+        return place if place is not None and self.labels.status[place] == DONE else None
+
+
+def place_of(sample_id: str, ids: Sequence[str]) -> int | None:
+    return ids.index(sample_id) if sample_id in ids else None
+
+
+def open_evidence(settings: Settings, sample_id: str) -> Evidence:
+    """Open the stores of a run, and read the maps of one image.
+
+    raises: StoreError if a store is not there, was made by other settings, or has no maps of this image
+    """
+    folder = settings.folder
+    annotated = read_receipt(folder / "annotate.json", "annotate")
+    calibrated = read_receipt(folder / "calibrate.json", "calibrate")
+    probabilities = open_probabilities(folder / "probs.zarr", annotated["fingerprint"])
+    calibration = open_calibration(folder / "calibration.zarr", calibrated["fingerprint"])
+    _refuse_other_settings(settings, calibration, calibrated["settings"])
+    labels = _labels(settings, calibration)
+    place = _place_in_cache(settings, probabilities, sample_id, annotated["failed"])
+    images = np.flatnonzero(calibration.status == DONE).tolist()
+    strips = probabilities.probabilities(place).strips()
+    alpha, rule = _alpha_and_rule(settings, labels)
+    return Evidence(
+        settings=settings,
+        calibration=calibration,
+        labels=labels,
+        sample_id=sample_id,
+        size=(int(probabilities.read("height")[place]), int(probabilities.read("width")[place])),
+        maps=np.concatenate([strip for _, strip in strips], axis=1),
+        images=images,
+        fitted=_fitted(settings, calibration, images, alpha),
+        alpha=alpha,
+        rule=rule,
+    )
+
+
+def _refuse_other_settings(settings: Settings, calibration: CalibrationStore, made_with: Mapping[str, Any]) -> None:
+    for name, value in settings.calibrate.tracked().items():
+        if name not in MAY_DIFFER and made_with.get(name, value) != value:
+            again = stage_command(calibration.path, "calibrate")
+            raise StoreError(
+                f"{calibration.path} was made with calibrate.{name} {made_with[name]}, the settings say {value}; "
+                f"give --set {name}={made_with[name]}, or run {again}"
+            )
+
+
+def _labels(settings: Settings, calibration: CalibrationStore) -> LabelStore | None:
+    """The label store as far as it goes, None if there is none; StoreError if other thresholds made it."""
+    path = settings.folder / "labels.zarr"
+    if not store_exists(path):
+        return None
+    labels = open_for_inspection(path)
+    assert isinstance(labels, LabelStore)
+    known = labels.state.get("calibration", calibration.fingerprint)
+    if known != calibration.fingerprint or labels.state["alpha"] not in calibration.alphas:
+        again = stage_command(path, "pseudolabel")
+        raise StoreError(f"{path} was made by other thresholds than {calibration.path} has now; run {again}")
+    return labels
+
+
+def _place_in_cache(
+    settings: Settings, probabilities: ProbabilityStore, sample_id: str, failed: Mapping[str, str]
+) -> int:
+    ids = probabilities.sample_ids
+    place = place_of(sample_id, ids)
+    if sample_id in failed:
+        raise StoreError(f"{probabilities.path} has no maps of {sample_id}: {failed[sample_id]}; mend the image")
+    if place is not None:
+        return place
+    if sample_id in (sample.id for sample in load_samples(settings.folder / "samples.json").of("val")):
+        raise StoreError(f"{sample_id} is a validation image: nothing is labelled there; choose an unlabelled one")
+    raise StoreError(
+        f"{probabilities.path} has no image {sample_id}{did_you_mean(sample_id, ids) or f'; e.g. {ids[0]}'}"
+    )
+
+
+def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[float, calib.Rule]:
+    if labels is not None:
+        return labels.state["alpha"], labels.state["rule"]
+    rule = settings.pseudolabel.rule
+    if rule == "auto":
+        again = stage_command(settings.folder / "labels.zarr", "pseudolabel")
+        raise StoreError(f"rule auto is decided when images are labelled; run {again}, or give --set rule=RULE")
+    return settings.calibrate.alpha, rule
+
+
+def _fitted(settings: Settings, calibration: CalibrationStore, images: list[int], alpha: float) -> Fitted | None:
+    if settings.calibrate.variant == "pixel":
+        return None
+    alphas = alpha_list(STEP, alpha, settings.calibrate.alpha)
+    return fit_pooled(settings, calibration, images, alphas)

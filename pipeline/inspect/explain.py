@@ -1,0 +1,197 @@
+"""What lies behind the label of one pixel of a run, number by number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import calib
+from pipeline.datasets import IGNORE_INDEX, resize_nearest
+from pipeline.errors import ConfigError
+from pipeline.inspect import decision
+from pipeline.inspect.decision import Pixel, class_or_none
+from pipeline.inspect.evidence import Evidence
+from pipeline.inspect.location import STEP, STEP_OF_LOCATION, alpha_list, fallback_thresholds, own_thresholds
+
+Facts = dict[str, Any]
+Floats = npt.NDArray[np.float32]
+
+CALIBRATED_BY = ("variant", "class_thresholds", "quantile", "pooling", "n_min", "fallback", "uncalibrated")
+
+
+def explain(evidence: Evidence, x: int, y: int) -> Facts:
+    """Every number behind pixel (x, y) of the image, counted from its upper left corner.
+
+    raises: ConfigError if the image has no such pixel
+    """
+    height, width = evidence.size
+    if not (0 <= x < width and 0 <= y < height):
+        raise ConfigError(
+            f"--xy {x},{y} is not in {evidence.sample_id}, which is {width} x {height}: give x from 0 to {width - 1} "
+            f"and y from 0 to {height - 1}"
+        )
+    grid = evidence.calibration.grid
+    where = {"id": evidence.sample_id, "x": x, "y": y, "width": width, "height": height, "grid": list(grid)}
+    return where | explain_location(evidence, nearest(grid[0], height, y), nearest(grid[1], width, x))
+
+
+def nearest(source: int, target: int, position: int) -> int:
+    """Which of `source` places on the grid a position among `target` pixels takes its label from."""
+    return int(resize_nearest(np.arange(source)[np.newaxis], (1, target))[0, position])
+
+
+def explain_location(evidence: Evidence, row: int, column: int) -> Facts:
+    """Every number behind one location of the grid.
+
+    Thresholds, sets and decisions are of the stored thresholds; `threshold_problem` and `label_problem` say where the
+    stores disagree, and are None as they should be.
+    """
+    calibration, chosen, names = evidence.calibration, evidence.settings.calibrate, evidence.calibration.class_names
+    background = calibration.state["background"]
+    uncalibrated: decision.Membership = "accept" if chosen.uncalibrated == "accept" else "abstain"
+    pixel = Pixel(evidence.maps[:, row, column], evidence.rule, background, uncalibrated)
+    scores = scores_at(evidence, row, column)
+    stored = np.atleast_1d(calibration.q_hat(evidence.alpha)[..., row, column])
+    by_rule = {rule: _label(pixel._replace(rule=rule), stored) for rule in calib.RULES}
+    return {
+        "row": row,
+        "column": column,
+        "alpha": evidence.alpha,
+        "rule": evidence.rule,
+        "background": None if background is None else names[background],
+        "calibrate": {name: getattr(chosen, name) for name in CALIBRATED_BY},
+        "num_scores": len(scores),
+        "rank": calib.conformal_rank(len(scores), evidence.alpha),
+        "classes": class_rows(evidence, pixel, scores, stored, (row, column)),
+        "set": [names[j] for j in decision.prediction_set(pixel, stored)],
+        "decision": _name(by_rule[evidence.rule], names),
+        "by_rule": {rule: _name(label, names) for rule, label in by_rule.items()},
+        "raw_argmax": names[int(np.argmax(pixel.probabilities))],
+        **alpha_facts(evidence, pixel, scores, stored, (row, column)),
+        **stored_facts(evidence, pixel, by_rule[evidence.rule], (row, column)),
+    }
+
+
+def has_problem(facts: Facts) -> bool:
+    """Do the stores disagree with each other about this pixel?"""
+    return facts["threshold_problem"] is not None or facts["label_problem"] is not None
+
+
+def scores_at(evidence: Evidence, row: int, column: int) -> Floats:
+    """float32 [n], the scores of the labelled images that have a true class there."""
+    found = [evidence.calibration.read_chunk("score", image)[row, column] for image in evidence.images]
+    scores = np.array(found, np.float32)
+    return scores[~np.isnan(scores)]
+
+
+def class_rows(
+    evidence: Evidence, pixel: Pixel, scores: Floats, stored: Floats, location: tuple[int, int]
+) -> list[Facts]:
+    """Facts of each class, the most probable first, the lower index first among equals.
+
+    stored: float32 [1], or [K] class-wise; a threshold that is not finite is None
+    """
+    names, num_classes = evidence.calibration.class_names, len(pixel.probabilities)
+    candidates = 1 - pixel.probabilities
+    at_least = decision.num_at_least(scores, candidates)
+    thresholds = np.broadcast_to(stored, num_classes)
+    num_images = np.broadcast_to(evidence.calibration.n_valid[(..., *location)], num_classes)
+    inside = decision.prediction_set(pixel, stored)
+    return [
+        {
+            "class": names[j],
+            "probability": float(pixel.probabilities[j]),
+            "score": float(candidates[j]),
+            "at_least": int(at_least[j]),
+            "p_value": float(decision.p_value(int(at_least[j]), len(scores))),
+            "threshold": float(thresholds[j]) if np.isfinite(thresholds[j]) else None,
+            "is_uncalibrated": bool(np.isposinf(thresholds[j])),
+            "num_images": int(num_images[j]),
+            "in_set": j in inside,
+        }
+        for j in np.argsort(-pixel.probabilities, kind="stable").tolist()
+    ]
+
+
+def alpha_facts(evidence: Evidence, pixel: Pixel, scores: Floats, stored: Floats, location: tuple[int, int]) -> Facts:
+    """The label at every alpha, and whether the stored threshold is what the stored scores give."""
+    chosen, names = evidence.settings.calibrate, evidence.calibration.class_names
+    alphas, thresholds, step = _thresholds_over_alphas(evidence, scores, location)
+    if step is None:
+        intervals = decision.exact_intervals(pixel, scores, chosen.uncalibrated)
+    else:
+        intervals = decision.listed_intervals(pixel, alphas, thresholds)
+    found = np.atleast_1d(thresholds[alphas.index(evidence.alpha)])
+    differs = f"the stored threshold {stored.tolist()} is not what the stored scores give: {found.tolist()}"
+    asked = decision.interval_of(intervals, chosen.alpha)
+    return {
+        "step": step,
+        "intervals": [
+            {"low": float(i.low), "high": float(i.high), "low_exact": str(i.low), "label": _name(i.label, names)}
+            for i in intervals
+        ],
+        "settings_alpha": chosen.alpha,
+        "at_settings_alpha": None if asked is None else _name(asked.label, names),
+        "threshold_problem": None if np.array_equal(found, stored, equal_nan=True) else differs,
+    }
+
+
+def _thresholds_over_alphas(
+    evidence: Evidence, scores: Floats, location: tuple[int, int]
+) -> tuple[list[float], Floats, float | None]:
+    """Alphas, thresholds [T] or [T, K], and how far the alphas are apart; None: intervals are known exactly."""
+    settings, chosen = evidence.settings, evidence.settings.calibrate
+    if evidence.fitted is not None:
+        return evidence.fitted.alphas, evidence.fitted.at(*location), STEP
+    if len(scores) < chosen.n_min:
+        alphas = alpha_list(STEP, evidence.alpha, chosen.alpha)
+        thresholds = fallback_thresholds(settings, evidence.calibration, evidence.images, location, alphas)
+        return alphas, thresholds, STEP
+    if chosen.quantile == "exact":
+        return [evidence.alpha], own_thresholds(scores, [evidence.alpha], settings), None
+    alphas = alpha_list(STEP_OF_LOCATION, evidence.alpha, chosen.alpha)
+    return alphas, own_thresholds(scores, alphas, settings), STEP_OF_LOCATION
+
+
+def stored_facts(evidence: Evidence, pixel: Pixel, label: int | None, location: tuple[int, int]) -> Facts:
+    """What the stores hold of this pixel: its label, or, of a labelled image, its true class and score."""
+    names = evidence.calibration.class_names
+    if evidence.labeled_place is None:
+        return {"is_labeled": False, "truth": None, "stored_score": None, **_label_facts(evidence, label, location)}
+    truth = int(evidence.calibration.read_chunk("truth", evidence.labeled_place)[location])
+    score = evidence.calibration.read_chunk("score", evidence.labeled_place)[location]
+    is_void = truth == IGNORE_INDEX
+    expected = np.float32(np.nan) if is_void else 1 - pixel.probabilities[truth]
+    differs = f"the stored score {score} is not 1 - P of the true class: {expected}"
+    return {
+        "is_labeled": True,
+        "truth": "void" if is_void else names[truth],
+        "stored_score": None if np.isnan(score) else float(score),
+        "stored": None,
+        "label_problem": None if np.array_equal(score, expected, equal_nan=True) else differs,
+    }
+
+
+def _label_facts(evidence: Evidence, label: int | None, location: tuple[int, int]) -> Facts:
+    names, place = evidence.calibration.class_names, evidence.label_place
+    if evidence.labels is None or place is None:
+        return {"stored": None, "label_problem": None}
+    stored = class_or_none(evidence.labels.label(place)[location])
+    found, given = (_name(k, names) or "none" for k in (stored, label))
+    differs = f"the stored label is {found}, but maps, threshold and rule give {given}"
+    return {
+        "stored": {"label": _name(stored, names)},
+        "label_problem": None if stored == label else differs,
+    }
+
+
+def _label(pixel: Pixel, stored: Floats) -> int | None:
+    """stored: float32 [1], or [K] class-wise."""
+    thresholds = stored if len(stored) == 1 else stored[np.newaxis]
+    return class_or_none(decision.labels_at(pixel, thresholds)[0])
+
+
+def _name(label: int | None, names: list[str]) -> str | None:
+    return None if label is None else names[label]

@@ -1,0 +1,196 @@
+"""What is wrong with a store, one line each, with the command that mends it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.datasets import Split, load_samples
+from pipeline.errors import StoreError
+from pipeline.receipt import read_receipt
+from pipeline.store import (
+    ABSENT,
+    DONE,
+    FAILED,
+    FILE_OF,
+    STAGE_OF,
+    AnyStore,
+    Damage,
+    can_be_mended,
+    remake_command,
+    repair_command,
+    stage_command,
+    store_state,
+)
+
+MAX_NAMED = 3
+SPLITS_OF: dict[str, tuple[Split, ...]] = {
+    "probabilities": ("labeled", "unlabeled"),
+    "calibration": ("labeled",),
+    "labels": ("unlabeled",),
+}
+MADE_FROM = {"probabilities": (), "calibration": ("probabilities",), "labels": ("calibration", "probabilities")}
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong.
+
+    what:    corrupt, missing, metadata, failed, unfinished, left over, receipt, or other run
+    where:   what it is about, and why
+    command: what mends it
+    cure:    what part of that is: `inspect --repair` (and then the stage), the stage alone, or neither
+    """
+
+    what: str
+    where: str
+    command: str
+    cure: Literal["repair", "stage", "by hand"]
+
+
+def receipt_of(store: AnyStore) -> Path:
+    """The receipt of the stage that makes this store; it is there if the stage has finished."""
+    return store.path.parent / f"{STAGE_OF[store.state['kind']]}.json"
+
+
+def named(ids: Sequence[str]) -> str:
+    """`5 (a, b, c, ...)`, or `0`."""
+    more = ", ..." if len(ids) > MAX_NAMED else ""
+    return f"{len(ids)} ({', '.join(ids[:MAX_NAMED])}{more})" if ids else "0"
+
+
+def damage_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Finding]:
+    """A finding for every array and kind of damage; of images, the first ones are named."""
+    ids = _ids(store)
+    ordered = sorted(damages, key=lambda damage: (damage.array, damage.problem, damage.images))
+    for (array, problem), group in groupby(ordered, key=lambda damage: (damage.array, damage.problem)):
+        parts = list(group)
+        images = sorted({image for damage in parts for image in damage.images})
+        where = f"{array} of {named([ids[i] if ids else f'number {i}' for i in images])}" if images else array
+        why = f": {parts[0].why.rstrip('.') or 'not on disk'}"
+        if all(can_be_mended(store, damage) for damage in parts):
+            yield Finding(problem, where + why, repair_command(store.path, store.state["kind"]), "repair")
+        else:
+            yield Finding(problem, where + why, remake_command(store.path), "by hand")
+
+
+def _ids(store: AnyStore) -> list[str] | None:
+    try:
+        return store.sample_ids
+    except StoreError:
+        return None
+
+
+def state_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Finding]:
+    """What the store itself says of its images, unless that is damaged: not made, failed; and half-written files."""
+    kind, receipt, leftovers = store.state["kind"], receipt_of(store), list(store.path.rglob("*.partial"))
+    stage = stage_command(store.path, STAGE_OF[kind])
+    half_written = f"; {len(leftovers)} half-written files (*.partial)" if leftovers else ""
+    is_known = not {"sample", "status"} & {damage.array for damage in damages}
+    ids, status = (np.array(store.sample_ids), store.status) if is_known else (np.array([]), np.array([]))
+    absent, failed = ids[status == ABSENT].tolist(), ids[status == FAILED].tolist()
+    if not store.state["complete"]:
+        done = f"{np.count_nonzero(status == DONE)} of {len(status)} images are done"
+        where = (done if is_known else "its images are not known") + half_written
+        if receipt.is_file():
+            where += f", although {receipt} says that the stage has finished"
+            stage = f"rm {shlex.quote(str(receipt))} && {stage}"
+        yield Finding("unfinished", where, stage, "by hand" if receipt.is_file() else "stage")
+    elif absent:
+        yield Finding("unfinished", f"{named(absent)} were never made", repair_command(store.path, kind), "repair")
+    elif leftovers:
+        command = f"conformalsam inspect {shlex.quote(str(store.path))} --repair"
+        yield Finding("left over", half_written.removeprefix("; "), command, "repair")
+    if failed and kind == "probabilities":
+        reasons = store.state.get("failed", {})
+        why = f": {reasons[failed[0]]}" if failed[0] in reasons else ""
+        yield Finding("failed", f"{named(failed)}{why}; mend the files", repair_command(store.path, kind), "repair")
+    elif failed:
+        command = f"conformalsam inspect {shlex.quote(str(store.path.parent / FILE_OF['probabilities']))} --repair"
+        where = f"{named(failed)}, for want of their maps"
+        yield Finding("failed", where, f"{command} && {stage_command(store.path, STAGE_OF[kind])}", "by hand")
+
+
+def run_findings(store: AnyStore) -> tuple[list[str], list[Finding]]:
+    """Files beside the store that it was compared with, and the first that says it belongs to another run.
+
+    A store by itself, as after a copy to somewhere else, is compared with nothing.
+    """
+    folder, kind, receipt = store.path.parent, store.state["kind"], receipt_of(store)
+    samples = folder / "samples.json"
+    if not samples.is_file() and not receipt.is_file():
+        return [], []
+    compared, findings = [], []
+    for compare in (_compare_samples, _compare_receipt):
+        path, found = compare(store)
+        compared.append(path.name)
+        findings += found
+    for origin in MADE_FROM[kind]:
+        state = _state_of(folder / FILE_OF[origin])
+        if origin in store.state and state:
+            compared.append(FILE_OF[origin])
+            findings += _compare_origin(store, origin, state["fingerprint"])
+    return compared, findings[:1]
+
+
+def _compare_samples(store: AnyStore) -> tuple[Path, list[Finding]]:
+    path, kind = store.path.parent / "samples.json", store.state["kind"]
+    prepare = stage_command(store.path, "prepare")
+    if not path.is_file():
+        return path, [Finding("other run", f"{path} is not there", prepare, "by hand")]
+    try:
+        expected = [sample.id for sample in load_samples(path).of(*SPLITS_OF[kind])]
+    except (ValueError, KeyError, TypeError) as error:
+        where = f"{path} cannot be read ({type(error).__name__})"
+        return path, [Finding("other run", where, f"rm {shlex.quote(str(path))} && {prepare}", "by hand")]
+    ids = _ids(store)
+    if ids is None or ids == expected or (kind == "probabilities" and sorted(ids) == sorted(expected)):
+        return path, []
+    odd = sorted(set(ids) ^ set(expected))
+    where = (
+        f"its images are not those of {path}, e.g. {odd[0]}" if odd else f"its images are not in the order of {path}"
+    )
+    return path, [Finding("other run", where, _remake(store), "by hand")]
+
+
+def _compare_receipt(store: AnyStore) -> tuple[Path, list[Finding]]:
+    path, stage = receipt_of(store), STAGE_OF[store.state["kind"]]
+    if not path.is_file():
+        if not store.state["complete"]:
+            return path, []
+        return path, [Finding("receipt", f"{path} is not there", stage_command(store.path, stage), "stage")]
+    try:
+        made_by = read_receipt(path, stage)["fingerprint"]
+    except (ValueError, KeyError, TypeError) as error:
+        command = f"rm {shlex.quote(str(path))} && {stage_command(store.path, stage)}"
+        return path, [Finding("receipt", f"{path} cannot be read ({type(error).__name__})", command, "by hand")]
+    if made_by == store.fingerprint:
+        return path, []
+    where = f"it has the fingerprint {store.fingerprint}, but {path} is about {made_by}"
+    return path, [Finding("other run", where, _remake(store), "by hand")]
+
+
+def _compare_origin(store: AnyStore, origin: str, fingerprint: str) -> list[Finding]:
+    if store.state[origin] == fingerprint:
+        return []
+    stage = STAGE_OF[store.state["kind"]]
+    where = f"it was made from {origin} {store.state[origin]}, but {FILE_OF[origin]} is now {fingerprint}"
+    return [Finding("other run", where, stage_command(store.path, f"{stage} -R {stage}"), "by hand")]
+
+
+def _state_of(path: Path) -> dict[str, str]:
+    try:
+        return store_state(path)
+    except StoreError:  # to be found by a look into that store
+        return {}
+
+
+def _remake(store: AnyStore) -> str:
+    receipt = receipt_of(store)
+    if not receipt.is_file():
+        return remake_command(store.path)
+    return f"rm {shlex.quote(str(receipt))} && {remake_command(store.path)}"

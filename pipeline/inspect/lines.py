@@ -1,0 +1,149 @@
+"""The facts of a store as lines for people: a word, what is to be said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.inspect.findings import named
+from pipeline.store import STAGE_OF, repair_command
+
+SPARKS = "▁▂▃▄▅▆▇█"
+DECILES = {1: "p10", 5: "median", 9: "p90"}
+MEASURES = ("coverage", "precision")
+
+Facts = Mapping[str, Any]
+Line = tuple[str, str]
+
+
+def format_summary(facts: Facts) -> str:
+    """All that `inspect_store` found."""
+    lines = [
+        ("store", f"{facts['path']}: {facts['kind']}, {_state(facts)}"),
+        ("made by", ", ".join(f"{name} {value}" for name, value in facts["made_by"].items())),
+        ("images", _images(facts["images"])),
+        ("chunks", _chunks(facts)),
+        ("size", f"{facts['megabytes']:.1f} MB"),
+        *(("array", _array(name, array)) for name, array in facts["arrays"].items()),
+    ]
+    if "labels" in facts:
+        lines += _label_lines(facts["labels"])
+    elif "thresholds" in facts:
+        lines += _threshold_lines(facts["thresholds"])
+    if "held_out" in facts:
+        lines += held_out_lines(facts["held_out"])
+    lines += class_lines(facts)
+    return "\n".join(f"{word:<12}{text}".rstrip() for word, text in lines)
+
+
+def _state(facts: Facts) -> str:
+    stage = STAGE_OF[facts["kind"]]
+    return "complete" if facts["complete"] else f"incomplete (snakemake --cores 8 {stage} goes on with it)"
+
+
+def _images(images: Facts) -> str:
+    return f"{images['done']} of {images['total']} done, {named(images['failed'])} failed, {images['absent']} to come"
+
+
+def _chunks(facts: Facts) -> str:
+    missing = facts["missing_chunks"]
+    if not missing:
+        return "all there; --check reads them with their checksums"
+    lost = "; ".join(f"{name}: {named(ids)}" for name, ids in missing.items())
+    return f"missing of images that are done: {lost}; run {repair_command(Path(facts['path']), facts['kind'])}"
+
+
+def _array(name: str, array: Facts) -> str:
+    dims = ", ".join(f"{dim} {length}" for dim, length in zip(array["dims"], array["shape"], strict=True))
+    return f"{name} ({dims}) {array['dtype']}"
+
+
+def _label_lines(labels: Facts) -> Iterator[Line]:
+    alphas = ", ".join(f"{alpha:g}" for alpha in labels["alphas"]) or "none yet"
+    yield "labels", f"alpha {alphas}; rule {labels['rule']}, variant {labels['variant']}"
+    if labels["keep_rate"] is None:
+        yield "keep rate", "no image is done yet"
+        return
+    deciles = "  ".join(f"{name} {labels['keep_rate_deciles'][i]:.2f}" for i, name in DECILES.items())
+    bars = f"images that keep 0 {sparks(labels['keep_rate_histogram'])} 1 of their pixels"
+    yield "keep rate", f"{labels['keep_rate']:.3f}; over the images {deciles}; {bars}"
+    yield "pixels", ", ".join(f"{name} {count}" for name, count in labels["outcomes"].items() if name != "pixels")
+    width = max((len(image["id"]) for image in labels["worst"]), default=0)
+    for image in labels["worst"]:
+        lost = [name for name in ("empty", "background_only", "uncalibrated") if image[name]]
+        shares = ", ".join(f"{name} {image[name] / image['pixels']:.3f}" for name in lost)
+        yield "keeps least", f"{image['id']:<{width}}  {image['keep_rate']:.3f}  {shares}"
+
+
+def _threshold_lines(thresholds: Facts | None) -> Iterator[Line]:
+    if thresholds is None:
+        yield "thresholds", "not computed yet"
+        return
+    where = "class and location" if thresholds["is_class_wise"] else "location"
+    each = ", each class has its own" if thresholds["is_class_wise"] else ""
+    spread = "{min:.0f} to {max:.0f} labelled images, median {median:.0f}".format(**thresholds["n_valid"])
+    never = f"{100 * thresholds['never_labeled_share']:.1f} % have none"
+    alphas = ", ".join(f"{alpha:g}" for alpha in thresholds["alphas"])
+    yield "thresholds", f"variant {thresholds['variant']}{each}, alpha {alphas}"
+    yield from (("q_hat", _q_hat(facts)) for facts in thresholds["by_alpha"])
+    yield "n_valid", f"{spread}, behind each {where}; {never}"
+
+
+def _q_hat(facts: Facts) -> str:
+    q_hat = facts["q_hat"]
+    spread = "{min:.3f} to {max:.3f}, median {median:.3f}".format(**q_hat) if q_hat else "none is finite"
+    return f"alpha {facts['alpha']:<5g} {spread}; {100 * facts['uncalibrated_share']:.1f} % uncalibrated"
+
+
+def sparks(counts: Sequence[int]) -> str:
+    """A bar for every count, the tallest for the largest; the lowest for none."""
+    top = max(*counts, 1)
+    return "".join(SPARKS[-(-count * (len(SPARKS) - 1) // top)] for count in counts)
+
+
+def held_out_lines(facts: Facts) -> Iterator[Line]:
+    """A line a row of held-out estimates, or why there are none."""
+    if facts["problem"] is not None:
+        yield "held out", facts["problem"]
+        return
+    yield "held out", f"{facts['num_images']} labelled images in {facts['folds']} folds; [95 % interval over images]"
+    for row in facts["rows"]:
+        estimates = ", ".join(f"{name.replace('_', ' ')} {_told(row[name])}" for name in (*MEASURES, "keep_rate"))
+        target = "" if row["target"] is None else f", target coverage {row['target']:g}"
+        without = f"; {100 * row['uncalibrated']:.1f} % covered for want of a threshold" if row["uncalibrated"] else ""
+        yield "held out", f"alpha {row['alpha']:<5g} rule {row['rule']:<13} {estimates}{target}{without}"
+
+
+def class_lines(facts: Facts) -> Iterator[Line]:
+    """A table with a row a class: labelled pixels and their share, held-out estimates, and a flag."""
+    pixels = facts["labels"]["pixels_per_class"] if "labels" in facts else {}
+    judged = facts.get("held_out", {}).get("per_class", {})
+    if judged:
+        row = facts["held_out"]["rows"][0]
+        yield "by class", f"held out at alpha {row['alpha']:g}, rule {row['rule']}"
+    if not pixels and not judged:
+        yield "classes", ", ".join(facts["classes"])
+        return
+    columns = [["class", *facts["classes"]]]
+    if pixels:
+        total = max(sum(pixels.values()), 1)
+        columns += [["pixels", *(str(pixels[name]) for name in facts["classes"])]]
+        columns += [["share", *(f"{100 * pixels[name] / total:.2f} %" for name in facts["classes"])]]
+    for measure in MEASURES if judged else ():
+        columns += [[f"held-out {measure}", *(_told(judged[name][measure]) for name in facts["classes"])]]
+    if judged:
+        columns += [["", *("under-covered" if judged[name]["under_covered"] else "" for name in facts["classes"])]]
+    for cells in zip(*(_aligned(column) for column in columns), strict=True):
+        yield "by class", "  ".join(cells).rstrip()
+
+
+def _aligned(column: Sequence[str]) -> list[str]:
+    """Cells of one width; pixels and shares to the right."""
+    width = max(map(len, column))
+    return [cell.rjust(width) if column[0] in ("pixels", "share") else cell.ljust(width) for cell in column]
+
+
+def _told(estimate: Mapping[str, float] | None) -> str:
+    """`0.952 [0.941, 0.963]`; a dash for what does not exist."""
+    return "-" if estimate is None else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**estimate)

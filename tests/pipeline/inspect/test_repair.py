@@ -1,0 +1,205 @@
+"""The command that a finding names mends a store to the byte, and makes nothing anew that was whole."""
+
+import shutil
+
+import numpy as np
+import pytest
+from stage_runs import digest_of, labels_of, run_stages
+from store_damage import (
+    IMAGE_ARRAYS,
+    KINDS,
+    RUN,
+    belongs_to,
+    chunk_files,
+    flip_a_bit,
+    follow,
+    invoke,
+    make_unfinished,
+    only_finding,
+    receipt_of,
+    store_of,
+    times_of,
+)
+
+from pipeline import config
+from pipeline.datasets import image_to_grid, load_samples
+from pipeline.errors import StoreError
+from pipeline.inspect import check_store, repair
+from pipeline.store import ABSENT, DONE, FAILED, STAGE_OF, open_for_inspection, open_labels
+
+SHARED_ARRAYS = {
+    "probabilities": ["status", "sample", "height", "width", "class"],
+    "calibration": ["status", "sample", "class", "alpha", "fold", "q_hat", "n_valid"],
+    "labels": ["status", "sample", "class", "alpha", "outcome_pixels", "class_pixels"],
+}
+PLACES = [
+    *(("corrupt", kind, array) for kind in KINDS for array in (*IMAGE_ARRAYS[kind], *SHARED_ARRAYS[kind])),
+    *(("missing", kind, array) for kind in KINDS for array in (IMAGE_ARRAYS[kind][0], "status", "sample")),
+    ("missing", "calibration", "q_hat"),
+    ("missing", "labels", "label_by_alpha"),
+    ("missing", "labels", "class_pixels"),
+]
+
+
+@pytest.mark.parametrize(("damage", "kind", "array"), PLACES)
+def test_damage_is_found_and_the_command_makes_just_that_anew(run, kind, array, damage):
+    path = store_of(run, kind)
+    expected, times = digest_of(path), times_of(path, kind)
+    files = chunk_files(path, array)
+    damaged = files[len(files) // 2]
+    flip_a_bit(damaged) if damage == "corrupt" else damaged.unlink()
+
+    finding = only_finding(path)
+    assert (finding.what, finding.where.split()[0].rstrip(":")) == (damage, array)
+    assert finding.command.startswith(f"conformalsam inspect {path} --repair && snakemake --cores 8 {STAGE_OF[kind]}")
+    follow(finding.command, run)
+    assert check_store(path).findings == []
+    assert digest_of(path) == expected
+
+    rewritten = {file for file, time in times_of(path, kind).items() if times[file] != time}
+    if array in IMAGE_ARRAYS[kind]:
+        image = next(i for i in range(14) if belongs_to(damaged, array, i))
+        assert damaged in rewritten
+        assert all(belongs_to(file, file.parts[file.parts.index("c") - 1], image) for file in rewritten)
+    elif array not in ("outcome_pixels", "class_pixels"):  # which are those of many images
+        assert rewritten == set()
+
+
+def test_images_are_named_with_the_array(run):
+    path = store_of(run, "labels")
+    for i in (0, 2):
+        flip_a_bit(path / f"label/c/{i}/0/0")
+    ids = open_labels(path).sample_ids
+    assert only_finding(path).where.startswith(f"label of 2 ({ids[0]}, {ids[2]}): ValueError: Stored and computed")
+    assert repair(path)["to_be_made_anew"] == [ids[0], ids[2]]
+    assert not receipt_of(run, "labels").exists()
+    assert open_for_inspection(path).status.tolist() == [ABSENT, DONE, ABSENT, DONE, DONE, DONE]
+
+
+def test_a_failed_image_is_tried_again_with_its_reason_told(finished, run):
+    run_file, _ = finished
+    store = open_for_inspection(store_of(run, "probabilities"))
+    expected, bad = digest_of(store.path), store.sample_ids[3]
+    failing = {"results": run.results, "max_failed_share": 0.1, "python.arguments": {"bad_red": red_of(run, bad)}}
+    shutil.rmtree(store.path)
+    run_stages(config.load(run_file, failing))
+    assert open_for_inspection(store.path).status.tolist().count(FAILED) == 1
+
+    (finding,) = [f for f in check_store(store.path).findings if f.what == "failed"]
+    assert finding.where == f"1 ({bad}): RuntimeError: cannot digest this image; mend the files"
+    for kind in ("calibration", "labels"):
+        held = [f.where for f in check_store(store_of(run, kind)).findings]
+        assert held in ([], [f"1 ({bad}), for want of their maps"])
+    follow(finding.command, run)
+    assert check_store(store.path).findings == []
+    assert digest_of(store.path) == expected
+
+
+def red_of(settings, sample_id):
+    """Red value of the first pixel of an image as the annotator sees it."""
+    index = load_samples(settings.folder / "samples.json")
+    sample = next(sample for sample in index.samples if sample.id == sample_id)
+    return int(image_to_grid(index.image(sample), settings.data.grid)[0, 0, 0])
+
+
+def test_an_image_that_failed_for_want_of_maps_needs_the_maps_first(finished, run):
+    run_file, _ = finished
+    bad = open_for_inspection(store_of(run, "labels")).sample_ids[1]
+    expected = labels_of(run)
+    failing = {"results": run.results, "max_failed_share": 0.1, "python.arguments": {"bad_red": red_of(run, bad)}}
+    shutil.rmtree(store_of(run, "probabilities"))
+    shutil.rmtree(store_of(run, "labels"))
+    run_stages(config.load(run_file, failing))
+    finding = only_finding(store_of(run, "labels"))
+    assert finding.where == f"1 ({bad}), for want of their maps"
+    follow(finding.command, run)
+    assert check_store(store_of(run, "labels")).findings == []
+    assert np.array_equal(labels_of(run), expected, equal_nan=True)
+
+
+def test_labels_that_are_damaged_need_no_maps_as_long_as_their_planes_are_whole(run):
+    path = store_of(run, "labels")
+    expected = digest_of(path)
+    flip_a_bit(path / "label/c/1/0/0")
+    shutil.rmtree(store_of(run, "probabilities"))
+    follow(only_finding(path).command, run)
+    assert digest_of(path) == expected
+
+
+def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labelled_anew(finished, run):
+    """Labels at another alpha are made of the planes alone; a lost plane is not mistaken for a failed image."""
+    run_file, _ = finished
+    changed = config.load(run_file, {"results": run.results, "alpha": 0.5})
+    run_stages(changed, "calibrate", "pseudolabel")
+    path = store_of(changed, "labels")
+    assert open_labels(path).state["relabel"]
+    expected = digest_of(path)
+    (path / "p_second/c/4/0/0").unlink()
+    follow(only_finding(path).command, changed)
+    assert digest_of(path) == expected
+
+    flip_a_bit(path / "best_foreground/c/4/0/0")
+    shutil.rmtree(store_of(changed, "probabilities"))
+    with pytest.raises(StoreError, match=r"no probabilities store at .*; run snakemake --cores 8 annotate"):
+        follow(only_finding(path).command, changed)
+
+
+def test_damage_beside_damage_is_mended_in_one_go(run):
+    path = store_of(run, "calibration")
+    expected = digest_of(path)
+    flip_a_bit(path / "status/c/0")
+    flip_a_bit(path / "score/c/3/0/0")
+    flip_a_bit(path / "sample/c/0")
+    (path / "q_hat/c/1/0/0").unlink()
+    (path / "fold/zarr.json").write_text("{")
+    assert {f.what for f in check_store(path).findings} == {"corrupt", "missing", "metadata"}
+    assert repair(path)["to_be_made_anew"] == ["number 3"]  # its name is lost, too, until the stage runs
+    follow(f"snakemake --cores 8 calibrate --config run={RUN}", run)
+    assert digest_of(path) == expected
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"zarr_format": 3}'])
+@pytest.mark.parametrize(("kind", "array"), [("probabilities", "prob"), ("calibration", "q_hat"), ("labels", "sample")])
+def test_metadata_that_cannot_be_read_come_from_their_copy(run, kind, array, content):
+    path = store_of(run, kind)
+    expected = digest_of(path)
+    file = path / array / "zarr.json"
+    file.unlink() if content is None else file.write_text(content)
+    finding = only_finding(path)
+    assert (finding.what, finding.where.split(":")[0]) == ("metadata", array)
+    follow(finding.command, run)
+    assert digest_of(path) == expected
+
+
+def test_metadata_without_a_copy_cost_the_store(run):
+    path = store_of(run, "probabilities")
+    make_unfinished(path, open_for_inspection(path), image=0, arrays=["prob"])
+    receipt_of(run, "probabilities").unlink()
+    (path / "prob/zarr.json").write_text("{")
+    before = digest_of(path)
+    result = invoke("inspect", path, "--repair")
+    assert result.return_value == 1
+    assert f"run rm -r {path} && snakemake --cores 8 annotate --config run={RUN}" in result.output
+    assert "repaired    nothing" in result.output
+    assert digest_of(path) == before
+
+
+def test_what_is_left_over_is_removed_and_nothing_else_changes(run):
+    path = store_of(run, "labels")
+    before = digest_of(run.folder)
+    (path / "label/c/1/0/0.deadbeef.partial").write_bytes(b"half")
+    finding = only_finding(path)
+    assert (finding.what, finding.where) == ("left over", "1 half-written files (*.partial)")
+    follow(finding.command, run)
+    assert digest_of(run.folder) == before
+
+
+def test_status_that_is_lost_is_told_by_the_chunks(run):
+    """Also of an unfinished store, whose absent images stay absent."""
+    path = store_of(run, "labels")
+    make_unfinished(path, open_for_inspection(path), image=3, arrays=IMAGE_ARRAYS["labels"])
+    (path / "status/c/0").unlink()
+    receipt_of(run, "labels").unlink()
+    assert {f.what for f in check_store(path).findings} == {"missing", "unfinished"}
+    repair(path)
+    assert np.flatnonzero(open_for_inspection(path).status == ABSENT).tolist() == [3]
