@@ -19,7 +19,9 @@ from calib.evaluation import (
     Judgement,
     assign_folds,
     choose,
+    choose_most_precise,
     judge_image,
+    pareto_front,
     summarise,
 )
 from calib.interface import ArrayMaps, Block, LabelledMaps, Thresholds, Variant
@@ -70,6 +72,7 @@ __all__ = [
     "Variant",
     "assign_folds",
     "choose",
+    "choose_most_precise",
     "class_planes",
     "class_wise_sets",
     "conformal_rank",
@@ -79,6 +82,7 @@ __all__ = [
     "label_pixels",
     "merge_sketches",
     "most_probable",
+    "pareto_front",
     "pixel_quantile",
     "resolve_uncalibrated",
     "set_sizes",

@@ -258,10 +258,39 @@ def choose(candidates: Sequence[Candidate], target_precision: float) -> tuple[Ca
 
     raises: ValueError if no candidate labels anything
     """
-    usable = [candidate for candidate in candidates if candidate.keep_rate > 0]
-    if not usable:
-        raise ValueError("no rule labels anything at any alpha")
+    usable = _labelling(candidates)
     reaching = [candidate for candidate in usable if candidate.precision >= target_precision]
     if reaching:
         return max(reaching, key=lambda c: (c.keep_rate, -c.alpha)), True
     return max(usable, key=lambda c: (c.precision, c.keep_rate, -c.alpha)), False
+
+
+def choose_most_precise(candidates: Sequence[Candidate], target_keep_rate: float) -> tuple[Candidate, bool]:
+    """The most precise rule and alpha that keep this share or more; those that keep most, and False, if none does.
+
+    Among equals as in `choose`; raises as it does.
+    """
+    usable = _labelling(candidates)
+    reaching = [candidate for candidate in usable if candidate.keep_rate >= target_keep_rate]
+    if reaching:
+        return max(reaching, key=lambda c: (c.precision, c.keep_rate, -c.alpha)), True
+    return max(usable, key=lambda c: (c.keep_rate, c.precision, -c.alpha)), False
+
+
+def _labelling(candidates: Sequence[Candidate]) -> list[Candidate]:
+    usable = [candidate for candidate in candidates if candidate.keep_rate > 0]
+    if not usable:
+        raise ValueError("no rule labels anything at any alpha")
+    return usable
+
+
+def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates that no other beats: from the most labels to the most precise ones.
+
+    Each keeps more than all that are more precise. Among equals, the smaller alpha, then the rule that comes first.
+    """
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: (-c.keep_rate, -c.precision, c.alpha)):
+        if candidate.keep_rate > 0 and (not front or candidate.precision > front[-1].precision):
+            front.append(candidate)
+    return front

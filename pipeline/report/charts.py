@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 WIDTH = 460
 ROW = 42
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 26, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 22, 26, 44
 AXIS_TICKS = 4
 
 
@@ -93,6 +93,30 @@ def quantiles(shares: Sequence[float], target: float | None, x_label: str, y_lab
     places = [frame.at(i / max(len(shares) - 1, 1), share) for i, share in enumerate(shares)]
     parts.append(f'<polyline class="line1" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
     parts += [f'<circle class="line1" cx="{x}" cy="{y}" r="3"/>' for x, y in places]
+    return _svg(frame.height, title, parts)
+
+
+def scatter(
+    front: Sequence[tuple[float, float]],
+    others: Sequence[tuple[float, float]],
+    chosen: tuple[float, float],
+    x_label: str,
+    y_label: str,
+    title: str,
+) -> Markup:
+    """Shares (x, y): those on the front as a line with dots, all others as faint dots, the chosen one ringed."""
+    lowest = min(y for _, y in (*front, *others, chosen))
+    frame = Frame(300, (0.0, 1.0), (math.floor(20 * lowest) / 20 if lowest < 1 else 0.95, 1.0))
+    places = [frame.at(x, y) for x, y in front]
+    parts = _axes(frame, x_label, y_label, shares=True, y_shares=True)
+    parts += [f'<circle class="faint" cx="{x}" cy="{y}" r="2"/>' for x, y in (frame.at(*point) for point in others)]
+    parts.append(f'<polyline class="line1" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
+    parts += [f'<circle class="line1" cx="{x}" cy="{y}" r="3"/>' for x, y in places]
+    x, y = frame.at(*chosen)
+    parts.append(f'<circle class="chosen" cx="{x}" cy="{y}" r="7"/>')
+    # a front falls to the right: the place above it is free
+    is_at_the_end = x > WIDTH - 80
+    parts.append(_text(x if is_at_the_end else x + 9, y - 10, "chosen", "end" if is_at_the_end else "start", "name"))
     return _svg(frame.height, title, parts)
 
 

@@ -1,0 +1,56 @@
+"""The command that chooses alpha."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli import run_argument
+from pipeline.config import Settings
+
+SHARE = click.FloatRange(0, 1, min_open=True)
+
+
+@click.command()
+@run_argument
+@click.option("--precision", type=SHARE, help="Most labels of at least this held-out precision. Default: the run's.")
+@click.option("--keep-rate", type=SHARE, help="Instead: the most precise labels of at least this share of the pixels.")
+@click.option("--cautious", is_flag=True, help="Let the lower end of the precision's 95 % interval reach --precision.")
+@click.option("--rule", help="Choose among the alphas of this rule. Default: of all rules.")
+@click.option("--all", "everything", is_flag=True, help="Print the whole front.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write the plot here. Default: results/RUN/alpha.svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, of every alpha and rule, as JSON.")
+def alpha(
+    settings: Settings,
+    precision: float | None,
+    keep_rate: float | None,
+    cautious: bool,
+    rule: str | None,
+    everything: bool,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """What every alpha and rule would keep of RUN, how right it is on held-out images, and the one to take.
+
+    Labelled images are judged by thresholds from the others; unlabelled ones have no part in it. The run must be
+    calibrated; nothing is labelled anew, and no map is read again. The first call takes a minute or a few, and leaves
+    its numbers in results/RUN/sweep.json.
+
+    \b
+      conformalsam alpha camvid --precision 0.97
+      conformalsam alpha camvid --keep-rate 0.8 --rule paper
+    """
+    from pipeline.alpha_choice import Goal, choose_alpha, format_choice, write_plot
+
+    if precision is not None and keep_rate is not None:
+        raise click.UsageError("--precision and --keep-rate are two goals; name one")
+    goal = Goal("precision", precision or settings.pseudolabel.target_precision, "low" if cautious else "value")
+    if keep_rate is not None:
+        goal = Goal("keep_rate", keep_rate)
+    facts: dict[str, Any] = choose_alpha(settings, goal, rule)
+    path = plot or settings.folder / "alpha.svg"
+    write_plot(facts, path)
+    click.echo(json.dumps(facts, indent=1) if as_json else f"{format_choice(facts, everything)}\nplot        {path}")

@@ -1,0 +1,120 @@
+"""All alphas at once: the thresholds of each, and what they are worth on labelled images that were left out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import calib
+from pipeline.config import Settings
+from pipeline.errors import StoreError
+from pipeline.held_out import Fact, fit, fit_and_judge
+from pipeline.receipt import fingerprint, read_receipt, write_json
+from pipeline.store import CalibrationStore, ProbabilityStore, open_calibration, open_probabilities, store_exists
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the same calibration would give other rows
+FILE = "sweep.json"
+STEPS = ((0.005, 0.1, 0.005), (0.11, 0.3, 0.01), (0.32, 0.6, 0.02), (0.65, 0.95, 0.05))  # from, to and with, by
+
+
+class Sweep(NamedTuple):
+    """What a run's calibration would be at other alphas.
+
+    alphas:     the larger, the fewer labels; of variant risk, where alpha bounds the wrong labels, from large to small:
+                from stop to stop, no threshold rises
+    thresholds: of all labelled images, one map an alpha, as `calibrate` finds them
+    n_valid:    int64 [H, W] or [K, H, W], labelled images behind each threshold
+    rows:       a row for every alpha and rule, as in the receipt of calibrate; none if nothing can be held out
+    num_images: labelled images behind the rows, each judged by the other folds
+    folds:      how many
+    """
+
+    alphas: tuple[float, ...]
+    thresholds: calib.Thresholds
+    n_valid: npt.NDArray[np.int64]
+    rows: list[Fact]
+    num_images: int
+    folds: int
+
+
+def sweep_run(settings: Settings) -> Sweep:
+    """Thresholds at every stop, and their held-out rows, which are kept in `sweep.json` of the run.
+
+    raises: StoreError if the run is not calibrated, or was with other settings; ConfigError from reading them
+    """
+    store = calibrated_store(settings)
+    alphas = stops(settings, store)
+    policy = _policy(settings)
+    path = settings.folder / FILE
+    key = fingerprint({"version": VERSION, "calibration": store.fingerprint, "alphas": alphas})
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if known.get("fingerprint") != key:
+        log.info("sweep: judging %d alphas on held-out images, once; they are kept in %s", len(alphas), path)
+        found = fit_and_judge(settings, alphas, policy, store, _maps_to_judge_on(settings, store))
+        known = {"fingerprint": key, "num_images": found.num_images, "folds": found.num_folds, "rows": found.rows or []}
+        write_json(path, known)
+        thresholds = found.thresholds
+    else:
+        thresholds = fit(settings, alphas, policy, store)
+    return Sweep(
+        tuple(alphas), thresholds, thresholds.images_behind(), known["rows"], known["num_images"], known["folds"]
+    )
+
+
+def calibrated_store(settings: Settings) -> CalibrationStore:
+    """The finished calibration of a run; StoreError unless these settings made it."""
+    path = settings.folder / "calibrate.json"
+    receipt = read_receipt(path, "calibrate")
+    made_with, wanted = (_but_alphas(values) for values in (receipt["settings"], settings.calibrate.tracked()))
+    other = sorted(name for name in wanted if made_with.get(name) != wanted[name])
+    if other:
+        told = ", ".join(f"{name} {made_with.get(name)}, now {wanted[name]}" for name in other)
+        raise StoreError(
+            f"{path} was calibrated with other settings ({told}); run snakemake --cores 8 calibrate --config "
+            f"run={settings.name}, or set them back"
+        )
+    return open_calibration(settings.folder / "calibration.zarr", receipt["fingerprint"])
+
+
+def _but_alphas(values: dict[str, Any]) -> dict[str, Any]:
+    """Alphas may differ: all of them are swept anyway."""
+    return {name: value for name, value in values.items() if name not in ("alpha", "alphas")}
+
+
+def stops(settings: Settings, store: CalibrationStore) -> list[float]:
+    """The alphas of a sweep: fine steps and those of the store, from the most labels to the fewest.
+
+    Class-wise thresholds are swept at the store's alone: which classes share one depends on the alphas.
+    """
+    if store.is_class_wise:
+        return sorted(store.alphas)
+    fine = {round(first + i * by, 3) for first, last, by in STEPS for i in range(round((last - first) / by) + 1)}
+    alphas = sorted(fine | set(store.alphas))
+    if settings.calibrate.variant != "risk":
+        return alphas
+    smallest = calib.smallest_alpha(int(store.n_valid.max()))  # below it, the bound cannot be kept at all
+    return sorted((alpha for alpha in alphas if alpha >= smallest), reverse=True)
+
+
+def _policy(settings: Settings) -> calib.Policy:
+    """As calibrate does, but that an alpha which it would refuse is swept, and labels nothing."""
+    policy = settings.calibrate.uncalibrated
+    return "abstain" if policy == "raise" else policy
+
+
+def _maps_to_judge_on(settings: Settings, store: CalibrationStore) -> ProbabilityStore | None:
+    path = settings.folder / "probs.zarr"
+    if not store.is_class_wise:
+        return None
+    if not store_exists(path):
+        raise StoreError(
+            f"no probability store at {path}, which class-wise thresholds are judged on; run snakemake --cores 8 "
+            "annotate"
+        )
+    return open_probabilities(path, read_receipt(settings.folder / "annotate.json", "annotate")["fingerprint"])

@@ -1,0 +1,114 @@
+"""A sweep says of each alpha what calibrate says of it."""
+
+import json
+
+import numpy as np
+import pytest
+from report_run import run_with_receipts
+
+from pipeline import held_out
+from pipeline.errors import StoreError
+from pipeline.receipt import read_receipt
+from pipeline.store import open_calibration
+from pipeline.sweep import sweep_run
+
+VARIANTS = {
+    "pixel": {},
+    "pixel, cells": {"calibrate.n_min": 6},
+    "pixel, largest": {"calibrate.uncalibrated": "max"},
+    "pixel, folds": {"calibrate.folds": 3},
+    "image, paper": {"calibrate.variant": "image", "calibrate.quantile": "paper"},
+    "kmeans": {"calibrate.variant": "kmeans", "calibrate.regions": 2},
+    "risk": {"calibrate.variant": "risk", "pseudolabel.rule": "argmax"},
+    "image, each": {"calibrate.variant": "image", "calibrate.class_thresholds": "each"},
+}
+
+
+@pytest.fixture
+def data(tmp_path, write_images):
+    write_images(tmp_path / "data", [f"im{i}" for i in range(12)])
+
+
+def calibrated(make_settings, **overrides):
+    settings = make_settings(**{"calibrate.alpha": 0.3, "calibrate.alphas": [0.15, 0.8], **overrides})
+    run_with_receipts(settings)
+    return settings
+
+
+def rounded(rows):
+    """To 12 digits: the last ones of a mean depend on how many columns are added up together."""
+    return json.loads(json.dumps(rows), parse_float=lambda text: round(float(text), 12))
+
+
+@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.usefixtures("data")
+def test_alphas_of_the_run_are_as_calibrate_left_them_and_no_threshold_rises(make_settings, overrides):
+    settings = calibrated(make_settings, **overrides)
+    swept = sweep_run(settings)
+    store = open_calibration(settings.folder / "calibration.zarr")
+    receipt = read_receipt(settings.folder / "calibrate.json", "calibrate")["held_out"]
+    assert set(store.alphas) <= set(swept.alphas)
+    for alpha in store.alphas:
+        np.testing.assert_array_equal(swept.thresholds.map(swept.alphas.index(alpha)), store.q_hat(alpha))
+    np.testing.assert_array_equal(swept.n_valid, store.n_valid)
+    in_order = sorted(receipt["rows"], key=lambda row: swept.alphas.index(row["alpha"]))
+    assert rounded([row for row in swept.rows if row["alpha"] in store.alphas]) == rounded(in_order)
+    assert (swept.num_images, swept.folds) == (receipt["num_images"], receipt["folds"]) != (0, 0)
+    q = swept.thresholds.q
+    assert (len(swept.alphas) > 35) == (not swept.thresholds.is_class_wise)
+    assert np.isfinite(q).any(axis=(1, 2)).sum() > len(q) / 2
+    assert not (q[1:] > q[:-1]).any()
+
+
+@pytest.mark.usefixtures("data")
+def test_some_alphas_at_a_time_are_all_alphas_at_once(make_settings, monkeypatch):
+    settings = calibrated(make_settings)
+    at_once = sweep_run(settings)
+    (settings.folder / "sweep.json").unlink()
+    monkeypatch.setattr(held_out, "FOLDS_MEGABYTES", 0)
+    some = sweep_run(settings)
+    assert rounded(some.rows) == rounded(at_once.rows)
+    np.testing.assert_array_equal(some.thresholds.q, at_once.thresholds.q)
+
+
+@pytest.mark.usefixtures("data")
+def test_held_out_images_are_judged_once_a_calibration(make_settings):
+    settings = calibrated(make_settings)
+    first, file = sweep_run(settings), settings.folder / "sweep.json"
+    kept = file.stat().st_mtime_ns
+    again = sweep_run(settings)
+    assert file.stat().st_mtime_ns == kept
+    assert (again.rows, again.num_images, again.folds) == (first.rows, first.num_images, first.folds)
+    np.testing.assert_array_equal(again.thresholds.q, first.thresholds.q)
+    before = json.loads(file.read_text())["fingerprint"]
+    other = calibrated(make_settings, **{"calibrate.quantile": "paper"})
+    assert sweep_run(other).rows != first.rows
+    assert json.loads(file.read_text())["fingerprint"] != before
+
+
+@pytest.mark.usefixtures("data")
+def test_an_alpha_that_calibrate_would_refuse_labels_nothing(make_settings):
+    overrides = {"calibrate.uncalibrated": "raise", "calibrate.alpha": 0.6, "calibrate.alphas": None}
+    settings = calibrated(make_settings, **overrides)
+    swept = sweep_run(settings)
+    assert np.isposinf(swept.thresholds.map(swept.alphas.index(0.01))).all()
+    kept = {row["keep_rate"]["value"] for row in swept.rows if row["alpha"] == 0.01}
+    assert kept == {0.0}
+
+
+@pytest.mark.usefixtures("data")
+def test_a_run_without_calibration_or_with_another_one_says_what_to_run(make_settings):
+    with pytest.raises(StoreError, match=r"calibrate\.json: the stage calibrate has not finished; run snakemake"):
+        sweep_run(make_settings())
+    calibrated(make_settings)
+    expected = r"other settings \(quantile exact, now paper\); run snakemake --cores 8 calibrate --config run=tiny"
+    with pytest.raises(StoreError, match=expected):
+        sweep_run(make_settings(**{"calibrate.quantile": "paper"}))
+
+
+@pytest.mark.usefixtures("data")
+def test_a_single_labelled_image_has_thresholds_but_no_rows(make_settings):
+    settings = calibrated(make_settings, **{"data.splits.num_labeled": 1, "calibrate.alphas": None})
+    swept = sweep_run(settings)
+    assert swept.rows == []
+    assert np.isfinite(swept.thresholds.map(swept.alphas.index(0.6))).any()
