@@ -1,13 +1,18 @@
-"""Masks in another coding than the settings expect: ADE20K shifted by one, Cityscapes' label ids and train ids."""
+"""Masks in another coding than the settings expect.
+
+`misreading` knows the published codings (ADE20K shifted by one, Cityscapes' label ids and train ids) and is always
+right; `suspicions` looks at masks of any origin, for people to judge.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from pipeline.config import DataSettings
 
 NOTHING = 255
+WRAPPED = NOTHING - 1  # what 255 became in a shift by one
 MASKS_TO_JUDGE = 100
 
 
@@ -76,3 +81,63 @@ def _message(found: str, expected: Coding, other: Coding, data: DataSettings) ->
         f"{found}: they are {other.name}, but the settings expect {expected.name}, so every class would be read as "
         f"another; get masks in {data.root} that fit the settings, or write for data.classes {other.cure}"
     )
+
+
+class Suspicion(NamedTuple):
+    """A mistake that the values of all masks together hint at."""
+
+    is_certain: bool
+    """False where another, harmless explanation exists."""
+    what: str
+    cure: str
+
+
+def suspicions(masks: Iterable[frozenset[int]], data: DataSettings) -> list[Suspicion]:
+    """Mistakes in which data of any origin are read: 0/255 masks, classes counted from another number, double shifts.
+
+    masks: the values of every checked mask, as stored
+    """
+    found = frozenset().union(*masks)
+    return list(_suspicions(found, data)) if found else []
+
+
+def _suspicions(found: frozenset[int], data: DataSettings) -> Iterator[Suspicion]:
+    ignored, named = set(data.ignore_values), {value for values in data.mask_values for value in values}
+    unnamed, last, num = found - named - ignored, max(named), len(named)
+    if found == {0, NOTHING} and NOTHING in ignored:
+        yield Suspicion(
+            True,
+            f"the masks hold 0 and {NOTHING} only, and {NOTHING} is ignored: what they mark is never learnt",
+            f"give its class values: [{NOTHING}] and set data.ignore_values: []",
+        )
+    elif WRAPPED in unnamed and unnamed <= {WRAPPED - 1, WRAPPED, NOTHING}:
+        times = "twice" if WRAPPED - 1 in unnamed else "once"
+        yield Suspicion(
+            True,
+            f"the masks hold {min(unnamed)}, as after a shift by one, {times}, that {NOTHING} did not survive",
+            "take the masks as they were before, and list the classes' values there in data.classes",
+        )
+    elif named == set(range(num)) and unnamed == {num}:
+        yield Suspicion(
+            True,
+            f"the masks count classes from 1 to {num}, the settings from 0 to {last}: every class is read as another",
+            "give each class its own number in values, and put 0 into data.ignore_values or give it a background class",
+        )
+    elif named == set(range(1, num + 1)) and last not in found and {*range(last)} <= found:
+        yield Suspicion(
+            NOTHING in unnamed,
+            f"the masks count classes from 0 to {last - 1}, as after a shift by one (reduce zero label); the settings "
+            f"count from 1 to {last}: every class is read as another",
+            "list data.classes without values and set data.ignore_values: [255], or get the masks as they were before",
+        )
+    elif named == set(range(num)) and num > 2 and last not in found and {*range(last), NOTHING} <= found:
+        yield Suspicion(
+            False,
+            f"every value but the last, {last} ({_class_of(last, data)}), occurs, and {NOTHING} does: so look masks "
+            "that were shifted by one (reduce zero label) once too often",
+            "look at a mask beside its image; if every class is its neighbour, get the masks as they were before",
+        )
+
+
+def _class_of(value: int, data: DataSettings) -> str:
+    return next(name for name, values in zip(data.class_names, data.mask_values, strict=True) if value in values)

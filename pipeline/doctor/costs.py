@@ -1,0 +1,161 @@
+"""Estimates of disk and time, each with what it rests on; what nothing was measured of gets no number."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.config import Settings
+from pipeline.doctor.findings import Finding
+from pipeline.doctor.survey import Survey
+from pipeline.doctor.trial import Trial
+from pipeline.doctor.weights import seem_folder
+from pipeline.progress import clock
+from pipeline.receipt import read_receipt
+from pipeline.store import calibration_arrays, label_arrays, probability_arrays, store_state
+
+STAGES = ("prepare", "annotate", "calibrate", "pseudolabel", "stage1", "stage2", "evaluate", "report")
+SHORT = 60.0  # seconds; shorter times are told with a decimal
+
+
+class StoreSize(NamedTuple):
+    """What a store will take on disk."""
+
+    name: str
+    num_bytes: float | None
+    """None: not known before the annotator was tried."""
+    basis: str = "before compression"
+    is_measured: bool = False
+
+
+def cost_findings(
+    survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
+) -> list[Finding]:
+    """num_images: of each split"""
+    sizes = store_sizes(num_images, settings, trial)
+    return [*disk_findings(sizes, settings), *time_findings(survey, num_images, settings, trial)]
+
+
+# --- disk ------------------------------------------------------------------------------------------------------------
+
+
+def store_sizes(num_images: Mapping[str, int], settings: Settings, trial: Trial | None) -> list[StoreSize]:
+    """Of the three stores; one that is complete already needs nothing more."""
+    data, num_labeled, num_unlabeled = settings.data, num_images["labeled"], num_images["unlabeled"]
+    has_background, num_alphas = data.background is not None, len(settings.alphas)
+    calibration = calibration_arrays(num_labeled, data.grid, has_background)
+    maps_of_thresholds = num_alphas * (1 if settings.calibrate.class_thresholds == "pooled" else data.num_classes)
+    thresholds = maps_of_thresholds * math.prod(data.grid) * np.dtype("float32").itemsize
+    labels = label_arrays(num_unlabeled, data.grid, data.num_classes, has_background, num_alphas)
+    sizes = [
+        _probability_size(num_labeled + num_unlabeled, settings, trial),
+        StoreSize("calibration.zarr", array_bytes(calibration) + thresholds),
+        StoreSize("labels.zarr", array_bytes(labels)),
+    ]
+    return [size for size in sizes if not store_state(settings.folder / size.name).get("complete")]
+
+
+def array_bytes(arrays: Mapping[str, Any]) -> int:
+    """Bytes of the arrays of a store before compression."""
+    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in arrays.values())
+
+
+def _probability_size(num_images: int, settings: Settings, trial: Trial | None) -> StoreSize:
+    if trial is not None:
+        basis = f"measured on {trial.num_images} images"
+        return StoreSize("probs.zarr", trial.stored_bytes * num_images, basis, is_measured=True)
+    size = map_size(settings)
+    if size is None:
+        return StoreSize("probs.zarr", None, "not known before the annotator is tried, with --time")
+    dtype = "float16" if settings.annotate.dtype == "auto" else settings.annotate.dtype
+    arrays = probability_arrays(num_images, (settings.data.num_classes, *size), dtype)
+    return StoreSize("probs.zarr", array_bytes(arrays))
+
+
+def map_size(settings: Settings) -> tuple[int, int] | None:
+    """Height and width of the cached maps, where the settings tell it."""
+    height, width = settings.data.grid
+    seem = settings.annotate.seem
+    if settings.annotate.resolution == "grid":
+        return height, width
+    if settings.annotate.annotator != "seem" or seem is None:
+        return None
+    from pipeline.seem import SeemConfig
+    from pipeline.seem.maps import plan_sizes
+
+    try:
+        config: Any = SeemConfig.from_pretrained(seem_folder(seem), local_files_only=True)
+    except (OSError, ValueError):  # `weight_findings` tells
+        return None
+    return plan_sizes((height, width), seem.short_side or config.short_side, config).native
+
+
+def disk_findings(sizes: Sequence[StoreSize], settings: Settings) -> Iterator[Finding]:
+    """The stores against the free space: an error if what was measured does not fit, a warning if the rest may not."""
+    if not sizes:
+        return
+    folder = next(parent for parent in [settings.folder, *settings.folder.parents] if parent.exists())
+    free = shutil.disk_usage(folder).free
+    told = ", ".join(f"{size.name} {_bytes_text(size.num_bytes)} ({size.basis})" for size in sizes)
+    what = f"disk: {told}; students are not counted; {_bytes_text(free)} free"
+    if sum(size.num_bytes or 0 for size in sizes) <= free:
+        yield Finding("note", what)
+        return
+    measured = sum(size.num_bytes or 0 for size in sizes if size.is_measured)
+    cure = "free some, set `results` to a larger disk, or choose a smaller data.grid or annotate.resolution"
+    yield Finding("error" if measured > free else "warning", what, (f"results: {settings.results}",), cure)
+
+
+def _bytes_text(num_bytes: float | None) -> str:
+    if num_bytes is None:
+        return "?"
+    unit, size = next((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if num_bytes >= s / 10 or s == 1e3)
+    return f"{num_bytes / size:.2f} {unit}"
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def time_findings(
+    survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
+) -> Iterator[Finding]:
+    """One line a stage that something is known of, and one for the others."""
+    known = dict(_times(survey, num_images, settings, trial))
+    for stage, text in known.items():
+        yield Finding("note", f"time of {stage}: {text}")
+    unknown = [stage for stage in STAGES if stage not in known]
+    if unknown:
+        hint = "; --time tries the annotator" if "annotate" in unknown else ""
+        yield Finding("note", f"time of {', '.join(unknown)}: not measured{hint}")
+
+
+def _times(
+    survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
+) -> Iterator[tuple[str, str]]:
+    if survey.looks:
+        total = survey.seconds * survey.num_samples / len(survey.looks)
+        threads = settings.data.workers or os.cpu_count()
+        yield "prepare", f"about {_duration(total)} (measured on {len(survey.looks)} images, {threads} threads)"
+    if trial is not None:
+        num = num_images["labeled"] + num_images["unlabeled"]
+        total = trial.seconds_before + num * trial.seconds_per_image
+        rate = f"{trial.seconds_per_image:.2g} s an image, one at a time, after {trial.seconds_before:.1f} s to load"
+        yield "annotate", f"about {_duration(total)} for {num} images (measured on {trial.num_images}: {rate})"
+    for stage in STAGES[1 if trial is None else 2 :]:
+        seconds = _last_time(settings.folder / f"{stage}.json", stage)
+        if seconds is not None:
+            yield stage, f"{_duration(seconds)} when it ran last (its receipt)"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < SHORT else clock(seconds)
+
+
+def _last_time(receipt: Path, stage: str) -> float | None:
+    return read_receipt(receipt, stage).get("seconds") if receipt.is_file() else None

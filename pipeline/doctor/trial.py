@@ -1,0 +1,85 @@
+"""A few images through the annotator: how long they take, and how large their maps are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps
+from pipeline.config import Settings
+from pipeline.datasets import Sample, image_to_grid, read_image
+from pipeline.doctor.survey import UNREADABLE, evenly_spaced
+from pipeline.errors import AnnotatorError
+from pipeline.resample import resize_bilinear
+from pipeline.store import encode_maps
+
+TIMED_IMAGES = 4
+
+
+class Trial(NamedTuple):
+    """What a few images took."""
+
+    num_images: int
+    seconds_before: float
+    """To load the network and embed the class names."""
+    seconds_per_image: float
+    map_size: tuple[int, int]
+    """Of the maps as they are cached."""
+    stored_bytes: float
+    """Of one image's maps in the cache, compressed."""
+
+
+def try_annotator(settings: Settings, samples: Sequence[Sample]) -> Trial:
+    """Annotate a few images, after one that warms up; AnnotatorError if that cannot be done."""
+    start = time.monotonic()
+    annotator = build_annotator(settings)
+    loaded = time.monotonic()
+    images = list(_readable(settings, evenly_spaced(samples, TIMED_IMAGES)))
+    if not images:
+        raise AnnotatorError("no image could be read to try the annotator with; replace those that are unreadable")
+    annotate(annotator, images[0], settings)
+    start_of_images = time.monotonic()
+    maps = [annotate(annotator, image, settings) for image in images]
+    seconds = (time.monotonic() - start_of_images) / len(images)
+    sizes = [compressed_bytes(m, annotator, settings) for m in maps]
+    height, width = maps[0].shape[1:]
+    return Trial(len(images), loaded - start, seconds, (height, width), float(np.mean(sizes)))
+
+
+def annotate(annotator: Annotator, image: npt.NDArray[np.uint8], settings: Settings) -> Maps:
+    """uint8 [H, W, 3] -> float32 [K, h, w] at the resolution that is cached."""
+    maps = check_maps(annotator(image[np.newaxis]), 1, settings.data.num_classes, annotator)[0]
+    return resize_bilinear(maps, settings.data.grid) if settings.annotate.resolution == "grid" else maps
+
+
+def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> int:
+    """Bytes of float32 [K, h, w] as the store writes them."""
+    dtype = stored_dtype(annotator, settings)
+    codec: Any = numcodecs.Blosc(cname="zstd", clevel=3)
+    return len(codec.encode(np.ascontiguousarray(encode_maps(maps, dtype))))
+
+
+def stored_dtype(annotator: Annotator, settings: Settings) -> str:
+    """What the cache stores; AnnotatorError for fixed point numbers that cannot hold logits."""
+    dtype = settings.annotate.dtype
+    if dtype == "auto":
+        return "float16" if annotator.space == "logits" else "uint16"
+    if dtype == "uint16" and annotator.space == "logits":
+        raise AnnotatorError(f"annotate.dtype is uint16, but {annotator.name} gives logits; use float16 or float32")
+    return dtype
+
+
+def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Images]:
+    images = []
+    for sample in samples:
+        try:
+            images.append(image_to_grid(read_image(Path(settings.data.root) / sample.image), settings.data.grid))
+        except UNREADABLE:  # the survey names it
+            continue
+    return images

@@ -1,0 +1,167 @@
+"""Findings about weights and networks that a run needs: SEEM's checkpoint, the ONNX model, the student's encoder."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+
+from pipeline.config import DataSettings, OnnxSettings, PythonSettings, SeemSettings, Settings, TrainSettings
+from pipeline.doctor.findings import Finding, from_message
+from pipeline.doctor.prompts import Vocabulary
+from pipeline.errors import AnnotatorError
+from pipeline.schema import STUDENTS
+
+WEIGHTS_FILES = (".pth", ".pt")
+
+
+def weight_findings(settings: Settings) -> list[Finding]:
+    """What of the annotator and the student is missing or does not fit the settings."""
+    return [*_annotator(settings), *student_findings(settings.train)]
+
+
+def _annotator(settings: Settings) -> Iterator[Finding]:
+    chosen = settings.annotate
+    if chosen.seem is not None and chosen.annotator == "seem":
+        yield from seem_findings(chosen.seem)
+    elif chosen.onnx is not None and chosen.annotator == "onnx":
+        yield from onnx_findings(chosen.onnx, settings.data)
+    elif chosen.python is not None:
+        yield from python_findings(chosen.python)
+
+
+# --- SEEM ------------------------------------------------------------------------------------------------------------
+
+
+def seem_folder(seem: SeemSettings) -> Path:
+    """Folder that the checkpoint setting means."""
+    from pipeline.seem_annotator import NANO, NANO_FOLDER
+
+    return NANO_FOLDER if seem.checkpoint == NANO else Path(seem.checkpoint)
+
+
+def seem_findings(seem: SeemSettings) -> Iterator[Finding]:
+    """Whether the folder has its files, and the weights are whole; the network is not built."""
+    folder, where = seem_folder(seem), (f"annotate.seem.checkpoint: {seem.checkpoint}",)
+    convert = f"conformalsam convert-seem FILE.pt {folder.with_suffix('') if folder.is_file() else folder}"
+    if folder.is_file():
+        yield Finding("error", "a published file, expected the folder that it is converted to", where, f"run {convert}")
+        return
+    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+    if missing:
+        cure = f"run conformalsam download seem-focall-v0, then {convert}; or name another folder"
+        yield Finding("error", f"no {' and no '.join(missing)} in the checkpoint's folder", where, cure)
+        return
+    try:
+        with safe_open(folder / "model.safetensors", "numpy"):  # reads the header, which knows the file's length
+            pass
+    except (SafetensorError, OSError) as error:
+        what = f"model.safetensors is damaged ({error})"
+        yield Finding("error", what, where, f"copy it again, or run {convert}")
+    if isinstance(vocabulary := seem_vocabulary(seem), Finding):
+        yield vocabulary
+
+
+def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
+    """SEEM's tokenizer, without its network; a finding if it cannot be read."""
+    from pipeline.seem import SeemConfig, SeemError
+    from pipeline.seem.prompts import TEMPLATES, fill_templates
+    from pipeline.seem.seem import load_tokenizer
+
+    folder = seem_folder(seem)
+    try:
+        tokenizer: Any = load_tokenizer(folder)
+        text: Any = SeemConfig.from_pretrained(folder, local_files_only=True).text_config
+    except SeemError as error:
+        return from_message(str(error))
+    except (OSError, ValueError) as error:
+        what = f"the checkpoint's config.json cannot be read ({error})"
+        return Finding("error", what, (str(folder),), "copy it again")
+    templates = seem.templates or TEMPLATES
+
+    def sentences(prompt: str) -> list[str]:
+        return [prompt] if seem.mode == "grounding" else fill_templates(prompt, templates)
+
+    def tokens(texts: Any) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(list(texts))["input_ids"]
+        return ids
+
+    return Vocabulary(tokens, tokenizer.tokenize, tokenizer.unk_token, text.max_position_embeddings, sentences)
+
+
+# --- ONNX and annotators of one's own --------------------------------------------------------------------------------
+
+
+def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
+    """Whether `class_map` fits the classes, the network can be opened, and has the channels that are named."""
+    from pipeline.onnx_annotator import OnnxAnnotator, channel_groups
+
+    try:
+        channel_groups(onnx, data.class_names)
+    except AnnotatorError as error:
+        yield from_message(str(error))
+        counted_up = {name: [k] for k, name in enumerate(data.class_names)}  # to go on with the network itself
+        onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None})
+    try:
+        annotator = OnnxAnnotator(onnx, data)
+    except AnnotatorError as error:
+        yield from_message(str(error))
+        return
+    shapes = {output.name: output.shape for output in annotator.session.get_outputs()}
+    if annotator.output not in shapes:
+        what = f"annotate.onnx.output_name is {annotator.output}, which the network has not; it has"
+        yield Finding("error", what, tuple(shapes), "name one of them")
+        return
+    num_channels = shapes[annotator.output][1]
+    outside = sorted(c for c in annotator.channels if isinstance(num_channels, int) and c >= num_channels)
+    if outside:
+        what = f"the network has the channels 0 to {num_channels - 1}, but annotate.onnx names"
+        yield Finding("error", what, tuple(map(str, outside)), "correct annotate.onnx.class_map and channels")
+
+
+def python_findings(python: PythonSettings) -> Iterator[Finding]:
+    """Whether the factory can be imported; it is called with --time only, as it may load a large network."""
+    where = (f"annotate.python.factory: {python.factory}",)
+    module, _, name = python.factory.partition(":")
+    try:
+        is_there = callable(getattr(importlib.import_module(module), name, None))
+    except Exception as error:  # foreign code: whatever it raises is told, and the checks go on
+        what = f"importing {module} failed ({type(error).__name__}: {error})"
+        yield Finding("error", what, where, "run from the folder that it lies in, and mend it")
+        return
+    if not is_there:
+        yield Finding("error", f"{module} has no function {name}", where, "correct annotate.python.factory")
+
+
+# --- the student -----------------------------------------------------------------------------------------------------
+
+
+def student_findings(train: TrainSettings) -> Iterator[Finding]:
+    """Whether the student's weights are on this machine."""
+    if train.student not in STUDENTS and not (Path(train.student) / "config.json").is_file():
+        cure = "give a folder in transformers format, or a student that conformalsam knows"
+        yield Finding("error", "no config.json in the student's folder", (f"train.student: {train.student}",), cure)
+    where, path = (f"train.weights: {train.weights}",), Path(train.weights)
+    if train.weights == "random":
+        return
+    if path.suffix in WEIGHTS_FILES:
+        if not path.is_file():
+            yield Finding("error", "no such file", where, "download mit_b*.pth of NVlabs/SegFormer there")
+    elif path.is_dir():
+        if not (path / "config.json").is_file():
+            yield Finding("error", "no config.json in the weights' folder", where, "copy the whole folder")
+    elif not is_cached(train.weights):
+        cure = f"run hf download {train.weights} if stage1 will have no network, or set train.weights to a folder"
+        yield Finding("warning", "weights that are not on this machine, so stage1 fetches them", where, cure)
+
+
+def is_cached(hub_name: str) -> bool:
+    """Whether an earlier download of that model is in the hub's cache."""
+    try:
+        return isinstance(try_to_load_from_cache(hub_name, "config.json"), str)
+    except ValueError:  # not of the form owner/name
+        return False

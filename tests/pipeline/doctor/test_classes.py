@@ -1,0 +1,95 @@
+"""The labelled set: classes that it shows, alphas that it allows."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import calib
+from pipeline.doctor.classes import is_too_small
+
+
+@pytest.fixture
+def show_only(data):
+    """Give the masks of these samples these values."""
+
+    def write(samples, *values):
+        for sample in samples:
+            row = np.resize(np.array(values, np.uint8), 32)
+            Image.fromarray(np.tile(row, (24, 1))).save(data / sample.mask)
+
+    return write
+
+
+def test_images_per_class_are_counted(show_only, labeled, only):
+    show_only(labeled, 0, 1)
+    show_only(labeled[:2], 0, 1, 2)
+    assert "background: 6, cat: 6, dog: 2" in str(only("labelled images that show each class"))
+
+
+def test_a_class_in_no_labelled_image_is_named(show_only, labeled, only):
+    show_only(labeled, 0, 1)
+    finding = only("1 class in no labelled image")
+    assert (finding.level, finding.where) == ("warning", ("dog",))
+
+
+def test_a_class_in_no_val_image_is_named(data, show_only, labeled, only):
+    for path in set((data / "masks").glob("*.png")) - {data / sample.mask for sample in labeled}:
+        Image.new("L", (32, 24), 1).save(path)
+    finding = only("2 classes in no val image")
+    assert (finding.level, finding.where) == ("warning", ("background", "dog"))
+
+
+# 6 labelled images: the smallest alpha is 1/7
+@pytest.mark.parametrize(
+    ("policy", "level", "text"),
+    [
+        ("abstain", "error", "every pixel abstains"),
+        ("raise", "error", "calibrate stops"),
+        ("accept", "warning", "every label is accepted"),
+        ("max", "warning", "the largest score stands in"),
+    ],
+)
+def test_an_alpha_that_so_few_images_cannot_keep_is_told_with_what_it_does(data, only, policy, level, text):
+    finding = only("6 labelled images allow an alpha of 0.1429 or more; below", alpha=0.14, uncalibrated=policy)
+    assert (finding.level, finding.where) == (level, ("calibrate.alpha: 0.14",))
+    assert text in finding.what
+    assert finding.cure.startswith("set calibrate.alpha to 0.1429 or more")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"calibrate.quantile": "paper"},
+        {"calibrate.variant": "image", "calibrate.pooling": "naive"},
+    ],
+)
+def test_thresholds_that_do_not_count_images_have_no_smallest_alpha(data, findings, settings):
+    assert not any("labelled images allow" in str(finding) for finding in findings(alpha=0.05, **settings))
+
+
+def test_further_alphas_of_no_use_are_named(data, only):
+    finding = only("of no use are", alpha=0.2, alphas=[0.05, 0.1, 0.3])
+    assert (finding.level, finding.where) == ("warning", ("0.05", "0.1"))
+
+
+def test_class_wise_thresholds_need_images_of_every_class(show_only, labeled, only):
+    show_only(labeled, 0, 1)
+    show_only(labeled[:2], 0, 1, 2)
+    settings = {"calibrate.variant": "image", "calibrate.class_thresholds": "each"}
+    finding = only("too few labelled images for a threshold of its own", **settings)
+    assert (finding.level, finding.where) == ("warning", ("dog (2 images, alpha 0.3334)",))
+    assert only("too few labelled images for a class-wise promise").level == "note"
+
+
+def test_holding_out_every_labelled_image_leaves_nothing_to_learn_from(data, only, findings):
+    finding = only("stage1 has nothing to learn from", **{"train.held_out": 6})
+    assert (finding.level, finding.where) == ("error", ("train.held_out: 6",))
+    assert not any("nothing to learn" in str(f) for f in findings(**{"train.held_out": 5}))
+
+
+@given(st.integers(1, 500), st.floats(1e-3, 0.999))
+def test_an_alpha_is_too_small_exactly_below_one_in_n_plus_one(n, alpha):
+    assert is_too_small(alpha, n) == (alpha * (n + 1) < 1 - 1e-12) or abs(alpha * (n + 1) - 1) < 1e-9
+    assert not is_too_small(calib.smallest_alpha(n), n)

@@ -1,0 +1,97 @@
+"""The whole examination, and its command: every finding is told, and the exit code says whether to go on."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from tiny_run import write_run_file
+
+from pipeline.cli import CommandGroup
+from pipeline.commands.start import doctor
+from pipeline.demo.scenes import write_scenes
+
+
+@pytest.fixture
+def call(data, tmp_path):
+    """Run the command on the run file; returns what a shell would see."""
+    run_file = write_run_file(tmp_path)
+
+    def invoke(*options):
+        group = CommandGroup("conformalsam", commands={"doctor": doctor})
+        return CliRunner().invoke(group, ["doctor", str(run_file), *options], catch_exceptions=False)
+
+    return invoke
+
+
+def test_a_sound_run_gets_notes_only(data, findings):
+    assert {finding.level for finding in findings()} == {"note"}
+
+
+def test_all_mistakes_are_told_at_once_errors_first(data, labeled, findings):
+    (data / labeled[0].image).write_bytes(b"no image")
+    Image.fromarray(np.full((24, 32), 77, np.uint8)).save(data / labeled[1].mask)
+    seem = {"checkpoint": "gone"}
+    found = findings(alpha=0.05, annotator="seem", **{"annotate.seem": seem, "train.weights": "gone.pth"})
+    errors = [str(finding) for finding in found if finding.level == "error"]
+    for text in ("cannot be read", "no class names: 77", "every pixel abstains", "no config.json", "no such file"):
+        assert any(text in error for error in errors), text
+    assert len(errors) == 5
+    assert [finding.level for finding in found[:5]] == ["error"] * 5
+
+
+def test_nothing_is_written(data, tmp_path, findings):
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    findings(timed=True)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "tiny.yaml"}
+    assert set(after) - set(before) == set()
+    assert all(before[path] == time for path, time in after.items() if path != tmp_path)
+
+
+def test_a_quick_look_says_so_and_judges_no_class_absent(data, findings):
+    told = [str(finding) for finding in findings(quick=2)]
+    assert any("looked at 2 of them only (--quick)" in line for line in told)
+    assert not any("in no labelled image" in line or "in no val image" in line for line in told)
+
+
+def test_the_command_of_a_sound_run_ends_with_the_next_one(call, tmp_path):
+    result = call("--set", "alpha=0.3")
+    assert result.exit_code == 0
+    command = f"snakemake --cores 8 all --config run={tmp_path / 'tiny.yaml'} alpha=0.3"
+    assert result.stdout.splitlines()[-1] == f"nothing stands in the way; run {command}"
+
+
+def test_the_command_fails_where_there_is_an_error(call):
+    result = call("--set", "alpha=0.01")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "1 error, 0 warnings: fix the errors first"
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("alpha", "code"), [("0.3", 0), ("0.01", 1)])
+def test_json_tells_the_same(call, alpha, code):
+    result = call("--set", f"alpha={alpha}", "--json")
+    assert result.exit_code == code
+    told = json.loads(result.stdout)
+    assert told["may_go_on"] == (code == 0)
+    assert told["counts"]["error"] == code
+    assert {"level", "what", "where", "cure"} == set(told["findings"][0])
+
+
+def test_a_mistake_in_the_run_file_is_one_line(call):
+    result = call("--set", "alhpa=0.1")
+    assert result.exit_code == 1
+    assert "error: alhpa is not a setting; did you mean calibrate.alpha?" in result.output
+
+
+def test_scenes_that_prepare_has_yet_to_draw_are_no_error(tmp_path, only, findings):
+    overrides = {
+        "data.layout": "voc",
+        "data.scenes": {"num_train": 8, "num_val": 2},
+        "data.splits": {"num_labeled": 6},
+        "data.unknown_values": "ignore",
+    }
+    assert only("prepare draws the scenes", **overrides).level == "note"
+    write_scenes(tmp_path / "data", domain="target", seed=0, num_train=8, num_val=2)
+    assert any("images: 6 labeled, 2 unlabeled, 2 val" in str(finding) for finding in findings(**overrides))

@@ -1,0 +1,92 @@
+"""Files that are not what they should be: each mistake is planted, and named with its cure."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+SIZE = (32, 24)  # width and height, as Pillow has them
+
+
+def test_an_unreadable_image_and_a_truncated_mask_are_named(data, labeled, only):
+    (data / labeled[0].image).write_bytes(b"hello")
+    mask = data / labeled[1].mask
+    mask.write_bytes(mask.read_bytes()[:60])
+    finding = only("2 files cannot be read")
+    assert finding.level == "error"
+    assert [place.partition(" ")[0] for place in finding.where] == [str(data / labeled[0].image), str(mask)]
+    assert finding.cure == "replace or remove them"
+
+
+def test_a_mask_of_another_size_is_told_with_both_sizes(data, labeled, only):
+    Image.new("L", (5, 4)).save(data / labeled[0].mask)
+    finding = only("1 mask of another size than the image")
+    assert finding.level == "error"
+    assert finding.where == (f"{labeled[0].mask} (4 x 5, image 24 x 32)",)
+    assert "make them equal" in finding.cure
+
+
+def test_sixteen_bit_pictures_are_refused_because_they_would_be_read_as_white(data, labeled, only):
+    deep = Image.fromarray(np.full((24, 32), 4096, np.uint16))
+    deep.save(data / labeled[0].image)
+    finding = only("1 image with more than 8 bits a channel")
+    assert (finding.level, finding.where) == ("error", (labeled[0].image,))
+
+
+@pytest.mark.parametrize(("mode", "level", "text"), [("RGBA", "note", "transparency"), ("CMYK", "warning", "print")])
+def test_modes_that_lose_something_are_told(data, labeled, only, mode, level, text):
+    suffix = ".tif"  # has every mode
+    path = (data / labeled[0].image).with_suffix(suffix)
+    (data / labeled[0].image).unlink()
+    Image.effect_noise(SIZE, 80).convert("RGB").convert(mode).save(path)
+    finding = only(text)
+    assert (finding.level, finding.where) == (level, (f"images/{path.name}",))
+
+
+@pytest.fixture
+def turned(data, labeled):
+    """A labelled photograph that lies on its side, with the mark that viewers turn it by."""
+    image, path = Image.effect_noise(SIZE, 80).convert("RGB"), data / labeled[0].image
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path.unlink()
+    image.save(path.with_suffix(".jpg"), exif=exif)
+    return path.with_suffix(".jpg")
+
+
+def test_a_picture_that_viewers_turn_is_a_warning(turned, only):
+    finding = only("stored turned or mirrored")
+    assert (finding.level, finding.where) == ("warning", (f"images/{turned.name}",))
+    assert "upright" in finding.cure
+
+
+def test_a_mask_drawn_on_the_turned_picture_is_told_apart_from_one_of_another_size(data, turned, labeled, only):
+    Image.new("L", SIZE[::-1]).save(data / labeled[0].mask)
+    finding = only("1 mask of the upright image")
+    assert finding.level == "error"
+    assert labeled[0].mask in finding.where[0]
+
+
+def test_a_mask_that_lies_on_its_side_beside_an_upright_picture_is_of_another_size(data, labeled, only):
+    Image.new("L", SIZE[::-1]).save(data / labeled[0].mask)
+    assert only("of another size than the image").where == (f"{labeled[0].mask} (32 x 24, image 24 x 32)",)
+
+
+def test_masks_that_nobody_reads_are_warned_of(data, labeled, only):
+    shutil.copy(data / labeled[0].mask, data / "masks/nobody.png")
+    finding = only("1 mask without an image of that stem")
+    assert (finding.level, finding.where) == ("warning", ("masks/nobody.png",))
+    assert "data.mask_ending" in finding.cure
+
+
+def test_masks_saved_as_jpeg_are_warned_of(data, only):
+    Image.new("L", SIZE).save(data / "masks/im00.jpg")
+    finding = only("not read as a mask")
+    assert (finding.level, finding.where) == ("warning", ("masks/im00.jpg",))
+
+
+def test_what_the_sources_find_is_told_too(data, only):
+    shutil.rmtree(data / "images")
+    finding = only("no image folder")
+    assert (finding.level, finding.cure) == ("error", "set data.root or data.images")

@@ -1,0 +1,62 @@
+"""Whether the grid has the shape and size of the images, and which would."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.doctor.grid import MULTIPLE, crop_of, fitting_grid
+
+LENGTHS = st.integers(16, 4000)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "grid"),
+    [
+        ([[512, 512]], [512, 512]),
+        ([[1024, 2048]], [368, 720]),  # area 512^2 at 1 : 2 is 362 x 724
+        ([[128, 128], [144, 128], [128, 144]], [128, 128]),
+        ([[360, 480]] * 3 + [[10, 10]], [352, 480]),
+        ([[5, 5]], [16, 16]),
+    ],
+)
+def test_a_fitting_grid_has_the_images_shape_and_at_most_the_area_of_seem(sizes, grid):
+    assert fitting_grid(np.array(sizes)) == grid
+
+
+@given(LENGTHS, LENGTHS)
+def test_a_fitting_grid_is_a_multiple_and_stretches_hardly(height, width):
+    grid = fitting_grid(np.array([[height, width]]))
+    assert all(length % MULTIPLE == 0 and length >= MULTIPLE for length in grid)
+    if min(height, width) >= 200 and max(height, width) <= 4 * min(height, width):
+        assert abs(np.log(grid[1] / grid[0] * height / width)) < 0.1
+
+
+def test_stretched_images_get_another_grid(data, only):
+    finding = only("12 of 12 images are stretched by more than 1.5", **{"data.grid": [32, 16]})
+    assert (finding.level, finding.where, finding.cure) == (
+        "warning",
+        ("data.grid: [32, 16]",),
+        "set data.grid: [32, 32]",  # images of 24 x 32
+    )
+
+
+def test_images_far_larger_than_the_grid_lose_small_things(tmp_path, write_images, only):
+    write_images(tmp_path / "data", [f"im{i}" for i in range(12)], size=(120, 160))
+    assert "so small things vanish" in str(only("times as large as the grid", **{"data.grid": [24, 32]}))
+
+
+def test_a_grid_far_larger_than_the_images_is_of_no_use(data, only):
+    finding = only("the grid is 4.0 times as large as the images", **{"data.grid": [96, 128]})
+    assert finding.level == "warning"
+
+
+def test_crops_larger_than_the_images_are_mostly_padding(data, only):
+    finding = only("crops are larger than the images (short side 24)", **{"train.crop": 513})
+    assert (finding.level, finding.where) == ("warning", ("train.crop: 513",))
+    assert finding.cure == "set train.crop to 33, or raise train.scale"
+
+
+@pytest.mark.parametrize(("grid", "crop"), [([368, 480], 353), ([512, 512], 513), ([2048, 1024], 513), ([16, 16], 32)])
+def test_a_crop_is_a_multiple_of_32_and_one_that_the_grid_holds(grid, crop):
+    assert crop_of(grid) == crop

@@ -1,0 +1,29 @@
+"""Versions and devices: what is asked for must be there."""
+
+from pipeline.doctor.machine import asked_devices, machine_findings, missing_devices, processor
+
+
+def test_a_cuda_device_that_is_not_there_is_an_error(make_settings):
+    settings = make_settings(**{"train.device": "cuda:999"})
+    finding = machine_findings(settings)[0]
+    assert (finding.level, finding.where) == ("error", ("train.device: cuda:999",))
+
+
+def test_devices_are_counted_from_zero():
+    asked = {"a": "cuda", "b": "cuda:1", "c": "cuda:2", "d": "cpu", "e": "auto"}
+    assert [f.where for f in missing_devices(asked, 2)] == [("c: cuda:2",)]
+    assert [f.where for f in missing_devices(asked, 0)] == [("a: cuda", "b: cuda:1", "c: cuda:2")]
+    assert list(missing_devices(asked, 3)) == []
+
+
+def test_the_annotators_device_counts_where_it_is_seem(make_settings):
+    seem = {"checkpoint": "seem-nano", "device": "cuda:5"}
+    assert asked_devices(make_settings(annotator="seem", **{"annotate.seem": seem}))["annotate.seem.device"] == "cuda:5"
+    assert asked_devices(make_settings(**{"annotate.seem": seem})) == {"train.device": "auto"}
+
+
+def test_versions_and_processor_are_noted(make_settings):
+    told = " ".join(str(finding) for finding in machine_findings(make_settings()))
+    assert "conformalsam " in told
+    assert "torch " in told
+    assert processor() in told

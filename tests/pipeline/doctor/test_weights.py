@@ -1,0 +1,173 @@
+"""Weights and networks that are missing, damaged or do not fit, told without building a network."""
+
+import json
+import shutil
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from pipeline.doctor.weights import seem_findings, seem_folder, seem_vocabulary
+from pipeline.schema import SeemSettings
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A copy of seem-nano to be spoilt."""
+    return shutil.copytree(seem_folder(SeemSettings(checkpoint="seem-nano")), tmp_path / "nano")
+
+
+def told(checkpoint):
+    return list(seem_findings(SeemSettings(checkpoint=str(checkpoint))))
+
+
+def test_a_whole_checkpoint_is_not_suspected(checkpoint):
+    assert told(checkpoint) == []
+    assert told("seem-nano") == []
+
+
+def test_a_folder_without_weights_gets_the_commands_that_make_them(tmp_path):
+    (finding,) = told(tmp_path / "focal-l")
+    assert finding.level == "error"
+    assert finding.where == (f"annotate.seem.checkpoint: {tmp_path / 'focal-l'}",)
+    assert f"conformalsam convert-seem FILE.pt {tmp_path / 'focal-l'}" in finding.cure
+
+
+def test_a_published_file_must_be_converted_first(tmp_path):
+    (tmp_path / "seem.pt").write_bytes(b"")
+    (finding,) = told(tmp_path / "seem.pt")
+    assert "expected the folder" in finding.what
+    assert finding.cure == f"run conformalsam convert-seem FILE.pt {tmp_path / 'seem'}"
+
+
+def test_truncated_weights_are_found_by_their_header(checkpoint):
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    (finding,) = told(checkpoint)
+    assert finding.level == "error"
+    assert "damaged" in finding.what
+
+
+@pytest.mark.parametrize(("name", "text"), [("tokenizer.json", "no tokenizer"), ("config.json", "cannot be read")])
+def test_a_tokenizer_or_configuration_that_is_not_there_is_told(checkpoint, name, text):
+    if name == "config.json":
+        (checkpoint / name).write_text("no json")
+    else:
+        (checkpoint / name).unlink()
+    (finding,) = told(checkpoint)
+    assert text in finding.what
+    assert finding.cure
+
+
+def test_a_damaged_configuration_does_not_end_the_examination(checkpoint, data, findings):
+    (checkpoint / "config.json").write_text("no json")
+    found = findings(annotator="seem", **{"annotate.seem": {"checkpoint": str(checkpoint)}})
+    assert any("config.json cannot be read" in finding.what for finding in found)
+    assert any("disk: probs.zarr ?" in finding.what for finding in found)
+
+
+def test_the_vocabulary_is_that_of_the_configuration(checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    vocabulary = seem_vocabulary(SeemSettings(checkpoint=str(checkpoint)))
+    assert vocabulary.longest == config["text_config"]["max_position_embeddings"]
+    assert len(vocabulary.sentences("fish")) == 81
+    assert vocabulary.tokens(["fish"]) != vocabulary.tokens(["turtle"])
+
+
+# --- ONNX ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_onnx(data):
+    """Settings of a network that hands its three input channels on."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 16, 24])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3, 16, 24])
+    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["logits"])], "net", [image], [logits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, data / "net.onnx")
+    classes = {"background": [0], "cat": [1], "dog": [2]}
+
+    def settings(**changed):
+        return {"annotator": "onnx", "annotate.onnx": {"model": "net.onnx", "class_map": classes} | changed}
+
+    return settings
+
+
+def test_a_network_that_fits_is_not_suspected(with_onnx, findings):
+    assert [finding for finding in findings(**with_onnx()) if finding.level != "note"] == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"model": "gone.onnx"}, "gone.onnx; correct annotate.onnx.model"),
+        (
+            {"class_map": {"background": [0], "cta": [1], "dog": [2]}},
+            "names 'cta', which is not in data.classes; did you",
+        ),
+        ({"class_map": {"background": [0], "cat": [1]}}, "no channel for dog; add them"),
+        ({"class_map": {"background": [0], "cat": [1], "dog": [1]}}, "uses a channel twice"),
+        ({"class_map": {"background": [0], "cat": [1], "dog": [7]}}, "the channels 0 to 2, but annotate.onnx names: 7"),
+        ({"output_name": "masks"}, "output_name is masks, which the network has not; it has: logits; name one"),
+        ({"input_size": [32, 32]}, "input_size is [32, 32], but the network takes only [16, 24]; remove it"),
+    ],
+)
+def test_mistakes_of_the_network_are_told(with_onnx, only, changed, text):
+    assert only(text, **with_onnx(**changed)).level == "error"
+
+
+def test_a_wrong_class_map_does_not_hide_a_missing_network(with_onnx, findings):
+    found = findings(**with_onnx(model="gone.onnx", class_map={"background": [0]}))
+    assert sum(finding.level == "error" for finding in found) == 2
+
+
+def test_a_wrong_class_map_is_the_only_mistake_that_is_told_of_a_network_that_is_there(with_onnx, findings):
+    found = findings(**with_onnx(class_map={"background": [0], "cat": [1]}, channels=[0, 1]))
+    assert [finding.what for finding in found if finding.level == "error"] == [
+        "annotate.onnx.class_map has no channel for dog"
+    ]
+
+
+# --- annotators of one's own -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [("gone_module:build", "importing gone_module failed"), ("noisy_annotator:biuld", "has no function biuld")],
+)
+def test_a_factory_that_is_not_there_is_told(data, only, factory, text):
+    finding = only(text, **{"annotate.python": {"factory": factory}})
+    assert (finding.level, finding.where) == ("error", (f"annotate.python.factory: {factory}",))
+
+
+def test_a_module_that_breaks_on_import_is_told(data, only, tmp_path, monkeypatch):
+    (tmp_path / "breaking_annotator.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert (
+        "ZeroDivisionError"
+        in only("importing breaking_annotator", **{"annotate.python": {"factory": "breaking_annotator:f"}}).what
+    )
+
+
+# --- the student -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weights", "level", "text"),
+    [
+        ("gone/mit_b0.pth", "error", "no such file"),
+        ("EMPTY", "error", "no config.json in the weights' folder"),
+        ("nobody/has-this-model", "warning", "not on this machine, so stage1 fetches them"),
+        ("gone", "warning", "not on this machine"),
+    ],
+)
+def test_weights_of_the_student_that_are_not_there_are_told(data, only, tmp_path, weights, level, text):
+    (tmp_path / "empty").mkdir()
+    weights = weights.replace("EMPTY", str(tmp_path / "empty"))
+    finding = only(text, **{"train.weights": weights})
+    assert (finding.level, finding.where) == (level, (f"train.weights: {weights}",))
+
+
+def test_a_student_of_ones_own_needs_its_configuration(data, only, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert only("no config.json in the student's folder", **{"train.student": str(tmp_path / "empty")}).level == "error"
