@@ -28,6 +28,7 @@ from pipeline.store import (
     encode_maps,
     open_probabilities,
     probability_arrays,
+    restore_coordinates,
     store_state,
 )
 
@@ -44,7 +45,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
     of other settings or the disk is too small. Finished maps are kept in every case.
     """
     index = load_samples(settings.folder / "samples.json")
-    samples = index.of("labeled", "unlabeled")
+    samples = in_cache_order(settings.folder / "probs.zarr", index.of("labeled", "unlabeled"))
     annotator = build_annotator(settings)
     store = _open_or_create(settings, index, samples, annotator)
     failed: dict[str, str] = store.state.get("failed", {})
@@ -65,6 +66,18 @@ def annotate(settings: Settings) -> dict[str, Any]:
         "megabytes": round(sum(f.stat().st_size for f in store.path.rglob("*") if f.is_file()) / 1e6, 2),
         "seconds": round(time.monotonic() - start, 1),
     }
+
+
+def in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The samples in the order of the cache, if it has the same ones: a mask moves its image in the list, not there."""
+    try:
+        ids = open_probabilities(path, writable=True).sample_ids if store_state(path) else []
+    except StoreError:  # lost ids are written anew from the list
+        return samples
+    place = {sample_id: i for i, sample_id in enumerate(ids)}
+    if place.keys() != {sample.id for sample in samples}:
+        return samples
+    return sorted(samples, key=lambda sample: place[sample.id])
 
 
 def cache_fingerprint(settings: Settings, samples: Sequence[Sample], annotator: Annotator) -> str:
@@ -103,6 +116,8 @@ def _open_or_create(
             f"{path} holds maps of other images or annotator settings (fingerprint {state['fingerprint']}, now "
             f"{identity}). To keep it, give this run another name: --config name=NEW. To make it anew: rm -r {path}"
         )
+    elif not state["complete"]:
+        restore_coordinates(path, samples, settings.data.class_names)
     return open_probabilities(path, writable=True)
 
 

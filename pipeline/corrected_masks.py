@@ -1,0 +1,126 @@
+"""Where the corrected masks of a run lie, and the id lists and the run file that make it read them.
+
+The lists freeze the splits as they are: a new mask moves its image from the unlabelled to the labelled ones, and what
+validates stays the same, although images to validate with may once have been drawn from those that have masks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pipeline import config
+from pipeline.config import Settings
+from pipeline.datasets import SPLITS, Sample, SampleIndex, Split, file_digest
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.sources.lists import NO_MASK
+
+FOLDER = "corrected"
+SUFFIX = "_corrected"
+
+
+class CorrectedMasks:
+    """The folder DATA_ROOT/corrected/RUN of a run: masks/ID.png, and the id lists of its splits."""
+
+    def __init__(self, settings: Settings):
+        self.root = Path(settings.data.root)
+        self.folder = self.root / FOLDER / settings.name
+        self.masks = self.folder / "masks"
+
+    def mask(self, sample_id: str) -> Path:
+        return self.masks / f"{sample_id}.png"
+
+    def lists(self) -> dict[str, str]:
+        """`data.splits` of a run that reads the lists, relative to the data root."""
+        return {split: str((self.folder / f"{split}.txt").relative_to(self.root)) for split in SPLITS}
+
+    def are_read_by(self, settings: Settings) -> bool:
+        return {split: getattr(settings.data.splits, split) for split in SPLITS} == self.lists()
+
+    def index_with(self, index: SampleIndex, new: Collection[str] = ()) -> SampleIndex:
+        """The samples as prepare finds them once it reads the lists; new: ids whose masks are still to be put here."""
+        samples = [
+            self._corrected(sample) if sample.id in new or self.mask(sample.id).is_file() else sample
+            for sample in index.samples
+        ]
+        return SampleIndex(index.root, tuple(sorted(samples, key=lambda sample: SPLITS.index(sample.split))))
+
+    def _corrected(self, sample: Sample) -> Sample:
+        path = self.mask(sample.id)
+        digest = file_digest(path) if path.is_file() else ""
+        split: Split = "labeled" if sample.split == "unlabeled" else sample.split
+        return replace(sample, split=split, mask=str(path.relative_to(self.root)), mask_digest=digest)
+
+    def write_lists(self, index: SampleIndex) -> None:
+        for split, lines in list_lines(index).items():
+            write_text(self.folder / f"{split}.txt", "".join(f"{line}\n" for line in lines))
+
+
+def list_lines(index: SampleIndex) -> dict[Split, list[str]]:
+    """Lines of the id list of each split, `image mask`.
+
+    raises: DatasetError if a path has a space, which a list cannot hold, and if there is no unlabelled image
+    """
+    if not index.of("unlabeled"):
+        raise DatasetError("no unlabelled image would be left; keep one at least, so that there is one to label")
+    return {split: [_list_line(sample) for sample in index.of(split)] for split in SPLITS}
+
+
+def _list_line(sample: Sample) -> str:
+    return f"{_without_space(sample.image)} {NO_MASK if sample.mask is None else _without_space(sample.mask)}"
+
+
+def _without_space(path: str) -> str:
+    if path.split() != [path]:
+        raise DatasetError(f"{path!r} has a space, which an id list cannot hold; rename the file and run prepare again")
+    return path
+
+
+class RunFile(NamedTuple):
+    """A run file to be written."""
+
+    path: Path
+    text: str
+
+    @property
+    def run(self) -> str:
+        """What `--config run=` takes for it."""
+        return self.path.stem if self.path.parent == config.CONFIG_FOLDER else str(self.path)
+
+
+def run_file_for(run: str, overrides: Mapping[str, Any], settings: Settings, masks: CorrectedMasks) -> RunFile | None:
+    """A run file beside that of a run: the same run, but it reads the lists of its corrected masks.
+
+    It has the run's name, so that results and annotator's maps are the same, and what the overrides changed. None: the
+    run reads the lists already.
+    raises: ConfigError if another file is in its place
+    """
+    if masks.are_read_by(settings):
+        return None
+    original = config.find_run_file(run)
+    tree: dict[str, Any] = {"extends": original.name, "name": settings.name}
+    chosen = config.full_names(overrides) | {f"data.splits.{split}": path for split, path in masks.lists().items()}
+    for name, value in chosen.items():
+        *sections, last = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    text = f"# {original.name} with the corrected masks that conformalsam import-masks took.\n"
+    file = RunFile(original.with_name(f"{original.stem}{SUFFIX}.yaml"), text + yaml.safe_dump(tree, sort_keys=False))
+    if file.path.is_file() and file.path.read_text(encoding="utf-8") != file.text:
+        raise ConfigError(f"{file.path} is in the way: another run; import into that (RUN {file.run}), or move it away")
+    return file
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

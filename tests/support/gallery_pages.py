@@ -1,0 +1,60 @@
+"""Galleries of tiny runs, written to disk, and what tests do with one that is open in a browser."""
+
+import shutil
+from types import SimpleNamespace
+
+from report_run import run_with_receipts
+from tiny_run import write_run_file, write_sample_files
+
+from pipeline import config
+from pipeline.gallery import gallery_page
+from pipeline.sweep import sweep_run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+IDS = [f"im{i:02}" for i in range(24)]  # 6 labelled, 2 val, 16 unlabelled
+SHOWN = (16, 32)
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+def written_run(folder, **overrides):
+    """A run up to its labels and its gallery, which shows a part of the grid's pixels."""
+    write_sample_files(folder / "data", IDS)
+    wanted = {"gallery.longest_side": SHOWN[1], "gallery.num_images": 12, "data.grid": [20, 40]} | overrides
+    settings = config.load(write_run_file(folder), wanted)
+    run_with_receipts(settings)
+    (folder / "gallery.html").write_text(gallery_page(settings), encoding="utf-8")
+    return SimpleNamespace(settings=settings, path=folder / "gallery.html", sweep=sweep_run(settings))
+
+
+def part(page, name):
+    return page.locator(f'[data-part="{name}"]')
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+    settle(page)
+
+
+def settle(page):
+    """Wait for what the last event asked to be drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+
+
+def shown(page):
+    return page.evaluate("() => window.conformalGallery.shown()")
+
+
+def ids_in_grid(page):
+    return page.eval_on_selector_all('[data-part="grid"] > li', "(cards) => cards.map((card) => card.dataset.id)")
+
+
+def copied(page, button):
+    """What a button puts on the clipboard, through the way for pages that have none."""
+    page.evaluate(
+        "() => { document.execCommand = () => { window.copiedText = document.activeElement.value; return true; };"
+        " navigator.clipboard.writeText = () => Promise.reject(); }"
+    )
+    button.click()
+    page.wait_for_function("() => window.copiedText !== undefined")
+    return page.evaluate("() => window.copiedText")

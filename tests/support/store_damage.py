@@ -1,0 +1,111 @@
+"""Damage to the stores of a finished run, and doing what a finding says."""
+
+import json
+import shutil
+from pathlib import Path
+
+import zarr
+from click.testing import CliRunner
+from stage_runs import STAGES, run_stages
+
+from pipeline.__main__ import main
+from pipeline.inspect import check_store
+from pipeline.store import ABSENT, FILE_OF, STAGE_OF
+
+RUN = "checked"
+KINDS = list(FILE_OF)
+IMAGE_ARRAYS = {
+    "probabilities": ["prob"],
+    "calibration": ["score", "truth", "best_foreground", "p_foreground", "p_second", "p_background"],
+    "labels": ["label", "label_by_alpha", "best_foreground", "p_foreground", "p_second", "p_background"],
+}
+
+
+def store_of(settings, kind):
+    return settings.folder / FILE_OF[kind]
+
+
+def receipt_of(settings, kind):
+    return settings.folder / f"{STAGE_OF[kind]}.json"
+
+
+def chunk_files(path, array):
+    return sorted(file for file in (path / array / "c").rglob("*") if file.is_file())
+
+
+def flip_a_bit(file, bit=None):
+    content = bytearray(file.read_bytes())
+    position = (8 * len(content) // 2 if bit is None else bit) % (8 * len(content))
+    content[position // 8] ^= 1 << position % 8
+    file.write_bytes(content)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], standalone_mode=False)
+
+
+def follow(command, settings):
+    """Do what the printed command says: remove files, call this program, run a stage and what it is waiting for."""
+    for part in command.split(" && "):
+        match part.split():
+            case ["rm", "-r", path]:
+                shutil.rmtree(path)
+            case ["rm", path]:
+                Path(path).unlink()
+            case ["conformalsam", *arguments]:
+                result = invoke(*arguments)
+                assert result.return_value == 0, result.output
+            case ["snakemake", "--cores", "8", stage, *rest]:
+                assert rest[-2:] == ["--config", f"run={RUN}"]
+                run_snakemake(settings, stage, is_forced=rest[:-2] == ["-R", stage])
+
+
+def run_snakemake(settings, target, is_forced):
+    """Stages up to a target whose receipt is not there, or older than that of a stage before."""
+    has_run = False
+    for stage in list(STAGES)[: list(STAGES).index(target) + 1]:
+        is_missing = not (settings.folder / f"{stage}.json").is_file()
+        if is_missing or has_run or (stage == target and is_forced):
+            run_stages(settings, stage)
+            has_run = True
+
+
+def only_finding(path):
+    (finding,) = check_store(path).findings
+    return finding
+
+
+def times_of(path, kind):
+    """When each image's part of the arrays was written."""
+    return {
+        file: file.stat().st_mtime_ns for array in IMAGE_ARRAYS[kind] for file in chunk_files(path, array)
+    }  # fmt: skip
+
+
+def belongs_to(file, array, image):
+    """Is a chunk of a per-image array part of this image?"""
+    parts = file.parts[file.parts.index("c") + 1 :]
+    return int(parts[1 if array == "label_by_alpha" else 0]) == image
+
+
+def make_unfinished(path, store, image, arrays):
+    """As a stage leaves a store that was killed at an image: its metadata are not consolidated yet."""
+    root = json.loads((path / "zarr.json").read_text())
+    del root["consolidated_metadata"]
+    root["attributes"]["conformalsam"]["complete"] = False
+    (path / "zarr.json").write_text(json.dumps(root))
+    opened = type(store)(path, *reopened(path))
+    opened.mark(image, ABSENT)
+    for array in arrays:
+        for file in chunk_files(path, array):
+            if belongs_to(file, array, image):
+                file.unlink()
+
+
+def reopened(path):
+    group = zarr.open_group(path, mode="r+")
+    return group, dict(group.attrs)["conformalsam"]
+
+
+def run_command(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
