@@ -71,7 +71,7 @@ def _label_lines(labels: Facts) -> Iterator[Line]:
     yield "pixels", ", ".join(f"{name} {count}" for name, count in labels["outcomes"].items() if name != "pixels")
     width = max((len(image["id"]) for image in labels["worst"]), default=0)
     for image in labels["worst"]:
-        lost = [name for name in ("empty", "background_only", "uncalibrated") if image[name]]
+        lost = [name for name in ("empty", "uncalibrated") if image[name]]
         shares = ", ".join(f"{name} {image[name] / image['pixels']:.3f}" for name in lost)
         yield "keeps least", f"{image['id']:<{width}}  {image['keep_rate']:.3f}  {shares}"
 

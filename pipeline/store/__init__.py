@@ -1,4 +1,4 @@
-"""The three Zarr stores of a run; the only package that opens Zarr.
+"""The three Zarr stores of a run; the only package that opens them.
 
 Every store is a Zarr v3 group whose arrays name their dimensions (so `xarray.open_zarr` reads it) and end in a crc32c
 checksum.
