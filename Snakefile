@@ -177,5 +177,7 @@ rule report:
     conda:
         "environment.yml"
     threads: workflow.cores
+    params:
+        gallery=settings.gallery.tracked(),
     shell:
         f"{pipeline} report {arguments} 2>&1 | tee {{log}} >&2"

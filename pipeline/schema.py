@@ -516,6 +516,20 @@ class EvaluateSettings(Section):
         return self
 
 
+class GallerySettings(Section):
+    """The page of images with a slider for alpha (`conformalsam gallery`, and in the report)."""
+
+    num_images: int = Field(60, ge=1)
+    """Images shown; of more, half are those that keep least, half are evenly spaced. Counts are of all images."""
+    longest_side: int = Field(256, ge=32, le=2048)
+    """Pixels of the longer side of the labels shown, taken from the grid by nearest pixel; photographs have up to twice
+    as many. 60 images of 256 pixels make a page of 5 to 10 MB."""
+    show_truth: bool = True
+    """Show masks of unlabelled images where they exist by chance. They are opened for nothing else."""
+    in_report: bool = True
+    """Put the gallery into the report, too. It judges some sixty alphas on held-out images, once a calibration."""
+
+
 class Settings(Section):
     """One run."""
 
@@ -536,6 +550,7 @@ class Settings(Section):
     stage1: Stage1Settings = Stage1Settings()
     stage2: Stage2Settings = Stage2Settings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    gallery: GallerySettings = GallerySettings()
 
     @model_validator(mode="after")
     def _risk_is_of_argmax(self) -> Settings:

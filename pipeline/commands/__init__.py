@@ -6,13 +6,14 @@ Heavy imports are inside the commands, so that `--help` answers at once.
 from pipeline.commands.choice import alpha
 from pipeline.commands.data_sets import convert_coco, convert_sbd, splits
 from pipeline.commands.exchange import export, import_masks
+from pipeline.commands.gallery import gallery
 from pipeline.commands.start import doctor, init
 from pipeline.commands.stores import explain, inspect
 from pipeline.commands.weights import convert_seem, download
 
 TOOLS = (
     *(init, doctor),
-    *(inspect, explain, alpha),
+    *(alpha, gallery, inspect, explain),
     *(export, import_masks),
     *(download, convert_seem),
     *(convert_sbd, convert_coco, splits),

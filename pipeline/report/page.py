@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 import yaml
+from markupsafe import Markup
 
 from pipeline.palette import class_colours, css
 from pipeline.progress import clock
@@ -32,6 +33,7 @@ class Content(NamedTuple):
     audit_limit: images that an audit takes at most
     q_hat:       float32 [H, W] or class-wise [K, H, W], of the alpha that the labels were made at
     keep_rates:  float64 [N]
+    gallery:     section with a slider for alpha
     """
 
     name: str
@@ -43,6 +45,7 @@ class Content(NamedTuple):
     q_hat: npt.NDArray[np.float32]
     keep_rates: npt.NDArray[np.float64]
     examples: Sequence[Example]
+    gallery: Markup | None
 
 
 def render(content: Content) -> str:

@@ -18,6 +18,7 @@ from pipeline.config import DataSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, example_samples, load_samples, read_mask, resize_nearest
 from pipeline.errors import DatasetError, StoreError
+from pipeline.gallery import gallery_fragment
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.receipt import read_receipt
@@ -248,6 +249,7 @@ def page_content(run: Run, settings: Settings, audited: dict[str, Any] | None, e
         q_hat=run.calibration.q_hat(run.labels.state["alpha"]),
         keep_rates=keep_rates(run.labels),
         examples=examples,
+        gallery=gallery_fragment(settings) if settings.gallery.in_report else None,
     )
 
 

@@ -47,6 +47,7 @@ def write_run_file(folder: Path, **sections: Any) -> Path:
         "train": {"student": "tiny", "crop": 32, "workers": 0, "checkpoint_every": 2},
         "stage1": {"epochs": 2, "batch_size": 2},
         "stage2": {"epochs": 2, "batch_labeled": 1, "batch_unlabeled": 1},
+        "gallery": {"in_report": False},
     } | sections
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))

@@ -1,0 +1,40 @@
+"""The command that writes the gallery of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli import run_argument
+from pipeline.config import Settings
+
+MEGABYTES_TO_WARN = 25  # pages above make browsers slow or worse
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: gallery.html in the run's results."
+)
+@click.option("--images", "num_images", type=click.IntRange(min=1), help="Images shown. Default: gallery.num_images.")
+@click.option("--longest", "longest_side", type=click.IntRange(32, 2048), help="Default: gallery.longest_side.")
+def gallery(settings: Settings, out: Path | None, num_images: int | None, longest_side: int | None) -> None:
+    """Images of a run with an exact slider for alpha, in one HTML file that needs no network."""
+    from pipeline.gallery import gallery_page
+
+    wanted: dict[str, Any] = {"num_images": num_images, "longest_side": longest_side}
+    chosen = settings.gallery.model_copy(update={name: value for name, value in wanted.items() if value is not None})
+    html = gallery_page(settings.model_copy(update={"gallery": chosen}))
+    path = out or settings.folder / "gallery.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding="utf-8")
+    megabytes = len(html.encode()) / 1e6
+    click.echo(f"wrote {path}, {megabytes:.1f} MB; open it in a browser")
+    if megabytes > MEGABYTES_TO_WARN:
+        click.echo(
+            f"warning: above {MEGABYTES_TO_WARN} MB browsers become slow; use fewer images (--images) or smaller ones "
+            "(--longest)",
+            err=True,
+        )

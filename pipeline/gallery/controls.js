@@ -1,0 +1,92 @@
+// The bar: alpha, rule, what they give, and the command that makes them so.
+
+const slider = part("slider");
+const isOwn = () => state.stop === page.ownStop && page.rules[state.rule] === page.ownRule;
+
+function buildBar() {
+  slider.max = numStops - 1;
+  slider.addEventListener("input", () => setStop(Number(slider.value)));
+  for (const button of root.querySelectorAll("[data-step]"))
+    button.addEventListener("click", () => setStop(state.stop + Number(button.dataset.step)));
+  page.rules.forEach((name, rule) => {
+    const input = make("input", { type: "radio", name: "gallery-rule", value: rule });
+    input.addEventListener("change", () => setRule(rule));
+    part("rules").append(make("label", {}, input, make("span", {}, name)));
+  });
+  part("copy-command").addEventListener("click", (event) => copy(command(), "the command", event.currentTarget));
+  part("reset").addEventListener("click", () => { setRule(page.rules.indexOf(page.ownRule)); setStop(page.ownStop); });
+}
+
+const place = (stop) => `${(100 * stop) / Math.max(numStops - 1, 1)}%`;
+
+// Under the slider: where images are too few, and what alpha the stops are.
+function drawMarks() {
+  part("marks").replaceChildren();
+  page.thresholds.tooFew.forEach((lacking, stop) => {
+    if (!lacking) return;
+    const zone = make("span", { class: lacking === 1 ? "zone all" : "zone" });
+    zone.style.left = `calc(${place(stop)} - ${50 / numStops}%)`;
+    zone.style.width = `${100 / numStops}%`;
+    part("marks").append(zone);
+  });
+  for (const { stop, text, isOwnStop } of ticks(part("marks").clientWidth)) {
+    const mark = make("span", isOwnStop ? { class: "own" } : {}, text);
+    mark.style.left = place(stop);
+    part("marks").append(mark);
+  }
+}
+
+// A few round alphas that are stops, apart from each other and from the run's own.
+function ticks(width) {
+  const chosen = [{ stop: page.ownStop, text: "run", isOwnStop: true }];
+  for (const alpha of [page.alphas[0], page.alphas[numStops - 1], 0.1, 0.2, 0.5, 0.05, 0.3, 0.02, 0.01, 0.4, 0.7]) {
+    const stop = page.alphas.indexOf(alpha);
+    const isApart = chosen.every((other) => Math.abs(other.stop - stop) * width > 38 * numStops);
+    if (stop >= 0 && isApart) chosen.push({ stop, text: String(alpha) });
+  }
+  return chosen;
+}
+
+const command = () => `snakemake --cores 8 all --config run=${page.run} alpha=${page.alphas[state.stop]} rule=${page.rules[state.rule]}`;
+
+function drawBar() {
+  const alpha = String(page.alphas[state.stop]);
+  slider.value = state.stop;
+  slider.setAttribute("aria-valuetext", `alpha ${alpha}${state.stop === page.ownStop ? ", the run's own" : ""}`);
+  part("alpha").textContent = alpha;
+  for (const button of root.querySelectorAll("[data-step]"))
+    button.disabled = !(state.stop + Number(button.dataset.step) in page.alphas);
+  part("rules").querySelectorAll("input").forEach((input, rule) => { input.checked = rule === state.rule; });
+  drawMarks();
+  part("command").textContent = command();
+  part("reset").disabled = isOwn();
+  part("live").replaceChildren(...liveFacts());
+  part("stop-note").replaceChildren(...stopNote());
+}
+
+function liveFacts() {
+  const { kept, pixels } = runCounts(state.stop, state.rule);
+  const facts = [fact("Kept", percent(share(kept, pixels)), `of ${number(page.ids.length)} images`)];
+  const { isRisk, targets, coverage, byRule } = page.heldOut;
+  const found = isRisk ? byRule[state.rule].wrong[state.stop] : coverage[state.stop];
+  const target = `${isRisk ? "at most" : "target"} ${percent(targets[state.stop])}`;
+  facts.push(fact(isRisk ? "Held-out wrong pixels" : "Held-out coverage", percent(value(found)), found ? `${range(found)}, ${target}` : target));
+  const precision = byRule[state.rule].precision[state.stop];
+  facts.push(fact("Held-out precision", percent(value(precision)), precision ? range(precision) : ""));
+  return facts;
+}
+
+const fact = (name, content, more) => make("div", {}, make("dt", {}, name), make("dd", {}, content, make("span", { class: "range" }, more)));
+
+function stopNote() {
+  const lacking = page.thresholds.tooFew[state.stop];
+  const notes = [isOwn() ? "These are the labels in the store." : "A preview: the store still holds alpha " +
+    `${page.alphas[page.ownStop]}, rule ${page.ownRule}.`];
+  if (!lacking) return notes;
+  const done = { abstain: "they get no label", accept: "there every class is believed", max: "the largest score stands in there",
+    raise: "calibrate refuses this alpha" }[page.thresholds.uncalibrated];
+  const enough = page.thresholds.tooFew.indexOf(0);
+  const from = enough < 0 ? "" : ` From α ${page.alphas[enough]} on all have enough.`;
+  const warning = `${percent(lacking)} of the locations have too few labelled images for this alpha`;
+  return [make("b", {}, `${warning}: ${done}.`), `${from} `, ...notes];
+}

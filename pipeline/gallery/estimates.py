@@ -1,0 +1,48 @@
+"""Held-out estimates at every stop, as the page draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import calib
+from pipeline.gallery.source import Stops
+from pipeline.held_out import find_row
+from pipeline.report.promise import promise
+
+Facts = dict[str, Any]
+DIGITS = 5
+
+
+def held_out(
+    stops: Stops, rules: Sequence[calib.Rule], class_names: Sequence[str], calibrated: Facts
+) -> dict[str, Any]:
+    """Estimates [value, low, high], or None, of each stop; by rule where they depend on it.
+
+    calibrated: receipt of calibrate, for the promise at each stop
+    """
+    promises = [promise(calibrated, alpha) for alpha in stops.alphas]
+    rows = [[find_row(stops.rows, alpha, rule) for alpha in stops.alphas] for rule in rules]
+    return {
+        "numImages": stops.num_images,
+        "folds": stops.folds,
+        "isRisk": promises[0].is_risk,
+        "targets": [promised.target for promised in promises],
+        "promises": [promised.text for promised in promises],
+        "caveats": promises[0].caveats,
+        "coverage": _series(rows[0], "coverage"),
+        "coverageByClass": [_series(rows[0], "coverage_per_class", name) for name in class_names],
+        "byRule": [
+            {
+                "precision": _series(row, "precision"),
+                "wrong": _series(row, "wrong"),
+                "precisionByClass": [_series(row, "precision_per_class", name) for name in class_names],
+            }
+            for row in rows
+        ],
+    }
+
+
+def _series(rows: Sequence[Facts | None], what: str, class_name: str | None = None) -> list[list[float] | None]:
+    found = [None if row is None else row[what] if class_name is None else row[what][class_name] for row in rows]
+    return [None if fact is None else [round(fact[end], DIGITS) for end in ("value", "low", "high")] for fact in found]

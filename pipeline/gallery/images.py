@@ -1,0 +1,160 @@
+"""One image of the gallery: counted at every stop under every rule, and, if it is shown, packed for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datasets import IGNORE_INDEX, Sample, resize_nearest
+from pipeline.errors import StoreError
+from pipeline.gallery.numbers import (
+    Levels,
+    Plane,
+    Tally,
+    count_kept,
+    count_right,
+    label_spans,
+    stop_levels,
+    tally,
+    tally_labels,
+)
+from pipeline.gallery.packing import pack, steps
+from pipeline.gallery.source import Source, known_truth, photograph
+from pipeline.report.pictures import data_uri, shrink
+
+Facts = dict[str, Any]
+
+
+class Slider(NamedTuple):
+    """What every image is compared with, and how large it is shown.
+
+    first:  uint8 [H, W], see `first_stops`
+    size:   height and width of the planes in the page
+    shown:  images that are shown, by their place in the store
+    stored: int32 [N, K], pixels of each class as pseudolabel counted them
+    """
+
+    first: Plane
+    size: tuple[int, int]
+    shown: frozenset[int]
+    stored: npt.NDArray[np.int32]
+
+
+class Looked(NamedTuple):
+    """One image, counted.
+
+    place:   in the store
+    tallies: of each rule
+    raw:     int64 [K], pixels by most probable class
+    shown:   what the page embeds of it, None if it is not shown
+    """
+
+    place: int
+    tallies: list[Tally]
+    raw: npt.NDArray[np.int64]
+    shown: Facts | None
+
+
+def look(source: Source, slider: Slider, sample: Sample, index: int) -> Looked:
+    """Count one image under every rule and, if it is shown, prepare what the page needs of it.
+
+    raises: StoreError if its own labels are not those that the store has counted, or if its photograph is gone
+    """
+    planes = label_planes(source, index) if source.is_class_wise else level_planes(source, slider, index)
+    raw = np.bincount(planes.raw.ravel(), minlength=len(source.labels.class_names))
+    shown = None
+    if index in slider.shown:
+        truth = known_truth(source, sample)
+        tables = [_table(planes, r, truth) for r in range(len(source.rules))]
+        embedded = [*planes.embedded, *([] if truth is None else [truth])]
+        photo = photograph(source, sample)
+        shown = {
+            "id": sample.id,
+            "photo": data_uri(shrink(photo, 2 * max(slider.size)), "webp"),
+            "aspect": round(photo.shape[1] / photo.shape[0], 4),
+            "hasTruth": truth is not None,
+            "planes": pack(np.stack([resize_nearest(plane, slider.size) for plane in embedded])),
+            "table": pack(steps(np.stack(tables))),
+        }
+    looked = Looked(index, planes.tallies, raw, shown)
+    refuse_other_labels(source, slider, looked)
+    return looked
+
+
+def refuse_other_labels(source: Source, slider: Slider, looked: Looked) -> None:
+    """The store's own labels, counted again from planes and thresholds, must be what the store has counted."""
+    rule, stop = source.rules.index(source.labels.state["rule"]), source.own_stop
+    if not np.array_equal(looked.tallies[rule].by_label[:, stop], slider.stored[looked.place]):
+        raise StoreError(
+            f"{source.labels.path}: the labels of {source.labels.sample_ids[looked.place]} are not what its planes and "
+            "the thresholds of these settings give; run snakemake --cores 8 pseudolabel --config "
+            f"run={source.settings.name} with the settings of this run, or name those that the labels were made with"
+        )
+
+
+class ImagePlanes(NamedTuple):
+    """One image at all stops, in whichever way the thresholds allow.
+
+    embedded: what the page has to know of every pixel; raw: its most probable class
+    tallies:  of each rule
+    judged:   of each rule and a true mask, labelled pixels that have a true class, and those labelled right: [2, A]
+    """
+
+    embedded: list[Plane]
+    raw: Plane
+    tallies: list[Tally]
+    judged: Callable[[int, Plane], npt.NDArray[np.int64]]
+
+
+def level_planes(source: Source, slider: Slider, index: int) -> ImagePlanes:
+    """One threshold for all classes: levels, from which every rule labels every stop."""
+    background, num_stops, num_classes = source.background, len(source.stops.q), len(source.labels.class_names)
+    levels = stop_levels(source.labels.planes(index), source.stops.q, background)
+    spans = [label_spans(levels, slider.first, rule) for rule in source.rules]
+
+    def judged(rule: int, truth: Plane) -> npt.NDArray[np.int64]:
+        kept = count_kept(spans[rule], truth != IGNORE_INDEX, num_stops)
+        right = count_right(levels, spans[rule], truth, num_stops, background)
+        return np.stack([kept, right])
+
+    tallies = [tally(levels, span, num_classes, num_stops, background) for span in spans]
+    return ImagePlanes(_embedded(levels, background), _raw(levels, background), tallies, judged)
+
+
+def label_planes(source: Source, index: int) -> ImagePlanes:
+    """Class-wise thresholds: the labels that the store has at each of its alphas."""
+    labels = np.stack(list(_stored_labels(source, index)))
+    raw = source.labels.raw_argmax(index)
+
+    def judged(rule: int, truth: Plane) -> npt.NDArray[np.int64]:
+        kept, right = ~np.isnan(labels) & (truth != IGNORE_INDEX), labels == truth
+        return np.stack([kept.sum(axis=(1, 2)), (kept & right).sum(axis=(1, 2))])
+
+    coded = np.where(np.isnan(labels), IGNORE_INDEX, labels).astype(np.uint8)
+    return ImagePlanes([*coded, raw], raw, [tally_labels(labels, raw, len(source.labels.class_names))], judged)
+
+
+def _stored_labels(source: Source, index: int) -> Iterator[npt.NDArray[np.float32]]:
+    store = source.labels
+    positions = {float(alpha): i for i, alpha in enumerate(store.array("alpha")[:])}
+    for alpha in source.stops.alphas:
+        position = positions[alpha]
+        yield store.label(index) if position == 0 else store.array("label_by_alpha")[position, index].astype(np.float32)
+
+
+def _embedded(levels: Levels, background: int | None) -> list[Plane]:
+    return list(levels if background is not None else levels[:3])
+
+
+def _raw(levels: Levels, background: int | None) -> Plane:
+    return levels.best if background is None else np.where(levels.background_wins, np.uint8(background), levels.best)
+
+
+def _table(planes: ImagePlanes, rule: int, truth: Plane | None) -> npt.NDArray[np.int64]:
+    """int64 [K + 3, A]: pixels by label, changed ones, those with a label and a true class, those labelled right."""
+    counted = planes.tallies[rule]
+    judged = planes.judged(rule, truth) if truth is not None else np.zeros((2, counted.changed.size), np.int64)
+    return np.concatenate([counted.by_label, counted.changed[None], judged])

@@ -1,0 +1,100 @@
+// Where the thresholds are high, how many labelled images are behind them, and how the keep rates are spread.
+
+const STEPS = 253, INFINITE = 254; // codes of a threshold, see thresholds.py
+const BINS = 20;
+const { thresholds } = page;
+let qCodes, validCounts;
+
+async function buildMaps() {
+  qCodes = new Uint8Array(await unpack(thresholds.q));
+  validCounts = new Int32Array(await unpack(thresholds.valid));
+  if (thresholds.isFlat) {
+    for (const name of ["q-map", "q-scale", "valid-map", "valid-scale"]) part(name).hidden = true;
+    return;
+  }
+  const [low, high] = thresholds.validRange;
+  part("valid-low").textContent = number(low);
+  part("valid-high").textContent = number(high);
+  const ramp = thresholds.scale.filter((_, i) => i % 15 === 0).join(",");
+  for (const name of ["q-ramp", "valid-ramp"]) part(name).style.setProperty("--ramp", ramp);
+  reads("q-map", (i) => describeThreshold(qCodes[state.stop * validCounts.length + i]), qCaption);
+  reads("valid-map", (i) => `${number(validCounts[i])} labelled images`, validCaption);
+  drawMap("valid-map", (i) => (high > low ? (validCounts[i] - low) / (high - low) : 1));
+}
+
+function drawMap(name, position) {
+  const [height, width] = thresholds.size;
+  const canvas = Object.assign(part(name), { width, height });
+  const picture = new ImageData(width, height);
+  const words = new Uint32Array(picture.data.buffer);
+  const scale = thresholds.scale.map((colour) => 0xff000000 | parseInt(colour.slice(5, 7) + colour.slice(3, 5) + colour.slice(1, 3), 16));
+  for (let i = 0; i < words.length; i++) {
+    const at = position(i);
+    const isStripe = (i % width + Math.floor(i / width)) % 5 < 2;
+    words[i] = at === null ? (isStripe ? 0xffebebeb : 0xff555555) : scale[Math.round(at * (scale.length - 1))];
+  }
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+function drawMaps() {
+  if (!thresholds.isFlat) {
+    const offset = state.stop * validCounts.length;
+    drawMap("q-map", (i) => (qCodes[offset + i] > STEPS ? null : qCodes[offset + i] / STEPS));
+  }
+  part("q-caption").textContent = qCaption();
+  part("valid-caption").textContent = validCaption();
+  part("q-map").setAttribute("aria-label", `Map of the thresholds. ${qCaption()} Arrow keys read it.`);
+  part("valid-map").setAttribute("aria-label", `Map of the labelled images behind them. ${validCaption()} Arrow keys read it.`);
+  drawHistogram();
+}
+
+function qCaption() {
+  const spread = thresholds.spread[state.stop];
+  const what = page.isClassWise ? "Threshold q̂ at this stop, median over the classes" : "Threshold q̂ at this stop";
+  if (spread && thresholds.isFlat) return `${what}: ${spread[1].toFixed(2)}, the same everywhere.`;
+  return spread ? `${what}: ${spread[0].toFixed(2)} to ${spread[2].toFixed(2)}, median ${spread[1].toFixed(2)}. Light: much passes. Hatched: no threshold.`
+    : `${what}: no location has one.`;
+}
+
+const validCaption = () => `Labelled images behind each threshold${page.isClassWise ? ", of the class that has fewest" : ""}: ${[...new Set(thresholds.validRange)].join(" to ")}.`;
+const describeThreshold = (code) => (code <= STEPS ? `q̂ ≈ ${(code / STEPS).toFixed(2)}` : code === INFINITE ? "too few labelled images" : "no threshold");
+
+// A map that is read by pointer or arrow keys.
+function reads(name, describe, caption) {
+  const canvas = part(name), text = part(name.replace("map", "caption"));
+  const [height, width] = thresholds.size;
+  let x = width >> 1, y = height >> 1;
+  const tell = () => { text.textContent = `Column ${x}, row ${y}: ${describe(y * width + x)}. ${caption()}`; };
+  canvas.addEventListener("pointermove", (event) => {
+    const box = canvas.getBoundingClientRect();
+    x = Math.max(0, Math.min(width - 1, Math.floor(((event.clientX - box.left) / box.width) * width)));
+    y = Math.max(0, Math.min(height - 1, Math.floor(((event.clientY - box.top) / box.height) * height)));
+    tell();
+  });
+  canvas.addEventListener("pointerleave", () => { text.textContent = caption(); });
+  canvas.addEventListener("focus", tell);
+  canvas.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    event.stopPropagation();
+    x = Math.max(0, Math.min(width - 1, x + move[0] * (event.shiftKey ? 10 : 1)));
+    y = Math.max(0, Math.min(height - 1, y + move[1] * (event.shiftKey ? 10 : 1)));
+    tell();
+  });
+}
+
+function drawHistogram() {
+  const counts = new Array(BINS).fill(0);
+  page.ids.forEach((_, i) => counts[Math.min(BINS - 1, Math.floor((BINS * keptOf(i, state.stop, state.rule)) / gridPixels))]++);
+  const highest = Math.max(...counts);
+  const area = frame(part("histogram"), [0, 1], [0, highest], "How many images of the run keep which share of their pixels");
+  axes(area, percentTicks(0), [[0, "0"], [highest, number(highest)]], "share of an image's pixels kept");
+  counts.forEach((count, bin) => {
+    const [left, right] = [area.x(bin / BINS) + 1, area.x((bin + 1) / BINS) - 1];
+    const bar = svg("rect", { class: "bar", x: left, width: Math.max(1, right - left), y: area.y(count), height: area.y(0) - area.y(count) });
+    bar.append(svg("title", {}, `${count} images keep ${(100 * bin) / BINS} to ${(100 * (bin + 1)) / BINS} %`));
+    area.chart.append(bar);
+  });
+  part("histogram").replaceChildren(area.chart);
+}

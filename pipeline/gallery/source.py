@@ -1,0 +1,151 @@
+"""What the gallery is made of: the stores of a run, checked to belong together, and its thresholds at every stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import calib
+from pipeline.config import Settings
+from pipeline.datasets import Sample, SampleIndex, load_samples, read_mask, resize_nearest
+from pipeline.errors import DatasetError, StoreError
+from pipeline.held_out import candidate_rules
+from pipeline.receipt import read_receipt
+from pipeline.report.figures import shown_thresholds
+from pipeline.report.pictures import Picture
+from pipeline.sources import truth_path
+from pipeline.store import CalibrationStore, LabelStore, open_calibration, open_labels
+from pipeline.sweep import sweep_run
+
+log = logging.getLogger(__name__)
+
+Facts = dict[str, Any]
+EVERY_CLASS_ALIKE = ("paper", "no_background", "argmax")  # one rule where there is no background
+
+
+class Stops(NamedTuple):
+    """The stops of the slider, and what is known of each.
+
+    alphas:     from the most labels to the fewest: ascending, or descending where alpha bounds wrong labels (risk)
+    q:          float32 [A, H, W], threshold at each; class-wise: the median of the finite ones, to be shown only
+    n_valid:    integer [H, W], labelled images behind it; class-wise: of the class that has fewest
+    rows:       held-out estimates, as in the receipt of calibrate; [] if nothing can be held out
+    num_images: labelled images behind the rows, in so many `folds`
+    """
+
+    alphas: tuple[float, ...]
+    q: npt.NDArray[np.float32]
+    n_valid: npt.NDArray[np.integer]
+    rows: Sequence[Facts]
+    num_images: int
+    folds: int
+
+
+class Source(NamedTuple):
+    """Stores, samples and receipts of a run.
+
+    rules: those that differ, the one of the labels among them
+    """
+
+    settings: Settings
+    receipts: dict[str, dict[str, Any]]
+    samples: SampleIndex
+    calibration: CalibrationStore
+    labels: LabelStore
+    stops: Stops
+    rules: tuple[calib.Rule, ...]
+
+    @property
+    def is_class_wise(self) -> bool:
+        return self.calibration.is_class_wise
+
+    @property
+    def background(self) -> int | None:
+        background: int | None = self.labels.state["background"]
+        return background
+
+    @property
+    def own_stop(self) -> int:
+        """Position of the alpha that the labels in the store are of."""
+        return self.stops.alphas.index(self.labels.state["alpha"])
+
+
+def open_source(settings: Settings) -> Source:
+    """Open a labelled run; StoreError until its labels are there, or if they are not those of its thresholds."""
+    folder = settings.folder
+    receipts = {name: read_receipt(folder / f"{name}.json", name) for name in ("annotate", "calibrate", "pseudolabel")}
+    samples = load_samples(folder / "samples.json")
+    labels = open_labels(folder / "labels.zarr", receipts["pseudolabel"]["fingerprint"])
+    calibration = open_calibration(folder / "calibration.zarr", receipts["calibrate"]["fingerprint"])
+    is_same = labels.state.get("calibration", calibration.fingerprint) == calibration.fingerprint
+    if not is_same or labels.sample_ids != [sample.id for sample in samples.of("unlabeled")]:
+        raise StoreError(
+            f"{labels.path} was made by other thresholds or images than {calibration.path}; "
+            "run snakemake --cores 8 pseudolabel"
+        )
+    stops = (
+        class_wise_stops(calibration, labels, receipts["calibrate"]) if calibration.is_class_wise else swept(settings)
+    )
+    if labels.state["alpha"] not in stops.alphas:
+        raise StoreError(
+            f"{labels.path} is of alpha {labels.state['alpha']:g}, but {calibration.path} is not; "
+            "run snakemake --cores 8 pseudolabel"
+        )
+    rules = rules_of(
+        labels.state["rule"], labels.state["background"], labels.state["variant"], calibration.is_class_wise
+    )
+    return Source(settings, receipts, samples, calibration, labels, stops, rules)
+
+
+def swept(settings: Settings) -> Stops:
+    """Stops between the smallest alphas and the largest, from all labelled images."""
+    sweep = sweep_run(settings)
+    q = np.stack([sweep.thresholds.map(a) for a in range(len(sweep.alphas))])
+    return Stops(sweep.alphas, q, sweep.n_valid, sweep.rows, sweep.num_images, sweep.folds)
+
+
+def class_wise_stops(calibration: CalibrationStore, labels: LabelStore, calibrated: Facts) -> Stops:
+    """A stop for every alpha that the store has labels of."""
+    alphas = sorted(float(alpha) for alpha in labels.array("alpha")[:])
+    q = np.stack([shown_thresholds(calibration.q_hat(alpha)) for alpha in alphas])
+    judged = calibrated["held_out"] or {"rows": [], "num_images": 0, "folds": 0}
+    fewest = calibration.n_valid.min(axis=0)
+    return Stops(tuple(alphas), q, fewest, judged["rows"], judged["num_images"], judged["folds"])
+
+
+def rules_of(own: calib.Rule, background: int | None, variant: str, is_class_wise: bool) -> tuple[calib.Rule, ...]:
+    """Rules that label differently, each by the name that the run uses if it uses one of those that are the same.
+
+    With one threshold for all classes argmax and no_background are one rule; without a background, paper as well.
+    """
+    if is_class_wise:
+        return (own,)  # other rules need the maps of all classes
+    alike = ("argmax", "no_background") if background is not None else EVERY_CLASS_ALIKE
+    names = [own if own in alike and rule in alike else rule for rule in candidate_rules(False, variant)]
+    first_of_alike = next(name for name in names if name in alike)
+    return tuple(dict.fromkeys(first_of_alike if name in alike else name for name in names))
+
+
+def photograph(source: Source, sample: Sample) -> Picture:
+    """uint8 [H, W, 3]; StoreError if the file cannot be read."""
+    try:
+        return source.samples.image(sample)
+    except OSError as error:
+        path = source.samples.root / sample.image
+        raise StoreError(f"{path} cannot be read ({error}); run this in the folder that `prepare` ran in") from None
+
+
+def known_truth(source: Source, sample: Sample) -> npt.NDArray[np.uint8] | None:
+    """uint8 [H, W] on the grid, 255 = void, only to be shown; None if there is no readable mask or it is not wanted."""
+    data = source.settings.data
+    path: Path | None = truth_path(sample, data) if source.settings.gallery.show_truth else None
+    try:
+        return None if path is None else resize_nearest(read_mask(path, data), data.grid)
+    except (DatasetError, OSError, SyntaxError, ValueError) as error:
+        log.warning("gallery: the mask %s is not shown: %s", path, error)
+        return None

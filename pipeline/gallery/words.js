@@ -1,0 +1,41 @@
+// How numbers are written, and elements made.
+
+const percent = (share, digits = 1) => (share === null || Number.isNaN(share) ? "–" : `${(100 * share).toFixed(digits)}\u00a0%`);
+const share = (some, all) => (all ? some / all : null);
+const range = (estimate) => `${percent(estimate[1])} to ${percent(estimate[2])}`;
+const number = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+const value = (estimate) => (estimate ? estimate[0] : null);
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, content] of Object.entries(attributes)) element.setAttribute(name, content);
+  element.append(...children);
+  return element;
+}
+
+function swatch(k) {
+  const colour = make("span", { class: "swatch" });
+  colour.style.background = page.classes[k].colour;
+  return make("span", { class: "class" }, colour, page.classes[k].name);
+}
+
+function say(text) {
+  part("said").textContent = "";
+  requestAnimationFrame(() => { part("said").textContent = text; });
+}
+
+async function copy(text, what, button) {
+  let copied = true;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = make("textarea", { "aria-hidden": "true", style: "position:fixed;opacity:0" });
+    field.value = text;
+    root.append(field);
+    field.select();
+    copied = document.execCommand("copy"); // where the clipboard is kept from pages of the disk
+    field.remove();
+    button.focus();
+  }
+  say(copied ? `Copied ${what}` : "The browser does not let this page copy");
+}

@@ -1,0 +1,246 @@
+"""What the page embeds of a run: every count equals that of labels made anew from the stores."""
+
+import base64
+import json
+import zlib
+
+import numpy as np
+import pytest
+from report_run import run_with_receipts
+from tiny_run import write_run_file, write_sample_files
+
+import calib
+from pipeline import config
+from pipeline.datasets import load_samples, resize_nearest
+from pipeline.errors import StoreError
+from pipeline.gallery.content import page_content
+from pipeline.gallery.source import open_source
+from pipeline.store import FAILED, OUTCOMES, open_labels
+from pipeline.sweep import sweep_run
+
+IDS = [f"im{i:02}" for i in range(12)]  # 6 labelled, 2 val, 4 unlabelled
+
+
+def labelled_run(folder, **overrides):
+    """A run up to its labels; its grid is larger than what the gallery shows of it."""
+    write_sample_files(folder / "data", IDS)
+    wanted = {"gallery.num_images": 3, "gallery.longest_side": 32, "data.grid": [20, 40]}
+    settings = config.load(write_run_file(folder), wanted | overrides)
+    run_with_receipts(settings)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def with_background(tmp_path_factory):
+    return labelled_run(tmp_path_factory.mktemp("background"))
+
+
+def content_of(settings):
+    content = page_content(open_source(settings))
+    json.dumps(content, allow_nan=False)
+    return content
+
+
+def unpack(text, dtype):
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
+
+
+def table_of(content, image):
+    shape = len(content["rules"]), len(content["classes"]) + 3, len(content["alphas"])
+    return unpack(image["table"], "<i4").reshape(shape).cumsum(axis=-1)
+
+
+def labels_anew(settings, content, rule):
+    """float32 [N, A, H, W] of every unlabelled image, from planes and the thresholds of the sweep."""
+    store, sweep = open_labels(settings.folder / "labels.zarr"), sweep_run(settings)
+    policy = "accept" if settings.calibrate.uncalibrated == "accept" else "abstain"
+    background = store.state["background"]
+    maps = [sweep.thresholds.map(a) for a in range(len(sweep.alphas))]
+    assert list(sweep.alphas) == content["alphas"]
+    return np.stack(
+        [
+            [calib.label_pixels(store.planes(i), q, rule, background, policy) for q in maps]
+            for i in range(len(store.sample_ids))
+        ]
+    )
+
+
+def assert_counts_agree(settings, content):
+    """Counts of the run and of the images shown against labels made anew, at every stop, under every rule."""
+    store = open_labels(settings.folder / "labels.zarr")
+    raw = np.stack([store.raw_argmax(i) for i in range(len(store.sample_ids))])
+    index = load_samples(settings.folder / "samples.json")
+    kept_of_all = unpack(content["keptOfAll"], "<i4").reshape(len(raw), len(content["rules"]), -1).cumsum(axis=-1)
+    classes = range(len(content["classes"]))
+    assert content["rawPixels"] == [np.count_nonzero(raw == k) for k in classes]
+    for r, rule in enumerate(content["rules"]):
+        labels = labels_anew(settings, content, rule)
+        totals, kept = content["totals"][r], ~np.isnan(labels)
+        changed = kept & (labels != raw[:, None])
+        by_stop = {"byLabel": lambda k, x=labels: x == k, "byRaw": lambda k, x=kept: x & (raw == k)[:, None]}
+        for name, is_of in by_stop.items():
+            assert totals[name] == [is_of(k).sum(axis=(0, 2, 3)).tolist() for k in classes], name
+        assert totals["changed"] == changed.sum(axis=(0, 2, 3)).tolist()
+        np.testing.assert_array_equal(kept_of_all[:, r], kept.sum(axis=(2, 3)))
+        for image in content["images"]:
+            i = store.sample_ids.index(image["id"])
+            sample = next(sample for sample in index.samples if sample.id == image["id"])
+            truth = index.mask(sample_with_mask(sample), settings.data)
+            truth = resize_nearest(truth, settings.data.grid)
+            table = table_of(content, image)[r]
+            assert table[: len(classes)].tolist() == [(labels[i] == k).sum(axis=(1, 2)).tolist() for k in classes]
+            assert table[-3].tolist() == changed[i].sum(axis=(1, 2)).tolist()
+            assert table[-2].tolist() == (kept[i] & (truth != 255)).sum(axis=(1, 2)).tolist()
+            assert table[-1].tolist() == (labels[i] == truth).sum(axis=(1, 2)).tolist()
+
+
+def sample_with_mask(sample):
+    from dataclasses import replace
+
+    return replace(sample, mask=f"masks/{sample.id}.png")
+
+
+def test_counts_are_those_of_labels_made_anew(with_background):
+    content = content_of(with_background)
+    assert content["rules"] == ["paper", "argmax", "singleton"]
+    assert_counts_agree(with_background, content)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"uncalibrated": "accept", "background": None, "classes": ["a", "b", "c"]},
+        {"uncalibrated": "max", "variant": "image", "rule": "no_background"},
+        {"variant": "risk", "rule": "argmax", "alpha": 0.4},
+        {"quantile": "paper", "rule": "singleton"},
+    ],
+    ids=["accept without a background", "max of one map", "risk", "plain quantile"],
+)
+def test_counts_agree_whatever_made_the_thresholds(tmp_path, overrides):
+    settings = labelled_run(tmp_path, **overrides)
+    assert_counts_agree(settings, content_of(settings))
+
+
+def test_the_own_stop_is_what_the_store_holds(with_background):
+    content, store = content_of(with_background), open_labels(with_background.folder / "labels.zarr")
+    assert content["alphas"][content["ownStop"]] == 0.2
+    assert content["ownRule"] == "paper"
+    own = [row[content["ownStop"]] for row in content["totals"][0]["byLabel"]]
+    assert own == store.class_pixels.sum(axis=0).tolist()
+    assert sum(own) == store.outcome_pixels[:, OUTCOMES.index("kept")].sum()
+
+
+def test_shown_planes_are_nearest_pixels_of_the_grid(with_background):
+    content, store = content_of(with_background), open_labels(with_background.folder / "labels.zarr")
+    assert content["size"] == [16, 32]
+    assert len(content["images"]) == 3
+    for image in content["images"]:
+        planes = unpack(image["planes"], np.uint8).reshape(-1, 16, 32)
+        own = store.planes(store.sample_ids.index(image["id"]))
+        np.testing.assert_array_equal(planes[0], resize_nearest(own.best_foreground, (16, 32)))
+        assert len(planes) == 6  # best, three levels, background_wins, truth
+        assert image["photo"].startswith("data:image/webp;base64,")
+        assert image["aspect"] == round(32 / 24, 4)
+
+
+def test_truth_is_left_out_on_request(with_background):
+    gallery = with_background.gallery.model_copy(update={"show_truth": False})
+    content = content_of(with_background.model_copy(update={"gallery": gallery}))
+    for image in content["images"]:
+        assert not image["hasTruth"]
+        assert len(unpack(image["planes"], np.uint8)) == 5 * 16 * 32
+        assert (table_of(content, image)[:, -2:] == 0).all()
+
+
+def test_an_image_without_a_readable_mask_is_shown_without_truth(tmp_path):
+    settings = labelled_run(tmp_path, **{"gallery.num_images": 60})
+    unlabeled = [sample.id for sample in load_samples(settings.folder / "samples.json").of("unlabeled")]
+    (tmp_path / f"data/masks/{unlabeled[0]}.png").unlink()
+    (tmp_path / f"data/masks/{unlabeled[1]}.png").write_bytes(b"no picture")
+    assert [image["hasTruth"] for image in content_of(settings)["images"]] == [False, False, True, True]
+
+
+def test_held_out_estimates_follow_the_rows_of_the_sweep(with_background):
+    content, rows = content_of(with_background), sweep_run(with_background).rows
+    held_out = content["heldOut"]
+    assert (held_out["numImages"], held_out["folds"], held_out["isRisk"]) == (6, 6, False)
+    for stop, alpha in enumerate(content["alphas"]):
+        for r, rule in enumerate(content["rules"]):
+            row = next(row for row in rows if (row["alpha"], row["rule"]) == (alpha, rule))
+            for found, wanted in (
+                (held_out["coverage"][stop], row["coverage"]),
+                (held_out["byRule"][r]["precision"][stop], row["precision"]),
+                (held_out["byRule"][r]["precisionByClass"][1][stop], row["precision_per_class"]["cat"]),
+                (held_out["coverageByClass"][2][stop], row["coverage_per_class"]["dog"]),
+            ):
+                assert found == (None if wanted is None else pytest.approx([*wanted.values()], abs=1e-5))
+    assert held_out["targets"] == pytest.approx([1 - alpha for alpha in content["alphas"]])
+
+
+def test_class_wise_thresholds_give_a_stop_for_each_alpha_of_the_store(tmp_path):
+    settings = labelled_run(
+        tmp_path, variant="image", class_thresholds="each", rule="argmax", alpha=0.4, alphas=[0.6, 0.2]
+    )
+    content, store = content_of(settings), open_labels(settings.folder / "labels.zarr")
+    assert content["isClassWise"]
+    assert content["alphas"] == [0.2, 0.4, 0.6]
+    assert content["ownStop"] == 1
+    assert content["rules"] == ["argmax"]
+    labels = store.array("label_by_alpha")[...].astype(np.float32)[[2, 0, 1]]  # the store has the chosen alpha first
+    assert content["totals"][0]["byLabel"] == [(labels == k).sum(axis=(1, 2, 3)).tolist() for k in range(3)]
+    for image in content["images"]:
+        i = store.sample_ids.index(image["id"])
+        planes = unpack(image["planes"], np.uint8).reshape(-1, 16, 32)
+        shown = np.where(np.isnan(labels[:, i]), 255, labels[:, i])
+        np.testing.assert_array_equal(planes[:3], resize_nearest(shown, (16, 32)))
+        np.testing.assert_array_equal(planes[3], resize_nearest(store.raw_argmax(i), (16, 32)))
+    assert content["heldOut"]["numImages"] == 6
+
+
+def test_a_failed_image_is_neither_counted_nor_shown(tmp_path):
+    settings = labelled_run(tmp_path, **{"gallery.num_images": 60})
+    store = open_labels(settings.folder / "labels.zarr", writable=True)
+    store.mark(1, FAILED)
+    content = content_of(settings)
+    left = [sample_id for i, sample_id in enumerate(store.sample_ids) if i != 1]
+    assert content["ids"] == left
+    assert [image["id"] for image in content["images"]] == left
+    assert sum(content["rawPixels"]) == 3 * 20 * 40
+
+
+def test_labels_that_their_planes_do_not_give_are_refused(tmp_path):
+    settings = labelled_run(tmp_path)
+    store = open_labels(settings.folder / "labels.zarr", writable=True)
+    store.write_counts(2, store.outcome_pixels[2], store.class_pixels[2] + [1, 0, -1])
+    with pytest.raises(StoreError, match=f"labels of {store.sample_ids[2]} are not what its planes and the thresholds"):
+        content_of(settings)
+
+
+def test_labels_of_another_calibration_are_refused(tmp_path):
+    settings = labelled_run(tmp_path)
+    again = settings.model_copy(update={"calibrate": settings.calibrate.model_copy(update={"alpha": 0.3})})
+    from stage_runs import STAGES
+
+    from pipeline.receipt import write_receipt
+
+    write_receipt(
+        settings.folder / "calibrate.json", "calibrate", STAGES["calibrate"](again), again.calibrate.tracked()
+    )
+    with pytest.raises(
+        StoreError, match=r"was made by other thresholds or images .* run snakemake --cores 8 pseudolabel"
+    ):
+        open_source(again)
+
+
+def test_a_photograph_that_is_gone_is_a_user_error(tmp_path):
+    settings = labelled_run(tmp_path)
+    for path in (tmp_path / "data/images").iterdir():
+        path.unlink()
+    with pytest.raises(StoreError, match=r"im\d+.png cannot be read .*; run this in the folder that `prepare` ran in"):
+        content_of(settings)
+
+
+def test_a_run_without_labels_is_a_user_error(tmp_path):
+    write_sample_files(tmp_path / "data", IDS)
+    with pytest.raises(StoreError, match="the stage annotate has not finished"):
+        open_source(config.load(write_run_file(tmp_path)))
