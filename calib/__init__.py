@@ -8,23 +8,22 @@ regions      which locations share a threshold
 interface    what a variant gets, what it is asked, what it returns
 variants     score maps in, threshold maps out: all of the above behind one function
 rules        probability map + thresholds -> pseudo-labels (paper Eq. 4)
+judgement    what thresholds make of an image whose true classes are known
 evaluation   do the promises hold on labelled images that were left out?
 """
 
 from calib.evaluation import (
-    SET_SIZES,
     Candidate,
     Estimate,
     HeldOut,
-    Judgement,
     assign_folds,
     choose,
     choose_most_precise,
-    judge_image,
     pareto_front,
     summarise,
 )
 from calib.interface import ArrayMaps, Block, LabelledMaps, Thresholds, Variant
+from calib.judgement import SET_SIZES, Judgement, judge_image
 from calib.quantile import (
     CalibrationError,
     Method,

@@ -5,38 +5,16 @@ needs. They are different things: a set that covers may hold several classes, an
 Pixels of an image are not independent, so every interval comes from resampling whole images.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from calib.rules import ClassWiseSets, Planes, Rule, class_wise_sets, label_class_wise, label_pixels, set_sizes
+from calib.judgement import Judgement
+from calib.rules import Rule
 
 NUM_RESAMPLES = 2000  # the ends of an interval then vary by 1.6 % of its width (sd) from seed to seed
-SET_SIZES = ("empty", "one", "several")
-
-Counts = npt.NDArray[np.int64]
-
-
-class Judgement(NamedTuple):
-    """Pixels of one image that have a true class, counted for A alphas and R rules.
-
-    valid:         int64 [K], by true class
-    covered:       int64 [A, K], their true class is in the prediction set, by true class
-    uncalibrated:  int64 [A], at a location (class-wise: in a class) without a finite threshold: the set holds every
-                   class, hence counts as covered
-    sizes:         int64 [A, 3], by size of the set: 0, 1, more (see SET_SIZES)
-    kept:          int64 [A, R, K], labelled, by label
-    right:         int64 [A, R, K], labelled with their true class, by label
-    """
-
-    valid: Counts
-    covered: Counts
-    uncalibrated: Counts
-    sizes: Counts
-    kept: Counts
-    right: Counts
 
 
 class Estimate(NamedTuple):
@@ -98,100 +76,6 @@ def assign_folds(num_images: int, folds: int) -> npt.NDArray[np.int64]:
     if not 2 <= folds <= num_images:
         raise ValueError(f"folds must lie between 2 and the number of images ({num_images}), got {folds}")
     return np.arange(num_images) % folds
-
-
-def judge_image(
-    planes: Planes,
-    score: npt.NDArray[np.float32],
-    truth: npt.NDArray[np.uint8],
-    thresholds: Iterable[npt.NDArray[np.float32]],
-    rules: Sequence[Rule],
-    num_classes: int,
-    background: int | None,
-    uncalibrated: Literal["abstain", "accept"],
-    probabilities: npt.NDArray[np.float32] | None = None,
-) -> Judgement:
-    """Count what thresholds that were learnt without this image make of it.
-
-    planes:        of the image, as `class_planes` gives them
-    score:         float32 [H, W], 1 - P(true class), NaN = void
-    truth:         uint8 [H, W], true class, 255 = void
-    thresholds:    of each alpha float32 [H, W], or [K, H, W] class-wise, which needs
-    probabilities: float32 [K, H, W]
-    """
-    valid = ~np.isnan(score)
-    seen = Planes(*(None if plane is None else plane[valid] for plane in planes))  # type: ignore[arg-type]
-    pixels = _Pixels(seen, score[valid], truth[valid], None if probabilities is None else probabilities[:, valid])
-    per_alpha = [
-        _judge_alpha(pixels, q_hat[..., valid], rules, num_classes, background, uncalibrated) for q_hat in thresholds
-    ]
-    return Judgement(_by_class(pixels.truth, num_classes), *(np.stack(parts) for parts in zip(*per_alpha, strict=True)))
-
-
-class _Pixels(NamedTuple):
-    """The pixels of an image that have a true class, in one row of n."""
-
-    planes: Planes
-    score: npt.NDArray[np.float32]
-    truth: npt.NDArray[np.uint8]
-    probabilities: npt.NDArray[np.float32] | None
-
-
-def _judge_alpha(
-    pixels: _Pixels,
-    q_hat: npt.NDArray[np.float32],
-    rules: Sequence[Rule],
-    num_classes: int,
-    background: int | None,
-    uncalibrated: Literal["abstain", "accept"],
-) -> tuple[Counts, Counts, Counts, Counts, Counts]:
-    """covered [K], uncalibrated [], sizes [3], kept [R, K], right [R, K] at one threshold, float32 [n] or [K, n]."""
-    if q_hat.ndim == 1:
-        own, planes, threshold = q_hat, pixels.planes, q_hat
-        labels = [label_pixels(planes, threshold, rule, background, uncalibrated) for rule in rules]
-    else:
-        assert pixels.probabilities is not None
-        own = np.take_along_axis(q_hat, pixels.truth[np.newaxis].astype(np.intp), axis=0)[0]
-        sets = _class_wise_row(pixels.probabilities, q_hat, background, uncalibrated)
-        labels = [label_class_wise(sets, pixels.planes, rule, background, uncalibrated) for rule in rules]
-        # coverage counts a class without a finite threshold as one of the set, so the size does, too
-        open_q = np.where(np.isfinite(q_hat), q_hat, np.float32(np.inf))
-        planes, threshold = _class_wise_row(pixels.probabilities, open_q, background, "accept")
-    open_end = ~np.isfinite(own)
-    covered = (pixels.score <= own) | open_end
-    kept, right = zip(*(_label_counts(label, pixels.truth, num_classes) for label in labels), strict=True)
-    return (
-        _by_class(pixels.truth[covered], num_classes),
-        np.array(np.count_nonzero(open_end)),
-        np.bincount(set_sizes(planes, np.where(np.isnan(threshold), np.float32(np.inf), threshold)), minlength=3),
-        np.stack(kept),
-        np.stack(right),
-    )
-
-
-def _class_wise_row(
-    probabilities: npt.NDArray[np.float32],
-    q_hat: npt.NDArray[np.float32],
-    background: int | None,
-    uncalibrated: Literal["abstain", "accept"],
-) -> ClassWiseSets:
-    """`class_wise_sets` of pixels in a row: probabilities and q_hat float32 [K, n]."""
-    sets = class_wise_sets(probabilities[:, np.newaxis], q_hat[:, np.newaxis], background, uncalibrated)
-    best, first, second, p_background = sets.planes
-    flat = Planes(best[0], first[0], second[0], None if p_background is None else p_background[0])
-    return ClassWiseSets(flat, sets.threshold[0])
-
-
-def _label_counts(
-    label: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], num_classes: int
-) -> tuple[Counts, Counts]:
-    kept = ~np.isnan(label)
-    named = label[kept].astype(np.uint8)
-    return _by_class(named, num_classes), _by_class(named[named == truth[kept]], num_classes)
-
-
-def _by_class(classes: npt.NDArray[np.uint8], num_classes: int) -> Counts:
-    return np.bincount(classes, minlength=num_classes)
 
 
 def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> HeldOut:
