@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import PythonSettings, Settings
+from pipeline.config import AnnotateSettings, PythonSettings, Settings
 from pipeline.errors import AnnotatorError
 
 Images = npt.NDArray[np.uint8]
@@ -35,6 +35,17 @@ class Annotator(Protocol):
 
     def __call__(self, images: Images) -> Maps:
         """uint8 [B, H, W, 3] RGB -> float32 [B, K, h, w] in `space`, at the annotator's own resolution."""
+
+
+AUTO_DTYPE = {"logits": "float16", "probability": "uint16"}
+
+
+def stored_dtype(annotator: Annotator, settings: AnnotateSettings) -> str:
+    """What the cache stores of its maps; AnnotatorError for fixed point numbers, which cannot hold logits."""
+    dtype = AUTO_DTYPE[annotator.space] if settings.dtype == "auto" else settings.dtype
+    if dtype == "uint16" and annotator.space == "logits":
+        raise AnnotatorError(f"annotate.dtype is uint16, but {annotator.name} gives logits; use float16 or float32")
+    return dtype
 
 
 def build_annotator(settings: Settings) -> Annotator:

@@ -11,7 +11,7 @@ import numcodecs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps
+from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps, stored_dtype
 from pipeline.config import Settings
 from pipeline.datasets import Sample, image_to_grid, read_image
 from pipeline.doctor.survey import UNREADABLE, evenly_spaced
@@ -60,19 +60,9 @@ def annotate(annotator: Annotator, image: npt.NDArray[np.uint8], settings: Setti
 
 def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> int:
     """Bytes of float32 [K, h, w] as the store writes them."""
-    dtype = stored_dtype(annotator, settings)
+    dtype = stored_dtype(annotator, settings.annotate)
     codec: Any = numcodecs.Blosc(cname="zstd", clevel=3)
     return len(codec.encode(np.ascontiguousarray(encode_maps(maps, dtype))))
-
-
-def stored_dtype(annotator: Annotator, settings: Settings) -> str:
-    """What the cache stores; AnnotatorError for fixed point numbers that cannot hold logits."""
-    dtype = settings.annotate.dtype
-    if dtype == "auto":
-        return "float16" if annotator.space == "logits" else "uint16"
-    if dtype == "uint16" and annotator.space == "logits":
-        raise AnnotatorError(f"annotate.dtype is uint16, but {annotator.name} gives logits; use float16 or float32")
-    return dtype
 
 
 def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Images]:

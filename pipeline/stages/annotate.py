@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numcodecs
 import numpy as np
 
-from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps
+from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps, stored_dtype
 from pipeline.config import AnnotateSettings, Settings
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples
 from pipeline.errors import AnnotatorError, StoreError
@@ -35,7 +35,6 @@ from pipeline.store import (
 log = logging.getLogger(__name__)
 
 CACHE_VERSION = 1  # raise it when the same annotator and image would be cached differently
-AUTO_DTYPE = {"logits": "float16", "probability": "uint16"}
 
 
 def annotate(settings: Settings) -> dict[str, Any]:
@@ -90,17 +89,10 @@ def cache_fingerprint(settings: Settings, samples: Sequence[Sample], annotator: 
             "classes": settings.data.class_names,
             "grid": settings.data.grid,
             "resolution": settings.annotate.resolution,
-            "dtype": _dtype(settings.annotate, annotator),
+            "dtype": stored_dtype(annotator, settings.annotate),
             "images": [[sample.id, sample.image_digest] for sample in samples],
         }
     )
-
-
-def _dtype(settings: AnnotateSettings, annotator: Annotator) -> str:
-    dtype = AUTO_DTYPE[annotator.space] if settings.dtype == "auto" else settings.dtype
-    if dtype == "uint16" and annotator.space == "logits":
-        raise AnnotatorError(f"annotate.dtype is uint16, but {annotator.name} gives logits; use float16 or float32")
-    return dtype
 
 
 def _open_or_create(
@@ -126,7 +118,7 @@ def _create(
 ) -> None:
     """Create the empty cache, once one image has shown the shape of the maps and how well they compress."""
     maps = _stored_size(_first_maps(index, samples, annotator, settings), settings)
-    dtype = _dtype(settings.annotate, annotator)
+    dtype = stored_dtype(annotator, settings.annotate)
     _check_disk(encode_maps(maps, dtype), len(samples), path)
     facts = {
         "fingerprint": identity,
