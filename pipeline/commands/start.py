@@ -17,7 +17,11 @@ from pipeline.config import Settings
               help="Folder of index masks, named as their images (cat.jpg: cat.png).")  # fmt: skip
 @click.option("--classes", "class_list", type=click.Path(path_type=Path),
               help="Text file, a class a line in the order of mask values: NAME, or NAME: VALUE = PROMPT.")  # fmt: skip
-@click.option("--name", help="Of the run: config/NAME.yaml, results/NAME. Default: the name of the images' folder.")
+@click.option(
+    "--name",
+    help="Of the run: config/NAME.yaml, results/NAME. Default: the name of the images' folder, or of the one around it "
+    "if that is called images, photos or the like.",
+)
 @click.option("--background", metavar="CLASS", help="Class that stands for everything else, or `none`.")
 @click.option("--annotator", type=click.Choice(["seem", "onnx", "python"]), default="seem", show_default=True)
 @click.option("--checkpoint", help="Folder of SEEM (or seem-nano), .onnx file, or module:factory.  "
