@@ -1,0 +1,20 @@
+"""The report of the demo, where it has been made: its gallery counts what the stores hold."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from gallery_counts import assert_counts_are_numpys
+
+from pipeline import config
+from pipeline.sweep import sweep_run
+
+REPORT = Path(__file__).parents[2] / "results" / "demo" / "report.html"
+
+
+@pytest.mark.skipif(not REPORT.is_file(), reason="no results/demo/report.html: run make demo first")
+def test_the_gallery_of_the_demo_counts_to_the_pixel(open_page, monkeypatch):
+    monkeypatch.chdir(REPORT.parents[2])
+    settings = config.load("demo")
+    run = SimpleNamespace(settings=settings, sweep=sweep_run(settings))
+    assert_counts_are_numpys(open_page(REPORT), run, shown=settings.data.grid)
