@@ -6,6 +6,7 @@ sketch       the largest scores of every location: their thresholds, mergeable o
 histogram    scores of groups of pixels: their thresholds, and control of the wrong-label rate, mergeable over images
 regions      which locations share a threshold
 interface    what a variant gets, what it is asked, what it returns
+locations    thresholds of every location by itself, with and without each fold of images
 variants     score maps in, threshold maps out: all of the above behind one function
 rules        probability map + thresholds -> pseudo-labels (paper Eq. 4)
 judgement    what thresholds make of an image whose true classes are known
