@@ -33,7 +33,7 @@ def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> 
         "label_file_name": f"labels/{sample_id}.png",
         "id": sample_id,
         "keep_rate": 1 - int(counts[IGNORE_INDEX]) / label.size,
-        "pixels": dict(zip(source.class_names, counts.tolist(), strict=False)),
+        "pixels": dict(zip(source.class_names, counts[: len(source.class_names)].tolist(), strict=True)),
     }
 
 
