@@ -398,8 +398,9 @@ class TrainSettings(Section):
     """Processes that decode, for each training process."""
     threads: int | None = runtime(None, ge=1)
     """Torch threads on CPU. Default: torch's."""
-    checkpoint_every: int = runtime(200, ge=1)
-    """Steps between two checkpoints; a killed stage repeats at most this many."""
+    checkpoint_minutes: float = runtime(5.0, ge=0)
+    """Minutes between two checkpoints; a killed stage repeats at most this much. There is one at the end and with every
+    new best student as well. 0: after every step."""
     validate_every: int = runtime(5, ge=1)
     """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last."""
 

@@ -110,6 +110,7 @@ def train(state: TrainingState, stage: Stage, seed: int, folder: Path, validate:
     )
     board = Board(folder / "tensorboard", state.step, shown_images(stage), world().is_main)
     reader = Reader(state, stage, batches, board)
+    time_of_last_save = time.monotonic()
     student.model.train()
     for examples in batches:
         if state.step % stage.steps_per_epoch == 0:
@@ -118,16 +119,18 @@ def train(state: TrainingState, stage: Stage, seed: int, folder: Path, validate:
         with _memory_errors(stage):
             reader.add(optimise(state, stage, examples))
         ends_epoch = _ends_epoch_to_validate(state.step, stage, settings.validate_every)
-        is_due = ends_epoch or state.step % settings.checkpoint_every == 0
-        if is_due or reader.is_due():
+        is_due = time.monotonic() - time_of_last_save >= 60 * settings.checkpoint_minutes
+        if ends_epoch or is_due or reader.is_due():
             reader.read()
         if ends_epoch:
             add_to_history(state, stage, validate(state.kept))
             board.numbers({"miou": state.history[-1]["miou"]}, state.step)
             board.predictions(state.kept, state.step)
-            keep_best(state, folder)
+            # the best student and the checkpoint that names it belong together: a resumed run may not find the same one
+            is_due = keep_best(state, folder) or is_due
         if is_due and state.step < stage.num_steps:
             save(state, stage, folder, finished=False)
+            time_of_last_save = time.monotonic()
     board.close()
     return reader.waiting()
 
