@@ -402,7 +402,8 @@ class TrainSettings(Section):
     """Minutes between two checkpoints; a killed stage repeats at most this much. There is one at the end and with every
     new best student as well. 0: after every step."""
     validate_every: int = runtime(5, ge=1)
-    """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last."""
+    """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last. The
+    settings of `evaluate` hold there, too: several scales and flips cost several looks at every val image."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> TrainSettings:
