@@ -377,10 +377,16 @@ class TrainSettings(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of sgd; adamw has betas 0.9 and 0.999."""
     weight_decay: float = Field(1e-4, ge=0)
+    decay_norms: bool = False
+    """Whether weight decay also pulls at norms and biases (all parameters with one dimension). The paper's code base
+    does that; otherwise it is not common any more."""
     power: float = Field(0.9, gt=0)
     """lr(t) = lr (1 - t/T)^power, t in steps."""
+    warmup_steps: int = Field(0, ge=0)
+    """First steps of the schedule, over which the learning rate rises evenly from near 0 to what it is without a
+    warm-up. Pretrained transformers may need 500 to 1500."""
     lr_scope: Literal["both", "stage"] = "both"
-    """Whether T counts the steps of both stages (the paper: one run) or of each."""
+    """Whether the schedule counts the steps of both stages (the paper: one run) or of each."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of the moving average of the weights, which then labels in Stage II and is the student that is kept. At
     step t it is at most 1 - 1/(t+1). Default: no average."""

@@ -24,7 +24,9 @@ PAPER = {
         "head_lr_multiplier": 10,
         "momentum": 0.9,
         "weight_decay": 1e-4,
+        "decay_norms": True,
         "power": 0.9,
+        "warmup_steps": 0,
         "lr_scope": "both",
         "ema": None,
         "crop": 513,
@@ -63,7 +65,7 @@ CHANGES = {
     "paper": {},
     "plus": {
         "calibrate": {"quantile": "exact"},
-        "train": {"optimizer": "adamw", "lr": 1e-5, "weight_decay": 0.01, "ema": 0.996},
+        "train": {"optimizer": "adamw", "lr": 1e-5, "weight_decay": 0.01, "decay_norms": False, "ema": 0.996},
         "stage1": {"batch_labeled": 1},
         "stage2": {
             "lambda_schedule": "constant",
