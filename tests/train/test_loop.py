@@ -74,6 +74,17 @@ def test_running_out_of_memory_says_what_to_change_and_keeps_the_checkpoint(make
     assert load_checkpoint(folder / "checkpoint.pt")["step"] == 3
 
 
+def test_a_batch_too_small_for_a_batch_norm_says_what_to_change(make_run):
+    settings = make_run()
+    state, stage = start(settings)
+
+    def lesson(state, views, step):
+        return torch.nn.BatchNorm2d(2)(torch.zeros(1, 2, 1, 1))
+
+    with pytest.raises(TrainingError, match=r"stage1: the student's batch norm needs .*lower train\.accumulate"):
+        loop.train(state, stage._replace(lesson=lesson), settings.seed, settings.folder / "stage1", lambda _: 0.5)
+
+
 def test_weights_that_are_not_finite_are_never_saved(make_run):
     settings = make_run()
     state, stage = start(settings)
