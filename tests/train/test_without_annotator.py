@@ -60,7 +60,9 @@ def test_runs_to_the_report(run_file):
 
 
 def test_another_recipe_says_what_it_lacks(run_file):
-    with pytest.raises(ConfigError, match="stage1.labels calibrated needs an annotator, but there is no section annot"):
+    with pytest.raises(
+        ConfigError, match=r"stage1\.labels calibrated needs an annotator, but there is no section annot"
+    ):
         config.load(run_file)
     alone, others = (config.load(run_file, {"preset": name}) for name in ("label-only", "semi-baseline"))
     with pytest.raises(DatasetError, match="the split unlabeled is empty"):
