@@ -57,7 +57,7 @@ def test_trains_on_the_union_and_reports_what_it_did(make_run):
 
 
 def test_learns_and_writes_a_student_that_transformers_loads(make_run):
-    settings = make_run(stage1={"epochs": 12, "strong": False}, train={"validate_every": 4, "checkpoint_every": 7})
+    settings = make_run(stage1={"epochs": 12, "strong": False}, train={"validate_every": 4})
     facts = stage1(settings)
     losses = [entry["loss"] for entry in facts["history"]]
     assert losses == sorted(losses, reverse=True)
@@ -123,7 +123,7 @@ def test_the_old_receipt_is_gone_as_soon_as_training_starts(make_run):
 
 
 def test_divergence_is_an_error_that_keeps_the_last_good_checkpoint(make_run):
-    settings = make_run(train={"lr": 1e30, "checkpoint_every": 1})
+    settings = make_run(train={"lr": 1e30, "checkpoint_minutes": 0})
     with pytest.raises(TrainingError, match=r"stage1 diverged: the (loss of|weights after) step \d.*lower train\.lr"):
         stage1(settings)
     checkpoint = checkpoint_of(settings)
@@ -145,7 +145,7 @@ def test_the_plan_changes_with_what_changes_the_weights_only(make_run):
     index = load_samples(settings.folder / "samples.json")
     plan = plan_fingerprint(settings, index)
     changed = partial(with_settings, settings)
-    for same in (changed("train", workers=2, checkpoint_every=1), changed("evaluate", num_examples=1)):
+    for same in (changed("train", workers=2, checkpoint_minutes=1), changed("evaluate", num_examples=1)):
         assert plan_fingerprint(same, index) == plan
     others = [changed("train", lr=0.1), changed("stage1", epochs=3), changed("stage2", epochs=3)]
     fingerprints = {plan_fingerprint(other, index) for other in others}
