@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_CLASSES = 255  # masks are uint8 and 255 means ignore
+MAX_LOGIT_BIAS = 80.0  # its exponential is a float32
 
 
 def runtime(default: Any, **kwargs: Any) -> Any:
@@ -232,7 +233,12 @@ class OnnxSettings(Section):
     channels: list[Annotated[int, Field(ge=0)]] | None = None
     """Channels that take part; the others are dropped and the rest renormalised. Default: those of `class_map`."""
     class_map: dict[str, list[Annotated[int, Field(ge=0)]]]
-    """For every class of `data.classes` the channels of the network that mean it; several are summed."""
+    """For every class of `data.classes` the channels of the network that mean it; several are summed. `[]`: the network
+    has no word for the class; its probability is 0 everywhere, so the annotator never labels it."""
+    logit_bias: dict[str, Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]] = {}
+    """Number added to the logits of a class, by class name: for all of its channels, before the softmax over `channels`
+    (probabilities are multiplied by its exponential, then renormalised). For a controlled experiment, such as an
+    annotator that sees too much background, or to undo a known bias."""
     threads: int = runtime(1, ge=1)
     """Threads of the network. On a busy 2-core machine one was measured faster than two."""
 
@@ -622,6 +628,20 @@ class Settings(Section):
             raise ValueError(
                 "calibrate.variant risk bounds the wrong labels of pseudolabel.rule argmax, got "
                 f"{self.pseudolabel.rule}; set rule: argmax"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _classes_without_a_channel_share_a_threshold(self) -> Settings:
+        onnx, thresholds = self.annotate.onnx, self.calibrate.class_thresholds
+        if onnx is None or self.annotate.annotator != "onnx" or thresholds == "pooled":
+            return self
+        wordless = [name for name in self.data.class_names if onnx.class_map.get(name) == []]
+        if wordless:
+            raise ValueError(
+                f"annotate.onnx.class_map has no channel for {', '.join(wordless)}, and under class_thresholds "
+                f"{thresholds} their own threshold of 1 would label them wherever no other class is in the set; set "
+                "class_thresholds: pooled, or remove the classes"
             )
         return self
 
