@@ -13,10 +13,9 @@ from pipeline.errors import ConfigError
 from pipeline.experiment import workflow as experiments
 from pipeline.experiment.devices import visible_gpus
 
-is_asked = workflow.is_main_process and workflow.dag_settings is not None
 try:
     experiment = experiments.experiment_of(
-        config, workflow.dag_settings.targets if is_asked else {"experiment"}
+        config, sys.argv if workflow.is_main_process else None
     )
     settings = experiment.base
 except ConfigError as error:

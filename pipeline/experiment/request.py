@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+from pipeline.config import full_names
 from pipeline.errors import ConfigError
 from pipeline.experiment.tables import chosen_rows
 from pipeline.schema import did_you_mean
@@ -42,17 +43,26 @@ def split_request(config: Mapping[str, Any]) -> tuple[Request | None, dict[str, 
     """
     asked = {key: value for key, value in config.items() if key in KEYS}
     rest = {key: value for key, value in config.items() if key not in KEYS}
+    for key in rest:
+        close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)
+        if close and key != "run" and not is_setting(key):
+            raise ConfigError(f"{key} is not a setting; did you mean {close[0]}, of the target experiment?")
     if asked and "table" not in asked:
         raise ConfigError(f"{next(iter(asked))} belongs to an experiment; say which one, e.g. table=5")
     if not asked:
         return None, rest
     for key in rest:
-        close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)
         if key in NOT_FREE:
             raise ConfigError(f"{key} is not free in an experiment: {NOT_FREE[key]}")
-        if close and key != "threads":
-            raise ConfigError(f"{key} is not a setting; did you mean {close[0]}?")
     return parse_request(asked), rest
+
+
+def is_setting(name: str) -> bool:
+    """Whether a run has such a setting, by its full or short name."""
+    try:
+        return bool(full_names({name: None}))
+    except ConfigError:
+        return False
 
 
 def parse_request(asked: Mapping[str, Any]) -> Request:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,28 @@ from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Request, split_request
 
 
-def experiment_of(config: Mapping[str, Any], targets: set[str]) -> Experiment:
+def experiment_of(config: Mapping[str, Any], command_line: Sequence[str] | None) -> Experiment:
     """The experiment of Snakemake's `--config`, whose base is the run that every rule is about; table 5 by default.
 
-    targets: what Snakemake is to make, {} for the first rule
-    raises:  ConfigError for a table that no target makes
+    command_line: Snakemake's words; None in a process that Snakemake itself started
+    raises:       ConfigError for a table that no target makes
     """
     request, rest = split_request(config)
-    if request is not None and not any("experiment" in str(target) for target in targets):
+    if request is not None and command_line is not None and not any(map(_is_of_experiment, command_line)):
         raise ConfigError(
             f"table={request.table} is for the target experiment; write snakemake --cores 8 experiment --config "
             f"table={request.table} ..."
         )
     run, overrides = split_workflow_config(rest)
-    return Experiment(run, overrides, request or Request("5"))
+    experiment = Experiment(run, overrides, request or Request("5"))
+    if request is not None:
+        _ = experiment.cells  # so that what cannot be is said before any job
+    return experiment
+
+
+def _is_of_experiment(word: str) -> bool:
+    """Whether a word of the command line can be a target of the experiment's rules."""
+    return word == "experiment" or word.startswith("experiment_") or "/experiments/" in word
 
 
 def run_receipts(experiment: Experiment) -> list[str]:
