@@ -16,7 +16,7 @@ choice       which labels to take, by what those images say
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank
 from calib.evaluation import Estimate, HeldOut, assign_folds, summarise
-from calib.interface import ArrayMaps, Block, LabelledMaps, Thresholds, Variant
+from calib.interface import VARIANTS, ArrayMaps, Block, LabelledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
 from calib.quantile import (
     CalibrationError,
@@ -49,6 +49,7 @@ __all__ = [
     "RULES",
     "SET_SIZES",
     "TABLES",
+    "VARIANTS",
     "ArrayMaps",
     "Block",
     "CalibrationError",

@@ -6,7 +6,7 @@ block on many workers. The results are the same to the bit.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from calib.histogram import Pooling
 from calib.quantile import Method, Policy, resolve_uncalibrated
 
 VariantName = Literal["pixel", "image", "kmeans", "genann", "risk", "fixed"]
+VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 Classes = Literal["pooled", "each", "clustered"]
 Fallback = Literal["neighbourhood", "image"]
 T = TypeVar("T")

@@ -92,8 +92,9 @@ def judge_image(
         else:
             bits = bits or _Bits(pixels, num_classes, background)
             per_alpha.append(bits.judge(q, rules, uncalibrated))
-    counted = (np.stack(parts) for parts in zip(*per_alpha, strict=True))
-    return Judgement(_by_class(pixels.truth, num_classes), *counted, *_judge_raw(pixels, num_classes, background))
+    of_thresholds = [np.stack(parts) for parts in zip(*per_alpha, strict=True)]
+    of_raw = _judge_raw(pixels, num_classes, background)
+    return Judgement(*(_by_class(pixels.truth, num_classes), *of_thresholds, *of_raw))
 
 
 def _judge_raw(pixels: "_Pixels", num_classes: int, background: int | None) -> tuple[Counts, Counts, Counts]:

@@ -143,7 +143,9 @@ def set_codes(planes: Planes, threshold: npt.NDArray[np.float32]) -> npt.NDArray
     """Which of the classes that matter are in the set, in the bits of a `truth_table`'s code: uint8 [H, W]."""
     foreground_in, background_in = _membership(planes, threshold)
     second_in = 1 - planes.p_second <= threshold
-    codes: npt.NDArray[np.uint8] = foreground_in | second_in.view(np.uint8) << 1 | background_in.view(np.uint8) << 2
+    codes = foreground_in.astype(np.uint8)
+    for bit, is_in in ((1, second_in), (2, background_in)):
+        codes |= is_in.view(np.uint8) << np.uint8(bit)
     return codes
 
 
