@@ -86,6 +86,7 @@ rule calibrate:
     params:
         calibrate=settings.calibrate.tracked(),
         alphas=settings.alphas,
+        variants=settings.variants,
     shell:
         f"{pipeline} calibrate {arguments} 2>&1 | tee {{log}} >&2"
 
