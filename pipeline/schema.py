@@ -277,6 +277,10 @@ Alpha = Annotated[float, Field(gt=0, lt=1)]
 AUTO_ALPHAS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]  # what rule auto may choose from, unless the run says
 
 
+VariantName = Literal["pixel", "image", "kmeans", "genann", "risk", "fixed"]
+AUTO_VARIANTS: list[VariantName] = ["pixel", "image"]  # kmeans and genann take far longer (docs/calibration.md)
+
+
 class CalibrateSettings(Section):
     alpha: Alpha = 0.05
     """Miscoverage: a pixel's prediction set misses its true class with at most this probability. Under variant risk:
@@ -284,9 +288,15 @@ class CalibrateSettings(Section):
     alphas: list[Alpha] | None = None
     """Further alphas, judged and labelled beside `alpha`: one annotation, one reading of the maps, all of them. Rule
     auto chooses among them (default then: 0.02 to 0.5)."""
-    variant: Literal["pixel", "image", "kmeans", "genann", "risk"] = "pixel"
+    variant: VariantName = "pixel"
     """What shares a threshold. pixel: each location has its own. image: one for all. kmeans: regions of locations with
-    similar scores. genann: concentric rings. risk: one for all that bounds the wrong labels of rule argmax."""
+    similar scores. genann: concentric rings. risk: one for all that bounds the wrong labels of rule argmax. fixed: a
+    class is in the set from probability `fixed_threshold` on; nothing is calibrated and nothing promised."""
+    variants: list[VariantName] | None = None
+    """Further variants, judged beside `variant`, with one threshold for all classes. Rule auto chooses among them
+    (default then: pixel and image)."""
+    fixed_threshold: float = Field(0.5, gt=0, le=1)
+    """Of variant fixed: probability from which a class is in the prediction set, whatever alpha is."""
     class_thresholds: Literal["pooled", "each", "clustered"] = "pooled"
     """pooled: one threshold for all classes (the paper). each: one a class, so that rare classes are covered as well.
     clustered: one for classes with similar scores. The last two need variant image, kmeans or genann."""
@@ -321,16 +331,31 @@ class CalibrateSettings(Section):
             )
         if self.n_min and self.variant != "pixel":
             raise ValueError(f"n_min is for variant pixel, got {self.variant}; remove one of both")
+        if self.class_thresholds != "pooled" and self.variants:
+            raise ValueError(
+                f"variants has {', '.join(self.variants)}, judged with one threshold for all classes, but "
+                f"class_thresholds is {self.class_thresholds}; remove one of both"
+            )
         return self
 
 
 class PseudolabelSettings(Section):
-    rule: Literal["paper", "no_background", "argmax", "singleton", "auto"] = "paper"
+    rule: Literal["paper", "no_background", "argmax", "singleton", "raw", "auto", "probe"] = "auto"
     """paper: Eq. 4, foreground beats background. no_background: the most probable class of the set. argmax: the most
-    probable class of all, if it is in the set. singleton: the class of every set that holds just one. auto: the rule
-    and alpha that keep most labels at `target_precision` on held-out labelled images."""
-    target_precision: float = Field(0.95, gt=0, lt=1)
-    """Of rule auto: share of the labels that should be right."""
+    probable class of all, if it is in the set. singleton: the class of every set that holds just one. raw: the most
+    probable class of all, everywhere, without calibration. auto: the variant, alpha and rule, raw among them, whose
+    labels have the largest mIoU on held-out labelled images, a pixel without a label counting as missed. probe: what
+    `conformalsam probe` found best for a student."""
+    target_precision: float | None = Field(None, gt=0, lt=1)
+    """Of rule auto: the choice is among the labels that are at least this precise on held-out images. Default: all."""
+    precision_of: Literal["pixels", "macro", "every_class"] = "macro"
+    """What has to reach `target_precision`. pixels: the share of all labels that are right, most of them background.
+    macro: the mean of the classes' precisions. every_class: the precision of each class."""
+
+    @property
+    def is_automatic(self) -> bool:
+        """Is the rule chosen by what held-out images or a probe say?"""
+        return self.rule in ("auto", "probe")
 
 
 class ComputeSettings(Section):
@@ -672,5 +697,25 @@ class Settings(Section):
         """Everything that calibrate computes thresholds for, `calibrate.alpha` first."""
         further = self.calibrate.alphas
         if further is None:
-            further = AUTO_ALPHAS if self.pseudolabel.rule == "auto" else []
+            chooses = self.pseudolabel.is_automatic and self.calibrate.variant != "fixed"
+            further = AUTO_ALPHAS if chooses else []
         return list(dict.fromkeys([self.calibrate.alpha, *further]))
+
+    @property
+    def variants(self) -> list[VariantName]:
+        """Everything that calibrate judges, `calibrate.variant` first."""
+        chosen = self.calibrate
+        further: Sequence[VariantName] | None = chosen.variants
+        if further is None:
+            chooses = self.pseudolabel.is_automatic and chosen.class_thresholds == "pooled"
+            further = AUTO_VARIANTS if chooses and chosen.variant != "fixed" else []
+        return list(dict.fromkeys([chosen.variant, *further]))
+
+    def of_variant(self, variant: str) -> Settings:
+        """The same run with another of its `variants` as `calibrate.variant`."""
+        if variant == self.calibrate.variant:
+            return self
+        changes: dict[str, Any] = {"variant": variant, "class_thresholds": "pooled"}
+        if variant != "pixel":
+            changes["n_min"] = 0
+        return self.model_copy(update={"calibrate": self.calibrate.model_copy(update=changes)})

@@ -69,14 +69,15 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str)
     return _svg(frame.height, title, [*_axes(frame, x_label, y_label), *lines])
 
 
-def estimates(rows: Sequence[Estimate], target: float, target_name: str, title: str) -> Markup:
-    """Shares side by side on one axis from 0 to 100 %, with their intervals, and a line at the target."""
+def estimates(rows: Sequence[Estimate], target: float | None, target_name: str, title: str) -> Markup:
+    """Shares side by side on one axis from 0 to 100 %, with their intervals, and a line at the target, if any."""
     height = TOP + ROW * len(rows) + BOTTOM
     frame = Frame(height, (0.0, 1.0), (0.0, 1.0))
     parts = _x_axis(frame, "share of pixels", shares=True)
-    x, top = frame.at(target, 1)
-    parts.append(f'<line class="target" x1="{x}" y1="{top}" x2="{x}" y2="{frame.at(0, 0)[1]}"/>')
-    parts.append(_text(x, top - 6, target_name, "end" if target > 0.5 else "start"))
+    if target is not None:
+        x, top = frame.at(target, 1)
+        parts.append(f'<line class="target" x1="{x}" y1="{top}" x2="{x}" y2="{frame.at(0, 0)[1]}"/>')
+        parts.append(_text(x, top - 6, target_name, "end" if target > 0.5 else "start"))
     for number, row in enumerate(rows):
         parts += _estimate(frame, row, TOP + ROW * number + 30)
     return _svg(height, title, parts)
