@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, chosen_rows, table_of
 from pipeline.receipt import fingerprint
-from pipeline.schema import CalibrateSettings, OnnxSettings, Settings
+from pipeline.schema import Settings
 
 Stage = Literal["stage1", "stage2"]
 POINTS = 10  # of each stage's learning curve: the best of more points is higher
@@ -89,11 +89,8 @@ class Experiment:
 
     def _obstacle(self, recipe: Recipe) -> str | None:
         annotate = self.base.annotate
-        if recipe.source == "bias" and (annotate.annotator != "onnx" or "logit_bias" not in OnnxSettings.model_fields):
+        if recipe.source == "bias" and (annotate.annotator != "onnx"):
             return f"a bias of the logits (annotate.onnx.logit_bias) does not exist for annotator {annotate.annotator}"
-        variant = recipe.overrides.get("calibrate.variant")
-        if variant is not None and variant not in CalibrateSettings.model_fields["variant"].annotation.__args__:
-            return f"this version has no calibrate.variant {variant}"
         return None
 
     @functools.cached_property
