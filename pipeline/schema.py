@@ -92,6 +92,9 @@ class SplitSettings(Section):
     """Images whose masks are used. Default: `num_labeled` of `train`, drawn with `seed`."""
     unlabeled: str | None = None
     """Images without masks (a mask that exists is never opened). Default: the rest of `train`."""
+    partial: bool = runtime(False)
+    """Allow training images that are neither in `labeled` nor in `unlabeled`. Without it such a pair of lists is an
+    error, because lists of two different splits drop images in silence."""
     val: str | None = None
     """Images that measure the student. Default: `num_val` images that have masks, drawn with `seed`."""
     num_labeled: int | None = Field(None, ge=1)
