@@ -11,19 +11,12 @@ variants     score maps in, threshold maps out: all of the above behind one func
 rules        probability map + thresholds -> pseudo-labels (paper Eq. 4)
 judgement    what thresholds make of an image whose true classes are known
 evaluation   do the promises hold on labelled images that were left out?
+choice       which labels to take, by what those images say
 """
 
-from calib.evaluation import (
-    Candidate,
-    Estimate,
-    HeldOut,
-    assign_folds,
-    choose,
-    choose_most_precise,
-    pareto_front,
-    summarise,
-)
-from calib.interface import ArrayMaps, Block, LabelledMaps, Thresholds, Variant
+from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank
+from calib.evaluation import Estimate, HeldOut, assign_folds, summarise
+from calib.interface import VARIANTS, ArrayMaps, Block, LabelledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
 from calib.quantile import (
     CalibrationError,
@@ -35,6 +28,7 @@ from calib.quantile import (
 )
 from calib.rules import (
     RULES,
+    TABLES,
     LabelCounts,
     Planes,
     Rule,
@@ -54,6 +48,8 @@ from calib.variants import fit
 __all__ = [
     "RULES",
     "SET_SIZES",
+    "TABLES",
+    "VARIANTS",
     "ArrayMaps",
     "Block",
     "CalibrationError",
@@ -71,7 +67,7 @@ __all__ = [
     "Thresholds",
     "Variant",
     "assign_folds",
-    "choose",
+    "choose_most_labels",
     "choose_most_precise",
     "class_planes",
     "class_wise_sets",
@@ -84,6 +80,7 @@ __all__ = [
     "most_probable",
     "pareto_front",
     "pixel_quantile",
+    "rank",
     "resolve_uncalibrated",
     "set_sizes",
     "sketch_quantile",

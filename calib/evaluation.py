@@ -1,7 +1,9 @@
 """Do the promises hold? Cross-fitting on the labelled images: each fold is judged by thresholds of the other folds.
 
-Coverage is what conformal prediction promises; precision, the share of the labels that are right, is what a student
-needs. They are different things: a set that covers may hold several classes, and a label may be the wrong one of them.
+Coverage is what conformal prediction promises. Precision, the share of the labels that are right, is another thing: a
+set that covers may hold several classes, and a label may be the wrong one of them. A student needs labels of every
+class: mIoU, in which a pixel without a label is a pixel that was missed and every class counts the same, orders labels
+as the students do that learn from them. Beside all of them stands the annotator's own argmax on the same images.
 Pixels of an image are not independent, so every interval comes from resampling whole images.
 """
 
@@ -12,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.judgement import Judgement
-from calib.rules import Rule
 
 NUM_RESAMPLES = 2000  # the ends of an interval then vary by 1.6 % of its width (sd) from seed to seed
 
@@ -29,6 +30,39 @@ class Estimate(NamedTuple):
     high: npt.NDArray[np.float64]
 
 
+class Raw(NamedTuple):
+    """What held-out images say of the annotator's own argmax, which labels every pixel and needs no threshold.
+
+    precision: [], share of the pixels that are right
+    precision_per_class, recall_per_class: [K], by label and by true class
+    miou:      []
+    """
+
+    precision: Estimate
+    precision_per_class: Estimate
+    recall_per_class: Estimate
+    miou: Estimate
+
+
+class AgainstRaw(NamedTuple):
+    """Labels of A alphas and R rules beside the annotator's own argmax, paired over the images: [A, R] each.
+
+    Thresholded on its own confidence, the argmax keeps any share of the pixels. The confidence at which it keeps as
+    many as the labels do is found on the held-out images without their true classes, so nothing has to be cross-fitted;
+    of pixels in the same bin of confidence (`judgement.GRID_STEPS`), a random part is kept.
+
+    same_keep:           precision of the argmax at the keep rate of the labels
+    precision:           that of the labels minus that of the argmax at every pixel
+    precision_same_keep: that of the labels minus `same_keep`
+    miou:                that of the labels minus that of the argmax at every pixel
+    """
+
+    same_keep: Estimate
+    precision: Estimate
+    precision_same_keep: Estimate
+    miou: Estimate
+
+
 class HeldOut(NamedTuple):
     """What held-out images say of A alphas and R rules.
 
@@ -40,9 +74,13 @@ class HeldOut(NamedTuple):
     sizes:              [A, 3], shares of the sets that are empty, of one class, of several
     precision:          [A, R], share of the labels that are right
     precision_per_class: [A, R, K], by label
+    recall_per_class:   [A, R, K], share of the pixels of a true class that are labelled with it
+    miou:               [A, R], mean IoU over the classes that have pixels; a pixel without a label is missed
     keep_rate:          [A, R], share of the pixels that are labelled
     wrong:              [A, R], share of the pixels that are labelled wrong; what variant risk bounds is its mean over
                         images, the same if these have equally many pixels with a true class
+    against_raw:        [A, R]
+    raw:                the same for all alphas and rules
     """
 
     coverage: Estimate
@@ -53,16 +91,27 @@ class HeldOut(NamedTuple):
     sizes: Estimate
     precision: Estimate
     precision_per_class: Estimate
+    recall_per_class: Estimate
+    miou: Estimate
     keep_rate: Estimate
     wrong: Estimate
+    against_raw: AgainstRaw
+    raw: Raw
 
     def without(self, alpha_index: int) -> "HeldOut":
         """The same, with NaN for all shares at one alpha but `uncalibrated`."""
-        cleared: dict[str, Any] = {"coverage_per_image": _cleared(self.coverage_per_image, alpha_index, axis=1)}
+        cleared: dict[str, Any] = {
+            "coverage_per_image": _cleared(self.coverage_per_image, alpha_index, axis=1),
+            "against_raw": AgainstRaw(*(_cleared_estimate(shares, alpha_index) for shares in self.against_raw)),
+        }
         for name, shares in self._asdict().items():
             if isinstance(shares, Estimate):
-                cleared[name] = Estimate(*(_cleared(values, alpha_index, axis=0) for values in shares))
+                cleared[name] = _cleared_estimate(shares, alpha_index)
         return self._replace(**cleared)
+
+
+def _cleared_estimate(shares: Estimate, index: int) -> Estimate:
+    return Estimate(*(_cleared(values, index, axis=0) for values in shares))
 
 
 def _cleared(values: npt.NDArray[np.float64], index: int, axis: int) -> npt.NDArray[np.float64]:
@@ -86,6 +135,8 @@ def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> Held
     kept, right = counts.kept.sum(axis=3), counts.right.sum(axis=3)  # [L, A, R]
     covered = counts.covered.sum(axis=2)  # [L, A]
     per_image = _share(covered, np.broadcast_to(valid[:, None], covered.shape))
+    miou = _mean_iou(counts.right, counts.kept, counts.valid, weights)
+    raw_miou = _mean_iou(counts.raw_right[:, None, None], counts.raw_kept[:, None, None], counts.valid, weights)
     return HeldOut(
         coverage=estimate(covered, valid[:, None], weights),
         coverage_per_class=estimate(counts.covered, counts.valid[:, None], weights),
@@ -95,8 +146,17 @@ def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> Held
         sizes=estimate(counts.sizes, valid[:, None, None], weights),
         precision=estimate(right, kept, weights),
         precision_per_class=estimate(counts.right, counts.kept, weights),
+        recall_per_class=estimate(counts.right, counts.valid[:, None, None], weights),
+        miou=_interval(*miou),
         keep_rate=estimate(kept, valid[:, None, None], weights),
         wrong=estimate(kept - right, valid[:, None, None], weights),
+        against_raw=_against_raw(counts, weights, miou, raw_miou),
+        raw=Raw(
+            estimate(counts.raw_right.sum(axis=1), valid, weights),
+            estimate(counts.raw_right, counts.raw_kept, weights),
+            estimate(counts.raw_right, counts.valid, weights),
+            _interval(*(values[..., 0, 0] for values in raw_miou)),
+        ),
     )
 
 
@@ -105,17 +165,96 @@ def _bootstrap_weights(num_images: int, rng: np.random.Generator) -> npt.NDArray
     return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=NUM_RESAMPLES).astype(np.float64)
 
 
+Resampled = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""A number of some shape over all images, and in each resample: [...], [NUM_RESAMPLES, ...]."""
+
+
 def estimate(part: npt.ArrayLike, whole: npt.ArrayLike, weights: npt.NDArray[np.float64]) -> Estimate:
     """A share over images and its interval. part, whole: counts [L, ...], broadcast to each other."""
+    return _interval(*_resampled_share(part, whole, weights))
+
+
+def _resampled_share(part: npt.ArrayLike, whole: npt.ArrayLike, weights: npt.NDArray[np.float64]) -> Resampled:
     part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    shape = part.shape[1:]
-    parts, wholes = (weights @ counts.reshape(len(counts), -1) for counts in (part, whole))
-    resampled = _share(parts, wholes)
+    parts, wholes = (np.tensordot(weights, counts, axes=1) for counts in (part, whole))
+    return _share(part.sum(axis=0), whole.sum(axis=0)), _share(parts, wholes)
+
+
+def _interval(value: npt.NDArray[np.float64], resampled: npt.NDArray[np.float64]) -> Estimate:
     resampled = np.where(np.isnan(resampled).all(axis=0), 0, resampled)
     low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
-    value = _share(part.sum(axis=0), whole.sum(axis=0))
     unknown = np.isnan(value)
-    return Estimate(value, *(np.where(unknown, np.nan, end.reshape(shape)) for end in (low, high)))
+    return Estimate(value, *(np.where(unknown, np.nan, end) for end in (low, high)))
+
+
+def _mean_iou(
+    right: npt.NDArray[np.integer],
+    kept: npt.NDArray[np.integer],
+    valid: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.float64],
+) -> Resampled:
+    """Mean over the classes that have pixels, each alike: [A, R] and [NUM_RESAMPLES, A, R].
+
+    right, kept: [L, A, R, K] by label; valid: [L, K] by true class. IoU of a class: of the pixels that are labelled so
+    or are of that class (whether they have a label or not), the share that is both.
+    """
+    over_images = np.ones((1, len(valid)))
+    value = np.stack([_mean_iou_of(right[:, a], kept[:, a], valid, over_images)[0] for a in range(right.shape[1])])
+    # an alpha at a time: with 150 classes, the resamples of one take 20 MB
+    resampled = [_mean_iou_of(right[:, a], kept[:, a], valid, weights) for a in range(right.shape[1])]
+    return value, np.stack(resampled, axis=1)
+
+
+def _mean_iou_of(
+    right: npt.NDArray[np.integer],
+    kept: npt.NDArray[np.integer],
+    valid: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """float64 [B, R], NaN where no class has a pixel. right, kept: [L, R, K]; valid: [L, K]; weights: [B, L]."""
+    rights, kepts = (np.tensordot(weights, counts.astype(np.float64), axes=1) for counts in (right, kept))
+    valids = (weights @ valid)[:, None]
+    iou = _share(rights, kepts + valids - rights)
+    there = np.broadcast_to(valids > 0, iou.shape)
+    return _share(np.where(there, iou, 0).sum(axis=2), there.sum(axis=2))
+
+
+def _against_raw(
+    counts: Judgement, weights: npt.NDArray[np.float64], miou: Resampled, raw_miou: Resampled
+) -> AgainstRaw:
+    kept, right = counts.kept.sum(axis=3), counts.right.sum(axis=3)  # [L, A, R]
+    precision = _resampled_share(right, kept, weights)
+    raw = _resampled_share(
+        counts.raw_right.sum(axis=1)[:, None, None], counts.valid.sum(axis=1)[:, None, None], weights
+    )
+    raw_kept, raw_right = _most_confident(counts.confidence, kept.sum(axis=0))
+    same_keep = _resampled_share(raw_right, raw_kept, weights)
+    return AgainstRaw(
+        _interval(*same_keep),
+        _interval(*_difference(precision, raw)),
+        _interval(*_difference(precision, same_keep)),
+        _interval(*_difference(miou, raw_miou)),
+    )
+
+
+def _difference(first: Resampled, second: Resampled) -> Resampled:
+    return first[0] - second[0], first[1] - second[1]
+
+
+def _most_confident(
+    confidence: npt.NDArray[np.integer], wanted: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Of so many most confident pixels of all images, those of each image, and the right ones: float64 [L, A, R] each.
+
+    confidence: [L, NUM_CONFIDENCES, 2], the most confident first; wanted: [A, R]; of the last bin a part is taken
+    """
+    in_bin = confidence[..., 0].sum(axis=0)
+    before = np.concatenate([[0], in_bin.cumsum()])
+    last = np.clip(np.searchsorted(before, wanted, side="left") - 1, 0, len(in_bin) - 1)
+    part = (wanted - before[last]) / np.maximum(in_bin[last], 1)
+    up_to = np.concatenate([np.zeros_like(confidence[:, :1]), confidence.cumsum(axis=1)], axis=1)
+    taken = up_to[:, last] + part[..., None] * confidence[:, last]  # [L, A, R, 2]
+    return taken[..., 0], taken[..., 1]
 
 
 def _share(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> npt.NDArray[np.float64]:
@@ -123,58 +262,3 @@ def _share(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> npt.N
     share = np.full(np.shape(whole), np.nan)
     np.divide(part, whole, out=share, where=whole > 0)
     return share
-
-
-class Candidate(NamedTuple):
-    """Held-out precision and keep rate of one rule at one alpha."""
-
-    alpha: float
-    rule: Rule
-    precision: float
-    keep_rate: float
-
-
-def choose(candidates: Sequence[Candidate], target_precision: float) -> tuple[Candidate, bool]:
-    """The rule and alpha that keep most labels at the target; the most precise ones, and False, if none reaches it.
-
-    Among equals, the smaller alpha, then the rule that comes first. The winner of many candidates looks a little better
-    than it is: its held-out precision is not a bound.
-
-    raises: ValueError if no candidate labels anything
-    """
-    usable = _labelling(candidates)
-    reaching = [candidate for candidate in usable if candidate.precision >= target_precision]
-    if reaching:
-        return max(reaching, key=lambda c: (c.keep_rate, -c.alpha)), True
-    return max(usable, key=lambda c: (c.precision, c.keep_rate, -c.alpha)), False
-
-
-def choose_most_precise(candidates: Sequence[Candidate], target_keep_rate: float) -> tuple[Candidate, bool]:
-    """The most precise rule and alpha that keep this share or more; those that keep most, and False, if none does.
-
-    Among equals as in `choose`; raises as it does.
-    """
-    usable = _labelling(candidates)
-    reaching = [candidate for candidate in usable if candidate.keep_rate >= target_keep_rate]
-    if reaching:
-        return max(reaching, key=lambda c: (c.precision, c.keep_rate, -c.alpha)), True
-    return max(usable, key=lambda c: (c.keep_rate, c.precision, -c.alpha)), False
-
-
-def _labelling(candidates: Sequence[Candidate]) -> list[Candidate]:
-    usable = [candidate for candidate in candidates if candidate.keep_rate > 0]
-    if not usable:
-        raise ValueError("no rule labels anything at any alpha")
-    return usable
-
-
-def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates that no other beats: from the most labels to the most precise ones.
-
-    Each keeps more than all that are more precise. Among equals, the smaller alpha, then the rule that comes first.
-    """
-    front: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (-c.keep_rate, -c.precision, c.alpha)):
-        if candidate.keep_rate > 0 and (not front or candidate.precision > front[-1].precision):
-            front.append(candidate)
-    return front

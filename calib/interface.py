@@ -6,7 +6,7 @@ block on many workers. The results are the same to the bit.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from calib.histogram import Pooling
 from calib.quantile import Method, Policy, resolve_uncalibrated
 
-VariantName = Literal["pixel", "image", "kmeans", "genann", "risk"]
+VariantName = Literal["pixel", "image", "kmeans", "genann", "risk", "fixed"]
+VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 Classes = Literal["pooled", "each", "clustered"]
 Fallback = Literal["neighbourhood", "image"]
 T = TypeVar("T")
@@ -131,6 +132,8 @@ class Variant:
                "genann": one a ring of concentric rings (`regions.annuli_regions`)
                "risk":   one for the whole map that bounds the share of pixels labelled wrong, instead of the
                          coverage; for rule "argmax" (`histogram.risk_threshold`)
+               "fixed":  a class is in the set if its probability is `fixed_threshold` or more, at every alpha: nothing
+                         is learnt and nothing promised, which is what calibration is to be compared with
     alphas:    tolerated miscoverage (risk: tolerated share of wrong labels), each between 0 and 1
     quantile:  finite-sample rank, or the paper's plain quantile
     pooling:   of image, kmeans, genann: is an image the unit, or a pixel? Guarantee in `histogram.group_quantile`
@@ -156,4 +159,5 @@ class Variant:
     n_min: int = 0
     fallback: Fallback = "neighbourhood"
     background: int | None = None
+    fixed_threshold: float = 0.5
     seed: int = 0

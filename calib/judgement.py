@@ -1,7 +1,8 @@
 """What thresholds make of one image whose true classes are known: pixels by set, by label, and by whether it is right.
 
 One threshold for all classes is judged by counting alone: a pixel is its best foreground class and two facts about its
-true class and its background, and at each threshold four bits; what a rule says follows from the table of these counts.
+true class and its background, and at each threshold four bits; what a rule says follows from the table of these counts
+(`rules.truth_table`). Beside it stands what the annotator's own argmax is worth, which needs no threshold.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,17 +11,25 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from calib.histogram import NUM_BINS, grid_bins
 from calib.rules import (
+    BACKGROUND,
+    FOREGROUND,
+    NUM_CODES,
+    TABLES,
     ClassWiseSets,
     Planes,
     Rule,
     class_wise_sets,
     label_class_wise,
     most_probable,
+    set_codes,
     set_sizes,
 )
 
 SET_SIZES = ("empty", "one", "several")
+GRID_STEPS = 32  # of the grid of thresholds that share a bin of confidence: 1 - P then differs by 3 % at most
+NUM_CONFIDENCES = -(-NUM_BINS // GRID_STEPS)
 
 Counts = npt.NDArray[np.int64]
 
@@ -35,6 +44,10 @@ class Judgement(NamedTuple):
     sizes:         int64 [A, 3], by size of the set: 0, 1, more (see SET_SIZES)
     kept:          int64 [A, R, K], labelled, by label
     right:         int64 [A, R, K], labelled with their true class, by label
+    raw_kept:      int64 [K], by most probable class, as rule "raw" labels them
+    raw_right:     int64 [K], those of them whose most probable class is the true one
+    confidence:    int64 [NUM_CONFIDENCES, 2], pixels, and those of them whose most probable class is the true one, by
+                   the probability of that class, the most confident ones first
     """
 
     valid: Counts
@@ -43,6 +56,9 @@ class Judgement(NamedTuple):
     sizes: Counts
     kept: Counts
     right: Counts
+    raw_kept: Counts
+    raw_right: Counts
+    confidence: Counts
 
 
 def judge_image(
@@ -76,7 +92,18 @@ def judge_image(
         else:
             bits = bits or _Bits(pixels, num_classes, background)
             per_alpha.append(bits.judge(q, rules, uncalibrated))
-    return Judgement(_by_class(pixels.truth, num_classes), *(np.stack(parts) for parts in zip(*per_alpha, strict=True)))
+    of_thresholds = [np.stack(parts) for parts in zip(*per_alpha, strict=True)]
+    of_raw = _judge_raw(pixels, num_classes, background)
+    return Judgement(*(_by_class(pixels.truth, num_classes), *of_thresholds, *of_raw))
+
+
+def _judge_raw(pixels: "_Pixels", num_classes: int, background: int | None) -> tuple[Counts, Counts, Counts]:
+    """raw_kept, raw_right and confidence of a Judgement."""
+    named, probability = most_probable(pixels.planes, background)
+    is_right = named == pixels.truth
+    bins = grid_bins(1 - probability) // GRID_STEPS
+    confidence = [np.bincount(chosen, minlength=NUM_CONFIDENCES) for chosen in (bins, bins[is_right])]
+    return _by_class(named, num_classes), _by_class(named[is_right], num_classes), np.stack(confidence, axis=1)
 
 
 class _Pixels(NamedTuple):
@@ -92,7 +119,7 @@ Judged = tuple[Counts, Counts, Counts, Counts, Counts]
 """covered [K], uncalibrated [], sizes [3], kept [R, K], right [R, K] at one threshold."""
 
 RELATIONS = 3  # the true class is the best foreground class, the background, or another
-CODES = 16  # is the best foreground class in the set, its runner-up, the background; is the threshold not finite
+CODES = 2 * NUM_CODES  # of the set, as in `rules.truth_table`, and whether the threshold is not finite
 CODE_BITS = np.arange(CODES)[:, np.newaxis] >> np.arange(4) & 1 == 1  # bool [16, 4]
 
 
@@ -102,9 +129,6 @@ class _Bits:
     def __init__(self, pixels: _Pixels, num_classes: int, background: int | None):
         planes = pixels.planes
         self.pixels, self.num_classes, self.background = pixels, num_classes, background
-        self.scores = [1 - planes.p_foreground, 1 - planes.p_second]
-        if planes.p_background is not None:
-            self.scores.append(1 - planes.p_background)
         self.most_classes = 1 + int(not np.isnan(planes.p_second).any()) + (planes.p_background is not None)
         relation = np.where(pixels.truth == planes.best_foreground, 0, np.where(pixels.truth == background, 1, 2))
         background_wins = most_probable(planes, background)[0] == (-1 if background is None else background)
@@ -117,9 +141,7 @@ class _Bits:
         """q: float32 [n]."""
         is_open = ~np.isfinite(q)
         threshold = np.where(q == np.inf, np.float32(np.nan), q) if uncalibrated == "abstain" else q
-        code = is_open.astype(np.uint8) << 3
-        for bit, score in enumerate(self.scores):
-            code |= (score <= threshold).view(np.uint8) << bit
+        code = set_codes(self.pixels.planes, threshold) | is_open.view(np.uint8) * np.uint8(NUM_CODES)
         size = self.num_classes * RELATIONS * 2 * CODES
         table = np.bincount(self.first_code + code, minlength=size)
         table = table.reshape(self.num_classes, RELATIONS, 2, CODES)
@@ -135,14 +157,8 @@ class _Bits:
 
     def _label_counts(self, table: Counts, rule: Rule) -> tuple[Counts, Counts]:
         """Labelled pixels by label, and those of them that are right: int64 [K] each. Rules: `rules.label_pixels`."""
-        foreground, second, background, _ = CODE_BITS.T
-        takes_foreground = np.stack([foreground, foreground])  # [background_wins, code]
-        if rule == "singleton":
-            takes_foreground &= ~second & ~background
-            takes_background = background & ~foreground
-        else:
-            takes_foreground[1] &= rule == "paper"
-            takes_background = background & ~takes_foreground
+        made = np.tile(TABLES[rule], 2)  # [background_wins, code]; an open threshold does not change what a set holds
+        takes_foreground, takes_background = made == FOREGROUND, made == BACKGROUND
         named = (table * takes_foreground).sum(axis=(2, 3))  # [K, RELATIONS]
         kept, right = named.sum(axis=1), named[:, 0].copy()
         if self.background is not None:

@@ -11,10 +11,36 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Rule = Literal["paper", "no_background", "argmax", "singleton"]
-RULES: tuple[Rule, ...] = ("paper", "no_background", "argmax", "singleton")
+Rule = Literal["paper", "no_background", "argmax", "singleton", "raw"]
+RULES: tuple[Rule, ...] = ("paper", "no_background", "argmax", "singleton", "raw")
+
+ABSTAIN, FOREGROUND, BACKGROUND = 0, 1, 2  # what a rule makes of a pixel
+NUM_CODES = 8  # bit 0: is the best foreground class in the set, bit 1: its runner-up, bit 2: the background
 
 TILE = 32768  # locations reduced together: the running maxima stay in the cache
+
+
+def truth_table(rule: Rule) -> npt.NDArray[np.uint8]:
+    """What a rule makes of every pixel there can be, which all that label or count by it look up.
+
+    returns: uint8 [2, NUM_CODES] of ABSTAIN, FOREGROUND (the best foreground class) or BACKGROUND, by whether the
+             background is the most probable class of all, and by the classes in the set
+    """
+    table = np.full((2, NUM_CODES), ABSTAIN, np.uint8)
+    for background_wins, code in np.ndindex(table.shape):
+        foreground, second, background = (bool(code >> bit & 1) for bit in range(3))
+        takes_foreground = foreground and (rule == "paper" or not background_wins)
+        takes_background = background and not takes_foreground
+        if rule == "singleton":
+            takes_foreground = foreground and not second and not background
+            takes_background = background and not foreground
+        elif rule == "raw":
+            takes_foreground, takes_background = not background_wins, bool(background_wins)
+        table[background_wins, code] = FOREGROUND if takes_foreground else BACKGROUND if takes_background else ABSTAIN
+    return table
+
+
+TABLES = {rule: truth_table(rule) for rule in RULES}
 
 
 class Planes(NamedTuple):
@@ -97,18 +123,30 @@ def label_pixels(
     rule:         "paper": the best foreground class in the set, even if the background is more probable; background if
                   it is alone in the set (Eq. 4); "no_background": the most probable class in the set (Eq. 4 for data
                   without a background); "argmax": the most probable class of all, if it is in the set; "singleton":
-                  the only class of the set. With one threshold for all classes, the second and third are one rule
+                  the only class of the set; "raw": the most probable class of all, whatever is in the set, so every
+                  pixel is labelled. With one threshold for all classes, the second and third are one rule
     background:   the index that was given to `class_planes`
     uncalibrated: at +inf, "accept" takes every class into the set, "abstain" takes none
     returns:      float32 [H, W], class index, NaN = abstain
     """
     threshold = np.where(q_hat == np.inf, np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
-    if rule == "singleton":
-        return _label_singletons(planes, threshold, background)
+    made = TABLES[rule].ravel()[
+        _background_is_best(planes, background) * np.uint8(NUM_CODES) | set_codes(planes, threshold)
+    ]
+    label = np.where(made == FOREGROUND, planes.best_foreground, np.float32(np.nan))
+    if background is not None:
+        np.copyto(label, np.float32(background), where=made == BACKGROUND)
+    return label
+
+
+def set_codes(planes: Planes, threshold: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Which of the classes that matter are in the set, in the bits of a `truth_table`'s code: uint8 [H, W]."""
     foreground_in, background_in = _membership(planes, threshold)
-    if rule != "paper":
-        foreground_in &= ~_background_is_best(planes, background)
-    return _labels(planes, foreground_in, background_in & ~foreground_in, background)
+    second_in = 1 - planes.p_second <= threshold
+    codes = foreground_in.astype(np.uint8)
+    for bit, is_in in ((1, second_in), (2, background_in)):
+        codes |= is_in.view(np.uint8) << np.uint8(bit)
+    return codes
 
 
 class ClassWiseSets(NamedTuple):
@@ -150,6 +188,8 @@ def label_class_wise(
     uncalibrated: Literal["abstain", "accept"],
 ) -> npt.NDArray[np.float32]:
     """`label_pixels` for class-wise thresholds; planes: of all classes, as `class_planes` gives them."""
+    if rule == "raw":
+        return label_pixels(planes, sets.threshold, rule, background, uncalibrated)
     label = label_pixels(sets.planes, sets.threshold, rule, background, uncalibrated)
     if rule == "argmax":
         label[label != most_probable(planes, background)[0]] = np.nan
@@ -241,26 +281,6 @@ def _background_is_best(planes: Planes, background: int | None) -> npt.NDArray[n
     ahead = planes.p_background > planes.p_foreground
     ahead |= (planes.p_background == planes.p_foreground) & (background < planes.best_foreground)
     return ahead
-
-
-def _label_singletons(
-    planes: Planes, threshold: npt.NDArray[np.float32], background: int | None
-) -> npt.NDArray[np.float32]:
-    foreground_in, background_in = _membership(planes, threshold)
-    second_in = 1 - planes.p_second <= threshold
-    return _labels(planes, foreground_in & ~second_in & ~background_in, background_in & ~foreground_in, background)
-
-
-def _labels(
-    planes: Planes,
-    is_foreground: npt.NDArray[np.bool_],
-    is_background: npt.NDArray[np.bool_],
-    background: int | None,
-) -> npt.NDArray[np.float32]:
-    label = np.where(is_foreground, planes.best_foreground, np.float32(np.nan))
-    if background is not None:
-        np.copyto(label, np.float32(background), where=is_background)
-    return label
 
 
 def _count(pixels: npt.NDArray[np.bool_]) -> int:

@@ -4,7 +4,7 @@ A variant asks for passes over the labelled images: a function that turns a bloc
 one that merges two of those (`LabelledMaps.reduce`).
 """
 
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +47,12 @@ def fit(variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.
     if variant.name == "pixel":
         return _fit_pixel(variant, labelled, fold_of_image)
     chosen = [~held_out for held_out in _held_out(fold_of_image)]
+    if variant.name == "fixed":
+        return [_fixed(variant, labelled.shape, images) for images in chosen]
     if variant.name == "risk":
         return [_fit_risk(variant, labelled, images) for images in chosen]
+    if variant.name == "image" and variant.classes == "pooled":
+        return _fit_image(variant, labelled, fold_of_image)
     region_maps = _region_maps(variant, labelled, fold_of_image)
     return [_fit_groups(variant, labelled, region, images) for region, images in zip(region_maps, chosen, strict=True)]
 
@@ -101,7 +105,43 @@ def _fall_back(
     )
 
 
+def _fixed(variant: Variant, shape: tuple[int, int], images: npt.NDArray[np.bool_]) -> Thresholds:
+    """One threshold that no image has made."""
+    q = np.full((len(variant.alphas), 1, 1), 1 - variant.fixed_threshold, np.float32)
+    num_images = np.full((1, 1), np.count_nonzero(images), np.int64)
+    return Thresholds(regions.one_region(shape), q, num_images, np.ones((1, 1), np.float32))
+
+
 # Image, k-means, GenAnn: groups of pixels
+
+
+def _fit_image(variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
+    """One pass for all folds: each has a histogram of its own, and their integers add up to those of any others."""
+    region = regions.one_region(labelled.shape)
+    taxonomy = Taxonomy(region, _pooled_groups(region))
+    function = partial(_histograms_of_folds, taxonomy, variant.pooling, fold_of_image)
+    rows = slice(0, labelled.shape[0])
+    folds = labelled.reduce(("score", "truth"), function, _merge_folds, rows)
+    num_folds = len(folds)
+    left_out = [None, *range(num_folds)] if num_folds > 1 else [None]
+    totals = (
+        reduce(merge_histograms, (part for fold, part in enumerate(folds) if fold != out), empty_histogram(1))
+        for out in left_out
+    )
+    return [_thresholds_of(variant, total, taxonomy) for total in totals]
+
+
+def _histograms_of_folds(
+    taxonomy: Taxonomy, pooling: Pooling, fold_of_image: npt.NDArray[np.integer], block: Block
+) -> list[Histogram]:
+    totals = [empty_histogram(taxonomy.num_groups) for _ in range(int(fold_of_image.max()) + 1)]
+    for i, score, truth in zip(block.images, block.maps["score"], block.maps["truth"], strict=True):
+        add_image(totals[fold_of_image[i]], score, truth, taxonomy, pooling)
+    return totals
+
+
+def _merge_folds(first: list[Histogram], second: list[Histogram]) -> list[Histogram]:
+    return [merge_histograms(*pair) for pair in zip(first, second, strict=True)]
 
 
 def _region_maps(
@@ -165,7 +205,12 @@ def _group_thresholds(
     group_of: npt.NDArray[np.int32],
     images: npt.NDArray[np.bool_],
 ) -> Thresholds:
-    histogram = _histogram(labelled, Taxonomy(region, group_of), variant.pooling, images)
+    taxonomy = Taxonomy(region, group_of)
+    return _thresholds_of(variant, _histogram(labelled, taxonomy, variant.pooling, images), taxonomy)
+
+
+def _thresholds_of(variant: Variant, histogram: Histogram, taxonomy: Taxonomy) -> Thresholds:
+    region, group_of = taxonomy
     q = np.stack([group_quantile(histogram, alpha, variant.quantile, variant.pooling) for alpha in variant.alphas])
     outside = (group_of < 0).T
     return Thresholds(

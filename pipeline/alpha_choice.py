@@ -1,4 +1,4 @@
-"""Which alpha and rule to label with: what every choice keeps and how right it is on held-out images, and the best."""
+"""Which variant, alpha and rule to label with: what held-out images say of every choice, and the best of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 import calib
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
-from pipeline.held_out import candidates, find_row
-from pipeline.report.charts import scatter
+from pipeline.held_out import Measure, candidates
+from pipeline.report.charts import scatter, standalone
 from pipeline.sweep import sweep_run
+from pipeline.verdict import verdict
 
 Facts = dict[str, Any]
 
@@ -22,16 +23,19 @@ BAR = 40
 class Goal(NamedTuple):
     """What a user asks for.
 
-    measure: "precision": most labels of at least this precision; "keep_rate": the most precise of at least so many
+    measure: "miou": the largest mIoU, as rule auto does, with its target if the run has one; "precision": most labels
+             of at least this precision; "keep_rate": the most precise of at least so many
     target:  share, 0 to 1
     end:     is it the estimate ("value") that has to reach a precision, or the lower end of its interval ("low")?
     """
 
-    measure: Literal["precision", "keep_rate"]
-    target: float
+    measure: Literal["miou", "precision", "keep_rate"] = "miou"
+    target: float | None = None
     end: Literal["value", "low"] = "value"
 
     def __str__(self) -> str:
+        if self.measure == "miou":
+            return "the largest held-out mIoU of labels, a pixel without a label counting as missed"
         if self.measure == "keep_rate":
             return f"the highest held-out precision with a keep rate of at least {self.target:g}"
         which = "the lower end of held-out precision" if self.end == "low" else "held-out precision"
@@ -39,36 +43,62 @@ class Goal(NamedTuple):
 
 
 def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Facts:
-    """Sweep a calibrated run and choose by the goal; with a rule, among its alphas alone.
+    """Sweep a calibrated run, in all of its variants, and choose by the goal; with a rule, among its alphas alone.
 
-    returns: `rows` of every alpha and rule, `front` (those that no other beats, from most labels to most precise),
-             `chosen` (one of them), `is_reached`, and the `command` that makes labels with the choice
+    returns: `rows` of every variant, alpha and rule, `front` (those that no other beats, from most labels to most
+             precise), `chosen` (one of them), `is_reached`, the `verdict` on it, and the `command` that labels so
     raises:  StoreError if the run is not calibrated; ConfigError if nothing can be chosen
     """
-    swept = sweep_run(settings)
-    rows = [row for row in swept.rows if rule is None or row["rule"] == rule]
+    swept = [sweep_run(settings, variant).held_out for variant in settings.variants]
+    judged = [facts for facts in swept if facts is not None]
+    if not judged:
+        raise ConfigError(
+            f"{settings.name} has no held-out precision to choose by (a single labelled image: label more)"
+        )
+    everything = judged[0] | {"rows": [row for facts in judged for row in facts["rows"]]}
+    rows = [row for row in (everything["raw"], *everything["rows"]) if rule is None or row["rule"] == rule]
     if not rows:
-        known = ", ".join(dict.fromkeys(row["rule"] for row in swept.rows))
-        reason = f"no row of rule {rule}: choose among {known}" if known else "a single labelled image: label more"
-        raise ConfigError(f"{settings.name} has no held-out precision to choose by ({reason})")
-    found = candidates(rows, goal.end)
-    pick = calib.choose if goal.measure == "precision" else calib.choose_most_precise
+        known = ", ".join(dict.fromkeys(row["rule"] for row in (*everything["rows"], everything["raw"])))
+        raise ConfigError(
+            f"{settings.name} has no held-out precision to choose by (no row of rule {rule}: choose among {known})"
+        )
     try:
-        best, is_reached = pick(found, goal.target)
+        best, is_reached = _pick(settings, goal, everything, rule)
     except ValueError as error:
         raise ConfigError(f"{settings.name}: {error}; label more images") from None
+    at = {(row["variant"], row["alpha"], row["rule"]): row for row in rows}
+    front = calib.pareto_front([c for c in candidates(everything) if rule in (None, c.rule)])
+    now = settings.calibrate.variant, settings.calibrate.alpha, settings.pseudolabel.rule
+    variant = "" if best.variant == settings.calibrate.variant else f" variant={best.variant}"
     return {
         "run": settings.name,
-        "num_images": swept.num_images,
-        "folds": swept.folds,
+        "num_images": everything["num_images"],
+        "folds": everything["folds"],
         "goal": str(goal),
         "is_reached": is_reached,
-        "chosen": find_row(rows, best.alpha, best.rule),
-        "now": find_row(rows, settings.calibrate.alpha, settings.pseudolabel.rule),
-        "front": [find_row(rows, point.alpha, point.rule) for point in calib.pareto_front(candidates(rows))],
+        "chosen": at[best[:3]],
+        "now": at.get(now),
+        "front": [at[point[:3]] for point in front],
         "rows": rows,
-        "command": f"snakemake --cores 8 all --config run={settings.name} alpha={best.alpha:g} rule={best.rule}",
+        "verdict": verdict(everything, *best[:3]),
+        "command": f"snakemake --cores 8 all --config run={settings.name}{variant} {_made_by(best)}",
     }
+
+
+def _made_by(candidate: calib.Candidate) -> str:
+    return f"alpha={candidate.alpha:g} rule={candidate.rule}"
+
+
+def _pick(settings: Settings, goal: Goal, held_out: Facts, rule: str | None) -> tuple[calib.Candidate, bool]:
+    chosen = settings.pseudolabel
+    precision_of: Measure = chosen.precision_of if goal.measure == "miou" else "pixels"
+    found = [c for c in candidates(held_out, precision_of, goal.end) if rule in (None, c.rule)]
+    if goal.measure == "miou":
+        ranked, is_reached = calib.rank(found, chosen.target_precision)
+        return ranked[0], is_reached
+    assert goal.target is not None
+    pick = calib.choose_most_labels if goal.measure == "precision" else calib.choose_most_precise
+    return pick(found, goal.target)
 
 
 def format_choice(facts: Mapping[str, Any], everything: bool = False) -> str:
@@ -83,7 +113,7 @@ def format_choice(facts: Mapping[str, Any], everything: bool = False) -> str:
             f"labelled images in {facts['folds']} folds, each judged by the others",
             "Pareto front: nothing keeps more labels that are as often right (95 % intervals over images)",
             "",
-            f"     alpha  rule           {'held-out precision':<22} keep rate",
+            f"   variant    alpha  rule           {'held-out precision':<22} {'mIoU of labels':<22} keep rate",
             *(_line(row, row is facts["chosen"]) for row in front),
             "",
             *_verdict(facts),
@@ -97,27 +127,38 @@ def _thinned(front: Sequence[Facts]) -> list[Facts]:
 
 
 def _line(row: Facts, is_chosen: bool) -> str:
-    precision, keep_rate = row["precision"], row["keep_rate"]["value"]
-    told = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**precision)
-    mark = "->" if is_chosen else "  "
-    return f"{mark} {row['alpha']:>7g}  {row['rule']:<14} {told:<22} {keep_rate:.3f} {'█' * round(BAR * keep_rate)}"
+    keep_rate = row["keep_rate"]["value"]
+    precision, miou = ("{value:.3f} [{low:.3f}, {high:.3f}]".format(**row[name]) for name in ("precision", "miou"))
+    mark, bar = "->" if is_chosen else "  ", "█" * round(BAR * keep_rate)
+    made = f"{row['variant']:<8} {row['alpha']:>7g}  {row['rule']:<14}"
+    if row["rule"] == "raw":
+        made = f"{'-':<8} {'-':>7}  {row['rule']:<14}"
+    return f"{mark} {made} {precision:<22} {miou:<22} {keep_rate:.3f} {bar}"
 
 
 def _verdict(facts: Facts | Mapping[str, Any]) -> Iterator[str]:
     chosen, now = facts["chosen"], facts["now"]
     yield f"asked for   {facts['goal']}"
     if not facts["is_reached"]:
-        yield "            no alpha reaches that; the nearest one is chosen"
-    yield f"chosen      alpha {chosen['alpha']:g}, rule {chosen['rule']}: {_told(chosen)}"
+        yield "            nothing reaches that; the nearest one is chosen"
+    yield f"chosen      {_named(chosen)}: {_told(chosen)}"
     if now is not None and now is not chosen:
-        yield f"now         alpha {now['alpha']:g}, rule {now['rule']}: {_told(now)}"
+        yield f"now         {_named(now)}: {_told(now)}"
+    if facts["verdict"] is not None:
+        yield f"verdict     {facts['verdict']}"
     yield "            the best of many looks a little better than it is; held-out precision is no bound"
     yield f"label so    {facts['command']}"
 
 
+def _named(row: Facts) -> str:
+    return (
+        "rule raw" if row["rule"] == "raw" else f"variant {row['variant']}, alpha {row['alpha']:g}, rule {row['rule']}"
+    )
+
+
 def _told(row: Facts) -> str:
-    precision = f"{row['precision']['value']:.3f}" if row["precision"] else "-"
-    return f"held-out precision {precision}, keep rate {row['keep_rate']['value']:.3f}"
+    precision, miou = (f"{row[name]['value']:.3f}" if row[name] else "-" for name in ("precision", "miou"))
+    return f"held-out precision {precision}, mIoU of labels {miou}, keep rate {row['keep_rate']['value']:.3f}"
 
 
 def write_plot(facts: Mapping[str, Any], path: Path) -> None:
@@ -126,10 +167,8 @@ def write_plot(facts: Mapping[str, Any], path: Path) -> None:
     others = [_point(row) for row in facts["rows"] if row["precision"] is not None and row not in facts["front"]]
     title = f"Held-out precision against keep rate, {facts['run']}"
     chart = scatter(front, others, _point(facts["chosen"]), "share of pixels kept", "held-out precision", title)
-    style = (Path(__file__).parent / "report" / "style.css").read_text(encoding="utf-8")
-    head, rest = str(chart).split(">", 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n', encoding="utf-8")
+    path.write_text(standalone(chart), encoding="utf-8")
 
 
 def _point(row: Facts) -> tuple[float, float]:

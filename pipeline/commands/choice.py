@@ -16,7 +16,9 @@ SHARE = click.FloatRange(0, 1, min_open=True)
 
 @click.command()
 @run_argument
-@click.option("--precision", type=SHARE, help="Most labels of at least this held-out precision. Default: the run's.")
+@click.option(
+    "--precision", type=SHARE, help="Instead of the largest mIoU: most labels of at least this held-out precision."
+)
 @click.option("--keep-rate", type=SHARE, help="Instead: the most precise labels of at least this share of the pixels.")
 @click.option("--cautious", is_flag=True, help="Let the lower end of the precision's 95 % interval reach --precision.")
 @click.option("--rule", help="Choose among the alphas of this rule. Default: of all rules.")
@@ -35,8 +37,11 @@ def alpha(
 ) -> None:
     """What every alpha and rule would keep of RUN, how right it is on held-out images, and the one to take.
 
+    Chosen is the largest mIoU of labels on held-out images, a pixel without a label counting as missed, as rule auto
+    chooses (at the run's target_precision, if it has one); --precision and --keep-rate ask for something else.
+
     Labelled images are judged by thresholds from the others; unlabelled ones have no part in it. The run must be
-    calibrated; nothing is labelled anew, and no map is read again. The first call takes a minute or a few, and leaves
+    calibrated; nothing is labelled again, and no map is read again. The first call takes a minute or a few, and leaves
     its numbers in results/RUN/sweep.json.
 
     \b
@@ -47,8 +52,12 @@ def alpha(
 
     if precision is not None and keep_rate is not None:
         raise click.UsageError("--precision and --keep-rate are two goals; name one")
-    goal = Goal("precision", precision or settings.pseudolabel.target_precision, "low" if cautious else "value")
-    if keep_rate is not None:
+    if cautious and precision is None:
+        raise click.UsageError("--cautious is about --precision; name that, too")
+    goal = Goal()
+    if precision is not None:
+        goal = Goal("precision", precision, "low" if cautious else "value")
+    elif keep_rate is not None:
         goal = Goal("keep_rate", keep_rate)
     facts: dict[str, Any] = choose_alpha(settings, goal, rule)
     path = plot or settings.folder / "alpha.svg"

@@ -71,7 +71,7 @@ def _alphas(num_labeled: int, settings: Settings) -> Iterator[Finding]:
         yield Finding(level, f"{told}; below it {means}", (f"calibrate.alpha: {calibrate.alpha:g}",), cure)
     else:
         yield Finding("note", f"{told}; calibrate.alpha is {calibrate.alpha:g}")
-    useless = tuple(f"{alpha:g}" for alpha in settings.alphas[1:] if is_too_small(alpha, num_labeled))
+    useless = tuple(f"{alpha:g}" for alpha in calibrate.alphas or () if is_too_small(alpha, num_labeled))
     if useless:
         yield Finding("warning", f"{told}; of no use are", useless, "leave them out of calibrate.alphas")
 
@@ -91,8 +91,8 @@ def is_too_small(alpha: float, num_images: int) -> bool:
 def counts_images(settings: Settings) -> bool:
     """Whether a threshold rests on as many observations as there are images, in finite-sample form."""
     calibrate = settings.calibrate
-    if calibrate.variant == "risk":
-        return True
+    if calibrate.variant in ("risk", "fixed"):
+        return calibrate.variant == "risk"
     pools_pixels = calibrate.pooling == "naive" and (calibrate.variant != "pixel" or calibrate.n_min > 0)
     return calibrate.quantile == "exact" and not pools_pixels
 

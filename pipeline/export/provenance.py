@@ -13,7 +13,7 @@ from pipeline.held_out import find_row
 from pipeline.receipt import PACKAGES
 
 FILE_NAME = "provenance.json"
-ESTIMATES = ("coverage", "precision", "keep_rate")
+ESTIMATES = ("coverage", "precision", "keep_rate", "miou")
 
 Facts = dict[str, Any]
 
@@ -56,6 +56,6 @@ def _receipt(folder: Path, stage: str) -> Facts:
 
 def _held_out(calibrated: Facts, source: LabelSource) -> Facts | None:
     """Estimates on held-out labelled images, of these labels' alpha and rule."""
-    rows = (calibrated.get("held_out") or {}).get("rows", [])
-    row = find_row(rows, source.alpha, source.store.state.get("rule", ""))
+    state = source.store.state
+    row = find_row(calibrated.get("held_out"), state.get("variant", ""), source.alpha, state.get("rule", ""))
     return None if row is None else {name: row[name] for name in ESTIMATES}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+import calib
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import resize_nearest
 from pipeline.errors import StoreError
@@ -59,7 +60,9 @@ def page_content(source: Source) -> Facts:
         "alphas": list(stops.alphas),
         "ownStop": source.own_stop,
         "ownRule": labels.state["rule"],
+        "otherVariant": source.other_variant,
         "rules": list(source.rules),
+        "ruleTables": [calib.TABLES[rule].ravel().tolist() for rule in source.rules],
         "isClassWise": source.is_class_wise,
         "classes": [{"name": name, "colour": css(colour)} for name, colour in zip(names, colours, strict=True)],
         "background": source.background,

@@ -47,7 +47,10 @@ function ticks(width) {
   return chosen;
 }
 
-const command = () => `snakemake --cores 8 all --config run=${page.run} alpha=${page.alphas[state.stop]} rule=${page.rules[state.rule]}`;
+const command = () => {
+  const variant = page.otherVariant ? ` variant=${page.otherVariant}` : "";
+  return `snakemake --cores 8 all --config run=${page.run}${variant} alpha=${page.alphas[state.stop]} rule=${page.rules[state.rule]}`;
+};
 
 function drawBar() {
   const alpha = String(page.alphas[state.stop]);
@@ -73,6 +76,12 @@ function liveFacts() {
   facts.push(fact(isRisk ? "Held-out wrong pixels" : "Held-out coverage", percent(value(found)), found ? `${range(found)}, ${target}` : target));
   const precision = byRule[state.rule].precision[state.stop];
   facts.push(fact("Held-out precision", percent(value(precision)), precision ? range(precision) : ""));
+  const { raw } = page.heldOut;
+  const sameKeep = byRule[state.rule].sameKeep[state.stop];
+  if (raw[0]) facts.push(fact("Annotator's own argmax", percent(raw[0][0]),
+    `right of all pixels${sameKeep ? `, ${percent(sameKeep[0])} of as many as are kept here` : ""}`));
+  const miou = byRule[state.rule].miou[state.stop];
+  if (miou) facts.push(fact("Held-out mIoU of labels", percent(miou[0]), `${range(miou)}; argmax ${percent(raw[1][0])}`));
   return facts;
 }
 

@@ -56,16 +56,12 @@ function labelsOf(image, stop, rule) {
   if (page.isClassWise) return image.labels[stop];
   const { best, foreground, second, behind, wins } = image;
   const labels = new Uint8Array(numPixels);
-  const name = page.rules[rule];
+  const table = page.ruleTables[rule]; // calib.rules.truth_table: 0 abstain, 1 foreground, 2 background
   for (let i = 0; i < numPixels; i++) {
     const open = stop >= first[i];
-    const isForegroundIn = open && stop < foreground[i];
-    const isBackgroundIn = open && stop < behind[i];
-    let isForeground = isForegroundIn;
-    if (name === "singleton") isForeground = isForegroundIn && stop >= second[i] && !isBackgroundIn;
-    else if (name !== "paper") isForeground = isForegroundIn && !wins[i];
-    const isBackground = isBackgroundIn && !(name === "singleton" ? isForegroundIn : isForeground);
-    labels[i] = isForeground ? best[i] : isBackground ? page.background : VOID;
+    const inSet = open * ((stop < foreground[i]) | ((stop < second[i]) << 1) | ((stop < behind[i]) << 2));
+    const made = table[(wins[i] ? 8 : 0) | inSet];
+    labels[i] = made === 1 ? best[i] : made === 2 ? page.background : VOID;
   }
   return labels;
 }

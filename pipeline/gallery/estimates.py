@@ -22,12 +22,14 @@ def held_out(
     calibrated: receipt of calibrate, for the promise at each stop
     """
     promises = [promise(calibrated, alpha) for alpha in stops.alphas]
-    rows = [[find_row(stops.rows, alpha, rule) for alpha in stops.alphas] for rule in rules]
+    judged, variant = stops.held_out, calibrated["variant"]
+    rows = [[find_row(judged, variant, alpha, rule) for alpha in stops.alphas] for rule in rules]
     return {
-        "numImages": stops.num_images,
-        "folds": stops.folds,
+        "numImages": judged["num_images"] if judged else 0,
+        "folds": judged["folds"] if judged else 0,
         "isRisk": promises[0].is_risk,
         "targets": [promised.target for promised in promises],
+        "raw": [_told(judged["raw"][name] if judged else None) for name in ("precision", "miou")],
         "promises": [promised.text for promised in promises],
         "caveats": promises[0].caveats,
         "coverage": _series(rows[0], "coverage"),
@@ -35,6 +37,8 @@ def held_out(
         "byRule": [
             {
                 "precision": _series(row, "precision"),
+                "miou": _series(row, "miou"),
+                "sameKeep": [_same_keep(facts) for facts in row],
                 "wrong": _series(row, "wrong"),
                 "precisionByClass": [_series(row, "precision_per_class", name) for name in class_names],
             }
@@ -45,4 +49,13 @@ def held_out(
 
 def _series(rows: Sequence[Facts | None], what: str, class_name: str | None = None) -> list[list[float] | None]:
     found = [None if row is None else row[what] if class_name is None else row[what][class_name] for row in rows]
-    return [None if fact is None else [round(fact[end], DIGITS) for end in ("value", "low", "high")] for fact in found]
+    return [_told(fact) for fact in found]
+
+
+def _told(fact: Facts | None) -> list[float] | None:
+    return None if fact is None else [round(fact[end], DIGITS) for end in ("value", "low", "high")]
+
+
+def _same_keep(row: Facts | None) -> list[float] | None:
+    """Precision of the annotator's argmax at the keep rate of these labels."""
+    return None if row is None or row["against_raw"] is None else _told(row["against_raw"]["same_keep"])

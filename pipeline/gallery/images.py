@@ -113,7 +113,7 @@ def level_planes(source: Source, slider: Slider, index: int) -> ImagePlanes:
     """One threshold for all classes: levels, from which every rule labels every stop."""
     background, num_stops, num_classes = source.background, len(source.stops.q), len(source.labels.class_names)
     levels = stop_levels(source.labels.planes(index), source.stops.q, background)
-    spans = [label_spans(levels, slider.first, rule) for rule in source.rules]
+    spans = [label_spans(levels, slider.first, rule, num_stops) for rule in source.rules]
 
     def judged(rule: int, truth: Plane) -> npt.NDArray[np.int64]:
         kept = count_kept(spans[rule], truth != IGNORE_INDEX, num_stops)

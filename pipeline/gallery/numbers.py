@@ -98,9 +98,13 @@ def stop_levels(planes: calib.Planes, q: npt.NDArray[np.float32], background: in
     return Levels(planes.best_foreground, foreground, second, behind, wins)
 
 
-def label_spans(levels: Levels, first: Plane, rule: calib.Rule) -> Spans:
+def label_spans(levels: Levels, first: Plane, rule: calib.Rule, num_stops: int) -> Spans:
     """When a rule labels a pixel with its best foreground class, and when with the background."""
     foreground, background = levels.foreground, levels.background
+    if rule == "raw":  # at every stop
+        never, always = np.zeros_like(foreground), np.full_like(foreground, num_stops)
+        wins = levels.background_wins.astype(np.bool_)
+        return Spans(never, np.where(wins, never, always), never, np.where(wins, always, never))
     start, end = first, foreground
     if rule == "singleton":
         start = np.maximum(first, np.maximum(levels.second, background))

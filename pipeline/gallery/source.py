@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import calib
 from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex, load_samples, read_mask, resize_nearest
 from pipeline.errors import DatasetError, StoreError
-from pipeline.held_out import candidate_rules
+from pipeline.held_out import candidate_rules, of_variant
 from pipeline.receipt import read_receipt
 from pipeline.report.figures import shown_thresholds
 from pipeline.report.pictures import Picture
@@ -34,22 +33,22 @@ class Stops(NamedTuple):
     alphas:     from the most labels to the fewest: ascending, or descending where alpha bounds wrong labels (risk)
     q:          float32 [A, H, W], threshold at each; class-wise: the median of the finite ones, to be shown only
     n_valid:    integer [H, W], labelled images behind it; class-wise: of the class that has fewest
-    rows:       held-out estimates, as in the receipt of calibrate; [] if nothing can be held out
-    num_images: labelled images behind the rows, in so many `folds`
+    held_out:   estimates, as in the receipt of calibrate; None if nothing can be held out
     """
 
     alphas: tuple[float, ...]
     q: npt.NDArray[np.float32]
     n_valid: npt.NDArray[np.integer]
-    rows: Sequence[Facts]
-    num_images: int
-    folds: int
+    held_out: Facts | None
 
 
 class Source(NamedTuple):
     """Stores, samples and receipts of a run.
 
-    rules: those that differ, the one of the labels among them
+    settings:      with the variant of the labels
+    receipts:      that of calibrate is about the same variant
+    rules:         those that differ, the one of the labels among them
+    other_variant: the variant of the labels, if the run's own is another
     """
 
     settings: Settings
@@ -59,6 +58,7 @@ class Source(NamedTuple):
     labels: LabelStore
     stops: Stops
     rules: tuple[calib.Rule, ...]
+    other_variant: str | None
 
     @property
     def is_class_wise(self) -> bool:
@@ -89,7 +89,9 @@ def open_source(settings: Settings) -> Source:
             "run snakemake --cores 8 pseudolabel"
         )
     stops = (
-        class_wise_stops(calibration, labels, receipts["calibrate"]) if calibration.is_class_wise else swept(settings)
+        class_wise_stops(calibration, labels, receipts["calibrate"])
+        if calibration.is_class_wise
+        else swept(settings, labels.state["variant"])
     )
     if labels.state["alpha"] not in stops.alphas:
         raise StoreError(
@@ -99,23 +101,25 @@ def open_source(settings: Settings) -> Source:
     rules = rules_of(
         labels.state["rule"], labels.state["background"], labels.state["variant"], calibration.is_class_wise
     )
-    return Source(settings, receipts, samples, calibration, labels, stops, rules)
+    variant = labels.state["variant"]
+    other = None if variant == settings.calibrate.variant else variant
+    receipts["calibrate"] = of_variant(receipts["calibrate"], variant)
+    return Source(settings.of_variant(variant), receipts, samples, calibration, labels, stops, rules, other)
 
 
-def swept(settings: Settings) -> Stops:
+def swept(settings: Settings, variant: str) -> Stops:
     """Stops between the smallest alphas and the largest, from all labelled images."""
-    sweep = sweep_run(settings)
+    sweep = sweep_run(settings, variant)
     q = np.stack([sweep.thresholds.map(a) for a in range(len(sweep.alphas))])
-    return Stops(sweep.alphas, q, sweep.n_valid, sweep.rows, sweep.num_images, sweep.folds)
+    return Stops(sweep.alphas, q, sweep.n_valid, sweep.held_out)
 
 
 def class_wise_stops(calibration: CalibrationStore, labels: LabelStore, calibrated: Facts) -> Stops:
     """A stop for every alpha that the store has labels of."""
     alphas = sorted(float(alpha) for alpha in labels.array("alpha")[:])
     q = np.stack([shown_thresholds(calibration.q_hat(alpha)) for alpha in alphas])
-    judged = calibrated["held_out"] or {"rows": [], "num_images": 0, "folds": 0}
     fewest = calibration.n_valid.min(axis=0)
-    return Stops(tuple(alphas), q, fewest, judged["rows"], judged["num_images"], judged["folds"])
+    return Stops(tuple(alphas), q, fewest, calibrated["held_out"])
 
 
 def rules_of(own: calib.Rule, background: int | None, variant: str, is_class_wise: bool) -> tuple[calib.Rule, ...]:
@@ -126,7 +130,8 @@ def rules_of(own: calib.Rule, background: int | None, variant: str, is_class_wis
     if is_class_wise:
         return (own,)  # other rules need the maps of all classes
     alike = ("argmax", "no_background") if background is not None else EVERY_CLASS_ALIKE
-    names = [own if own in alike and rule in alike else rule for rule in candidate_rules(False, variant)]
+    judged: tuple[calib.Rule, ...] = (*candidate_rules(False, variant), "raw")
+    names = [own if own in alike and rule in alike else rule for rule in judged]
     first_of_alike = next(name for name in names if name in alike)
     return tuple(dict.fromkeys(first_of_alike if name in alike else name for name in names))
 

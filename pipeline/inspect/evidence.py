@@ -28,7 +28,12 @@ from pipeline.store import (
     store_exists,
 )
 
-MAY_DIFFER = ("alpha", "alphas", "folds")  # of calibrate's settings: they do not change a threshold at a given alpha
+MAY_DIFFER = (
+    "alpha",
+    "alphas",
+    "variants",
+    "folds",
+)  # of calibrate's settings: they do not change a threshold at a given alpha
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Evidence:
     size:        height and width of the image itself
     images:      labelled images behind the thresholds, as places in the calibration store
     fitted:      thresholds over a list of alphas, of variants that pool pixels
-    alpha, rule: of the labels, as long as there are any; of the settings otherwise
+    settings, alpha, rule: with the variant, alpha and rule of the labels, as long as there are any
     """
 
     settings: Settings
@@ -82,6 +87,8 @@ def open_evidence(settings: Settings, sample_id: str) -> Evidence:
     calibration = open_calibration(folder / "calibration.zarr", calibrated["fingerprint"])
     _refuse_other_settings(settings, calibration, calibrated["settings"])
     labels = _labels(settings, calibration)
+    if labels is not None:
+        settings = settings.of_variant(labels.state["variant"])
     place = _place_in_cache(settings, probabilities, sample_id, annotated["failed"])
     images = np.flatnonzero(calibration.status == DONE).tolist()
     strips = probabilities.probabilities(place).strips()
@@ -118,7 +125,8 @@ def _labels(settings: Settings, calibration: CalibrationStore) -> LabelStore | N
     labels = open_for_inspection(path)
     assert isinstance(labels, LabelStore)
     known = labels.state.get("calibration", calibration.fingerprint)
-    if known != calibration.fingerprint or labels.state["alpha"] not in calibration.alphas:
+    is_there = labels.state["alpha"] in calibration.alphas and labels.state["variant"] in calibration.variants
+    if known != calibration.fingerprint or not is_there:
         again = stage_command(path, "pseudolabel")
         raise StoreError(f"{path} was made by other thresholds than {calibration.path} has now; run {again}")
     return labels
@@ -144,9 +152,9 @@ def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[floa
     if labels is not None:
         return labels.state["alpha"], labels.state["rule"]
     rule = settings.pseudolabel.rule
-    if rule == "auto":
+    if rule == "auto" or rule == "probe":
         again = stage_command(settings.folder / "labels.zarr", "pseudolabel")
-        raise StoreError(f"rule auto is decided when images are labelled; run {again}, or give --set rule=RULE")
+        raise StoreError(f"rule {rule} is decided when images are labelled; run {again}, or give --set rule=RULE")
     return settings.calibrate.alpha, rule
 
 

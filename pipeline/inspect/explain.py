@@ -53,7 +53,7 @@ def explain_location(evidence: Evidence, row: int, column: int) -> Facts:
     uncalibrated: decision.Membership = "accept" if chosen.uncalibrated == "accept" else "abstain"
     pixel = Pixel(evidence.maps[:, row, column], evidence.rule, background, uncalibrated)
     scores = scores_at(evidence, row, column)
-    stored = np.atleast_1d(calibration.q_hat(evidence.alpha)[..., row, column])
+    stored = np.atleast_1d(calibration.q_hat(evidence.alpha, chosen.variant)[..., row, column])
     by_rule = {rule: _label(pixel._replace(rule=rule), stored) for rule in calib.RULES}
     return {
         "row": row,
@@ -97,7 +97,9 @@ def class_rows(
     candidates = 1 - pixel.probabilities
     at_least = decision.num_at_least(scores, candidates)
     thresholds = np.broadcast_to(stored, num_classes)
-    num_images = np.broadcast_to(evidence.calibration.n_valid[(..., *location)], num_classes)
+    num_images = np.broadcast_to(
+        evidence.calibration.images_behind(evidence.settings.calibrate.variant)[(..., *location)], num_classes
+    )
     inside = decision.prediction_set(pixel, stored)
     return [
         {

@@ -15,6 +15,7 @@ RULES = {
     "no_background": "the most probable class of the set",
     "argmax": "the most probable class of all, if it is in the set",
     "singleton": "the class of a set that holds just one",
+    "raw": "the most probable class of all, whatever is in the set",
 }
 UNCALIBRATED = {
     "abstain": "no class is in the set (calibrate.uncalibrated: abstain)",
@@ -105,6 +106,8 @@ def _how_pooled(facts: Facts) -> str:
     if chosen["variant"] == "risk":
         bound = "the largest with which at most alpha of a new image's pixels are labelled wrong, on average"
         return f"{SHARED_BY['risk']}, {bound}, from {behind} labelled images"
+    if chosen["variant"] == "fixed":
+        return "one fixed number for the whole image, calibrate.fixed_threshold; nothing is calibrated"
     shared = SHARED_BY[chosen["variant"]] + FOR_CLASS[chosen["class_thresholds"]]
     return f"{shared}, from {behind} labelled images ({chosen['pooling']} pooling, quantile {chosen['quantile']})"
 

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.held_out import find_row
+import calib
+from pipeline.held_out import candidates, find_row
 from pipeline.receipt import read_receipt
 from pipeline.store import CalibrationStore, LabelStore
+from pipeline.verdict import verdict
 
 Facts = dict[str, Any]
 
 RECEIPT = "calibrate.json"
-SHOWN = ("alpha", "rule", "coverage", "precision", "keep_rate", "uncalibrated", "set_sizes")
+SHOWN = (
+    "variant",
+    "alpha",
+    "rule",
+    "coverage",
+    "precision",
+    "keep_rate",
+    "miou",
+    "uncalibrated",
+    "set_sizes",
+    "target",
+)
 
 
 def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     """Rows of held-out estimates, and those of the first row by class; `problem` says why there are none.
 
-    Of labels, the row of their alpha and rule; of thresholds, a row for every alpha and rule.
+    Of labels, the row of their variant, alpha and rule; of thresholds, a row for each. `raw`: the annotator's own
+    argmax on the same images; `verdict`: the labels beside it, of thresholds those of the largest mIoU.
     """
     path = store.path.parent / RECEIPT
     if not path.is_file():
@@ -28,9 +42,10 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
         return _nothing(f"{path} is about other thresholds")
     if receipt["held_out"] is None:
         return _nothing("a single labelled image: none can be held out")
-    rows = receipt["held_out"]["rows"]
+    found = receipt["held_out"]
+    rows = found["rows"]
     if isinstance(store, LabelStore):
-        row = find_row(rows, store.state["alpha"], store.state["rule"])
+        row = find_row(found, store.state["variant"], store.state["alpha"], store.state["rule"])
         rows = [] if row is None else [row]
     if not rows:
         return _nothing(f"{path} does not judge the alpha and rule of these labels")
@@ -40,17 +55,29 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
         "num_images": receipt["held_out"]["num_images"],
         "folds": receipt["held_out"]["folds"],
         "rows": [
-            {name: row[name] for name in SHOWN} | {"target": row["target"] if promises_coverage else None}
+            {name: row[name] for name in SHOWN}
+            | {"same_keep": (row["against_raw"] or {}).get("same_keep")}
+            | ({} if promises_coverage else {"target": None})
             for row in rows
         ],
+        "raw": {name: found["raw"][name] for name in ("precision", "miou")},
+        "verdict": verdict(found, *_best(rows, found)),
         "per_class": {name: _class_facts(rows[0], name, promises_coverage) for name in rows[0]["coverage_per_class"]},
     }
+
+
+def _best(rows: Sequence[Facts], found: Facts) -> tuple[str, float, str]:
+    """Variant, alpha and rule of the only row or, of several, those of the largest mIoU, raw among them."""
+    shown = rows[0]
+    known = [] if len(rows) == 1 else [candidate for candidate in candidates(found) if candidate.keep_rate > 0]
+    return calib.rank(known)[0][0][:3] if known else (shown["variant"], shown["alpha"], shown["rule"])
 
 
 def _class_facts(row: Mapping[str, Any], name: str, promises_coverage: bool) -> Facts:
     """Estimates of one class; under-covered: the whole interval of its coverage lies below the target."""
     coverage, precision = row["coverage_per_class"][name], row["precision_per_class"][name]
-    below = promises_coverage and coverage is not None and coverage["high"] < row["target"]
+    target = row["target"] if promises_coverage else None
+    below = target is not None and coverage is not None and coverage["high"] < target
     return {"coverage": coverage, "precision": precision, "under_covered": below}
 
 
@@ -66,4 +93,4 @@ def _belongs(store: CalibrationStore | LabelStore, receipt: Mapping[str, Any]) -
 
 
 def _nothing(problem: str) -> Facts:
-    return {"problem": problem, "num_images": 0, "folds": 0, "rows": [], "per_class": {}}
+    return {"problem": problem, "num_images": 0, "folds": 0, "rows": [], "per_class": {}, "raw": None, "verdict": None}

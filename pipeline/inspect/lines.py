@@ -85,7 +85,9 @@ def _threshold_lines(thresholds: Facts | None) -> Iterator[Line]:
     spread = "{min:.0f} to {max:.0f} labelled images, median {median:.0f}".format(**thresholds["n_valid"])
     never = f"{100 * thresholds['never_labeled_share']:.1f} % have none"
     alphas = ", ".join(f"{alpha:g}" for alpha in thresholds["alphas"])
-    yield "thresholds", f"variant {thresholds['variant']}{each}, alpha {alphas}"
+    beside = "; judged beside it: " + ", ".join(thresholds["beside"]) if thresholds["beside"] else ""
+    fixed = ", fixed, nothing is calibrated" if thresholds["variant"] == "fixed" else ""
+    yield "thresholds", f"variant {thresholds['variant']}{each}{fixed}, alpha {alphas}{beside}"
     yield from (("q_hat", _q_hat(facts)) for facts in thresholds["by_alpha"])
     yield "n_valid", f"{spread}, behind each {where}; {never}"
 
@@ -108,11 +110,25 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
         yield "held out", facts["problem"]
         return
     yield "held out", f"{facts['num_images']} labelled images in {facts['folds']} folds; [95 % interval over images]"
+    raw = facts["raw"]
+    yield (
+        "held out",
+        f"annotator's own argmax, every pixel: precision {_told(raw['precision'])}, mIoU {_told(raw['miou'])}",
+    )
     for row in facts["rows"]:
         estimates = ", ".join(f"{name.replace('_', ' ')} {_told(row[name])}" for name in (*MEASURES, "keep_rate"))
-        target = "" if row["target"] is None else f", target coverage {row['target']:g}"
-        without = f"; {100 * row['uncalibrated']:.1f} % covered for want of a threshold" if row["uncalibrated"] else ""
-        yield "held out", f"alpha {row['alpha']:<5g} rule {row['rule']:<13} {estimates}{target}{without}"
+        beside = "" if row["same_keep"] is None else f", argmax at that keep rate {_told(row['same_keep'])}"
+        miou = f", mIoU of labels {_told(row['miou'])}"
+        target = ", no coverage promised" if row["variant"] == "fixed" else ""
+        if row["target"] is not None:
+            target = f", target coverage {row['target']:g}"
+        without = (
+            f"; {100 * row['uncalibrated']:.1f} % covered because no threshold exists" if row["uncalibrated"] else ""
+        )
+        made = f"variant {row['variant']:<6} alpha {row['alpha']:<5g} rule {row['rule']:<13}"
+        yield "held out", f"{made} {estimates}{beside}{miou}{target}{without}"
+    if facts["verdict"] is not None:
+        yield "verdict", facts["verdict"]
 
 
 def class_lines(facts: Facts) -> Iterator[Line]:
@@ -121,7 +137,7 @@ def class_lines(facts: Facts) -> Iterator[Line]:
     judged = facts.get("held_out", {}).get("per_class", {})
     if judged:
         row = facts["held_out"]["rows"][0]
-        yield "by class", f"held out at alpha {row['alpha']:g}, rule {row['rule']}"
+        yield "by class", f"held out at variant {row['variant']}, alpha {row['alpha']:g}, rule {row['rule']}"
     if not pixels and not judged:
         yield "classes", ", ".join(facts["classes"])
         return

@@ -104,6 +104,7 @@ def threshold_facts(store: CalibrationStore) -> dict[str, Any]:
     return {
         "alphas": store.alphas,
         "variant": store.state["variant"],
+        "beside": store.variants[1:],
         "is_class_wise": store.is_class_wise,
         "by_alpha": [_alpha_facts(alpha, store.q_hat(alpha)) for alpha in store.alphas],
         "n_valid": _spread(n_valid),

@@ -145,6 +145,9 @@ def trust_chart(held_out: HeldOut | None, audit: Facts | None, promised: Promise
     rows = _wrong_rows(held_out, audit) if promised.is_risk else _coverage_rows(held_out, audit)
     if held_out is not None:
         rows.append(("precision, held-out images", held_out.row["precision"]))
+        rows.append(("annotator alone, held-out images", held_out.raw.precision))
+        if held_out.used.same_keep is not None:
+            rows.append(("annotator, as many pixels kept, held-out", held_out.used.same_keep))
     if audit is not None:
         rows.append(("precision, unlabelled images", {"value": audit["kept"]["precision"]}))
         rows.append(("annotator alone, unlabelled images", {"value": audit["raw"]["pixel_accuracy"]}))

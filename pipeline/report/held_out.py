@@ -7,18 +7,29 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from pipeline.held_out import find_row
+import calib
+from pipeline.held_out import candidates, find_row
+from pipeline.verdict import verdict
 
 Facts = Mapping[str, Any]
+
+NUM_BEST = 8  # rows of the table of candidates
 
 DECILES_SHOWN = {0: "lowest", 1: "10 %", 5: "median", 9: "90 %", 10: "highest"}  # index of the decile, its name
 
 
 class RuleRow(NamedTuple):
-    """One rule at one alpha; estimates have value, low and high, or are None. wrong: share of all pixels."""
+    """One rule at one alpha; estimates have value, low and high, or are None. wrong: share of all pixels.
 
+    same_keep: precision of the annotator's own argmax at the keep rate of this row
+    """
+
+    variant: str
+    alpha: float
     rule: str
     precision: Facts | None
+    same_keep: Facts | None
+    miou: Facts | None
     keep_rate: Facts | None
     wrong: float | None
     is_used: bool
@@ -33,29 +44,49 @@ class AlphaRows(NamedTuple):
 
 
 class ClassRow(NamedTuple):
-    """One class: held-out estimates (or None), and the precision against masks of unlabelled images, if there are."""
+    """One class: held-out estimates (or None), those of the annotator's own argmax beside them, and the precision
+    against masks of unlabelled images, if there are."""
 
     name: str
     coverage: Facts | None
     precision: Facts | None
+    raw_precision: Facts | None
+    recall: Facts | None
+    raw_recall: Facts | None
     true_precision: float | None
 
 
 class Asked(NamedTuple):
-    """What rule auto was asked for, and whether the row that it took reaches it."""
+    """What rule auto was asked for, and whether the row that it took reaches it.
 
-    target: float
+    target: of the precision, None if there is none; precision_of: of what
+    """
+
+    num_candidates: int
+    target: float | None
+    precision_of: str
     is_reached: bool
 
 
 class HeldOut(NamedTuple):
-    """Held-out facts. row: of the alpha and rule of the labels; asked: None unless the rule was auto."""
+    """Held-out facts.
+
+    row:     of the variant, alpha and rule of the labels
+    raw:     of the annotator's own argmax
+    verdict: the labels beside the argmax, a sentence
+    by_alpha: of the variant of the labels
+    best:    of all that could be chosen, the rows of the largest mIoU, raw and the one in use among them
+    asked:   None unless the rule was auto
+    """
 
     num_images: int
     folds: int
     row: Facts
+    raw: RuleRow
     used: RuleRow
+    verdict: str | None
     by_alpha: list[AlphaRows]
+    best: list[RuleRow]
     classes: list[ClassRow]
     asked: Asked | None
 
@@ -65,24 +96,50 @@ def held_out(calibrated: Facts, labels: Facts, audit: Facts | None) -> HeldOut |
 
     A single labelled image cannot be held out. Of an alpha whose folds have too few images, estimates are None.
     """
-    found = calibrated["held_out"]
-    row = find_row(found["rows"], labels["alpha"], labels["rule"]) if found else None
+    found, variant = calibrated["held_out"], labels["variant"]
+    row = find_row(found, variant, labels["alpha"], labels["rule"])
     if row is None:
         return None
     is_class_wise = calibrated["class_thresholds"] != "pooled"
+    used = _rule_row(row, row, is_class_wise)
+    known = candidates(found, labels["settings"].get("precision_of", "pixels"))
     asked = None
     if labels["is_automatic"]:
         target = labels["settings"]["target_precision"]
-        asked = Asked(target, row["precision"] is not None and row["precision"]["value"] >= target)
+        own = [c.precision for c in known if _is_same(c._asdict(), row)]
+        is_reached = target is None or any(precision >= target for precision in own)
+        asked = Asked(len(known), target, labels["settings"]["precision_of"], is_reached)
     return HeldOut(
         num_images=found["num_images"],
-        folds=found["folds"],
+        folds=row["folds"],
         row=row,
-        used=_rule_row(row, row, is_class_wise),
-        by_alpha=by_alpha(found["rows"], row, is_class_wise),
-        classes=classes(row, audit),
+        raw=_rule_row(found["raw"], row, is_class_wise),
+        used=used,
+        verdict=verdict(found, variant, labels["alpha"], labels["rule"]),
+        by_alpha=by_alpha([r for r in found["rows"] if r["variant"] == variant], row, is_class_wise),
+        best=best_rows(found, known, row, is_class_wise),
+        classes=classes(row, found["raw"], audit),
         asked=asked,
     )
+
+
+def best_rows(found: Facts, known: Sequence[calib.Candidate], used: Facts, is_class_wise: bool) -> list[RuleRow]:
+    """The first of the candidates by held-out mIoU, and raw and the row in use wherever they come."""
+    rows = [found["raw"], *found["rows"]]
+    at = {(row["variant"], row["alpha"], row["rule"]): _rule_row(row, used, is_class_wise) for row in rows}
+    ranked = sorted((at[candidate[:3]] for candidate in known), key=lambda row: -_value(row.miou))
+    return [row for place, row in enumerate(ranked) if place < NUM_BEST or row.is_used or row.rule == "raw"]
+
+
+def _value(estimate: Facts | None) -> float:
+    return estimate["value"] if estimate else 0.0
+
+
+def _is_same(candidate: Mapping[str, Any], used: Facts) -> bool:
+    """Of rule raw, neither alpha nor variant matter; no_background and argmax are judged as one."""
+    if used["rule"] == "raw" or candidate["rule"] == "raw":
+        return bool(used["rule"] == candidate["rule"])
+    return all(candidate[name] == used[name] for name in ("variant", "alpha", "rule"))
 
 
 def by_alpha(rows: Sequence[Facts], used: Facts, is_class_wise: bool) -> list[AlphaRows]:
@@ -97,7 +154,18 @@ def by_alpha(rows: Sequence[Facts], used: Facts, is_class_wise: bool) -> list[Al
 def _rule_row(row: Facts, used: Facts, is_class_wise: bool) -> RuleRow:
     # with one threshold for all classes, argmax and no_background are one rule, and judged once
     name = "argmax = no_background" if row["rule"] == "argmax" and not is_class_wise else row["rule"]
-    return RuleRow(name, row["precision"], row["keep_rate"], row["wrong"] and row["wrong"]["value"], row is used)
+    against = row["against_raw"] or {"same_keep": None}
+    return RuleRow(
+        row["variant"],
+        row["alpha"],
+        name,
+        row["precision"],
+        against["same_keep"],
+        row["miou"],
+        row["keep_rate"],
+        row["wrong"] and row["wrong"]["value"],
+        _is_same(row, used),
+    )
 
 
 def wrong_share(precision: float | None, keep_rate: float | None) -> float | None:
@@ -107,13 +175,16 @@ def wrong_share(precision: float | None, keep_rate: float | None) -> float | Non
     return 0.0 if precision is None else keep_rate * (1 - precision)
 
 
-def classes(row: Facts, audit: Facts | None) -> list[ClassRow]:
+def classes(row: Facts, raw: Facts, audit: Facts | None) -> list[ClassRow]:
     """A row a class, in the order of the classes."""
     return [
         ClassRow(
             name,
             coverage,
             row["precision_per_class"][name],
+            raw["precision_per_class"][name],
+            row["recall_per_class"][name],
+            raw["recall_per_class"][name],
             audit["classes"][name]["kept"]["precision"] if audit else None,
         )
         for name, coverage in row["coverage_per_class"].items()

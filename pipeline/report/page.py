@@ -13,6 +13,7 @@ import numpy.typing as npt
 import yaml
 from markupsafe import Markup
 
+from pipeline.held_out import of_variant
 from pipeline.palette import class_colours, css
 from pipeline.progress import clock
 from pipeline.report import figures
@@ -96,12 +97,14 @@ def _filled(template: str, content: Content | ContentWithoutLabels, **more: Any)
 def _calibration(content: Content) -> dict[str, Any]:
     """What the page shows of thresholds and labels: promise, held-out facts, figures."""
     receipts = content.receipts
-    calibrated, labels = receipts["calibrate"], receipts["pseudolabel"]
+    labels = receipts["pseudolabel"]
+    calibrated = of_variant(receipts["calibrate"], labels["variant"])
     is_class_wise = content.q_hat.ndim == 3
     promised = promise(calibrated, labels["alpha"])
     judged = held_out(calibrated, labels, content.audit)
     rows = figures.outcomes(labels, content.background is not None, is_class_wise)
     return {
+        "calibrated": calibrated,
         "promise": promised,
         "held_out": judged,
         "deciles_shown": DECILES_SHOWN,
@@ -157,13 +160,15 @@ def _calibrated(facts: Facts) -> str:
     alphas = ", ".join(f"{alpha:g}" for alpha in facts["alphas"])
     classes = "" if facts["class_thresholds"] == "pooled" else f", class thresholds {facts['class_thresholds']}"
     images = f"{number(facts['num_labeled'])} labelled images"
-    return f"variant {facts['variant']}{classes}, α = {alphas}, {images}, {facts['quantile']} quantile"
+    variants = ", ".join([facts["variant"], *facts["beside"]])
+    return f"variant {variants}{classes}, α = {alphas}, {images}, {facts['quantile']} quantile"
 
 
 def _pseudolabeled(facts: Facts) -> str:
     kept = f"{number(facts['num_images'])} images, {percent(facts['keep_rate'])} of their pixels kept"
-    took = ", as rule auto chose" if facts["is_automatic"] else ""
-    return f"{kept}, α = {facts['alpha']:g}, rule {facts['rule']}{took}" + _failures(facts["num_failed"])
+    took = ", as was chosen automatically" if facts["is_automatic"] else ""
+    made = "" if facts["rule"] == "raw" else f"variant {facts['variant']}, α = {facts['alpha']:g}, "
+    return f"{kept}, {made}rule {facts['rule']}{took}" + _failures(facts["num_failed"])
 
 
 def _trained(facts: Facts) -> str:

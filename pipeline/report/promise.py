@@ -13,6 +13,7 @@ SHARED_BY = {
     "kmeans": "one a region of locations with similar scores",
     "genann": "one a concentric ring",
     "risk": "one for the whole image",
+    "fixed": "one for the whole image",
 }
 COVERED = {
     "pixel": "At each location, a new image",
@@ -30,7 +31,8 @@ class Promise(NamedTuple):
 
     is_risk:    the share of pixels labelled wrong is bounded, not the coverage
     is_of_images: coverage is a mean over images that count the same, however many pixels of them have a class
-    target:     1 - alpha, which coverage shall reach; under risk alpha, which the share of wrong pixels shall not pass
+    target:     1 - alpha, which coverage shall reach; under risk alpha, which the share of wrong pixels shall not pass;
+                None of a fixed threshold, which promises nothing
     target_name: what is written beside the line at the target
     shared_by:  which pixels share a threshold
     text:       the promise, a sentence
@@ -40,7 +42,7 @@ class Promise(NamedTuple):
     alpha: float
     is_risk: bool
     is_of_images: bool
-    target: float
+    target: float | None
     target_name: str
     shared_by: str
     text: str
@@ -54,6 +56,13 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
         name = f"at most {exact_percent(alpha)} of all pixels wrong"
         text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labelled wrong."
         return Promise(alpha, True, False, alpha, name, SHARED_BY[variant], text, caveats=[])
+    if variant == "fixed":
+        told = exact_percent(calibrated["settings"]["fixed_threshold"])
+        text = (
+            f"The threshold is a fixed number: a class is believed from a probability of {told} on. Nothing was "
+            "calibrated, so no coverage is promised, at any alpha."
+        )
+        return Promise(alpha, False, False, None, "nothing is promised", SHARED_BY[variant], text, caveats=[])
     target = exact_percent(1 - alpha)
     covered = COVERED[variant].format(of_class=OF_CLASS[classes])
     text = f"{covered} has its true class in the set with a probability of {target} or more."
@@ -87,6 +96,8 @@ def _caveats(calibrated: Facts) -> Iterator[str]:
         )
 
 
-def exact_percent(share: float) -> str:
-    """`97.5 %`, without needless digits."""
+def exact_percent(share: float | None) -> str:
+    """`97.5 %`, without needless digits; `none` for what does not exist."""
+    if share is None:
+        return "none"
     return f"{round(100 * share, 4):g}\u00a0%"

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.choice import rank_candidates
 from pipeline.config import CalibrateSettings, DataSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, load_samples, resize_nearest
 from pipeline.errors import ConfigError, StoreError
-from pipeline.held_out import find_row, fit_and_judge
+from pipeline.held_out import Calibrated, find_row, fit_and_judge
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.store import (
@@ -29,10 +30,11 @@ from pipeline.store import (
     open_probabilities,
     resume_or_create,
 )
+from pipeline.verdict import verdict
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # raise it when the same maps and masks would give other thresholds
+VERSION = 3  # raise it when the same maps and masks would give other thresholds
 
 NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
 
@@ -46,9 +48,10 @@ def calibrate(settings: Settings) -> dict[str, Any]:
     labeled = index.of("labeled")
     store = _open(settings, probabilities, labeled)
     _score_images(settings, store, probabilities, index, labeled)
-    facts = _write_thresholds(settings, store, probabilities)
+    found = _write_thresholds(settings, store, probabilities)
+    facts = _facts(settings, store, found)
+    _log_held_out(settings, facts)
     store.finish()
-    facts = _facts(settings, store) | facts
     return facts | {"seconds": round(time.monotonic() - start, 1)}
 
 
@@ -62,6 +65,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
                 "probabilities": probabilities.fingerprint,
                 "settings": settings.calibrate.tracked(),
                 "alphas": settings.alphas,
+                "variants": settings.variants,
                 "background": data.background_index,
                 "mask_values": data.mask_values,
                 "masks": [[sample.id, sample.mask_digest] for sample in labeled],
@@ -134,70 +138,111 @@ def _score_images(
         raise StoreError(f"{probabilities.path} has no map of any labelled image; see the failures in annotate.json")
 
 
-def _write_thresholds(settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore) -> dict[str, Any]:
-    """Thresholds from all images; returns how many locations took a pooled one, and the facts of held-out images."""
-    try:
-        found = fit_and_judge(settings, settings.alphas, settings.calibrate.uncalibrated, store, probabilities)
-    except calib.CalibrationError as error:
-        raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
-    fallen_back = found.thresholds.fallen_back
-    if fallen_back:
-        log.info(
-            "calibrate: %d of %d locations have fewer than %d valid scores and take the threshold of their %s",
-            fallen_back, found.thresholds.region.size, settings.calibrate.n_min, settings.calibrate.fallback,
-        )  # fmt: skip
-    store.write_thresholds(settings.alphas, found.thresholds, found.fold)
-    if found.rows is None:
-        return {"fallen_back": fallen_back, "held_out": None}
-    for alpha in dict.fromkeys(row["alpha"] for row in found.rows if row["coverage"] is None):
-        log.warning(
-            "calibrate: at alpha %g the folds have too few images to say what the final thresholds are worth; raise "
-            "calibrate.folds or alpha",
-            alpha,
-        )
-    _log_row(find_row(found.rows, settings.calibrate.alpha, settings.pseudolabel.rule) or found.rows[0])
-    held_out = {"folds": found.num_folds, "num_images": found.num_images, "rows": found.rows}
-    return {"fallen_back": fallen_back, "held_out": held_out}
-
-
-def _log_row(row: dict[str, Any]) -> None:
-    for name in ("coverage", "precision", "keep_rate"):
-        if row[name] is not None:
+def _write_thresholds(
+    settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore
+) -> dict[str, Calibrated]:
+    """Thresholds of every variant from all images, written, and what held-out images say of them."""
+    found = {}
+    for variant in settings.variants:
+        own = settings.of_variant(variant)
+        try:
+            found[variant] = fit_and_judge(own, settings.alphas, own.calibrate.uncalibrated, store, probabilities)
+        except calib.CalibrationError as error:
+            raise ConfigError(f"calibrate: {error}") from None
+        thresholds = found[variant].thresholds
+        if thresholds.fallen_back:
             log.info(
-                "calibrate: held-out %s at alpha %g%s: %.3f (95 %% interval %.3f to %.3f)%s",
-                name.replace("_", " "), row["alpha"], "" if name == "coverage" else f", rule {row['rule']}",
-                *(row[name][end] for end in ("value", "low", "high")),
-                f", target {row['target']:g}" if name == "coverage" else "",
+                "calibrate: %d of %d locations have fewer than %d valid scores and take the threshold of their %s",
+                thresholds.fallen_back, thresholds.region.size, own.calibrate.n_min, own.calibrate.fallback,
             )  # fmt: skip
+        if variant == settings.calibrate.variant:
+            store.write_folds(settings.alphas, found[variant].fold)
+        store.write_thresholds(variant, thresholds)
+    return found
 
 
-def _facts(settings: Settings, store: CalibrationStore) -> dict[str, Any]:
-    n_valid = store.n_valid
+def _facts(settings: Settings, store: CalibrationStore, found: dict[str, Calibrated]) -> dict[str, Any]:
+    """Facts of the run's variant, and of those beside it those that differ."""
+    own = found[settings.calibrate.variant]
+    by_variant = {variant: _variant_facts(settings, store, variant, found[variant]) for variant in found}
+    held_out = own.held_out()
+    if held_out is not None:
+        held_out["rows"] = [row for judged in found.values() for row in judged.rows or []]
     return {
         "fingerprint": store.fingerprint,
         **{name: store.state[name] for name in ("alpha", "variant", "class_thresholds", "quantile")},
         "alphas": store.alphas,
         "num_labeled": int((store.status == DONE).sum()),
+        **by_variant.pop(settings.calibrate.variant),
+        "beside": by_variant,
+        "held_out": held_out,
+    }
+
+
+def _variant_facts(settings: Settings, store: CalibrationStore, variant: str, found: Calibrated) -> dict[str, Any]:
+    n_valid = store.images_behind(variant)
+    return {
         "num_valid": {"min": int(n_valid.min()), "max": int(n_valid.max())},
         "never_labeled_share": float((n_valid == 0).mean()),
-        "thresholds": [_threshold_facts(settings.calibrate, store, alpha, n_valid) for alpha in store.alphas],
+        "thresholds": [_threshold_facts(settings, store, variant, alpha, n_valid) for alpha in store.alphas],
+        "fallen_back": found.thresholds.fallen_back,
     }
 
 
 def _threshold_facts(
-    settings: CalibrateSettings, store: CalibrationStore, alpha: float, n_valid: npt.NDArray[np.int32]
+    settings: Settings, store: CalibrationStore, variant: str, alpha: float, n_valid: npt.NDArray[np.int32]
 ) -> dict[str, Any]:
-    q_hat = store.q_hat(alpha)
+    q_hat = store.q_hat(alpha, variant)
     finite, uncalibrated = q_hat[np.isfinite(q_hat)], np.isposinf(q_hat)
-    if uncalibrated.any():
+    if uncalibrated.any() and _is_asked_for(settings.calibrate, variant, alpha):
         fewest = int(n_valid[uncalibrated].min())
         log.warning(
             "calibrate: %.1f %% of the thresholds have too few labelled images (down to %d) for alpha %g; the smallest "
             "alpha that fits all of them is %g. They are handled by calibrate.uncalibrated: %s",
-            100 * uncalibrated.mean(), fewest, alpha, calib.smallest_alpha(max(fewest, 1)), settings.uncalibrated,
+            100 * uncalibrated.mean(), fewest, alpha, calib.smallest_alpha(max(fewest, 1)),
+            settings.calibrate.uncalibrated,
         )  # fmt: skip
     return {
         "alpha": alpha,
         "q_hat": {name: float(f(finite)) for name, f in NUMBERS.items()} if finite.size else None,
         "uncalibrated_share": float(uncalibrated.mean()),
     }
+
+
+def _is_asked_for(settings: CalibrateSettings, variant: str, alpha: float) -> bool:
+    """Do the settings name it, or is it one of those that rule auto tries of its own accord?"""
+    return variant == settings.variant and alpha in (settings.alpha, *(settings.alphas or ()))
+
+
+def _log_held_out(settings: Settings, facts: dict[str, Any]) -> None:
+    """What held-out images say of the labels that will be made, beside the annotator's own argmax."""
+    held_out = facts["held_out"]
+    if held_out is None:
+        return
+    for alpha in dict.fromkeys(row["alpha"] for row in held_out["rows"] if row["coverage"] is None):
+        if alpha in (settings.calibrate.alpha, *(settings.calibrate.alphas or ())):
+            log.warning(
+                "calibrate: at alpha %g the folds have too few images to say what the final thresholds are worth; "
+                "raise calibrate.folds or alpha",
+                alpha,
+            )
+    variant, alpha, rule = settings.calibrate.variant, settings.calibrate.alpha, settings.pseudolabel.rule
+    if settings.pseudolabel.is_automatic and held_out["raw"]["precision"] is not None:
+        variant, alpha, rule = rank_candidates(settings, held_out)[0][0][:3]
+    row = find_row(held_out, variant, alpha, rule) or held_out["rows"][0]
+    _log_row(row)
+    told = verdict(held_out, row["variant"], row["alpha"], row["rule"])
+    if told is not None:
+        log.info("calibrate: %s", told)
+
+
+def _log_row(row: dict[str, Any]) -> None:
+    for name in ("coverage", "precision", "keep_rate", "miou"):
+        if row[name] is not None:
+            log.info(
+                "calibrate: held-out %s at variant %s, alpha %g%s: %.3f (95 %% interval %.3f to %.3f)%s",
+                name.replace("_", " "), row["variant"], row["alpha"],
+                "" if name == "coverage" else f", rule {row['rule']}",
+                *(row[name][end] for end in ("value", "low", "high")),
+                f", target {row['target']:g}" if name == "coverage" and row["target"] is not None else "",
+            )  # fmt: skip

@@ -1,4 +1,4 @@
-"""pseudolabel: calibrated labels of the unlabelled images, NaN where no class can be vouched for (paper Eq. 4)."""
+"""pseudolabel: calibrated labels of the unlabelled images, NaN where no class is probable enough (paper Eq. 4)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.choice import Choice, choose, log_choice
 from pipeline.config import Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, load_samples
-from pipeline.errors import ConfigError
-from pipeline.held_out import candidates
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.store import (
@@ -33,18 +32,11 @@ from pipeline.store import (
     resume_or_create,
     store_state,
 )
+from pipeline.verdict import verdict
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # raise it when the same maps and thresholds would give other labels
-
-
-class Choice(NamedTuple):
-    """What the labels are made with. alphas: the chosen one first, then those labelled beside it."""
-
-    alphas: list[float]
-    rule: calib.Rule
-    is_automatic: bool
+VERSION = 3  # raise it when the same maps and thresholds would give other labels
 
 
 def pseudolabel(settings: Settings) -> dict[str, Any]:
@@ -55,37 +47,15 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     annotated = read_receipt(folder / "annotate.json", "annotate")
     calibration = open_calibration(folder / "calibration.zarr", calibrated["fingerprint"])
     unlabeled = load_samples(folder / "samples.json").of("unlabeled")
-    choice = choose(settings, calibrated["held_out"])
+    choice = choose(settings, calibrated)
+    log_choice(settings, calibrated, choice)
+    told = verdict(calibrated["held_out"], choice.variant, choice.alphas[0], choice.rule)
+    if told is not None:
+        log.info("pseudolabel: %s", told)
     store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
     _label_images(settings, choice, store, calibration, annotated)
     store.finish()
-    return _facts(store, choice) | {"seconds": round(time.monotonic() - start, 1)}
-
-
-def choose(settings: Settings, held_out: dict[str, Any] | None) -> Choice:
-    """The rule and alphas of the settings or, under rule auto, those that the held-out images speak for."""
-    wanted = [settings.calibrate.alpha, *settings.calibrate.alphas] if settings.calibrate.alphas else []
-    rule = settings.pseudolabel.rule
-    if rule != "auto":
-        return Choice(list(dict.fromkeys([settings.calibrate.alpha, *wanted])), rule, is_automatic=False)
-    target = settings.pseudolabel.target_precision
-    if held_out is None:
-        raise ConfigError("pseudolabel.rule auto needs two labelled images or more to judge rules by; name a rule")
-    try:
-        best, reached = calib.choose(candidates(held_out["rows"]), target)
-    except ValueError as error:
-        raise ConfigError(f"pseudolabel.rule auto: {error}; raise calibrate.alphas, or label more images") from None
-    log.info(
-        "pseudolabel: rule auto takes alpha %g, rule %s: held-out precision %.3f, keep rate %.3f",
-        best.alpha, best.rule, best.precision, best.keep_rate,
-    )  # fmt: skip
-    if not reached:
-        log.warning(
-            "pseudolabel: no rule reaches the target precision %g on held-out images; the most precise one is taken. "
-            "Larger calibrate.alphas keep fewer and better labels",
-            target,
-        )
-    return Choice(list(dict.fromkeys([best.alpha, *wanted])), best.rule, is_automatic=True)
+    return _facts(store, choice) | {"verdict": told, "seconds": round(time.monotonic() - start, 1)}
 
 
 def _open(
@@ -103,6 +73,7 @@ def _open(
         "calibration": calibration.fingerprint,
         "alphas": choice.alphas,
         "rule": choice.rule,
+        "variant": choice.variant,
         "uncalibrated": settings.calibrate.uncalibrated,
     }
     facts = {
@@ -115,7 +86,7 @@ def _open(
         "background": data.background_index,
         "alpha": choice.alphas[0],
         "rule": choice.rule,
-        "variant": calibration.state["variant"],
+        "variant": choice.variant,
     }
     path = settings.folder / "labels.zarr"
     going_on = store_state(path).get("fingerprint") == facts["fingerprint"] and not store_state(path)["complete"]
@@ -140,6 +111,7 @@ class LabelJob(NamedTuple):
     calibration: Path
     labels: Path
     index: int
+    variant: str
     alphas: list[float]
     rule: calib.Rule
     accept_uncalibrated: bool
@@ -157,7 +129,9 @@ def label_image(job: LabelJob) -> LabeledImage:
     """Label one image on the grid, strip by strip, and write its labels and planes."""
     store = open_labels(job.labels, writable=True)
     calibration = open_calibration(job.calibration)
-    thresholds = [calibration.q_hat(alpha) for alpha in job.alphas]
+    thresholds = [calibration.q_hat(alpha, job.variant) for alpha in job.alphas]
+    if job.rule == "raw":  # whatever the thresholds are, as if every class were in every set
+        thresholds = [np.ones(calibration.grid, np.float32) for _ in job.alphas]
     strips = [
         label_strip(planes, maps, [q_hat[..., rows, :] for q_hat in thresholds], job, store.state["background"])
         for rows, planes, maps in _strips(job, store)
@@ -222,6 +196,7 @@ def _label_images(
                 calibration=calibration.path.absolute(),
                 labels=store.path.absolute(),
                 index=i,
+                variant=choice.variant,
                 alphas=choice.alphas,
                 rule=choice.rule,
                 accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
@@ -272,6 +247,8 @@ def _facts(store: LabelStore, choice: Choice) -> dict[str, Any]:
         "alpha": choice.alphas[0],
         "alphas": choice.alphas,
         "rule": choice.rule,
+        "variant": choice.variant,
+        "labels_alone_are_better": choice.labels_alone_are_better,
         "is_automatic": choice.is_automatic,
         "num_images": int(done.sum()),
         "num_failed": int((store.status == FAILED).sum()),

@@ -104,12 +104,12 @@ def refuse_other_thresholds(labels: LabelStore, calibration: CalibrationStore) -
     """StoreError if the labels were not made by these thresholds, as after a calibration that they did not follow."""
     alpha, variant = labels.state["alpha"], labels.state["variant"]
     made_by = labels.state.get("calibration", calibration.fingerprint)
-    is_same_variant = alpha in calibration.alphas and variant == calibration.state["variant"]
+    is_same_variant = alpha in calibration.alphas and variant in calibration.variants
     if made_by != calibration.fingerprint or not is_same_variant:
         has = ", ".join(f"{known:g}" for known in calibration.alphas)
         raise StoreError(
             f"{labels.path} was made by other thresholds (alpha {alpha:g}, variant {variant}) than {calibration.path} "
-            f"has now (alpha {has}, variant {calibration.state['variant']}); run snakemake --cores 8 pseudolabel"
+            f"has now (alpha {has}, variant {', '.join(calibration.variants)}); run snakemake --cores 8 pseudolabel"
         )
 
 
@@ -213,7 +213,8 @@ def audit_image(job: AuditJob) -> audit.AuditCounts | None:
     counts = audit.count_labels(truth, labels.raw_argmax(job.place), labels.label(job.place), num_classes)
     if job.probabilities is None:
         return counts
-    q_hat = audit.own_thresholds(open_calibration(job.calibration).q_hat(labels.state["alpha"]), truth)
+    state = labels.state
+    q_hat = audit.own_thresholds(open_calibration(job.calibration).q_hat(state["alpha"], state["variant"]), truth)
     strips = open_probabilities(job.probabilities).probabilities(job.position).strips()
     scores = ((rows, calib.true_class_scores(strip, truth[rows])) for rows, strip in strips)
     covered = (audit.count_covered(score, q_hat[rows], num_classes) for rows, score in scores)
@@ -277,7 +278,7 @@ def page_content(run: Run, settings: Settings, audited: dict[str, Any] | None, e
         receipts=run.receipts,
         audit=audited,
         audit_limit=AUDIT_IMAGES,
-        q_hat=run.calibration.q_hat(run.labels.state["alpha"]),
+        q_hat=run.calibration.q_hat(run.labels.state["alpha"], run.labels.state["variant"]),
         keep_rates=keep_rates(run.labels),
         examples=examples,
         gallery=gallery_fragment(settings) if settings.gallery.in_report else None,

@@ -19,7 +19,8 @@ class CalibrationStore(Store):
     """Scores, masks and planes of the labelled images, and the thresholds learnt from them.
 
     For every labelled image `score`, `truth` and the planes of `calib.rules`; for every alpha `q_hat (alpha, y, x)`, or
-    (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each.
+    (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each. Those are of the
+    store's own variant; of every other one that was judged beside it, `q_hat_VARIANT` and `n_valid_VARIANT`.
     """
 
     def write_image(self, index: int, maps: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -36,17 +37,27 @@ class CalibrationStore(Store):
         """Planes of one labelled image."""
         return read_planes(self, index)
 
-    def write_thresholds(
-        self, alphas: Sequence[float], thresholds: calib.Thresholds, fold: npt.NDArray[np.integer]
-    ) -> None:
-        """Thresholds from all images, and the fold that each image was judged in: integer [N], -1 = no part in it."""
-        dims = ("class", "y", "x") if thresholds.is_class_wise else ("y", "x")
-        nan = float("nan")
-        q_hat = np.stack([thresholds.map(a) for a in range(len(alphas))])
-        self._put("alpha", ("alpha",), np.asarray(alphas, np.float64), nan)
+    def write_folds(self, alphas: Sequence[float], fold: npt.NDArray[np.integer]) -> None:
+        """The alphas, and the fold that each image was judged in: integer [N], -1 = no part in it."""
+        self._put("alpha", ("alpha",), np.asarray(alphas, np.float64), float("nan"))
         self._put("fold", ("sample",), fold.astype(np.int32), -1)
-        self._put("q_hat", ("alpha", *dims), q_hat, nan, len(dims) - 1)
-        self._put("n_valid", dims, thresholds.images_behind().astype(np.int32), 0, len(dims) - 2)
+
+    def write_thresholds(self, variant: str, thresholds: calib.Thresholds) -> None:
+        """Thresholds from all images, at every alpha."""
+        dims = ("class", "y", "x") if thresholds.is_class_wise else ("y", "x")
+        q_hat = np.stack([thresholds.map(a) for a in range(len(thresholds.q))])
+        n_valid = thresholds.images_behind().astype(np.int32)
+        self._put(self._name("q_hat", variant), ("alpha", *dims), q_hat, float("nan"), len(dims) - 1)
+        self._put(self._name("n_valid", variant), dims, n_valid, 0, len(dims) - 2)
+
+    def _name(self, array: str, variant: str | None) -> str:
+        return array if variant in (None, self.state["variant"]) else f"{array}_{variant}"
+
+    @property
+    def variants(self) -> list[str]:
+        """Variants that there are thresholds of, its own first."""
+        further = sorted(name.removeprefix("q_hat_") for name in self.array_names if name.startswith("q_hat_"))
+        return [self.state["variant"], *further]
 
     def _put(
         self, name: str, dims: tuple[str, ...], values: npt.NDArray[Any], fill: Any, chunked_axes: int = 0
@@ -74,14 +85,21 @@ class CalibrationStore(Store):
     def is_class_wise(self) -> bool:
         return bool(self.array("q_hat").ndim == 4)
 
-    def q_hat(self, alpha: float) -> npt.NDArray[np.float32]:
-        """float32 [H, W] or, class-wise, [K, H, W]; NaN where nothing was learnt, inf where images are too few."""
-        return self.read_present("q_hat", self.alphas.index(alpha))
+    def q_hat(self, alpha: float, variant: str | None = None) -> npt.NDArray[np.float32]:
+        """float32 [H, W] or, class-wise, [K, H, W]; NaN where nothing was learnt, inf where images are too few.
+
+        variant: one of `variants`; default: the store's own
+        """
+        return self.read_present(self._name("q_hat", variant), self.alphas.index(alpha))
 
     @property
     def n_valid(self) -> npt.NDArray[np.int32]:
         """int32 [H, W] or [K, H, W], labelled images behind each threshold."""
-        return self.read_present("n_valid")
+        return self.images_behind()
+
+    def images_behind(self, variant: str | None = None) -> npt.NDArray[np.int32]:
+        """The same of any of the `variants`."""
+        return self.read_present(self._name("n_valid", variant))
 
 
 def calibration_arrays(num_samples: int, grid: Sequence[int], has_background: bool) -> dict[str, ArraySpec]:

@@ -36,7 +36,8 @@ OF_KIND = {
     "calibration": {"score", "truth", *calib.Planes._fields},
     "labels": {"label", "outcome_pixels", "class_pixels", "alpha", *calib.Planes._fields},
 }
-MADE_BY_EVERY_RUN = {"calibration": {"alpha", "fold", "q_hat", "n_valid"}}  # of the stage, whatever was there
+THRESHOLDS = {f"{name}{of}" for name in ("q_hat", "n_valid") for of in ("", *(f"_{v}" for v in calib.VARIANTS))}
+MADE_BY_EVERY_RUN = {"calibration": {"alpha", "fold", *THRESHOLDS}}  # of the stage, whatever was there
 
 
 class Chunk(NamedTuple):

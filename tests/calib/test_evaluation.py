@@ -4,23 +4,17 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from calib import (
     RULES,
     SET_SIZES,
     ArrayMaps,
-    Candidate,
     Judgement,
     Variant,
     assign_folds,
-    choose,
-    choose_most_precise,
     class_planes,
     fit,
     judge_image,
-    pareto_front,
     summarise,
 )
 
@@ -151,9 +145,19 @@ def judgements_of(covered, valid):
     covered, valid = np.broadcast_arrays(covered, valid)
     zero = np.zeros(1, dtype=np.int64)
     return [
-        Judgement(np.array([n]), np.array([[c]]), zero, np.array([[0, n, 0]]), np.array([[[n]]]), np.array([[[c]]]))
+        judgement(np.array([n]), np.array([[c]]), zero, np.array([[0, n, 0]]), np.array([[[n]]]), np.array([[[c]]]))
         for c, n in zip(covered, valid, strict=True)
     ]
+
+
+def judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept=None, raw_right=None, confidence=None):
+    """The annotator's own argmax is always right unless told otherwise, and all its pixels are equally sure."""
+    raw_kept = valid if raw_kept is None else raw_kept
+    raw_right = raw_kept if raw_right is None else raw_right
+    if confidence is None:
+        confidence = np.zeros((641, 2), dtype=np.int64)
+        confidence[0] = raw_kept.sum(), raw_right.sum()
+    return Judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept, raw_right, confidence)
 
 
 def test_the_interval_is_as_wide_as_the_images_differ():
@@ -193,24 +197,76 @@ def test_the_interval_holds_the_truth_for_95_of_100_data_sets():
     assert 0.91 <= held / 300 <= 0.98
 
 
+def confidences(counts):
+    """Bin -> pixels, and the right ones."""
+    table = np.zeros((641, 2), dtype=np.int64)
+    for place, pair in counts.items():
+        table[place] = pair
+    return table
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(2, 1), (4, 1), (5, 4.5 / 5), (8, 6 / 8), (10, 6.5 / 10)])
+def test_the_argmax_keeps_its_most_confident_pixels_at_the_keep_rate_of_the_labels(kept, expected):
+    """4 sure pixels, all right; 4 unsure ones, half of them right, of which a part counts as that half; 2 unsurest."""
+    one = judgement(
+        valid=np.array([12]),
+        covered=np.array([[0]]),
+        uncalibrated=np.array([0]),
+        sizes=np.array([[12, 0, 0]]),
+        kept=np.array([[[kept]]]),
+        right=np.array([[[kept]]]),
+        confidence=confidences({0: (4, 4), 10: (4, 2), 600: (4, 1)}),
+    )
+    held_out = summarise([one, one], np.random.default_rng(0))
+    assert held_out.against_raw.same_keep.value.item() == pytest.approx(expected)
+
+
+def test_paired_differences_are_sure_where_every_image_says_the_same():
+    """Images differ much in how right they are, but labels are right on 10 of 100 pixels more in every one."""
+    rights = np.linspace(0, 90, 40).astype(int)
+    judgements = [
+        judgement(
+            valid=np.array([100]),
+            covered=np.array([[100]]),
+            uncalibrated=np.array([0]),
+            sizes=np.array([[0, 100, 0]]),
+            kept=np.array([[[100]]]),
+            right=np.array([[[right + 10]]]),
+            raw_right=np.array([right]),
+            confidence=confidences({0: (100, right)}),
+        )
+        for right in rights
+    ]
+    held_out = summarise(judgements, np.random.default_rng(0))
+    assert held_out.precision.high - held_out.precision.low > 0.1
+    for difference in (held_out.against_raw.precision, held_out.against_raw.precision_same_keep):
+        np.testing.assert_allclose([difference.value, difference.low, difference.high], 0.1)
+
+
 def test_shares_can_be_added_up_by_hand():
     """Two images, one alpha, two rules, two classes."""
     judgements = [
-        Judgement(
+        judgement(
             valid=np.array([6, 2]),
             covered=np.array([[3, 2]]),
             uncalibrated=np.array([1]),
             sizes=np.array([[2, 5, 1]]),
             kept=np.array([[[4, 0], [2, 0]]]),
             right=np.array([[[3, 0], [2, 0]]]),
+            raw_kept=np.array([5, 3]),
+            raw_right=np.array([5, 2]),
+            confidence=confidences({0: (4, 4), 3: (2, 2), 9: (2, 1)}),
         ),
-        Judgement(
+        judgement(
             valid=np.array([2, 0]),
             covered=np.array([[1, 0]]),
             uncalibrated=np.array([0]),
             sizes=np.array([[0, 1, 1]]),
             kept=np.array([[[1, 1], [0, 0]]]),
             right=np.array([[[1, 0], [0, 0]]]),
+            raw_kept=np.array([1, 1]),
+            raw_right=np.array([1, 0]),
+            confidence=confidences({3: (1, 1), 9: (1, 0)}),
         ),
     ]
     held_out = summarise(judgements, np.random.default_rng(0))
@@ -224,6 +280,19 @@ def test_shares_can_be_added_up_by_hand():
     assert held_out.precision.value.tolist() == [[4 / 6, 2 / 2]]
     np.testing.assert_array_equal(held_out.precision_per_class.value, [[[4 / 5, 0 / 1], [2 / 2, np.nan]]])
     assert held_out.keep_rate.value.tolist() == [[6 / 10, 2 / 10]]
+    assert held_out.recall_per_class.value.tolist() == [[[4 / 8, 0 / 2], [2 / 8, 0 / 2]]]
+    assert held_out.miou.value.tolist() == [[(4 / (5 + 8 - 4) + 0) / 2, (2 / (2 + 8 - 2) + 0) / 2]]
+    raw = held_out.raw
+    assert raw.precision.value == 8 / 10
+    assert raw.precision_per_class.value.tolist() == [6 / 6, 2 / 4]
+    assert raw.recall_per_class.value.tolist() == [6 / 8, 2 / 2]
+    assert raw.miou.value == (6 / (6 + 8 - 6) + 2 / (4 + 2 - 2)) / 2
+    # the labels keep 6 and 2 of the 10 pixels: the 4 surest and 2 of the next 3, which are all right; half of the 4
+    against = held_out.against_raw
+    np.testing.assert_allclose(against.same_keep.value, [[1, 1]])
+    np.testing.assert_allclose(against.precision.value, [[4 / 6 - 0.8, 1 - 0.8]])
+    np.testing.assert_allclose(against.precision_same_keep.value, [[4 / 6 - 1, 0]])
+    np.testing.assert_allclose(against.miou.value, held_out.miou.value - raw.miou.value)
     for estimate in (held_out.coverage_per_class, held_out.precision_per_class, held_out.keep_rate):
         np.testing.assert_array_equal(np.isnan(estimate.low), np.isnan(estimate.value))
         assert ((estimate.low <= estimate.value) & (estimate.value <= estimate.high) | np.isnan(estimate.value)).all()
@@ -248,87 +317,10 @@ def test_shares_at_one_alpha_can_be_cleared_without_touching_the_others():
     assert np.isnan(cleared.coverage_per_image[:, 0]).all()
     np.testing.assert_array_equal(cleared.coverage_per_image[:, 1], whole.coverage_per_image[:, 1])
     for name, shares in whole._asdict().items():
-        if name not in ("uncalibrated", "coverage_per_image"):
+        if name not in ("uncalibrated", "coverage_per_image", "against_raw", "raw"):
             for now, then in zip(getattr(cleared, name), shares, strict=True):
                 assert np.isnan(now[0]).all()
                 np.testing.assert_array_equal(now[1], then[1])
-
-
-def candidate(alpha, precision, keep_rate, rule="argmax"):
-    return Candidate(alpha, rule, precision, keep_rate)
-
-
-@pytest.mark.parametrize(
-    ("candidates", "expected", "reached"),
-    [
-        # the target is reached: most labels win, precision beyond it counts for nothing
-        ([candidate(0.1, 0.9, 0.8), candidate(0.2, 0.99, 0.5), candidate(0.05, 0.85, 1.0)], 0, True),
-        ([candidate(0.1, 0.89, 0.8), candidate(0.2, 0.9, 0.1)], 1, True),  # exactly at the target
-        ([candidate(0.2, 0.95, 0.8), candidate(0.1, 0.91, 0.8)], 1, True),  # as many labels: the smaller alpha
-        ([candidate(0.1, 0.95, 0.8, "paper"), candidate(0.1, 0.99, 0.8)], 0, True),  # the same alpha: the first rule
-        # it is not: the most precise, then most labels, then the smaller alpha, then the first rule
-        ([candidate(0.1, 0.8, 0.8), candidate(0.2, 0.85, 0.1)], 1, False),
-        ([candidate(0.1, 0.85, 0.1), candidate(0.2, 0.85, 0.2)], 1, False),
-        ([candidate(0.2, 0.85, 0.2), candidate(0.1, 0.85, 0.2), candidate(0.1, 0.85, 0.2, "paper")], 1, False),
-        # what labels nothing has no precision
-        ([candidate(0.1, float("nan"), 0.0), candidate(0.2, 0.95, 0.1)], 1, True),
-        ([candidate(0.1, float("nan"), 0.0), candidate(0.2, 0.1, 0.1)], 1, False),
-    ],
-)
-def test_chooses_the_most_labels_at_the_target_or_else_the_most_precise(candidates, expected, reached):
-    chosen, is_reached = choose(candidates, target_precision=0.9)
-    assert chosen is candidates[expected]
-    assert is_reached is reached
-
-
-def test_refuses_to_choose_among_rules_that_label_nothing():
-    with pytest.raises(ValueError, match="no rule labels anything at any alpha"):
-        choose([candidate(0.1, float("nan"), 0.0), candidate(0.2, float("nan"), 0.0)], target_precision=0.9)
-
-
-@pytest.mark.parametrize(
-    ("candidates", "expected", "reached"),
-    [
-        # enough is kept: the most precise wins, more labels than that count for nothing
-        ([candidate(0.1, 0.9, 0.8), candidate(0.2, 0.99, 0.5), candidate(0.05, 0.85, 1.0)], 1, True),
-        ([candidate(0.1, 0.99, 0.49), candidate(0.2, 0.9, 0.5)], 1, True),  # exactly so much
-        ([candidate(0.1, 0.9, 0.6), candidate(0.2, 0.9, 0.7)], 1, True),  # as precise: more labels
-        ([candidate(0.2, 0.9, 0.6), candidate(0.1, 0.9, 0.6)], 1, True),  # as many, too: the smaller alpha
-        # it is not: most labels, then the most precise
-        ([candidate(0.1, 0.99, 0.1), candidate(0.2, 0.5, 0.2)], 1, False),
-        ([candidate(0.1, 0.5, 0.2), candidate(0.2, 0.6, 0.2)], 1, False),
-    ],
-)
-def test_chooses_the_most_precise_of_enough_labels_or_else_the_most_labels(candidates, expected, reached):
-    chosen, is_reached = choose_most_precise(candidates, target_keep_rate=0.5)
-    assert chosen is candidates[expected]
-    assert is_reached is reached
-
-
-@given(
-    st.lists(
-        st.builds(
-            candidate,
-            st.sampled_from([0.05, 0.1, 0.2]),
-            st.sampled_from([0.5, 0.7, 0.9, 1.0]),
-            st.sampled_from([0.0, 0.2, 0.5, 0.9]),
-            st.sampled_from(["paper", "argmax"]),
-        ),
-        max_size=12,
-    )
-)
-def test_the_front_is_what_no_other_candidate_beats(candidates):
-    def beaten(one):
-        return any(
-            other.keep_rate >= one.keep_rate
-            and other.precision >= one.precision
-            and (other.keep_rate, other.precision) != (one.keep_rate, one.precision)
-            for other in candidates
-        )
-
-    front = pareto_front(candidates)
-    expected = {(c.keep_rate, c.precision) for c in candidates if c.keep_rate > 0 and not beaten(c)}
-    assert [(c.keep_rate, c.precision) for c in front] == sorted(expected, reverse=True)
-    for point in front:
-        equal = [c for c in candidates if (c.keep_rate, c.precision) == (point.keep_rate, point.precision)]
-        assert point is next(c for c in equal if c.alpha == min(other.alpha for other in equal))
+    assert cleared.raw is whole.raw
+    assert np.isnan(cleared.against_raw.miou.value[0]).all()
+    np.testing.assert_array_equal(cleared.against_raw.miou.value[1], whole.against_raw.miou.value[1])

@@ -1,10 +1,12 @@
 """What an image's thresholds make of it, pixel by pixel from the prediction sets themselves."""
 
+import bisect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from literal import literal_labels, literal_sets
+from literal import GRID, literal_labels, literal_sets
 
 from calib import RULES, Judgement, class_planes, judge_image, true_class_scores
 
@@ -28,10 +30,10 @@ def judge(probabilities, truth, thresholds, background, uncalibrated):
 def literal_judgement(probabilities, truth, thresholds, background, uncalibrated):
     """Count pixel by pixel: a class without a finite threshold counts as covered, a pixel without one holds all."""
     num_classes = len(probabilities)
-    num_alphas = len(thresholds)
+    num_alphas, num_rules = len(thresholds), len(RULES)
     valid = np.zeros(num_classes, dtype=int)
     covered, kept, right = (
-        np.zeros((num_alphas, *shape), dtype=int) for shape in [(num_classes,), *[(4, num_classes)] * 2]
+        np.zeros((num_alphas, *shape), dtype=int) for shape in [(num_classes,), *[(num_rules, num_classes)] * 2]
     )
     uncalibrated_pixels, sizes = np.zeros(num_alphas, dtype=int), np.zeros((num_alphas, 3), dtype=int)
     pixels = [(a, b) for a, b in np.ndindex(truth.shape) if truth[a, b] != 255]
@@ -51,7 +53,20 @@ def literal_judgement(probabilities, truth, thresholds, background, uncalibrated
                 if not np.isnan(label[a, b]):
                     kept[i, r, int(label[a, b])] += 1
                     right[i, r, truth[a, b]] += label[a, b] == truth[a, b]
-    return Judgement(valid, covered, uncalibrated_pixels, sizes, kept, right)
+    raw_kept, raw_right, confidence = (np.zeros(shape, dtype=int) for shape in (num_classes, num_classes, (641, 2)))
+    for a, b in pixels:
+        best = max(range(num_classes), key=lambda j: (probabilities[j, a, b], -j))
+        is_right = best == truth[a, b]
+        raw_kept[best] += 1
+        raw_right[best] += is_right
+        confidence[literal_confidence_bin(1 - probabilities[best, a, b])] += 1, is_right
+    return Judgement(valid, covered, uncalibrated_pixels, sizes, kept, right, raw_kept, raw_right, confidence)
+
+
+def literal_confidence_bin(score):
+    """32 bins an octave of 1 - P from 2^-20 to 1; the grid of thresholds has 1024 steps an octave, rounded up."""
+    step = bisect.bisect_left(GRID, float(score))
+    return step // 32
 
 
 @st.composite
@@ -144,10 +159,13 @@ def test_a_pixel_of_each_kind_can_be_judged_by_hand():
         "no_background": [3, 0, 0],
         "argmax": [3, 0, 0],
         "singleton": [0, 0, 0],
+        "raw": [3, 0, 0],
     }
-    assert judgement.right[0].tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]]
-    assert judgement.kept[1].tolist() == [[3, 0, 0]] * 4
-    assert not judgement.kept[2].any()
+    assert judgement.right[0].tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
+    assert judgement.kept[1].tolist() == [[3, 0, 0]] * 5
+    assert judgement.kept[2].tolist() == [[0, 0, 0]] * 4 + [[3, 0, 0]]
+    assert (judgement.raw_kept.tolist(), judgement.raw_right.tolist()) == ([3, 0, 0], [1, 0, 0])
+    assert judgement.confidence.sum(axis=0).tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(

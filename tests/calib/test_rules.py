@@ -55,6 +55,9 @@ EXAMPLES = pixels(
         ("argmax", None, [0, 0, NAN, 2, 2]),
         ("singleton", 0, [NAN, 0, NAN, NAN, 2]),
         ("singleton", None, [NAN, 0, NAN, NAN, 2]),
+        ("raw", 0, [0, 0, 0, 2, 2]),
+        ("raw", None, [0, 0, 0, 2, 2]),
+        ("raw", 2, [0, 0, 0, 2, 2]),
     ],
 )
 def test_labels_by_the_rule(rule, background, expected):
@@ -63,7 +66,10 @@ def test_labels_by_the_rule(rule, background, expected):
     np.testing.assert_array_equal(label, np.float32([expected]))
 
 
-@pytest.mark.parametrize("rule", RULES)
+THRESHOLD_RULES = [rule for rule in RULES if rule != "raw"]
+
+
+@pytest.mark.parametrize("rule", THRESHOLD_RULES)
 def test_abstains_where_the_location_has_no_threshold(rule):
     assert np.isnan(labels_of(EXAMPLES, NAN, rule, uncalibrated="accept")).all()
 
@@ -176,7 +182,7 @@ def test_agrees_with_equations_3_and_4_taken_literally(seed, rule, uncalibrated,
     label = labels_of(target, pixel_quantile(scores, 0.2), rule, background, uncalibrated)
     q_hat = literal_q_hat(labelled, masks, 0.2, "exact")
     np.testing.assert_array_equal(label, literal_labels(target, q_hat, background, rule, uncalibrated))
-    assert np.isnan(label[0, 0])
+    assert np.isnan(label[0, 0]) == (rule != "raw")
 
 
 @pytest.mark.parametrize("rule", ["paper", "no_background", "argmax"])
@@ -263,7 +269,7 @@ def test_summary_agrees_with_the_prediction_sets_themselves(image, rule, thresho
     assert counts.background_overruled == overruled.sum()
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", THRESHOLD_RULES)
 @pytest.mark.parametrize("background", [None, 3])
 def test_planes_from_a_store_relabel_at_any_alpha_like_the_probabilities(rule, background):
     """Labels need the planes alone: copies of them, made once, answer 20 alphas as all the probabilities do."""

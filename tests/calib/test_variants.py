@@ -155,6 +155,11 @@ def test_risk_keeps_nothing_of_a_fold_whose_judges_are_too_few():
     assert all(fold.q[1].item() > 0 for fold in fits)
 
 
+def test_fixed_is_one_number_that_no_image_has_made():
+    fits = fit(Variant("fixed", ALPHAS, fixed_threshold=0.75), maps_of(*labelled_images(6)), np.arange(6) % 2)
+    assert [fitted.q.ravel().tolist() for fitted in fits] == [[0.25] * 3] * 3
+
+
 def same(first, second):
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(first, second, strict=True))
 

@@ -37,6 +37,25 @@ def test_the_run_files_that_we_ship_are_valid():
         assert config.load(name).name == name
 
 
+def test_the_runs_with_other_annotators_differ_from_their_parents_in_the_annotator_alone():
+    for name, parent in [
+        ("camvid_ade20k", "camvid"), ("voc_animals_leaning", "voc_animals"), ("voc_animals_mobilenet", "voc_animals")
+    ]:  # fmt: skip
+        child, base = config.load(name).model_dump(), config.load(parent).model_dump()
+        assert {key for key in child if child[key] != base[key]} == {"name", "annotate"}
+    onnx = config.load("camvid_ade20k").annotate.onnx
+    assert [name for name, channels in onnx.class_map.items() if not channels] == [
+        "Pole", "SignSymbol", "Fence", "Bicyclist"
+    ]  # fmt: skip
+    assert (onnx.class_map["Car"], onnx.channels, onnx.mean) == ([21], list(range(32)), [0.5, 0.5, 0.5])
+    assert config.load("voc_animals_leaning").annotate.onnx.logit_bias == {"background": 5.06}
+
+
+def test_class_wise_thresholds_are_refused_where_a_class_has_no_channel():
+    with pytest.raises(ConfigError, match=r"no channel for Pole, .*set class_thresholds: pooled"):
+        config.load("camvid_ade20k", {"variant": "image", "class_thresholds": "each"})
+
+
 def test_a_child_file_overrides_only_what_it_names(tmp_path, run_file):
     child = tmp_path / "child.yaml"
     child.write_text("extends: mine.yaml\ncalibrate: {alpha: 0.2}\ndata: {grid: [64, 96]}\n")

@@ -100,7 +100,7 @@ def literal_labels(probabilities, q_hat, background, rule, uncalibrated):
     probabilities: float32 [K, H, W]
     q_hat:         float32 [H, W], or [K, H, W] class-wise
     background:    class index or None
-    rule:          "paper", "no_background", "argmax" or "singleton"
+    rule:          "paper", "no_background", "argmax", "singleton" or "raw"
     uncalibrated:  "abstain" or "accept": what +inf means
     returns:       float32 [H, W], NaN = abstain
     """
@@ -166,4 +166,14 @@ def _singleton(prediction_set, pixel, background):
     return prediction_set[0] if len(prediction_set) == 1 else None
 
 
-_RULES = {"paper": _paper, "no_background": _no_background, "argmax": _argmax, "singleton": _singleton}
+def _raw(prediction_set, pixel, background):
+    return _most_probable(range(len(pixel)), pixel)
+
+
+_RULES = {
+    "paper": _paper,
+    "no_background": _no_background,
+    "argmax": _argmax,
+    "singleton": _singleton,
+    "raw": _raw,
+}

@@ -5,7 +5,7 @@ from pipeline.config import TrainSettings
 from pipeline.errors import TrainingError
 from train.compute import Compute, compute_of
 from train.state import optimizer_of
-from train.student import Student, evaluating, normalised
+from train.student import Student, evaluating
 from train.students import num_parameters, random_network
 
 NAMES = ["background", "cat", "dog"]
@@ -54,7 +54,8 @@ def test_weight_decay_pulls_at_norms_and_biases_only_if_asked_to(optimizer, deca
 def test_pixels_are_normalised_by_imagenets_mean_and_deviation():
     image = torch.tensor([0, 128, 255], dtype=torch.uint8)[None, :, None, None]
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
-    assert normalised(image).flatten().tolist() == pytest.approx(expected, rel=1e-5)
+    student = Student(random_network("tiny", NAMES), CPU)
+    assert student._normalised(image).flatten().tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_evaluation_mode_ends_with_its_block_even_after_an_error():
@@ -90,7 +91,7 @@ def test_classes_are_those_of_transformers_up_sampled_logits():
     student = Student(random_network("tiny", NAMES).eval(), CPU)
     images = torch.randint(0, 256, (2, 3, 48, 80), dtype=torch.uint8)
     with torch.no_grad():
-        logits = student.model(normalised(images))
+        logits = student.model(student._normalised(images))
         expected = torch.nn.functional.interpolate(logits, (48, 80), mode="bilinear", align_corners=False).argmax(1)
     assert torch.equal(student.classes(images), expected.to(torch.uint8))
 
