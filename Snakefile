@@ -3,20 +3,32 @@
 # A rule's output is its receipt, which its stage writes last: a Zarr store or a checkpoint folder as output would be
 # deleted when a job fails, and with it everything that the stage could resume from. `params` names just the settings
 # that a stage depends on, so a changed setting reruns that stage and what follows.
+#
+# A table of the paper, or one of its kind: snakemake --cores 8 experiment --config table=5 run=NAME seeds=3
 import shlex
 import sys
 
-from pipeline.config import as_arguments, load, split_workflow_config
+from pipeline.config import as_arguments
 from pipeline.errors import ConfigError
+from pipeline.experiment import workflow as experiments
+from pipeline.experiment.devices import visible_gpus
 
 try:
-    run, overrides = split_workflow_config(config)
-    settings = load(run, overrides)
+    experiment = experiments.experiment_of(
+        config, sys.argv if workflow.is_main_process else None
+    )
+    settings = experiment.base
 except ConfigError as error:
     sys.exit(f"error: {error}")
 
 out = settings.folder
-arguments = shlex.join(["--run", run, *as_arguments(overrides)])
+arguments = shlex.join(
+    ["--run", experiment.run_file, *as_arguments(experiment.overrides)]
+)
+arguments = arguments.replace("{", "{{").replace(
+    "}", "}}"
+)  # Snakemake formats a shell line
+request = shlex.join(experiment.request.as_arguments())
 pipeline, train = (
     f"{shlex.quote(sys.executable)} -m {package}" for package in ("pipeline", "train")
 )
@@ -182,3 +194,57 @@ rule report:
         gallery=settings.gallery.tracked(),
     shell:
         f"{pipeline} report {arguments} 2>&1 | tee {{log}} >&2"
+
+
+rule experiment:
+    input:
+        lambda wildcards: experiments.run_receipts(experiment),
+    output:
+        **experiments.table_paths(experiment),
+    log:
+        f"{out}/logs/experiment.log",
+    conda:
+        "environment.yml"
+    params:
+        lambda wildcards: [list(cell.row[:2]) for cell in experiment.cells],
+    shell:
+        f"{pipeline} experiment-table {arguments} {request} 2> {{log}}"
+
+
+rule experiment_labels:
+    input:
+        rules.prepare.output.samples,
+        rules.annotate.output.receipt,
+    output:
+        receipt=f"{out}/experiments/labels/{{labels}}/labels.json",
+    log:
+        f"{out}/logs/experiment/{{labels}}.log",
+    conda:
+        "environment.yml"
+    threads: workflow.cores
+    shell:
+        f"{pipeline} experiment-labels {arguments} {request} --labels {{wildcards.labels}} 2>&1 | tee {{log}} >&2"
+
+
+rule experiment_run:
+    input:
+        rules.prepare.output.samples,
+        lambda wildcards: experiments.labels_receipt(experiment, wildcards.name),
+    output:
+        receipt=f"{out}/experiments/runs/{{name}}-{{seed}}/run.json",
+    log:
+        f"{out}/logs/experiment/{{name}}-{{seed}}.log",
+    wildcard_constraints:
+        seed=r"\d+",
+    conda:
+        "environment.yml"
+    threads: 1
+    resources:
+        gpu=len(visible_gpus()[:1]),
+    params:
+        settings=lambda wildcards: experiment.tracked(
+            experiment.run_named(wildcards.name)
+        ),
+    shell:
+        f"{pipeline} experiment-run {arguments} {request} --name {{wildcards.name}} --seed {{wildcards.seed}}"
+        " > {log} 2>&1 || (tail -n 20 {log} >&2; exit 1)"

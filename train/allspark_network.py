@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from train.allspark import AllSparkBlock
@@ -36,6 +36,7 @@ class AllSparkNetwork(Network):
         super().__init__()
         self.network = network
         self.multiple, self.smallest_side = network.multiple, network.smallest_side
+        self.mean, self.std, self.memory_format = network.mean, network.std, network.memory_format
         width, num_tokens = network.feature_widths()[-1], num_places(network, crop)
         self.block = AllSparkBlock(width, compat=compat)
         self.memory = SemanticMemory(num_classes, width, num_tokens, compat)
@@ -58,6 +59,9 @@ class AllSparkNetwork(Network):
 
     def feature_widths(self) -> list[int]:
         return self.network.feature_widths()
+
+    def encoder_stages(self) -> list[nn.Module]:
+        return self.network.encoder_stages()
 
     def is_head(self, parameter_name: str) -> bool:
         """The block learns as fast as the head."""

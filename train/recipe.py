@@ -11,18 +11,19 @@ from pipeline.config import Settings, Stage2Settings
 from train.allspark_network import AllSparkNetwork, Grouping
 from train.compute import Compute
 from train.student import Student
-from train.students import new_network
+from train.students import freeze, new_network
 from train.views import Views
 
 
 def new_student(settings: Settings, compute: Compute, weights: str | None = None) -> Student:
     """The student of step 0; what its weights lack comes from torch's global generator.
 
-    weights: default: `train.weights`
+    weights: default: `train.initial_weights`
     raises:  TrainingError for weights that cannot be found or do not fit
     """
     train, class_names = settings.train, settings.data.class_names
-    network = new_network(train.student, weights or train.weights, class_names)
+    network = new_network(train.student, weights or train.initial_weights, class_names)
+    freeze(network, train.frozen_stages, train.frozen_norms)
     if train.framework == "allspark":
         network = AllSparkNetwork(network, len(class_names), train.crop, train.allspark_compat)
     return Student(network, compute)

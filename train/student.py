@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,18 @@ from train.compute import Compute
 from train.distributed import world
 from train.losses import upsampled
 from train.students import Network
-from train.students.network import MEAN, STD
 
 
 class Student:
     """A network on its device, in its precision."""
 
     def __init__(self, model: Network, compute: Compute):
-        self.model: Network = model.to(compute.device)
+        self.model: Network = model.to(device=compute.device, memory_format=model.memory_format)  # type: ignore[call-overload]
         self.compute = compute
+        # of pixels in [0, 255], float32 [3, 1, 1]; copied to the device once
+        self.mean, self.std = (
+            255 * torch.tensor(values, device=compute.device)[:, None, None] for values in (model.mean, model.std)
+        )
         self.compiled: nn.Module = self.model
         """What passes over crops of one size call."""
         self.trained: nn.Module = self.model
@@ -51,10 +53,14 @@ class Student:
         network:   what to call. Default: the model as it is
         arguments: passed on to the network
         """
-        images = self._fitting(normalised(images.to(self.compute.device, non_blocking=True)))
+        images = self._fitting(self._normalised(images.to(self.compute.device, non_blocking=True)))
         with self.compute.autocast():
             logits: Tensor = (self.model if network is None else network)(images, **arguments)
         return logits
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> float32, by the network's mean and standard deviation."""
+        return (images - self.mean) / self.std
 
     def _fitting(self, images: Tensor) -> Tensor:
         """Stretched so that both sides are what the network takes."""
@@ -92,18 +98,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def normalised(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] -> float32 with ImageNet's mean and standard deviation."""
-    mean, std = _imagenet(images.device)
-    return (images - mean) / std
-
-
-@lru_cache(maxsize=4)
-def _imagenet(device: torch.device) -> list[Tensor]:
-    """Mean and standard deviation of pixels in [0, 255], float32 [3, 1, 1]; copied to the device once."""
-    return [255 * torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD)]
 
 
 def load_student(folder: Path, compute: Compute) -> Student:

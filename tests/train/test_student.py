@@ -5,7 +5,7 @@ from pipeline.config import TrainSettings
 from pipeline.errors import TrainingError
 from train.compute import Compute, compute_of
 from train.state import optimizer_of
-from train.student import Student, evaluating, normalised
+from train.student import Student, evaluating
 from train.students import num_parameters, random_network
 
 NAMES = ["background", "cat", "dog"]
@@ -14,7 +14,7 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 def test_the_head_learns_faster_than_the_encoder():
     student = Student(random_network("tiny", NAMES), CPU)
-    settings = TrainSettings(lr=0.01, head_lr_multiplier=10)
+    settings = TrainSettings(lr=0.01, head_lr_multiplier=10, decay_norms=True)
     encoder, head = optimizer_of(student, settings).param_groups
     assert (encoder["initial_lr"], head["initial_lr"]) == (0.01, 0.1)
     assert sum(p.numel() for p in head["params"]) == num_parameters(student.model.decode_head)
@@ -25,16 +25,37 @@ def test_optimisers_have_the_settings_values():
     student = Student(random_network("tiny", NAMES), CPU)
     sgd = optimizer_of(student, TrainSettings(momentum=0.8, weight_decay=0.02))
     assert isinstance(sgd, torch.optim.SGD)
-    assert (sgd.defaults["momentum"], sgd.defaults["weight_decay"], sgd.defaults["nesterov"]) == (0.8, 0.02, False)
+    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.8, False)
     adamw = optimizer_of(student, TrainSettings(optimizer="adamw", weight_decay=0.02))
     assert isinstance(adamw, torch.optim.AdamW)
-    assert (adamw.defaults["betas"], adamw.defaults["weight_decay"]) == ((0.9, 0.999), 0.02)
+    assert adamw.defaults["betas"] == (0.9, 0.999)
+    assert {group["weight_decay"] for group in (*sgd.param_groups, *adamw.param_groups)} == {0.02, 0.0}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("decay_norms", [False, True])
+def test_weight_decay_pulls_at_norms_and_biases_only_if_asked_to(optimizer, decay_norms):
+    student = Student(random_network("tiny", NAMES), CPU)
+    decayed = TrainSettings(optimizer=optimizer, lr=0.1, weight_decay=0.5, decay_norms=decay_norms)
+    before = {name: p.detach().clone() for name, p in student.model.named_parameters()}
+    optimizer = optimizer_of(student, decayed)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for layer_name, layer in student.model.named_modules():
+        is_norm = "norm" in type(layer).__name__.lower()
+        for name, parameter in layer.named_parameters(layer_name, recurse=False):
+            shrinks = decay_norms or not (is_norm or name.endswith("bias"))
+            assert torch.allclose(parameter, before[name] * (0.95 if shrinks else 1)), name
 
 
 def test_pixels_are_normalised_by_imagenets_mean_and_deviation():
     image = torch.tensor([0, 128, 255], dtype=torch.uint8)[None, :, None, None]
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
-    assert normalised(image).flatten().tolist() == pytest.approx(expected, rel=1e-5)
+    student = Student(random_network("tiny", NAMES), CPU)
+    assert student._normalised(image).flatten().tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_evaluation_mode_ends_with_its_block_even_after_an_error():
@@ -70,7 +91,7 @@ def test_classes_are_those_of_transformers_up_sampled_logits():
     student = Student(random_network("tiny", NAMES).eval(), CPU)
     images = torch.randint(0, 256, (2, 3, 48, 80), dtype=torch.uint8)
     with torch.no_grad():
-        logits = student.model(normalised(images))
+        logits = student.model(student._normalised(images))
         expected = torch.nn.functional.interpolate(logits, (48, 80), mode="bilinear", align_corners=False).argmax(1)
     assert torch.equal(student.classes(images), expected.to(torch.uint8))
 

@@ -1,4 +1,7 @@
-"""The student networks: SegFormer, DINO with a DPT head, or any segmentation network of transformers."""
+"""The student networks: EfficientNet-Lite, SegFormer, DINO with a DPT head, or any network of transformers.
+
+After `import train.students`, AutoModelForSemanticSegmentation of transformers reads every student that training saved.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ from pathlib import Path
 
 from train.students.dino import FAMILIES, DinoDPT, dino_config
 from train.students.drop import dropout_rows
+from train.students.efficientnet import PREFIX, EfficientNetLite, efficientnet_config
 from train.students.files import load_network, read_network, save_network, with_weights
+from train.students.freeze import freeze
 from train.students.network import Network, num_parameters
 from train.students.segformer import ARCHITECTURES, SegFormer, segformer_config
 
 __all__ = [
     "Network",
     "dropout_rows",
+    "freeze",
     "load_network",
     "new_network",
     "num_parameters",
@@ -25,9 +31,10 @@ __all__ = [
 def new_network(student: str, weights: str, class_names: Sequence[str], drop_path: float = 0.1) -> Network:
     """A student for the classes; what its weights lack comes from torch's global generator.
 
-    student:   tiny, b0 to b5, dinov2-s, -b, -l, dinov3-s, -b, -l, or a folder in transformers format
-    weights:   random (a folder given as student: its own), a folder in transformers format, a file mit_b*.pth of
-               NVlabs, or a hub name, which is downloaded
+    student:   efficientnet-lite0 to -lite2, tiny, b0 to b5, dinov2-s, -b, -l, dinov3-s, -b, -l, or a folder in
+               transformers format
+    weights:   random (a folder given as student: its own), imagenet (efficientnet-lite), a folder in transformers
+               format, a file mit_b*.pth of NVlabs, or a hub name, which is downloaded
     drop_path: probability of dropping a branch of the last layer; it grows from 0 in the first
     raises:    TrainingError for weights that cannot be found or do not fit the student
     """
@@ -40,11 +47,13 @@ def new_network(student: str, weights: str, class_names: Sequence[str], drop_pat
 
 def is_known(student: str) -> bool:
     """Whether a student is named by its size; otherwise it is a folder."""
-    return student in ARCHITECTURES or student.partition("-")[0] in FAMILIES
+    return student.startswith(PREFIX) or student in ARCHITECTURES or student.partition("-")[0] in FAMILIES
 
 
 def random_network(student: str, class_names: Sequence[str], drop_path: float = 0.1) -> Network:
     """A student of a named size with weights from torch's global generator."""
+    if student.startswith(PREFIX):
+        return EfficientNetLite(efficientnet_config(student, class_names, drop_path))
     family, _, size = student.partition("-")
     if family in FAMILIES:
         return DinoDPT(dino_config(family, size, class_names, drop_path))

@@ -143,6 +143,9 @@ class DinoDPT(Network, PreTrainedModel):  # type: ignore[no-untyped-call]
     def feature_widths(self) -> list[int]:
         return [self.config.encoder_config.hidden_size] * len(self.config.layers)
 
+    def encoder_stages(self) -> list[nn.Module]:
+        return [self.encoder.embeddings, *self._layers()]
+
     def is_head(self, parameter_name: str) -> bool:
         return parameter_name.startswith("decode_head.")
 

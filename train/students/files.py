@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from transformers import (
 from pipeline.errors import TrainingError
 from train.students.any_network import AnyNetwork, tried
 from train.students.dino import DinoDPT
-from train.students.network import MEAN, STD, Network
+from train.students.efficientnet import PREFIX, EfficientNetLite, imagenet_weights
+from train.students.network import Network
 from train.students.nvlabs import read_nvlabs
 from train.students.segformer import SegFormer
 
@@ -34,7 +37,12 @@ log = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
-OWN: dict[str, type[PreTrainedModel]] = {"segformer": SegFormer, "dino_dpt": DinoDPT}
+WEIGHT_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.bin"]
+OWN: dict[str, type[PreTrainedModel]] = {
+    "segformer": SegFormer,
+    "dino_dpt": DinoDPT,
+    "efficientnet_lite_fpn": EfficientNetLite,
+}
 
 
 def save_network(network: Network, folder: Path) -> None:
@@ -44,7 +52,9 @@ def save_network(network: Network, folder: Path) -> None:
     if isinstance(model, SegFormer):  # the same network by its public name, which save_pretrained does not know
         model.config.architectures = ["SegformerForSemanticSegmentation"]
         model.config.save_pretrained(folder)
-    SegformerImageProcessorPil(do_resize=False, image_mean=list(MEAN), image_std=list(STD)).save_pretrained(folder)
+    SegformerImageProcessorPil(
+        do_resize=False, image_mean=list(network.mean), image_std=list(network.std)
+    ).save_pretrained(folder)
 
 
 def load_network(folder: Path) -> Network:
@@ -80,10 +90,35 @@ def _read_network(folder: Path, config: PreTrainedConfig) -> tuple[Network, list
     """
     kind = OWN.get(config.model_type, AutoModelForSemanticSegmentation)
     model, info = read(kind, folder, config=config, ignore_mismatched_sizes=True)
-    if isinstance(model, Network):
-        model.freeze_unused()
-        return model, _unfit(info)
-    return tried(AnyNetwork(model), config.num_labels), [f"model.{name}" for name in _unfit(info)]
+    network, prefix = (model, "") if isinstance(model, Network) else (AnyNetwork(model), "model.")
+    network.mean, network.std = normalisation_of(folder, network)
+    network.freeze_unused()
+    if isinstance(network, AnyNetwork):
+        network = tried(network, config.num_labels)
+    return network, [f"{prefix}{name}" for name in _unfit(info)]
+
+
+def normalisation_of(folder: Path, network: Network) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of RGB in [0, 1] that a folder's preprocessor_config.json names; else the network's.
+
+    raises: TrainingError for a network that wants its channels in another order
+    """
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return list(network.mean), list(network.std)
+    named: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if named.get("do_flip_channel_order"):
+        raise TrainingError(
+            f"{path} asks for channels in the order BGR (do_flip_channel_order), which students do not have; take a "
+            "network that was trained on RGB"
+        )
+    rescaled = named.get("rescale_factor", 1 / 255) if named.get("do_rescale", True) else 1.0
+    to_unit = 255 * rescaled  # what the network calls 1 is this in RGB in [0, 1]
+    mean: Sequence[float] = [0.0] * 3
+    std: Sequence[float] = [1.0] * 3
+    if named.get("do_normalize", True):
+        mean, std = named.get("image_mean") or network.mean, named.get("image_std") or network.std
+    return [value / to_unit for value in mean], [value / to_unit for value in std]
 
 
 def config_of(folder: Path) -> PreTrainedConfig:
@@ -100,9 +135,18 @@ def read(kind: Any, folder: Path, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         loaded: tuple[Any, dict[str, Any]] = kind.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **kwargs
         )
+    except ImportError as error:  # a backbone of timm, for instance
+        raise _lacks_library(folder, error) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise _holds_none(folder, error) from None
     return loaded
+
+
+def _lacks_library(folder: Path, error: ImportError) -> TrainingError:
+    install = re.search(r"pip install [\w.-]+", str(error))
+    cure = f"run {install[0]}" if install else "install it"
+    reason = first_line(error).partition(". ")[0]
+    return TrainingError(f"the network in {folder} needs a library that is not installed ({reason}); {cure}")
 
 
 def _holds_none(folder: Path, error: Exception) -> TrainingError:
@@ -115,9 +159,11 @@ def _holds_none(folder: Path, error: Exception) -> TrainingError:
 def with_weights(network: Network, student: str, weights: str) -> Network:
     """A new network of ours with the encoder that `weights` names, and the decode head if that has one.
 
-    weights: a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name
+    weights: imagenet, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name
     raises:  TrainingError for weights that cannot be found or do not fit the student
     """
+    if weights == "imagenet":
+        return _with_imagenet(network, student)
     if Path(weights).suffix in (".pth", ".pt"):
         return _with_nvlabs(network, student, Path(weights))
     folder = weights_folder(weights)
@@ -145,6 +191,17 @@ def _with_encoder(network: DinoDPT, student: str, weights: str, folder: Path) ->
     network = DinoDPT(config)
     network.encoder.load_state_dict(encoder.state_dict())
     log.info("%s: encoder loaded; the decode head starts afresh", weights)
+    return network
+
+
+def _with_imagenet(network: Network, student: str) -> Network:
+    if not isinstance(network, EfficientNetLite):
+        raise TrainingError(
+            f"train.weights is imagenet, which is for students {PREFIX}0 to {PREFIX}2, but train.student is {student}; "
+            "give train.weights a folder in transformers format or a hub name, or random"
+        )
+    network.encoder.load_state_dict(imagenet_weights(student))
+    log.info("%s: ImageNet weights loaded; the decode head starts afresh", student)
     return network
 
 
@@ -189,7 +246,7 @@ def weights_folder(weights: str) -> Path:
     if Path(weights).is_dir():
         return Path(weights)
     try:
-        return Path(snapshot_download(weights, allow_patterns=["config.json", "*.safetensors", "*.bin"]))
+        return Path(snapshot_download(weights, allow_patterns=WEIGHT_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise TrainingError(
             f"train.weights is {weights}, which is no folder, and the hub gave no such model ({first_line(error)}); "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for RGB in [0, 1]: what all students' pixels are normalised by
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
 
 
@@ -17,6 +18,11 @@ class Network(nn.Module):
     """The sides of the input are multiples of this, pixels."""
     smallest_side: int = 32
     """Of the input, pixels."""
+    mean: Sequence[float] = MEAN
+    """Of RGB in [0, 1], three numbers: what the pixels are normalised by."""
+    std: Sequence[float] = STD
+    memory_format: torch.memory_format = torch.contiguous_format
+    """Of the weights: what is fastest for this network."""
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
         """float [B, 3, H, W], normalised -> feature maps, float [B, D, h, w] each, finest first."""
@@ -33,6 +39,10 @@ class Network(nn.Module):
     def is_head(self, parameter_name: str) -> bool:
         """Whether a parameter of that name belongs to the decode head."""
         raise NotImplementedError
+
+    def encoder_stages(self) -> list[nn.Module]:
+        """Parts of the encoder that can be frozen, the first that sees the image first; none if they are not known."""
+        return []
 
     def freeze_unused(self) -> None:
         """Ask no gradient for parameters that play no part: processes that share a batch would wait for it."""

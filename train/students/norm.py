@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from train.distributed import summed, world
 
@@ -17,8 +18,15 @@ class BatchNorm2d(nn.BatchNorm2d):
     is that of the sum of all processes' losses.
     """
 
+    is_frozen = False
+    """Keep the running statistics and normalise by them, while training as well."""
+
     def forward(self, x: Tensor) -> Tensor:
         """float [B, D, h, w] -> the same."""
+        if self.is_frozen:
+            return functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
         if world().size == 1 or not self.training:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):

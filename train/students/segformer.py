@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
@@ -84,6 +84,9 @@ class SegFormer(Network, SegformerForSemanticSegmentation):  # type: ignore[no-u
 
     def feature_widths(self) -> list[int]:
         return list(self.config.hidden_sizes)
+
+    def encoder_stages(self) -> list[nn.Module]:
+        return list(self.segformer.stages)
 
     def is_head(self, parameter_name: str) -> bool:
         return parameter_name.startswith("decode_head.")

@@ -1,7 +1,10 @@
+import importlib.util
+import json
 import logging
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     AutoModelForSemanticSegmentation,
@@ -10,16 +13,21 @@ from transformers import (
     DPTForSemanticSegmentation,
     MobileNetV2Config,
     MobileNetV2ForSemanticSegmentation,
+    TimmBackboneConfig,
     UperNetConfig,
     UperNetForSemanticSegmentation,
 )
 
 from pipeline.errors import TrainingError
-from train.students import load_network, new_network, save_network
+from train.compute import Compute
+from train.student import Student
+from train.students import freeze, load_network, new_network, save_network
 from train.students.any_network import AnyNetwork
+from train.students.network import MEAN, STD
 from train.students.norm import BatchNorm2d
 
 NAMES = ["background", "cat", "dog"]
+CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +125,17 @@ def test_refuses_a_network_for_square_images_only(tmp_path):
         new_network(str(tmp_path), "random", NAMES)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_names_the_library_that_a_backbone_needs(tmp_path):
+    config = UperNetConfig(backbone_config=TimmBackboneConfig(backbone="resnet18"), num_labels=3)
+    config.architectures = ["UperNetForSemanticSegmentation"]
+    config.save_pretrained(tmp_path)
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    message = r"needs a library that is not installed \(TimmBackbone requires the timm .*\); run pip install timm$"
+    with pytest.raises(TrainingError, match=message):
+        new_network(str(tmp_path), "random", NAMES)
+
+
 def test_refuses_a_network_that_segments_nothing(tmp_path):
     ConvNextConfig().save_pretrained(tmp_path)
     with pytest.raises(TrainingError, match="holds no segmentation network in transformers format"):
@@ -141,3 +160,40 @@ def test_a_folder_can_give_the_architecture_and_another_one_the_weights(tmp_path
     mobilenet().save_pretrained(tmp_path / "others")
     with pytest.raises(TrainingError, match=r"others do not fit train\.student .*student: \d+ tensors are missing"):
         new_network(str(tmp_path / "student"), str(tmp_path / "others"), NAMES)
+
+
+def test_pixels_are_normalised_as_the_folder_says(tmp_path):
+    mobilenet().save_pretrained(tmp_path)
+    preprocessor = tmp_path / "preprocessor_config.json"
+    image = torch.tensor([0, 51, 255], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 1, 1)
+
+    def normalised(**content):
+        preprocessor.write_text(json.dumps(content))
+        student = Student(new_network(str(tmp_path), "random", NAMES), CPU)
+        return student._normalised(image).flatten().tolist()
+
+    halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    assert normalised(**halves) == pytest.approx([-1, -0.6, 1])
+    assert normalised(**halves, do_rescale=True, rescale_factor=1 / 127.5) == pytest.approx([-1, -0.2, 3])
+    assert normalised(image_mean=[100.0] * 3, image_std=[10.0] * 3, do_rescale=False) == pytest.approx(
+        [-10, -4.9, 15.5], rel=1e-5
+    )
+    assert normalised(do_normalize=False) == pytest.approx([0, 0.2, 1])
+    assert normalised() == pytest.approx([(v - m) / s for v, m, s in zip([0, 0.2, 1], MEAN, STD, strict=True)])
+    with pytest.raises(TrainingError, match=r"preprocessor_config\.json asks for channels in the order BGR"):
+        normalised(do_flip_channel_order=True)
+
+
+def test_a_saved_student_keeps_its_normalisation(tmp_path):
+    mobilenet().save_pretrained(tmp_path / "given")
+    (tmp_path / "given" / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 2]}'
+    )
+    save_network(new_network(str(tmp_path / "given"), "random", NAMES), tmp_path / "saved")
+    again = load_network(tmp_path / "saved")
+    assert (list(again.mean), list(again.std)) == (pytest.approx([0.5] * 3), pytest.approx([1, 1, 2]))
+
+
+def test_says_that_its_stages_cannot_be_frozen(tmp_path):
+    with pytest.raises(TrainingError, match="does not tell its stages apart"):
+        freeze(AnyNetwork(mobilenet()), 1, norms=False)

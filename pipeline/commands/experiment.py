@@ -1,0 +1,87 @@
+"""The commands behind `snakemake experiment`: a set of labels, a run, and the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from pipeline.cli import SET_OPTION
+from pipeline.receipt import write_json, write_receipt
+
+
+def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which experiment it is part of; its function gets that first."""
+
+    def command(
+        run: str,
+        overrides: Sequence[str],
+        table: str,
+        seeds: int,
+        budget: float,
+        arms: str | None,
+        protocol: str,
+        **options: Any,
+    ) -> None:
+        from pipeline.config import full_names, parse_overrides
+        from pipeline.experiment.plan import Experiment
+        from pipeline.experiment.request import parse_request
+
+        asked = {"table": table, "seeds": seeds, "budget": budget, "arms": arms, "protocol": protocol}
+        function(Experiment(run, full_names(parse_overrides(overrides)), parse_request(asked)), **options)
+
+    command.__doc__ = function.__doc__
+    for option in (
+        click.option("--protocol", default="both", show_default=True, help="steps, epochs or both."),
+        click.option("--arms", help="Rows of the table, with commas. Default: all."),
+        click.option("--budget", default=1.0, show_default=True, help="What all lengths are multiplied by."),
+        click.option("--seeds", default=3, show_default=True),
+        click.option("--table", required=True, help="1, 2, 3, 4, 5, 6, fig4, rule, students, evidence."),
+        SET_OPTION,
+        click.option("--run", required=True, help="Run file, or its name in config/."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("experiment-labels", hidden=True)
+@click.option("--labels", "name", required=True, help="Name of the labels.")
+@experiment_command
+def experiment_labels(experiment: Any, name: str) -> None:
+    """Calibrate and label for the rows of an experiment that share these labels."""
+    from pipeline.experiment.running import make_labels
+
+    facts = make_labels(experiment, name)
+    write_receipt(experiment.labels_folder(name) / "labels.json", "experiment-labels", facts, {})
+
+
+@click.command("experiment-run", hidden=True)
+@click.option("--name", required=True, help="Name of the run.")
+@click.option("--seed", required=True, type=int)
+@experiment_command
+def experiment_run(experiment: Any, name: str, seed: int) -> None:
+    """Train and measure one run of an experiment."""
+    from pipeline.experiment.running import train_run
+
+    facts = train_run(experiment, name, seed)
+    write_receipt(experiment.run_folder(name, seed) / "run.json", "experiment-run", facts, {})
+
+
+@click.command("experiment-table", hidden=True)
+@experiment_command
+def experiment_table(experiment: Any) -> None:
+    """Write the table of an experiment whose runs have finished."""
+    from pipeline.experiment.plot import chart
+    from pipeline.experiment.results import results_of
+    from pipeline.experiment.table import as_json, markdown
+    from pipeline.report.charts import standalone
+
+    results = results_of(experiment)
+    text, drawing = markdown(experiment, results), chart(results)
+    path = experiment.folder / f"{experiment.request.table}.md"
+    path.write_text(text, encoding="utf-8")
+    path.with_suffix(".svg").write_text("" if drawing is None else standalone(drawing), encoding="utf-8")
+    write_json(path.with_suffix(".json"), as_json(experiment, results))
+    click.echo(text)
+    click.echo(f"wrote {path}")

@@ -1,0 +1,154 @@
+"""Runs the stages of a set of labels, or of a student; what is finished is kept, so a killed run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import as_arguments
+from pipeline.datasets import SampleIndex, load_samples
+from pipeline.errors import DatasetError, UserError
+from pipeline.experiment.devices import claimed_gpu
+from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, write_with_every_mask
+from pipeline.experiment.logit_bias import corrected_bias
+from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
+from pipeline.experiment.quality import label_quality
+from pipeline.receipt import fingerprint, read_receipt, write_json
+
+TRAINED = ("stage1", "stage2", "evaluate")
+
+
+class ExperimentError(UserError):
+    """A run of an experiment that failed."""
+
+
+def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
+    """Calibrate and label with one recipe's settings, on the maps that all share; returns facts for its receipt."""
+    recipe, folder = experiment.labels[name], experiment.labels_folder(name)
+    changes = {**experiment.changes_of(recipe), "name": experiment.changed_name(folder)}
+    stages = ["calibrate", "pseudolabel"]
+    bias = None
+    if recipe.source == "bias":
+        link(experiment.base.folder, folder, PREPARED)
+        bias = corrected_bias(experiment.base)
+        changes["annotate.onnx.logit_bias"] = bias
+        stages.insert(0, "annotate")
+    else:
+        link(experiment.base.folder, folder, ANNOTATED)
+    for stage in stages:
+        call("pipeline", stage, experiment.run_file, changes)
+    made = read_receipt(folder / "pseudolabel.json", "pseudolabel")
+    return {
+        "labels": name,
+        "logit_bias": bias,
+        "made_with": {key: made[key] for key in ("rule", "variant", "alpha") if key in made},
+        "quality": label_quality(folder, load_samples(folder / "samples.json"), experiment.base.data),
+        "receipts": receipts_of(folder, ("prepare", "annotate", "calibrate", "pseudolabel")),
+    }
+
+
+def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
+    """Train and measure one run with one seed; returns facts for its receipt.
+
+    A run that cannot be (all masks, where there are none) is no error: its facts say why under `left_out`.
+    """
+    run, folder = experiment.run_named(name), experiment.run_folder(name, seed)
+    base = load_samples(experiment.base.folder / "samples.json")
+    try:
+        own = share(experiment, run, base, folder)
+    except DatasetError as error:
+        return {"run": name, "seed": seed, "left_out": str(error)}
+    length = experiment.length_of(run, sizes_of(base), sizes_of(own))
+    changes = {
+        **experiment.changes_of(run.recipe),
+        "name": experiment.changed_name(folder),
+        "seed": seed,
+        "stage1.epochs": length.epochs[0],
+        "stage2.epochs": length.epochs[1],
+    }
+    start_over_if_changed(folder, plan_of(experiment, run, seed, length, own))
+    stages = ("stage1", "stage2") if length.epochs[1] else ("stage1",)
+    with claimed_gpu(experiment.folder) as environment:
+        if not environment:
+            changes |= {"train.threads": 1, "train.workers": 1, "evaluate.workers": 1}
+            environment = {"OMP_NUM_THREADS": "1"}
+        for stage, epochs in zip(stages, length.epochs, strict=False):
+            if not (folder / f"{stage}.json").is_file():
+                points = {"train.validate_every": curve_interval(epochs)}
+                call("train", stage, experiment.run_file, changes | points, environment)
+        call("train", "evaluate", experiment.run_file, changes, environment)
+    return {
+        "run": name,
+        "seed": seed,
+        "epochs": length.epochs,
+        "steps": [read_receipt(folder / f"{stage}.json", stage)["num_steps"] for stage in stages],
+        "receipts": receipts_of(folder, (*stages, "evaluate")),
+    }
+
+
+def sizes_of(index: SampleIndex) -> Sizes:
+    return Sizes(len(index.of("labeled")), len(index.of("unlabeled")))
+
+
+def share(experiment: Experiment, run: Run, base: SampleIndex, folder: Path) -> SampleIndex:
+    """Give a run's folder the images and labels that it trains on; returns its images."""
+    labels = experiment.labels_name(run.recipe)
+    if labels is not None:
+        link(experiment.labels_folder(labels), folder, LABELED)
+        return base
+    if run.recipe.source == "masks":
+        return write_with_every_mask(base, experiment.base.data, folder)
+    link(experiment.base.folder, folder, PREPARED)
+    return base
+
+
+def plan_of(experiment: Experiment, run: Run, seed: int, length: Length, index: SampleIndex) -> dict[str, Any]:
+    """All that the students of a run depend on: stages that were finished under another plan do not count."""
+    labels = experiment.labels_name(run.recipe)
+    receipt = experiment.labels_folder(labels or "") / "pseudolabel.json"
+    return {
+        **experiment.tracked(run),
+        "seed": seed,
+        "epochs": list(length.epochs),
+        "images": fingerprint(index.as_json()),
+        "labels": None if labels is None else read_receipt(receipt, "pseudolabel")["fingerprint"],
+    }
+
+
+def start_over_if_changed(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Keep the receipts of finished stages if the plan is that of before; otherwise remove them."""
+    path, content = folder / "plan.json", json.loads(json.dumps(plan))
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == content:
+        return
+    for stage in TRAINED:
+        (folder / f"{stage}.json").unlink(missing_ok=True)
+    write_json(path, content)
+
+
+def call(
+    package: str,
+    stage: str,
+    run_file: str,
+    changes: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a stage as a command of its own; ExperimentError if it fails, after its own message."""
+    command = [sys.executable, "-m", package, stage, "--run", run_file, *as_arguments(changes)]
+    finished = subprocess.run(command, env={**os.environ, **(environment or {})}, check=False)
+    if finished.returncode:
+        raise ExperimentError(f"{stage} of {changes['name']} failed (above); run the same command again to go on")
+
+
+def receipts_of(folder: Path, stages: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Where the receipts of stages are, and the SHA-256 of each."""
+    paths = {stage: folder / f"{stage}.json" for stage in stages}
+    return {
+        stage: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for stage, path in paths.items()
+    }

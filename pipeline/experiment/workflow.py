@@ -1,0 +1,54 @@
+"""What the Snakefile needs of an experiment: its receipts, inputs, and command lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import split_workflow_config
+from pipeline.errors import ConfigError
+from pipeline.experiment.plan import Experiment
+from pipeline.experiment.request import Request, split_request
+
+
+def experiment_of(config: Mapping[str, Any], command_line: Sequence[str] | None) -> Experiment:
+    """The experiment of Snakemake's `--config`, whose base is the run that every rule is about; table 5 by default.
+
+    command_line: Snakemake's words; None in a process that Snakemake itself started
+    raises:       ConfigError for a table that no target makes
+    """
+    request, rest = split_request(config)
+    if request is not None and command_line is not None and not any(map(_is_of_experiment, command_line)):
+        raise ConfigError(
+            f"table={request.table} is for the target experiment; write snakemake --cores 8 experiment --config "
+            f"table={request.table} ..."
+        )
+    run, overrides = split_workflow_config(rest)
+    experiment = Experiment(run, overrides, request or Request("5"))
+    if request is not None:
+        _ = experiment.cells  # so that what cannot be is said before any job
+    return experiment
+
+
+def _is_of_experiment(word: str) -> bool:
+    """Whether a word of the command line can be a target of the experiment's rules."""
+    return word == "experiment" or word.startswith("experiment_") or "/experiments/" in word
+
+
+def run_receipts(experiment: Experiment) -> list[str]:
+    """Receipts of all runs with all seeds."""
+    seeds = range(experiment.request.seeds)
+    return [str(experiment.run_folder(name, seed) / "run.json") for seed in seeds for name in experiment.runs]
+
+
+def labels_receipt(experiment: Experiment, run: str) -> list[str]:
+    """Receipt of the labels that a run learns from, if it does."""
+    name = experiment.labels_name(experiment.run_named(run).recipe)
+    return [] if name is None else [str(experiment.labels_folder(name) / "labels.json")]
+
+
+def table_paths(experiment: Experiment) -> dict[str, str]:
+    """Ending -> file of the table."""
+    path: Path = experiment.folder / experiment.request.table
+    return {ending: f"{path}.{ending}" for ending in ("md", "svg", "json")}
