@@ -6,7 +6,8 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.recipes import refuse_another_recipe
 from pipeline.schema import (
     AnnotateSettings,
     CalibrateSettings,
@@ -69,13 +71,16 @@ def load(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Setting
     overrides: full or short setting names to values, e.g. {"calibrate.alpha": 0.1}, see `full_names`
     raises:    ConfigError, one line a problem, each with the setting's full name
     """
-    path = find_run_file(run)
-    tree = _read_tree(path, seen=())
-    for name, value in full_names(overrides or {}).items():
+    path, given = find_run_file(run), full_names(overrides or {})
+    files = _read_files(path, seen=())
+    tree = _merged(files)
+    for name, value in given.items():
         _put(tree, name.split("."), value)
     tree.setdefault("name", path.stem)
     if tree.get("preset") is not None:
-        tree = _merge(preset_tree(str(tree["preset"])), tree)
+        preset = preset_tree(str(tree["preset"]))
+        refuse_another_recipe(path, _before_preset(files, given), given, preset, str(tree["preset"]))
+        tree = _merge(preset, tree)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -93,7 +98,13 @@ def preset_tree(name: str) -> dict[str, Any]:
     known = preset_names()
     if name not in known:
         raise ConfigError(f"preset is {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}")
-    return _read_tree(PRESET_FOLDER / f"{name}.yaml", seen=())
+    return _merged(_read_files(PRESET_FOLDER / f"{name}.yaml", seen=()))
+
+
+def _before_preset(files: Sequence[dict[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was written without regard to the preset: files that the one which names it extends; all, if none does."""
+    places = [place for place, tree in enumerate(files) if "preset" in tree]
+    return _merged(files if "preset" in given or not places else files[: places[-1]])
 
 
 def find_run_file(run: str | Path) -> Path:
@@ -186,8 +197,8 @@ def _nested_section(annotation: Any) -> type[Section] | None:
     return sections[0] if sections else None
 
 
-def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The mapping of a run file, merged over the files that it extends."""
+def _read_files(path: Path, seen: tuple[Path, ...]) -> list[dict[str, Any]]:
+    """The mappings of a run file and of those that it extends, which come first."""
     if path.resolve() in seen:
         raise ConfigError(f"{path} extends itself; remove one `extends:`")
     try:
@@ -198,11 +209,16 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path} must hold a mapping of settings, got {type(tree).__name__}")
     parent = tree.pop("extends", None)
     if parent is None:
-        return tree
+        return [tree]
     parent_path = path.parent / parent
     if not parent_path.is_file():
         raise ConfigError(f"{path}: extends {parent!r}, but {parent_path} does not exist")
-    return _merge(_read_tree(parent_path, (*seen, path.resolve())), tree)
+    return [*_read_files(parent_path, (*seen, path.resolve())), tree]
+
+
+def _merged(trees: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Later ones win."""
+    return reduce(_merge, trees, {})
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

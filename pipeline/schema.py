@@ -8,18 +8,24 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_CLASSES = 255  # masks are uint8 and 255 means ignore
+MAX_LOGIT_BIAS = 80.0  # its exponential is a float32
 
 
 def runtime(default: Any, **kwargs: Any) -> Any:
     """Field that changes speed or place of a computation but never its result."""
     return Field(default, json_schema_extra={"runtime": True}, **kwargs)
+
+
+def source(default: Any, **kwargs: Any) -> Any:
+    """Field that other settings are computed from when a run is loaded: those are tracked in its place."""
+    return Field(default, json_schema_extra={"source": True}, **kwargs)
 
 
 class Section(BaseModel):
@@ -30,7 +36,7 @@ class Section(BaseModel):
     def tracked(self) -> dict[str, Any]:
         """The settings that change results: what a rule lists in `params` and a fingerprint hashes."""
         fields = type(self).model_fields
-        tracked = (name for name, field in fields.items() if not is_runtime(field))
+        tracked = (name for name, field in fields.items() if not (is_runtime(field) or _is_source(field)))
         return {name: _tracked_value(getattr(self, name)) for name in tracked}
 
 
@@ -42,6 +48,10 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 def is_runtime(field: Any) -> bool:
     return bool((field.json_schema_extra or {}).get("runtime", False))
+
+
+def _is_source(field: Any) -> bool:
+    return bool((field.json_schema_extra or {}).get("source", False))
 
 
 def _tracked_value(value: Any) -> Any:
@@ -82,6 +92,9 @@ class SplitSettings(Section):
     """Images whose masks are used. Default: `num_labeled` of `train`, drawn with `seed`."""
     unlabeled: str | None = None
     """Images without masks (a mask that exists is never opened). Default: the rest of `train`."""
+    partial: bool = runtime(False)
+    """Allow training images that are neither in `labeled` nor in `unlabeled`. Without it such a pair of lists is an
+    error, because lists of two different splits drop images in silence."""
     val: str | None = None
     """Images that measure the student. Default: `num_val` images that have masks, drawn with `seed`."""
     num_labeled: int | None = Field(None, ge=1)
@@ -223,7 +236,12 @@ class OnnxSettings(Section):
     channels: list[Annotated[int, Field(ge=0)]] | None = None
     """Channels that take part; the others are dropped and the rest renormalised. Default: those of `class_map`."""
     class_map: dict[str, list[Annotated[int, Field(ge=0)]]]
-    """For every class of `data.classes` the channels of the network that mean it; several are summed."""
+    """For every class of `data.classes` the channels of the network that mean it; several are summed. `[]`: the network
+    has no word for the class; its probability is 0 everywhere, so the annotator never labels it."""
+    logit_bias: dict[str, Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]] = {}
+    """Number added to the logits of a class, by class name: for all of its channels, before the softmax over `channels`
+    (probabilities are multiplied by its exponential, then renormalised). For a controlled experiment, such as an
+    annotator that sees too much background, or to undo a known bias."""
     threads: int = runtime(1, ge=1)
     """Threads of the network. On a busy 2-core machine one was measured faster than two."""
 
@@ -384,6 +402,9 @@ class TrainSettings(Section):
     of the memory that nothing has come to yet hold noise."""
     held_out: int = Field(0, ge=0)
     """Labelled images that no stage trains on, drawn with the seed, for `stage2.confidence: conformal`."""
+    total_epochs: int = source(80, ge=1)
+    """Length of training on this data set: epochs of both stages together, which presets divide (`stage1.share`,
+    `stage2.share`). VOC: 80; ADE20K: 40."""
     crop: int = Field(513, ge=32)
     """Side of the square training crop, pixels."""
     scale: list[Annotated[float, Field(gt=0)]] = Field([0.5, 2.0], min_length=2, max_length=2)
@@ -398,10 +419,16 @@ class TrainSettings(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of sgd; adamw has betas 0.9 and 0.999."""
     weight_decay: float = Field(1e-4, ge=0)
+    decay_norms: bool = False
+    """Whether weight decay also pulls at norms and biases (all parameters with one dimension). The paper's code base
+    does that; otherwise it is not common any more."""
     power: float = Field(0.9, gt=0)
     """lr(t) = lr (1 - t/T)^power, t in steps."""
+    warmup_steps: int = Field(0, ge=0)
+    """First steps of the schedule, over which the learning rate rises evenly from near 0 to what it is without a
+    warm-up. Pretrained transformers may need 500 to 1500."""
     lr_scope: Literal["both", "stage"] = "both"
-    """Whether T counts the steps of both stages (the paper: one run) or of each."""
+    """Whether the schedule counts the steps of both stages (the paper: one run) or of each."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of the moving average of the weights, which then labels in Stage II and is the student that is kept. At
     step t it is at most 1 - 1/(t+1). Default: no average."""
@@ -419,10 +446,12 @@ class TrainSettings(Section):
     """Processes that decode, for each training process."""
     threads: int | None = runtime(None, ge=1)
     """Torch threads on CPU. Default: torch's."""
-    checkpoint_every: int = runtime(200, ge=1)
-    """Steps between two checkpoints; a killed stage repeats at most this many."""
+    checkpoint_minutes: float = runtime(5.0, ge=0)
+    """Minutes between two checkpoints; a killed stage repeats at most this much. There is one at the end and with every
+    new best student as well. 0: after every step."""
     validate_every: int = runtime(5, ge=1)
-    """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last."""
+    """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last. The
+    settings of `evaluate` hold there, too: several scales and flips cost several looks at every val image."""
 
     @property
     def initial_weights(self) -> str:
@@ -448,8 +477,11 @@ class TrainSettings(Section):
 class Stage1Settings(Section):
     """Labels plus cached pseudo-labels (paper Eq. 2)."""
 
+    share: float = source(0.75, ge=0, le=1)
+    """Share of `train.total_epochs` that this stage takes."""
     epochs: int = Field(60, ge=0)
-    """Passes over its images; 0 leaves everything to Stage II."""
+    """Passes over its images; 0 leaves everything to Stage II. Default: its share of `train.total_epochs`, at least 1
+    if the share is above 0."""
     labels: Literal["calibrated", "raw", "none"] = "calibrated"
     """calibrated: conformal pseudo-labels. raw: the annotator's most probable class everywhere. none: labelled images
     only, and no annotator is needed."""
@@ -478,8 +510,10 @@ class Stage1Settings(Section):
 class Stage2Settings(Section):
     """Self-reliance: the student labels the unlabelled images itself (paper Eq. 5)."""
 
+    share: float = source(0.25, ge=0, le=1)
+    """Share of `train.total_epochs` that this stage takes."""
     epochs: int = Field(20, ge=0)
-    """Passes over the unlabelled images; 0 ends with the student of Stage I."""
+    """Passes over the unlabelled images; 0 ends with the student of Stage I. Default: as in Stage I."""
     batch_labeled: int = Field(2, ge=1)
     batch_unlabeled: int = Field(2, ge=1)
     lambda_schedule: Literal["exp", "constant", "linear", "cosine"] = "exp"
@@ -517,6 +551,27 @@ class Stage2Settings(Section):
         if self.complementary_dropout and self.views != 2:
             raise ValueError(f"complementary_dropout pairs two strong views, but views is {self.views}; set views to 2")
         return self
+
+
+STAGES: dict[str, type[Section]] = {"stage1": Stage1Settings, "stage2": Stage2Settings}
+
+
+def with_epochs(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they were read, in which a stage without `epochs` gets its share of `train.total_epochs`."""
+    total = _given(tree, "train", TrainSettings, "total_epochs")
+    result = dict(tree)
+    for name, section in STAGES.items():
+        own, share = tree.get(name, {}), _given(tree, name, section, "share")
+        is_given = not isinstance(own, Mapping) or own.get("epochs") is not None
+        if not is_given and isinstance(total, int) and isinstance(share, int | float):
+            result[name] = {**own, "epochs": max(round(share * total), 1 if share > 0 else 0)}
+    return result
+
+
+def _given(tree: Mapping[str, Any], name: str, section: type[Section], key: str) -> Any:
+    """What a section of the tree says, or the default."""
+    own, default = tree.get(name), section.model_fields[key].default
+    return own.get(key, default) if isinstance(own, Mapping) else default
 
 
 class EvaluateSettings(Section):
@@ -590,12 +645,31 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     gallery: GallerySettings = GallerySettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _stages_without_epochs_get_their_share(cls, tree: Any) -> Any:
+        return with_epochs(tree) if isinstance(tree, Mapping) else tree
+
     @model_validator(mode="after")
     def _risk_is_of_argmax(self) -> Settings:
         if self.calibrate.variant == "risk" and self.pseudolabel.rule != "argmax":
             raise ValueError(
                 "calibrate.variant risk bounds the wrong labels of pseudolabel.rule argmax, got "
                 f"{self.pseudolabel.rule}; set rule: argmax"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _classes_without_a_channel_share_a_threshold(self) -> Settings:
+        onnx, thresholds = self.annotate.onnx, self.calibrate.class_thresholds
+        if onnx is None or self.annotate.annotator != "onnx" or thresholds == "pooled":
+            return self
+        wordless = [name for name in self.data.class_names if onnx.class_map.get(name) == []]
+        if wordless:
+            raise ValueError(
+                f"annotate.onnx.class_map has no channel for {', '.join(wordless)}, and under class_thresholds "
+                f"{thresholds} their own threshold of 1 would label them wherever no other class is in the set; set "
+                "class_thresholds: pooled, or remove the classes"
             )
         return self
 

@@ -62,19 +62,22 @@ def _loss_warnings(losses: Sequence[float]) -> list[str]:
     return [f"the loss has risen to {losses[-1]:.4f}, from {min(losses[:-1]):.4f} at its lowest"]
 
 
-def keep_best(state: TrainingState, folder: Path) -> None:
-    """Keep the student of the last point of the curve beside the last one if no point before had as high a mIoU."""
+def keep_best(state: TrainingState, folder: Path) -> bool:
+    """Keep the student of the last point of the curve beside the last one if no point before had as high a mIoU.
+
+    returns: whether it was kept
+    """
     point = state.history[-1]
     if point["miou"] is None or (state.best is not None and state.best["miou"] >= point["miou"]):
-        return
+        return False
     state.best = {"epoch": point["epoch"], "miou": point["miou"]}
-    if not world().is_main:
-        return
-    part = folder / "best.part"
-    shutil.rmtree(part, ignore_errors=True)
-    save_model(state.kept.model, part)
-    shutil.rmtree(folder / "best", ignore_errors=True)
-    part.replace(folder / "best")
+    if world().is_main:
+        part = folder / "best.part"
+        shutil.rmtree(part, ignore_errors=True)
+        save_model(state.kept.model, part)
+        shutil.rmtree(folder / "best", ignore_errors=True)
+        part.replace(folder / "best")
+    return True
 
 
 def mean_measures(rows: Sequence[Sequence[float]], num_processes: int = 1) -> dict[str, float | None]:

@@ -160,12 +160,9 @@ def by_class(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str,
 
 
 def validation(settings: Settings, index: SampleIndex) -> Validate:
-    """mIoU on the val images, for the learning curve of a stage.
-
-    Window and absent classes are as `evaluate` has them; each image is looked at once, whatever flips and scales say.
-    """
+    """mIoU on the val images as `evaluate` measures it, for the learning curve of a stage and its best student."""
     images = WholeImages(index, index.of("val"), settings.data)
-    own = settings.evaluate.model_copy(update={"flips": False, "scales": [1.0], "boundary_tolerance": None})
+    own = settings.evaluate.model_copy(update={"boundary_tolerance": None})  # boundaries are not part of the curve
 
     def validate(student: Student) -> float | None:
         return _none_if_nan(mean_iou(tally_of(student, images, own, settings.train.workers).confusion, own.absent))

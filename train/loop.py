@@ -110,24 +110,27 @@ def train(state: TrainingState, stage: Stage, seed: int, folder: Path, validate:
     )
     board = Board(folder / "tensorboard", state.step, shown_images(stage), world().is_main)
     reader = Reader(state, stage, batches, board)
+    time_of_last_save = time.monotonic()
     student.model.train()
     for examples in batches:
         if state.step % stage.steps_per_epoch == 0:
             stage.before_epoch(state)
         torch.manual_seed(step_seed(seed, stage.name, state.step))
-        with _memory_errors(stage):
+        with _explained_errors(stage):
             reader.add(optimise(state, stage, examples))
         ends_epoch = _ends_epoch_to_validate(state.step, stage, settings.validate_every)
-        is_due = ends_epoch or state.step % settings.checkpoint_every == 0
-        if is_due or reader.is_due():
+        is_due = time.monotonic() - time_of_last_save >= 60 * settings.checkpoint_minutes
+        if ends_epoch or is_due or reader.is_due():
             reader.read()
         if ends_epoch:
             add_to_history(state, stage, validate(state.kept))
             board.numbers({"miou": state.history[-1]["miou"]}, state.step)
             board.predictions(state.kept, state.step)
-            keep_best(state, folder)
+            # the best student and the checkpoint that names it belong together: a resumed run may not find the same one
+            is_due = keep_best(state, folder) or is_due
         if is_due and state.step < stage.num_steps:
             save(state, stage, folder, finished=False)
+            time_of_last_save = time.monotonic()
     board.close()
     return reader.waiting()
 
@@ -144,8 +147,8 @@ def _ends_epoch_to_validate(step: int, stage: Stage, validate_every: int) -> boo
 
 
 @contextlib.contextmanager
-def _memory_errors(stage: Stage) -> Iterator[None]:
-    """Out of memory, on whatever device, as an error that says what to do."""
+def _explained_errors(stage: Stage) -> Iterator[None]:
+    """Out of memory, on whatever device, and batches too small for a batch norm, as errors that say what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -154,6 +157,14 @@ def _memory_errors(stage: Stage) -> Iterator[None]:
         if "not enough memory" not in str(error) and "allocate memory" not in str(error):
             raise
         raise _out_of_memory(stage, error) from None
+    except ValueError as error:  # of a batch norm after a pooling over the whole image
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            f"{stage.name}: the student's batch norm needs at least two images at a time, but a batch has fewer (or a "
+            f"part of one: train.accumulate is {stage.images.train.accumulate}); lower train.accumulate, or raise "
+            f"{stage.name}'s batch sizes"
+        ) from None
 
 
 def _out_of_memory(stage: Stage, error: Exception) -> TrainingError:

@@ -9,9 +9,9 @@ from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.errors import TrainingError
 from train.data import shuffled
-from train.schedule import poly_lr_factor
+from train.schedule import poly_lr_factor, warmup_factor
 
-VERSION = 2  # raise it when a change of the code changes the weights: checkpoints of before are not resumed then
+VERSION = 3  # raise it when a change of the code changes the weights: checkpoints of before are not resumed then
 
 
 def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample], list[Sample]]:
@@ -33,10 +33,16 @@ def num_stage2_steps(settings: Settings, num_unlabeled: int) -> int:
 
 def lr_schedule(settings: Settings, steps_before: int, steps: int, steps_after: int) -> Callable[[int], float]:
     """Step of a stage -> learning rate factor; before and after count with `lr_scope: both` only."""
-    if settings.train.lr_scope == "stage":
-        return lambda step: poly_lr_factor(step, steps, settings.train.power)
+    train = settings.train
+    if train.lr_scope == "stage":
+        steps_before = steps_after = 0
     num_steps = steps_before + steps + steps_after
-    return lambda step: poly_lr_factor(steps_before + step, num_steps, settings.train.power)
+
+    def factor(step: int) -> float:
+        place = steps_before + step
+        return poly_lr_factor(place, num_steps, train.power) * warmup_factor(place, train.warmup_steps)
+
+    return factor
 
 
 def plan_fingerprint(settings: Settings, index: SampleIndex) -> str:

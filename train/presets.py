@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 from pipeline.config import (
@@ -14,7 +16,7 @@ from pipeline.config import (
     preset_names,
     preset_tree,
 )
-from pipeline.schema import Section
+from pipeline.schema import Section, is_runtime
 
 SECTIONS: dict[str, type[Section]] = {
     "calibrate": CalibrateSettings,
@@ -42,5 +44,11 @@ def _summary(name: str) -> str:
 def preset_settings(name: str) -> str:
     """YAML of all settings that matter to a preset, resolved; ConfigError lists the known names."""
     tree = preset_tree(name)
-    resolved = {section: of.model_validate(tree.get(section, {})).tracked() for section, of in SECTIONS.items()}
+    resolved = {section: _resolved(of, tree.get(section, {})) for section, of in SECTIONS.items()}
     return yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None)
+
+
+def _resolved(section: type[Section], given: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a section that change results. A preset has shares and no epochs: those are a data set's."""
+    shown = {name for name, field in section.model_fields.items() if name != "epochs" and not is_runtime(field)}
+    return section.model_validate(given).model_dump(include=shown)

@@ -11,6 +11,11 @@ def poly_lr_factor(step: int, num_steps: int, power: float) -> float:
     return float((1 - step / num_steps) ** power)
 
 
+def warmup_factor(step: int, warmup_steps: int) -> float:
+    """Evenly rising in steps 0..warmup_steps-1, from 1/warmup_steps to 1; then 1."""
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+
+
 def unlabeled_weight(
     schedule: Literal["exp", "constant", "linear", "cosine"], epoch: int, num_epochs: int, start: float, end: float
 ) -> float:

@@ -94,14 +94,22 @@ def new_state(student: Student, settings: TrainSettings, num_classes: int) -> Tr
 
 def optimizer_of(student: Student, settings: TrainSettings) -> torch.optim.Optimizer:
     """SGD or AdamW over encoder and decode head; `initial_lr` is what the schedule multiplies."""
-    parameters = [(name, p) for name, p in student.model.named_parameters() if p.requires_grad]
-    head = [p for name, p in parameters if student.model.is_head(name)]
-    encoder = [p for name, p in parameters if not student.model.is_head(name)]
-    groups = [
-        {"params": encoder, "initial_lr": settings.lr},
-        {"params": head, "initial_lr": settings.lr * settings.head_lr_multiplier},
-    ]
-    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    groups = parameter_groups(student, settings)
+    common: dict[str, Any] = {"lr": settings.lr, "fused": True}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, **common)
     return torch.optim.SGD(groups, momentum=settings.momentum, **common)
+
+
+def parameter_groups(student: Student, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Encoder and decode head with their learning rates, each divided into what decays and what does not."""
+    lrs = {False: settings.lr, True: settings.lr * settings.head_lr_multiplier}
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in student.model.named_parameters():
+        if parameter.requires_grad:
+            decays = settings.decay_norms or parameter.ndim > 1
+            groups.setdefault((student.model.is_head(name), decays), []).append(parameter)
+    return [
+        {"params": groups[key], "initial_lr": lrs[key[0]], "weight_decay": settings.weight_decay if key[1] else 0.0}
+        for key in sorted(groups)
+    ]

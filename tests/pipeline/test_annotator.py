@@ -66,6 +66,61 @@ def test_channels_that_no_class_names_can_still_take_part_in_the_softmax(build):
     assert np.abs(annotator(IMAGES) - p[:, [0, 3, 1]]).max() < 1e-5
 
 
+@pytest.mark.parametrize("channels", [None, [0, 1, 2, 3, 4]])
+def test_a_class_without_a_channel_has_probability_0_everywhere(build, channels):
+    annotator = build(class_map={"background": [0], "cat": [], "dog": [1]}, channels=channels)
+    p = softmax(network_output(IMAGES)[:, channels or [0, 1]])
+    assert annotator.space == "probability"
+    maps = annotator(IMAGES)
+    assert (maps[:, 1] == 0).all()
+    assert np.abs(maps[:, [0, 2]] - p[:, :2]).max() < 1e-5
+
+
+def test_classes_without_a_channel_are_named_once_in_the_log(build, caplog):
+    annotator = build(class_map={"background": [0, 1], "cat": [], "dog": []})
+    annotator(IMAGES)
+    assert [record.getMessage() for record in caplog.records] == [
+        "annotate: cat, dog have no channel: they can never be labelled (annotate.onnx.class_map)"
+    ]
+
+
+def test_a_bias_is_added_to_the_logits_of_its_class(build):
+    biased, plain = build(logit_bias={"cat": 2.5, "dog": -1.0}), build()
+    assert biased.space == "logits"
+    assert np.array_equal(biased(IMAGES), plain(IMAGES) + np.float32([0, 2.5, -1])[:, None, None])
+    assert biased.fingerprint != plain.fingerprint
+
+
+def constant_maps(build, **onnx_settings):
+    """One pixel of a network that returns [log 1, log 2, log 3, log 4, log 10], or those probabilities over 20."""
+    annotator = build(**onnx_settings)
+    parts = np.array([1, 2, 3, 4, 10], np.float32)
+    output = np.log(parts) if onnx_settings.get("output", "logits") == "logits" else parts / 20
+    return annotator._to_classes(output.reshape(1, 5, 1, 1).astype(np.float32))[0, :, 0, 0]
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_a_bias_multiplies_every_channel_of_its_class_before_they_are_renormalised(build, output):
+    """Countable by hand: weights 1, 2, 3, 4 and 10; a bias of log 5 makes the cat's 2 + 3 a 10 + 15."""
+    class_map, bias = {"background": [0], "cat": [1, 2], "dog": [3]}, {"cat": float(np.log(5))}
+    common = {"output": output, "class_map": class_map}
+    assert constant_maps(build, **common) == pytest.approx(np.array([1, 5, 4]) / 10)
+    assert constant_maps(build, **common, logit_bias=bias) == pytest.approx(np.array([1, 25, 4]) / 30)
+    everything = [0, 1, 2, 3, 4]  # channel 4 is of no class: its 10 stays, and counts for none of ours
+    assert constant_maps(build, **common, logit_bias=bias, channels=everything) == pytest.approx(
+        np.array([1, 25, 4]) / 40
+    )
+
+
+def test_one_bias_for_all_channels_changes_nothing(build):
+    class_map = {"background": [0], "cat": [1, 2], "dog": [3]}
+    for output in ("logits", "probabilities"):
+        same = dict.fromkeys(class_map, 80.0)
+        plain = constant_maps(build, output=output, class_map=class_map)
+        biased = constant_maps(build, output=output, class_map=class_map, logit_bias=same)
+        assert biased == pytest.approx(plain, rel=1e-5)  # a logit of 80 has an error of 4e-6
+
+
 def test_a_network_of_fixed_batch_gives_the_same_maps(build):
     fixed = build(shape=(2, 3, 16, 24))(IMAGES)
     assert fixed.shape == (3, 3, 16, 24)
@@ -91,6 +146,11 @@ def test_the_fingerprint_tells_settings_apart(build):
          "'dgo', which is not in data.classes; did you mean dog"),
         ({"class_map": {"background": [0], "cat": [3], "dog": [3]}}, "uses a channel twice"),
         ({"channels": [0, 3]}, r"channels lacks \[1\]"),
+        ({"class_map": {"background": [], "cat": [], "dog": []}}, "no channel for any class; name those"),
+        ({"logit_bias": {"backgruond": 5.0}},
+         "logit_bias names 'backgruond', which is not in data.classes; did you mean background"),
+        ({"class_map": {"background": [0], "cat": [], "dog": [3]}, "logit_bias": {"cat": 1.0}},
+         "logit_bias names cat, for which class_map has no channel; remove them"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(build, onnx_settings, message):

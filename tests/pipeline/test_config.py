@@ -37,6 +37,25 @@ def test_the_run_files_that_we_ship_are_valid():
         assert config.load(name).name == name
 
 
+def test_the_runs_with_other_annotators_differ_from_their_parents_in_the_annotator_alone():
+    for name, parent in [
+        ("camvid_ade20k", "camvid"), ("voc_animals_leaning", "voc_animals"), ("voc_animals_mobilenet", "voc_animals")
+    ]:  # fmt: skip
+        child, base = config.load(name).model_dump(), config.load(parent).model_dump()
+        assert {key for key in child if child[key] != base[key]} == {"name", "annotate"}
+    onnx = config.load("camvid_ade20k").annotate.onnx
+    assert [name for name, channels in onnx.class_map.items() if not channels] == [
+        "Pole", "SignSymbol", "Fence", "Bicyclist"
+    ]  # fmt: skip
+    assert (onnx.class_map["Car"], onnx.channels, onnx.mean) == ([21], list(range(32)), [0.5, 0.5, 0.5])
+    assert config.load("voc_animals_leaning").annotate.onnx.logit_bias == {"background": 5.06}
+
+
+def test_class_wise_thresholds_are_refused_where_a_class_has_no_channel():
+    with pytest.raises(ConfigError, match=r"no channel for Pole, .*set class_thresholds: pooled"):
+        config.load("camvid_ade20k", {"variant": "image", "class_thresholds": "each"})
+
+
 def test_a_child_file_overrides_only_what_it_names(tmp_path, run_file):
     child = tmp_path / "child.yaml"
     child.write_text("extends: mine.yaml\ncalibrate: {alpha: 0.2}\ndata: {grid: [64, 96]}\n")
@@ -126,6 +145,54 @@ def test_a_preset_comes_before_the_run_file_and_the_command_line(tmp_path, run_f
     run_file.write_text(MINIMAL + "preset: plus\ntrain: {lr: 0.001, student: tiny}\n")
     own = config.load(run_file, {"stage2.views": 1, "stage2.complementary_dropout": False})
     assert (own.train.lr, own.train.student, own.train.ema, own.stage2.views) == (0.001, "tiny", 0.996, 1)
+
+
+def epochs(settings):
+    return settings.stage1.epochs, settings.stage2.epochs
+
+
+def test_stages_without_epochs_share_the_total(run_file):
+    assert epochs(config.load(run_file)) == (60, 20)  # of 80
+    assert epochs(config.load(run_file, {"total_epochs": 40})) == (30, 10)
+    assert epochs(config.load(run_file, {"total_epochs": 40, "stage2.share": 0.0})) == (30, 0)
+    assert epochs(config.load(run_file, {"total_epochs": 40, "stage1.epochs": 7, "stage2.epochs": None})) == (7, 10)
+    assert epochs(config.load(run_file, {"total_epochs": 1})) == (1, 1)  # no stage is lost to rounding
+    assert epochs(config.load(run_file, {"total_epochs": 40, "preset": "label-only"})) == (40, 0)
+
+
+def test_how_epochs_were_given_is_not_tracked_but_the_epochs_are(run_file):
+    shared = config.load(run_file, {"total_epochs": 40})
+    assert config.load(run_file, {"stage1.epochs": 30, "stage2.epochs": 10}).tracked() == shared.tracked()
+    assert config.load(run_file, {"total_epochs": 44}).tracked() != shared.tracked()
+
+
+@pytest.mark.parametrize(
+    ("preset", "sections", "name", "has"),
+    [
+        ("label-only", "stage2: {epochs: 10}", "stage2.epochs", "no epochs in that stage"),
+        ("raw", "stage2: {share: 0.5}", "stage2.share", "no epochs in that stage"),
+        ("allspark", "stage1: {epochs: 30}", "stage1.epochs", "no epochs in that stage"),
+        ("plus", "stage2: {epochs: 0}", "stage2.epochs", "epochs in that stage"),
+        ("label-only", "stage1: {labels: calibrated}", "stage1.labels", "'none'"),
+        ("paper", "train: {framework: allspark}", "train.framework", "'plain'"),
+    ],
+)
+def test_a_run_file_does_not_make_another_recipe_of_a_preset_that_is_chosen_later(
+    tmp_path, run_file, preset, sections, name, has
+):
+    run_file.write_text(f"{MINIMAL}{sections}\n")
+    (tmp_path / "child.yaml").write_text(f"extends: mine.yaml\npreset: {preset}\n")
+    for path, overrides in ((run_file, {"preset": preset}), (tmp_path / "child.yaml", {})):
+        with pytest.raises(ConfigError, match=f"{name} is .*, but the preset {preset} has {has}, and would become"):
+            config.load(path, overrides)
+
+
+def test_a_preset_is_changed_by_what_is_written_beside_it(tmp_path, run_file):
+    run_file.write_text(f"{MINIMAL}preset: raw\nstage2: {{epochs: 10}}\n")
+    assert epochs(config.load(run_file)) == (60, 10)
+    run_file.write_text(f"{MINIMAL}stage1: {{epochs: 12}}\n")  # the same recipe, of another length
+    assert epochs(config.load(run_file, {"preset": "plus"})) == (12, 20)
+    assert epochs(config.load(run_file, {"preset": "semi-baseline", "stage1.epochs": 3})) == (3, 80)
 
 
 @pytest.mark.parametrize(

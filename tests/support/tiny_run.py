@@ -45,9 +45,9 @@ def write_run_file(folder: Path, **sections: Any) -> Path:
         "annotate": {"annotator": "python", "python": {"factory": "noisy_annotator:build"}, "batch_size": 2},
         "calibrate": {"alpha": 0.2},
         "pseudolabel": {"rule": "paper"},
-        "train": {"student": "tiny", "crop": 32, "workers": 0, "checkpoint_every": 2},
-        "stage1": {"epochs": 2, "batch_size": 2},
-        "stage2": {"epochs": 2, "batch_labeled": 1, "batch_unlabeled": 1},
+        "train": {"student": "tiny", "crop": 32, "workers": 0, "total_epochs": 3},
+        "stage1": {"batch_size": 2},
+        "stage2": {"batch_labeled": 1, "batch_unlabeled": 1},
         "gallery": {"in_report": False},
     } | sections
     path = folder / "tiny.yaml"

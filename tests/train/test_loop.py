@@ -1,3 +1,6 @@
+import itertools
+import time
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -31,14 +34,14 @@ def with_losses_times(stage, factor_of):
 
 
 def test_how_often_losses_are_read_changes_nothing(make_run, monkeypatch):
-    settings = make_run(train={"checkpoint_every": 100})
+    settings = make_run()
     seldom = stage1(settings)
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_READS", 0.0)
     assert stage1(settings)["history"] == seldom["history"]
 
 
 def test_names_the_step_whose_loss_is_not_a_number_and_keeps_the_checkpoint_before(make_run):
-    settings = make_run(train={"checkpoint_every": 2})
+    settings = make_run(train={"checkpoint_minutes": 0})
     state, stage = start(settings)
     broken = with_losses_times(stage, lambda step: float("nan") if step == 4 else 1.0)
     folder = settings.folder / "stage1"
@@ -57,7 +60,7 @@ def test_names_the_step_whose_loss_is_not_a_number_and_keeps_the_checkpoint_befo
     ],
 )
 def test_running_out_of_memory_says_what_to_change_and_keeps_the_checkpoint(make_run, error):
-    settings = make_run(train={"checkpoint_every": 2})
+    settings = make_run(train={"checkpoint_minutes": 0})
     state, stage = start(settings)
 
     def lesson(state, views, step):
@@ -68,7 +71,18 @@ def test_running_out_of_memory_says_what_to_change_and_keeps_the_checkpoint(make
     folder = settings.folder / "stage1"
     with pytest.raises(TrainingError, match=r"ran out of memory \(.*allocate.*\); raise train\.accumulate \(now 1\)"):
         loop.train(state, stage._replace(lesson=lesson), settings.seed, folder, lambda student: 0.5)
-    assert load_checkpoint(folder / "checkpoint.pt")["step"] == 2
+    assert load_checkpoint(folder / "checkpoint.pt")["step"] == 3
+
+
+def test_a_batch_too_small_for_a_batch_norm_says_what_to_change(make_run):
+    settings = make_run()
+    state, stage = start(settings)
+
+    def lesson(state, views, step):
+        return torch.nn.BatchNorm2d(2)(torch.zeros(1, 2, 1, 1))
+
+    with pytest.raises(TrainingError, match=r"stage1: the student's batch norm needs .*lower train\.accumulate"):
+        loop.train(state, stage._replace(lesson=lesson), settings.seed, settings.folder / "stage1", lambda _: 0.5)
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_run):
@@ -80,6 +94,39 @@ def test_weights_that_are_not_finite_are_never_saved(make_run):
     with pytest.raises(TrainingError, match="weights after step 0 are not finite"):
         loop.save(state, stage, folder, finished=False)
     assert all(value.isfinite().all() for value in load_checkpoint(folder / "checkpoint.pt")["model"].values())
+
+
+def steps_saved(settings, monkeypatch, scores, seconds_per_step=0.0):
+    """Steps of the checkpoints of a stage whose students have these scores."""
+    state, stage = start(settings)
+    saved, of_loop = [], loop.save
+
+    def slow(state, views, step):
+        time.sleep(seconds_per_step)
+        return stage.lesson(state, views, step)
+
+    def recorded(state, stage, folder, finished):
+        saved.append(state.step)
+        of_loop(state, stage, folder, finished)
+
+    monkeypatch.setattr(loop, "save", recorded)
+    points = iter(scores)
+    folder = settings.folder / "stage1"
+    loop.train(state, stage._replace(lesson=slow), settings.seed, folder, lambda student: next(points))
+    return saved
+
+
+def test_checkpoints_come_by_time_and_with_a_new_best_student(make_run, monkeypatch):
+    settings = make_run(stage1={"epochs": 4}, train={"validate_every": 1})  # of 4 steps each
+    assert steps_saved(settings, monkeypatch, [0.2, 0.1, 0.6, 0.1]) == [4, 12]
+
+
+def test_no_checkpoint_comes_sooner_than_the_settings_say(make_run, monkeypatch):
+    settings = make_run(train={"checkpoint_minutes": 0.5 / 60, "validate_every": 2})
+    saved = steps_saved(settings, monkeypatch, [0.5], seconds_per_step=0.2)  # 8 steps in more than 1.6 seconds
+    assert saved
+    assert saved[0] > 1
+    assert all(later - sooner > 1 for sooner, later in itertools.pairwise(saved))
 
 
 def test_validates_every_so_many_epochs_and_at_the_end(make_run):

@@ -68,11 +68,10 @@ def assert_same_bits(one, other):
         assert one == other or (one != one and other != other)  # NaN: a measure that the recipe does not have
 
 
-def with_workers(settings, name, workers):
-    """The same run in another folder, with the files that the stages read."""
-    changed = settings.model_copy(
-        update={"name": name, "train": settings.train.model_copy(update={"workers": workers})}
-    )
+def twin(settings, **train):
+    """The same run in another folder, with the files that the stages read, and a checkpoint after every step."""
+    train = {"checkpoint_minutes": 0.0} | train
+    changed = settings.model_copy(update={"name": "killed", "train": settings.train.model_copy(update=train)})
     changed.folder.mkdir()
     for file in ("samples.json", "labels.zarr", "pseudolabel.json"):
         (changed.folder / file).symlink_to(settings.folder / file)
@@ -81,27 +80,25 @@ def with_workers(settings, name, workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_and_resumed_gives_the_same_bits(make_run, processes, workers):
-    undisturbed = make_run(
-        train={"checkpoint_every": 3, "validate_every": 2}, stage1={"epochs": 3}, stage2={"epochs": 2}
-    )
-    killed = with_workers(undisturbed, "killed", workers)
+    undisturbed = make_run(train={"validate_every": 2}, stage1={"epochs": 3}, stage2={"epochs": 2})
+    killed = twin(undisturbed, workers=workers)
 
     facts = finish(undisturbed, "stage1")
-    run_until_killed(processes, killed, "stage1", steps=2)  # before the first checkpoint
+    run_until_killed(processes, killed, "stage1", renames=1)  # before the first checkpoint is in its place
     assert step_of(killed, "stage1") is None
     run_until_killed(processes, killed, "stage1", steps=5)
-    assert step_of(killed, "stage1") == 3
-    run_until_killed(processes, killed, "stage1", renames=2)  # at steps 6 and 8, where the second epoch ends
-    assert step_of(killed, "stage1") == 6
-    run_until_killed(processes, killed, "stage1", renames=3)  # at steps 8, 9 and 12: all is done but the last rename
-    assert step_of(killed, "stage1") == 9
+    assert step_of(killed, "stage1") == 4
+    run_until_killed(processes, killed, "stage1", renames=4)  # of steps 5 to 8, where the second epoch ends
+    assert step_of(killed, "stage1") == 7
+    run_until_killed(processes, killed, "stage1", renames=5)  # of steps 8 to 12: all is done but the last rename
+    assert step_of(killed, "stage1") == 11
     assert finish(killed, "stage1")["history"] == facts["history"]
     assert_same_bits(trained_bits(undisturbed, "stage1"), trained_bits(killed, "stage1"))
 
     finish(undisturbed, "stage2")
     run_until_killed(processes, killed, "stage2", steps=4)
     assert step_of(killed, "stage2") == 3
-    run_until_killed(processes, killed, "stage2", renames=2)  # at steps 6 and 9
+    run_until_killed(processes, killed, "stage2", renames=4)  # of steps 4 to 7
     assert step_of(killed, "stage2") == 6
     finish(killed, "stage2")
     assert_same_bits(trained_bits(undisturbed, "stage2"), trained_bits(killed, "stage2"))
@@ -133,13 +130,13 @@ RECIPES = {
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_killed_at_a_random_step_of_each_stage_gives_the_same_bits(make_run, processes, recipe):
     sections = RECIPES[recipe]
-    train = {"checkpoint_every": 2, "validate_every": 1} | sections["train"]
+    train = {"validate_every": 1} | sections["train"]
     undisturbed = make_run(
         train=train,
         stage1={"epochs": 2} | sections.get("stage1", {}),
         stage2={"epochs": 2} | sections.get("stage2", {}),
     )
-    killed = with_workers(undisturbed, "killed", 0)
+    killed = twin(undisturbed, workers=0)
     for stage in ("stage1", "stage2"):
         num_steps = finish(undisturbed, stage)["num_steps"]
         step = random.SystemRandom().randrange(1, num_steps)

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.config import Stage2Settings
-from train.schedule import poly_lr_factor, unlabeled_weight
+from train.schedule import poly_lr_factor, unlabeled_weight, warmup_factor
 
 
 def test_poly_starts_at_one_and_ends_above_zero():
@@ -9,6 +9,11 @@ def test_poly_starts_at_one_and_ends_above_zero():
     assert poly_lr_factor(5, 10, 1.0) == 0.5
     assert poly_lr_factor(5, 10, 0.9) == pytest.approx(0.5**0.9)
     assert poly_lr_factor(9, 10, 0.9) > 0
+
+
+def test_a_warm_up_rises_evenly_and_then_changes_nothing():
+    assert [warmup_factor(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert warmup_factor(0, 0) == 1
 
 
 @pytest.mark.parametrize("schedule", ["exp", "linear", "cosine"])

@@ -1,5 +1,6 @@
 import logging
 import math
+import shutil
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_trains_on_the_union_and_reports_what_it_did(make_run):
 
 
 def test_learns_and_writes_a_student_that_transformers_loads(make_run):
-    settings = make_run(stage1={"epochs": 12, "strong": False}, train={"validate_every": 4, "checkpoint_every": 7})
+    settings = make_run(stage1={"epochs": 12, "strong": False}, train={"validate_every": 4})
     facts = stage1(settings)
     losses = [entry["loss"] for entry in facts["history"]]
     assert losses == sorted(losses, reverse=True)
@@ -123,7 +124,7 @@ def test_the_old_receipt_is_gone_as_soon_as_training_starts(make_run):
 
 
 def test_divergence_is_an_error_that_keeps_the_last_good_checkpoint(make_run):
-    settings = make_run(train={"lr": 1e30, "checkpoint_every": 1})
+    settings = make_run(train={"lr": 1e30, "checkpoint_minutes": 0})
     with pytest.raises(TrainingError, match=r"stage1 diverged: the (loss of|weights after) step \d.*lower train\.lr"):
         stage1(settings)
     checkpoint = checkpoint_of(settings)
@@ -145,7 +146,7 @@ def test_the_plan_changes_with_what_changes_the_weights_only(make_run):
     index = load_samples(settings.folder / "samples.json")
     plan = plan_fingerprint(settings, index)
     changed = partial(with_settings, settings)
-    for same in (changed("train", workers=2, checkpoint_every=1), changed("evaluate", num_examples=1)):
+    for same in (changed("train", workers=2, checkpoint_minutes=1), changed("evaluate", num_examples=1)):
         assert plan_fingerprint(same, index) == plan
     others = [changed("train", lr=0.1), changed("stage1", epochs=3), changed("stage2", epochs=3)]
     fingerprints = {plan_fingerprint(other, index) for other in others}
@@ -193,11 +194,26 @@ def test_refuses_labels_of_other_images_or_classes(make_run):
         stage1(settings)
 
 
-def test_refuses_a_store_that_has_lost_a_label(make_run):
-    settings = make_run()
-    (Path(settings.folder) / "labels.zarr" / "label" / "c" / "3" / "0" / "0").unlink()
-    with pytest.raises(StoreError, match=r"has lost 1 labels, e\.g\. unlabeled_03"):
+@pytest.mark.parametrize(("labels", "array"), [("calibrated", "label"), ("raw", "p_background")])
+def test_refuses_a_store_that_has_lost_what_it_reads(make_run, labels, array):
+    settings = make_run(stage1={"labels": labels})
+    (Path(settings.folder) / "labels.zarr" / array / "c" / "3" / "0" / "0").unlink()
+    with pytest.raises(StoreError, match=r"has lost the labels of 1 images, e\.g\. unlabeled_03"):
         stage1(settings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "arrays"),
+    [("calibrated", {"label"}), ("raw", {"best_foreground", "p_foreground", "p_background"})],
+)
+def test_reads_no_more_of_the_store_than_it_needs(make_run, labels, arrays):
+    settings = make_run(stage1={"labels": labels})
+    store = Path(settings.folder) / "labels.zarr"
+    for folder in store.glob("*/c"):
+        is_of_images = len(list(folder.glob("*/*/*"))) > 0
+        if is_of_images and folder.parent.name not in arrays:
+            shutil.rmtree(folder)
+    stage1(settings)
 
 
 def test_without_pseudo_labels_only_labelled_images_are_seen_and_no_store_is_read(make_run):

@@ -14,7 +14,7 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 def test_the_head_learns_faster_than_the_encoder():
     student = Student(random_network("tiny", NAMES), CPU)
-    settings = TrainSettings(lr=0.01, head_lr_multiplier=10)
+    settings = TrainSettings(lr=0.01, head_lr_multiplier=10, decay_norms=True)
     encoder, head = optimizer_of(student, settings).param_groups
     assert (encoder["initial_lr"], head["initial_lr"]) == (0.01, 0.1)
     assert sum(p.numel() for p in head["params"]) == num_parameters(student.model.decode_head)
@@ -25,10 +25,30 @@ def test_optimisers_have_the_settings_values():
     student = Student(random_network("tiny", NAMES), CPU)
     sgd = optimizer_of(student, TrainSettings(momentum=0.8, weight_decay=0.02))
     assert isinstance(sgd, torch.optim.SGD)
-    assert (sgd.defaults["momentum"], sgd.defaults["weight_decay"], sgd.defaults["nesterov"]) == (0.8, 0.02, False)
+    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.8, False)
     adamw = optimizer_of(student, TrainSettings(optimizer="adamw", weight_decay=0.02))
     assert isinstance(adamw, torch.optim.AdamW)
-    assert (adamw.defaults["betas"], adamw.defaults["weight_decay"]) == ((0.9, 0.999), 0.02)
+    assert adamw.defaults["betas"] == (0.9, 0.999)
+    assert {group["weight_decay"] for group in (*sgd.param_groups, *adamw.param_groups)} == {0.02, 0.0}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("decay_norms", [False, True])
+def test_weight_decay_pulls_at_norms_and_biases_only_if_asked_to(optimizer, decay_norms):
+    student = Student(random_network("tiny", NAMES), CPU)
+    decayed = TrainSettings(optimizer=optimizer, lr=0.1, weight_decay=0.5, decay_norms=decay_norms)
+    before = {name: p.detach().clone() for name, p in student.model.named_parameters()}
+    optimizer = optimizer_of(student, decayed)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for layer_name, layer in student.model.named_modules():
+        is_norm = "norm" in type(layer).__name__.lower()
+        for name, parameter in layer.named_parameters(layer_name, recurse=False):
+            shrinks = decay_norms or not (is_norm or name.endswith("bias"))
+            assert torch.allclose(parameter, before[name] * (0.95 if shrinks else 1)), name
 
 
 def test_pixels_are_normalised_by_imagenets_mean_and_deviation():

@@ -45,14 +45,18 @@ def dropout_rows(rows: Sequence[int], num_rows: int) -> Iterator[None]:
 def keep_mask(x: Tensor, shape: Sequence[int], probability: float) -> Tensor:
     """0 with a probability, else 1 / (1 - probability), for the images of this pass.
 
-    x:       float [B, ...], gives B, device and dtype
-    shape:   of an image's mask
-    returns: [B, *shape], dtype of x
+    x:       float [B, ...], gives B, device and dtype; or [B*P, ...], the P patches of an image after each other, as
+             MobileViT has them
+    shape:   of the mask of an image, or of a patch
+    returns: [len(x), *shape], dtype of x
     """
     part = _part
-    draws = torch.rand((part.num_rows if part else len(x), *shape), device=x.device)
-    kept = (part.of(draws) if part else draws) >= probability
-    return kept.to(x.dtype) / (1 - probability)
+    if part is None:
+        draws = torch.rand((len(x), *shape), device=x.device)
+    else:
+        patches = len(x) // len(part.rows)
+        draws = part.of(torch.rand((part.num_rows, patches, *shape), device=x.device)).flatten(0, 1)
+    return (draws >= probability).to(x.dtype) / (1 - probability)
 
 
 class _Drop(nn.Module):

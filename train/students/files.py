@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,18 @@ def read(kind: Any, folder: Path, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         loaded: tuple[Any, dict[str, Any]] = kind.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **kwargs
         )
+    except ImportError as error:  # a backbone of timm, for instance
+        raise _lacks_library(folder, error) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise _holds_none(folder, error) from None
     return loaded
+
+
+def _lacks_library(folder: Path, error: ImportError) -> TrainingError:
+    install = re.search(r"pip install [\w.-]+", str(error))
+    cure = f"run {install[0]}" if install else "install it"
+    reason = first_line(error).partition(". ")[0]
+    return TrainingError(f"the network in {folder} needs a library that is not installed ({reason}); {cure}")
 
 
 def _holds_none(folder: Path, error: Exception) -> TrainingError:

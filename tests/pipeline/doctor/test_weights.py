@@ -77,6 +77,9 @@ def test_the_vocabulary_is_that_of_the_configuration(checkpoint):
 # --- ONNX ------------------------------------------------------------------------------------------------------------
 
 
+ONE_WORD = {"background": [0], "cat": [], "dog": []}
+
+
 @pytest.fixture
 def with_onnx(data):
     """Settings of a network that hands its three input channels on."""
@@ -106,6 +109,7 @@ def test_a_network_that_fits_is_not_suspected(with_onnx, findings):
             "names 'cta', which is not in data.classes; did you",
         ),
         ({"class_map": {"background": [0], "cat": [1]}}, "no channel for dog; add them"),
+        ({"logit_bias": {"dgo": 1.0}}, "logit_bias names 'dgo', which is not in data.classes; did you mean dog?"),
         ({"class_map": {"background": [0], "cat": [1], "dog": [1]}}, "uses a channel twice"),
         ({"class_map": {"background": [0], "cat": [1], "dog": [7]}}, "the channels 0 to 2, but annotate.onnx names: 7"),
         ({"output_name": "masks"}, "output_name is masks, which the network has not; it has: logits; name one"),
@@ -114,6 +118,11 @@ def test_a_network_that_fits_is_not_suspected(with_onnx, findings):
 )
 def test_mistakes_of_the_network_are_told(with_onnx, only, changed, text):
     assert only(text, **with_onnx(**changed)).level == "error"
+
+
+def test_classes_that_the_network_has_no_word_for_are_told(with_onnx, only):
+    finding = only("cat, dog have no channel: they can never be labelled", **with_onnx(class_map=ONE_WORD))
+    assert finding.level == "warning"
 
 
 def test_a_wrong_class_map_does_not_hide_a_missing_network(with_onnx, findings):

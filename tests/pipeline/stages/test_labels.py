@@ -1,10 +1,12 @@
 """calibrate and pseudolabel, on real stores: equal to Eq. 3 and Eq. 4 written out word for word."""
 
 import numpy as np
+import onnx
 import pytest
 from distributed import LocalCluster
 from literal import literal_labels, literal_q_hat
-from stage_runs import digest_of, probabilities_of, run_stages
+from onnx import TensorProto, helper
+from stage_runs import digest_of, labels_of, probabilities_of, run_stages
 
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import ConfigError, StoreError
@@ -140,3 +142,23 @@ def test_another_mask_changes_the_thresholds_but_not_the_cache(data, make_settin
     run_stages(settings)
     assert digest_of(settings.folder / "probs.zarr") == before[0]
     assert digest_of(settings.folder / "calibration.zarr") != before[1]
+
+
+@pytest.mark.parametrize("rule", ["paper", "argmax", "singleton"])
+def test_a_class_that_the_annotator_has_no_word_for_scores_1_and_is_never_labelled(tmp_path, data, make_settings, rule):
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, 16, 24])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 3, 16, 24])
+    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["logits"])], "net", [image], [logits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "data/net.onnx")
+    section = {"model": "net.onnx", "class_map": {"background": [0], "cat": [], "dog": [1]}}
+    settings = make_settings(annotator="onnx", rule=rule, alpha=0.5, **{"annotate.onnx": section})
+    run_stages(settings)
+    calibration = open_calibration(settings.folder / "calibration.zarr")
+    maps = calibration.maps(["score", "truth"], range(6), slice(None))
+    scores, truth = maps["score"], maps["truth"]
+    assert (scores[truth == 1] == 1).all()
+    assert (scores[truth == 0] < 1).all()
+    labelled = labels_of(settings)
+    assert set(np.unique(labelled[~np.isnan(labelled)])) <= {0, 2}
+    assert (~np.isnan(labelled)).any()

@@ -1,8 +1,10 @@
+import importlib.util
 import json
 import logging
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     AutoModelForSemanticSegmentation,
@@ -11,6 +13,7 @@ from transformers import (
     DPTForSemanticSegmentation,
     MobileNetV2Config,
     MobileNetV2ForSemanticSegmentation,
+    TimmBackboneConfig,
     UperNetConfig,
     UperNetForSemanticSegmentation,
 )
@@ -119,6 +122,17 @@ def test_refuses_a_network_for_square_images_only(tmp_path):
     )
     DPTForSemanticSegmentation(config).save_pretrained(tmp_path)
     with pytest.raises(TrainingError, match="DPTForSemanticSegmentation cannot segment an image of 64 x 128 pixels"):
+        new_network(str(tmp_path), "random", NAMES)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_names_the_library_that_a_backbone_needs(tmp_path):
+    config = UperNetConfig(backbone_config=TimmBackboneConfig(backbone="resnet18"), num_labels=3)
+    config.architectures = ["UperNetForSemanticSegmentation"]
+    config.save_pretrained(tmp_path)
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    message = r"needs a library that is not installed \(TimmBackbone requires the timm .*\); run pip install timm$"
+    with pytest.raises(TrainingError, match=message):
         new_network(str(tmp_path), "random", NAMES)
 
 
