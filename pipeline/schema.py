@@ -526,7 +526,8 @@ class Stage2Settings(Section):
     cutmix: float = Field(0.0, ge=0, le=1)
     """Probability that a strong view gets a box from its neighbour in the batch."""
     complementary_dropout: bool = False
-    """Half of the pairs of strong views see complementary halves of the encoder's channels (UniMatch-V2)."""
+    """Half of a batch's pairs of strong views see complementary halves of the encoder's channels (UniMatch-V2). Feature
+    maps of one width share a mask, as all levels of DINO do."""
     confidence: Literal["none", "threshold", "conformal"] = "none"
     """Which of its labels the student believes. threshold: those at least that probable. conformal: those alone in the
     prediction set at level `confidence_alpha`, calibrated every epoch on the `train.held_out` images."""

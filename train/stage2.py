@@ -142,18 +142,18 @@ def self_training_lesson(settings: Settings, state: TrainingState, views: Views,
     taught = self_labels(state.kept, unlabeled.images, unlabeled.targets, belief_of(own, state))
     images = labeled.strong() if own.strong_labeled else labeled.images
     first = part("labeled", labeled, images, labeled.targets, weight=1 - weight)
-    others = unlabeled_parts(own, state, unlabeled, taught, weight)
+    others = unlabeled_parts(settings, state, unlabeled, taught, weight)
     kept = taught.is_believed.sum() / num_with_class(unlabeled.targets).clamp(min=1)
     return Lesson([first, *others], kept, grouping(settings, len(labeled.examples), taught.logits, epoch))
 
 
 def unlabeled_parts(
-    own: Stage2Settings, state: TrainingState, unlabeled: Views, taught: SelfLabels, weight: float
+    settings: Settings, state: TrainingState, unlabeled: Views, taught: SelfLabels, weight: float
 ) -> list[Part]:
     """The weak view, or each strong view with its share of lambda."""
     if own.views == 0:
         return [_taught(own, unlabeled, unlabeled.images, taught.labels, taught.is_believed, 0, weight)]
-    masks = channel_masks(own, state.student, unlabeled)
+    masks = channel_masks(settings, state.student, unlabeled, state.step)
     parts = []
     for view in range(own.views):
         images, labels, is_believed = unlabeled.mixed(view, unlabeled.strong(view), taught.labels, taught.is_believed)
@@ -170,6 +170,7 @@ def _taught(
     is_believed: Tensor,
     view: int,
     weight: float,
+    own = settings.stage2
 ) -> Part:
     targets = torch.where(is_believed, labels, IGNORE_INDEX)
     num_pixels = num_with_class(labels if own.normaliser == "valid" else targets)

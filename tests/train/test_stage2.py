@@ -11,6 +11,7 @@ from train.allspark_network import load_model
 from train.checkpoint import load_checkpoint
 from train.compute import Compute
 from train.plan import labeled_samples
+from train.recipe import _image_masks, images_left_alone
 from train.schedule import unlabeled_weight
 from train.self_labels import Belief, conformal_level, self_labels
 from train.stage1 import stage1
@@ -154,7 +155,7 @@ def test_the_unlabelled_loss_is_divided_by_believed_or_by_real_pixels(make_run, 
         assert (part.targets != 255).sum() < part.num_pixels
 
 
-def test_complementary_dropout_shows_each_channel_in_one_of_two_views_or_leaves_both_alone(
+def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_leaves_half_of_the_images_alone(
     make_run, one_thread_student
 ):
     settings = make_run(
@@ -168,12 +169,30 @@ def test_complementary_dropout_shows_each_channel_in_one_of_two_views_or_leaves_
     for one, other in zip(first.channel_masks, second.channel_masks, strict=True):
         assert torch.equal(one + other, torch.full_like(one, 2))
     is_left_alone = [bool((image == 1).all()) for image in first.channel_masks[-1]]
-    assert 3 <= sum(is_left_alone) <= 13  # 8 on average; outside with probability 1 %, and the seed is fixed
+    assert sum(is_left_alone) == 8
     dropped = [image for image, alone in zip(first.channel_masks[-1], is_left_alone, strict=True) if not alone]
     assert all(set(image.flatten().tolist()) == {0, 2} for image in dropped)
     masks = lesson.arguments()["channel_masks"]
     assert torch.equal(masks[0][:1], torch.ones(1, 16, 1, 1))
     assert torch.equal(masks[3][1:17], first.channel_masks[3])
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 8])
+def test_exactly_half_of_the_images_of_every_step_are_left_alone_rounded_down(num):
+    steps = [images_left_alone(7, step, num) for step in range(60)]
+    assert {len(alone) for alone in steps} == {num // 2}
+    assert all(alone <= set(range(num)) for alone in steps)
+    if num > 1:
+        assert set.union(*steps) == set(range(num))
+        assert steps != [images_left_alone(8, step, num) for step in range(60)]
+
+
+def test_feature_maps_of_one_width_share_their_mask():
+    masks = _image_masks(3, [8, 8, 16, 8], is_left_alone=False)
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[3])
+    assert [set(mask.tolist()) for mask in masks] == [{0, 2}] * 4
+    assert not torch.equal(masks[2][:8], masks[0])
 
 
 def test_conformal_belief_is_calibrated_on_held_out_images_at_every_epoch(make_run, monkeypatch):
