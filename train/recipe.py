@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Settings
+from pipeline.config import Settings, TrainSettings
 from train.allspark_network import AllSparkNetwork, Grouping
 from train.compute import Compute
+from train.hard_pixels import HardPixels
 from train.student import Student
 from train.students import freeze, new_network
 from train.views import Views
 
 
-def new_student(settings: Settings, compute: Compute, weights: str | None = None) -> Student:
-    """The student of step 0; what its weights lack comes from torch's global generator.
+def new_student(settings: Settings, compute: Compute, weights: str | None = None, stage: str = "stage1") -> Student:
+    """The student of a stage's step 0; what its weights lack comes from torch's global generator.
 
     weights: default: `train.initial_weights`
     raises:  TrainingError for weights that cannot be found or do not fit
@@ -25,20 +26,30 @@ def new_student(settings: Settings, compute: Compute, weights: str | None = None
     train, class_names = settings.train, settings.data.class_names
     network = new_network(train.student, weights or train.initial_weights, class_names)
     freeze(network, train.frozen_stages, train.frozen_norms)
-    if train.framework == "allspark":
+    if has_block(settings, stage):
         network = AllSparkNetwork(network, len(class_names), train.crop, train.allspark_compat)
     return Student(network, compute)
 
 
+def has_block(settings: Settings, stage: str) -> bool:
+    """Whether a stage's student has AllSpark's block."""
+    return settings.train.framework == "allspark" and (stage != "stage1" or settings.stage1.network == "allspark")
+
+
 def grouping(settings: Settings, num_labeled: int, logits: Tensor, epoch: int) -> dict[str, Any]:
-    """What AllSpark's network wants to know; nothing for a plain one.
+    """What AllSpark's network wants to know.
 
     logits: float [B, K, h, w] of the unlabelled images
-    epoch:  counted from the start of Stage I
+    epoch:  counted from the start of the first stage that has the block
     """
-    if settings.train.framework == "plain":
-        return {}
     return {"grouping": Grouping(num_labeled, logits, epoch >= settings.train.memory_warmup)}
+
+
+def hard_pixels(settings: TrainSettings) -> HardPixels | None:
+    """Which labelled pixels teach; None: all of them."""
+    if settings.labeled_loss == "cross_entropy":
+        return None
+    return HardPixels(settings.ohem_threshold, settings.ohem_min_kept)
 
 
 def channel_masks(settings: Settings, student: Student, unlabeled: Views, step: int) -> list[list[Tensor] | None]:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.datasets import IGNORE_INDEX
 from train.data import Example
 from train.distributed import summed, world
-from train.lesson import Lesson, num_pixels, part_losses
+from train.lesson import Lesson, hard_lesson, num_pixels, part_losses
 from train.stage import Stage, num_shares, own_shares
 from train.state import TrainingState
 from train.student import Student
@@ -79,7 +79,11 @@ def teach(
     student = state.student
     with dropout_rows(lesson.rows(), num_rows), _unsummed(student, is_last):
         logits = student.coarse_logits(lesson.images(), student.trained, **lesson.arguments())
-        losses = part_losses(lesson, logits, pixels)
+        if lesson.hard is not None:
+            taught = hard_lesson(lesson, logits.detach())
+            losses = part_losses(taught, logits, summed(num_pixels([taught])))
+        else:
+            losses = part_losses(lesson, logits, pixels)
         # weights one by one: a tensor of them would be copied to the device, which waits for it
         total = torch.stack([part.weight * loss for part, loss in zip(lesson.parts, losses, strict=True)]).sum()
         # gradients are averaged over the processes, and this is a share of one mean

@@ -20,6 +20,7 @@ from train.state import new_state
 from train.step import optimise
 from train.student import Student
 from train.students import random_network
+from train.students.segformer import SegFormer
 from train.views import views_of
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -28,6 +29,12 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 def run_stage1(settings):
     write_json(settings.folder / "stage1.json", stage1(settings))
     return load_checkpoint(settings.folder / "stage1" / "checkpoint.pt")
+
+
+def make_run_of(settings, **sections):
+    """The same run with some settings changed."""
+    changed = {name: getattr(settings, name).model_copy(update=update) for name, update in sections.items()}
+    return settings.model_copy(update=changed)
 
 
 def stage2_of(settings):
@@ -227,6 +234,29 @@ def test_goes_on_from_stage_one_weights_and_momentum(make_run):
     assert all(
         torch.equal(value, checkpoint["model"][name]) for name, value in state.student.model.state_dict().items()
     )
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_allspark_may_begin_in_stage_two_from_the_plain_network_of_stage_one(make_run, ema):
+    settings = make_run(
+        train={"framework": "allspark", "memory_warmup": 0, "ema": ema, "lr_scope": "stage"},
+        stage1={"network": "plain", "epochs": 1},
+        stage2={"epochs": 1},
+    )
+    before = run_stage1(settings)
+    assert not any(name.startswith(("block.", "memory.", "network.")) for name in before["model"])
+    assert isinstance(load_model(settings.folder / "stage1" / "student"), SegFormer)
+    started = stage2(make_run_of(settings, stage2={"epochs": 0}))
+    assert started["num_steps"] == 0
+    start = load_checkpoint(settings.folder / "stage2" / "checkpoint.pt")
+    contents = [(before["model"], start["model"])]
+    if ema is not None:
+        contents.append((before["average"]["model"], start["average"]["model"]))
+        assert start["average"]["step"] == before["average"]["step"] > 0
+    for plain, with_block in contents:
+        assert all(torch.equal(with_block[f"network.{name}"], value) for name, value in plain.items())
+        assert set(with_block) > {f"network.{name}" for name in plain}
+    assert not start["optimizer"]["state"]
 
 
 def test_a_batch_holds_labelled_images_first_and_an_epoch_is_a_pass_over_the_unlabelled(make_run):
