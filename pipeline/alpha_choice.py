@@ -10,7 +10,7 @@ import calib
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.held_out import Measure, candidates
-from pipeline.report.charts import scatter
+from pipeline.report.charts import scatter, standalone
 from pipeline.sweep import sweep_run
 from pipeline.verdict import verdict
 
@@ -167,10 +167,8 @@ def write_plot(facts: Mapping[str, Any], path: Path) -> None:
     others = [_point(row) for row in facts["rows"] if row["precision"] is not None and row not in facts["front"]]
     title = f"Held-out precision against keep rate, {facts['run']}"
     chart = scatter(front, others, _point(facts["chosen"]), "share of pixels kept", "held-out precision", title)
-    style = (Path(__file__).parent / "report" / "style.css").read_text(encoding="utf-8")
-    head, rest = str(chart).split(">", 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n', encoding="utf-8")
+    path.write_text(standalone(chart), encoding="utf-8")
 
 
 def _point(row: Facts) -> tuple[float, float]:

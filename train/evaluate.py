@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     """Measure the last and the best student of every finished stage; returns facts for the receipt.
 
     Reads samples.json and the students; writes evaluate/ID.png, what the last student predicts for a few unlabelled
-    images (grey PNG, class index, the image's own size).
+    images (grey PNG, class index, the image's own size), and evaluate/areas.npz, to compare students image by image
+    (stage -> int64 [N, 3, K] of its last student, `class_areas` of each val image in the order of samples.json).
     raises: DatasetError without samples; TrainingError without a finished stage, or for students of other classes
     """
     start = time.monotonic()
@@ -48,9 +49,12 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     val = WholeImages(index, index.of("val"), settings.data)
     measured = {stage: measure(stage, student, receipts[stage], val, settings) for stage, student in students.items()}
     examples = write_examples(list(students.values())[-1], index, settings)
+    if world().is_main:
+        areas = {stage: one.areas for stage, one in measured.items()}
+        np.savez_compressed(settings.folder / "evaluate" / "areas.npz", **areas)  # type: ignore[arg-type]
     return {
         "num_val": len(val),
-        "students": measured,
+        "students": {stage: one.scores for stage, one in measured.items()},
         "final": list(students)[-1],
         "examples": examples,
         "seconds": round(time.monotonic() - start, 1),
@@ -85,29 +89,37 @@ def _listed(names: Sequence[str]) -> str:
     return f"{len(names)} classes ({shown})"
 
 
+class Measured(NamedTuple):
+    """What a stage's students are worth. areas: of the last one, as `Tally.areas`."""
+
+    scores: dict[str, Any]
+    areas: npt.NDArray[np.int64]
+
+
 def measure(
     stage: str, student: Student, receipt: Mapping[str, Any], images: WholeImages, settings: Settings
-) -> dict[str, Any]:
+) -> Measured:
     """Scores of a stage's last student and, under `best`, of the one that was best on the learning curve.
 
     receipt: of the stage. Its `best` is None if there was no curve; the best student's epoch may be the last
     """
-    last = _scores(stage, student, images, settings)
+    tally = _tally(stage, student, images, settings)
+    last = scores_of(tally, settings)
     log.info("evaluate %s: %s", stage, _text(last))
     if receipt.get("best") is None:
-        return last | {"best": None}
+        return Measured(last | {"best": None}, tally.areas)
     epoch, scores = receipt["best"]["epoch"], last
     if epoch != receipt["last"]["epoch"]:
         student = student_of(settings.folder / stage / "best", settings)
-        scores = _scores(f"{stage}, best", student, images, settings)
+        scores = scores_of(_tally(f"{stage}, best", student, images, settings), settings)
     log.info("evaluate %s, best (epoch %d; the last is %d): %s", stage, epoch, receipt["last"]["epoch"], _text(scores))
-    return last | {"best": {"epoch": epoch, **{name: scores[name] for name in scores if name != "confusion"}}}
+    best = {"epoch": epoch, **{name: scores[name] for name in scores if name != "confusion"}}
+    return Measured(last | {"best": best}, tally.areas)
 
 
-def _scores(what: str, student: Student, images: WholeImages, settings: Settings) -> dict[str, Any]:
+def _tally(what: str, student: Student, images: WholeImages, settings: Settings) -> Tally:
     progress = Progress(log, f"evaluate {what}", len(images), "images") if world().is_main else None
-    tally = tally_of(student, images, settings.evaluate, settings.evaluate.workers, progress)
-    return scores_of(tally, settings)
+    return tally_of(student, images, settings.evaluate, settings.evaluate.workers, progress)
 
 
 def scores_of(tally: Tally, settings: Settings) -> dict[str, Any]:

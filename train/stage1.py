@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Any
 
@@ -61,9 +62,10 @@ def open_run_labels(settings: Settings, index: SampleIndex) -> LabelStore:
         raise StoreError(f"{path} labels other images than the unlabelled ones of samples.json; {again}")
     if labels.class_names != settings.data.class_names:
         raise StoreError(f"{path} has the classes {labels.class_names}, expected {settings.data.class_names}; {again}")
-    lost = labels.missing_chunks().get("label", [])
+    needed = labels.raw_arrays if settings.stage1.labels == "raw" else ("label",)
+    lost = list(dict.fromkeys(itertools.chain.from_iterable(labels.missing_chunks(needed).values())))
     if lost:
-        raise StoreError(f"{path} has lost {len(lost)} labels, e.g. {lost[0]}; rm -r {path} and {again}")
+        raise StoreError(f"{path} has lost the labels of {len(lost)} images, e.g. {lost[0]}; rm -r {path} and {again}")
     return labels
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Settings, Stage2Settings
-from pipeline.datasets import IGNORE_INDEX, SampleIndex, load_samples
+from pipeline.datasets import IGNORE_INDEX, SampleIndex, load_samples, require_unlabeled
 from pipeline.errors import TrainingError
 from pipeline.receipt import read_receipt
 from train.allspark_network import AllSparkNetwork
@@ -41,6 +41,8 @@ def stage2(settings: Settings) -> dict[str, Any]:
     raises: DatasetError without samples; TrainingError without a finished Stage I of the same settings
     """
     index = load_samples(settings.folder / "samples.json")
+    if settings.stage2.epochs:
+        require_unlabeled(index)
     checkpoint = finished_stage1(settings, index)
     stage = stage_of(settings, index, checkpoint)
     torch.manual_seed(settings.seed)  # for a block that Stage I did without

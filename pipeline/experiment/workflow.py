@@ -51,4 +51,4 @@ def labels_receipt(experiment: Experiment, run: str) -> list[str]:
 def table_paths(experiment: Experiment) -> dict[str, str]:
     """Ending -> file of the table."""
     path: Path = experiment.folder / experiment.request.table
-    return {ending: f"{path}.{ending}" for ending in ("md", "json")}
+    return {ending: f"{path}.{ending}" for ending in ("md", "svg", "json")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -69,11 +70,13 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str)
     return _svg(frame.height, title, [*_axes(frame, x_label, y_label), *lines])
 
 
-def estimates(rows: Sequence[Estimate], target: float | None, target_name: str, title: str) -> Markup:
+def estimates(
+    rows: Sequence[Estimate], target: float | None, target_name: str, title: str, x_label: str = "share of pixels"
+) -> Markup:
     """Shares side by side on one axis from 0 to 100 %, with their intervals, and a line at the target, if any."""
     height = TOP + ROW * len(rows) + BOTTOM
     frame = Frame(height, (0.0, 1.0), (0.0, 1.0))
-    parts = _x_axis(frame, "share of pixels", shares=True)
+    parts = _x_axis(frame, x_label, shares=True)
     if target is not None:
         x, top = frame.at(target, 1)
         parts.append(f'<line class="target" x1="{x}" y1="{top}" x2="{x}" y2="{frame.at(0, 0)[1]}"/>')
@@ -119,6 +122,13 @@ def scatter(
     is_at_the_end = x > WIDTH - 80
     parts.append(_text(x if is_at_the_end else x + 9, y - 10, "chosen", "end" if is_at_the_end else "start", "name"))
     return _svg(frame.height, title, parts)
+
+
+def standalone(chart: Markup) -> str:
+    """A chart as the text of an SVG file, with the page's style sheet in it."""
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    head, rest = str(chart).split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 
 
 def stacked_bar(parts: Sequence[tuple[str, float]], title: str) -> Markup:

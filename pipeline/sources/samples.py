@@ -12,14 +12,18 @@ from pipeline.config import DataSettings
 from pipeline.datasets import SPLITS, Sample, Split
 from pipeline.sources.layouts import Tree
 from pipeline.sources.lists import Entry, read_list
+from pipeline.sources.pairs import pair_problems
 
 log = logging.getLogger(__name__)
 
 DEFAULT_VAL_SHARE = 0.2
 
 
-def find_samples(data: DataSettings) -> tuple[list[Sample], list[str]]:
-    """Samples of all splits, and every problem found on the way (missing files, double stems, empty splits)."""
+def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list[Sample], list[str]]:
+    """Samples of all splits, and every problem found on the way (missing files, double stems, empty splits).
+
+    needs_unlabeled: whether it is a problem if there are no unlabelled images
+    """
     problems: list[str] = []
     tree = Tree(data)
     files = tree.scan(problems)
@@ -30,9 +34,11 @@ def find_samples(data: DataSettings) -> tuple[list[Sample], list[str]]:
     lists = {name: _completed(name, entries, tree, files) for name, entries in lists.items()}
     lists = _folder_lists(data, tree, files) | lists
     known = files | {entry.id: entry for entries in lists.values() for entry in entries if entry.image}
-    ids = _split_ids(data, lists, known, problems)
+    listed = {name: [entry.id for entry in entries] for name, entries in lists.items()}
+    problems += pair_problems(data.splits, listed, known)
+    ids = _split_ids(data, listed, known, problems)
     samples = [sample for split in SPLITS for sample in _samples_of(split, ids[split], known, tree.root, problems)]
-    return samples, problems + _split_problems(ids)
+    return samples, problems + _split_problems(ids, needs_unlabeled)
 
 
 def truth_path(sample: Sample, data: DataSettings) -> Path | None:
@@ -83,10 +89,9 @@ def _completed(name: str, entries: Sequence[Entry], tree: Tree, files: Mapping[s
 
 
 def _split_ids(
-    data: DataSettings, lists: Mapping[str, Sequence[Entry]], known: Mapping[str, Entry], problems: list[str]
+    data: DataSettings, listed: Mapping[str, list[str]], known: Mapping[str, Entry], problems: list[str]
 ) -> dict[Split, list[str]]:
     """Ids of each split: listed ones as listed, the others drawn from those that have masks."""
-    listed = {name: [entry.id for entry in entries] for name, entries in lists.items()}
     splits = data.splits
     pool = listed.get("train", list(known))
     named = {i for ids in listed.values() for i in ids}
@@ -145,9 +150,16 @@ def _below(root: Path, path: Path) -> str:
         return str(path.absolute())
 
 
-def _split_problems(ids: Mapping[Split, Sequence[str]]) -> list[str]:
-    problems = [f"the split {split} is empty; see data.splits" for split in SPLITS if not ids[split]]
+def _split_problems(ids: Mapping[Split, Sequence[str]], needs_unlabeled: bool) -> list[str]:
+    empty = [split for split in SPLITS if not ids[split] and (needs_unlabeled or split != "unlabeled")]
+    problems = [f"the split {split} is empty; see data.splits" for split in empty]
     for first, second in combinations(SPLITS, 2):
         shared = sorted(set(ids[first]) & set(ids[second]))
-        problems += [f"{i} is both in {first} and in {second}; remove it from one of them" for i in shared]
+        if len(shared) == 1:
+            problems.append(f"{shared[0]} is both in {first} and in {second}; remove it from one of them")
+        elif shared:
+            problems.append(
+                f"{len(shared)} images are both in {first} and in {second}, e.g. {shared[0]}; remove them from one of "
+                "the lists, or take both lists from one split"
+            )
     return problems

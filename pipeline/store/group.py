@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import shlex
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,12 +181,12 @@ class Store:
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
             zarr.consolidate_metadata(str(self.path))
 
-    def missing_chunks(self) -> dict[str, list[str]]:
-        """For every array the ids of finished images whose chunk is not on disk."""
+    def missing_chunks(self, names: Collection[str] | None = None) -> dict[str, list[str]]:
+        """For every array, or those of these names, the ids of finished images whose chunk is not on disk."""
         done = np.flatnonzero(self.status == DONE)
         ids = self.sample_ids
         missing: dict[str, list[str]] = {}
-        for name in self.array_names:
+        for name in self.array_names if names is None else names:
             array = self.array(name)
             if array.ndim in (3, 4) and array.metadata.dimension_names[0] == "sample":
                 lost = [ids[i] for i in done if not self.has_chunk(name, int(i))]

@@ -27,7 +27,17 @@ class LabelStore(Store):
 
     def raw_argmax(self, index: int) -> npt.NDArray[np.uint8]:
         """uint8 [H, W] on the grid: the most probable class, as without calibration."""
-        return calib.most_probable(self.planes(index), self.state["background"])[0]
+        best, *probabilities = (self.read_chunk(name, index) for name in self.raw_arrays)
+        if not probabilities:
+            return best
+        first, behind = probabilities
+        return calib.most_probable(calib.Planes(best, first, first, behind), self.state["background"])[0]
+
+    @property
+    def raw_arrays(self) -> tuple[str, ...]:
+        """Planes that the most probable class is made of."""
+        without_background = self.state["background"] is None
+        return ("best_foreground",) if without_background else ("best_foreground", "p_foreground", "p_background")
 
     def planes(self, index: int) -> calib.Planes:
         """Planes of one image: all that any threshold for all classes and any rule need."""

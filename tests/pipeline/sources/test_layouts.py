@@ -92,13 +92,13 @@ def test_cityscapes_lists_of_every_kind_find_the_official_masks(root, layout, wr
     touch(root, *CITY_IMAGES, CITY_VAL, extra)
     touch(root, *(city_mask(image, "labelIds.png") for image in (*CITY_IMAGES, CITY_VAL)))
     (root / "labeled.txt").write_text(f"{write(CITY_IMAGES[1])}\n")
-    (root / "unlabeled.txt").write_text(f"{write(CITY_IMAGES[0])}\n{extra} None\n")
+    (root / "unlabeled.txt").write_text(f"{write(CITY_IMAGES[0])}\n{write(CITY_IMAGES[2])}\n{extra} None\n")
     (root / "val.txt").write_text(f"{write(CITY_VAL)}\n")
     lists = {f"splits.{name}": f"{name}.txt" for name in ("labeled", "unlabeled", "val")}
     splits = found(layout("cityscapes", **lists))
     assert list(splits["labeled"].values()) == [(CITY_IMAGES[1], city_mask(CITY_IMAGES[1], "labelIds.png"))]
     assert list(splits["val"].values()) == [(CITY_VAL, city_mask(CITY_VAL, "labelIds.png"))]
-    assert splits["unlabeled"] == [CITY_IMAGES[0], extra]
+    assert splits["unlabeled"] == [CITY_IMAGES[0], CITY_IMAGES[2], extra]
 
 
 def test_another_ending_reads_the_train_ids(root, layout):
