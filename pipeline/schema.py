@@ -396,7 +396,8 @@ class TrainSettings(Section):
     framework: Literal["plain", "allspark"] = "plain"
     """allspark: labelled features are rebuilt from the channels of unlabelled ones (AllSpark, CVPR 2024)."""
     memory_warmup: int = Field(5, ge=0)
-    """Of allspark: epochs, counted from the start of Stage I, before the semantic memory is used."""
+    """Of allspark: epochs before the semantic memory is used, counted from the start of the first stage that has
+    AllSpark's block."""
     allspark_compat: bool = False
     """Of allspark: with the quirks of its published code: labelling looks at all images of a batch together, and places
     of the memory that nothing has come to yet hold noise."""
@@ -429,6 +430,14 @@ class TrainSettings(Section):
     warm-up. Pretrained transformers may need 500 to 1500."""
     lr_scope: Literal["both", "stage"] = "both"
     """Whether the schedule counts the steps of both stages (the paper: one run) or of each."""
+    labeled_loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    """Loss of the labelled pixels. cross_entropy: over all of them. ohem: over the hard ones, whose class has at most
+    the probability `ohem_threshold` (online hard example mining, usual for Cityscapes). Pseudo-labels are not mined:
+    the hardest of them are the wrong ones. Needs accumulate 1, because all pixels of a step are compared."""
+    ohem_threshold: float = Field(0.7, gt=0, le=1)
+    ohem_min_kept: int = Field(200_000, ge=0)
+    """Of ohem: labelled pixels that teach in every step at least, the hardest ones, over all processes. Published
+    recipes count for each GPU, with two labelled crops of 801 x 801."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of the moving average of the weights, which then labels in Stage II and is the student that is kept. At
     step t it is at most 1 - 1/(t+1). Default: no average."""
@@ -465,6 +474,15 @@ class TrainSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _hard_pixels_are_compared_in_one_part(self) -> TrainSettings:
+        if self.labeled_loss == "ohem" and self.accumulate > 1:
+            raise ValueError(
+                f"labeled_loss ohem compares all labelled pixels of a step, but accumulate {self.accumulate} computes "
+                "them in parts; set accumulate: 1 (several processes are fine), or labeled_loss: cross_entropy"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _student_is_known(self) -> TrainSettings:
         if self.student not in STUDENTS and not Path(self.student).is_dir():
             raise ValueError(
@@ -485,6 +503,9 @@ class Stage1Settings(Section):
     labels: Literal["calibrated", "raw", "none"] = "calibrated"
     """calibrated: conformal pseudo-labels. raw: the annotator's most probable class everywhere. none: labelled images
     only, and no annotator is needed."""
+    network: Literal["allspark", "plain"] = "allspark"
+    """Of train.framework allspark. allspark: Stage I has AllSpark's block, too. plain: it trains the student alone, and
+    Stage II starts with a new block and without momentum."""
     batch_size: int = Field(4, ge=1)
     batch_labeled: int | None = Field(None, ge=1)
     """Labelled images in every batch; an epoch is then a pass over the others. Default: all images are drawn from one
@@ -529,7 +550,8 @@ class Stage2Settings(Section):
     cutmix: float = Field(0.0, ge=0, le=1)
     """Probability that a strong view gets a box from its neighbour in the batch."""
     complementary_dropout: bool = False
-    """Half of the pairs of strong views see complementary halves of the encoder's channels (UniMatch-V2)."""
+    """Half of a batch's pairs of strong views see complementary halves of the encoder's channels (UniMatch-V2). Feature
+    maps of one width share a mask, as all levels of DINO do."""
     confidence: Literal["none", "threshold", "conformal"] = "none"
     """Which of its labels the student believes. threshold: those at least that probable. conformal: those alone in the
     prediction set at level `confidence_alpha`, calibrated every epoch on the `train.held_out` images."""
@@ -684,8 +706,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _stages_fit_the_framework(self) -> Settings:
-        if self.train.framework == "allspark" and self.stage1.epochs and self.stage1.batch_labeled is None:
-            raise ValueError("train.framework allspark needs labelled images in every batch; set stage1.batch_labeled")
+        has_block = self.train.framework == "allspark" and self.stage1.network == "allspark"
+        if has_block and self.stage1.epochs and self.stage1.batch_labeled is None:
+            raise ValueError(
+                "train.framework allspark needs labelled images in every batch; set stage1.batch_labeled, or "
+                "stage1.network: plain"
+            )
         if self.train.framework == "allspark" and self.stage2.complementary_dropout:
             raise ValueError("train.framework allspark and stage2.complementary_dropout exclude each other")
         if self.stage1.batch_labeled is not None and self.stage1.labels == "none":

@@ -11,8 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from train.losses import num_with_class, summed_cross_entropy
+from pipeline.datasets import IGNORE_INDEX
+from train.distributed import gathered
+from train.hard_pixels import HardPixels, hardness_limit
+from train.losses import num_with_class, summed_cross_entropy, true_class_probabilities
 from train.views import Views
 
 
@@ -35,6 +39,10 @@ class Lesson(NamedTuple):
     """float32 [], share of the unlabelled images' real pixels whose label is believed."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """What the network wants to know besides images and channel masks."""
+    is_pooled: bool = False
+    """Whether the parts share one mean over the pixels of all of them."""
+    hard: HardPixels | None = None
+    """Of the labelled part, the first one: which of its pixels teach. Default: all that have a class."""
 
     def images(self) -> Tensor:
         """uint8 [B, 3, H, W], all parts one after the other: one pass of the network."""
@@ -72,8 +80,25 @@ def part(
 
 
 def num_pixels(lessons: Sequence[Lesson]) -> Tensor:
-    """int64 [P]: of each part, the pixels of all the lessons that make up a step."""
-    return torch.stack([torch.stack([p.num_pixels for p in lesson.parts]) for lesson in lessons]).sum(dim=0)
+    """int64 [P]: what each part's loss is divided by, counted in all the lessons that make up a step."""
+    counts = torch.stack([torch.stack([p.num_pixels for p in lesson.parts]) for lesson in lessons]).sum(dim=0)
+    return counts.sum().expand_as(counts) if lessons[0].is_pooled else counts
+
+
+def hard_lesson(lesson: Lesson, logits: Tensor) -> Lesson:
+    """The lesson without the labelled pixels that are easy among those of every process.
+
+    logits: float [B, K, h, w] of the lesson's images, which are the whole of this process's
+    """
+    if lesson.hard is None:
+        return lesson
+    first, *others = lesson.parts
+    probabilities = true_class_probabilities(logits[: len(first.images)], first.targets)
+    num_others = len(logits) - len(first.images)  # processes may have different numbers of labelled images
+    everyone = gathered(functional.pad(probabilities, (0, 0, 0, 0, 0, num_others), value=torch.inf))
+    # written so that NaN counts as hard: the loss must show it
+    targets = first.targets.masked_fill(probabilities > hardness_limit(everyone, lesson.hard), IGNORE_INDEX)
+    return lesson._replace(parts=[first._replace(targets=targets, num_pixels=num_with_class(targets)), *others])
 
 
 def part_losses(lesson: Lesson, logits: Tensor, num_pixels: Tensor) -> Tensor:

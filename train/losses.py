@@ -29,17 +29,11 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        down, across = (
-            interpolation(coarse, fine, logits.device)
-            for coarse, fine in zip(logits.shape[-2:], targets.shape[-2:], strict=True)
-        )
+        down, across = _matrices(logits, targets)
         sums, gradients = [], []
         with torch.autocast(logits.device.type, enabled=False):
             for image, target in zip(logits, targets, strict=True):
-                # Two small matrices up-sample; their transposes take the gradient back, faster than the backward pass
-                # of interpolate, and on CUDA in an order that is the same in every run.
-                fine = down @ (image.float().contiguous() @ across.T)  # [K, H, W]
-                total, fine_gradient = _cross_entropy(fine, target)
+                total, fine_gradient = _cross_entropy(_fine(image, down, across), target)
                 sums.append(total)
                 if ctx.needs_input_grad[0]:
                     gradients.append((down.T @ (fine_gradient @ across)).to(logits.dtype))
@@ -62,6 +56,40 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     gradient = log_probabilities.exp_()
     gradient.scatter_add_(0, true_class, gradient.new_full((), -1.0).expand_as(true_class))
     return total, gradient.mul_(has_class)
+
+
+@torch.no_grad()
+def true_class_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
+    """float32 [B, H, W]: the probability of each pixel's class, up-sampled as for the loss; +inf without a class.
+
+    logits:  float [B, K, h, w]
+    targets: uint8 [B, H, W], class index or IGNORE_INDEX
+    """
+    down, across = _matrices(logits, targets)
+    probabilities = torch.full(targets.shape, torch.inf, device=logits.device)
+    with torch.autocast(logits.device.type, enabled=False):
+        for place, (image, target) in enumerate(zip(logits, targets, strict=True)):
+            has_class = target != IGNORE_INDEX
+            true_class = target.masked_fill(~has_class, 0).long()[None]
+            of_true = _fine(image, down, across).softmax(dim=0).gather(0, true_class)[0]
+            probabilities[place] = of_true.masked_fill(~has_class, torch.inf)
+    return probabilities
+
+
+def _fine(image: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """float32 [K, H, W] of one image's coarse logits [K, h, w].
+
+    Two small matrices up-sample; their transposes take the gradient back, faster than the backward pass of interpolate,
+    and on CUDA in an order that is the same in every run.
+    """
+    fine: Tensor = down @ (image.float().contiguous() @ across.T)
+    return fine
+
+
+def _matrices(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """What brings rows and columns of the logits to the size of the targets."""
+    (height, width), (rows, columns) = logits.shape[-2:], targets.shape[-2:]
+    return interpolation(height, rows, logits.device), interpolation(width, columns, logits.device)
 
 
 @lru_cache(maxsize=16)

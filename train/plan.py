@@ -11,7 +11,7 @@ from pipeline.errors import TrainingError
 from train.data import shuffled
 from train.schedule import poly_lr_factor, warmup_factor
 
-VERSION = 3  # raise it when a change of the code changes the weights: checkpoints of before are not resumed then
+VERSION = 4  # raise it when a change of the code changes the weights: checkpoints of before are not resumed then
 
 
 def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample], list[Sample]]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.config import Settings, Stage2Settings
+from pipeline.config import Settings, TrainSettings
 from train.allspark_network import AllSparkNetwork, Grouping
 from train.compute import Compute
+from train.hard_pixels import HardPixels
 from train.student import Student
 from train.students import freeze, new_network
 from train.views import Views
 
 
-def new_student(settings: Settings, compute: Compute, weights: str | None = None) -> Student:
-    """The student of step 0; what its weights lack comes from torch's global generator.
+def new_student(settings: Settings, compute: Compute, weights: str | None = None, stage: str = "stage1") -> Student:
+    """The student of a stage's step 0; what its weights lack comes from torch's global generator.
 
     weights: default: `train.initial_weights`
     raises:  TrainingError for weights that cannot be found or do not fit
@@ -24,31 +26,49 @@ def new_student(settings: Settings, compute: Compute, weights: str | None = None
     train, class_names = settings.train, settings.data.class_names
     network = new_network(train.student, weights or train.initial_weights, class_names)
     freeze(network, train.frozen_stages, train.frozen_norms)
-    if train.framework == "allspark":
+    if has_block(settings, stage):
         network = AllSparkNetwork(network, len(class_names), train.crop, train.allspark_compat)
     return Student(network, compute)
 
 
+def has_block(settings: Settings, stage: str) -> bool:
+    """Whether a stage's student has AllSpark's block."""
+    return settings.train.framework == "allspark" and (stage != "stage1" or settings.stage1.network == "allspark")
+
+
 def grouping(settings: Settings, num_labeled: int, logits: Tensor, epoch: int) -> dict[str, Any]:
-    """What AllSpark's network wants to know; nothing for a plain one.
+    """What AllSpark's network wants to know.
 
     logits: float [B, K, h, w] of the unlabelled images
-    epoch:  counted from the start of Stage I
+    epoch:  counted from the start of the first stage that has the block
     """
-    if settings.train.framework == "plain":
-        return {}
     return {"grouping": Grouping(num_labeled, logits, epoch >= settings.train.memory_warmup)}
 
 
-def channel_masks(own: Stage2Settings, student: Student, unlabeled: Views) -> list[list[Tensor] | None]:
+def hard_pixels(settings: TrainSettings) -> HardPixels | None:
+    """Which labelled pixels teach; None: all of them."""
+    if settings.labeled_loss == "cross_entropy":
+        return None
+    return HardPixels(settings.ohem_threshold, settings.ohem_min_kept)
+
+
+def channel_masks(settings: Settings, student: Student, unlabeled: Views, step: int) -> list[list[Tensor] | None]:
     """For each strong view, float [B, D, 1, 1] for each feature map, 0 or 2; None without complementary dropout.
 
-    Of an image's two views one sees a random half of the channels and the other the rest; half of the images are left
-    alone (UniMatch-V2, section 3.3). Drawn from the images' own seeds.
+    Of an image's two views one sees a random half of the channels and the other the rest; exactly half of the images of
+    a batch, rounded down, are left alone (UniMatch-V2, section 3.3 and its code). An image's mask comes from its own
+    seed, and which images are left alone from the step's, so that processes need not ask each other.
     """
+    own = settings.stage2
     if not own.complementary_dropout:
         return [None] * own.views
-    by_image = [_image_masks(example.seed, student.model.feature_widths()) for example in unlabeled.examples]
+    alone = images_left_alone(settings.seed, step, own.batch_unlabeled)
+    numbers = [place - own.batch_labeled for place in unlabeled.places]
+    widths = student.model.feature_widths()
+    by_image = [
+        _image_masks(example.seed, widths, number in alone)
+        for number, example in zip(numbers, unlabeled.examples, strict=True)
+    ]
     device = unlabeled.images.device
     first = [
         torch.stack(level)[:, :, None, None].to(device, non_blocking=True) for level in zip(*by_image, strict=True)
@@ -56,9 +76,19 @@ def channel_masks(own: Stage2Settings, student: Student, unlabeled: Views) -> li
     return [first, [2 - level for level in first]]
 
 
-def _image_masks(seed: int, widths: list[int]) -> list[Tensor]:
-    """float [D] for each feature map: 0 or 2 with even chance, or all 1."""
+def images_left_alone(seed: int, step: int, num: int) -> set[int]:
+    """Half of the unlabelled images 0..num-1 of a step's whole batch, rounded down."""
+    return set(random.Random(f"{seed}/stage2/left_alone/{step}").sample(range(num), num // 2))
+
+
+def _image_masks(seed: int, widths: list[int], is_left_alone: bool) -> list[Tensor]:
+    """float [D] for each feature map: 0 or 2 with even chance, or all 1.
+
+    Maps of one width share a mask: all levels of DINO are the same channels, a few layers apart. Levels of other
+    encoders have different widths and no channel in common, so each has a mask of its own.
+    """
+    if is_left_alone:
+        return [torch.ones(width) for width in widths]
     generator = torch.Generator().manual_seed(seed)
-    is_left_alone = torch.rand((), generator=generator) < 0.5
-    masks = [2 * torch.randint(0, 2, (width,), generator=generator).float() for width in widths]
-    return [torch.ones_like(mask) for mask in masks] if is_left_alone else masks
+    masks = {width: 2 * torch.randint(0, 2, (width,), generator=generator).float() for width in dict.fromkeys(widths)}
+    return [masks[width] for width in widths]

@@ -18,9 +18,8 @@ from train.data import Draw, Passes, TrainingImages, passes
 from train.evaluate import validation
 from train.lesson import Lesson, part
 from train.loop import run
-from train.losses import num_with_class
 from train.plan import labeled_samples, lr_schedule, num_stage2_steps, plan_fingerprint, stage1_fingerprint
-from train.recipe import grouping, new_student
+from train.recipe import grouping, hard_pixels, has_block, new_student
 from train.self_labels import Belief, self_labels
 from train.stage import Stage
 from train.state import TrainingState, new_state
@@ -119,17 +118,17 @@ def labels_lesson(settings: Settings, state: TrainingState, views: Views, epoch:
     own = settings.stage1
     labeled, others = views.split()
     images = [some.strong() if own.strong else some.images for some in (labeled, others)]
-    first = part("labeled", labeled, images[0], labeled.targets)
+    first, hard = part("labeled", labeled, images[0], labeled.targets), hard_pixels(settings.train)
     if own.labels == "none":
-        return Lesson([first])
-    second = part("unlabeled", others, images[1], others.targets, weight=own.pseudo_weight)
-    if own.loss == "pooled":
-        both = num_with_class(views.targets)
-        first, second = (one._replace(num_pixels=both, weight=1.0) for one in (first, second))
-    if settings.train.framework == "plain":
-        return Lesson([first, second])
+        return Lesson([first], hard=hard)
+    is_pooled = own.loss == "pooled"
+    weight = 1.0 if is_pooled else own.pseudo_weight
+    second = part("unlabeled", others, images[1], others.targets, weight=weight)
+    lesson = Lesson([first, second], is_pooled=is_pooled, hard=hard)
+    if not has_block(settings, NAME):
+        return lesson
     logits = self_labels(state.kept, others.images, others.targets, Belief("none")).logits
-    return Lesson([first, second], extra=grouping(settings, len(labeled.examples), logits, epoch))
+    return lesson._replace(extra=grouping(settings, len(labeled.examples), logits, epoch))
 
 
 def _facts(settings: Settings, index: SampleIndex, labels: LabelStore | None, stage: Stage) -> dict[str, Any]:

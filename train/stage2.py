@@ -12,6 +12,7 @@ from pipeline.config import Settings, Stage2Settings
 from pipeline.datasets import IGNORE_INDEX, SampleIndex, load_samples, require_unlabeled
 from pipeline.errors import TrainingError
 from pipeline.receipt import read_receipt
+from train.allspark_network import AllSparkNetwork
 from train.checkpoint import load_checkpoint
 from train.compute import compute_of
 from train.data import Draw, Passes, TrainingImages, WholeImages, passes
@@ -20,7 +21,7 @@ from train.lesson import Lesson, Part, part
 from train.loop import run
 from train.losses import num_with_class
 from train.plan import labeled_samples, lr_schedule, plan_fingerprint, stage2_fingerprint
-from train.recipe import channel_masks, grouping, new_student
+from train.recipe import channel_masks, grouping, hard_pixels, has_block, new_student
 from train.schedule import unlabeled_weight
 from train.self_labels import Belief, SelfLabels, conformal_level, self_labels
 from train.stage import Stage
@@ -44,9 +45,13 @@ def stage2(settings: Settings) -> dict[str, Any]:
         require_unlabeled(index)
     checkpoint = finished_stage1(settings, index)
     stage = stage_of(settings, index, checkpoint)
-    student = new_student(settings, compute_of(settings.train), weights="random")
+    torch.manual_seed(settings.seed)  # for a block that Stage I did without
+    student = new_student(settings, compute_of(settings.train), weights="random", stage=NAME)
     state = new_state(student, settings.train, settings.data.num_classes)
-    state.load_weights(checkpoint)
+    if has_block(settings, NAME) and not has_block(settings, "stage1"):
+        load_plain_network(state, checkpoint)
+    else:
+        state.load_weights(checkpoint)
     num_labeled, num_unlabeled = len(labeled_samples(settings, index)[0]), len(index.of("unlabeled"))
     log.info("stage2: %d labelled and %d unlabelled images", num_labeled, num_unlabeled)
     facts = run(state, stage, settings, validation(settings, index))
@@ -57,6 +62,17 @@ def stage2(settings: Settings) -> dict[str, Any]:
         **facts,
         "history": [entry | {"lambda": stage.lambda_of(entry["step"] - 1)} for entry in facts["history"]],
     }
+
+
+def load_plain_network(state: TrainingState, checkpoint: dict[str, Any]) -> None:
+    """Stage I's plain network into AllSpark's; the block is new, so momentum and second moments start at zero."""
+    students = [(state.student, checkpoint["model"])]
+    if state.average is not None:
+        students.append((state.average.student, checkpoint["average"]["model"]))
+        state.average.step = checkpoint["average"]["step"]
+    for student, weights in students:
+        assert isinstance(student.model, AllSparkNetwork)
+        student.model.network.load_state_dict(weights)
 
 
 def finished_stage1(settings: Settings, index: SampleIndex) -> dict[str, Any]:
@@ -98,7 +114,7 @@ def stage_of(settings: Settings, index: SampleIndex, checkpoint: dict[str, Any])
         return weight_of(own, step, steps_per_epoch)
 
     def lesson(state: TrainingState, views: Views, step: int) -> Lesson:
-        epoch = settings.stage1.epochs + step // steps_per_epoch
+        epoch = (settings.stage1.epochs if has_block(settings, "stage1") else 0) + step // steps_per_epoch
         return self_training_lesson(settings, state, views, lambda_of(step), epoch)
 
     def calibrate(state: TrainingState) -> None:
@@ -144,18 +160,22 @@ def self_training_lesson(settings: Settings, state: TrainingState, views: Views,
     taught = self_labels(state.kept, unlabeled.images, unlabeled.targets, belief_of(own, state))
     images = labeled.strong() if own.strong_labeled else labeled.images
     first = part("labeled", labeled, images, labeled.targets, weight=1 - weight)
-    others = unlabeled_parts(own, state, unlabeled, taught, weight)
+    others = unlabeled_parts(settings, state, unlabeled, taught, weight)
     kept = taught.is_believed.sum() / num_with_class(unlabeled.targets).clamp(min=1)
-    return Lesson([first, *others], kept, grouping(settings, len(labeled.examples), taught.logits, epoch))
+    lesson = Lesson([first, *others], kept, hard=hard_pixels(settings.train))
+    if not has_block(settings, NAME):
+        return lesson
+    return lesson._replace(extra=grouping(settings, len(labeled.examples), taught.logits, epoch))
 
 
 def unlabeled_parts(
-    own: Stage2Settings, state: TrainingState, unlabeled: Views, taught: SelfLabels, weight: float
+    settings: Settings, state: TrainingState, unlabeled: Views, taught: SelfLabels, weight: float
 ) -> list[Part]:
     """The weak view, or each strong view with its share of lambda."""
+    own = settings.stage2
     if own.views == 0:
         return [_taught(own, unlabeled, unlabeled.images, taught.labels, taught.is_believed, 0, weight)]
-    masks = channel_masks(own, state.student, unlabeled)
+    masks = channel_masks(settings, state.student, unlabeled, state.step)
     parts = []
     for view in range(own.views):
         images, labels, is_believed = unlabeled.mixed(view, unlabeled.strong(view), taught.labels, taught.is_believed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.datasets import IGNORE_INDEX
 from train.data import Example
 from train.distributed import summed, world
-from train.lesson import Lesson, num_pixels, part_losses
+from train.lesson import Lesson, hard_lesson, num_pixels, part_losses
 from train.stage import Stage, num_shares, own_shares
 from train.state import TrainingState
 from train.student import Student
@@ -31,22 +31,33 @@ def optimise(state: TrainingState, stage: Stage, examples: Sequence[Example]) ->
     """
     for group in state.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * stage.lr_factor(state.step)
-    shares = shares_of(stage, state, examples)
-    lessons = [stage.lesson(state, views, state.step) for views in shares]
-    pixels = summed(num_pixels(lessons))
-    state.optimizer.zero_grad()
-    measures = torch.stack(
-        [
-            teach(state, lesson, pixels, num_rows(shares[0].batch_size), num_shares(stage), lesson is lessons[-1])
-            for lesson in lessons
-        ]
-    ).sum(dim=0)
+    with fixed_sizes():
+        shares = shares_of(stage, state, examples)
+        lessons = [stage.lesson(state, views, state.step) for views in shares]
+        pixels = summed(num_pixels(lessons))
+        state.optimizer.zero_grad()
+        measures = torch.stack(
+            [
+                teach(state, lesson, pixels, num_rows(shares[0].batch_size), num_shares(stage), lesson is lessons[-1])
+                for lesson in lessons
+            ]
+        ).sum(dim=0)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
     if state.average is not None:
         state.average.update(state.student.model)
     return measures
+
+
+@contextlib.contextmanager
+def fixed_sizes() -> Iterator[None]:
+    """cuDNN looks for its fastest algorithm once for each size, which pays for crops but not for whole images."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def shares_of(stage: Stage, state: TrainingState, examples: Sequence[Example]) -> list[Views]:
@@ -68,7 +79,11 @@ def teach(
     student = state.student
     with dropout_rows(lesson.rows(), num_rows), _unsummed(student, is_last):
         logits = student.coarse_logits(lesson.images(), student.trained, **lesson.arguments())
-        losses = part_losses(lesson, logits, pixels)
+        if lesson.hard is not None:
+            taught = hard_lesson(lesson, logits.detach())
+            losses = part_losses(taught, logits, summed(num_pixels([taught])))
+        else:
+            losses = part_losses(lesson, logits, pixels)
         # weights one by one: a tensor of them would be copied to the device, which waits for it
         total = torch.stack([part.weight * loss for part, loss in zip(lesson.parts, losses, strict=True)]).sum()
         # gradients are averaged over the processes, and this is a share of one mean

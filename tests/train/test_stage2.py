@@ -11,6 +11,7 @@ from train.allspark_network import load_model
 from train.checkpoint import load_checkpoint
 from train.compute import Compute
 from train.plan import labeled_samples
+from train.recipe import _image_masks, images_left_alone
 from train.schedule import unlabeled_weight
 from train.self_labels import Belief, conformal_level, self_labels
 from train.stage1 import stage1
@@ -19,6 +20,7 @@ from train.state import new_state
 from train.step import optimise
 from train.student import Student
 from train.students import random_network
+from train.students.segformer import SegFormer
 from train.views import views_of
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -27,6 +29,12 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 def run_stage1(settings):
     write_json(settings.folder / "stage1.json", stage1(settings))
     return load_checkpoint(settings.folder / "stage1" / "checkpoint.pt")
+
+
+def make_run_of(settings, **sections):
+    """The same run with some settings changed."""
+    changed = {name: getattr(settings, name).model_copy(update=update) for name, update in sections.items()}
+    return settings.model_copy(update=changed)
 
 
 def stage2_of(settings):
@@ -154,7 +162,7 @@ def test_the_unlabelled_loss_is_divided_by_believed_or_by_real_pixels(make_run, 
         assert (part.targets != 255).sum() < part.num_pixels
 
 
-def test_complementary_dropout_shows_each_channel_in_one_of_two_views_or_leaves_both_alone(
+def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_leaves_half_of_the_images_alone(
     make_run, one_thread_student
 ):
     settings = make_run(
@@ -168,12 +176,30 @@ def test_complementary_dropout_shows_each_channel_in_one_of_two_views_or_leaves_
     for one, other in zip(first.channel_masks, second.channel_masks, strict=True):
         assert torch.equal(one + other, torch.full_like(one, 2))
     is_left_alone = [bool((image == 1).all()) for image in first.channel_masks[-1]]
-    assert 3 <= sum(is_left_alone) <= 13  # 8 on average; outside with probability 1 %, and the seed is fixed
+    assert sum(is_left_alone) == 8
     dropped = [image for image, alone in zip(first.channel_masks[-1], is_left_alone, strict=True) if not alone]
     assert all(set(image.flatten().tolist()) == {0, 2} for image in dropped)
     masks = lesson.arguments()["channel_masks"]
     assert torch.equal(masks[0][:1], torch.ones(1, 16, 1, 1))
     assert torch.equal(masks[3][1:17], first.channel_masks[3])
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 8])
+def test_exactly_half_of_the_images_of_every_step_are_left_alone_rounded_down(num):
+    steps = [images_left_alone(7, step, num) for step in range(60)]
+    assert {len(alone) for alone in steps} == {num // 2}
+    assert all(alone <= set(range(num)) for alone in steps)
+    if num > 1:
+        assert set.union(*steps) == set(range(num))
+        assert steps != [images_left_alone(8, step, num) for step in range(60)]
+
+
+def test_feature_maps_of_one_width_share_their_mask():
+    masks = _image_masks(3, [8, 8, 16, 8], is_left_alone=False)
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[3])
+    assert [set(mask.tolist()) for mask in masks] == [{0, 2}] * 4
+    assert not torch.equal(masks[2][:8], masks[0])
 
 
 def test_conformal_belief_is_calibrated_on_held_out_images_at_every_epoch(make_run, monkeypatch):
@@ -208,6 +234,29 @@ def test_goes_on_from_stage_one_weights_and_momentum(make_run):
     assert all(
         torch.equal(value, checkpoint["model"][name]) for name, value in state.student.model.state_dict().items()
     )
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_allspark_may_begin_in_stage_two_from_the_plain_network_of_stage_one(make_run, ema):
+    settings = make_run(
+        train={"framework": "allspark", "memory_warmup": 0, "ema": ema, "lr_scope": "stage"},
+        stage1={"network": "plain", "epochs": 1},
+        stage2={"epochs": 1},
+    )
+    before = run_stage1(settings)
+    assert not any(name.startswith(("block.", "memory.", "network.")) for name in before["model"])
+    assert isinstance(load_model(settings.folder / "stage1" / "student"), SegFormer)
+    started = stage2(make_run_of(settings, stage2={"epochs": 0}))
+    assert started["num_steps"] == 0
+    start = load_checkpoint(settings.folder / "stage2" / "checkpoint.pt")
+    contents = [(before["model"], start["model"])]
+    if ema is not None:
+        contents.append((before["average"]["model"], start["average"]["model"]))
+        assert start["average"]["step"] == before["average"]["step"] > 0
+    for plain, with_block in contents:
+        assert all(torch.equal(with_block[f"network.{name}"], value) for name, value in plain.items())
+        assert set(with_block) > {f"network.{name}" for name in plain}
+    assert not start["optimizer"]["state"]
 
 
 def test_a_batch_holds_labelled_images_first_and_an_epoch_is_a_pass_over_the_unlabelled(make_run):
