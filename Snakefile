@@ -111,8 +111,8 @@ rule pseudolabel:
 rule stage1:
     input:
         rules.prepare.output.samples,
-        # label-only and semi-baseline train without an annotator
-        [] if settings.stage1.labels == "none" else rules.pseudolabel.output.receipt,
+        # label-only, semi-baseline and allspark train without an annotator
+        rules.pseudolabel.output.receipt if settings.needs_annotator else [],
     output:
         receipt=f"{out}/stage1.json",
     log:
@@ -176,9 +176,15 @@ rule evaluate:
 rule report:
     input:
         rules.prepare.output.receipt,
-        rules.annotate.output.receipt,
-        rules.calibrate.output.receipt,
-        rules.pseudolabel.output.receipt,
+        (
+            [
+                rules.annotate.output.receipt,
+                rules.calibrate.output.receipt,
+                rules.pseudolabel.output.receipt,
+            ]
+            if settings.needs_annotator
+            else []
+        ),
         rules.stage1.output.receipt,
         rules.stage2.output.receipt,
         rules.evaluate.output.receipt,

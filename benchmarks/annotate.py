@@ -56,8 +56,8 @@ def build(variant: str, device: str, precision: str = "float32") -> Seem:
     return Seem(model, WordTokenizer(), dtype=DTYPES[precision]).to(device)
 
 
-def random_texts(num_prompts: int) -> ClassTexts:
-    vectors = np.random.default_rng(0).standard_normal((num_prompts + 1, 512)).astype(np.float32)
+def random_texts(num_prompts: int, width: int = 512) -> ClassTexts:
+    vectors = np.random.default_rng(0).standard_normal((num_prompts + 1, width)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return ClassTexts(vectors, [[i] for i in range(num_prompts)], "none")
 

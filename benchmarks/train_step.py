@@ -78,17 +78,17 @@ AMOUNTS = {
 # Data
 
 
-def write_data(folder: Path) -> None:
+def write_data(folder: Path, num_labeled: int = NUM_LABELED, num_unlabeled: int = NUM_UNLABELED) -> None:
     """Photographs, masks, samples.json, pseudo-labels as a store and as masks, and a run file for each preset."""
     for kind in ("images", "masks", "pseudo"):
         (folder / kind).mkdir()
     samples, labels = [], []
-    for i in range(NUM_LABELED + NUM_UNLABELED):
+    for i in range(num_labeled + num_unlabeled):
         image, mask = _scene(i)
         image_path = folder / "images" / f"{i:04}.jpg"
         Image.fromarray(image).save(image_path, quality=90)
         sample = Sample(image_path.stem, f"images/{image_path.name}", None, "unlabeled", *SIZE, file_digest(image_path))
-        if i < NUM_LABELED:
+        if i < num_labeled:
             Image.fromarray(mask).save(folder / "masks" / f"{sample.id}.png")
             sample = Sample(**{**vars(sample), "split": "labeled", "mask": f"masks/{sample.id}.png"})
         else:

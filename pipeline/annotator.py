@@ -66,8 +66,12 @@ def _load(settings: Settings) -> Annotator:
         from pipeline.onnx_annotator import OnnxAnnotator
 
         return OnnxAnnotator(chosen.onnx, settings.data)
-    assert chosen.python is not None
-    return load_factory(chosen.python)
+    if chosen.python is not None and chosen.annotator == "python":
+        return load_factory(chosen.python)
+    raise AnnotatorError(
+        "annotate.annotator is none, so there is nobody to ask; choose one in the section annotate, or train without: "
+        "snakemake --cores 8 all --config preset=label-only"
+    )
 
 
 def load_factory(settings: PythonSettings) -> Annotator:

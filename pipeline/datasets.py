@@ -62,10 +62,22 @@ class SampleIndex:
 
 
 def example_samples(index: SampleIndex, num: int) -> list[Sample]:
-    """`num` unlabelled samples, evenly spaced: those whose predictions `evaluate` keeps and the report shows."""
-    unlabeled = index.of("unlabeled")
-    num = min(num, len(unlabeled))
-    return [unlabeled[i * len(unlabeled) // num] for i in range(num)]
+    """Samples whose predictions `evaluate` keeps and the report shows: `num` unlabelled ones, evenly spaced.
+
+    Of a run without unlabelled images it shows val images.
+    """
+    pool = index.of("unlabeled") or index.of("val")
+    num = min(num, len(pool))
+    return [pool[i * len(pool) // num] for i in range(num)]
+
+
+def require_unlabeled(index: SampleIndex) -> None:
+    """DatasetError if there are no unlabelled images, as after a `prepare` for a recipe that needs none."""
+    if not index.of("unlabeled"):
+        raise DatasetError(
+            "samples.json names no unlabelled image, but this recipe learns from some; add images without masks, and "
+            "run snakemake --cores 8 -R prepare all"
+        )
 
 
 def load_samples(path: Path) -> SampleIndex:

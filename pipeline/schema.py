@@ -255,8 +255,8 @@ class PythonSettings(Section):
 
 
 class AnnotateSettings(Section):
-    annotator: Literal["seem", "onnx", "python"]
-    """Which adapter; its section below says more."""
+    annotator: Literal["seem", "onnx", "python", "none"]
+    """Which adapter; its section below says more. none: nobody annotates, for recipes with `stage1.labels: none`."""
     seem: SeemSettings | None = None
     onnx: OnnxSettings | None = None
     python: PythonSettings | None = None
@@ -271,7 +271,7 @@ class AnnotateSettings(Section):
 
     @model_validator(mode="after")
     def _chosen_annotator_is_described(self) -> AnnotateSettings:
-        if getattr(self, self.annotator) is None:
+        if self.annotator != "none" and getattr(self, self.annotator) is None:
             raise ValueError(f"annotator is {self.annotator!r}, but the section {self.annotator!r} is missing; add it")
         return self
 
@@ -635,7 +635,7 @@ class Settings(Section):
     seed: int = 0
     """Seed of the student's weights, the order of the samples and their augmentation."""
     data: DataSettings
-    annotate: AnnotateSettings
+    annotate: AnnotateSettings = AnnotateSettings(annotator="none")
     calibrate: CalibrateSettings = CalibrateSettings()
     pseudolabel: PseudolabelSettings = PseudolabelSettings()
     compute: ComputeSettings = ComputeSettings()
@@ -649,6 +649,15 @@ class Settings(Section):
     @classmethod
     def _stages_without_epochs_get_their_share(cls, tree: Any) -> Any:
         return with_epochs(tree) if isinstance(tree, Mapping) else tree
+
+    @model_validator(mode="after")
+    def _pseudo_labels_need_an_annotator(self) -> Settings:
+        if self.needs_annotator and self.annotate.annotator == "none":
+            raise ValueError(
+                f"stage1.labels {self.stage1.labels} needs an annotator, but there is no section annotate (or its "
+                "annotator is none); add it, or set stage1.labels: none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _risk_is_of_argmax(self) -> Settings:
@@ -690,6 +699,16 @@ class Settings(Section):
                     "raise confidence_alpha, or use threshold"
                 )
         return self
+
+    @property
+    def needs_annotator(self) -> bool:
+        """Whether anything learns from pseudo-labels."""
+        return self.stage1.labels != "none"
+
+    @property
+    def needs_unlabeled(self) -> bool:
+        """Whether anything learns from unlabelled images."""
+        return self.needs_annotator or self.stage2.epochs > 0
 
     @property
     def folder(self) -> Path:

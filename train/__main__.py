@@ -29,7 +29,7 @@ def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[st
 
     if must_launch(settings.train.processes):
         sys.exit(launch(sys.argv[1:], settings.train.processes))
-    with process_group() as world:
+    with process_group(settings.train.device) as world:
         facts = stage(settings)
         if world.is_main:
             write_receipt(settings.folder / f"{name}.json", name, facts, tracked)

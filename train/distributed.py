@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from pipeline.errors import TrainingError
+
 
 class World(NamedTuple):
     """This process and how many there are; one alone is number 0 of 1."""
@@ -33,25 +35,46 @@ def world() -> World:
 
 
 @contextmanager
-def process_group() -> Iterator[World]:
+def process_group(device: str) -> Iterator[World]:
     """Join the processes that torchrun started (it sets WORLD_SIZE, ...); alone, do nothing.
 
-    All but the first log warnings only, so that the log reads as that of one process.
+    Over gloo on CPU, over nccl on GPUs, where each process takes the card of its number on this machine. All but the
+    first log warnings only, so that the log reads as that of one process.
+    device: `train.device`
+    raises: TrainingError if there are fewer cards than processes, or the setting names one card for all
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield world()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    card = own_card(device, int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
+    if card is not None:
+        torch.cuda.set_device(card)
     # of two ways to write the strides of a depth-wise kernel, whose second axis is 1: the memory is the same
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("gloo" if card is None else "nccl", device_id=card)
     try:
         if not world().is_main:
             logging.getLogger().setLevel(logging.WARNING)
         yield world()
     finally:
         dist.destroy_process_group()
+
+
+def own_card(device: str, local_rank: int, num_cards: int) -> torch.device | None:
+    """The GPU of one of several processes; None on CPU. TrainingError if it would have to share one."""
+    if device == "cpu" or num_cards == 0:
+        return None
+    if device.startswith("cuda:"):
+        raise TrainingError(
+            f"train.device is {device}, one card for all of train.processes; set device: auto, and choose cards with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if local_rank >= num_cards:
+        raise TrainingError(
+            f"process {local_rank + 1} finds only {num_cards} CUDA devices on this machine, and each needs one of its "
+            f"own; set train.processes: {num_cards}"
+        )
+    return torch.device("cuda", local_rank)
 
 
 def summed(tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Settings, Stage2Settings
-from pipeline.datasets import IGNORE_INDEX, SampleIndex, load_samples
+from pipeline.datasets import IGNORE_INDEX, SampleIndex, load_samples, require_unlabeled
 from pipeline.errors import TrainingError
 from pipeline.receipt import read_receipt
 from train.checkpoint import load_checkpoint
@@ -40,6 +40,8 @@ def stage2(settings: Settings) -> dict[str, Any]:
     raises: DatasetError without samples; TrainingError without a finished Stage I of the same settings
     """
     index = load_samples(settings.folder / "samples.json")
+    if settings.stage2.epochs:
+        require_unlabeled(index)
     checkpoint = finished_stage1(settings, index)
     stage = stage_of(settings, index, checkpoint)
     student = new_student(settings, compute_of(settings.train), weights="random")

@@ -39,8 +39,10 @@ def examine(settings: Settings, quick: int | None = None, timed: bool = False) -
     quick: look at this many images only
     timed: try the annotator on a few images
     """
-    findings = [*weight_findings(settings), *prompt_findings(settings, _vocabulary(settings))]
-    samples, problems = find_samples(settings.data)
+    findings = weight_findings(settings)
+    if settings.needs_annotator:
+        findings += prompt_findings(settings, _vocabulary(settings))
+    samples, problems = find_samples(settings.data, settings.needs_unlabeled)
     if settings.data.scenes is not None and problems:
         cure = f"run conformalsam prepare --run {settings.name} first, to have them looked at"
         findings.append(
@@ -71,7 +73,7 @@ def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None
     findings += class_findings(looked, number["labeled"], settings)
     findings += grid_findings(looked, settings)
     findings += twin_findings(looked)
-    trial, untried = _trial(settings, samples) if timed else (None, [])
+    trial, untried = _trial(settings, samples) if timed and settings.needs_annotator else (None, [])
     return [*findings, *untried, *cost_findings(looked, number, settings, trial)]
 
 

@@ -38,7 +38,7 @@ def cost_findings(
     survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
 ) -> list[Finding]:
     """num_images: of each split"""
-    sizes = store_sizes(num_images, settings, trial)
+    sizes = store_sizes(num_images, settings, trial) if settings.needs_annotator else []
     return [*disk_findings(sizes, settings), *time_findings(survey, num_images, settings, trial)]
 
 

@@ -22,7 +22,8 @@ WEIGHTS_FILES = (".pth", ".pt")
 
 def weight_findings(settings: Settings) -> list[Finding]:
     """What of the annotator and the student is missing or does not fit the settings."""
-    return [*_annotator(settings), *student_findings(settings.train)]
+    of_annotator = _annotator(settings) if settings.needs_annotator else ()
+    return [*of_annotator, *student_findings(settings.train)]
 
 
 def _annotator(settings: Settings) -> Iterator[Finding]:

@@ -155,7 +155,10 @@ class Experiment:
         return self._settings[recipe.name]
 
     def changes_of(self, recipe: Recipe) -> dict[str, Any]:
-        return {**self.overrides, **recipe.overrides, "preset": recipe.preset}
+        """Overrides of a recipe; lengths that the user gives are those of the preset `paper`, which all follow."""
+        lengths = () if recipe == PAPER else ("stage1.epochs", "stage2.epochs")
+        own = {name: value for name, value in self.overrides.items() if name not in lengths}
+        return {**own, **recipe.overrides, "preset": recipe.preset}
 
     def labels_name(self, recipe: Recipe) -> str | None:
         """Folder of the labels that a recipe learns from, None if it needs no annotator.

@@ -54,12 +54,14 @@ def example(
     """Draw one example.
 
     image:   uint8 [H, W, 3] RGB
-    labels:  for every key of PANELS a class map [h, w] of any size (NaN or 255 = no class), or None
+    labels:  for keys of PANELS a class map [h, w] of any size (NaN or 255 = no class), or None; other keys get no panel
     colours: uint8 [K, 3]
     """
     small = shrink(image, LONGEST_SIDE)
     panels = [Panel("Image", data_uri(small, "webp"), "photograph")]
     for key, caption in PANELS.items():
+        if key not in labels:
+            continue
         label = labels[key]
         if label is None:
             panels.append(Panel(caption, None, MISSING[key]))

@@ -49,8 +49,27 @@ class Content(NamedTuple):
     gallery: Markup | None
 
 
+class ContentWithoutLabels(NamedTuple):
+    """What the page of a run without an annotator shows; the fields are those of `Content`."""
+
+    name: str
+    class_names: Sequence[str]
+    background: int | None
+    receipts: Mapping[str, Facts]
+    examples: Sequence[Example]
+
+
 def render(content: Content) -> str:
     """The whole page as HTML that needs no other file."""
+    return _filled("template.html", content, **_calibration(content))
+
+
+def render_without_labels(content: ContentWithoutLabels) -> str:
+    """The same of a run without an annotator."""
+    return _filled("without_labels.html", content)
+
+
+def _filled(template: str, content: Content | ContentWithoutLabels, **more: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -60,7 +79,7 @@ def render(content: Content) -> str:
     )
     environment.filters |= FILTERS
     colours = class_colours(len(content.class_names), content.background)
-    return environment.get_template("template.html").render(
+    return environment.get_template(template).render(
         content._asdict(),
         colours={name: css(colour) for name, colour in zip(content.class_names, colours, strict=True)},
         stages=stage_lines(content.receipts),
@@ -68,7 +87,10 @@ def render(content: Content) -> str:
         student_columns=student_columns(content.receipts, figures.STAGE_NAMES),
         stage_names=figures.STAGE_NAMES,
         training_warnings=training_warnings(content.receipts),
-        **_calibration(content),
+        all_pixels=sum(content.receipts["prepare"]["labeled_pixels_per_class"].values()),
+        loss_chart=figures.learning_curves(content.receipts, "loss", 1, "loss", "Training loss"),
+        miou_chart=figures.learning_curves(content.receipts, "miou", 100, "mIoU, %", "mIoU on the val images"),
+        **more,
     )
 
 
@@ -97,8 +119,6 @@ def _calibration(content: Content) -> dict[str, Any]:
         "keep_rate_histogram": figures.keep_rate_histogram(content.keep_rates),
         "trust_chart": figures.trust_chart(judged, content.audit, promised),
         "coverage_chart": figures.coverage_chart(judged, promised),
-        "loss_chart": figures.learning_curves(receipts, "loss", 1, "loss", "Training loss"),
-        "miou_chart": figures.learning_curves(receipts, "miou", 100, "mIoU, %", "mIoU on the val images"),
     }
 
 

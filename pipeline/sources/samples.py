@@ -19,8 +19,11 @@ log = logging.getLogger(__name__)
 DEFAULT_VAL_SHARE = 0.2
 
 
-def find_samples(data: DataSettings) -> tuple[list[Sample], list[str]]:
-    """Samples of all splits, and every problem found on the way (missing files, double stems, empty splits)."""
+def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list[Sample], list[str]]:
+    """Samples of all splits, and every problem found on the way (missing files, double stems, empty splits).
+
+    needs_unlabeled: whether it is a problem if there are no unlabelled images
+    """
     problems: list[str] = []
     tree = Tree(data)
     files = tree.scan(problems)
@@ -35,7 +38,7 @@ def find_samples(data: DataSettings) -> tuple[list[Sample], list[str]]:
     problems += pair_problems(data.splits, listed, known)
     ids = _split_ids(data, listed, known, problems)
     samples = [sample for split in SPLITS for sample in _samples_of(split, ids[split], known, tree.root, problems)]
-    return samples, problems + _split_problems(ids)
+    return samples, problems + _split_problems(ids, needs_unlabeled)
 
 
 def truth_path(sample: Sample, data: DataSettings) -> Path | None:
@@ -147,8 +150,9 @@ def _below(root: Path, path: Path) -> str:
         return str(path.absolute())
 
 
-def _split_problems(ids: Mapping[Split, Sequence[str]]) -> list[str]:
-    problems = [f"the split {split} is empty; see data.splits" for split in SPLITS if not ids[split]]
+def _split_problems(ids: Mapping[Split, Sequence[str]], needs_unlabeled: bool) -> list[str]:
+    empty = [split for split in SPLITS if not ids[split] and (needs_unlabeled or split != "unlabeled")]
+    problems = [f"the split {split} is empty; see data.splits" for split in empty]
     for first, second in combinations(SPLITS, 2):
         shared = sorted(set(ids[first]) & set(ids[second]))
         if len(shared) == 1:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps, stored_dtype
 from pipeline.config import AnnotateSettings, Settings
-from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples
+from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples, require_unlabeled
 from pipeline.errors import AnnotatorError, StoreError
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
@@ -44,6 +44,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
     of other settings or the disk is too small. Finished maps are kept in every case.
     """
     index = load_samples(settings.folder / "samples.json")
+    require_unlabeled(index)
     samples = in_cache_order(settings.folder / "probs.zarr", index.of("labeled", "unlabeled"))
     annotator = build_annotator(settings)
     store = _open_or_create(settings, index, samples, annotator)

@@ -41,7 +41,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
     data, start = settings.data, time.monotonic()
     if data.scenes is not None:
         draw_scenes(data, data.scenes)
-    samples, problems = find_samples(data)
+    samples, problems = find_samples(data, settings.needs_unlabeled)
     checked = list(check_samples(samples, data))
     wrong_coding = misreading((check.values for check in checked if check.values), data)
     if wrong_coding is not None:  # alone: it explains what would be a line for each of thousands of masks

@@ -58,12 +58,19 @@ class Run(NamedTuple):
 
 
 def report(settings: Settings) -> dict[str, Any]:
-    """Write `report.html`; raises StoreError until the pseudo-labels are there. Training is shown as far as it went."""
+    """Write `report.html`; raises StoreError until the pseudo-labels are there. Training is shown as far as it went.
+
+    Of a run without an annotator that is all there is, and it must be finished.
+    """
     start = time.monotonic()
-    run = open_run(settings)
-    audited = audit_run(run, settings)
-    examples = draw_examples(run, settings)
-    html = page.render(page_content(run, settings, audited, examples))
+    if settings.needs_annotator or (settings.folder / "pseudolabel.json").is_file():
+        run = open_run(settings)
+        audited = audit_run(run, settings)
+        examples = draw_examples(run, settings)
+        html = page.render(page_content(run, settings, audited, examples))
+    else:
+        audited = None
+        examples, html = page_without_labels(settings)
     path = settings.folder / "report.html"
     write_text(path, html)
     log.info("report: %s, %.1f MB", path, len(html.encode()) / 1e6)
@@ -115,6 +122,24 @@ def training_receipts(folder: Path, labels_fingerprint: str) -> dict[str, dict[s
         log.warning("report: the student in %s learnt from other labels and is left out; rerun stage1", folder)
         return {}
     return receipts
+
+
+def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
+    """Examples and page of a run that had no annotator."""
+    folder, data = settings.folder, settings.data
+    index = load_samples(folder / "samples.json")
+    receipts = {"prepare": read_receipt(folder / "prepare.json", "prepare")}
+    for stage in TRAINING:
+        receipts[stage] = read_receipt(folder / f"{stage}.json", stage)
+    colours = class_colours(data.num_classes, data.background_index)
+    samples = example_samples(index, settings.evaluate.num_examples)
+    examples = []
+    for i in audit.evenly_spaced(len(samples), MAX_EXAMPLES):
+        sample = samples[i]
+        shown = {"student": example_prediction(settings, sample), "truth": example_truth(settings, sample)}
+        examples.append(example(sample.id, index.image(sample), shown, data.class_names, colours))
+    content = page.ContentWithoutLabels(settings.name, data.class_names, data.background_index, receipts, examples)
+    return examples, page.render_without_labels(content)
 
 
 class AuditJob(NamedTuple):
@@ -223,19 +248,25 @@ def example_labels(
 ) -> Mapping[str, npt.NDArray[np.generic] | None]:
     """What each panel of an example shows, None for what does not exist."""
     is_done = run.labels.status[index] == DONE
-    prediction = settings.folder / "evaluate" / f"{sample.id}.png"
     return {
         "raw": run.labels.raw_argmax(index) if is_done else None,
         "calibrated": run.labels.label(index) if is_done else None,
-        "student": read_prediction(prediction) if "evaluate" in run.receipts and prediction.is_file() else None,
-        "truth": read_truth(truth_path(sample, settings.data), settings.data),
+        "student": example_prediction(settings, sample) if "evaluate" in run.receipts else None,
+        "truth": example_truth(settings, sample),
     }
 
 
-def read_prediction(path: Path) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W] class index, as `evaluate` wrote it."""
+def example_prediction(settings: Settings, sample: Sample) -> npt.NDArray[np.uint8] | None:
+    """uint8 [H, W] class index, as `evaluate` wrote it; None if it did not."""
+    path = settings.folder / "evaluate" / f"{sample.id}.png"
+    if not path.is_file():
+        return None
     with Image.open(path) as image:
         return np.asarray(image, dtype=np.uint8)
+
+
+def example_truth(settings: Settings, sample: Sample) -> npt.NDArray[np.uint8] | None:
+    return read_truth(truth_path(sample, settings.data), settings.data)
 
 
 def page_content(run: Run, settings: Settings, audited: dict[str, Any] | None, examples: list[Example]) -> page.Content:

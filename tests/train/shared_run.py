@@ -14,7 +14,7 @@ settings, environment = (globals()[name] for name in ("settings", "environment")
 os.environ |= environment
 torch.set_num_threads(1)
 stages: dict[str, Any] = {"stage1": stage1, "stage2": stage2}
-with process_group() as world:
+with process_group(settings.train.device) as world:
     for name, stage in stages.items():
         facts = stage(settings)
         if world.is_main:

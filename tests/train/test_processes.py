@@ -12,7 +12,7 @@ from pipeline.errors import TrainingError
 from pipeline.receipt import write_json
 from train import stage
 from train.checkpoint import load_checkpoint
-from train.distributed import World, process_group, world
+from train.distributed import World, own_card, process_group, world
 from train.launch import launch, must_launch
 from train.stage1 import stage1
 from train.stage2 import stage2
@@ -98,6 +98,16 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(settings):
     assert checkpoints(shared)[1]["history"][-1]["kept"] > 0
 
 
+def test_each_process_has_a_card_of_its_own():
+    assert own_card("cpu", 1, num_cards=2) is None
+    assert own_card("auto", 1, num_cards=0) is None
+    assert own_card("auto", 1, num_cards=2) == torch.device("cuda", 1)
+    with pytest.raises(TrainingError, match=r"process 3 finds only 2 CUDA devices .*set train\.processes: 2"):
+        own_card("cuda", 2, num_cards=2)
+    with pytest.raises(TrainingError, match=r"one card for all of train\.processes; set device: auto"):
+        own_card("cuda:1", 0, num_cards=2)
+
+
 def test_parts_of_a_batch_give_the_gradients_of_the_whole_but_for_batch_statistics(settings):
     """What accumulates differs by the statistics of a part only: the first loss, in float, does not differ much."""
     whole = named(settings, "whole")
@@ -148,5 +158,5 @@ def test_a_process_that_was_started_by_another_starts_none(monkeypatch):
     assert not must_launch(2)
     monkeypatch.delenv("WORLD_SIZE")
     assert not must_launch(1)
-    with process_group() as alone:
+    with process_group("auto") as alone:
         assert alone == world() == World(0, 1)

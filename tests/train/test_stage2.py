@@ -59,7 +59,7 @@ def views_of_step(stage, step=0):
 
 def test_one_step_is_eq_5_and_sgd_as_computed_by_hand(make_run):
     settings = make_run(
-        train={"momentum": 0.9, "weight_decay": 0.01, "head_lr_multiplier": 3.0},
+        train={"momentum": 0.9, "weight_decay": 0.01, "decay_norms": True, "head_lr_multiplier": 3.0},
         stage2={"strong_labeled": False, "batch_unlabeled": 2},
     )
     run_stage1(settings)

@@ -1,0 +1,273 @@
+"""Everything worth knowing of one GPU, in one command and as Markdown: `benchmarks/gpu.sh`.
+
+Random weights of full size, no network. SEEM: images of 512 x 512 and 21 prompts from uint8 in memory to maps in
+memory, as the stage `annotate` calls it; reading images and writing maps are not counted. Steps: the trainer's own,
+with its data loading, on photographs of 500 x 375 (train_step.py). Every row is a process of its own, so its peak is
+its own: what torch has allocated on a GPU, the process on a CPU. What would not end in time is left out and named.
+`--device cpu --tiny` takes the same path with tiny networks in about a minute; it only traces what is to be compiled,
+because making machine code of it takes minutes of a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+from annotate import DTYPES, SIDE, build, peak_resident_bytes, random_texts
+from calibrate import print_header
+from train_step import IMAGES_A_STEP, STAGES, Child, Job, write_data
+
+from pipeline.seem import Seem
+from pipeline.seem_annotator import NANO_FOLDER
+
+ROOT = Path(__file__).parents[1]
+NUM_PROMPTS = 21
+ROUNDS = 3
+LEAST_SECONDS = 30.0  # left, or a row is not begun
+
+
+class Amounts(NamedTuple):
+    """What is measured."""
+
+    seem: str
+    precision: str
+    backend: str
+    """Of torch.compile."""
+    batches: list[int]
+    """Images in one call of the annotator."""
+    steps: list[tuple[str, int, str]]
+    """Student, crop, stage."""
+    num_images: tuple[int, int]
+    """Labelled and unlabelled photographs."""
+    warm_up: int
+    seconds: float
+    """Of a round."""
+
+
+FULL = Amounts(
+    seem="Focal-L",
+    precision="bfloat16",
+    backend="inductor",
+    batches=[1, 4, 16],
+    steps=[
+        ("b5", 513, "paper stage1"),
+        ("b5", 513, "paper stage2"),
+        ("dinov2-b", 518, "paper stage1"),
+        ("dinov2-b", 518, "paper stage2"),
+        ("dinov2-b", 518, "plus stage2"),
+    ],
+    num_images=(16, 32),
+    warm_up=10,
+    seconds=5.0,
+)
+TINY = Amounts(
+    seem="seem-nano",
+    precision="float32",
+    backend="eager",
+    batches=[1],
+    steps=[("tiny", 65, "paper stage1"), ("tiny", 65, "paper stage2"), ("dinov2-s", 56, "plus stage2")],
+    num_images=(3, 3),
+    warm_up=1,
+    seconds=0.5,
+)
+
+
+class Clock:
+    """Seconds left of the minutes that the whole may take."""
+
+    def __init__(self, minutes: float):
+        self.end = time.monotonic() + 60 * minutes
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def is_over(self) -> bool:
+        return self.left() < LEAST_SECONDS
+
+
+# The annotator
+
+
+class SeemJob(NamedTuple):
+    """What one process measures of the annotator."""
+
+    variant: str
+    precision: str
+    device: str
+    batches: list[int]
+    seconds: float
+    backend: str | None
+    """Of torch.compile; None: not compiled."""
+
+
+class Speed(NamedTuple):
+    """Of calls with so many images: images a second, the seconds of the first call, the peak until then in MB."""
+
+    batch: int
+    images_a_second: float
+    first_call: float
+    megabytes: float
+
+
+def seem_of(job: SeemJob) -> Seem:
+    if job.variant == "seem-nano":
+        return Seem.from_pretrained(NANO_FOLDER, dtype=DTYPES[job.precision]).to(job.device)
+    return build(job.variant, job.device, job.precision)
+
+
+def measure_seem(job: SeemJob) -> list[Speed]:
+    seem = seem_of(job)
+    if job.backend is not None:
+        torch.compile = partial(torch.compile, backend=job.backend)
+        seem.compile()
+    texts = random_texts(NUM_PROMPTS, seem.config.text_config.projection_dim)
+    return [_speed(seem, texts, batch, job) for batch in job.batches]
+
+
+def _speed(seem: Seem, texts: Any, batch: int, job: SeemJob) -> Speed:
+    images = np.random.default_rng(batch).integers(0, 256, (batch, SIDE, SIDE, 3), dtype=np.uint8)
+
+    def seconds() -> float:  # the maps come back to the host, which waits for them
+        start = time.perf_counter()
+        seem.semantic_maps(images, texts, normalise="cap", size="native")
+        return time.perf_counter() - start
+
+    first = seconds()
+    seconds()
+    taken: list[float] = []
+    while sum(taken) < job.seconds or len(taken) < ROUNDS:
+        taken.append(seconds())
+    on_gpu = torch.device(job.device).type == "cuda"
+    peak = torch.cuda.max_memory_allocated(job.device) if on_gpu else peak_resident_bytes()
+    return Speed(batch, batch / statistics.median(taken), first, peak / 1e6)
+
+
+def print_seem(amounts: Amounts, device: str, clock: Clock) -> list[str]:
+    """The table; returns what failed or was left out."""
+    title = f"SEEM {amounts.seem}, {amounts.precision}, {SIDE} x {SIDE}, {NUM_PROMPTS} prompts"
+    print_header(title, "compiled | images at a time | images/s | ms/image | first call, s | peak MB")
+    problems = []
+    for backend in (None, amounts.backend):
+        job = SeemJob(amounts.seem, amounts.precision, device, amounts.batches, amounts.seconds, backend)
+        what = f"SEEM, compiled: {backend or 'no'}"
+        if clock.is_over():
+            problems.append(f"{what}: left out, no time")
+            continue
+        command = [sys.executable, __file__, "--seem-job", json.dumps(job)]
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=clock.left())
+        except subprocess.TimeoutExpired:
+            problems.append(f"{what}: not done in time")
+            continue
+        for line in done.stdout.splitlines():
+            speed = Speed(*json.loads(line))
+            cells = [backend or "no", str(speed.batch), f"{speed.images_a_second:.2f}"]
+            cells += [f"{1e3 / speed.images_a_second:.1f}", f"{speed.first_call:.1f}", f"{speed.megabytes:.0f}"]
+            click.echo(f"| {' | '.join(cells)} |")
+        if done.returncode:
+            problems.append(f"{what}: failed, its error is above")
+    return problems
+
+
+# Training steps
+
+
+def print_steps(amounts: Amounts, device: str, workers: int, folder: Path, clock: Clock) -> list[str]:
+    """The table; returns what failed or was left out."""
+    on_gpu = torch.device(device).type == "cuda"
+    precision = "precision auto (bfloat16 where the GPU has it)" if on_gpu else "float32"
+    print_header(
+        f"A training step with its data: {precision}, {IMAGES_A_STEP} images, {workers} loader processes",
+        "student | crop | stage | ms/step | range | images/s | data wait | peak MB",
+    )
+    write_data(folder, *amounts.num_images)
+    problems = []
+    for student, crop, stage in amounts.steps:
+        what = f"{student}, {crop}, {STAGES[stage]}"
+        if clock.is_over():
+            problems.append(f"{what}: left out, no time")
+            continue
+        job = Job(str(folder), "ours", student, crop, stage, device, workers, None)
+        try:
+            click.echo(f"| {' | '.join([student, str(crop), STAGES[stage], *step_cells(job, amounts)])} |")
+        except click.ClickException as error:
+            problems.append(f"{what}: {error.message}")
+    return problems
+
+
+def step_cells(job: Job, amounts: Amounts) -> list[str]:
+    """ms a step and their range over the rounds, images a second, data wait, peak megabytes."""
+    with Child(job) as child:
+        child.turn(amounts.warm_up)
+        rough = child.turn(2).seconds / 2
+        steps = max(2, round(amounts.seconds / rough))
+        blocks = [child.turn(steps) for _ in range(ROUNDS)]
+    times = [block.seconds / steps for block in blocks]
+    median, waiting = statistics.median(times), sum(b.waiting for b in blocks) / sum(b.seconds for b in blocks)
+    cells = [f"{1e3 * median:.0f}", f"{1e3 * min(times):.0f} to {1e3 * max(times):.0f}"]
+    return [*cells, f"{IMAGES_A_STEP / median:.2f}", f"{waiting:.1%}", f"{blocks[-1].megabytes:.0f}"]
+
+
+# The tests that need a GPU
+
+
+def print_tests(clock: Clock) -> list[str]:
+    """Pytest's last line; returns what failed or was left out."""
+    click.echo("\n`pytest -m gpu tests/train`\n")
+    if clock.is_over():
+        return ["tests: left out, no time"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/train"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=clock.left())
+    except subprocess.TimeoutExpired:
+        return ["tests: not done in time"]
+    click.echo(done.stdout.strip().splitlines()[-1].strip("= "))
+    if done.returncode:
+        click.echo(done.stdout, err=True)
+        return ["tests: failed, pytest's output is above"]
+    return []
+
+
+@click.command(help=__doc__)
+@click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
+@click.option("--tiny", is_flag=True, help="Tiny networks, to try this command itself.")
+@click.option("--minutes", default=8.5, show_default=True, help="What would end later is left out.")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes.")
+@click.option("--scratch", type=click.Path(path_type=Path), help="Folder for temporary files. Default: system's.")
+@click.option("--seem-job", hidden=True)
+def main(device: str, tiny: bool, minutes: float, workers: int, scratch: Path | None, seem_job: str | None) -> None:
+    if seem_job is not None:
+        for speed in measure_seem(SeemJob(*json.loads(seem_job))):
+            click.echo(json.dumps(speed))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the children, too
+    clock, on_gpu = Clock(minutes), torch.device(device).type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise click.ClickException("torch finds no CUDA device; to try the command itself: --device cpu --tiny")
+    name = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    cuda = f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}" if on_gpu else ""
+    click.echo(f"## {name}\n\ntorch {torch.__version__}{cuda}{'; tiny networks' if tiny else ''}")
+    amounts, start = TINY if tiny else FULL, time.monotonic()
+    problems = print_seem(amounts, device, clock)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        problems += print_steps(amounts, device, workers, Path(folder), clock)
+    problems += print_tests(clock)
+    click.echo(f"\n{time.monotonic() - start:.0f} s in all")
+    for problem in problems:
+        click.echo(f"- {problem}")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What runs share lies in their folders by reference; all masks, how right labels are, and which GPU a run gets."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_run import write_run_file, write_sample_files
+
+from pipeline.config import load
+from pipeline.datasets import load_samples
+from pipeline.errors import DatasetError
+from pipeline.experiment.devices import claimed_gpu, visible_gpus
+from pipeline.experiment.folders import link, write_with_every_mask
+from pipeline.experiment.quality import missing_miou
+from pipeline.experiment.running import start_over_if_changed
+from pipeline.stages.prepare import prepare
+
+
+def test_links_reach_the_files_from_wherever_one_is(tmp_path, monkeypatch):
+    (tmp_path / "results/run").mkdir(parents=True)
+    (tmp_path / "results/run/samples.json").write_text("1")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # links of before are replaced
+        link(tmp_path / "results/run", tmp_path / "results/run/experiments/labels/a", ["samples.json", "probs.zarr"])
+    monkeypatch.chdir("/")
+    place = tmp_path / "results/run/experiments/labels/a/samples.json"
+    assert place.is_symlink()
+    assert place.read_text() == "1"
+    assert not (place.parent / "probs.zarr").exists()
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    ids = [f"im{i:02d}" for i in range(12)]
+    write_sample_files(tmp_path / "data", ids)
+    settings = load(write_run_file(tmp_path))
+    prepare(settings)
+    return settings
+
+
+def test_all_masks_make_every_unlabelled_image_a_labelled_one(prepared, tmp_path):
+    before = load_samples(prepared.folder / "samples.json")
+    write_with_every_mask(before, prepared.data, tmp_path / "own")
+    complete = load_samples(tmp_path / "own/samples.json")
+    assert len(complete.of("labeled")) == len(before.of("labeled", "unlabeled"))
+    assert complete.of("unlabeled") == []
+    assert complete.of("val") == before.of("val")
+    assert all(complete.mask(sample, prepared.data).shape == (24, 32) for sample in complete.of("labeled"))
+
+
+def test_all_masks_need_every_one(prepared, tmp_path):
+    index = load_samples(prepared.folder / "samples.json")
+    gone = index.of("unlabeled")[0].id
+    (tmp_path / f"data/masks/{gone}.png").unlink()
+    with pytest.raises(DatasetError, match=f"the unlabelled image {gone} has no mask"):
+        write_with_every_mask(index, prepared.data, tmp_path / "own")
+
+
+def test_pixels_without_a_label_are_missed():
+    kept = np.array([[3, 0, 0], [1, 2, 0], [0, 0, 0]])
+    # class 0: 3 of 5 + 4 - 3; class 1: 2 of 8 + 2 - 2; class 2 is nowhere
+    assert missing_miou(kept, np.array([5, 8, 0])) == pytest.approx((3 / 6 + 2 / 8) / 2)
+
+
+def test_another_plan_starts_over_and_the_same_plan_goes_on(tmp_path):
+    (tmp_path / "stage1.json").write_text("{}")
+    start_over_if_changed(tmp_path, {"epochs": (3, 1)})
+    assert not (tmp_path / "stage1.json").exists()  # finished under an unknown plan
+    (tmp_path / "stage1.json").write_text("{}")
+    start_over_if_changed(tmp_path, {"epochs": (3, 1)})
+    assert (tmp_path / "stage1.json").exists()
+    start_over_if_changed(tmp_path, {"epochs": (4, 1)})
+    assert not (tmp_path / "stage1.json").exists()
+    assert json.loads((tmp_path / "plan.json").read_text()) == {"epochs": [4, 1]}
+
+
+def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
+    visible_gpus.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    with claimed_gpu(tmp_path) as first, claimed_gpu(tmp_path) as second:
+        assert [first, second] == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]
+    with claimed_gpu(tmp_path) as again:
+        assert again == first
+    visible_gpus.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with claimed_gpu(tmp_path) as none:
+        assert none == {}
+    visible_gpus.cache_clear()
