@@ -79,7 +79,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     size:            "0", "1" or "2"
     head_width:      channels of the feature pyramid
-    head_levels:     how many of the encoder's four maps the pyramid reads, the coarsest ones: 3 ends at stride 8, 4 at 4
+    head_levels:     how many of the encoder's four maps the pyramid reads, the coarsest ones: 3 end at stride 8
     dilated:         the last stage keeps stride 16 and dilates its convolutions instead
     drop_path_rate:  probability of dropping a branch of the last block; it grows from 0 in the first
     dropout:         probability of dropping a channel before the classifier
@@ -250,10 +250,9 @@ class ConvNorm(nn.Module):
 
 
 class PyramidHead(nn.Module):
-    """A feature pyramid (Lin et al., arXiv 1612.03144): each level takes in the coarser ones, the finest is classified.
+    """A feature pyramid (Lin et al., arXiv 1612.03144): every level takes in the coarser ones.
 
-    Down to stride 8 it has as much mIoU as down to stride 4 and takes half the time: raw labels of VOC animals, frozen
-    encoder, seeds 0 and 1: 57.2 and 59.6 against 56.3 and 59.2.
+    The finest level is classified. Down to stride 8 by default: on VOC animals as good as down to 4, in half the time.
     """
 
     def __init__(self, widths: Sequence[int], config: EfficientNetLiteConfig, num_classes: int):
