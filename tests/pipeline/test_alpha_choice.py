@@ -32,23 +32,26 @@ def value(row, measure):
     return row[measure]["value"] if row[measure] else 0.0
 
 
-GOALS = [Goal("precision", 0.345), Goal("precision", 0.32, "low"), Goal("keep_rate", 0.4)]
+GOALS = [Goal(), Goal("precision", 0.345), Goal("precision", 0.32, "low"), Goal("keep_rate", 0.4)]
 
 
 @pytest.mark.parametrize("rule", [None, "singleton"])
 @pytest.mark.parametrize("goal", GOALS, ids=str)
 def test_chooses_what_the_rows_speak_for(settings, goal, rule):
     facts = choose_alpha(settings, goal, rule)
-    assert {row["rule"] for row in facts["rows"]} == ({rule} if rule else {"paper", "argmax", "singleton"})
+    assert {row["rule"] for row in facts["rows"]} == ({rule} if rule else {"paper", "argmax", "singleton", "raw"})
     usable = [row for row in facts["rows"] if value(row, "keep_rate") > 0]
     chosen = facts["chosen"]
     assert facts["is_reached"]
     if goal.measure == "precision":
         enough = [row for row in usable if row["precision"][goal.end] >= goal.target]
         assert value(chosen, "keep_rate") == max(value(row, "keep_rate") for row in enough)
-    else:
+    elif goal.measure == "keep_rate":
         enough = [row for row in usable if value(row, "keep_rate") >= goal.target]
         assert value(chosen, "precision") == max(value(row, "precision") for row in enough)
+    else:
+        enough = usable
+        assert value(chosen, "miou") == max(value(row, "miou") for row in usable)
     assert chosen in enough
     assert facts["command"].endswith(f"--config run=tiny alpha={chosen['alpha']:g} rule={chosen['rule']}")
 
@@ -64,16 +67,18 @@ def test_nothing_beats_a_row_of_the_front(settings):
 
 
 def test_tells_the_goal_the_choice_and_what_to_run(settings):
-    facts = choose_alpha(settings, Goal("precision", 0.345))
+    facts = choose_alpha(settings, Goal("precision", 0.345), "paper")
     text = format_choice(facts)
     lines = text.splitlines()
     (marked,) = [line for line in lines if line.startswith("->")]
-    alpha, rule = marked.split()[1:3]
-    assert (float(alpha), rule) == (facts["chosen"]["alpha"], facts["chosen"]["rule"])
+    variant, alpha, rule = marked.split()[1:4]
+    chosen = facts["chosen"]
+    assert (variant, float(alpha), rule) == (chosen["variant"], chosen["alpha"], chosen["rule"])
+    assert f"verdict     {facts['verdict']}" in lines
     assert "6 labelled images in 6 folds, each judged by the others" in lines[0]
     assert "asked for   the largest keep rate with held-out precision at least 0.345" in lines
     assert f"label so    {facts['command']}" in lines
-    assert "now         alpha 0.4, rule paper:" in text
+    assert "now         variant pixel, alpha 0.4, rule paper:" in text
     whole = format_choice(facts, everything=True).splitlines()
     shown = [line for line in whole if "[" in line]
     assert len(shown) - len(facts["front"]) == (facts["chosen"] not in facts["front"])
@@ -85,11 +90,11 @@ def test_says_so_if_no_alpha_reaches_the_goal(settings):
     assert most < 0.9999
     assert not facts["is_reached"]
     assert value(facts["chosen"], "precision") == most
-    assert "no alpha reaches that; the nearest one is chosen" in format_choice(facts)
+    assert "nothing reaches that; the nearest one is chosen" in format_choice(facts)
 
 
 def test_a_rule_that_was_not_judged_is_named_with_those_that_were(settings):
-    with pytest.raises(ConfigError, match="no row of rule argmin: choose among paper, argmax, singleton"):
+    with pytest.raises(ConfigError, match="no row of rule argmin: choose among paper, argmax, singleton, raw"):
         choose_alpha(settings, Goal("precision", 0.345), "argmin")
 
 

@@ -1,5 +1,7 @@
 """Stores: what is written is read, damage is noticed, half-done is told from done, and xarray understands it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -137,7 +139,12 @@ def test_a_lost_threshold_is_not_read_as_one_that_was_never_learnt(tmp_path):
     store = open_calibration(path, writable=True)
     region, q = np.zeros((4, 5), np.int32), np.array([[[0.5]], [[0.25]]], np.float32)
     thresholds = Thresholds(region, q, np.ones((1, 1), np.int64), np.ones((1, 1), np.float32))
-    store.write_thresholds([0.1, 0.3], thresholds, np.zeros(3))
+    store = replace(store, state=store.state | {"variant": "pixel"})
+    store.write_folds([0.1, 0.3], np.zeros(3))
+    store.write_thresholds("pixel", thresholds)
+    store.write_thresholds("image", thresholds._replace(q=thresholds.q / 2))
+    assert store.variants == ["pixel", "image"]
+    assert [store.q_hat(0.3, variant)[0, 0] for variant in ("pixel", "image")] == [0.25, 0.125]
     (path / "q_hat/c/1/0/0").unlink()
     assert (store.q_hat(0.1) == 0.5).all()
     with pytest.raises(StoreError, match=r"q_hat is not on disk; run conformalsam inspect .* --repair"):

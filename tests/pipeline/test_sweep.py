@@ -53,7 +53,8 @@ def test_alphas_of_the_run_are_as_calibrate_left_them_and_no_threshold_rises(mak
     np.testing.assert_array_equal(swept.n_valid, store.n_valid)
     in_order = sorted(receipt["rows"], key=lambda row: swept.alphas.index(row["alpha"]))
     assert rounded([row for row in swept.rows if row["alpha"] in store.alphas]) == rounded(in_order)
-    assert (swept.num_images, swept.folds) == (receipt["num_images"], receipt["folds"]) != (0, 0)
+    assert [swept.held_out[name] for name in ("num_images", "folds")] == [receipt["num_images"], receipt["folds"]]
+    assert rounded(swept.held_out["raw"]) == rounded(receipt["raw"])
     q = swept.thresholds.q
     assert (len(swept.alphas) > 35) == (not swept.thresholds.is_class_wise)
     assert np.isfinite(q).any(axis=(1, 2)).sum() > len(q) / 2
@@ -78,12 +79,15 @@ def test_held_out_images_are_judged_once_a_calibration(make_settings):
     kept = file.stat().st_mtime_ns
     again = sweep_run(settings)
     assert file.stat().st_mtime_ns == kept
-    assert (again.rows, again.num_images, again.folds) == (first.rows, first.num_images, first.folds)
+    assert again.held_out == first.held_out
     np.testing.assert_array_equal(again.thresholds.q, first.thresholds.q)
-    before = json.loads(file.read_text())["fingerprint"]
+    before = json.loads(file.read_text())["pixel"]["fingerprint"]
+    sweep_run(settings, "image")  # beside it, not in its place
+    assert json.loads(file.read_text())["pixel"]["fingerprint"] == before
+    assert {row["variant"] for row in sweep_run(settings, "image").rows} == {"image"}
     other = calibrated(make_settings, **{"calibrate.quantile": "paper"})
     assert sweep_run(other).rows != first.rows
-    assert json.loads(file.read_text())["fingerprint"] != before
+    assert json.loads(file.read_text())["pixel"]["fingerprint"] != before
 
 
 @pytest.mark.usefixtures("data")

@@ -15,6 +15,7 @@ from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import StoreError
 from pipeline.gallery.content import page_content
 from pipeline.gallery.source import open_source
+from pipeline.held_out import find_row
 from pipeline.store import FAILED, OUTCOMES, open_labels
 from pipeline.sweep import sweep_run
 
@@ -102,7 +103,7 @@ def sample_with_mask(sample):
 
 def test_counts_are_those_of_labels_made_anew(with_background):
     content = content_of(with_background)
-    assert content["rules"] == ["paper", "argmax", "singleton"]
+    assert content["rules"] == ["paper", "argmax", "singleton", "raw"]
     assert_counts_agree(with_background, content)
 
 
@@ -112,9 +113,9 @@ def test_counts_are_those_of_labels_made_anew(with_background):
         {"uncalibrated": "accept", "background": None, "classes": ["a", "b", "c"]},
         {"uncalibrated": "max", "variant": "image", "rule": "no_background"},
         {"variant": "risk", "rule": "argmax", "alpha": 0.4},
-        {"quantile": "paper", "rule": "singleton"},
+        {"quantile": "paper", "rule": "raw"},
     ],
-    ids=["accept without a background", "max of one map", "risk", "plain quantile"],
+    ids=["accept without a background", "max of one map", "risk", "plain quantile, raw"],
 )
 def test_counts_agree_whatever_made_the_thresholds(tmp_path, overrides):
     settings = labelled_run(tmp_path, **overrides)
@@ -161,19 +162,22 @@ def test_an_image_without_a_readable_mask_is_shown_without_truth(tmp_path):
 
 
 def test_held_out_estimates_follow_the_rows_of_the_sweep(with_background):
-    content, rows = content_of(with_background), sweep_run(with_background).rows
+    content, swept = content_of(with_background), sweep_run(with_background)
     held_out = content["heldOut"]
     assert (held_out["numImages"], held_out["folds"], held_out["isRisk"]) == (6, 6, False)
     for stop, alpha in enumerate(content["alphas"]):
         for r, rule in enumerate(content["rules"]):
-            row = next(row for row in rows if (row["alpha"], row["rule"]) == (alpha, rule))
+            row = find_row(swept.held_out, "pixel", alpha, rule)
             for found, wanted in (
                 (held_out["coverage"][stop], row["coverage"]),
                 (held_out["byRule"][r]["precision"][stop], row["precision"]),
+                (held_out["byRule"][r]["miou"][stop], row["miou"]),
+                (held_out["byRule"][r]["sameKeep"][stop], (row["against_raw"] or {"same_keep": None})["same_keep"]),
                 (held_out["byRule"][r]["precisionByClass"][1][stop], row["precision_per_class"]["cat"]),
                 (held_out["coverageByClass"][2][stop], row["coverage_per_class"]["dog"]),
             ):
                 assert found == (None if wanted is None else pytest.approx([*wanted.values()], abs=1e-5))
+    assert held_out["raw"][0] == pytest.approx([*swept.held_out["raw"]["precision"].values()], abs=1e-5)
     assert held_out["targets"] == pytest.approx([1 - alpha for alpha in content["alphas"]])
 
 

@@ -21,7 +21,7 @@ from pipeline.gallery.numbers import (
 
 NAN, INF = float("nan"), float("inf")
 SHAPE, STOPS, CLASSES = (3, 4), 5, 4
-RULES = ("paper", "argmax", "singleton")
+RULES = ("paper", "argmax", "singleton", "raw")
 
 
 def float32(*rows):
@@ -57,7 +57,7 @@ def test_every_stop_is_labelled_as_the_rule_labels_it(slider, rule):
     maps, q, background, policy = slider
     planes = calib.class_planes(maps, background)
     levels = stop_levels(planes, q, background)
-    spans = label_spans(levels, first_stops(q, policy), rule)
+    spans = label_spans(levels, first_stops(q, policy), rule, STOPS)
     wanted = np.stack([calib.label_pixels(planes, threshold, rule, background, policy) for threshold in q])
     np.testing.assert_array_equal(labels_of(levels, spans, background), wanted)
 
@@ -68,7 +68,7 @@ def test_counts_are_those_of_the_labels_at_every_stop(slider, rule, truth):
     truth[truth == CLASSES] = 255
     planes = calib.class_planes(maps, background)
     levels = stop_levels(planes, q, background)
-    spans = label_spans(levels, first_stops(q, policy), rule)
+    spans = label_spans(levels, first_stops(q, policy), rule, STOPS)
     raw = maps.argmax(axis=0).astype(np.uint8)
     labels = np.stack([calib.label_pixels(planes, threshold, rule, background, policy) for threshold in q])
     counted, naive = tally(levels, spans, CLASSES, STOPS, background), tally_labels(labels, raw, CLASSES)
@@ -96,11 +96,11 @@ def test_labels_that_overrule_the_background_are_counted_as_changed():
     q = float32([[0.7, 0.7]], [[0.5, 0.5]], [[0.0, 0.0]])
     levels = stop_levels(calib.class_planes(maps, 0), q, background=0)
     first = first_stops(q, "abstain")
-    paper = tally(levels, label_spans(levels, first, "paper"), 2, 3, background=0)
+    paper = tally(levels, label_spans(levels, first, "paper", 3), 2, 3, background=0)
     assert paper.changed.tolist() == [1, 0, 0]
     assert paper.by_label.tolist() == [[0, 1, 0], [2, 1, 0]]
     assert paper.by_raw.tolist() == [[1, 1, 0], [1, 1, 0]]
-    assert tally(levels, label_spans(levels, first, "argmax"), 2, 3, background=0).changed.tolist() == [0, 0, 0]
+    assert tally(levels, label_spans(levels, first, "argmax", 3), 2, 3, background=0).changed.tolist() == [0, 0, 0]
 
 
 def test_an_infinite_threshold_delays_the_first_label_unless_it_is_accepted():

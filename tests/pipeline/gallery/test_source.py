@@ -8,14 +8,14 @@ from pipeline.gallery.source import rules_of
 @pytest.mark.parametrize(
     ("own", "background", "variant", "is_class_wise", "offered"),
     [
-        ("paper", 0, "pixel", False, ("paper", "argmax", "singleton")),
-        ("no_background", 0, "pixel", False, ("paper", "no_background", "singleton")),
-        ("singleton", 0, "kmeans", False, ("paper", "argmax", "singleton")),
-        ("paper", None, "pixel", False, ("paper", "singleton")),
-        ("argmax", None, "pixel", False, ("argmax", "singleton")),
-        ("singleton", None, "pixel", False, ("paper", "singleton")),
-        ("no_background", None, "image", False, ("no_background", "singleton")),
-        ("argmax", 0, "risk", False, ("argmax",)),
+        ("paper", 0, "pixel", False, ("paper", "argmax", "singleton", "raw")),
+        ("no_background", 0, "pixel", False, ("paper", "no_background", "singleton", "raw")),
+        ("singleton", 0, "kmeans", False, ("paper", "argmax", "singleton", "raw")),
+        ("paper", None, "pixel", False, ("paper", "singleton", "raw")),
+        ("argmax", None, "pixel", False, ("argmax", "singleton", "raw")),
+        ("singleton", None, "pixel", False, ("paper", "singleton", "raw")),
+        ("no_background", None, "image", False, ("no_background", "singleton", "raw")),
+        ("argmax", 0, "risk", False, ("argmax", "raw")),
         ("singleton", 0, "image", True, ("singleton",)),
     ],
 )

@@ -13,7 +13,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def stops(q, n_valid, alphas=(0.1, 0.25)):
-    return Stops(alphas, np.array(q, np.float32), np.array(n_valid, np.int64), rows=[], num_images=0, folds=0)
+    return Stops(alphas, np.array(q, np.float32), np.array(n_valid, np.int64), held_out=None)
 
 
 def test_a_code_is_a_threshold_or_says_why_there_is_none():

@@ -40,7 +40,9 @@ def estimate(value):
 
 def row(alpha, rule, coverage, precision):
     """A row of the receipt of calibrate; the classes differ, and no image has a dog."""
+    difference = {"value": 0.05, "low": -0.02, "high": 0.1}
     return {
+        "variant": "pixel",
         "alpha": alpha,
         "rule": rule,
         "target": 1 - alpha,
@@ -52,10 +54,19 @@ def row(alpha, rule, coverage, precision):
         "set_sizes": {"empty": estimate(0.2), "one": estimate(0.7), "several": estimate(0.1)},
         "precision": None if precision is None else estimate(precision),
         "precision_per_class": {"background": estimate(0.8), "cat": estimate(0.4), "dog": None},
+        "recall_per_class": {"background": estimate(0.7), "cat": estimate(0.3), "dog": None},
         "keep_rate": estimate(0.6),
+        "miou": estimate(0.5),
+        "against_raw": {
+            "same_keep": estimate(0.65),
+            "precision": difference,
+            "precision_same_keep": difference,
+            "miou": difference,
+        },
     }
 
 
+RAW = row(0.1, "raw", 0.9, 0.6) | {"against_raw": None, "miou": estimate(0.45), "keep_rate": estimate(1.0)}
 ROWS = (row(0.1, "paper", 0.9, 0.7), row(0.1, "argmax", 0.9, 0.8), row(0.3, "paper", 0.71, None))
 
 
@@ -64,7 +75,7 @@ def write_calibrate_receipt(tmp_path):
     """calibrate.json beside the stores, of the calibration `f3` unless told otherwise."""
 
     def write(rows=ROWS, **facts):
-        held_out = {"folds": 5, "num_images": 7, "rows": list(rows)} if rows else None
+        held_out = {"folds": 5, "num_images": 7, "raw": RAW, "rows": list(rows)} if rows else None
         content = {"fingerprint": "f3", "variant": "pixel", "alphas": [0.1, 0.3], "held_out": held_out} | facts
         write_receipt(tmp_path / "calibrate.json", "calibrate", content, {})
 
@@ -96,10 +107,12 @@ def test_a_row_is_a_line_and_so_is_a_class(calibration, write_calibrate_receipt)
     text = text_of(calibration)
     assert "7 labelled images in 5 folds" in text
     said = "coverage 0.900 [0.800, 1.000], precision 0.800 [0.700, 0.900], keep rate 0.600 [0.500, 0.700]"
-    assert f"alpha 0.1   rule argmax        {said}, target coverage 0.9" in text
+    beside = "argmax at that keep rate 0.650 [0.550, 0.750], mIoU of labels 0.500 [0.400, 0.600]"
+    assert f"variant pixel  alpha 0.1   rule argmax        {said}, {beside}, target coverage 0.9" in text
     assert "alpha 0.3   rule paper         coverage 0.710 [0.610, 0.810], precision -, keep" in text
-    assert "without" not in text
-    assert table_of(calibration)[0] == "held out at alpha 0.1, rule paper"
+    assert "annotator's own argmax, every pixel: precision 0.600 [0.500, 0.700], mIoU 0.450 [0.350, 0.550]" in text
+    assert "no threshold exists" not in text
+    assert table_of(calibration)[0] == "held out at variant pixel, alpha 0.1, rule paper"
     assert table_of(calibration)[3] == "cat 0.250 [0.150, 0.350] 0.400 [0.300, 0.500] under-covered"
 
 
@@ -123,7 +136,19 @@ def test_risk_control_promises_no_coverage_so_no_class_falls_short_of_it(calibra
 
 def test_coverage_for_want_of_a_threshold_is_told(calibration, write_calibrate_receipt):
     write_calibrate_receipt(rows=[row(0.1, "paper", 0.9, 0.7) | {"uncalibrated": 0.25}])
-    assert "25.0 % covered for want of a threshold" in text_of(calibration)
+    assert "25.0 % covered because no threshold exists" in text_of(calibration)
+
+
+@pytest.mark.parametrize("kind", ["labels", "calibration"])
+def test_the_verdict_stands_below_the_numbers(request, write_calibrate_receipt, kind):
+    write_calibrate_receipt()
+    lines = dict(held_out_lines(held_out_facts(request.getfixturevalue(kind))))
+    right = "80.0 %" if kind == "labels" else "70.0 %"  # of all thresholds, the first among equals would be taken
+    assert lines["verdict"] == (
+        f"the calibrated labels are {right} right on held-out images, where the annotator's own argmax is 60.0 % right "
+        "(all pixels) and 65.0 % at the same keep rate (60.0 %); mIoU of the labels 50.0 against 45.0 (+5.0, 95 % "
+        "interval -2.0 to +10.0): no difference beyond noise"
+    )
 
 
 def test_labels_come_with_the_row_of_their_alpha_and_rule(labels, write_calibrate_receipt):
@@ -165,9 +190,7 @@ def test_labels_of_an_alpha_that_was_not_judged_have_no_row(labels, write_calibr
 
 def test_the_stores_of_a_real_run_say_what_its_receipt_says(make_settings, write_images, tmp_path):
     write_images(tmp_path / "data", [f"im{i:02}" for i in range(12)])
-    settings = make_settings(
-        variant="image", class_thresholds="each", alpha=0.4, alphas=[0.5], rule="auto", target_precision=0.3
-    )
+    settings = make_settings(variant="image", class_thresholds="each", alpha=0.4, alphas=[0.5], rule="singleton")
     run_stages(settings)
     receipt = read_receipt(settings.folder / "calibrate.json", "calibrate")
     chosen = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")

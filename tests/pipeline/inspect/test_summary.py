@@ -19,7 +19,9 @@ def finish_with(store, alphas, q, num_images=9):
     """Thresholds q, float32 [A, C, H * W]: every location its own."""
     region = np.arange(GRID[0] * GRID[1], dtype=np.int32).reshape(GRID)
     images = np.full(q.shape[1:], num_images, np.int64)
-    store.write_thresholds(alphas, calib.Thresholds(region, q, images, np.ones(q.shape[1:], np.float32)), np.zeros(1))
+    store.write_folds(alphas, np.zeros(1))
+    largest = np.ones(q.shape[1:], np.float32)
+    store.write_thresholds(store.state["variant"], calib.Thresholds(region, q, images, largest))
     store.finish()
 
 

@@ -11,29 +11,48 @@ def estimate(value):
     return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
 
-def row(alpha, rule, precision=0.8, keep_rate=0.5):
+def row(alpha, rule, precision=0.8, keep_rate=0.5, miou=0.6, variant="pixel"):
     return {
+        "variant": variant,
         "alpha": alpha,
         "rule": rule,
+        "folds": 3,
+        "target": 1 - alpha,
         "coverage": estimate(1 - alpha),
         "coverage_per_class": {"cat": estimate(0.7), "dog": None},
         "precision": precision and estimate(precision),
         "precision_per_class": {"cat": estimate(0.6), "dog": None},
+        "recall_per_class": {"cat": estimate(0.5), "dog": None},
+        "miou": estimate(miou),
         "keep_rate": estimate(keep_rate),
         "wrong": estimate(0.1),
+        "against_raw": {
+            "same_keep": estimate(0.75),
+            "precision": estimate(0.1),
+            "precision_same_keep": estimate(0.05),
+            "miou": {"value": -0.2, "low": -0.3, "high": -0.1},
+        },
     }
 
 
+RAW = {
+    **row(0.3, "raw", 0.7, 1.0, miou=0.8),
+    "precision_per_class": {"cat": estimate(0.55), "dog": None},
+    "recall_per_class": {"cat": estimate(0.65), "dog": None},
+    "against_raw": None,
+}
 ROWS = [row(alpha, rule, 1 - alpha / 2) for alpha in (0.3, 0.1) for rule in RULES]
 
 
-def found_for(alpha=0.3, rule="paper", target=None, classes="pooled", rows=ROWS, audit=None):
-    calibrated = {"held_out": rows and {"rows": rows, "num_images": 9, "folds": 3}, "class_thresholds": classes}
+def found_for(alpha=0.3, rule="paper", target=None, classes="pooled", rows=ROWS, audit=None, is_automatic=False):
+    judged = rows and {"rows": rows, "raw": RAW, "num_images": 9, "folds": 3}
+    calibrated = {"held_out": judged, "class_thresholds": classes}
     labels = {
+        "variant": "pixel",
         "alpha": alpha,
         "rule": rule,
-        "is_automatic": target is not None,
-        "settings": {"target_precision": target},
+        "is_automatic": is_automatic or target is not None,
+        "settings": {"target_precision": target, "precision_of": "pixels"},
     }
     return held_out(calibrated, labels, audit)
 
@@ -61,15 +80,31 @@ def test_there_is_nothing_to_say_without_held_out_images_or_without_a_row():
 @pytest.mark.parametrize(("target", "is_reached"), [(0.85, True), (0.86, False)])
 def test_auto_is_held_to_what_it_was_asked_for(target, is_reached):
     found = found_for(0.3, "paper", target=target)  # its precision is 0.85
-    assert found.asked == (target, is_reached)
+    assert found.asked == (7, target, "pixels", is_reached)
     assert found_for(0.3, "paper").asked is None
+    assert found_for(0.3, "paper", is_automatic=True).asked == (7, None, "pixels", True)
+
+
+def test_the_argmax_is_a_row_and_the_best_come_first():
+    rows = [*ROWS, row(0.1, "paper", miou=0.9, variant="image"), row(0.5, "paper", miou=0.1)]
+    found = found_for(0.3, "raw", rows=rows)
+    assert [group.alpha for group in found.by_alpha] == [0.1, 0.3, 0.5]  # of the variant in use
+    assert [(r.variant, r.rule, r.is_used) for r in found.best[:2]] == [
+        ("image", "paper", False),
+        ("pixel", "raw", True),
+    ]
+    assert (found.raw.precision, found.row["coverage"]) == (estimate(0.7), estimate(0.7))
+    assert "mIoU of the labels 90.0 against 80.0" in found.verdict
+    assert found_for(0.3, "paper").used.same_keep == estimate(0.75)
 
 
 def test_classes_come_with_the_precision_of_the_audit_if_there_is_one():
     audit = {"classes": {name: {"kept": {"precision": p}} for name, p in (("cat", 0.65), ("dog", None))}}
     cat, dog = found_for(audit=audit).classes
     assert (cat.name, cat.precision["value"], cat.true_precision) == ("cat", 0.6, 0.65)
-    assert dog[1:] == (None, None, None)
+    found = [estimate and estimate["value"] for estimate in (cat.raw_precision, cat.recall, cat.raw_recall)]
+    assert found == [0.55, 0.5, 0.65]
+    assert dog[1:] == (None,) * 6
     assert found_for().classes[0].true_precision is None
 
 

@@ -55,10 +55,17 @@ def told(estimate):
 
 def row_of(calibrated, labels):
     """The held-out row of the labels, found without the code under test."""
-    rule = labels["rule"]
-    rows = [r for r in calibrated["held_out"]["rows"] if (r["alpha"], r["rule"]) == (labels["alpha"], rule)]
-    assert len(rows) == 1
-    return rows[0]
+    made = labels["variant"], labels["alpha"]
+    rows = [r for r in calibrated["held_out"]["rows"] if (r["variant"], r["alpha"]) == made]
+    if labels["rule"] == "raw":
+        return rows[0] | calibrated["held_out"]["raw"]
+    (row,) = [r for r in rows if r["rule"] == labels["rule"]]
+    return row
+
+
+def same_keep_of(row):
+    """Precision of the annotator's argmax at the keep rate of a row."""
+    return row["against_raw"] and row["against_raw"]["same_keep"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -76,26 +83,35 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
     settings, audit, calibrated, labels = reported(**CASES[case])
     page, row = Page(settings), row_of(calibrated, labels)
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", page.text)
-    (marked,) = [cells for cells in page.rows if cells[-1] == "← in use"]
-    assert marked[-3:-1] == [told(row["precision"]), told(row["keep_rate"])]
+    marked = [cells for cells in page.rows if cells[-1] == "← in use"]
+    assert len(marked) == (1 if labels["rule"] == "raw" else 2)  # of the candidates, and of the variant in use
+    for cells in marked:
+        assert cells[-4:-1] == [told(row["precision"]), told(same_keep_of(row)), told(row["keep_rate"])]
+    assert marked[0][-5] == told(row["miou"])
+    raw = calibrated["held_out"]["raw"]
+    assert f"the annotator's own argmax is {percent(raw['precision']['value'])} right (all pixels)" in page.text
+    assert labels["verdict"] in page.text
     summary = page.text[: page.text.index("mIoU: intersection")]
     assert f"precision {percent(row['precision']['value'])}" in summary
     assert f"precision {percent(audit['kept']['precision'])}" in summary
     for where, share in (("held-out", row["precision"]["value"]), ("unlabelled", audit["kept"]["precision"])):
         assert f"precision, {where} images: {100 * share:.1f}".removesuffix(".0") in page.text
     for name in NAMES:
-        held_out = [told(row[f"{what}_per_class"][name]) for what in ("coverage", "precision")]
+        held_out = [told(row["coverage_per_class"][name])]
+        held_out += [told(r[f"{what}_per_class"][name]) for what in ("precision", "recall") for r in (row, raw)]
         true = percent(audit["classes"][name]["kept"]["precision"])
         assert [*held_out, true] in [cells[2:] for cells in page.rows if cells[:1] == [name]]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_alpha_and_rule_has_a_row(reported, case):
-    settings, _, calibrated, _ = reported(**CASES[case])
+    settings, _, calibrated, labels = reported(**CASES[case])
     page = Page(settings)
-    shown = [tuple(cells[-3:-1]) for cells in page.rows]
+    shown = [tuple(cells[-4:-1]) for cells in page.rows]
     for row in calibrated["held_out"]["rows"]:
-        assert (told(row["precision"]), told(row["keep_rate"])) in shown
+        if row["variant"] != labels["variant"]:
+            continue
+        assert (told(row["precision"]), told(same_keep_of(row)), told(row["keep_rate"])) in shown
         sets = [told(row["set_sizes"][size]) for size in ("empty", "one", "several")]
         (spread,) = [cells for cells in page.rows if cells[:4] == [f"{row['alpha']:g}", *sets]]
         assert spread[-5:] == [percent(row["coverage_per_image"][decile]) for decile in (0, 1, 5, 9, 10)]
@@ -135,15 +151,19 @@ def test_the_page_tells_what_auto_was_asked_for_and_what_it_took(reported):
     settings, _, _, labels = reported(**CASES["auto"])
     text = Page(settings).text
     assert labels["alpha"] != settings.calibrate.alpha  # so it matters whose alpha the page takes
-    assert f"Rule auto was asked for a precision of 90 % and took α = {labels['alpha']:g} with rule" in text
-    assert "no row reaches it, and this one is the most precise" in text
+    took = f"variant {labels['variant']}, α = {labels['alpha']:g}, rule {labels['rule']}"
+    pattern = r"Rule auto had (\d+) candidates, the annotator's own argmax among them, and took (.*?): (.{60})"
+    told = re.search(pattern, text)
+    assert (int(told[1]) > 10, told[2]) == (True, took)
+    assert told[3].startswith("none reaches a precision (macro) of 90 %")
+    assert ", and this one is the most precise" in text
     assert f"A coverage of {100 * (1 - labels['alpha']):g} % does not mean" in text
 
 
 def test_auto_that_reaches_its_target_says_so(reported):
     settings, *_ = reported(**CASES["auto, a threshold a class"])
-    assert "asked for a precision of 20 %" in Page(settings).text
-    assert "of all rows that reach it, this one keeps most labels" in Page(settings).text
+    text = Page(settings).text
+    assert "the largest mIoU of labels on held-out images among those with a precision (macro) of 20 % or more" in text
 
 
 def test_a_single_labelled_image_leaves_nothing_to_hold_out(reported):
