@@ -124,8 +124,8 @@ class Experiment:
     def _cell(self, row: Row, protocol: Protocol) -> Cell:
         """Runs serve several rows and both protocols where they would be the same.
 
-        Beside rows of both stages, and under the paper's epochs, a row of Stage I shows a training of both at the end of
-        its Stage I: all rows then stand on one schedule of the learning rate.
+        Beside rows of both stages, and under the paper's epochs, a row of Stage I shows a training of both at the end
+        of its Stage I: all rows then stand on one schedule of the learning rate.
         """
         table, shape, unit, switch = table_of(self.request.table), row.shape, protocol, row.switch
         stage: Stage = "stage1" if shape == "first" else "stage2"
