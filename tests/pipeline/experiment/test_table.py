@@ -4,13 +4,17 @@ import re
 
 import numpy as np
 import pytest
+from tiny_run import write_run_file
 
+from pipeline.datasets import SPLITS, Sample, SampleIndex
 from pipeline.experiment.paper import ADE, NUMBERS, VOC, column_beside
-from pipeline.experiment.plan import Cell, Run
+from pipeline.experiment.plan import Cell, Experiment, Run
 from pipeline.experiment.plot import chart
-from pipeline.experiment.results import Result, Student
-from pipeline.experiment.table import spread
+from pipeline.experiment.request import Request
+from pipeline.experiment.results import Result, Student, results_of
+from pipeline.experiment.table import as_json, markdown, spread
 from pipeline.experiment.tables import TABLES
+from pipeline.receipt import write_json, write_receipt
 
 
 def students(*values):
@@ -19,7 +23,7 @@ def students(*values):
     ]
 
 
-def results_of(table, *values):
+def drawn_results(table, *values):
     """Results of a table's first rows, seeds by row, under equal steps."""
     rows = TABLES[table].rows
     return [
@@ -37,20 +41,20 @@ def test_spread_is_the_mean_and_the_standard_deviation_in_percent(shares, text):
 
 
 def test_the_picture_has_a_mark_for_every_row():
-    picture = str(chart(results_of("1", (0.4, 0.5), (0.6, 0.6))))
+    picture = str(chart(drawn_results("1", (0.4, 0.5), (0.6, 0.6))))
     assert picture.count('class="dot"') == 2
     assert "label-only: 45 %" in picture
     assert "equal steps" in picture
 
 
 def test_the_picture_of_figure_4_is_a_curve():
-    picture = str(chart(results_of("fig4", (0.2,), (0.3,), (0.4,))))
+    picture = str(chart(drawn_results("fig4", (0.2,), (0.3,), (0.4,))))
     assert picture.count("<polyline") == 1
     assert len(re.findall("<circle", picture)) == 3
 
 
 def test_there_is_no_picture_of_nothing():
-    assert chart([results_of("1", (0.4,))[0]._replace(students=[])]) is None
+    assert chart([drawn_results("1", (0.4,))[0]._replace(students=[])]) is None
 
 
 def test_the_papers_numbers_keep_the_papers_sums():
@@ -68,3 +72,48 @@ def test_other_data_gets_a_column_that_says_so():
     column = column_beside("5", ["mine_1", "mine_2"])
     assert (column.split, column.is_ours) == ("voc/92", False)
     assert column_beside("4", ["mine_1"]).split == "ade20k/1_64"
+
+
+def write_finished_run(experiment, cell, seed, confusion):
+    """A run's receipts and areas, as if its student had this confusion on the one val image of two."""
+    folder = experiment.run_folder(cell.run.name, seed)
+    steps = [12] * len(cell.run.stages)
+    write_receipt(folder / "run.json", "experiment-run", {"seed": seed, "steps": steps, "receipts": {}}, {})
+    areas = np.stack([np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)])
+    miou = (areas[0] / (areas[1] + areas[2] - areas[0])).mean()
+    scores = {"miou": miou, "pixel_accuracy": 0.5, "best": {"miou": miou + 0.01}}
+    write_json(folder / "evaluate.json", {"students": {cell.stage: scores}})
+    (folder / "evaluate").mkdir(exist_ok=True)
+    np.savez(folder / "evaluate/areas.npz", **{cell.stage: np.stack([areas, areas])})
+
+
+def test_a_finished_table_by_hand(tmp_path):
+    experiment = Experiment(str(write_run_file(tmp_path)), {}, Request("1", 2, protocols=("steps",)))
+    samples = [Sample(f"im{i}", f"im{i}.png", None, split) for i, split in enumerate(SPLITS)]
+    base = experiment.base.folder
+    write_json(base / "samples.json", SampleIndex(tmp_path, tuple(samples)).as_json())
+    write_receipt(base / "prepare.json", "prepare", {"num_samples": dict.fromkeys(SPLITS, 1)}, {})
+    write_receipt(base / "annotate.json", "annotate", {"annotator": "noisy"}, {})
+    (labels,) = experiment.labels
+    quality = {"raw": {"precision": 0.9, "keep_rate": 1.0, "miou": 0.8, "miou_all": 0.8}, "calibrated": {}}
+    made = {"rule": "paper", "variant": "pixel", "alpha": 0.2}
+    facts = {"quality": quality, "made_with": made, "receipts": {}}
+    write_receipt(experiment.labels_folder(labels) / "labels.json", "experiment-labels", facts, {})
+    label_only, raw = experiment.cells
+    for seed in range(2):
+        write_finished_run(experiment, label_only, seed, np.array([[4, 0], [4, 0]]))  # IoU 1/2 and 0
+        write_finished_run(experiment, raw, seed, np.array([[4, 0], [0, 4]]))  # 1 and 1
+
+    results = results_of(experiment)
+    text = markdown(experiment, results)
+    assert (
+        "| label-only | 12 | 25.0 ± 0.0 | 26.0 ± 0.0 | 50.0 ± 0.0 | – | -75.0 [-75.0, -75.0] | – | – | – | – | – "
+        "| 50.65 |"
+    ) in text
+    assert (
+        "| raw labels, Stage I | 12 | 100.0 ± 0.0 | 101.0 ± 0.0 | 50.0 ± 0.0 | +75.0 [+75.0, +75.0] | – | argmax "
+        "| 90.0 | 100.0 | 80.0 | 80.0 | 42.00 |"
+    ) in text
+    assert "Annotator: **noisy**" in text
+    assert "another data set" in text
+    assert [row["against"].keys() for row in as_json(experiment, results)["rows"]] == [{"raw"}, {"label-only"}]
