@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 with a feature pyramid, as one writes it down: what `train_step.py` measures our student against.
 
 The same layers and numbers of channels as `train.students.efficientnet`, in the form of the public PyTorch port:
-zero-padding as a layer of its own, batch norm, ReLU6, drop path and sum one after the other, maps as NCHW.
+zero-padding as a layer of its own, batch norm, ReLU6 and sum one after the other, maps as NCHW.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STEM, HEAD, DROP_PATH, DROPOUT = 32, 96, 0.1, 0.1
+STEM, HEAD, DROPOUT = 32, 96, 0.1
 GROUPS = [  # blocks, kernel, stride, expansion, width
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -23,8 +22,7 @@ GROUPS = [  # blocks, kernel, stride, expansion, width
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 ]
-LEVELS = (1, 2, 4, 6)  # groups whose maps the pyramid takes: strides 4 to 32
-NUM_BLOCKS = sum(group[0] for group in GROUPS)
+LEVELS = (2, 4, 6)  # groups whose maps the pyramid takes: strides 8, 16 and 32
 
 
 class Output(NamedTuple):
@@ -54,23 +52,17 @@ def conv_norm(width: int, out_width: int, kernel: int = 1, stride: int = 1, grou
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, out_width: int, kernel: int, stride: int, expansion: int, drop_path: float):
+    def __init__(self, width: int, out_width: int, kernel: int, stride: int, expansion: int):
         super().__init__()
         hidden = width * expansion
         layers = [*conv_norm(width, hidden), nn.ReLU6()] if expansion > 1 else []
         layers += [*conv_norm(hidden, hidden, kernel, stride, hidden), nn.ReLU6(), *conv_norm(hidden, out_width)]
         self.layers = nn.Sequential(*layers)
         self.is_residual = stride == 1 and width == out_width
-        self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.layers(x)
-        if not self.is_residual:
-            return branch
-        if self.training and self.drop_path:
-            keep = 1 - self.drop_path
-            branch = branch / keep * torch.floor(keep + torch.rand((len(x), 1, 1, 1), device=x.device))
-        return x + branch
+        return x + branch if self.is_residual else branch
 
 
 class Encoder(nn.Module):
@@ -78,13 +70,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(*conv_norm(3, STEM, 3, 2), nn.ReLU6())
         self.groups = nn.ModuleList()
-        width, place = STEM, 0
+        width = STEM
         for num_blocks, kernel, stride, expansion, out_width in GROUPS:
             blocks = []
             for index in range(num_blocks):
-                drop_path = DROP_PATH * place / (NUM_BLOCKS - 1)
-                blocks.append(Block(width, out_width, kernel, stride if index == 0 else 1, expansion, drop_path))
-                width, place = out_width, place + 1
+                blocks.append(Block(width, out_width, kernel, stride if index == 0 else 1, expansion))
+                width = out_width
             self.groups.append(nn.Sequential(*blocks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
