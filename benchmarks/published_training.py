@@ -1,9 +1,9 @@
 """Training steps as the public scripts of AllSpark and UniMatch-V2 take them: the yardstick of `train_step.py`.
 
-SegFormer as transformers computes it; one image after the other is augmented by Pillow in the loader's workers and
-sent as float32; logits of the whole batch are brought to full size; every step waits for its losses. Written from the
-description of those scripts. What is kept though it is faster: attention is transformers' fused one, and a list is
-drawn from without end, so that no epoch starts its workers anew.
+SegFormer as transformers computes it, or a plain EfficientNet-Lite; one image after the other is augmented by Pillow in
+the loader's workers and sent as float32; logits of the whole batch are brought to full size; every step waits for its
+losses. Written from the description of those scripts. What is kept though it is faster: attention is transformers'
+fused one, and a list is drawn from without end, so that no epoch starts its workers anew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
+from transformers import SegformerForSemanticSegmentation
 
 IGNORE_INDEX = 255
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -160,22 +160,29 @@ class Lists(NamedTuple):
     unlabeled: Sequence[Entry]
 
 
-def stage1_batches(lists: Lists, crop: int, workers: int, on_gpu: bool) -> Iterator[Any]:
-    """Four images of one list, strong."""
+def stage1_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: bool) -> Iterator[Any]:
+    """Images of one list, strong."""
     images = PublishedImages([*lists.labeled, *lists.pseudolabeled], crop, is_strong=True)
-    return batches_of(images, 4, workers, on_gpu)
+    return batches_of(images, size, workers, on_gpu)
 
 
-def stage2_batches(lists: Lists, crop: int, workers: int, on_gpu: bool) -> Iterator[Any]:
-    """Two labelled images, strong, and two unlabelled ones, weak; a loader each, which share the workers."""
+def stage2_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: bool) -> Iterator[Any]:
+    """One half labelled images, strong, the other unlabelled ones, weak; a loader each, which share the workers."""
     labeled, unlabeled = PublishedImages(lists.labeled, crop, is_strong=True), PublishedImages(lists.unlabeled, crop)
-    return zip(*(batches_of(images, 2, (workers + 1) // 2, on_gpu) for images in (labeled, unlabeled)), strict=True)
+    return _halves(labeled, unlabeled, size, workers, on_gpu)
 
 
-def plus_batches(lists: Lists, crop: int, workers: int, on_gpu: bool) -> Iterator[Any]:
-    """Two labelled images, weak, and two unlabelled ones, weak and twice strong."""
+def plus_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: bool) -> Iterator[Any]:
+    """One half labelled images, weak, the other unlabelled ones, weak and twice strong."""
     labeled, unlabeled = PublishedImages(lists.labeled, crop), PublishedImages(lists.unlabeled, crop, num_extra=2)
-    return zip(*(batches_of(images, 2, (workers + 1) // 2, on_gpu) for images in (labeled, unlabeled)), strict=True)
+    return _halves(labeled, unlabeled, size, workers, on_gpu)
+
+
+def _halves(
+    labeled: PublishedImages, unlabeled: PublishedImages, size: int, workers: int, on_gpu: bool
+) -> Iterator[Any]:
+    loaders = (batches_of(images, size // 2, (workers + 1) // 2, on_gpu) for images in (labeled, unlabeled))
+    return zip(*loaders, strict=True)
 
 
 # Training
@@ -184,14 +191,14 @@ def plus_batches(lists: Lists, crop: int, workers: int, on_gpu: bool) -> Iterato
 class PublishedTraining:
     """Network, optimiser and, if the weights are averaged, teacher.
 
+    model:   answers like transformers' models, and has a `decode_head`
     is_half: forward passes and losses under bfloat16 autocast
     """
 
-    def __init__(self, config: SegformerConfig, device: torch.device, is_half: bool, is_plus: bool):
-        torch.manual_seed(0)
+    def __init__(self, model: nn.Module, device: torch.device, is_half: bool, is_plus: bool):
         self.device, self.is_half, self.step = device, is_half, 0
-        self.model = SegformerForSemanticSegmentation(config).to(device).train()
-        encoder, head = self.model.segformer.parameters(), self.model.decode_head.parameters()
+        self.model = model.to(device).train()
+        encoder, head = getattr(model, model.base_model_prefix).parameters(), model.decode_head.parameters()
         lr = ADAMW_LR if is_plus else LR
         groups = [{"params": list(encoder), "lr": lr}, {"params": list(head), "lr": lr * HEAD_LR_MULTIPLIER}]
         self.initial_lrs = [group["lr"] for group in groups]
@@ -313,8 +320,8 @@ def complementary_logits(model: SegformerForSemanticSegmentation, images: Tensor
 
 
 class Recipe(NamedTuple):
-    batches: Callable[[Lists, int, int, bool], Iterator[Any]]
-    """Lists, crop, workers, whether on a GPU."""
+    batches: Callable[[Lists, int, int, int, bool], Iterator[Any]]
+    """Lists, crop, images of a batch, workers, whether on a GPU."""
     step: Callable[[PublishedTraining, Any], float]
 
 

@@ -1,11 +1,13 @@
 """A training step, ours against that of the public scripts, side by side: `python benchmarks/train_step.py`.
 
 Same network size, crop, batch (4, or 2 + 2), random weights, JPEG photographs of 500 x 375, 21 classes, data loading
-included. Ours is what `train.loop` does in a step; theirs is published_training.py. Every way is a process of its own
-that keeps its loaders; the processes take turns, block of steps by block, and one that is not measured stands still
-with its workers. ms/step and images/s: of the median block. CPU ms/step: of all blocks, workers included. Faster:
-median over the rounds of one block over the other of the same round, and the range. Peak: of the process without its
-workers, on a GPU what torch has allocated. Data wait: share of the time spent waiting for a batch.
+included. `--student efficientnet-lite0 --crop 193 --batch 8 --threads 1` measures our small student against the same
+network written plainly (plain_efficientnet.py). Ours is what `train.loop` does in a step; theirs is
+published_training.py. Every way is a process of its own that keeps its loaders; the processes take turns, block of
+steps by block, and one that is not measured stands still with its workers. ms/step and images/s: of the median block.
+CPU ms/step: of all blocks, workers included. Faster: median over the rounds of one block over the other of the same
+round, and the range. Peak: of the process without its workers, on a GPU what torch has allocated. Data wait: share of
+the time spent waiting for a batch.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ import numpy as np
 import torch
 from calibrate import print_header, resident
 from PIL import Image
+from plain_efficientnet import PlainEfficientNet
 from published_training import RECIPES, Entry, Lists, PublishedTraining
+from torch import nn
+from transformers import SegformerForSemanticSegmentation
 
 from calib import Planes
 from pipeline import config
@@ -51,6 +56,7 @@ from train.students.segformer import ARCHITECTURES, segformer_config
 SIZE, GRID, NUM_CLASSES = (375, 500), (512, 512), 21
 NUM_LABELED, NUM_UNLABELED = 16, 32
 IMAGES_A_STEP = 4
+PLAIN = "efficientnet-lite0"  # the student that a network of this folder, not transformers, is the yardstick of
 ABSTAINING = 0.1  # share of the pixels of a pseudo-label
 CLASS_NAMES = ["background", *(f"class {k}" for k in range(1, NUM_CLASSES))]
 MANY_EPOCHS = 100_000  # no measurement reaches the end of a stage
@@ -162,6 +168,7 @@ class Job(NamedTuple):
     device: str
     workers: int
     threads: int | None
+    batch: int = IMAGES_A_STEP
 
 
 class Way(NamedTuple):
@@ -175,7 +182,10 @@ def our_way(job: Job) -> Way:
     """The trainer's own stage, state, loader and step, as `train.loop.train` puts them together."""
     preset, name = job.stage.split()
     train = {"student": job.student, "crop": job.crop, "device": job.device, "workers": job.workers}
-    overrides = {f"train.{key}": value for key, value in {**train, "threads": job.threads}.items()}
+    train |= {"weights": "random", "threads": job.threads}
+    overrides: dict[str, Any] = {f"train.{key}": value for key, value in train.items()}
+    halves = {"batch_labeled": job.batch // 2, "batch_unlabeled": job.batch // 2}
+    overrides |= {"stage1.batch_size": job.batch, **{f"stage2.{key}": size for key, size in halves.items()}}
     settings = config.load(Path(job.folder) / f"{preset}.yaml", overrides)
     compute = stage1.compute_of(settings.train)
     stage = _our_stage(settings, name)
@@ -214,9 +224,13 @@ def published_way(job: Job) -> Way:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     device, recipe = torch.device(job.device), RECIPES[job.stage]
-    network = segformer_config(job.student, CLASS_NAMES, drop_path=0.1)
+    torch.manual_seed(0)
+    if job.student == PLAIN:
+        network: nn.Module = PlainEfficientNet(NUM_CLASSES)
+    else:
+        network = SegformerForSemanticSegmentation(segformer_config(job.student, CLASS_NAMES, drop_path=0.1))
     training = PublishedTraining(network, device, job.way == "bfloat16", job.stage.startswith("plus"))
-    batches = recipe.batches(_lists(Path(job.folder)), job.crop, job.workers, device.type == "cuda")
+    batches = recipe.batches(_lists(Path(job.folder)), job.crop, job.batch, job.workers, device.type == "cuda")
     losses: list[float] = []
 
     def read() -> list[float]:
@@ -334,12 +348,12 @@ def compared(published: Sequence[Block], ours: Sequence[Block]) -> Comparison:
     return Comparison(statistics.median(ratios), min(ratios), max(ratios))
 
 
-def cells_of(blocks: Sequence[Block], steps: int) -> list[str]:
+def cells_of(blocks: Sequence[Block], steps: int, batch: int) -> list[str]:
     """ms a step, images a second, processor ms a step, peak megabytes, data wait."""
     seconds = statistics.median(block.seconds for block in blocks) / steps
     waiting = sum(block.waiting for block in blocks) / sum(block.seconds for block in blocks)
     cpu = sum(block.cpu for block in blocks) / (steps * len(blocks))
-    cells = [f"{1e3 * seconds:.0f}", f"{IMAGES_A_STEP / seconds:.2f}", f"{1e3 * cpu:.0f}"]
+    cells = [f"{1e3 * seconds:.0f}", f"{batch / seconds:.2f}", f"{1e3 * cpu:.0f}"]
     return [*cells, f"{blocks[-1].megabytes:.0f}", f"{waiting:.0%}"]
 
 
@@ -353,9 +367,9 @@ def print_table(jobs: Sequence[Job], ways: Sequence[str], steps: int, warm_up: i
     smallest: tuple[float, str] = (math.inf, "")
     for job in jobs:
         *theirs, ours = measure([job._replace(way=way) for way in ways], steps, warm_up, rounds)
-        own = cells_of(ours, steps)
+        own = cells_of(ours, steps, job.batch)
         for way, published in zip(ways[:-1], theirs, strict=True):
-            faster, cells = compared(published, ours), cells_of(published, steps)
+            faster, cells = compared(published, ours), cells_of(published, steps, job.batch)
             row = [job.student, str(job.crop), STAGES[job.stage], way, cells[0], own[0], str(faster)]
             row += [f"{before} -> {after}" for before, after in zip(cells[1:], own[1:], strict=True)]
             click.echo(f"| {' | '.join(row)} |")
@@ -364,9 +378,10 @@ def print_table(jobs: Sequence[Job], ways: Sequence[str], steps: int, warm_up: i
 
 
 @click.command(help=__doc__)
-@click.option("--student", "students", multiple=True, type=click.Choice(list(ARCHITECTURES)))
+@click.option("--student", "students", multiple=True, type=click.Choice([*ARCHITECTURES, PLAIN]))
 @click.option("--crop", "crops", multiple=True, type=click.IntRange(min=32))
 @click.option("--stage", "stages", multiple=True, type=click.Choice(list(STAGES)), default=list(STAGES))
+@click.option("--batch", type=click.IntRange(min=2), default=IMAGES_A_STEP, show_default=True, help="Images a step.")
 @click.option("--steps", type=click.IntRange(min=1), help="Of a block. Default: 5 on CPU, 40 on a GPU.")
 @click.option("--warm-up", type=click.IntRange(min=1), help="Steps before. Default: 3 on CPU, 20 on a GPU.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Blocks of each way.")
@@ -379,6 +394,7 @@ def main(
     students: Sequence[str],
     crops: Sequence[int],
     stages: Sequence[str],
+    batch: int,
     steps: int | None,
     warm_up: int | None,
     rounds: int,
@@ -400,10 +416,11 @@ def main(
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         write_data(Path(folder))
         jobs = [
-            Job(folder, "", student, crop, stage, device, workers, threads)
+            Job(folder, "", student, crop, stage, device, workers, threads, batch)
             for student in students or amounts.students
             for crop in crops or amounts.crops
             for stage in stages
+            if not (student == PLAIN and stage.startswith("plus"))  # which masks transformers' feature maps
         ]
         print_table(jobs, amounts.ways, steps or amounts.steps, warm_up or amounts.warm_up, rounds)
 

@@ -463,6 +463,17 @@ class TrainSettings(Section):
     settings of `evaluate` hold there, too: several scales and flips cost several looks at every val image."""
 
     @property
+    def licence_note(self) -> str | None:
+        """What a user of these weights has to know: a line, or None where they may be used commercially."""
+        name = Path(self.initial_weights).name.replace("_", "-")
+        if not (self.initial_weights.startswith("nvidia/") or name.startswith("mit-b")):
+            return None
+        return (
+            f"the weights {self.initial_weights} are under NVIDIA's source code licence: research and evaluation only, "
+            "no commercial use; efficientnet-lite0 (imagenet) and facebook/dinov2-small are Apache-2.0"
+        )
+
+    @property
     def initial_weights(self) -> str:
         """`weights`, or what they are by default for this student."""
         return self.weights or ("imagenet" if self.student in EFFICIENTNETS else "random")

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,12 @@ STAGES = ["prepare", "annotate", "calibrate", "pseudolabel", "stage1", "stage2",
 
 def call(folder, *arguments):
     """Run a command in `folder` as a user would; returns the finished process with its text."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests/support")}
     command = [str(argument) for argument in arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"}
 
 
 def snakemake(folder, *arguments):
@@ -153,3 +158,30 @@ def test_inspect_prints_the_facts_of_a_store_and_draws_a_picture(finished_run):
 def test_a_recipe_without_pseudo_labels_needs_no_annotator(finished_run):
     overrides = config_of(finished_run, "preset=label-only", "name=alone")
     assert planned(finished_run, *overrides) == ["prepare", "stage1", "stage2", "evaluate", "report"]
+
+
+def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(finished_run):
+    options = ("--snakefile", ROOT / "Snakefile", "--cores", "2", "--workflow-profile", ROOT / "profiles/default")
+    asked = ("experiment", *config_of(finished_run, "table=1", "arms=raw", "seeds=1", "protocol=steps"))
+    experiments = finished_run / "results/tiny/experiments"
+    run = experiments / "runs/raw-first-steps-0"
+    command = [str(word) for word in (sys.executable, "-m", "snakemake", *options, *asked)]
+    with subprocess.Popen(
+        command, cwd=finished_run, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
+    ) as started:
+        while not (run / "stage1.json").is_file() and started.poll() is None:
+            time.sleep(0.05)
+        os.killpg(started.pid, signal.SIGINT)  # as Ctrl-C does, while the students are measured
+    assert not (run / "run.json").exists()
+    trained = (run / "stage1.json").stat().st_mtime_ns
+
+    finished = snakemake(finished_run, *asked)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert (run / "stage1.json").stat().st_mtime_ns == trained
+    assert (run / "labels.zarr").resolve().parent.parent == (experiments / "labels").resolve()
+    table = (experiments / "1.md").read_text()
+    assert re.search(r"^\| raw labels, Stage I \| \d+ \| [\d.]+ \| [\d.]+ \| .* argmax \|", table, re.MULTILINE)
+    assert (experiments / "1.svg").read_text().startswith("<svg")
+    (row,) = json.loads((experiments / "1.json").read_text())["rows"]
+    assert (row["paper"], row["students"][0]["receipts"].keys()) == (42.0, {"stage1", "evaluate"})
+    assert "Nothing to be done" in snakemake(finished_run, *asked).stderr

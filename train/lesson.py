@@ -82,7 +82,8 @@ def part(
 def num_pixels(lessons: Sequence[Lesson]) -> Tensor:
     """int64 [P]: what each part's loss is divided by, counted in all the lessons that make up a step."""
     counts = torch.stack([torch.stack([p.num_pixels for p in lesson.parts]) for lesson in lessons]).sum(dim=0)
-    return counts.sum().expand_as(counts) if lessons[0].is_pooled else counts
+    # contiguous: processes add it up in place
+    return counts.sum().expand_as(counts).contiguous() if lessons[0].is_pooled else counts
 
 
 def hard_lesson(lesson: Lesson, logits: Tensor) -> Lesson:

@@ -41,6 +41,8 @@ def stage1(settings: Settings) -> dict[str, Any]:
     labels = None if settings.stage1.labels == "none" else open_run_labels(settings, index)
     stage = stage_of(settings, index, labels)
     torch.manual_seed(settings.seed)
+    if settings.train.licence_note is not None:
+        log.warning("stage1: %s", settings.train.licence_note)
     student = new_student(settings, compute_of(settings.train))
     facts = _facts(settings, index, labels, stage)
     if facts["keep_rate"] is not None:

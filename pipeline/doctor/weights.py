@@ -153,6 +153,8 @@ def student_findings(train: TrainSettings) -> Iterator[Finding]:
         yield Finding("error", "no config.json in the student's folder", (f"train.student: {train.student}",), cure)
     weights = train.initial_weights
     where, path = (f"train.weights: {weights}",), Path(weights)
+    if train.licence_note is not None:
+        yield Finding("warning", train.licence_note, where, "choose other weights for commercial use")
     if weights == "random":
         return
     if weights == "imagenet":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from pipeline.splits import KNOWN, fingerprint
+from pipeline.sources.published import KNOWN, fingerprint
 
 VOC = ("voc/92", "voc/183", "voc/366", "voc/732", "voc/1464")
 VOC_AUGMENTED = ("voc/1_16", "voc/1_8", "voc/1_4", "voc/1_2")

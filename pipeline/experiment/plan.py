@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pipeline.config import load
 from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
-from pipeline.experiment.tables import PAPER, Recipe, Row, chosen_rows, table_of
+from pipeline.experiment.tables import PAPER, Recipe, Row, Shape, chosen_rows, table_of
 from pipeline.receipt import fingerprint
 from pipeline.schema import EFFICIENTNETS, Settings
 
@@ -24,7 +24,7 @@ class Run(NamedTuple):
     """What is trained once a seed: a recipe, the stages, and by which protocol their lengths are measured."""
 
     recipe: Recipe
-    shape: str
+    shape: Shape
     unit: Protocol
     switch: float | None = None
 
@@ -33,6 +33,11 @@ class Run(NamedTuple):
         """Of its folder, without the seed."""
         at = "" if self.switch is None else f"-{self.switch:.4g}".replace(".", "_")
         return f"{self.recipe.name}-{self.shape}{at}-{self.unit}"
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages that are trained; Stage II alone begins with a Stage I of no steps."""
+        return ("stage1",) if self.shape in ("first", "start") else ("stage1", "stage2")
 
 
 class Cell(NamedTuple):
@@ -52,7 +57,7 @@ class Sizes(NamedTuple):
 
 
 class Length(NamedTuple):
-    """Epochs of both stages, and the optimiser steps that they are."""
+    """Epochs that both stages are planned with, and the optimiser steps that they are."""
 
     epochs: tuple[int, int]
     steps: tuple[int, int]
@@ -119,18 +124,26 @@ class Experiment:
     def _cell(self, row: Row, protocol: Protocol) -> Cell:
         """Runs serve several rows and both protocols where they would be the same.
 
-        Under the paper's epochs, a Stage I row shows the run of both stages when it is over with its Stage I.
+        Beside rows of both stages, and under the paper's epochs, a row of Stage I shows a training of both at the end
+        of its Stage I: all rows then stand on one schedule of the learning rate.
         """
-        shape, stage = row.shape, "stage1" if row.shape == "first" else "stage2"
-        has_both = any(other.recipe == row.recipe and other.shape == "both" and other.switch is None
-                       for other in self.rows)  # fmt: skip
-        switch = None if row.switch == self.paper_share else row.switch
-        unit: Protocol = "epochs" if table_of(self.request.table).is_of_equal_length else protocol
-        if shape == "first" and protocol == "epochs" and has_both:
-            shape = "both"
+        table, shape, unit, switch = table_of(self.request.table), row.shape, protocol, row.switch
+        stage: Stage = "stage1" if shape == "first" else "stage2"
+        if switch == self.paper_share:
+            switch = None
+        if table.is_of_equal_length:
+            unit = "epochs"
+        elif shape == "first" and protocol == "epochs" and self._learns_from_labels(row.recipe):
+            if any(other.recipe == row.recipe and _is_whole(other) for other in self.rows):
+                shape = "both"
+            elif any(map(_is_whole, table.rows)):
+                shape = "start"
         if shape == "both" and switch is None and self._has_batches_of_paper(row.recipe):
             unit = "epochs"  # equal epochs are equal steps
-        return Cell(row, protocol, Run(row.recipe, shape, unit, switch), stage)  # type: ignore[arg-type]
+        return Cell(row, protocol, Run(row.recipe, shape, unit, switch), stage)
+
+    def _learns_from_labels(self, recipe: Recipe) -> bool:
+        return self.settings_of(recipe).stage1.labels != "none"
 
     @functools.cached_property
     def paper_share(self) -> float:
@@ -243,6 +256,11 @@ def _divided(run: Run, first: int, second: int) -> tuple[int, int]:
     if run.switch is not None:
         first = min(max(1, round(run.switch * both)), both - 1)
     return first, both - first
+
+
+def _is_whole(row: Row) -> bool:
+    """Whether a row is the training of both stages in the paper's proportion."""
+    return row.shape == "both" and row.switch is None
 
 
 def _batches(settings: Settings) -> list[Any]:

@@ -102,7 +102,8 @@ def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
 
 def _against(experiment: Experiment, result: Result, results: Sequence[Result]) -> dict[str, Difference]:
     """Differences to the references of the same protocol."""
-    absent, found = experiment.base.evaluate.absent, {}
+    absent = experiment.base.evaluate.absent
+    found: dict[str, Difference] = {}
     for other in results:
         key = other.cell.row.key
         is_other = key in REFERENCES and other.cell.protocol == result.cell.protocol and key != result.cell.row.key

@@ -73,12 +73,11 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
         "stage2.epochs": length.epochs[1],
     }
     start_over_if_changed(folder, plan_of(experiment, run, seed, length, own))
-    stages = ("stage1", "stage2") if length.epochs[1] else ("stage1",)
     with claimed_gpu(experiment.folder) as environment:
         if not environment:
             changes |= {"train.threads": 1, "train.workers": 1, "evaluate.workers": 1}
             environment = {"OMP_NUM_THREADS": "1"}
-        for stage, epochs in zip(stages, length.epochs, strict=False):
+        for stage, epochs in zip(run.stages, length.epochs, strict=False):
             if not (folder / f"{stage}.json").is_file():
                 points = {"train.validate_every": curve_interval(epochs)}
                 call("train", stage, experiment.run_file, changes | points, environment)
@@ -87,8 +86,8 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
         "run": name,
         "seed": seed,
         "epochs": length.epochs,
-        "steps": [read_receipt(folder / f"{stage}.json", stage)["num_steps"] for stage in stages],
-        "receipts": receipts_of(folder, (*stages, "evaluate")),
+        "steps": [read_receipt(folder / f"{stage}.json", stage)["num_steps"] for stage in run.stages],
+        "receipts": receipts_of(folder, (*run.stages, "evaluate")),
     }
 
 

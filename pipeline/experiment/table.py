@@ -108,8 +108,9 @@ def _of_paper(result: Result, column: Column) -> str:
 def _notes(experiment: Experiment, results: Sequence[Result], column: Column) -> Iterator[str]:
     yield (
         "Percent; mean ± standard deviation over the seeds. `last` is the student at the end of its stage, `best` the "
-        "best of its learning curve on the validation images, as the literature reports it. Under the paper's epochs a "
-        "row of Stage I shows the run of both stages at the end of its Stage I, before its learning rate has reached 0."
+        "best of its learning curve on the validation images, as the literature reports it. Beside rows of both "
+        "stages, and under the paper's epochs, a row of Stage I is a training of both at the end of its Stage I, "
+        "before its learning rate has reached 0; under equal steps it trains to its end."
     )
     if any(result.against for result in results):
         yield (

@@ -11,8 +11,9 @@ from pipeline.schema import STUDENTS, did_you_mean
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-Shape = Literal["first", "both", "second"]
-"""Stages that a run trains: Stage I alone, Stage I and then Stage II, Stage II alone."""
+Shape = Literal["first", "start", "both", "second"]
+"""Stages that a run trains. first: Stage I alone. start: Stage I alone, of a training that is planned with both: its
+learning rate is not at its end then. both: Stage I and then Stage II. second: Stage II alone."""
 Source = Literal["labels", "bias", "masks"]
 """What teaches on unlabelled images in Stage I. labels: pseudo-labels of the recipe's settings. bias: the same, of an
 annotator whose logits got a bias for each class that was fitted on the labelled images. masks: their true masks."""

@@ -1,7 +1,8 @@
 """A run file for images of one's own: look at the folders, choose what can be chosen, write config/NAME.yaml.
 
 folders   images, masks, which belong together        classes   values and names -> classes, background, void
-settings  what a run starts with                     run_file  settings -> commented YAML
+settings  what a run starts with                     recipe    the student, and how it is trained
+run_file  settings -> commented YAML
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipeline.progress import Progress
 from pipeline.sources import find_samples
 from pipeline.starter.classes import ClassPlan, images_per_class, plan_classes, read_class_list
 from pipeline.starter.folders import Found, listed, look_into, run_name
+from pipeline.starter.recipe import has_cuda
 from pipeline.starter.run_file import render
 from pipeline.starter.settings import Choices, comments, opening, settings_tree
 
@@ -49,7 +51,7 @@ def start(choices: Choices) -> list[str]:
     listed_classes = read_class_list(choices.class_list) if choices.class_list is not None else None
     plan = plan_classes(values.values(), listed_classes, choices.background)
     num_images = images_per_class(plan, values)
-    tree = settings_tree(choices, found, plan)
+    tree = settings_tree(choices, found, plan, has_cuda())
     settings = _write(path, render(opening(name, found), tree, comments(found, plan, num_images, tree)))
     return [*_found(found, plan, num_images), *_next(path, name, settings, plan, choices)]
 
@@ -134,6 +136,8 @@ def _next(path: Path, name: str, settings: Settings, plan: ClassPlan, choices: C
     number = Counter(sample.split for sample in samples)
     yield f"split     {', '.join(f'{number[split]} {split}' for split in SPLITS)}; alpha {settings.calibrate.alpha:g}"
     yield from (f"look      {remark}" for remark in plan.remarks)
+    if settings.train.licence_note is not None:
+        yield f"licence   {settings.train.licence_note}"
     if choices.annotator == "onnx":
         yield f"look      the channels in annotate.onnx.class_map of {path} are only counted up; correct them"
     yield f"wrote     {path}"

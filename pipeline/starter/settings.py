@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import calib
-from pipeline.doctor.grid import crop_of, fitting_grid
+from pipeline.doctor.grid import fitting_grid
 from pipeline.errors import ConfigError
 from pipeline.sources.samples import DEFAULT_VAL_SHARE
 from pipeline.starter.classes import ClassPlan
 from pipeline.starter.folders import Found, data_paths
+from pipeline.starter.recipe import CPU_BATCH, CPU_STEPS, recipe
 
 DEFAULT_CHECKPOINT = "checkpoints/focal-l"
 ALPHA_STEP = 0.05
@@ -32,7 +33,7 @@ class Choices(NamedTuple):
     """Full name of a setting -> value."""
 
 
-def settings_tree(choices: Choices, found: Found, plan: ClassPlan) -> dict[str, Any]:
+def settings_tree(choices: Choices, found: Found, plan: ClassPlan, is_on_gpu: bool) -> dict[str, Any]:
     """Section -> name -> value; what the user set has the last word."""
     grid = fitting_grid(found.sizes) if len(found.sizes) else None
     num_val = max(1, round(DEFAULT_VAL_SHARE * len(found.masks)))
@@ -48,7 +49,7 @@ def settings_tree(choices: Choices, found: Found, plan: ClassPlan) -> dict[str, 
         },
         "annotate": annotator_section(choices, plan),
         "calibrate": {},
-        "train": {"student": "b0", "weights": "nvidia/mit-b0", **({"crop": crop_of(grid)} if grid else {})},
+        **recipe(found.sizes, grid, len(found.images) - num_val, choices.overrides, is_on_gpu),
     }
     for name, value in choices.overrides.items():
         _put(tree, name.split("."), value)
@@ -116,7 +117,24 @@ def comments(found: Found, plan: ClassPlan, num_images: Mapping[str, int], tree:
         "annotate.seem.checkpoint": "folder from conformalsam convert-seem; or seem-nano, the demo's own tiny network",
         "annotate.onnx.class_map": "channels of the network that mean each class: CHECK THEM, they are only counted up",
         "calibrate.alpha": f"miscoverage: how often the true class may be left out; {number} images allow {smallest:g}",
-        "train.student": "b5 is the paper's; see docs/training.md",
-        "train.weights": "from the hub; a folder works too; `random` needs far more images",
-        "train.crop": "side of the training crop, pixels",
+        "train.student": "the paper's is b5; see docs/training.md",
+        "train.weights": "pretrained, Apache-2.0; or a folder, or a name of the hub; `random` needs far more images",
+        "train.frozen_stages": "first stages of the encoder that keep their weights: faster, and less to overfit",
+        "train.frozen_norms": "batches this small cannot measure statistics of their own",
+        "train.crop": "side of the training crop, pixels; larger: finer, slower",
+        "train.scale": "sizes that images are resized to before the crop, in parts of their own",
+        "train.optimizer": "with a learning rate for a pretrained encoder",
+        "train.lr": "of the encoder",
+        "train.head_lr_multiplier": "learning rate of the decoder, in parts of the encoder's",
+        "train.weight_decay": "pulls the weights towards 0",
+        "train.total_epochs": f"of both stages: some {CPU_STEPS} steps of {CPU_BATCH} images; more is better",
+        "train.validate_every": "epochs between two points of the learning curve",
+        "stage1": "learns from masks and calibrated pseudo-labels",
+        "stage1.batch_size": "images",
+        "stage1.strong": "colour changes are too much for training this short",
+        "stage2": "goes on with labels that the student makes itself",
+        "stage2.batch_labeled": "images with masks in a batch",
+        "stage2.batch_unlabeled": "images without",
+        "stage2.strong_labeled": "as stage1.strong",
+        "evaluate.scales": "the middle of the sizes that it was trained on",
     }

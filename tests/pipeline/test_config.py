@@ -199,7 +199,10 @@ def test_a_preset_is_changed_by_what_is_written_beside_it(tmp_path, run_file):
     ("overrides", "message"),
     [
         ({"preset": "plsu"}, r"preset is 'plsu', expected one of allspark, .*; did you mean plus\?"),
-        ({"train.student": "dinov2_s"}, r"'dinov2_s', which is neither a folder nor one of .*b0.*mean dinov2-s\?"),
+        (
+            {"train.student": "dinov2_s"},
+            r"'dinov2_s', which is neither a folder nor one of .*tiny, b0.*mean dinov2-s\?",
+        ),
         ({"train.scale": [2.0, 0.5]}, r"train: scale is \[2\.0, 0\.5\], smallest first; write \[0\.5, 2\.0\]"),
         ({"stage1.batch_labeled": 4}, "batch_labeled is 4 of batch_size 4; leave room for pseudo-labelled images"),
         ({"stage1": {"batch_labeled": 2, "labels": "none"}}, "mixes with pseudo-labelled images, but .* is none"),

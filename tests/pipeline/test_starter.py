@@ -22,6 +22,7 @@ from pipeline.errors import DatasetError
 from pipeline.sources import find_samples
 from pipeline.starter.classes import ListedClass, plan_classes, read_class_list
 from pipeline.starter.folders import data_paths, run_name
+from pipeline.starter.recipe import recipe
 from pipeline.starter.run_file import flow, render
 from pipeline.starter.settings import starting_alpha
 
@@ -213,9 +214,44 @@ def test_masks_that_are_no_index_masks_are_all_named(mydata):
 def test_every_line_that_one_may_want_to_change_has_a_comment(mydata):
     started(mydata / "images", "--masks", mydata / "masks", "--name", "mine")
     lines = Path("config/mine.yaml").read_text().splitlines()
-    obvious = ("data:", "annotate:", "calibrate:", "train:", "splits:", "seem:", "images:", "annotator:")
+    obvious = ("data:", "annotate:", "calibrate:", "train:", "evaluate:", "splits:", "seem:", "images:", "annotator:")
     bare = [line for line in lines if " # " not in line and not line.startswith("#")]
     assert [line for line in bare if not line.strip().startswith(obvious)] == []
+
+
+def test_the_default_student_may_be_used_commercially_and_fits_the_machine(mydata):
+    text, settings = started(mydata / "images", "--masks", mydata / "masks", "--name", "mine")
+    train = settings.train
+    assert (train.student, train.weights) == ("efficientnet-lite0", "imagenet")
+    assert settings.pseudolabel.rule == "auto"
+    assert train.licence_note is None
+    assert "licence" not in text
+    num_trained = 9  # of ten, a mask is kept to measure
+    assert train.total_epochs == 450 * 8 // num_trained
+    on_gpu = recipe(np.array([[360, 480]]), [352, 480], 9, {}, is_on_gpu=True)["train"]
+    assert (on_gpu["student"], on_gpu["weights"]) == ("dinov2-s", "facebook/dinov2-small")
+
+
+@pytest.mark.parametrize("overrides", [{"train.student": "tiny"}, {"preset": "plus"}])
+def test_a_student_or_a_preset_of_ones_own_comes_without_our_recipe(overrides):
+    sections = recipe(np.array([[360, 480]]), [352, 480], 9, overrides, is_on_gpu=False)
+    assert sections.keys() == {"train"}
+    assert not sections["train"].keys() - {"student", "weights", "crop"}
+
+
+def test_images_of_any_size_are_resized_to_fit_the_crop():
+    sizes = np.array([[3000, 4000], [2000, 4000], [375, 500]])
+    section = recipe(sizes, [384, 384], 9, {}, is_on_gpu=False)
+    assert section["train"]["scale"] == [0.04, 0.1]  # 4000 pixels become 150 to 400
+    assert section["evaluate"]["scales"] == [0.07]
+    assert "evaluate" not in recipe(np.array([[96, 112]]), [96, 128], 9, {}, is_on_gpu=False)
+
+
+def test_choosing_weights_for_research_only_prints_their_licence(mydata):
+    few = ["--set", "student=b0", "--set", "weights=nvidia/mit-b0"]
+    text, settings = started(mydata / "images", "--masks", mydata / "masks", *few)
+    assert f"licence   {settings.train.licence_note}" in text.splitlines()
+    assert "nvidia/mit-b0 are under NVIDIA's source code licence: research and evaluation only" in text
 
 
 def test_further_settings_are_written_and_have_the_last_word(mydata):

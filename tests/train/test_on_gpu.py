@@ -27,8 +27,13 @@ def test_a_stage_trains_on_a_gpu(make_run, precision):
 
 @pytest.mark.parametrize(
     "sections",
-    [{}, {"train": {"ema": 0.9}, "stage2": PLUS}, {"train": {"framework": "allspark", "memory_warmup": 0}}],
-    ids=["paper", "plus", "allspark"],
+    [
+        {},
+        {"train": {"ema": 0.9}, "stage2": PLUS},
+        {"train": {"framework": "allspark", "memory_warmup": 0}},
+        {"train": {"labeled_loss": "ohem", "ohem_min_kept": 1000}},
+    ],
+    ids=["paper", "plus", "allspark", "ohem"],
 )
 def test_the_host_never_waits_for_the_device_within_a_step(make_run, sections):
     settings = make_run(

@@ -79,6 +79,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     size:            "0", "1" or "2"
     head_width:      channels of the feature pyramid
+    head_levels:     how many of the encoder's four maps the pyramid reads, the coarsest ones: 3 end at stride 8
     dilated:         the last stage keeps stride 16 and dilates its convolutions instead
     drop_path_rate:  probability of dropping a branch of the last block; it grows from 0 in the first
     dropout:         probability of dropping a channel before the classifier
@@ -90,6 +91,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self,
         size: str = "0",
         head_width: int = 96,
+        head_levels: int = 3,
         dilated: bool = False,
         drop_path_rate: float = 0.0,
         dropout: float = 0.1,
@@ -97,6 +99,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     ):
         self.size = size
         self.head_width = head_width
+        self.head_levels = head_levels
         self.dilated = dilated
         self.drop_path_rate = drop_path_rate
         self.dropout = dropout
@@ -247,14 +250,15 @@ class ConvNorm(nn.Module):
 
 
 class PyramidHead(nn.Module):
-    """A feature pyramid down to stride 4 (Lin et al., arXiv 1612.03144), all of whose levels are added up.
+    """A feature pyramid (Lin et al., arXiv 1612.03144): every level takes in the coarser ones.
 
-    Each level is projected to `head_width` channels and takes in the coarser ones; the finest is classified.
+    The finest level is classified. Down to stride 8 by default: on VOC animals as good as down to 4, in half the time.
     """
 
     def __init__(self, widths: Sequence[int], config: EfficientNetLiteConfig, num_classes: int):
         super().__init__()
-        width = config.head_width
+        width, self.num_levels = config.head_width, config.head_levels
+        widths = widths[-self.num_levels :]
         self.lateral = nn.ModuleList(nn.Conv2d(level, width, 1, bias=False) for level in widths)
         self.norms = nn.ModuleList(BatchNorm2d(width) for _ in widths)
         self.smooth = nn.ModuleList(
@@ -270,7 +274,8 @@ class PyramidHead(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """float [B, D, h, w] four times, finest first -> logits, float [B, K, h, w] of the finest."""
+        """float [B, D, h, w] four times, finest first -> logits, float [B, K, h, w] of the finest that is read."""
+        features = features[-self.num_levels :]
         fused: Tensor | None = None
         levels = zip(
             reversed(features), reversed(self.lateral), reversed(self.norms), reversed(self.smooth), strict=True

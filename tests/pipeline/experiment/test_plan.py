@@ -51,6 +51,13 @@ def test_under_the_papers_epochs_a_recipe_of_one_stage_gets_both(tmp_path):
     assert lengths(experiment_on(tmp_path, "1", protocols=("epochs",)))["label-only", "epochs"].epochs == (80, 0)
 
 
+def test_beside_rows_of_both_stages_every_row_of_stage_1_is_the_start_of_both(tmp_path):
+    experiment = experiment_on(tmp_path, "evidence", ("vanilla", "paper", "every-mask"), ("epochs",))
+    assert set(experiment.runs) == {"vanilla-start-epochs", "paper-start-epochs", "every-mask-first-epochs"}
+    assert experiment.run_named("vanilla-start-epochs").stages == ("stage1",)
+    assert lengths(experiment)["vanilla", "epochs"].epochs == (60, 20)  # planned with both: one learning rate schedule
+
+
 def test_the_budget_scales_all_lengths(tmp_path):
     found = lengths(experiment_on(tmp_path, "5", budget=0.1))
     assert found["paper-both", "epochs"].steps == (120, 60)

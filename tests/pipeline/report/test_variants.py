@@ -152,8 +152,9 @@ def test_the_page_tells_what_auto_was_asked_for_and_what_it_took(reported):
     text = Page(settings).text
     assert labels["alpha"] != settings.calibrate.alpha  # so it matters whose alpha the page takes
     took = f"variant {labels['variant']}, α = {labels['alpha']:g}, rule {labels['rule']}"
-    pattern = r"Rule auto had (\d+) candidates, the annotator's own argmax among them, and took (.*?): (.{60})"
-    told = re.search(pattern, text)
+    told = re.search(
+        r"Rule auto had (\d+) candidates, the annotator's own argmax among them, and took (.*?): (.{60})", text
+    )
     assert (int(told[1]) > 10, told[2]) == (True, took)
     assert told[3].startswith("none reaches a precision (macro) of 90 %")
     assert ", and this one is the most precise" in text

@@ -138,29 +138,6 @@ EXPECTED = {
 }
 
 
-def test_auto_takes_what_the_receipt_of_calibrate_speaks_for(data, make_settings):
-    settings = make_settings(rule="auto", alpha=0.3, alphas=[0.2, 0.5, 0.7], target_precision=0.4)
-    run_stages(settings)
-    rows = read_receipt(settings.folder / "calibrate.json", "calibrate")["held_out"]["rows"]
-    assert len(rows) == 4 * 3
-    kept = [row for row in rows if row["keep_rate"]["value"] > 0]
-    reaching = [row for row in kept if row["precision"]["value"] >= 0.4]
-    best = max(reaching or kept, key=lambda row: row["keep_rate" if reaching else "precision"]["value"])
-    facts = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
-    assert (facts["alpha"], facts["rule"]) == (best["alpha"], best["rule"])
-    assert facts["is_automatic"]
-    named = make_settings(name="named", rule=best["rule"], alpha=best["alpha"])
-    run_stages(named)
-    assert np.array_equal(labels_of(settings), labels_of(named), equal_nan=True)
-
-
-def test_auto_without_a_second_labelled_image_says_what_to_do(data, make_settings):
-    settings = make_settings(rule="auto", num_labeled=1, alpha=0.5)
-    run_stages(settings, "prepare", "annotate", "calibrate")
-    with pytest.raises(ConfigError, match=r"pseudolabel.rule auto needs two labelled images"):
-        pseudolabel(settings)
-
-
 def test_a_risk_that_cannot_be_bounded_is_refused_with_one_that_can(data, make_settings):
     settings = make_settings(variant="risk", rule="argmax", alpha=0.1)
     run_stages(settings, "prepare", "annotate")

@@ -98,14 +98,14 @@ def test_pixels_are_normalised_as_the_weights_were_trained():
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (65, 96)])
-def test_takes_images_of_any_size_and_gives_logits_at_a_quarter_of_it(height, width):
+def test_takes_images_of_any_size_and_gives_logits_at_an_eighth_of_it(height, width):
     network = random_network(LITE0, NAMES).eval()
     features = network.encode(torch.randn(2, 3, height, width))
     sizes = [(-(-height // s), -(-width // s)) for s in (4, 8, 16, 32)]
     assert [tuple(f.shape) for f in features] == [
         (2, d, *size) for d, size in zip([24, 40, 112, 320], sizes, strict=True)
     ]
-    assert network.decode(features).shape == (2, 3, *sizes[0])
+    assert network.decode(features).shape == (2, 3, *sizes[1])
 
 
 def test_a_dilated_last_stage_sees_as_far_on_a_finer_map():
