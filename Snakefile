@@ -91,10 +91,33 @@ rule calibrate:
         f"{pipeline} calibrate {arguments} 2>&1 | tee {{log}} >&2"
 
 
+rule probe:
+    input:
+        rules.prepare.output.samples,
+        rules.calibrate.output.receipt,
+    output:
+        receipt=f"{out}/probe.json",
+    log:
+        f"{out}/logs/probe.log",
+    conda:
+        "environment.yml"
+    threads: workflow.cores
+    resources:
+        gpu=1,
+    params:
+        seed=settings.seed,
+        probe=settings.probe.tracked(),
+        # it looks at the images as training does
+        views=[settings.train.crop, settings.train.scale, settings.train.flip],
+    shell:
+        f"{train} probe {arguments.removeprefix('--run ')} 2>&1 | tee {{log}} >&2"
+
+
 rule pseudolabel:
     input:
         rules.prepare.output.samples,
         rules.calibrate.output.receipt,
+        rules.probe.output.receipt if settings.pseudolabel.rule == "probe" else [],
     output:
         receipt=f"{out}/pseudolabel.json",
     log:

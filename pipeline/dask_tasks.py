@@ -1,4 +1,7 @@
-"""Runs tasks with Dask: on threads of this process, or on a running cluster; independent ones, or merged in a tree."""
+"""Runs tasks with Dask: on threads of this process, or on a running cluster; independent ones, or merged in a tree.
+
+Dask is imported when there is something to run: it takes as long as all the rest, and most that import this only read.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
-
-import dask
-from dask.callbacks import Callback
 
 from pipeline.config import ComputeSettings
 from pipeline.errors import ConfigError
@@ -37,7 +37,9 @@ def run_tasks(
     On a cluster, function and jobs must be importable and picklable there, and paths must mean the same files. A task
     that fails for want of a file is tried again; one whose worker died is given to another.
     """
-    tasks = [dask.delayed(retrying, pure=False)(function, job) for job in jobs]
+    from dask import delayed
+
+    tasks = [delayed(retrying, pure=False)(function, job) for job in jobs]
     if compute.scheduler == "threads":
         _on_threads(tasks, compute, {task.key for task in tasks}, on_done)
         return
@@ -59,11 +61,13 @@ def reduce_tasks(
 
     No more than a few results exist at a time, whatever the number of jobs. At least one job is needed.
     """
-    leaves = [dask.delayed(retrying, pure=False)(function, job) for job in jobs]
+    from dask import delayed
+
+    leaves = [delayed(retrying, pure=False)(function, job) for job in jobs]
     level = leaves
     while len(level) > 1:
         groups = [level[i : i + SPLIT_EVERY] for i in range(0, len(level), SPLIT_EVERY)]
-        level = [dask.delayed(_merge_all, pure=False)(merge, group) for group in groups]
+        level = [delayed(_merge_all, pure=False)(merge, group) for group in groups]
     root = level[0]
     if compute.scheduler == "threads":
         result: Result
@@ -95,6 +99,8 @@ def _on_threads(
     tasks: list[Any], compute: ComputeSettings, keys: set[Any], on_done: Callable[[Any], None]
 ) -> tuple[Any, ...]:
     """Compute the tasks; `on_done` sees the results of those with these keys."""
+    import dask
+    from dask.callbacks import Callback
 
     def after_task(key: Any, result: Any, *_: Any) -> None:
         if key in keys:

@@ -642,6 +642,49 @@ class EvaluateSettings(Section):
         return self
 
 
+class ProbeSettings(Section):
+    """Which labels to train on, asked of small students before the real one (`conformalsam probe`, rule probe)."""
+
+    encoder: str = "efficientnet-lite0"
+    """Student whose encoder, frozen, sees the images: a small pretrained one answers in minutes and orders labels as
+    larger ones do."""
+    weights: str = "imagenet"
+    """Of the encoder, as `train.weights`."""
+    crop: int = Field(176, ge=32)
+    """Side of the views, pixels. If `train.crop` is larger, images are shrunk as much as the crop."""
+    views: int = Field(4, ge=1)
+    """Fixed views of every image, drawn as in training. Each takes 0.1 MB on disk at the default crop and encoder."""
+    steps: int = Field(250, ge=1)
+    """Steps of each student, some 25 milliseconds of one core each."""
+    batch_size: int = Field(8, ge=2)
+    """Views in a step: labelled ones, half of them unlabelled where labels are tried."""
+    lr: float = Field(0.003, gt=0)
+    folds: int = Field(5, ge=2)
+    """Parts of the labelled images; each is judged by students that learnt from the others and the unlabelled images.
+    More folds take longer, and come nearer to what pseudo-labels add when all labelled images teach."""
+    candidates: int = Field(3, ge=0)
+    """Calibrated labels that are tried, the best of rule auto, beside the labelled images alone and the annotator's own
+    argmax."""
+    unlabeled_weights: list[Annotated[float, Field(gt=0)]] = Field([1.0, 0.5], min_length=1)
+    """Weights of the unlabelled loss that are tried with each kind of labels (`stage1.pseudo_weight`)."""
+    max_images: int = Field(1000, ge=1)
+    """Labelled and unlabelled images that take part at most, evenly spaced, in the data set's proportion."""
+
+    @model_validator(mode="after")
+    def _encoder_is_known(self) -> ProbeSettings:
+        if self.encoder not in STUDENTS and not Path(self.encoder).is_dir():
+            raise ValueError(
+                f"encoder is {self.encoder!r}, which is neither a folder nor one of {', '.join(STUDENTS)}"
+                f"{did_you_mean(self.encoder, STUDENTS)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_differ(self) -> ProbeSettings:
+        _refuse_duplicates(self.unlabeled_weights, "unlabeled_weights", "weight")
+        return self
+
+
 class GallerySettings(Section):
     """The page of images with a slider for alpha (`conformalsam gallery`, and in the report)."""
 
@@ -676,6 +719,7 @@ class Settings(Section):
     stage1: Stage1Settings = Stage1Settings()
     stage2: Stage2Settings = Stage2Settings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    probe: ProbeSettings = ProbeSettings()
     gallery: GallerySettings = GallerySettings()
 
     @model_validator(mode="before")

@@ -11,7 +11,19 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("calib", "pipeline", "train")
-LIGHT = {"cli", "config", "datasets", "errors", "palette", "progress", "receipt", "resample", "schema", "store"}
+LIGHT = {
+    "choice",
+    "cli",
+    "config",
+    "datasets",
+    "errors",
+    "palette",
+    "progress",
+    "receipt",
+    "resample",
+    "schema",
+    "store",
+}
 
 
 def own_imports(path: Path) -> set[str]:

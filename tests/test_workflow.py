@@ -31,12 +31,12 @@ def snakemake(folder, *arguments):
     return call(folder, sys.executable, "-m", "snakemake", *options, *arguments)
 
 
-def planned(folder, *arguments):
-    """Rules that a dry run names, in the order of the data flow."""
+def planned(folder, *arguments, stages=STAGES):
+    """Those of the stages that a dry run names, in the order of the data flow."""
     finished = snakemake(folder, "--dry-run", "all", *arguments)
     assert finished.returncode == 0, finished.stderr
     named = re.findall(r"^(?:local)?rule (\w+):", finished.stdout + finished.stderr, re.MULTILINE)
-    return [stage for stage in STAGES if stage in named]
+    return [stage for stage in stages if stage in named]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,13 @@ def finished_run(tmp_path_factory):
 
 def config_of(folder, *overrides):
     return ["--config", f"run={folder / 'tiny.yaml'}", *overrides]
+
+
+def test_rule_probe_asks_small_students_before_it_labels(finished_run):
+    finished = snakemake(finished_run, "--dry-run", "all", *config_of(finished_run, "rule=probe"))
+    rules = re.findall(r"^rule (\w+):", finished.stdout + finished.stderr, re.MULTILINE)
+    assert rules.index("probe") < rules.index("pseudolabel")
+    assert "probe" not in planned(finished_run, *config_of(finished_run, "rule=raw"), stages=[*STAGES, "probe"])
 
 
 def test_every_stage_leaves_its_receipt_its_log_and_its_product(finished_run):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli import CommandGroup, run_command
+from pipeline.cli import CommandGroup, run_argument, run_command
 from pipeline.config import Settings
 from pipeline.receipt import write_receipt
 from train.launch import launch, must_launch
@@ -59,6 +59,25 @@ def evaluate(settings: Settings) -> None:
     from train.evaluate import evaluate as stage
 
     run_stage(settings, "evaluate", stage, settings.evaluate.tracked())
+
+
+@main.command()
+@run_argument
+def probe(settings: Settings) -> None:
+    """Which labels should a student learn from? Ask small ones -> probe.json, and the answer with its command.
+
+    Decoders on the features of a frozen pretrained encoder learn from the labelled images alone, from the annotator's
+    argmax and from the best calibrated labels, each with several weights; every labelled image judges those that have
+    not seen its mask. Takes minutes of one core; needs what calibrate wrote. What is done is kept in probe/ of the run.
+    """
+    from train.probe.probe import is_told, tracked
+    from train.probe.probe import probe as stage
+    from train.probe.table import format_probe
+
+    facts, path = stage(settings), settings.folder / "probe.json"
+    if not is_told(path, facts):
+        write_receipt(path, "probe", facts, tracked(settings))
+    click.echo(format_probe(settings.name, facts))
 
 
 @main.command()

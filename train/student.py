@@ -73,6 +73,13 @@ class Student:
         return upsampled(self.coarse_logits(images).float(), images.shape[-2:])
 
     @torch.no_grad()
+    def features(self, images: Tensor) -> list[Tensor]:
+        """uint8 [B, 3, H, W] RGB -> maps of the encoder in evaluation mode, float [B, D, h, w] each, finest first."""
+        images = self._fitting(self._normalised(images.to(self.compute.device)))
+        with evaluating(self.model), self.compute.autocast():
+            return self.model.encode(images)
+
+    @torch.no_grad()
     def classes(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] RGB -> uint8 [B, H, W], the most probable class, in evaluation mode."""
         with evaluating(self.model):

@@ -19,6 +19,7 @@ from pipeline.progress import clock
 from pipeline.report import figures
 from pipeline.report.examples import Example
 from pipeline.report.held_out import DECILES_SHOWN, held_out, wrong_share
+from pipeline.report.probe import probe_rows
 from pipeline.report.promise import exact_percent, promise
 from pipeline.report.students import student_columns
 
@@ -86,6 +87,7 @@ def _filled(template: str, content: Content | ContentWithoutLabels, **more: Any)
         students=content.receipts.get("evaluate", {}).get("students", {}),
         student_columns=student_columns(content.receipts, figures.STAGE_NAMES),
         stage_names=figures.STAGE_NAMES,
+        probe_rows=probe_rows(content.receipts),
         training_warnings=training_warnings(content.receipts),
         all_pixels=sum(content.receipts["prepare"]["labeled_pixels_per_class"].values()),
         loss_chart=figures.learning_curves(content.receipts, "loss", 1, "loss", "Training loss"),
@@ -164,6 +166,10 @@ def _calibrated(facts: Facts) -> str:
     return f"variant {variants}{classes}, α = {alphas}, {images}, {facts['quantile']} quantile"
 
 
+def _probed(facts: Facts) -> str:
+    return f"{len(facts['outcomes'])} ways to train in {facts['folds']} folds: {facts['verdict']}"
+
+
 def _pseudolabeled(facts: Facts) -> str:
     kept = f"{number(facts['num_images'])} images, {percent(facts['keep_rate'])} of their pixels kept"
     took = ", as was chosen automatically" if facts["is_automatic"] else ""
@@ -206,6 +212,7 @@ RESULTS: dict[str, Callable[[Facts], str]] = {
     "prepare": _prepared,
     "annotate": _annotated,
     "calibrate": _calibrated,
+    "probe": _probed,
     "pseudolabel": _pseudolabeled,
     "stage1": _trained,
     "stage2": _trained,

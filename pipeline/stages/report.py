@@ -24,6 +24,7 @@ from pipeline.progress import Progress
 from pipeline.receipt import read_receipt
 from pipeline.report import audit, page
 from pipeline.report.examples import Example, example
+from pipeline.report.probe import probe_receipt
 from pipeline.sources import truth_path
 from pipeline.store import (
     DONE,
@@ -95,6 +96,7 @@ def open_run(settings: Settings) -> Run:
         )
     calibration = open_calibration(folder / "calibration.zarr", receipts["calibrate"]["fingerprint"])
     refuse_other_thresholds(labels, calibration)
+    receipts |= probe_receipt(folder, calibration.fingerprint)
     receipts |= training_receipts(folder, labels.fingerprint)
     probabilities = folder / "probs.zarr" if store_exists(folder / "probs.zarr") else None
     return Run(receipts, samples, probabilities, calibration, labels)

@@ -6,7 +6,7 @@ image of the batch, on no number of workers or processes, on no generator of the
 
 from train.augment.cutmix import Box, cutmix, draw_box, partners
 from train.augment.strong import Photometric, draw_photometric, strong_views
-from train.augment.weak import Geometry, draw_geometry, weak_view, weak_views
+from train.augment.weak import Geometry, draw_geometry, target_view, weak_view, weak_views
 
 __all__ = [
     "Box",
@@ -18,6 +18,7 @@ __all__ = [
     "draw_photometric",
     "partners",
     "strong_views",
+    "target_view",
     "weak_view",
     "weak_views",
 ]

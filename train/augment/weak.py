@@ -56,6 +56,13 @@ def weak_view(image: Tensor, target: Tensor, geometry: Geometry, crop: int) -> t
     return images[0], targets[0]
 
 
+def target_view(target: Tensor, geometry: Geometry, crop: int) -> Tensor:
+    """The target alone, as `weak_view` sees it: uint8 [H, W] -> uint8 [crop, crop]."""
+    rows, columns = _window(geometry, crop)
+    window = _resized_target(target, geometry, rows, columns)
+    return _placed(window, geometry, target.new_full((crop, crop), IGNORE_INDEX))
+
+
 def weak_views(
     images: Sequence[Tensor], targets: Sequence[Tensor], geometries: Sequence[Geometry], crop: int
 ) -> tuple[Tensor, Tensor]:
@@ -68,17 +75,26 @@ def weak_views(
     image_views = images[0].new_zeros((len(images), 3, crop, crop))
     target_views = targets[0].new_full((len(targets), crop, crop), IGNORE_INDEX)
     for number, (image, target, geometry) in enumerate(zip(images, targets, geometries, strict=True)):
-        rows = slice(geometry.top, min(geometry.top + crop, geometry.height))
-        columns = slice(geometry.left, min(geometry.left + crop, geometry.width))
-        window = _resized(image, geometry)[:, rows, columns]
-        window_target = _resized_target(target, geometry, rows, columns)
-        height, width = window_target.shape
-        place = slice(0, width)
-        if geometry.flip:  # the padding moves to the left, too
-            window, window_target, place = window.flip(-1), window_target.flip(-1), slice(crop - width, crop)
-        image_views[number, :, :height, place] = window
-        target_views[number, :height, place] = window_target
+        rows, columns = _window(geometry, crop)
+        _placed(_resized(image, geometry)[:, rows, columns], geometry, image_views[number])
+        _placed(_resized_target(target, geometry, rows, columns), geometry, target_views[number])
     return image_views, target_views
+
+
+def _window(geometry: Geometry, crop: int) -> tuple[slice, slice]:
+    """Rows and columns of the resized image that a view shows."""
+    rows = slice(geometry.top, min(geometry.top + crop, geometry.height))
+    return rows, slice(geometry.left, min(geometry.left + crop, geometry.width))
+
+
+def _placed(window: Tensor, geometry: Geometry, view: Tensor) -> Tensor:
+    """Put a window, [..., h, w], into the upper left of a view of padding, mirrored as the geometry says."""
+    height, width = window.shape[-2:]
+    if geometry.flip:  # the padding moves to the left, too
+        view[..., :height, view.shape[-1] - width :] = window.flip(-1)
+    else:
+        view[..., :height, :width] = window
+    return view
 
 
 def _resized(image: Tensor, geometry: Geometry) -> Tensor:

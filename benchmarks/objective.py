@@ -1,0 +1,170 @@
+"""Does the objective that chooses labels predict what they are worth? Rank correlations over all candidates of a run.
+
+Objectives come from held-out labelled images alone (the receipt of calibrate). What they should predict is measured
+with masks that nothing else opens: the mIoU of the labels on the unlabelled images, and the mIoU on the val images of
+small students (decoders on a frozen encoder's features, as `conformalsam probe` trains them) that learn from them. The
+run must have been calibrated for rule auto, with the masks of its unlabelled images on disk:
+
+    python benchmarks/objective.py voc_animals --set data.root=FOLDER
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from scipy.stats import spearmanr
+
+import calib
+from pipeline import config
+from pipeline.config import Settings
+from pipeline.datasets import IGNORE_INDEX, load_samples, read_mask, resize_nearest
+from pipeline.held_out import candidate_rules
+from pipeline.receipt import read_receipt
+from pipeline.sources import truth_path
+from pipeline.store import open_calibration
+from train.metrics import iou_of_areas, mean_over_classes
+from train.probe.arms import NO_LABELS, RAW, Arm, Labels
+from train.probe.planes import open_planes
+from train.probe.probe import cross_fit
+
+Key = tuple[str | None, float | None, str]  # variant, alpha, rule
+Facts = Mapping[str, Any]
+
+
+class Scored(NamedTuple):
+    """A candidate: held-out objectives by name, and the true mIoU, precision and keep rate of its labels."""
+
+    key: Key
+    objectives: dict[str, float]
+    miou: float
+    precision: float
+    keep_rate: float
+
+
+def objectives(row: Facts, raw: Facts) -> dict[str, float]:
+    """What a choice could maximise, all from held-out images. row: of the candidate; raw: of the annotator's argmax"""
+    precision, keep_rate = row["precision"]["value"], row["keep_rate"]["value"]
+    classes = [one["value"] for one in row["precision_per_class"].values() if one is not None]
+    same_keep = row["against_raw"]["same_keep"] if row.get("against_raw") else raw["precision"]
+    return {
+        "mIoU, abstained = missing": row["miou"]["value"],
+        "precision (pixels)": precision,
+        "precision (mean of classes)": float(np.mean(classes)),
+        "precision above the argmax's at the same keep rate": precision - same_keep["value"],
+        "precision x keep rate": precision * keep_rate,
+    }
+
+
+def true_counts(settings: Settings, variants: Sequence[str]) -> dict[str, calib.HeldOut]:
+    """Of each variant, what all alphas and rules make of the unlabelled images that have a mask."""
+    index, planes = load_samples(settings.folder / "samples.json"), open_planes(settings)
+    store, background = open_calibration(settings.folder / "calibration.zarr"), settings.data.background_index
+    judged: dict[str, list[calib.Judgement]] = {variant: [] for variant in variants}
+    for sample in planes.known(index.of("unlabeled")):
+        path = truth_path(sample, settings.data)
+        if path is None:
+            continue
+        truth, seen = resize_nearest(read_mask(path, settings.data), settings.data.grid), planes.planes(sample)
+        score = np.where(truth == IGNORE_INDEX, np.float32(np.nan), np.float32(0))  # coverage is not asked for
+        for variant in variants:
+            thresholds = (store.q_hat(alpha, variant) for alpha in store.alphas)
+            rules, num_classes = candidate_rules(False, variant), settings.data.num_classes
+            judged[variant].append(
+                calib.judge_image(seen, score, truth, thresholds, rules, num_classes, background, "abstain")
+            )
+    return {variant: calib.summarise(counts, np.random.default_rng(0)) for variant, counts in judged.items()}
+
+
+def scored_candidates(settings: Settings) -> list[Scored]:
+    """All candidates of rule auto, the annotator's argmax first."""
+    held_out = read_receipt(settings.folder / "calibrate.json", "calibrate")["held_out"]
+    store, raw = open_calibration(settings.folder / "calibration.zarr"), held_out["raw"]
+    true = true_counts(settings, list(dict.fromkeys(row["variant"] for row in held_out["rows"])))
+    of_raw = next(iter(true.values())).raw
+    found = [
+        Scored((None, None, "raw"), objectives(raw, raw), float(of_raw.miou.value), float(of_raw.precision.value), 1.0)
+    ]
+    for row in held_out["rows"]:
+        if row["precision"] is None or row["miou"] is None:
+            continue
+        counts = true[row["variant"]]
+        place = store.alphas.index(row["alpha"]), candidate_rules(False, row["variant"]).index(row["rule"])
+        numbers = (float(share.value[place]) for share in (counts.miou, counts.precision, counts.keep_rate))
+        found.append(Scored((row["variant"], row["alpha"], row["rule"]), objectives(row, raw), *numbers))
+    return found
+
+
+def spread(scored: Sequence[Scored], num: int) -> list[Scored]:
+    """The annotator's argmax, and others evenly spaced by the true mIoU of their labels, best and worst among them."""
+    ordered = sorted(scored[1:], key=lambda one: -one.miou)
+    places = np.linspace(0, len(ordered) - 1, num - 1).round().astype(int)
+    return [scored[0], *(ordered[place] for place in dict.fromkeys(places.tolist()))]
+
+
+def student_mious(settings: Settings, chosen: Sequence[Scored]) -> tuple[float, list[float]]:
+    """mIoU on the val images: of a student of the labelled images alone, and of those of the candidates."""
+    crossed = cross_fit(settings, read_receipt(settings.folder / "calibrate.json", "calibrate")["fingerprint"])
+    labels = [RAW if one.key[2] == "raw" else Labels("calibrated", *one.key) for one in chosen]
+    val = crossed.index.of("val")
+    crossed = replace(
+        crossed,
+        labeled=[*crossed.labeled, *val],
+        fold=np.array([-1] * len(crossed.labeled) + [0] * len(val)),  # all labelled images teach, all val images judge
+        arms=[Arm(NO_LABELS, 0.0), *(Arm(one, 1.0) for one in labels)],
+        folder=settings.folder / "probe" / "val",
+    )
+    areas = crossed.judged().areas[:, crossed.fold == 0].sum(axis=1)
+    mious = mean_over_classes(iou_of_areas(np.moveaxis(areas, 1, 0)), "skip").tolist()
+    return mious[0], mious[1:]
+
+
+def correlations(objective_names: Sequence[str], scored: Sequence[Scored], worth: Sequence[float]) -> Iterator[str]:
+    """Spearman's rank correlation of each objective, and what the candidate that it takes is worth beside the best."""
+    for name in objective_names:
+        values = [one.objectives[name] for one in scored]
+        taken = int(np.argmax(values))
+        rho = spearmanr(values, worth).statistic
+        found = f"{100 * worth[taken]:.1f} | {100 * max(worth):.1f}"
+        yield f"| {name} | {rho:+.2f} | {named(scored[taken].key)} | {found} |"
+
+
+def named(key: Key) -> str:
+    return "raw" if key[2] == "raw" else f"{key[0]} {key[1]:g} {key[2]}"
+
+
+@click.command()
+@click.argument("run")
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting.")
+@click.option("--students", type=click.IntRange(min=0), default=9, show_default=True, help="Candidates with a student.")
+@click.option("--steps", default=500, show_default=True, help="Of each student.")
+def main(run: str, overrides: tuple[str, ...], students: int, steps: int) -> None:
+    """Print how well held-out objectives predict the quality of labels and of students."""
+    settings = config.load(run, {**config.parse_overrides(overrides), "probe.steps": steps})
+    scored = scored_candidates(settings)
+    head = "| objective on held-out images | Spearman | takes | its mIoU | the best mIoU |\n|---|---|---|---|---|"
+    names = list(scored[0].objectives)
+    click.echo(f"{settings.name}: {len(scored)} candidates, true mIoU of the labels on the unlabelled images\n\n{head}")
+    for line in correlations(names, scored, [one.miou for one in scored]):
+        click.echo(line)
+    if not students:
+        return
+    chosen = spread(scored, students)
+    alone, mious = student_mious(settings, chosen)
+    told = f"mIoU of students of {steps} steps (labelled images alone {100 * alone:.1f})"
+    click.echo(f"\n{len(chosen)} of them, {told}\n\n{head}")
+    for line in correlations(names, chosen, mious):
+        click.echo(line)
+    click.echo(f"| (true mIoU of the labels) | {spearmanr([one.miou for one in chosen], mious).statistic:+.2f} | | | |")
+    click.echo("\n| labels | held-out mIoU | true mIoU | precision, kept | student |\n|---|---|---|---|---|")
+    for one, miou in zip(chosen, mious, strict=True):
+        kept = f"{100 * one.precision:.1f}, {100 * one.keep_rate:.1f}"
+        held_out = 100 * one.objectives[names[0]]
+        click.echo(f"| {named(one.key)} | {held_out:.1f} | {100 * one.miou:.1f} | {kept} | {100 * miou:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

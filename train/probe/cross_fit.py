@@ -1,0 +1,159 @@
+"""The students of all arms and folds: trained without a fold of the labelled images, judged on it, kept on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from pipeline.config import DataSettings
+from pipeline.datasets import Sample, SampleIndex
+from pipeline.progress import Progress
+from pipeline.receipt import fingerprint, write_json
+from train.probe.arms import Arm, Labels
+from train.probe.features import FeatureCache, Shapes
+from train.probe.fit import Lessons, Recipe, judged_areas, trained_decoder
+from train.probe.targets import label_targets, view_targets
+from train.probe.verdict import Areas
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the same features and labels would give other students
+
+LabelOf = Callable[[Labels, Sample], npt.NDArray[np.float32]]
+"""Labels of an unlabelled image, float32 [h, w] on the grid, NaN = abstain."""
+
+
+class Judged(NamedTuple):
+    """What the students made of the labelled images.
+
+    areas:   int64 [A, N, 3, K], `class_areas` of each image by each arm's student that had not seen its mask
+    seconds: that all of them took
+    """
+
+    areas: Areas
+    seconds: float
+
+
+class Fit(NamedTuple):
+    """One student: an arm, trained without the labelled images of a fold."""
+
+    arm: Arm
+    fold: int
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Everything that the students of all arms and folds depend on.
+
+    fold:    int64 [N], of each labelled image; -1: it teaches all students and judges none
+    made_by: what made the labels: a fingerprint for raw and calibrated ones each
+    folder:  where what was judged is kept
+    """
+
+    data: DataSettings
+    index: SampleIndex
+    labeled: Sequence[Sample]
+    unlabeled: Sequence[Sample]
+    fold: npt.NDArray[np.int64]
+    arms: Sequence[Arm]
+    label_of: LabelOf
+    made_by: dict[str, str]
+    recipe: Recipe
+    cache: FeatureCache
+    folder: Path
+
+    @property
+    def fits(self) -> list[Fit]:
+        """All students, those that learn from the same labels one after the other."""
+        return [Fit(arm, fold) for arm in self.arms for fold in range(int(self.fold.max()) + 1)]
+
+    def key(self, fit: Fit) -> str:
+        """Fingerprint of all that a student and its judgement depend on."""
+        kind = fit.arm.labels.labels
+        return fingerprint(
+            {
+                "version": VERSION,
+                "features": self.cache.key,
+                "recipe": asdict(self.recipe),
+                "classes": [self.data.class_names, self.data.mask_values],
+                "arm": fit.arm.as_json(),
+                "labels": self.made_by.get(kind),
+                "labeled": [[sample.image_digest, sample.mask_digest] for sample in self.labeled],
+                "unlabeled": [] if kind == "none" else [sample.image_digest for sample in self.unlabeled],
+                "held_out": np.flatnonzero(self.fold == fit.fold).tolist(),
+            }
+        )
+
+    def judged(self) -> Judged:
+        """What the students made of the labelled images; trains those that are not on disk yet."""
+        missing = [fit for fit in self.fits if not self._path(fit).is_file()]
+        if missing:
+            self.cache.fill(self.index, [*self.labeled, *self.unlabeled], self.labeled)
+            self._train(missing)
+        areas = np.zeros((len(self.arms), len(self.labeled), 3, self.data.num_classes), np.int64)
+        seconds = 0.0
+        for fit in self.fits:
+            kept = json.loads(self._path(fit).read_text(encoding="utf-8"))
+            areas[self.arms.index(fit.arm), self.fold == fit.fold] = kept["areas"]
+            seconds += kept["seconds"]
+        return Judged(areas, seconds)
+
+    def _path(self, fit: Fit) -> Path:
+        return self.folder / f"{self.key(fit)}.json"
+
+    def _train(self, missing: Sequence[Fit]) -> None:
+        num = len(self.fits)
+        steps = self.recipe.steps
+        progress = Progress(log, f"probe: {num} students", num * steps, "steps", done=(num - len(missing)) * steps)
+        shapes, masks = self.cache.shapes(), [self.index.mask(sample, self.data) for sample in self.labeled]
+        labeled = self._lessons(self.labeled, masks)
+        for labels, fits in groupby(missing, key=lambda fit: fit.arm.labels):
+            unlabeled = None if labels.labels == "none" else self._pseudo_lessons(labels)
+            for fit in fits:
+                start = time.monotonic()
+                areas = self._judged(fit, shapes, labeled, unlabeled, masks, progress).tolist()
+                facts = {"arm": fit.arm.as_json(), "fold": fit.fold, "seconds": time.monotonic() - start}
+                write_json(self._path(fit), facts | {"areas": areas})
+
+    def _judged(
+        self,
+        fit: Fit,
+        shapes: Shapes,
+        labeled: Lessons,
+        unlabeled: Lessons | None,
+        masks: Sequence[npt.NDArray[np.uint8]],
+        progress: Progress,
+    ) -> Areas:
+        """int64 [n, 3, K] of the images of the fold, by a student that learnt from the others."""
+        groups = self.recipe.groups(labeled.of(np.flatnonzero(self.fold != fit.fold)), unlabeled, fit.arm.weight)
+        device, num_classes = self.cache.student.compute.device, self.data.num_classes
+        decoder = trained_decoder(num_classes, shapes, groups, self.recipe, device, progress.advance)
+        held_out = np.flatnonzero(self.fold == fit.fold).tolist()
+        return np.stack([judged_areas(decoder, self.cache.whole(self.labeled[i]), masks[i], device) for i in held_out])
+
+    def _lessons(self, samples: Sequence[Sample], masks: Sequence[npt.NDArray[np.uint8]]) -> Lessons:
+        targets = [
+            view_targets(mask, self.cache.geometries(sample), self.cache.plan.crop)
+            for sample, mask in zip(samples, masks, strict=True)
+        ]
+        return Lessons([self.cache.views(sample) for sample in samples], targets)
+
+    def _pseudo_lessons(self, labels: Labels) -> Lessons:
+        def targets(sample: Sample) -> Tensor:
+            size = (sample.height, sample.width)
+            return label_targets(
+                self.label_of(labels, sample), size, self.cache.geometries(sample), self.cache.plan.crop
+            )
+
+        samples = self.unlabeled
+        return Lessons([self.cache.views(sample) for sample in samples], [targets(sample) for sample in samples])

@@ -1,0 +1,27 @@
+"""Masks and labels of the fixed views: what each cached feature map is taught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from train.augment import Geometry, target_view
+from train.data import pseudo_label_to_target
+
+
+def view_targets(target: npt.NDArray[np.uint8], geometries: Sequence[Geometry], crop: int) -> Tensor:
+    """uint8 [H, W] at the image's own size, class index or IGNORE_INDEX -> uint8 [V, crop, crop]."""
+    whole = torch.from_numpy(np.array(target, order="C"))
+    return torch.stack([target_view(whole, geometry, crop) for geometry in geometries])
+
+
+def label_targets(
+    label: npt.NDArray[np.floating[Any]], size: Sequence[int], geometries: Sequence[Geometry], crop: int
+) -> Tensor:
+    """The same of a label on the grid, float [h, w], NaN = abstain, of an image of `size` (H, W)."""
+    return view_targets(pseudo_label_to_target(label, size), geometries, crop)

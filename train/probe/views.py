@@ -1,0 +1,54 @@
+"""The fixed views of an image: drawn as in training, but once, so that their features can be kept."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pipeline.config import Settings
+from pipeline.datasets import Sample
+from train.augment import Geometry, draw_geometry
+
+
+class ViewPlan(NamedTuple):
+    """How an image is looked at.
+
+    crop:  side of a view, pixels
+    scale: range of the random resize before the crop, in parts of the image's long side
+    """
+
+    crop: int
+    scale: tuple[float, float]
+    flip: float
+    num: int
+    seed: int
+
+    def geometries(self, digest: str, size: tuple[int, int]) -> list[Geometry]:
+        """The views of an image of a size (H, W): a pure function of the plan and the digest of the image."""
+        rng = random.Random(f"{self.seed}/probe/{digest}")
+        return [draw_geometry(rng, size, self.crop, self.scale, self.flip) for _ in range(self.num)]
+
+    def whole_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Height and width at which a whole image is judged: the middle of the sizes that are trained on."""
+        height, width = (max(1, round(side * sum(self.scale) / 2)) for side in size)
+        return height, width
+
+
+def view_plan(settings: Settings) -> ViewPlan:
+    """Views as in training; if its crops are larger than `probe.crop`, everything is shrunk until they fit."""
+    train, own = settings.train, settings.probe
+    shrink = min(1.0, own.crop / train.crop)
+    scale = (shrink * train.scale[0], shrink * train.scale[1])
+    return ViewPlan(min(own.crop, train.crop), scale, train.flip, own.views, settings.seed)
+
+
+def thinned(labeled: Sequence[Sample], unlabeled: Sequence[Sample], most: int) -> tuple[list[Sample], list[Sample]]:
+    """At most about `most` images, evenly spaced, in the proportion of the two lists."""
+    share = min(1.0, most / max(1, len(labeled) + len(unlabeled)))
+    return _evenly_spaced(labeled, share), _evenly_spaced(unlabeled, share)
+
+
+def _evenly_spaced(samples: Sequence[Sample], share: float) -> list[Sample]:
+    num = round(share * len(samples))
+    return [samples[i * len(samples) // num] for i in range(num)]
