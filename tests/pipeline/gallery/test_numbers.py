@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -52,6 +52,7 @@ def labels_of(levels, spans, background):
     return labels
 
 
+@settings(deadline=None)
 @given(slider=sliders(), rule=st.sampled_from(RULES))
 def test_every_stop_is_labelled_as_the_rule_labels_it(slider, rule):
     maps, q, background, policy = slider
@@ -62,6 +63,7 @@ def test_every_stop_is_labelled_as_the_rule_labels_it(slider, rule):
     np.testing.assert_array_equal(labels_of(levels, spans, background), wanted)
 
 
+@settings(deadline=None)
 @given(slider=sliders(), rule=st.sampled_from(RULES), truth=arrays.arrays(np.uint8, SHAPE, elements=st.integers(0, 4)))
 def test_counts_are_those_of_the_labels_at_every_stop(slider, rule, truth):
     maps, q, background, policy = slider
