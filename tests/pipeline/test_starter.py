@@ -227,7 +227,7 @@ def test_the_default_student_may_be_used_commercially_and_fits_the_machine(mydat
     assert train.licence_note is None
     assert "licence" not in text
     num_trained = 9  # of ten, a mask is kept to measure
-    assert train.total_epochs == 450 * 8 // num_trained
+    assert train.total_epochs == 680 * 8 // num_trained
     on_gpu = recipe(np.array([[360, 480]]), [352, 480], 9, {}, is_on_gpu=True)["train"]
     assert (on_gpu["student"], on_gpu["weights"]) == ("dinov2-s", "facebook/dinov2-small")
 
