@@ -248,6 +248,7 @@ rule experiment_labels:
         receipt=f"{out}/experiments/labels/{{labels}}/labels.json",
     log:
         f"{out}/logs/experiment/{{labels}}.log",
+    priority: 1  # before any training, which would keep a core from the labels of the others
     conda:
         "environment.yml"
     threads: workflow.cores
