@@ -79,7 +79,7 @@ function liveFacts() {
   const { raw } = page.heldOut;
   const sameKeep = byRule[state.rule].sameKeep[state.stop];
   if (raw[0]) facts.push(fact("Annotator's own argmax", percent(raw[0][0]),
-    `right of all pixels${sameKeep ? `, ${percent(sameKeep[0])} of as many as are kept here` : ""}`));
+    `right${sameKeep ? `, ${percent(sameKeep[0])} at this keep rate` : ""}`));
   const miou = byRule[state.rule].miou[state.stop];
   if (miou) facts.push(fact("Held-out mIoU of labels", percent(miou[0]), `${range(miou)}; argmax ${percent(raw[1][0])}`));
   return facts;
