@@ -135,7 +135,9 @@ class CrossFit:
         progress: Progress,
     ) -> Areas:
         """int64 [n, 3, K] of the images of the fold, by a student that learnt from the others."""
-        groups = self.recipe.groups(labeled.of(np.flatnonzero(self.fold != fit.fold)), unlabeled, fit.arm.weight)
+        groups = self.recipe.groups(
+            labeled.of(np.flatnonzero(self.fold != fit.fold).tolist()), unlabeled, fit.arm.weight
+        )
         device, num_classes = self.cache.student.compute.device, self.data.num_classes
         decoder = trained_decoder(num_classes, shapes, groups, self.recipe, device, progress.advance)
         held_out = np.flatnonzero(self.fold == fit.fold).tolist()

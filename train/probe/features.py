@@ -137,7 +137,7 @@ def unflattened(rows: npt.NDArray[np.float16], shapes: Shapes) -> list[Tensor]:
     flat = torch.from_numpy(rows).float()
     parts = torch.split(flat, [h * w * d for h, w, d in shapes], dim=1)
     return [
-        part.unflatten(1, shape).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        part.reshape(-1, *shape).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         for part, shape in zip(parts, shapes, strict=True)
     ]
 

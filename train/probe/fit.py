@@ -120,7 +120,7 @@ def batch_loss(
     sizes = [group.size for group in groups]
     losses = [
         group.weight * part.sum() / num_with_class(target).clamp(min=1)
-        for group, part, target in zip(groups, sums.split(sizes), targets.split(sizes), strict=True)
+        for group, part, target in zip(groups, torch.split(sums, sizes), torch.split(targets, sizes), strict=True)
     ]
     return torch.stack(losses).sum()
 

@@ -69,7 +69,7 @@ def is_told(path: Path, facts: Mapping[str, Any]) -> bool:
     if not path.is_file():
         return False
     known = json.loads(path.read_text(encoding="utf-8"))
-    return {name: known.get(name) for name in facts} == json.loads(json.dumps(facts))
+    return bool({name: known.get(name) for name in facts} == json.loads(json.dumps(facts)))
 
 
 def cross_fit(settings: Settings, calibration: str) -> CrossFit:
