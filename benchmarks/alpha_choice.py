@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -21,14 +21,13 @@ from pipeline.alpha_choice import Goal, choose_alpha
 from pipeline.config import Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
-from pipeline.held_out import candidate_rules, find_row
+from pipeline.held_out import candidate_rules
 from pipeline.sources import truth_path
 from pipeline.store import DONE, open_probabilities
 from pipeline.sweep import Sweep, sweep_run
 
 TARGETS = (0.9, 0.95, 0.97, 0.99)
 METRICS = ("coverage", "precision", "keep_rate")
-Facts = dict[str, Any]
 
 
 class TruthJob(NamedTuple):
@@ -60,8 +59,12 @@ def judge_truth(job: TruthJob) -> calib.Judgement:
     )
 
 
-def true_rows(settings: Settings, swept: Sweep) -> list[Facts]:
-    """Rows like those of the sweep, of the unlabelled images that have a mask."""
+TrueShares = dict[tuple[float, str], dict[str, float]]
+"""Alpha and rule -> share by METRIC."""
+
+
+def true_shares(settings: Settings, swept: Sweep) -> TrueShares:
+    """What is true of the unlabelled images that have a mask, for every alpha and rule, raw among them."""
     path = (settings.folder / "probs.zarr").absolute()
     store = open_probabilities(path)
     position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
@@ -75,27 +78,24 @@ def true_rows(settings: Settings, swept: Sweep) -> list[Facts]:
     run_tasks(judge_truth, jobs, settings.compute, judged.append)
     true = calib.summarise(judged, np.random.default_rng(0))
     rules = candidate_rules(swept.thresholds.is_class_wise, settings.calibrate.variant)
-    return [
-        {
-            "alpha": alpha,
-            "rule": rule,
-            "coverage": float(true.coverage.value[a]),
-            "precision": float(true.precision.value[a, r]),
-            "keep_rate": float(true.keep_rate.value[a, r]),
-        }
-        for a, alpha in enumerate(swept.alphas)
-        for r, rule in enumerate(rules)
-    ]
+    shares: TrueShares = {}
+    for a, alpha in enumerate(swept.alphas):
+        coverage = float(true.coverage.value[a])
+        for r, rule in enumerate(rules):
+            precision, keep_rate = float(true.precision.value[a, r]), float(true.keep_rate.value[a, r])
+            shares[alpha, rule] = {"coverage": coverage, "precision": precision, "keep_rate": keep_rate}
+        raw = float(true.raw.precision.value)
+        shares[alpha, "raw"] = {"coverage": coverage, "precision": raw, "keep_rate": 1.0}
+    return shares
 
 
-def choices(settings: Settings, true: list[Facts]) -> Iterator[str]:
+def choices(settings: Settings, true: TrueShares) -> Iterator[str]:
     """A line of the table for every target, by the estimate and by the lower end of its interval."""
     for target in TARGETS:
         for end in ("value", "low"):
             facts = choose_alpha(settings, Goal("precision", target, end))  # type: ignore[arg-type]
             claim = facts["chosen"]
-            real = find_row(true, claim["alpha"], claim["rule"])
-            assert real is not None
+            real = true[claim["alpha"], claim["rule"]]
             words = [
                 f"{target:.0%}{', cautious' if end == 'low' else ''}{'' if facts['is_reached'] else ' (not reached)'}",
                 f"{claim['rule']} at {claim['alpha']:g}",
@@ -107,11 +107,11 @@ def choices(settings: Settings, true: list[Facts]) -> Iterator[str]:
             yield f"| {' | '.join(words)} |"
 
 
-def verdict(swept: Sweep, true: list[Facts]) -> Iterator[str]:
+def verdict(swept: Sweep, true: TrueShares) -> Iterator[str]:
     """How many intervals hold the true share, and the largest error."""
     for metric in METRICS:
-        pairs = [(row[metric], find_row(true, row["alpha"], row["rule"])) for row in swept.rows]
-        known = [(claim, real[metric]) for claim, real in pairs if claim and real and not np.isnan(real[metric])]
+        pairs = [(row[metric], true[row["alpha"], row["rule"]]) for row in swept.rows]
+        known = [(claim, real[metric]) for claim, real in pairs if claim and not np.isnan(real[metric])]
         held = sum(claim["low"] <= real <= claim["high"] for claim, real in known)
         errors = np.array([claim["value"] - real for claim, real in known])
         yield (
@@ -127,7 +127,7 @@ def main(run: str, overrides: tuple[str, ...]) -> None:
     """Print what is chosen for some target precisions, and how often the intervals hold."""
     settings = config.load(run, config.parse_overrides(overrides))
     swept = sweep_run(settings)
-    true = true_rows(settings, swept)
+    true = true_shares(settings, swept)
     click.echo("| target | chosen | precision claimed | true | keep rate claimed | true |\n|---|---|---|---|---|---|")
     for line in choices(settings, true):
         click.echo(line)

@@ -25,7 +25,7 @@ from pipeline import config
 from pipeline.config import ComputeSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
-from pipeline.held_out import candidate_rules, candidates
+from pipeline.held_out import candidate_rules
 from pipeline.sources import truth_path
 from pipeline.stages.calibrate import calibrate
 from pipeline.store import DONE, open_calibration, open_probabilities
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
 
 def variant_settings(run: str, overrides: dict[str, Any], variant: str) -> Settings:
-    changes = {"alpha": ALPHAS[0], "alphas": ALPHAS, **VARIANTS[variant]}
+    changes = {"rule": "paper", "alpha": ALPHAS[0], "alphas": ALPHAS, **VARIANTS[variant]}
     return config.load(run, config.full_names(overrides) | config.full_names(changes))
 
 
@@ -184,27 +184,6 @@ def print_verdict(rows: Sequence[Row]) -> None:
             )
 
 
-def print_auto(rows: Sequence[Row], targets: Sequence[float]) -> None:
-    """What rule auto picks for each target among the pixel variant's rows, and the best that hindsight would pick."""
-    pixel = [row for row in rows if row.variant == "pixel"]
-    claims = [{"alpha": row.alpha, "rule": row.rule, **row.claimed} for row in pixel]
-    click.echo("\n| target precision | auto picks | claimed: precision, kept | true | best in hindsight: true |")
-    click.echo("|---|---|---|---|---|")
-    for target in targets:
-        picked, reached = calib.choose(candidates(claims), target)
-        taken = next(row for row in pixel if (row.alpha, row.rule) == (picked.alpha, picked.rule))
-        true = [
-            calib.Candidate(r.alpha, r.rule, r.true["precision"]["value"], r.true["keep_rate"]["value"]) for r in pixel
-        ]
-        best, _ = calib.choose([c for c in true if not np.isnan(c.precision)], target)
-        click.echo(
-            f"| {100 * target:g} | {picked.rule} at {picked.alpha:g}{'' if reached else ' (target not reached)'} "
-            f"| {100 * picked.precision:.1f}, {100 * picked.keep_rate:.1f} "
-            f"| {100 * taken.true['precision']['value']:.1f}, {100 * taken.true['keep_rate']['value']:.1f} "
-            f"| {best.rule} at {best.alpha:g}: {100 * best.precision:.1f}, {100 * best.keep_rate:.1f} |"
-        )
-
-
 @click.command()
 @click.argument("run")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Settings, as for the stages.")
@@ -216,7 +195,6 @@ def main(run: str, overrides: Sequence[str]) -> None:
     click.echo("Percent; claimed: value [95 % interval]; * the interval does not hold the true share.")
     print_table(rows)
     print_verdict(rows)
-    print_auto(rows, [0.9, 0.95, 0.97, 0.99])
 
 
 if __name__ == "__main__":
