@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 3  # raise it when the same maps and masks would give other thresholds
 
+SHOWN = {"keep_rate": "keep rate", "miou": "mIoU of labels"}
 NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
 
 
@@ -241,7 +242,7 @@ def _log_row(row: dict[str, Any]) -> None:
         if row[name] is not None:
             log.info(
                 "calibrate: held-out %s at variant %s, alpha %g%s: %.3f (95 %% interval %.3f to %.3f)%s",
-                name.replace("_", " "), row["variant"], row["alpha"],
+                SHOWN.get(name, name), row["variant"], row["alpha"],
                 "" if name == "coverage" else f", rule {row['rule']}",
                 *(row[name][end] for end in ("value", "low", "high")),
                 f", target {row['target']:g}" if name == "coverage" and row["target"] is not None else "",
