@@ -62,6 +62,7 @@ __all__ = [
 CONFIG_FOLDER = Path("config")
 PRESET_FOLDER = Path(__file__).parent / "presets"
 DEFAULT_RUN = "demo"
+BESIDE_THE_STAGES = ("probe", "gallery")  # sections whose settings give way to others of the same short name
 
 
 def load(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -132,7 +133,7 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides by full dotted name.
 
     Accepted: the full name (`calibrate.alpha`), a short name that only one section has (`alpha`; an adapter's own
-    settings, one level deeper, do not count then), or a section with a mapping (`calibrate: {alpha: 0.1}`), as the
+    settings, one level deeper, and those of tools beside the stages do not count then), or a section with a mapping (`calibrate: {alpha: 0.1}`), as the
     command line of Snakemake can give them.
     raises: ConfigError for an unknown or an ambiguous name
     """
@@ -145,6 +146,8 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
         matches = [full for full in known if full == name or full.endswith(f".{name}")]
         depth = min((full.count(".") for full in matches), default=0)
         shallowest = [full for full in matches if full.count(".") == depth]
+        of_stages = [full for full in shallowest if full.partition(".")[0] not in BESIDE_THE_STAGES]
+        shallowest = of_stages or shallowest
         if len(shallowest) != 1:
             raise ConfigError(_unknown_or_ambiguous(name, shallowest, list(known)))
         result[shallowest[0]] = value

@@ -90,7 +90,8 @@ def exact_intervals(pixel: Pixel, scores: Floats, policy: calib.Policy) -> list[
     """
     n = len(scores)
     if n == 0:
-        return [Interval(Fraction(0), Fraction(1), None)]
+        nothing_learnt = np.array([np.nan], np.float32)
+        return [Interval(Fraction(0), Fraction(1), class_or_none(labels_at(pixel, nothing_learnt)[0]))]
     falling = np.sort(scores)[::-1]
     thresholds = np.concatenate([np.array([np.inf], np.float32), falling])
     thresholds = calib.resolve_uncalibrated(thresholds, falling[:1], np.array([n]), unrefused(policy))

@@ -149,7 +149,7 @@ def _write_thresholds(
         try:
             found[variant] = fit_and_judge(own, settings.alphas, own.calibrate.uncalibrated, store, probabilities)
         except calib.CalibrationError as error:
-            raise ConfigError(f"calibrate: {error}") from None
+            raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
         thresholds = found[variant].thresholds
         if thresholds.fallen_back:
             log.info(

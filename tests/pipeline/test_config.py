@@ -37,12 +37,14 @@ def test_the_run_files_that_we_ship_are_valid():
         assert config.load(name).name == name
 
 
-def test_the_runs_with_other_annotators_differ_from_their_parents_in_the_annotator_alone():
+def test_the_runs_with_other_annotators_differ_from_their_parents_in_annotator_and_alpha():
     for name, parent in [
         ("camvid_ade20k", "camvid"), ("voc_animals_leaning", "voc_animals"), ("voc_animals_mobilenet", "voc_animals")
     ]:  # fmt: skip
         child, base = config.load(name).model_dump(), config.load(parent).model_dump()
-        assert {key for key in child if child[key] != base[key]} == {"name", "annotate"}
+        changed = {key for key in child if child[key] != base[key]}
+        assert changed - {"calibrate"} == {"name", "annotate"}
+        assert {key for key, value in child["calibrate"].items() if value != base["calibrate"][key]} <= {"alpha"}
     onnx = config.load("camvid_ade20k").annotate.onnx
     assert [name for name, channels in onnx.class_map.items() if not channels] == [
         "Pole", "SignSymbol", "Fence", "Bicyclist"
@@ -84,6 +86,12 @@ def test_overrides_survive_the_way_through_a_command_line(run_file):
     overrides = {"alpha": 0.1, "data.grid": [3, 4], "weights": "nvidia/mit-b0", "val": None}
     words = config.as_arguments(overrides)
     assert config.parse_overrides(words[1::2]) == config.full_names(overrides)
+
+
+def test_a_short_name_means_a_stages_setting_before_one_of_a_tool():
+    assert config.full_names({"weights": "x", "crop": 64, "num_images": 3}) == {
+        "train.weights": "x", "train.crop": 64, "gallery.num_images": 3
+    }  # fmt: skip
 
 
 def test_snakemakes_untyped_entries_are_typed():

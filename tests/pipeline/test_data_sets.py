@@ -22,7 +22,7 @@ DRAWN = {"data.splits.train": None, "data.splits.labeled": None, "data.splits.un
 def test_every_run_file_is_valid(path):
     settings = config.load(path)
     assert settings.name == path.stem
-    if settings.train.weights.endswith(".pth"):  # an encoder of a size that the student must have
+    if settings.train.initial_weights.endswith(".pth"):  # an encoder of a size that the student must have
         assert settings.train.weights == f"checkpoints/mit_{settings.train.student}.pth"
 
 

@@ -40,6 +40,8 @@ def literal_label(pixel, thresholds):
     def best(classes):
         return min(classes, key=lambda j: (-pixel.probabilities[j], j), default=None)
 
+    if pixel.rule == "raw":
+        return best(range(len(pixel.probabilities)))
     if pixel.rule == "paper":
         return best([j for j in members if j != pixel.background] or members)
     if pixel.rule == "no_background":
