@@ -133,8 +133,8 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides by full dotted name.
 
     Accepted: the full name (`calibrate.alpha`), a short name that only one section has (`alpha`; an adapter's own
-    settings, one level deeper, and those of tools beside the stages do not count then), or a section with a mapping (`calibrate: {alpha: 0.1}`), as the
-    command line of Snakemake can give them.
+    settings, one level deeper, and those of tools beside the stages do not count then), or a section with a mapping
+    (`calibrate: {alpha: 0.1}`), as the command line of Snakemake can give them.
     raises: ConfigError for an unknown or an ambiguous name
     """
     known = dict(_leaves(Settings))
