@@ -47,7 +47,7 @@ def test_runs_as_a_module():
 def test_commands_come_in_the_order_of_the_data_flow():
     result = CliRunner().invoke(main, ["--help"])
     commands = [line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line.strip()]
-    assert commands == ["stage1", "stage2", "evaluate", "predict", "presets"]
+    assert commands == ["stage1", "stage2", "evaluate", "probe", "predict", "presets"]
 
 
 def test_the_command_line_starts_without_torch():
