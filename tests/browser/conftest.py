@@ -34,7 +34,7 @@ def open_page(browser):
     def open_at(path, viewport=WIDE, **options):
         context = browser.new_context(viewport=viewport, **options)
         page = context.new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(30_000)  # a busy machine takes its time to open a page
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
