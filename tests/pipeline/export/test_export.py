@@ -152,7 +152,7 @@ def test_provenance_tells_what_the_receipts_know(tmp_path, write_images, make_se
     assert facts["fingerprint"] == read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")["fingerprint"]
     assert (facts["annotator"], facts["maps"]) == ("noisy", receipts["annotate"]["fingerprint"])
     assert (facts["alpha"], facts["rule"], facts["variant"], facts["num_labeled"]) == (0.4, "paper", "pixel", 6)
-    assert facts["held_out"] == {name: row[name] for name in ("coverage", "precision", "keep_rate")}
+    assert facts["held_out"] == {name: row[name] for name in ("coverage", "precision", "keep_rate", "miou")}
     assert {"conformalsam", "numpy"} <= facts["versions"].keys()
     (settings.folder / "pseudolabel.json").unlink()
     facts = json.loads((export_labels(store, "png").folder / "provenance.json").read_text())
