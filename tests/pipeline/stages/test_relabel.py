@@ -135,6 +135,7 @@ EXPECTED = {
     "no_background": best,
     "argmax": lambda members, pixel: best(range(3), pixel) if best(range(3), pixel) in members else np.nan,
     "singleton": lambda members, pixel: members[0] if len(members) == 1 else np.nan,
+    "raw": lambda members, pixel: best(range(3), pixel),
 }
 
 
