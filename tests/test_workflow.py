@@ -141,6 +141,7 @@ def test_the_console_script_offers_every_command():
         "stage1",
         "stage2",
         "evaluate",
+        "probe",
         "predict",
         "presets",
     }
