@@ -7,6 +7,7 @@ import pytest
 from gallery_counts import assert_counts_are_numpys
 
 from pipeline import config
+from pipeline.store import open_labels
 from pipeline.sweep import sweep_run
 
 REPORT = Path(__file__).parents[2] / "results" / "demo" / "report.html"
@@ -16,5 +17,6 @@ REPORT = Path(__file__).parents[2] / "results" / "demo" / "report.html"
 def test_the_gallery_of_the_demo_counts_to_the_pixel(open_page, monkeypatch):
     monkeypatch.chdir(REPORT.parents[2])
     settings = config.load("demo")
-    run = SimpleNamespace(settings=settings, sweep=sweep_run(settings))
+    variant = open_labels(settings.folder / "labels.zarr").state["variant"]  # that rule auto took
+    run = SimpleNamespace(settings=settings, sweep=sweep_run(settings, variant))
     assert_counts_are_numpys(open_page(REPORT), run, shown=settings.data.grid)
