@@ -25,8 +25,9 @@ def chart(results: Sequence[Result]) -> Markup | None:
     if all(result.cell.row.switch is not None for result in known):
         return line_chart(_curves(known), "share of the training that is Stage I, %", "mIoU, %", "When Stage II starts")
     protocol = known[0].cell.protocol
-    rows = [_mark(result) for result in known if result.cell.protocol == protocol]
-    alone = [mark for mark, result in zip(rows, known, strict=False) if result.cell.row.key == "label-only"]
+    shown = [result for result in known if result.cell.protocol == protocol]
+    rows = [_mark(result) for result in shown]
+    alone = [mark for mark, result in zip(rows, shown, strict=True) if result.cell.row.key == "label-only"]
     reference = alone[0] if alone else rows[0]
     title = f"mIoU of the last student, {PROTOCOL_NAMES[protocol]}"
     return estimates(rows, reference.value, reference.name, title, title)
