@@ -23,7 +23,7 @@ import numpy as np
 
 import calib
 from pipeline import config
-from pipeline.annotator import build_annotator
+from pipeline.annotators.build import build_annotator
 from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples, resize_nearest
 from pipeline.resample import resize_bilinear

@@ -28,8 +28,8 @@ from annotate import DTYPES, SIDE, build, peak_resident_bytes, random_texts
 from calibrate import print_header
 from train_step import IMAGES_A_STEP, STAGES, Child, Job, write_data
 
+from pipeline.annotators.seem import NANO_FOLDER
 from pipeline.seem import Seem
-from pipeline.seem_annotator import NANO_FOLDER
 
 ROOT = Path(__file__).parents[1]
 NUM_PROMPTS = 21

@@ -28,7 +28,7 @@ def download(name: str, folder: Path | None) -> None:
 
     Next: conformalsam convert-seem checkpoints/NAME/FILE.pt OUT
     """
-    from pipeline.download import download as fetch
+    from pipeline.annotators.download import download as fetch
 
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request at INFO, with its signed address
     click.echo(f"next: conformalsam convert-seem {fetch(name, folder)} OUT")
@@ -47,7 +47,7 @@ def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None) -> None
 
     Next: in a run file, annotate: {annotator: seem, seem: {checkpoint: OUT}}
     """
-    from pipeline.convert import convert_seem as convert
+    from pipeline.annotators.convert_seem import convert_seem as convert
 
     click.echo(
         f"wrote {convert(checkpoint, folder, tokenizer)}; in a run file: "

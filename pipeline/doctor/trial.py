@@ -11,7 +11,8 @@ import numcodecs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps, stored_dtype
+from pipeline.annotators.build import build_annotator
+from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
 from pipeline.config import Settings
 from pipeline.datasets import Sample, image_to_grid, read_image
 from pipeline.doctor.survey import UNREADABLE, evenly_spaced

@@ -41,7 +41,7 @@ def _annotator(settings: Settings) -> Iterator[Finding]:
 
 def seem_folder(seem: SeemSettings) -> Path:
     """Folder that the checkpoint setting means."""
-    from pipeline.seem_annotator import NANO, NANO_FOLDER
+    from pipeline.annotators.seem import NANO, NANO_FOLDER
 
     return NANO_FOLDER if seem.checkpoint == NANO else Path(seem.checkpoint)
 
@@ -100,7 +100,7 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 
 def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
     """Whether `class_map` fits the classes, the network can be opened, and has the channels that are named."""
-    from pipeline.onnx_annotator import OnnxAnnotator, channel_bias, channel_groups, never_labelled, wordless_classes
+    from pipeline.annotators.onnx import OnnxAnnotator, channel_bias, channel_groups, never_labelled, wordless_classes
 
     try:
         channel_groups(onnx, data.class_names)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numcodecs
 import numpy as np
 
-from pipeline.annotator import Annotator, Images, Maps, build_annotator, check_maps, stored_dtype
+from pipeline.annotators.build import build_annotator
+from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
 from pipeline.config import AnnotateSettings, Settings
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples, require_unlabeled
 from pipeline.errors import AnnotatorError, StoreError

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from stage_runs import run_stages
 
+from pipeline.annotators.seem import NANO_FOLDER
 from pipeline.doctor import costs
 from pipeline.doctor.costs import map_size, store_sizes
 from pipeline.doctor.survey import evenly_spaced
 from pipeline.doctor.trial import TIMED_IMAGES, try_annotator
 from pipeline.seem import Seem
-from pipeline.seem_annotator import NANO_FOLDER
 from pipeline.sources import find_samples
 from pipeline.store import open_calibration, open_labels, open_probabilities
 

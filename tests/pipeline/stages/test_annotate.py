@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.annotator import build_annotator
+from pipeline.annotators.build import build_annotator
 from pipeline.datasets import image_to_grid, load_samples
 from pipeline.errors import AnnotatorError, StoreError
 from pipeline.stages.annotate import annotate
@@ -107,10 +107,10 @@ def test_a_full_disk_is_noticed_before_the_work(prepared, monkeypatch):
 
 def test_the_cached_maps_of_seem_have_the_argmax_of_the_network(tmp_path):
     """The demo's SEEM through the stages: aliases, a background in the middle, fixed point in the cache."""
+    from pipeline.annotators.seem import NANO_FOLDER
     from pipeline.config import load
     from pipeline.demo.scenes import write_scenes
     from pipeline.seem import Seem
-    from pipeline.seem_annotator import NANO_FOLDER
 
     write_scenes(tmp_path / "data", domain="target", seed=5, num_train=6, num_val=1)
     run_file = tmp_path / "nano.yaml"

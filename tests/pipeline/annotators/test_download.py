@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.__main__ import main
-from pipeline.download import CHECKPOINTS, TOKENIZER, TOKENIZER_FILES, Published, download
+from pipeline.annotators.download import CHECKPOINTS, TOKENIZER, TOKENIZER_FILES, Published, download
 from pipeline.errors import DownloadError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAME, FILE = "seem-tiny-v1", "seem_tiny_v1.pt"
 WEIGHTS = random.Random(0).randbytes(300_000)
 CUT = 100_000

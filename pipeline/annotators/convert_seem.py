@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pipeline.download import CHECKPOINTS
+from pipeline.annotators.download import CHECKPOINTS
 from pipeline.errors import AnnotatorError
 from pipeline.seem import Seem, SeemError
 from pipeline.seem.checkpoint import read_weights, unused_names, variant_name

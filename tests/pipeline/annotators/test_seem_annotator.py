@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny_seem import UNTOLD, write_checkpoint
 
-from pipeline.annotator import build_annotator, check_maps
+from pipeline.annotators.build import build_annotator
+from pipeline.annotators.contract import check_maps
 from pipeline.errors import AnnotatorError, ConfigError
 from pipeline.seem import Seem
 

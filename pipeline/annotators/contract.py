@@ -1,16 +1,14 @@
-"""Annotators: what turns an image and K class prompts into K maps. The contract, and which adapter keeps it."""
+"""The contract of an annotator: what turns images and K class prompts into K maps."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import AnnotateSettings, PythonSettings, Settings
+from pipeline.config import AnnotateSettings
 from pipeline.errors import AnnotatorError
 
 Images = npt.NDArray[np.uint8]
@@ -46,48 +44,6 @@ def stored_dtype(annotator: Annotator, settings: AnnotateSettings) -> str:
     if dtype == "uint16" and annotator.space == "logits":
         raise AnnotatorError(f"annotate.dtype is uint16, but {annotator.name} gives logits; use float16 or float32")
     return dtype
-
-
-def build_annotator(settings: Settings) -> Annotator:
-    """The annotator that the settings choose, prepared for the classes; AnnotatorError if it cannot be loaded."""
-    annotator = _load(settings)
-    annotator.prepare(settings.data.class_prompts)
-    return annotator
-
-
-def _load(settings: Settings) -> Annotator:
-    """Only the chosen adapter is imported, and with it its engine."""
-    chosen = settings.annotate
-    if chosen.seem is not None and chosen.annotator == "seem":
-        from pipeline.seem_annotator import SeemAnnotator
-
-        return SeemAnnotator(chosen.seem, settings.data, Path(settings.results) / "text_embeddings")
-    if chosen.onnx is not None and chosen.annotator == "onnx":
-        from pipeline.onnx_annotator import OnnxAnnotator
-
-        return OnnxAnnotator(chosen.onnx, settings.data)
-    if chosen.python is not None and chosen.annotator == "python":
-        return load_factory(chosen.python)
-    raise AnnotatorError(
-        "annotate.annotator is none, so there is nobody to ask; choose one in the section annotate, or train without: "
-        "snakemake --cores 8 all --config preset=label-only"
-    )
-
-
-def load_factory(settings: PythonSettings) -> Annotator:
-    """Call the user's factory and check that what it returns keeps the contract."""
-    module_name, _, name = settings.factory.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise AnnotatorError(f"annotate.python.factory {settings.factory} cannot be loaded: {error}") from None
-    annotator: Annotator = factory(**settings.arguments)
-    missing = [a for a in ("name", "fingerprint", "space", "prepare", "__call__") if not hasattr(annotator, a)]
-    if missing:
-        raise AnnotatorError(
-            f"{settings.factory} returned {type(annotator).__name__}, which lacks {', '.join(missing)}"
-        )
-    return annotator
 
 
 def check_maps(maps: Any, num_images: int, num_classes: int, annotator: Annotator) -> Maps:

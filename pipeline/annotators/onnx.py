@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.annotator import Images, Maps, Space
+from pipeline.annotators.contract import Images, Maps, Space
 from pipeline.config import DataSettings, OnnxSettings
 from pipeline.datasets import image_to_grid
 from pipeline.errors import AnnotatorError

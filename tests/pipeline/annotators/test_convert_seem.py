@@ -39,11 +39,11 @@ def test_the_folder_loads_and_tells_where_it_came_from(convert, published, tmp_p
 
 
 def test_a_published_file_is_recognised_by_its_sha256(convert, published, tmp_path, caplog, monkeypatch):
-    from pipeline.download import Published
+    from pipeline.annotators.download import Published
     from pipeline.seem.checkpoint import file_sha256
 
     known = {"seem-focalt-v0": Published("xdecoder/SEEM", "seem.pt", sha256=file_sha256(published))}
-    monkeypatch.setattr("pipeline.convert.CHECKPOINTS", known)
+    monkeypatch.setattr("pipeline.annotators.convert_seem.CHECKPOINTS", known)
     with caplog.at_level(logging.INFO):
         convert(published, tmp_path / "out")
     assert "(seem-focalt-v0 as published)" in caplog.text

@@ -5,7 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.annotator import build_annotator, check_maps
+from pipeline.annotators.build import build_annotator
+from pipeline.annotators.contract import check_maps
 from pipeline.errors import AnnotatorError
 
 WEIGHT = np.random.default_rng(0).normal(size=(5, 3, 1, 1)).astype(np.float32)

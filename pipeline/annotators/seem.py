@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.annotator import Images, Maps, Space
+from pipeline.annotators.contract import Images, Maps, Space
 from pipeline.config import DataSettings, SeemSettings
 from pipeline.errors import AnnotatorError
 from pipeline.progress import Progress
