@@ -17,14 +17,14 @@ import numpy as np
 
 import calib
 from pipeline import config
-from pipeline.alpha_choice import Goal, choose_alpha
+from pipeline.calibration.alpha_choice import Goal, choose_alpha
+from pipeline.calibration.cross_fitting import candidate_rules
+from pipeline.calibration.sweep import Sweep, sweep_run
 from pipeline.config import Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
-from pipeline.held_out import candidate_rules
 from pipeline.sources import truth_path
 from pipeline.store import DONE, open_probabilities
-from pipeline.sweep import Sweep, sweep_run
 
 TARGETS = (0.9, 0.95, 0.97, 0.99)
 METRICS = ("coverage", "precision", "keep_rate")

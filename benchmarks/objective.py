@@ -20,9 +20,9 @@ from scipy.stats import spearmanr
 
 import calib
 from pipeline import config
+from pipeline.calibration.cross_fitting import candidate_rules
 from pipeline.config import Settings
 from pipeline.datasets import IGNORE_INDEX, load_samples, read_mask, resize_nearest
-from pipeline.held_out import candidate_rules
 from pipeline.receipt import read_receipt
 from pipeline.sources import truth_path
 from pipeline.store import open_calibration

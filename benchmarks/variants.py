@@ -22,10 +22,10 @@ import numpy as np
 
 import calib
 from pipeline import config
+from pipeline.calibration.cross_fitting import candidate_rules
 from pipeline.config import ComputeSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
-from pipeline.held_out import candidate_rules
 from pipeline.sources import truth_path
 from pipeline.stages.calibrate import calibrate
 from pipeline.store import DONE, open_calibration, open_probabilities

@@ -25,7 +25,7 @@ from pipeline.seem.seem import refuse_bad_prompts
 log = logging.getLogger(__name__)
 
 NANO = "seem-nano"
-NANO_FOLDER = Path(__file__).with_name("demo") / "seem_nano"
+NANO_FOLDER = Path(__file__).parents[1] / "demo" / "seem_nano"
 CODE_VERSION = 1  # raise it when the same weights, prompts and image would give other maps
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -48,7 +48,7 @@ def alpha(
       conformalsam alpha camvid --precision 0.97
       conformalsam alpha camvid --keep-rate 0.8 --rule paper
     """
-    from pipeline.alpha_choice import Goal, choose_alpha, format_choice, write_plot
+    from pipeline.calibration.alpha_choice import Goal, choose_alpha, format_choice, write_plot
 
     if precision is not None and keep_rate is not None:
         raise click.UsageError("--precision and --keep-rate are two goals; name one")

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline.calibration.cross_fitting import find_row
 from pipeline.export.choice import Choice
 from pipeline.export.labels import LabelSource
-from pipeline.held_out import find_row
 from pipeline.receipt import PACKAGES
 
 FILE_NAME = "provenance.json"

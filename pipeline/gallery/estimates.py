@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import calib
+from pipeline.calibration.cross_fitting import find_row
+from pipeline.calibration.promise import promise
 from pipeline.gallery.source import Stops
-from pipeline.held_out import find_row
-from pipeline.report.promise import promise
 
 Facts = dict[str, Any]
 DIGITS = 5

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.cross_fitting import candidate_rules, of_variant
+from pipeline.calibration.sweep import sweep_run
 from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex, load_samples, read_mask, resize_nearest
 from pipeline.errors import DatasetError, StoreError
-from pipeline.held_out import candidate_rules, of_variant
 from pipeline.receipt import read_receipt
 from pipeline.report.figures import shown_thresholds
 from pipeline.report.pictures import Picture
 from pipeline.sources import truth_path
 from pipeline.store import CalibrationStore, LabelStore, open_calibration, open_labels
-from pipeline.sweep import sweep_run
 
 log = logging.getLogger(__name__)
 

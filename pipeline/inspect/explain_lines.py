@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.report.promise import FALLBACKS, FOR_CLASS, SHARED_BY
+from pipeline.calibration.promise import FALLBACKS, FOR_CLASS, SHARED_BY
 
 Facts = Mapping[str, Any]
 Line = tuple[str, str]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import calib
-from pipeline.held_out import candidates, find_row
+from pipeline.calibration.cross_fitting import candidates, find_row
+from pipeline.calibration.verdict import verdict
 from pipeline.receipt import read_receipt
 from pipeline.store import CalibrationStore, LabelStore
-from pipeline.verdict import verdict
 
 Facts = dict[str, Any]
 

@@ -8,8 +8,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import calib
-from pipeline.held_out import candidates, find_row
-from pipeline.verdict import verdict
+from pipeline.calibration.cross_fitting import candidates, find_row
+from pipeline.calibration.verdict import verdict
 
 Facts = Mapping[str, Any]
 

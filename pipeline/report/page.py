@@ -13,14 +13,14 @@ import numpy.typing as npt
 import yaml
 from markupsafe import Markup
 
-from pipeline.held_out import of_variant
+from pipeline.calibration.cross_fitting import of_variant
+from pipeline.calibration.promise import exact_percent, promise
 from pipeline.palette import class_colours, css
 from pipeline.progress import clock
 from pipeline.report import figures
 from pipeline.report.examples import Example
 from pipeline.report.held_out import DECILES_SHOWN, held_out, wrong_share
 from pipeline.report.probe import probe_rows
-from pipeline.report.promise import exact_percent, promise
 from pipeline.report.students import student_columns
 
 Facts = Mapping[str, Any]

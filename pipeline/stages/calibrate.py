@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.choice import rank_candidates
+from pipeline.calibration.cross_fitting import Calibrated, find_row, fit_and_judge
+from pipeline.calibration.label_choice import rank_candidates
+from pipeline.calibration.verdict import verdict
 from pipeline.config import CalibrateSettings, DataSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, load_samples, resize_nearest
 from pipeline.errors import ConfigError, StoreError
-from pipeline.held_out import Calibrated, find_row, fit_and_judge
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.store import (
@@ -30,7 +31,6 @@ from pipeline.store import (
     open_probabilities,
     resume_or_create,
 )
-from pipeline.verdict import verdict
 
 log = logging.getLogger(__name__)
 

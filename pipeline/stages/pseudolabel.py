@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.choice import Choice, choose, log_choice
+from pipeline.calibration.label_choice import Choice, choose, log_choice
+from pipeline.calibration.verdict import verdict
 from pipeline.config import Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, load_samples
@@ -32,7 +33,6 @@ from pipeline.store import (
     resume_or_create,
     store_state,
 )
-from pipeline.verdict import verdict
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import pytest
 from gallery_counts import assert_counts_are_numpys
 
 from pipeline import config
+from pipeline.calibration.sweep import sweep_run
 from pipeline.store import open_labels
-from pipeline.sweep import sweep_run
 
 REPORT = Path(__file__).parents[2] / "results" / "demo" / "report.html"
 

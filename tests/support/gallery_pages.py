@@ -7,8 +7,8 @@ from report_run import run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
 from pipeline import config
+from pipeline.calibration.sweep import sweep_run
 from pipeline.gallery import gallery_page
-from pipeline.sweep import sweep_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 IDS = [f"im{i:02}" for i in range(24)]  # 6 labelled, 2 val, 16 unlabelled

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import calib
-from pipeline.choice import Labeller, labeller, ranked_candidates
+from pipeline.calibration.label_choice import Labeller, labeller, ranked_candidates
 from pipeline.config import Settings
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError

@@ -11,13 +11,13 @@ from tiny_run import write_run_file, write_sample_files
 
 import calib
 from pipeline import config
+from pipeline.calibration.cross_fitting import find_row
+from pipeline.calibration.sweep import sweep_run
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import StoreError
 from pipeline.gallery.content import page_content
 from pipeline.gallery.source import open_source
-from pipeline.held_out import find_row
 from pipeline.store import FAILED, OUTCOMES, open_labels
-from pipeline.sweep import sweep_run
 
 IDS = [f"im{i:02}" for i in range(12)]  # 6 labelled, 2 val, 4 unlabelled
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import calib
+from pipeline.calibration.cross_fitting import Measure, candidates
+from pipeline.calibration.sweep import sweep_run
+from pipeline.calibration.verdict import verdict
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
-from pipeline.held_out import Measure, candidates
 from pipeline.report.charts import scatter, standalone
-from pipeline.sweep import sweep_run
-from pipeline.verdict import verdict
 
 Facts = dict[str, Any]
 

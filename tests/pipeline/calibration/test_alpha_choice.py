@@ -10,7 +10,7 @@ from tiny_run import write_run_file, write_sample_files
 
 from pipeline import config
 from pipeline.__main__ import main
-from pipeline.alpha_choice import Goal, choose_alpha, format_choice
+from pipeline.calibration.alpha_choice import Goal, choose_alpha, format_choice
 from pipeline.errors import ConfigError
 
 

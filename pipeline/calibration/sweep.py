@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.cross_fitting import Fact, fit, fit_and_judge
 from pipeline.config import Settings
 from pipeline.errors import StoreError
-from pipeline.held_out import Fact, fit, fit_and_judge
 from pipeline.receipt import fingerprint, read_receipt, write_json
 from pipeline.store import CalibrationStore, ProbabilityStore, open_calibration, open_probabilities, store_exists
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from report_run import run_with_receipts
 
-from pipeline import held_out
+from pipeline.calibration.sweep import sweep_run
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
 from pipeline.store import open_calibration
-from pipeline.sweep import sweep_run
 
 VARIANTS = {
     "pixel": {},
@@ -66,7 +65,7 @@ def test_some_alphas_at_a_time_are_all_alphas_at_once(make_settings, monkeypatch
     settings = calibrated(make_settings)
     at_once = sweep_run(settings)
     (settings.folder / "sweep.json").unlink()
-    monkeypatch.setattr(held_out, "FOLDS_MEGABYTES", 0)
+    monkeypatch.setattr(cross_fitting, "FOLDS_MEGABYTES", 0)
     some = sweep_run(settings)
     assert rounded(some.rows) == rounded(at_once.rows)
     np.testing.assert_array_equal(some.thresholds.q, at_once.thresholds.q)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.calibration.promise import exact_percent, promise
 from pipeline.config import CalibrateSettings
-from pipeline.report.promise import exact_percent, promise
 
 
 def calibrated(fallen_back=0, **settings):

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.cross_fitting import candidates
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
-from pipeline.held_out import candidates
 from pipeline.receipt import read_receipt
 from pipeline.store import open_calibration
 

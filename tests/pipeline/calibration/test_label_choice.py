@@ -10,7 +10,7 @@ from tiny_run import write_run_file, write_sample_files
 
 import calib
 from pipeline import config
-from pipeline.choice import choose, labeller, ranked_candidates
+from pipeline.calibration.label_choice import choose, labeller, ranked_candidates
 from pipeline.errors import ConfigError
 from pipeline.receipt import read_receipt
 from pipeline.stages.pseudolabel import pseudolabel

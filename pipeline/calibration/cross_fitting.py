@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.stored_maps import StoredMaps
 from pipeline.config import CalibrateSettings, Settings
 from pipeline.dask_tasks import run_tasks
-from pipeline.labelled_maps import StoredMaps
 from pipeline.progress import Progress
 from pipeline.store import DONE, CalibrationStore, ProbabilityStore, open_calibration, open_probabilities
 
