@@ -11,8 +11,8 @@ from pipeline.calibration.cross_fitting import Measure, candidates
 from pipeline.calibration.sweep import sweep_run
 from pipeline.calibration.verdict import verdict
 from pipeline.config import Settings
+from pipeline.drawing.charts import scatter, standalone
 from pipeline.errors import ConfigError
-from pipeline.report.charts import scatter, standalone
 
 Facts = dict[str, Any]
 

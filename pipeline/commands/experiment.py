@@ -72,10 +72,10 @@ def experiment_run(experiment: Any, name: str, seed: int) -> None:
 @experiment_command
 def experiment_table(experiment: Any) -> None:
     """Write the table of an experiment whose runs have finished."""
+    from pipeline.drawing.charts import standalone
     from pipeline.experiment.plot import chart
     from pipeline.experiment.results import results_of
     from pipeline.experiment.table import as_json, markdown
-    from pipeline.report.charts import standalone
 
     results = results_of(experiment)
     text, drawing = markdown(experiment, results), chart(results)

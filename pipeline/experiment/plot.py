@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from pipeline.drawing.charts import Estimate, Series, estimates, line_chart
 from pipeline.experiment.request import Protocol
 from pipeline.experiment.results import Result
-from pipeline.report.charts import Estimate, Series, estimates, line_chart
 
 PROTOCOL_NAMES: dict[Protocol, str] = {"steps": "equal steps", "epochs": "the paper's epochs"}
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 import calib
 from pipeline.datasets import Sample, SampleIndex, load_samples, resize_nearest
+from pipeline.drawing.pictures import class_index
 from pipeline.errors import StoreError
 from pipeline.palette import Colours, class_colours
-from pipeline.report.pictures import class_index
 from pipeline.store import LabelStore, open_labels, stage_command
 from pipeline.store.group import UNREADABLE
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX, Sample, resize_nearest
+from pipeline.drawing.pictures import data_uri, shrink
 from pipeline.errors import StoreError
 from pipeline.gallery.numbers import (
     Levels,
@@ -23,7 +24,6 @@ from pipeline.gallery.numbers import (
 )
 from pipeline.gallery.packing import pack, steps
 from pipeline.gallery.source import Source, known_truth, photograph
-from pipeline.report.pictures import data_uri, shrink
 
 Facts = dict[str, Any]
 

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.config import Settings
+from pipeline.drawing import STYLE_FOLDER
 from pipeline.gallery.content import page_content
 from pipeline.gallery.source import Source, open_source
 from pipeline.report.page import number
@@ -18,7 +19,6 @@ from pipeline.report.page import number
 Facts = Mapping[str, Any]
 
 HERE = Path(__file__).parent
-REPORT = HERE.parent / "report"  # its style sheet serves both
 SCRIPTS = (
     "data.js", "words.js", "paint.js", "controls.js", "viewer.js", "images.js", "charts.js", "classes.js", "maps.js",
     "main.js",
@@ -37,7 +37,7 @@ def gallery_fragment(settings: Settings) -> Markup:
 
 def _render(template: str, settings: Settings, standalone: bool) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([HERE, REPORT]),
+        loader=jinja2.FileSystemLoader([HERE, STYLE_FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

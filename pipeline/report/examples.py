@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.drawing.pictures import Picture, data_uri, describe, fit_label, paint_classes, shrink
 from pipeline.palette import Colours
-from pipeline.report.pictures import Picture, data_uri, describe, fit_label, paint_classes, shrink
 
 LONGEST_SIDE = 400  # pixels of a picture in the page; shown at about 220, twice that on a sharp screen
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from pipeline.calibration.promise import Promise
+from pipeline.drawing.charts import Estimate, Series, estimates, histogram, line_chart, quantiles, stacked_bar
+from pipeline.drawing.pictures import data_uri, value_map
 from pipeline.palette import scale_colours
-from pipeline.report.charts import Estimate, Series, estimates, histogram, line_chart, quantiles, stacked_bar
 from pipeline.report.held_out import HeldOut, wrong_share
-from pipeline.report.pictures import data_uri, value_map
 
 NUM_BINS = 20
 MAP_SIDE = 480  # pixels of the longer side of a map in the page

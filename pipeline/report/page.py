@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from pipeline.calibration.cross_fitting import of_variant
 from pipeline.calibration.promise import exact_percent, promise
+from pipeline.drawing import STYLE_FOLDER
 from pipeline.palette import class_colours, css
 from pipeline.progress import clock
 from pipeline.report import figures
@@ -72,7 +73,7 @@ def render_without_labels(content: ContentWithoutLabels) -> str:
 
 def _filled(template: str, content: Content | ContentWithoutLabels, **more: Any) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, STYLE_FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

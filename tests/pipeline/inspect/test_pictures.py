@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.drawing.pictures import OPACITY, hatch
 from pipeline.errors import DatasetError, StoreError
 from pipeline.inspect import write_picture
 from pipeline.palette import class_colours, scale_colours
-from pipeline.report.pictures import OPACITY, hatch
 
 PHOTO = np.full((8, 40, 3), 100, np.uint8)  # enlarged 8 times in a picture, so that its legend fits
 ENLARGED = 8

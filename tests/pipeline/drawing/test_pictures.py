@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.palette import class_colours, scale_colours
-from pipeline.report.pictures import (
+from pipeline.drawing.pictures import (
     OPACITY,
     STRIPE,
     data_uri,
@@ -19,6 +18,7 @@ from pipeline.report.pictures import (
     shrink,
     value_map,
 )
+from pipeline.palette import class_colours, scale_colours
 
 NAN = float("nan")
 GREY = np.full((2, 20, 3), 100, np.uint8)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
+
+from pipeline.drawing import STYLE_FOLDER
 
 WIDTH = 460
 ROW = 42
@@ -126,7 +127,7 @@ def scatter(
 
 def standalone(chart: Markup) -> str:
     """A chart as the text of an SVG file, with the page's style sheet in it."""
-    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    style = (STYLE_FOLDER / "style.css").read_text(encoding="utf-8")
     head, rest = str(chart).split(">", 1)
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.report.charts import (
+from pipeline.drawing.charts import (
     LEFT,
     RIGHT,
     TOP,
