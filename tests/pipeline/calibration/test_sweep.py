@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from report_run import run_with_receipts
 
+from pipeline.calibration import cross_fitting
 from pipeline.calibration.sweep import sweep_run
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
