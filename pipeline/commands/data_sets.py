@@ -16,9 +16,9 @@ def convert_sbd(sbd: Path, voc: Path) -> None:
     SBD is benchmark_RELEASE, VOC is VOCdevkit/VOC2012, both as their official archives unpack. Where VOC has a mask of
     its own it is taken.
     """
-    from pipeline.convert_masks import convert_sbd as convert
-    from pipeline.convert_masks.sbd import TRAIN_AUG
-    from pipeline.splits import verify as judge
+    from pipeline.sources.convert_masks import convert_sbd as convert
+    from pipeline.sources.convert_masks.sbd import TRAIN_AUG
+    from pipeline.sources.splits import verify as judge
 
     folder = convert(sbd, voc)
     click.echo(str(judge([voc / TRAIN_AUG])[0]))
@@ -33,7 +33,7 @@ def convert_coco(root: Path) -> None:
     0 is background, then the categories in the order of their ids (1 to 80); crowds are 255. Where objects overlap the
     smaller one wins. The JSON of train2017 needs about 3 GB of memory.
     """
-    from pipeline.convert_masks import convert_coco as convert
+    from pipeline.sources.convert_masks import convert_coco as convert
 
     click.echo(f"wrote {convert(root)}; in a run file: data: {{layout: coco, root: {root}}}")
 
@@ -52,8 +52,8 @@ def verify(lists: tuple[Path, ...], expect: str | None) -> None:
     A folder stands for every .txt below it, e.g. UniMatch's splits/pascal/92 or U2PL's data/splits. The images of an
     unlabeled.txt are judged together with the labeled.txt beside it.
     """
-    from pipeline.splits import refuse_others
-    from pipeline.splits import verify as judge
+    from pipeline.sources.splits import refuse_others
+    from pipeline.sources.splits import verify as judge
 
     verdicts = judge(lists, expect)
     for verdict in verdicts:
@@ -70,7 +70,7 @@ def ade(root: Path, out: Path) -> None:
 
     ROOT is ADEChallengeData2016, whose file names are all that is read.
     """
-    from pipeline.splits import write_ade_lists
+    from pipeline.sources.splits import write_ade_lists
 
     for verdict in write_ade_lists(root, out):
         click.echo(str(verdict))

@@ -42,8 +42,8 @@ def export(
     Every export has a provenance.json: what made the labels, with what alpha, rule and versions. With --most-uncertain
     it is a review queue; corrected masks come back with `conformalsam import-masks`.
     """
-    from pipeline.export import FORMATS as table
-    from pipeline.export import export_labels
+    from pipeline.exchange import FORMATS as table
+    from pipeline.exchange import export_labels
 
     written = export_labels(store, format_name, out, alpha=alpha, ids=ids, most_uncertain=most_uncertain)
     failed = f"; left out, for they failed: {', '.join(written.left_out)}" if written.left_out else ""
@@ -68,7 +68,7 @@ def import_masks(
     stay what they are, and no file of yours is changed. Masks that are as they were exported are left out: a model must
     not be calibrated on its own labels.
     """
-    from pipeline.import_masks import import_masks as take
-    from pipeline.import_masks import summary
+    from pipeline.exchange.import_masks import import_masks as take
+    from pipeline.exchange.import_masks import summary
 
     click.echo(summary(take(run, overrides, source, format_name, overwrite=overwrite, unchanged=unchanged)))

@@ -43,7 +43,7 @@ def init(
     the student. Nothing is copied or moved, and a run file that exists is not overwritten.
     """
     from pipeline.config import parse_overrides
-    from pipeline.starter import Choices, start
+    from pipeline.init import Choices, start
 
     choices = Choices(images, masks, class_list, name, background, annotator, checkpoint, parse_overrides(overrides))
     for line in start(choices):

@@ -5,7 +5,7 @@ import pytest
 from pipeline.schema import SplitSettings
 from pipeline.sources import find_samples
 from pipeline.sources.pairs import pair_problems
-from pipeline.splits import ADE_TRAIN_IMAGES, ade_lists
+from pipeline.sources.splits import ADE_TRAIN_IMAGES, ade_lists
 
 ADE = [f"ADE_train_{i:08d}" for i in range(1, ADE_TRAIN_IMAGES + 1)]
 NAMED = SplitSettings(labeled="a.txt", unlabeled="b.txt")

@@ -1,0 +1,97 @@
+"""Masks that come back from other tools, as palette, grey or colour pictures: their values or colours mean labels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeline.datasets import INDEX_MODES
+from pipeline.errors import DatasetError
+from pipeline.exchange.incoming import Incoming, class_named
+from pipeline.exchange.labels import Label
+
+Codes = npt.NDArray[np.int64]
+"""int64 [H, W]: values of a mask, or its colours as 0xRRGGBB."""
+
+MAX_SHOWN = 5
+
+
+class Legend(NamedTuple):
+    """Names of the labels that the values and the colours of masks stand for, and the classes of the run."""
+
+    by_value: Mapping[int, str]
+    by_colour: Mapping[int, str]
+    class_names: Sequence[str]
+
+
+def make_legend(
+    names: Sequence[str],
+    values: Sequence[int],
+    colours: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    where: Path,
+) -> Legend:
+    """A legend of labels, each with a value and a colour; DatasetError if two share a colour."""
+    packed = [pack(colour) for colour in colours]
+    for i, colour in enumerate(packed):
+        if colour in packed[:i]:
+            first = names[packed.index(colour)]
+            raise DatasetError(
+                f"{where} gives {names[i]} and {first} the same colour #{colour:06x}; change one of them"
+            )
+    return Legend(dict(zip(values, names, strict=True)), dict(zip(packed, names, strict=True)), class_names)
+
+
+def pack(colour: Sequence[int]) -> int:
+    """0xRRGGBB."""
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue
+
+
+def read_coloured(path: Path, legend: Legend) -> Incoming:
+    """The mask of a file, to be read later."""
+    return Incoming(path.stem, str(path), functools.partial(decode, path, legend))
+
+
+def decode(path: Path, legend: Legend) -> Label:
+    """Label of one mask file, by its colours if it has any and all are the legend's, else by its values.
+
+    So a palette may be in any order, as painting programs leave it, and may also have colours of its own.
+    raises: DatasetError for a file that cannot be read, and for values or colours that mean no class of the run
+    """
+    values, colours = _read(path)
+    if colours is not None and (values is None or set(np.unique(colours).tolist()) <= legend.by_colour.keys()):
+        return _label(path, colours, legend.by_colour, "colour #{:06x}", legend.class_names)
+    assert values is not None
+    return _label(path, values, legend.by_value, "value {}", legend.class_names)
+
+
+def _read(path: Path) -> tuple[Codes | None, Codes | None]:
+    """Values and colours of a picture; None for what it does not have."""
+    try:
+        with Image.open(path) as picture:
+            values = np.asarray(picture).astype(np.int64) if picture.mode in INDEX_MODES else None
+            if values is not None and picture.mode != "P":
+                return values, None
+            red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.int64), -1, 0)
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for unreadable and truncated files
+        raise DatasetError(f"{path} cannot be read ({error}); export it again") from None
+    return values, red << 16 | green << 8 | blue
+
+
+def _label(path: Path, codes: Codes, names: Mapping[int, str], shown: str, class_names: Sequence[str]) -> Label:
+    unique, inverse = np.unique(codes, return_inverse=True)
+    found = unique.tolist()
+    strange = [shown.format(code) for code in found if code not in names]
+    if strange:
+        listed = ", ".join(strange[:MAX_SHOWN]) + (", ..." if len(strange) > MAX_SHOWN else "")
+        raise DatasetError(f"{path} has {listed} for no label of the export; paint those pixels with one of its labels")
+    lookup = np.array([class_named(names[code], class_names, str(path)) for code in found], np.uint8)
+    label: Label = lookup[inverse].reshape(codes.shape)
+    return label

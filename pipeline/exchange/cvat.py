@@ -1,0 +1,104 @@
+"""CVAT's "Segmentation mask 1.1": a zip in the manner of PASCAL VOC, with the colour of each label in labelmap.txt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config import DataSettings
+from pipeline.datasets import IGNORE_INDEX
+from pipeline.errors import DatasetError, StoreError
+from pipeline.exchange.coloured import make_legend, read_coloured
+from pipeline.exchange.incoming import UNANNOTATED, Incoming
+from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, Label, LabelSource
+from pipeline.palette import Colours
+
+ARCHIVE = "annotations.zip"
+LABELMAP = "labelmap.txt"
+MASKS = "SegmentationClass"
+LIST = "ImageSets/Segmentation/default.txt"
+HEADER = "# label:color_rgb:parts:actions"
+CONTENT = "content"  # folder that becomes the zip
+
+
+def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> str:
+    """Write the mask in colours; returns the photograph's path. StoreError for class names that CVAT cannot take."""
+    refuse_names(source.class_names)
+    masks = folder / CONTENT / MASKS
+    masks.mkdir(parents=True, exist_ok=True)
+    colours = np.full((IGNORE_INDEX + 1, 3), ABSTAIN_COLOUR, np.uint8)
+    colours[: len(source.class_names)] = label_colours(source)
+    picture = Image.fromarray(colours[label])
+    picture.save(masks / f"{source.samples[place].id}.png", format="PNG", compress_type=zlib.Z_RLE)
+    return str(source.index.root / source.samples[place].image)
+
+
+def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
+    """Zip the masks with their label map and list; write the task's labels and the images to upload beside the zip."""
+    content, colours = folder / CONTENT, label_colours(source)
+    labels = [*zip(source.class_names, colours.tolist(), strict=True), (ABSTAIN, ABSTAIN_COLOUR)]
+    lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in labels]
+    _write_lines(content / LABELMAP, [HEADER, *lines])
+    _write_lines(content / LIST, [source.samples[place].id for place, _ in rows])
+    with zipfile.ZipFile(folder / ARCHIVE, "w") as archive:  # PNGs are compressed already
+        for path in sorted(path for path in content.rglob("*") if path.is_file()):
+            archive.write(path, path.relative_to(content))
+    shutil.rmtree(content)
+    task = [{"name": name, "color": "#{:02x}{:02x}{:02x}".format(*colour), "attributes": []} for name, colour in labels]
+    (folder / "labels.json").write_text(json.dumps(task, indent=1) + "\n", encoding="utf-8")
+    _write_lines(folder / "images.txt", [path for _, path in rows])
+
+
+def label_colours(source: LabelSource) -> Colours:
+    """uint8 [K, 3]: those of the palette, but a class called `background` is black, as it is for CVAT."""
+    colours = source.colours.copy()
+    if UNANNOTATED in source.class_names:
+        colours[source.class_names.index(UNANNOTATED)] = 0
+    return colours
+
+
+def refuse_names(class_names: Sequence[str]) -> None:
+    """StoreError for names that a label map cannot hold."""
+    for name in class_names:
+        if name == ABSTAIN or ":" in name or name.startswith("#"):
+            raise StoreError(
+                f"the class {name!r} cannot be told to CVAT: its label map separates by ':', '#' begins a comment, and "
+                f"{ABSTAIN!r} means no label; rename it in data.classes, or use another format"
+            )
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
+    """The masks of an unpacked archive; a mask in subfolders is of the image with its file's stem."""
+    labelmap = folder / LABELMAP
+    if not labelmap.is_file():
+        raise DatasetError(f"no {LABELMAP} in {folder}; export the task as Segmentation mask 1.1")
+    names, colours = [], []
+    for line in labelmap.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            name, colour = _parse(line, labelmap)
+            names.append(name)
+            colours.append(colour)
+    legend = make_legend(names, range(len(names)), colours, data.class_names, labelmap)
+    return [read_coloured(path, legend) for path in sorted((folder / MASKS).rglob("*.png"))]
+
+
+def _parse(line: str, labelmap: Path) -> tuple[str, list[int]]:
+    """Name and colour of a line such as `cat:10,20,30::`."""
+    name, _, rest = line.partition(":")
+    channels = rest.split(":")[0].split(",")
+    if len(channels) != 3 or not all(channel.strip().isdigit() for channel in channels):
+        raise DatasetError(f"{labelmap} has the line {line!r}, expected NAME:RED,GREEN,BLUE::; export the task again")
+    return name, [int(channel) for channel in channels]

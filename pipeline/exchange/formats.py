@@ -1,0 +1,72 @@
+"""The table of formats: how each is written, and how masks are read back from those that annotation tools write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.config import DataSettings
+from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
+from pipeline.exchange.incoming import Incoming
+from pipeline.exchange.labels import Label, LabelSource
+from pipeline.sources.layouts import MASK_SUFFIXES, files_with
+
+Write = Callable[[Path, LabelSource, int, Label], Any]
+"""Writes into the folder what the image at a place of the store needs, given its label; runs in several threads."""
+WriteRest = Callable[[Path, LabelSource, Sequence[tuple[int, Any]], dict[str, Any]], None]
+"""Writes what the images share, at the end: given the places with what `Write` returned there, and the provenance."""
+Read = Callable[[Path, DataSettings], list[Incoming]]
+
+
+class Format(NamedTuple):
+    """One format. next_step: what to do with the folder, {folder} stands for it."""
+
+    write_image: Write
+    write_rest: WriteRest
+    next_step: str
+    read_masks: Read | None = None
+
+
+FORMATS = {
+    "png": Format(
+        png.write_image,
+        png.write_rest,
+        "value = class index, 255 = no label; names in {folder}/classes.txt",
+        png.read_masks,
+    ),
+    "coco": Format(
+        coco.write_image,
+        coco.write_rest,
+        "pycocotools.coco.COCO('{folder}/annotations.json')",
+        coco.read_masks,
+    ),
+    "ome-zarr": Format(
+        ome_zarr.write_image,
+        ome_zarr.write_rest,
+        "napari --plugin napari-ome-zarr {folder}/ID.zarr (label layers start hidden)",
+    ),
+    "cvat": Format(
+        cvat.write_image,
+        cvat.write_rest,
+        "in CVAT make a task with the labels of {folder}/labels.json (tab Raw) and the images of {folder}/images.txt, "
+        "upload {folder}/annotations.zip as Segmentation mask 1.1; export the corrected task in the same format, "
+        "then: conformalsam import-masks RUN task.zip",
+        cvat.read_masks,
+    ),
+    "huggingface": Format(
+        huggingface.write_image,
+        huggingface.write_rest,
+        "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
+    ),
+}
+READABLE = tuple(name for name, form in FORMATS.items() if form.read_masks is not None)
+
+
+def detect_format(folder: Path) -> str | None:
+    """Which of the formats that can be read a folder holds; None if none does."""
+    if (folder / cvat.LABELMAP).is_file():
+        return "cvat"
+    if coco.find_files(folder):
+        return "coco"
+    return "png" if files_with(MASK_SUFFIXES, folder.glob("*")) else None

@@ -1,0 +1,54 @@
+"""A folder that Hugging Face's `datasets.load_dataset` reads: columns image, label, id, keep_rate and pixels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.datasets import IGNORE_INDEX
+from pipeline.exchange.labels import Label, LabelSource
+from pipeline.exchange.png import save_palette_png
+
+METADATA = "metadata.jsonl"
+
+
+def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> dict[str, Any]:
+    """Copy the photograph as it is, and write its label; returns its line of the metadata."""
+    image = source.image_file(place)
+    sample_id = source.samples[place].id
+    for name in ("images", "labels"):
+        (folder / name).mkdir(exist_ok=True)
+    copy = f"images/{sample_id}{image.suffix.lower()}"
+    shutil.copyfile(image, folder / copy)
+    save_palette_png(folder / f"labels/{sample_id}.png", label, source.colours)
+    counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
+    return {
+        "file_name": copy,  # becomes the column `image`, and the next one `label`
+        "label_file_name": f"labels/{sample_id}.png",
+        "id": sample_id,
+        "keep_rate": 1 - int(counts[IGNORE_INDEX]) / label.size,
+        "pixels": dict(zip(source.class_names, counts[: len(source.class_names)].tolist(), strict=True)),
+    }
+
+
+def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
+    """Write the metadata, the names of the classes, and the card."""
+    (folder / METADATA).write_text("".join(f"{json.dumps(row)}\n" for _, row in rows), encoding="utf-8")
+    names = {str(index): name for index, name in enumerate(source.class_names)}
+    (folder / "id2label.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card(facts), encoding="utf-8")
+
+
+def card(facts: dict[str, Any]) -> str:
+    """The data set's card in Markdown; its licence is left to whoever publishes the photographs."""
+    loader = PackageLoader("pipeline.exchange", "")
+    environment = Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return environment.get_template("card.md").render(facts, ignore=IGNORE_INDEX)

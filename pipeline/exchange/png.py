@@ -1,0 +1,54 @@
+"""Index masks as palette PNGs: value = class index, 255 = abstain, and the names in classes.txt."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config import DataSettings
+from pipeline.datasets import IGNORE_INDEX
+from pipeline.exchange.coloured import make_legend, read_coloured
+from pipeline.exchange.incoming import Incoming
+from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, Label, LabelSource
+from pipeline.palette import Colours, class_colours
+from pipeline.sources.layouts import MASK_SUFFIXES, files_with
+
+CLASSES = "classes.txt"
+
+
+def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> None:
+    """Write ID.png at the image's own size."""
+    save_palette_png(folder / f"{source.samples[place].id}.png", label, source.colours)
+
+
+def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
+    """Write the names of the classes, a line each; the first is value 0."""
+    (folder / CLASSES).write_text("".join(f"{name}\n" for name in source.class_names), encoding="utf-8")
+
+
+def save_palette_png(path: Path, label: Label, colours: Colours) -> None:
+    """Write a label in the colours of its classes, abstention in white."""
+    palette = np.zeros((IGNORE_INDEX + 1, 3), np.uint8)
+    palette[: len(colours)] = colours
+    palette[IGNORE_INDEX] = ABSTAIN_COLOUR
+    picture = Image.fromarray(label)
+    picture.putpalette(palette.tobytes())
+    picture.save(path, format="PNG", compress_type=zlib.Z_RLE)
+
+
+def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
+    """The masks of a folder; classes.txt, if it is there, says what their values mean, else the run's class order."""
+    names = data.class_names
+    background = data.background_index
+    if (folder / CLASSES).is_file():
+        names = (folder / CLASSES).read_text(encoding="utf-8").splitlines()
+        background = names.index(data.background) if data.background in names else None
+    colours = [*class_colours(len(names), background).tolist(), ABSTAIN_COLOUR]
+    values = [*range(len(names)), IGNORE_INDEX]
+    legend = make_legend([*names, ABSTAIN], values, colours, data.class_names, folder / CLASSES)
+    return [read_coloured(path, legend) for path in files_with(MASK_SUFFIXES, folder.glob("*"))]

@@ -1,0 +1,61 @@
+"""What made exported labels: from the store and, where they are about it, the receipts beside it."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.calibration.cross_fitting import find_row
+from pipeline.exchange.choice import Choice
+from pipeline.exchange.labels import LabelSource
+from pipeline.receipt import PACKAGES
+
+FILE_NAME = "provenance.json"
+ESTIMATES = ("coverage", "precision", "keep_rate", "miou")
+
+Facts = dict[str, Any]
+
+
+def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
+    """Facts of an export, fit for JSON. Those of the receipts are None if these are gone or about other labels."""
+    store = source.store
+    folder = store.path.parent
+    annotated, calibrated, labelled = (_receipt(folder, name) for name in ("annotate", "calibrate", "pseudolabel"))
+    if labelled.get("fingerprint") != store.fingerprint:
+        annotated = calibrated = {}
+    if calibrated.get("fingerprint") != store.state.get("calibration"):
+        calibrated = {}
+    return {
+        "format": format_name,
+        "labels": str(store.path),
+        "fingerprint": store.fingerprint,
+        "calibration": store.state.get("calibration"),
+        "alpha": source.alpha,
+        "rule": store.state.get("rule"),
+        "variant": store.state.get("variant"),
+        "annotator": annotated.get("annotator"),
+        "annotator_settings": annotated.get("settings"),
+        "maps": annotated.get("fingerprint"),
+        "num_labeled": calibrated.get("num_labeled"),
+        "held_out": _held_out(calibrated, source),
+        "classes": source.class_names,
+        "background": source.background,
+        "num_images": len(choice.places),
+        "left_out": {name: annotated.get("failed", {}).get(name) for name in choice.left_out},
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _receipt(folder: Path, stage: str) -> Facts:
+    path = folder / f"{stage}.json"
+    facts: Facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return facts
+
+
+def _held_out(calibrated: Facts, source: LabelSource) -> Facts | None:
+    """Estimates on held-out labelled images, of these labels' alpha and rule."""
+    state = source.store.state
+    row = find_row(calibrated.get("held_out"), state.get("variant", ""), source.alpha, state.get("rule", ""))
+    return None if row is None else {name: row[name] for name in ESTIMATES}

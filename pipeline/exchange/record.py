@@ -1,0 +1,36 @@
+"""What was exported of a run, image by image: so that a mask which comes back as it went is not taken for a correction.
+
+Kept beside the label store, for its labels change with the next calibration, and an export may come back long after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.exchange.labels import Label
+from pipeline.receipt import write_json
+
+FILE_NAME = "exported.json"
+
+
+def label_digest(label: Label) -> str:
+    """16 hex digits of a label's size and pixels."""
+    return hashlib.blake2b(label.tobytes(), digest_size=8, key=repr(label.shape).encode()).hexdigest()
+
+
+def exported_digests(folder: Path) -> dict[str, list[str]]:
+    """Digests of all labels of each image that exports wrote, by id."""
+    path = folder / FILE_NAME
+    digests: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return digests
+
+
+def add_exported(folder: Path, digests: Mapping[str, str]) -> None:
+    """Remember one more label of each of these images."""
+    known = exported_digests(folder)
+    for sample_id, digest in digests.items():
+        known[sample_id] = sorted({*known.get(sample_id, []), digest})
+    write_json(folder / FILE_NAME, known)

@@ -1,0 +1,103 @@
+"""SBD's masks (Hariharan et al., ICCV 2011) beside VOC's own: the 10,582 training images that papers call train_aug."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.io import loadmat
+
+from pipeline.errors import DatasetError
+from pipeline.progress import Progress
+from pipeline.sources.convert_masks.png import write_mask
+
+log = logging.getLogger(__name__)
+
+AUGMENTED = "SegmentationClassAug"
+NUM_CLASSES = 21
+TRAIN_AUG = "ImageSets/Segmentation/train_aug.txt"
+
+
+def convert_sbd(sbd: Path, voc: Path, workers: int | None = None) -> Path:
+    """Write VOC/SegmentationClassAug/ID.png and VOC/ImageSets/Segmentation/train_aug.txt; returns the folder.
+
+    Where VOC has a mask of its own it is taken as it is. The list holds the ids of VOC's train and of SBD's train and
+    val, less those of VOC's val.
+    raises: DatasetError for folders that are not SBD or VOC, and for a .mat file that cannot be read
+    """
+    classes = find_classes(sbd)
+    own = {path.stem: path for path in _files(voc / "SegmentationClass", "*.png", "unpack VOCtrainval_11-May-2012.tar")}
+    masks = {path.stem: path for path in _files(classes, "*.mat", "unpack benchmark.tgz")}
+    folder = voc / AUGMENTED
+    folder.mkdir(exist_ok=True)
+    sources = masks | own
+    todo = [sample_id for sample_id in sorted(sources) if not (folder / f"{sample_id}.png").is_file()]
+    progress = Progress(log, "convert-sbd", len(sources), "masks", len(sources) - len(todo))
+
+    def convert(sample_id: str) -> None:
+        target, source = folder / f"{sample_id}.png", sources[sample_id]
+        if source.suffix == ".png":
+            copy_whole(source, target)
+        else:
+            write_mask(target, read_mat(source))
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for _ in pool.map(convert, todo):
+            progress.advance()
+    write_train_aug(voc, sorted(masks))
+    return folder
+
+
+def find_classes(sbd: Path) -> Path:
+    """SBD's folder `cls`, whichever folder of its archive is given."""
+    candidates = (sbd, sbd / "cls", sbd / "dataset/cls", sbd / "benchmark_RELEASE/dataset/cls")
+    for folder in candidates:
+        if folder.name == "cls" and folder.is_dir():
+            return folder
+    raise DatasetError(f"no folder dataset/cls in {sbd}; give benchmark_RELEASE, as unpacked from SBD's benchmark.tgz")
+
+
+def _files(folder: Path, pattern: str, cure: str) -> list[Path]:
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise DatasetError(f"{folder} holds no {pattern}; {cure}")
+    return files
+
+
+def read_mat(path: Path) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W], VOC's class index (0 to 20); SBD has no void."""
+    try:
+        mask = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
+    except Exception as error:  # damaged files made scipy raise zlib's, OSError, its own MatReadError and four others
+        raise DatasetError(f"{path} cannot be read as a mask of SBD ({error}); unpack benchmark.tgz anew") from None
+    if mask.ndim != 2 or mask.size == 0 or mask.min() < 0 or mask.max() >= NUM_CLASSES:
+        raise DatasetError(f"{path} holds no mask of classes 0 to {NUM_CLASSES - 1}; unpack benchmark.tgz anew")
+    return mask.astype(np.uint8)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file so that one with its final name is complete."""
+    part = target.with_name(f"{target.name}.part{os.getpid()}")
+    shutil.copyfile(source, part)
+    os.replace(part, target)
+
+
+def write_train_aug(voc: Path, sbd_ids: Sequence[str]) -> None:
+    """Write the list of the ids of VOC's train and of SBD, less those of VOC's val."""
+    train, val = (_ids(voc / f"ImageSets/Segmentation/{name}.txt") for name in ("train", "val"))
+    target = voc / TRAIN_AUG
+    part = target.with_name(f"{target.name}.part{os.getpid()}")
+    part.write_text("\n".join(sorted({*train, *sbd_ids} - set(val))) + "\n", encoding="utf-8")
+    os.replace(part, target)
+
+
+def _ids(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DatasetError(f"no id list {path}; unpack VOCtrainval_11-May-2012.tar")
+    return path.read_text(encoding="utf-8").split()

@@ -1,0 +1,349 @@
+"""Corrected masks come back: they become labelled images, calibration counts them, and nothing is annotated anew."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from stage_runs import digest_of, run_stages
+
+from pipeline import config
+from pipeline.cli import CommandGroup
+from pipeline.commands import exchange
+from pipeline.datasets import load_samples, read_mask
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.exchange import export_labels
+from pipeline.exchange.import_masks import import_masks, mask_values, summary
+from pipeline.receipt import read_receipt
+from pipeline.store import ABSENT, open_labels, open_probabilities
+from pipeline.store.group import NAMESPACE
+
+IDS = [f"im{i:02d}" for i in range(14)]
+SIZE = (24, 32)
+
+
+@pytest.fixture
+def run(tmp_path, write_images, make_settings):
+    """A run up to its labels (6 labelled, 6 unlabelled, 2 val), in which class k has the mask value 10 k + 3."""
+    write_images(tmp_path / "data", IDS, size=SIZE)
+    settings = make_settings(alpha=0.4)
+    for path in (tmp_path / "data/masks").iterdir():
+        with Image.open(path) as mask:
+            values = np.array(mask)
+        Image.fromarray(np.where(values == 255, 255, 10 * values + 3).astype(np.uint8)).save(path)
+    tree = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    tree["data"]["classes"] = [{"name": name, "values": [10 * k + 3]} for k, name in enumerate(tree["data"]["classes"])]
+    tree["calibrate"]["alpha"] = 0.4
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
+    settings = config.load(tmp_path / "tiny.yaml")
+    run_stages(settings)
+    return settings
+
+
+@pytest.fixture
+def take(tmp_path):
+    """`import_masks` into the run, or into the one that an import made of it."""
+
+    def take(source, format_name=None, name="tiny", **options):
+        return import_masks(str(tmp_path / f"{name}.yaml"), [], source, format_name, **options)
+
+    return take
+
+
+def splits_of(settings):
+    samples = load_samples(settings.folder / "samples.json").samples
+    return {split: [s.id for s in samples if s.split == split] for split in ("labeled", "unlabeled", "val")}
+
+
+def correct(folder, sample_id, seed=0):
+    """Paint an exported PNG anew; returns the label."""
+    label = np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), SIZE)
+    with Image.open(folder / f"{sample_id}.png") as picture:
+        palette = picture.getpalette()
+    picture = Image.fromarray(label)
+    picture.putpalette(palette)
+    picture.save(folder / f"{sample_id}.png")
+    return label
+
+
+def fingerprint(folder):
+    """Of all files but those of an import, with their times: whatever the import touched would show."""
+    files = [path for path in folder.rglob("*") if path.is_file() and "corrected" not in str(path)]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_corrected_masks_are_calibrated_on_and_nothing_is_annotated_anew(run, take, tmp_path, caplog):
+    before = splits_of(run)
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    edited = before["unlabeled"][1:4]
+    labels = {sample_id: correct(folder, sample_id, seed) for seed, sample_id in enumerate(edited)}
+    users, maps = fingerprint(tmp_path / "data"), digest_of(run.folder / "probs.zarr")
+    chunks = fingerprint(run.folder / "probs.zarr")
+
+    imported = take(folder)
+
+    left = [sample_id for sample_id in before["unlabeled"] if sample_id not in edited]
+    assert imported.ids == {"taken": edited, "known": [], "unchanged": left, "empty": []}
+    assert fingerprint(tmp_path / "data") == users, "no file of the user's changed"
+    assert not (run.folder / "prepare.json").exists(), "prepare is to be run again"
+    corrected = config.load(imported.run)
+    assert (corrected.folder, imported.run) == (run.folder, str(tmp_path / "tiny_corrected.yaml"))
+
+    samples = (run.folder / "samples.json").read_text()
+    caplog.set_level("INFO")
+    run_stages(corrected)
+    assert (run.folder / "samples.json").read_text() == samples, "any stage after prepare sees the new splits at once"
+
+    assert splits_of(corrected) == {
+        "labeled": before["labeled"] + edited,
+        "unlabeled": left,
+        "val": before["val"],
+    }
+    for sample_id, label in labels.items():
+        assert np.array_equal(read_mask(imported.folder / f"{sample_id}.png", corrected.data), label)
+    assert "all maps are in" in caplog.text
+    assert digest_of(run.folder / "probs.zarr") == maps
+    assert fingerprint(run.folder / "probs.zarr") == chunks
+    assert read_receipt(run.folder / "calibrate.json", "calibrate")["num_labeled"] == 9
+    assert open_labels(run.folder / "labels.zarr").sample_ids == left
+
+
+def test_a_half_done_cache_is_completed_in_its_own_order(run, take):
+    """A mask moves its image among the samples; its maps stay where they are, and those to come know their places."""
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    maps = digest_of(run.folder / "probs.zarr/prob")
+    store = open_probabilities(run.folder / "probs.zarr", writable=True)
+    for place in (1, 7, 9, 11):
+        (store.path / f"prob/c/{place}/0/0/0").unlink()
+        store.mark(place, ABSENT)
+    store.group.attrs[NAMESPACE] = {**store.state, "complete": False}
+    correct(folder, splits_of(run)["unlabeled"][2])
+    run_stages(config.load(take(folder).run), "prepare", "annotate")
+    assert digest_of(run.folder / "probs.zarr/prob") == maps
+
+
+def test_a_second_import_adds_to_the_first_even_into_the_first_run(run, take, tmp_path):
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    first, second, third, *rest = splits_of(run)["unlabeled"]
+    correct(folder, first)
+    run_stages(config.load(take(folder).run))
+    correct(folder, second)
+    again = take(folder, name="tiny_corrected")
+    assert again.ids == {"taken": [second], "known": [first], "unchanged": [third, *rest], "empty": []}
+    assert again.run == str(tmp_path / "tiny_corrected.yaml")
+    correct(folder, third)
+    assert take(folder).ids["taken"] == [third]
+    run_stages(config.load(again.run))
+    assert splits_of(run)["labeled"][-3:] == [first, second, third]
+
+
+def test_masks_as_they_were_exported_are_taken_on_request_only(run, take):
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    with pytest.raises(DatasetError, match="no unlabelled image would be left"):
+        take(folder, unchanged=True)
+    before = fingerprint(run.folder)
+    assert take(folder).run is None
+    assert (fingerprint(run.folder), (run.folder.parents[1] / "tiny_corrected.yaml").exists()) == (before, False)
+    first, *rest = splits_of(run)["unlabeled"]
+    (folder / f"{first}.png").unlink()
+    run_stages(run, "prepare", "annotate", "calibrate")
+    assert take(folder).ids["unchanged"] == rest, "whatever has become of the labels since"
+    assert take(folder, unchanged=True).ids["taken"] == rest
+
+
+@pytest.mark.parametrize("name", ["coco", "cvat"])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_other_formats_come_back_too(run, take, tmp_path, name, is_named):
+    unlabeled = splits_of(run)["unlabeled"]
+    labels = open_labels(run.folder / "labels.zarr")
+    folder = export_labels(run.folder / "labels.zarr", name).folder
+    file = folder / ("annotations.zip" if name == "cvat" else "annotations.json")
+    assert take(file, name if is_named else None).ids["unchanged"] == unlabeled
+    (run.folder / "exported.json").unlink()
+    (tmp_path / "keep.txt").write_text("\n".join(unlabeled[:2]))
+    folder = export_labels(run.folder / "labels.zarr", name, ids=tmp_path / "keep.txt").folder
+    imported = take(folder / file.name, name if is_named else None, unchanged=True)
+    assert imported.ids["taken"] == unlabeled[:2]
+    for place, sample_id in enumerate(unlabeled[:2]):
+        mask = read_mask(imported.folder / f"{sample_id}.png", run.data)
+        label = labels.label(place)
+        assert mask.shape == SIZE
+        assert np.array_equal(mask[::6, ::8], np.where(np.isnan(label), 255, label)[::4, ::6])
+
+
+def test_a_zip_of_a_folder_of_pngs_is_entered(run, take, tmp_path):
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    sample_id = splits_of(run)["unlabeled"][0]
+    correct(folder, sample_id)
+    with zipfile.ZipFile(tmp_path / "back.zip", "w") as archive:
+        archive.write(folder / f"{sample_id}.png", f"done/by me/{sample_id}.png")
+    assert take(tmp_path / "back.zip").ids["taken"] == [sample_id]
+
+
+def test_every_mask_that_does_not_fit_is_named_and_none_is_taken(run, take, tmp_path):
+    splits = splits_of(run)
+    first, second, third, *_ = splits["unlabeled"]
+    back = tmp_path / "back"
+    back.mkdir()
+    good = np.ones(SIZE, np.uint8)
+    Image.fromarray(good).save(back / f"{first}.png")
+    Image.fromarray(good[1:]).save(back / f"{second}.png")
+    Image.fromarray(good + 8).save(back / f"{third}.png")
+    Image.fromarray(good).save(back / f"{splits['labeled'][0]}.png")
+    with pytest.raises(DatasetError) as error:
+        take(back)
+    text = str(error.value)
+    assert text.startswith("3 problems with the corrected masks; none was taken:")
+    assert f"{second}.png is 32 x 23, its image is 32 x 24; make them equal" in text
+    assert f"{third}.png has value 9 for no label" in text
+    assert f"{splits['labeled'][0]} has the mask {tmp_path}/data/masks/{splits['labeled'][0]}.png already" in text
+    assert not list((tmp_path / "data/corrected").rglob("*.*"))
+    assert (run.folder / "prepare.json").exists()
+    assert not (tmp_path / "tiny_corrected.yaml").exists()
+
+
+def test_masks_of_validation_images_strangers_and_twins_are_refused(run, take, tmp_path):
+    val, first = splits_of(run)["val"][0], splits_of(run)["unlabeled"][0]
+    back = tmp_path / "back"
+    back.mkdir()
+    for name in (f"{val}.png", "im99.png", f"{first}.png", f"{first}.bmp"):
+        Image.fromarray(np.ones(SIZE, np.uint8)).save(back / name)
+    with pytest.raises(DatasetError) as error:
+        take(back)
+    assert f"{val} is a validation image, nothing may be learnt from it; remove it" in str(error.value)
+    assert "im99.png: the run has no image im99; did you mean im09?" in str(error.value)
+    assert f"{first}.png and {back}/{first}.bmp are masks of one image, {first}; remove one" in str(error.value)
+
+
+def test_a_labelled_images_own_mask_stays_when_a_new_one_is_read_instead(run, take, tmp_path):
+    labeled = splits_of(run)["labeled"]
+    back = tmp_path / "back"
+    back.mkdir()
+    Image.fromarray(np.ones(SIZE, np.uint8)).save(back / f"{labeled[2]}.png")
+    own = (tmp_path / f"data/masks/{labeled[2]}.png").read_bytes()
+    imported = take(back, overwrite=True)
+    corrected = config.load(imported.run)
+    run_stages(corrected, "prepare")
+    assert splits_of(corrected)["labeled"] == labeled
+    sample = load_samples(run.folder / "samples.json").of("labeled")[2]
+    assert sample.mask == f"corrected/tiny/masks/{labeled[2]}.png"
+    assert (tmp_path / f"data/masks/{labeled[2]}.png").read_bytes() == own
+
+
+def test_a_mask_without_any_class_is_left_out(run, take, tmp_path):
+    first = splits_of(run)["unlabeled"][0]
+    (tmp_path / "back").mkdir()
+    Image.fromarray(np.full(SIZE, 255, np.uint8)).save(tmp_path / f"back/{first}.png")
+    imported = take(tmp_path / "back")
+    assert imported.ids["empty"] == [first]
+    assert summary(imported).splitlines()[1:] == ["left out, without a pixel that has a class: 1"]
+
+
+def test_a_run_file_that_is_in_the_way_is_kept(run, take, tmp_path):
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    correct(folder, splits_of(run)["unlabeled"][0])
+    (tmp_path / "tiny_corrected.yaml").write_text("mine: true\n")
+    with pytest.raises(ConfigError, match=r"tiny_corrected.yaml is in the way"):
+        take(folder)
+    assert (tmp_path / "tiny_corrected.yaml").read_text() == "mine: true\n"
+    assert not (tmp_path / "data/corrected").exists()
+
+
+def test_names_with_spaces_do_not_fit_into_a_list(tmp_path, write_images, make_settings, take):
+    write_images(tmp_path / "data", [*IDS[:-1], "a b"], masked=IDS[:-1])
+    run = make_settings(alpha=0.4)
+    run_stages(run)
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    correct(folder, splits_of(run)["unlabeled"][1])
+    with pytest.raises(DatasetError, match=r"'images/a b.png' has a space, which an id list cannot hold; rename"):
+        take(folder)
+    assert not list((tmp_path / "data/corrected").rglob("*.png"))
+
+
+def test_an_import_that_was_killed_before_its_end_is_completed_by_the_next(run, take, monkeypatch):
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    first = splits_of(run)["unlabeled"][0]
+    correct(folder, first)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.exchange.import_masks.write_json", stop)
+        with pytest.raises(KeyboardInterrupt):
+            take(folder)
+    assert first in splits_of(run)["unlabeled"]
+    assert take(folder).ids["known"] == [first]
+    assert first in splits_of(run)["labeled"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(run, take, tmp_path):
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    correct(folder, splits_of(run)["unlabeled"][0])
+    (tmp_path / "data/corrected").write_text("in the way")
+    with pytest.raises(DatasetError, match=r"the import into .*data/corrected/tiny stopped: .*mend that"):
+        take(folder)
+
+
+def test_a_class_that_is_called_abstain_cannot_be_told_from_abstention(run, tmp_path):
+    classes = "data.classes=[background, abstain, dog]"
+    with pytest.raises(ConfigError, match=r"data.classes has a class 'abstain', which means no class in masks that"):
+        import_masks(str(tmp_path / "tiny.yaml"), [classes], tmp_path)
+
+
+def test_samples_of_another_root_are_refused(run, tmp_path):
+    with pytest.raises(DatasetError, match=r"samples.json is about images in .*data, the run about those in other"):
+        import_masks(str(tmp_path / "tiny.yaml"), ["data.root=other"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none", None, "no .*none; name a folder, a zip or a COCO JSON"),
+        ("broken.zip", b"PK", "broken.zip is no whole zip .*export it again"),
+        ("empty.json", b"{}", r"empty.json holds no masks \(png, coco, cvat\); .*say what it is with --from"),
+    ],
+)
+def test_what_holds_no_masks_is_refused(run, take, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=message):
+        take(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"classes": ["a", "b"]}, [0, 1, 255]),
+        ({"classes": [{"name": "a", "values": [7, 8]}, "b"], "ignore_values": [9, 3]}, [7, 1, 9]),
+        ({"classes": ["a", {"name": "b", "values": [300]}], "ignore_values": [0xFFFF]} | {}, [0, 300, 0xFFFF]),
+        (
+            {"classes": ["a", {"name": "b", "values": [255]}], "ignore_values": [], "unknown_values": "ignore"},
+            [0, 255, 254],
+        ),
+    ],
+)
+def test_masks_have_the_values_that_the_run_reads(data, expected):
+    lookup = mask_values(config.DataSettings(**data))
+    assert [int(lookup[k]) for k in (0, 1, 255)] == expected
+
+
+def test_a_run_without_a_value_for_no_class_cannot_take_masks():
+    with pytest.raises(ConfigError, match=r"data.ignore_values is empty, .*write \[255\]"):
+        mask_values(config.DataSettings(classes=["a", "b"], ignore_values=[]))
+
+
+def test_the_command_prints_what_happened_and_what_to_run(run, tmp_path):
+    folder = export_labels(run.folder / "labels.zarr", "png").folder
+    correct(folder, splits_of(run)["unlabeled"][0])
+    group = CommandGroup(commands={"import-masks": exchange.import_masks})
+    said = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny.yaml"), str(folder), "--set", "alpha=0.3"])
+    assert said.exit_code == 0, said.output
+    assert f"corrected masks taken into {tmp_path}/data/corrected/tiny/masks: 1\n" in said.output
+    assert "left out, as they were exported: 5, e.g. " in said.output
+    assert f"next: snakemake --cores 8 all --config run={tmp_path}/tiny_corrected.yaml" in said.output
+    assert config.load(tmp_path / "tiny_corrected.yaml").calibrate.alpha == 0.3, "what --set changed goes along"
+    refused = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny_corrected.yaml"), "nothing"])
+    assert (refused.exit_code, refused.stderr[:18]) == (1, "error: no nothing;")

@@ -1,0 +1,135 @@
+"""COCO's instances: classes, overlaps, crowds, and going on after an interruption."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.errors import DatasetError
+from pipeline.sources.convert_masks import convert_coco
+
+CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+PERSON, DOG, TOOTHBRUSH = 1, 2, 3
+
+
+def rectangle(left, top, right, bottom):
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def annotation(number, category, segmentation, image=7, crowd=0):
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": segmentation,
+        "iscrowd": crowd,
+    }
+
+
+def write(root, annotations, name="instances_train2017", images=None, categories=CATEGORIES):
+    images = images or [{"id": 7, "file_name": "000000000007.jpg", "height": 6, "width": 8}]
+    (root / "annotations").mkdir(exist_ok=True)
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / f"annotations/{name}.json").write_text(json.dumps(content))
+
+
+def masks_of(root):
+    convert_coco(root)
+    return {path.stem: np.asarray(Image.open(path)) for path in sorted((root / "masks").glob("*.png"))}
+
+
+def test_classes_are_the_categories_in_the_order_of_their_ids(tmp_path):
+    shapes = [(1, 0), (18, 2), (90, 4)]
+    write(tmp_path, [annotation(i, c, rectangle(x, 0, x + 2, 6)) for i, (c, x) in enumerate(shapes)])
+    row = [PERSON, PERSON, DOG, DOG, TOOTHBRUSH, TOOTHBRUSH, 0, 0]
+    assert masks_of(tmp_path)["000000000007"].tolist() == [row] * 6
+
+
+def test_the_smaller_of_two_objects_wins_in_whatever_order_they_are_listed(tmp_path):
+    listed = [annotation(5, 18, rectangle(2, 2, 4, 4)), annotation(6, 1, rectangle(0, 0, 8, 6))]
+    found = []
+    for number, annotations in enumerate((listed, listed[::-1])):
+        root = tmp_path / str(number)
+        root.mkdir()
+        write(root, annotations)
+        found.append(masks_of(root)["000000000007"])
+    assert (found[0] == found[1]).all()
+    assert (found[0] == DOG).sum() == 4
+    assert (found[0] == PERSON).sum() == 44
+
+
+def test_a_crowd_is_ignored_except_where_an_object_is(tmp_path):
+    crowd = {"size": [6, 8], "counts": [0, 12, 36]}  # the two first columns
+    annotations = [annotation(1, 1, rectangle(1, 0, 3, 6)), annotation(2, 1, crowd, crowd=1)]
+    write(tmp_path, annotations)
+    assert masks_of(tmp_path)["000000000007"].tolist() == [[255, PERSON, PERSON, 0, 0, 0, 0, 0]] * 6
+
+
+def test_every_image_of_every_file_gets_a_mask_also_those_without_objects(tmp_path):
+    write(tmp_path, [annotation(1, 18, {"size": [6, 8], "counts": "0`1"})])  # 0 outside, 48 inside
+    write(tmp_path, [], "instances_val2017", [{"id": 7, "file_name": "val/9.jpg", "height": 2, "width": 3}])
+    masks = masks_of(tmp_path)
+    assert (masks["000000000007"] == DOG).all()
+    assert masks["9"].tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_what_is_there_is_not_made_again_and_what_was_half_written_is(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 2, "width": 2} for i in range(3)]
+    write(tmp_path, [], images=images)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/0.png").write_bytes(b"from before")
+    (tmp_path / "masks/1.png.part99").write_bytes(b"half")
+    convert_coco(tmp_path)
+    assert (tmp_path / "masks/0.png").read_bytes() == b"from before"
+    assert Image.open(tmp_path / "masks/1.png").size == (2, 2)
+    assert (tmp_path / "masks/2.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        ([annotation(3, 1, [])], "annotation 3 cannot be drawn: it has no segmentation"),
+        ([annotation(4, 1, {"size": [6, 8], "counts": [1]})], "annotation 4 cannot be drawn.*covers 1 pixels"),
+        ([annotation(5, 2, rectangle(0, 0, 1, 1))], "annotation 5 is of a category that the file does not list"),
+    ],
+)
+def test_an_annotation_that_makes_no_sense_is_named(tmp_path, annotations, message):
+    write(tmp_path, annotations)
+    with pytest.raises(DatasetError, match=message):
+        convert_coco(tmp_path)
+
+
+def test_files_that_are_missing_or_something_else_are_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"no .*instances_\*.json; unpack annotations_trainval2017.zip"):
+        convert_coco(tmp_path)
+    write(tmp_path, [])
+    path = tmp_path / "annotations/instances_train2017.json"
+    path.write_text('{"images": []}')
+    with pytest.raises(DatasetError, match="has no annotations and no categories"):
+        convert_coco(tmp_path)
+    path.write_text("[1, 2")
+    with pytest.raises(DatasetError, match="is not valid JSON"):
+        convert_coco(tmp_path)
+    write(tmp_path, [], categories=[{"id": i} for i in range(255)])
+    with pytest.raises(DatasetError, match="has 255 categories, at most 254 fit"):
+        convert_coco(tmp_path)
+
+
+def test_two_images_whose_masks_would_have_one_name_are_refused(tmp_path):
+    images = [{"id": i, "file_name": f"{i}/a.jpg", "height": 2, "width": 2} for i in range(2)]
+    write(tmp_path, [], images=images)
+    with pytest.raises(DatasetError, match=r"the mask of 1/a.jpg would have the name of that of .*0/a.jpg"):
+        convert_coco(tmp_path)
+
+
+def test_the_command_says_what_to_write_into_a_run_file(tmp_path):
+    write(tmp_path, [])
+    result = CliRunner().invoke(main, ["convert-coco", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "data: {layout: coco, root:" in result.output
+    result = CliRunner().invoke(main, ["convert-coco", str(tmp_path / "nothing")])
+    assert result.exit_code == 1
+    assert "error: no " in result.output

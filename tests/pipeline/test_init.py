@@ -1,0 +1,438 @@
+"""init: a run file for folders of any kind, that loads, says what was found, and runs without an editor."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import calib
+from pipeline import config
+from pipeline.cli import CommandGroup
+from pipeline.commands.start import doctor, init
+from pipeline.demo.scenes import CLASS_NAMES, numbered_scene
+from pipeline.errors import DatasetError
+from pipeline.init.classes import ListedClass, plan_classes, read_class_list
+from pipeline.init.folders import data_paths, run_name
+from pipeline.init.recipe import recipe
+from pipeline.init.run_file import flow, render
+from pipeline.init.settings import starting_alpha
+from pipeline.sources import find_samples
+
+ROOT = Path(__file__).parents[2]
+NUM_IMAGES, NUM_MASKS = 40, 8
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def mydata(here, write_images):
+    """mydata/images with ten images, mydata/masks with masks of five (values 0, 1, 2 and 255)."""
+    ids = [f"im{i}" for i in range(10)]
+    write_images(here / "mydata", ids, masked=ids[:5])
+    return here / "mydata"
+
+
+def call(command, *arguments):
+    """Run `init` or `doctor`; returns the finished call with its text."""
+    group = CommandGroup("conformalsam", commands={"init": init, "doctor": doctor})
+    return CliRunner().invoke(group, [command, *map(str, arguments)], catch_exceptions=False)
+
+
+def started(*arguments):
+    """Output of a successful init, and the settings of its run file."""
+    result = call("init", *arguments)
+    assert result.exit_code == 0, result.output
+    path = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("wrote"))
+    return result.stdout, config.load(path)
+
+
+def refused(*arguments):
+    """Message of a failed init, which leaves no run file behind."""
+    before = sorted(Path("config").glob("*")) if Path("config").is_dir() else []
+    result = call("init", *arguments)
+    assert result.exit_code == 1, result.output
+    assert (sorted(Path("config").glob("*")) if Path("config").is_dir() else []) == before
+    return result.stderr.partition("error: ")[2]
+
+
+# --- the whole way ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photographs(here):
+    """Forty demo images in one folder; masks of eight of them in another, somewhere else."""
+    for folder in ("photos", "elsewhere/few"):
+        (here / folder).mkdir(parents=True)
+    for i in range(NUM_IMAGES):
+        scene = numbered_scene(1, "target", "mine", i, (96, 112))
+        Image.fromarray(scene.image).save(here / f"photos/dive_{i:02d}.jpg", quality=95)
+        if i % (NUM_IMAGES // NUM_MASKS) == 0:
+            Image.fromarray(scene.mask).save(here / f"elsewhere/few/dive_{i:02d}.png")
+    (here / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")
+    return here
+
+
+def test_forty_images_of_which_eight_have_masks_become_a_report_without_an_editor(photographs):
+    small = ["student=tiny", "weights=random", "train.workers=0", "validate_every=1", "crop=64"]
+    few_steps = ["stage1.epochs=1", "stage1.batch_size=8", "stage1.strong=false", "stage2.epochs=1",
+                 "stage2.batch_unlabeled=8", "stage2.batch_labeled=2"]  # fmt: skip
+    settings = [word for setting in [*small, *few_steps] for word in ("--set", setting)]
+    folders = ["photos", "--masks", "elsewhere/few", "--classes", "classes.txt", "--name", "dive"]
+    text, run = started(*folders, "--checkpoint", "seem-nano", *settings)
+    assert "40 images, height x width 96 x 112 (40)" in text
+    assert "8 masks, so 32 images are unlabelled" in text
+    assert "split     6 labeled, 32 unlabeled, 2 val" in text
+    assert text.splitlines()[-1].split(maxsplit=1)[1] == "snakemake --cores 8 all --config run=dive"
+
+    examined = call("doctor", "dive")
+    assert examined.exit_code == 0, examined.output
+    assert "nothing stands in the way" in examined.stdout
+
+    options = ["--snakefile", ROOT / "Snakefile", "--cores", "2", "--workflow-profile", ROOT / "profiles/default"]
+    command = [sys.executable, "-m", "snakemake", *options, "all", "--config", "run=dive"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(
+        list(map(str, command)), cwd=photographs, env=environment, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert (run.folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_run_is_named_after_the_images_or_what_they_lie_in(here, mydata):
+    assert started(mydata / "images", "--masks", mydata / "masks")[1].name == "mydata"
+    assert run_name(Path("/data/My holiday!/JPEGImages")) == "My_holiday"
+    assert run_name(Path("/data/reef.v2")) == "reef.v2"
+
+
+def test_a_run_file_that_exists_is_kept(mydata):
+    started(mydata / "images", "--masks", mydata / "masks", "--name", "mine")
+    before = Path("config/mine.yaml").read_bytes()
+    message = refused(mydata / "images", "--masks", mydata / "masks", "--name", "mine")
+    assert (
+        message.strip()
+        == "config/mine.yaml exists and is not overwritten; give another --name, or remove it: rm config/mine.yaml"
+    )
+    assert Path("config/mine.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("as_given", ["relative", "absolute"])
+@pytest.mark.parametrize("masks", ["mydata/masks", "other/place/few", "mydata/images/few"])
+def test_folders_may_lie_anywhere(here, mydata, masks, as_given):
+    if masks != "mydata/masks":
+        (here / masks).parent.mkdir(parents=True, exist_ok=True)
+        (mydata / "masks").rename(here / masks)
+    images, masks = Path("mydata/images"), Path(masks)
+    if as_given == "absolute":
+        images, masks = images.absolute(), masks.absolute()
+    _, settings = started(images, "--masks", masks)
+    samples, problems = find_samples(settings.data)
+    assert problems == []
+    assert [len([s for s in samples if s.split == split]) for split in ("labeled", "unlabeled", "val")] == [4, 5, 1]
+
+
+def test_a_folder_outside_of_here_is_named_from_the_root_on(mydata, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    _, settings = started(mydata / "images", "--masks", mydata / "masks")
+    assert settings.data.root == str(mydata)
+
+
+def test_folders_that_share_nothing_but_the_root_keep_their_own_places():
+    paths = data_paths(Path("/disk_a/images"), Path("/disk_b/few"))
+    assert paths == {"root": "/disk_a", "images": "images", "masks": "/disk_b/few"}
+
+
+def test_masks_named_after_their_images_and_something_more_are_found(mydata):
+    for path in (mydata / "masks").glob("*.png"):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    text, settings = started(mydata / "images", "--masks", mydata / "masks")
+    assert "masks are named as their images, and then _mask.png" in text
+    assert sum(sample.mask is not None for sample in find_samples(settings.data)[0]) == 5
+
+
+def test_masks_without_an_image_are_named(mydata):
+    (mydata / "masks/im3.png").rename(mydata / "masks/gone.png")
+    text, _ = started(mydata / "images", "--masks", mydata / "masks")
+    assert "masks without an image, not used: gone.png" in text
+    assert "4 masks, so 6 images are unlabelled" in text
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "message"),
+    [
+        ("gone", "mydata/masks", "IMAGES is gone, which is no folder"),
+        ("mydata/images", "gone", "--masks is gone, which is no folder"),
+        ("mydata", "mydata/masks", "lies directly in mydata; those in mydata/images are, give that folder"),
+        ("mydata/images", "mydata/images", "move the masks into a folder of their own"),
+        ("mydata/images", "empty", "no mask (.png, .bmp, .tif, .tiff, .gif) lies directly in empty"),
+        ("mydata/images", "strangers", "no mask in strangers has the name of an image in mydata/images: x1.png would"),
+    ],
+)
+def test_folders_that_cannot_be_used_are_told(here, mydata, images, masks, message):
+    (here / "empty").mkdir()
+    (here / "strangers").mkdir()
+    Image.new("L", (32, 24)).save(here / "strangers/x1.png")
+    assert message in refused(images, "--masks", masks)
+
+
+def test_one_mask_is_too_few_and_masks_for_all_leave_nothing_to_label(mydata, write_images):
+    for i in range(1, 5):
+        (mydata / f"masks/im{i}.png").unlink()
+    assert "im0.png is the only mask" in refused(mydata / "images", "--masks", mydata / "masks")
+    write_images(mydata, [f"im{i}" for i in range(10)])
+    assert "all 10 images have a mask" in refused(mydata / "images", "--masks", mydata / "masks")
+    text, _ = started(mydata / "images", "--masks", mydata / "masks", "--set", "num_labeled=3")
+    assert "split     3 labeled, 5 unlabeled, 2 val" in text
+
+
+def test_masks_that_are_no_index_masks_are_all_named(mydata):
+    Image.new("RGB", (32, 24)).save(mydata / "masks/im0.png")
+    (mydata / "masks/im1.png").write_bytes(b"no image")
+    message = refused(mydata / "images", "--masks", mydata / "masks")
+    assert "2 of 5 masks cannot be used" in message
+    assert "im0.png has mode RGB" in message
+    assert "im1.png cannot be read" in message
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_every_line_that_one_may_want_to_change_has_a_comment(mydata):
+    started(mydata / "images", "--masks", mydata / "masks", "--name", "mine")
+    lines = Path("config/mine.yaml").read_text().splitlines()
+    obvious = ("data:", "annotate:", "calibrate:", "train:", "evaluate:", "splits:", "seem:", "images:", "annotator:")
+    bare = [line for line in lines if " # " not in line and not line.startswith("#")]
+    assert [line for line in bare if not line.strip().startswith(obvious)] == []
+
+
+def test_the_default_student_may_be_used_commercially_and_fits_the_machine(mydata):
+    text, settings = started(mydata / "images", "--masks", mydata / "masks", "--name", "mine")
+    train = settings.train
+    assert (train.student, train.weights) == ("efficientnet-lite0", "imagenet")
+    assert settings.pseudolabel.rule == "auto"
+    assert train.licence_note is None
+    assert "licence" not in text
+    num_trained = 9  # of ten, a mask is kept to measure
+    assert train.total_epochs == 680 * 8 // num_trained
+    on_gpu = recipe(np.array([[360, 480]]), [352, 480], 9, {}, is_on_gpu=True)["train"]
+    assert (on_gpu["student"], on_gpu["weights"]) == ("dinov2-s", "facebook/dinov2-small")
+
+
+@pytest.mark.parametrize("overrides", [{"train.student": "tiny"}, {"preset": "plus"}])
+def test_a_student_or_a_preset_of_ones_own_comes_without_our_recipe(overrides):
+    sections = recipe(np.array([[360, 480]]), [352, 480], 9, overrides, is_on_gpu=False)
+    assert sections.keys() == {"train"}
+    assert not sections["train"].keys() - {"student", "weights", "crop"}
+
+
+def test_images_of_any_size_are_resized_to_fit_the_crop():
+    sizes = np.array([[3000, 4000], [2000, 4000], [375, 500]])
+    section = recipe(sizes, [384, 384], 9, {}, is_on_gpu=False)
+    assert section["train"]["scale"] == [0.04, 0.1]  # 4000 pixels become 150 to 400
+    assert section["evaluate"]["scales"] == [0.07]
+    assert "evaluate" not in recipe(np.array([[96, 112]]), [96, 128], 9, {}, is_on_gpu=False)
+
+
+def test_choosing_weights_for_research_only_prints_their_licence(mydata):
+    few = ["--set", "student=b0", "--set", "weights=nvidia/mit-b0"]
+    text, settings = started(mydata / "images", "--masks", mydata / "masks", *few)
+    assert f"licence   {settings.train.licence_note}" in text.splitlines()
+    assert "nvidia/mit-b0 are under NVIDIA's source code licence: research and evaluation only" in text
+
+
+def test_further_settings_are_written_and_have_the_last_word(mydata):
+    few = ["--set", "alpha=0.4", "--set", "stage1={epochs: 3}", "--set", "preset=plus", "--set", "data.grid=[32, 48]"]
+    _, settings = started(mydata / "images", "--masks", mydata / "masks", *few)
+    assert settings.calibrate.alpha == 0.4
+    assert settings.stage1.epochs == 3
+    assert settings.preset == "plus"
+    assert settings.data.grid == [32, 48]
+
+
+def test_id_lists_take_the_place_of_a_draw(mydata):
+    (mydata / "val.txt").write_text("im1\nim2\n")
+    _, settings = started(mydata / "images", "--masks", mydata / "masks", "--set", "data.splits.val=val.txt")
+    val = [sample.id for sample in find_samples(settings.data)[0] if sample.split == "val"]
+    assert val == ["im1", "im2"]
+    assert settings.data.splits.num_val is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("alhpa=0.1", "alhpa is not a setting; did you mean calibrate.alpha?"),
+        ("alpha=2", "calibrate.alpha must be less than 1, got 2"),
+        ("data.splits.val=gone.txt", "no id list mydata/gone.txt; correct data.splits.val"),
+    ],
+)
+def test_a_setting_that_does_not_fit_leaves_no_run_file(mydata, setting, message):
+    assert message in refused("mydata/images", "--masks", "mydata/masks", "--set", setting)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "python"])
+def test_other_annotators_need_to_be_named(mydata, kind):
+    given = ["mydata/images", "--masks", "mydata/masks", "--annotator", kind]
+    assert f"--annotator {kind} needs" in refused(*given)
+    text, settings = started(*given, "--checkpoint", "net.onnx" if kind == "onnx" else "noisy_annotator:build")
+    assert settings.annotate.annotator == kind
+    if kind == "onnx":
+        assert Path(settings.data.root, settings.annotate.onnx.model) == Path("net.onnx").absolute()
+        assert "class_map" in text
+
+
+@given(st.integers(1, 300))
+def test_the_alpha_to_start_with_is_the_first_step_that_the_images_can_keep(number):
+    alpha = starting_alpha(number)
+    assert calib.conformal_rank(number, alpha) <= number
+    assert alpha == 0.05 or calib.conformal_rank(number, round(alpha - 0.05, 2)) > number
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def written(tmp_path, text):
+    path = tmp_path / "classes.txt"
+    path.write_text(text)
+    return path
+
+
+def planned(found, text=None, background=None, tmp_path=None):
+    """(name, values) of each class, the background, the ignored values."""
+    listed = None if text is None else read_class_list(written(tmp_path, text))
+    plan = plan_classes([frozenset(found)], listed, background)
+    return [(c["name"], c["values"]) for c in plan.classes], plan.background, plan.ignore_values
+
+
+def test_values_without_a_list_get_placeholders_to_be_named(mydata):
+    text, settings = started("mydata/images", "--masks", "mydata/masks")
+    assert settings.data.class_names == ["background", "class 1", "class 2"]
+    assert settings.data.background == "background"
+    assert "in the run file, or by --classes: class 1, class 2" in text
+    assert "class     class 1 (value 1): in 5 masks" in text
+
+
+def test_zero_is_a_class_where_there_is_no_background():
+    assert planned({0, 3, 255}, background="none") == ([("class 0", [0]), ("class 3", [3])], None, [255])
+
+
+def test_the_background_may_be_called_otherwise():
+    assert planned({0, 3}, background="water") == ([("water", [0]), ("class 3", [3])], "water", [255])
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "classes", "background", "ignored"),
+    [
+        ("bg\ncat\ndog", {0, 1, 2, 255}, [("bg", [0]), ("cat", [1]), ("dog", [2])], "bg", [255]),
+        ("cat\ndog", {0, 1}, [("cat", [0]), ("dog", [1])], None, [255]),
+        # two names, values up to 2: the list starts at 1
+        ("cat\ndog", {0, 1, 2}, [("background", [0]), ("cat", [1]), ("dog", [2])], "background", [255]),
+        ("cat\ndog", {1, 2}, [("cat", [1]), ("dog", [2])], None, [255]),
+        ("cat: 8\ndog: 12, 13\nvoid: 0", {0, 8, 12, 13}, [("cat", [8]), ("dog", [12, 13])], None, [0, 255]),
+        ("void\ncat\ndog # a comment\n\n", {0, 1, 2}, [("cat", [1]), ("dog", [2])], None, [0, 255]),
+        # 0/255 masks: 255 is what they mark
+        ("cat", {0, 255}, [("background", [0]), ("cat", [255])], "background", []),
+        ("bg\ncat", {0, 255}, [("bg", [0]), ("cat", [255])], "bg", []),
+    ],
+)  # fmt: skip
+def test_lists_name_values(tmp_path, text, found, classes, background, ignored):
+    assert planned(found, text, tmp_path=tmp_path) == (classes, background, ignored)
+
+
+def test_a_list_that_starts_at_one_without_a_background_makes_zero_void(tmp_path):
+    assert planned({0, 1, 2}, "cat\ndog", "none", tmp_path) == ([("cat", [1]), ("dog", [2])], None, [0, 255])
+
+
+def test_prompts_follow_an_equals_sign_and_identifiers_are_spelled_out(tmp_path):
+    path = written(tmp_path, "_background_\ntraffic_light\ncat = cat, kitten\ndog: 7 = dog, puppy\n")
+    assert read_class_list(path)[2:] == [
+        ListedClass("cat", ["cat", "kitten"], []),
+        ListedClass("dog", ["dog", "puppy"], [7]),
+    ]
+    plan = plan_classes([frozenset({0, 1, 2, 7})], read_class_list(path), None)
+    assert [c.get("prompts") for c in plan.classes] == [
+        ["background"], ["traffic light"], ["cat", "kitten"], ["dog", "puppy"]
+    ]  # fmt: skip
+    assert plan.background == "_background_"
+
+
+def test_a_class_that_no_mask_shows_is_told(tmp_path):
+    plan = plan_classes([frozenset({0, 1})], read_class_list(written(tmp_path, "bg\ncat\ndog")), None)
+    assert plan.remarks == ["in no mask: dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "background", "message"),
+    [
+        ("", {0, 1}, None, "is empty; write a class a line"),
+        ("cat: x", {0, 1}, None, "'cat: x' is no class"),
+        ("cat\ncat", {0, 1}, None, "has 'cat' twice; several values of a class: cat: 1, 2"),
+        ("cat\ndog", {0, 1, 7, 9}, None, "does not name: 7, 9; add a line for each, e.g. NAME: 7, or void: 7"),
+        ("cat\ndog", {0, 1}, "cta", "--background is 'cta', expected one of cat, dog, or none; did you mean cat?"),
+        ("cat", {0}, None, "1 class is too few"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_told(tmp_path, text, found, background, message):
+    with pytest.raises(DatasetError) as error:
+        planned(found, text, background, tmp_path)
+    assert message in str(error.value)
+
+
+def test_a_list_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DatasetError, match=r"gone.txt cannot be read .*; give a text file"):
+        read_class_list(tmp_path / "gone.txt")
+
+
+def test_masks_with_hundreds_of_values_are_hardly_index_masks():
+    with pytest.raises(DatasetError, match="200 different values, which are hardly classes"):
+        planned(range(200))
+
+
+# --- the text --------------------------------------------------------------------------------------------------------
+
+NAMES = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12)
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | NAMES, st.lists, max_leaves=4)
+
+
+@given(VALUES)
+def test_values_are_read_back_as_they_were(value):
+    assert yaml.safe_load(f"x: {flow(value)} # comment") == {"x": value}
+
+
+@given(st.lists(NAMES, min_size=1, max_size=4, unique=True), VALUES)
+def test_a_rendered_tree_is_read_back_whatever_the_names(names, value):
+    tree = {
+        "data": {"classes": [{"name": name, "values": [k]} for k, name in enumerate(names)], "splits": {"x": value}}
+    }
+    text = render(["a run"], tree, {"data.splits.x": "why", **{f"data.classes.{name}": "how often" for name in names}})
+    assert yaml.safe_load(text) == tree
+    assert text.count("# how often") == len(names)
+
+
+def test_sections_are_indented_and_classes_stand_one_a_line():
+    tree = {"data": {"classes": ["cat", "dog"], "splits": {"seed": 0}}, "preset": "plus"}
+    assert render(["r"], tree, {"data.splits.seed": "draws"}).splitlines() == [
+        "# r", "data:", "  classes:", "    - cat", "    - dog", "  splits:", "    seed: 0 # draws", "preset: plus"
+    ]  # fmt: skip
+
+
+def test_scaled_masks_are_no_placeholder_classes_for_ever(mydata):
+    for path in (mydata / "masks").glob("*.png"):
+        Image.fromarray(np.where(np.eye(24, 32) > 0, 255, 0).astype(np.uint8)).save(path)
+    text, settings = started("mydata/images", "--masks", "mydata/masks")
+    assert "255 is taken for a class and not for void" in text
+    assert settings.data.mask_values == [[0], [255]]
+    assert settings.data.ignore_values == []
