@@ -8,7 +8,7 @@
 import shlex
 import sys
 
-from pipeline.config import as_arguments
+from pipeline.run_file import as_arguments
 from pipeline.errors import ConfigError
 from pipeline.experiment import workflow as experiments
 from pipeline.experiment.devices import visible_gpus

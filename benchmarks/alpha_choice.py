@@ -16,13 +16,13 @@ import click
 import numpy as np
 
 import calib
-from pipeline import config
 from pipeline.calibration.alpha_choice import Goal, choose_alpha
 from pipeline.calibration.cross_fitting import candidate_rules
 from pipeline.calibration.sweep import Sweep, sweep_run
-from pipeline.config import Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
+from pipeline.run_file import load_settings, parse_overrides
+from pipeline.settings import Settings
 from pipeline.sources import truth_path
 from pipeline.store import DONE, open_probabilities
 
@@ -125,7 +125,7 @@ def verdict(swept: Sweep, true: TrueShares) -> Iterator[str]:
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting.")
 def main(run: str, overrides: tuple[str, ...]) -> None:
     """Print what is chosen for some target precisions, and how often the intervals hold."""
-    settings = config.load(run, config.parse_overrides(overrides))
+    settings = load_settings(run, parse_overrides(overrides))
     swept = sweep_run(settings)
     true = true_shares(settings, swept)
     click.echo("| target | chosen | precision claimed | true | keep rate claimed | true |\n|---|---|---|---|---|---|")

@@ -22,11 +22,11 @@ import click
 import numpy as np
 
 import calib
-from pipeline import config
 from pipeline.annotators.build import build_annotator
-from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples, resize_nearest
 from pipeline.resample import resize_bilinear
+from pipeline.run_file import full_names, load_settings, parse_overrides
+from pipeline.settings import Settings
 from pipeline.stages.prepare import prepare
 from pipeline.store import (
     ProbabilityReader,
@@ -194,7 +194,7 @@ def print_formats(data: Data, folder: Path) -> None:
 def main(run: str, overrides: Sequence[str], unlabelled: int, is_native: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        settings = config.load(run, {**config.full_names(config.parse_overrides(overrides)), "results": scratch})
+        settings = load_settings(run, {**full_names(parse_overrides(overrides)), "results": scratch})
         if is_native:
             settings = native(settings, folder)
         settings.folder.mkdir(parents=True, exist_ok=True)

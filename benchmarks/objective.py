@@ -19,11 +19,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import calib
-from pipeline import config
 from pipeline.calibration.cross_fitting import candidate_rules
-from pipeline.config import Settings
 from pipeline.datasets import IGNORE_INDEX, load_samples, read_mask, resize_nearest
 from pipeline.receipt import read_receipt
+from pipeline.run_file import load_settings, parse_overrides
+from pipeline.settings import Settings
 from pipeline.sources import truth_path
 from pipeline.store import open_calibration
 from train.metrics import iou_of_areas, mean_over_classes
@@ -143,7 +143,7 @@ def named(key: Key) -> str:
 @click.option("--steps", default=500, show_default=True, help="Of each student.")
 def main(run: str, overrides: tuple[str, ...], students: int, steps: int) -> None:
     """Print how well held-out objectives predict the quality of labels and of students."""
-    settings = config.load(run, {**config.parse_overrides(overrides), "probe.steps": steps})
+    settings = load_settings(run, {**parse_overrides(overrides), "probe.steps": steps})
     scored = scored_candidates(settings)
     head = "| objective on held-out images | Spearman | takes | its mIoU | the best mIoU |\n|---|---|---|---|---|"
     names = list(scored[0].objectives)

@@ -18,10 +18,10 @@ import numpy as np
 from calibrate import ALPHA, POOL, STRIDE, Case, Usage, in_own_process, measure, noisy_mask, print_header, smooth_logits
 from PIL import Image
 
-from pipeline import config
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.receipt import write_json, write_receipt
 from pipeline.resample import resize_bilinear
+from pipeline.run_file import load_settings
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import DONE, create_store, open_probabilities, probability_arrays
@@ -90,7 +90,7 @@ def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usag
 
     The end of a part is told from the log lines.
     """
-    lines, settings = Lines(), config.load(run, overrides)
+    lines, settings = Lines(), load_settings(run, overrides)
     logging.basicConfig(level=logging.INFO, handlers=[lines])
     start = time.perf_counter()
     usage, facts = measure(lambda: {"calibrate": calibrate, "pseudolabel": pseudolabel}[stage](settings))

@@ -39,10 +39,11 @@ from torch import nn
 from transformers import SegformerForSemanticSegmentation
 
 from calib import Planes
-from pipeline import config
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, file_digest, load_samples, resize_nearest
 from pipeline.demo.scenes import draw_scene
 from pipeline.receipt import write_json
+from pipeline.run_file import load_settings
+from pipeline.settings import Settings
 from pipeline.store import DONE, OUTCOMES, create_store, label_arrays, open_labels
 from train import stage1, stage2
 from train.data import training_batches
@@ -186,7 +187,7 @@ def our_way(job: Job) -> Way:
     overrides: dict[str, Any] = {f"train.{key}": value for key, value in train.items()}
     halves = {"batch_labeled": job.batch // 2, "batch_unlabeled": job.batch // 2}
     overrides |= {"stage1.batch_size": job.batch, **{f"stage2.{key}": size for key, size in halves.items()}}
-    settings = config.load(Path(job.folder) / f"{preset}.yaml", overrides)
+    settings = load_settings(Path(job.folder) / f"{preset}.yaml", overrides)
     compute = stage1.compute_of(settings.train)
     stage = _our_stage(settings, name)
     torch.manual_seed(settings.seed)
@@ -212,7 +213,7 @@ def our_way(job: Job) -> Way:
     return Way(TimedBatches(batches), step, read)
 
 
-def _our_stage(settings: config.Settings, name: str) -> Stage:
+def _our_stage(settings: Settings, name: str) -> Stage:
     index = load_samples(settings.folder / "samples.json")
     first = stage1.stage_of(settings, index, stage1.open_run_labels(settings, index))
     if name == "stage1":

@@ -21,11 +21,11 @@ import click
 import numpy as np
 
 import calib
-from pipeline import config
 from pipeline.calibration.cross_fitting import candidate_rules
-from pipeline.config import ComputeSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
+from pipeline.run_file import full_names, load_settings, parse_overrides
+from pipeline.settings import ComputeSettings, Settings
 from pipeline.sources import truth_path
 from pipeline.stages.calibrate import calibrate
 from pipeline.store import DONE, open_calibration, open_probabilities
@@ -85,12 +85,12 @@ class Row(NamedTuple):
 
 def variant_settings(run: str, overrides: dict[str, Any], variant: str) -> Settings:
     changes = {"rule": "paper", "alpha": ALPHAS[0], "alphas": ALPHAS, **VARIANTS[variant]}
-    return config.load(run, config.full_names(overrides) | config.full_names(changes))
+    return load_settings(run, full_names(overrides) | full_names(changes))
 
 
 def all_rows(run: str, overrides: dict[str, Any], scratch: Path) -> Iterator[Row]:
     """Calibrate every variant, and judge all of them on the unlabelled images in one pass."""
-    settings = config.load(run, overrides)
+    settings = load_settings(run, overrides)
     claims, calibrations = {}, []
     for place, variant in enumerate(VARIANTS):
         changed = variant_settings(run, overrides, variant)
@@ -189,9 +189,9 @@ def print_verdict(rows: Sequence[Row]) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Settings, as for the stages.")
 def main(run: str, overrides: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    settings = config.load(run, config.parse_overrides(overrides))
+    settings = load_settings(run, parse_overrides(overrides))
     with tempfile.TemporaryDirectory(dir=settings.folder) as scratch:
-        rows = list(all_rows(run, config.parse_overrides(overrides), Path(scratch)))
+        rows = list(all_rows(run, parse_overrides(overrides), Path(scratch)))
     click.echo("Percent; claimed: value [95 % interval]; * the interval does not hold the true share.")
     print_table(rows)
     print_verdict(rows)

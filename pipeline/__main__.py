@@ -9,8 +9,8 @@ import click
 
 from pipeline.cli import CommandGroup, run_command
 from pipeline.commands import TOOLS
-from pipeline.config import Settings
 from pipeline.receipt import write_receipt
+from pipeline.settings import Settings
 
 
 @click.group(cls=CommandGroup)

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from pipeline import config
 from pipeline.errors import UserError
+from pipeline.run_file import DEFAULT_RUN, load_settings, parse_overrides
+from pipeline.settings import Settings
 
 
 class CommandGroup(click.Group):
@@ -34,16 +35,16 @@ SET_OPTION = click.option(
 )
 
 
-def run_command(group: click.Group) -> Callable[[Callable[[config.Settings], None]], click.Command]:
+def run_command(group: click.Group) -> Callable[[Callable[[Settings], None]], click.Command]:
     """Register a stage: a command with `--run` and `--set` whose function gets the checked settings."""
 
-    def register(function: Callable[[config.Settings], None]) -> click.Command:
+    def register(function: Callable[[Settings], None]) -> click.Command:
         @functools.wraps(function)
         def command(run: str, overrides: Sequence[str]) -> None:
-            function(config.load(run, config.parse_overrides(overrides)))
+            function(load_settings(run, parse_overrides(overrides)))
 
         run_option = click.option(
-            "--run", default=config.DEFAULT_RUN, show_default=True, help="Run file, or its name in config/."
+            "--run", default=DEFAULT_RUN, show_default=True, help="Run file, or its name in config/."
         )
         return group.command()(run_option(SET_OPTION(command)))
 
@@ -55,6 +56,6 @@ def run_argument(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(run: str, overrides: Sequence[str], **options: Any) -> None:
-        function(config.load(run, config.parse_overrides(overrides)), **options)
+        function(load_settings(run, parse_overrides(overrides)), **options)
 
     return click.argument("run", metavar="RUN")(SET_OPTION(command))

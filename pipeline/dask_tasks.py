@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from pipeline.config import ComputeSettings
 from pipeline.errors import ConfigError
+from pipeline.settings import ComputeSettings
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.config import DataSettings
 from pipeline.errors import DatasetError
+from pipeline.settings import DataSettings
 
 IGNORE_INDEX = 255
 Split = Literal["labeled", "unlabeled", "val"]

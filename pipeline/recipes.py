@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.schema import STAGES
+from pipeline.settings import STAGES
 
 KINDS = {"train": "framework", "stage1": "labels"}
 

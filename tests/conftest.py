@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tiny_run import write_run_file, write_sample_files
 
-from pipeline import config
+from pipeline.run_file import load_settings
+from pipeline.settings import Settings
 
 
 @pytest.fixture
@@ -16,11 +17,11 @@ def write_images() -> Callable[..., None]:
 
 
 @pytest.fixture
-def make_settings(tmp_path: Path) -> Callable[..., config.Settings]:
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings of a run in `tmp_path`: data in tmp_path/data, results in tmp_path/results."""
 
-    def make(**overrides: Any) -> config.Settings:
-        return config.load(write_run_file(tmp_path), overrides)
+    def make(**overrides: Any) -> Settings:
+        return load_settings(write_run_file(tmp_path), overrides)
 
     return make
 

@@ -14,14 +14,14 @@ PACKAGES = ("calib", "pipeline", "train")
 LIGHT = {
     "calibration.label_choice",
     "cli",
-    "config",
+    "run_file",
     "datasets",
     "errors",
     "palette",
     "progress",
     "receipt",
     "resample",
-    "schema",
+    "settings",
     "store",
 }
 

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from pipeline.cli import CommandGroup, run_argument, run_command
-from pipeline.config import Settings
 from pipeline.receipt import write_receipt
+from pipeline.settings import Settings
 from train.launch import launch, must_launch
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.config import DataSettings
 from pipeline.palette import class_colours
+from pipeline.settings import DataSettings
 from train.data import WholeImages
 from train.student import Student
 

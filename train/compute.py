@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from pipeline.config import TrainSettings
 from pipeline.errors import TrainingError
+from pipeline.settings import TrainSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

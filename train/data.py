@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.config import DataSettings, TrainSettings
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, resize_nearest
+from pipeline.settings import DataSettings, TrainSettings
 from pipeline.store import LabelStore
 from train.augment import Box, Geometry, Photometric, draw_box, draw_geometry, draw_photometric
 

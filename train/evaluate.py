@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.config import Settings
 from pipeline.datasets import SampleIndex, example_samples, load_samples
 from pipeline.errors import TrainingError
 from pipeline.progress import Progress
 from pipeline.receipt import read_receipt
+from pipeline.settings import Settings
 from train.compute import compute_of
 from train.data import WholeImages, whole_images
 from train.distributed import world

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig
 
-from pipeline.config import EvaluateSettings
+from pipeline.settings import EvaluateSettings
 from train.losses import upsampled
 from train.student import Student, evaluating
 

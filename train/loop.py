@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Settings
 from pipeline.errors import TrainingError
 from pipeline.progress import Progress
+from pipeline.settings import Settings
 from train.allspark_network import save_model
 from train.board import Board
 from train.checkpoint import load_checkpoint, save_checkpoint

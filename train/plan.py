@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipeline import receipt
-from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.errors import TrainingError
+from pipeline.settings import Settings
 from train.data import shuffled
 from train.schedule import poly_lr_factor, warmup_factor
 

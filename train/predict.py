@@ -17,13 +17,12 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.config import EvaluateSettings, TrainSettings
 from pipeline.datasets import IGNORE_INDEX, file_digest, read_image
 from pipeline.errors import ConfigError, DatasetError, TrainingError
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
-from pipeline.schema import Section
+from pipeline.settings import EvaluateSettings, Section, TrainSettings
 from train.compute import compute_of
 from train.inference import class_names_of, class_scores, predicted_classes
 from train.student import Student, load_student

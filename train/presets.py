@@ -6,17 +6,16 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import (
-    PRESET_FOLDER,
+from pipeline.run_file import PRESET_FOLDER, preset_names, preset_tree
+from pipeline.settings import (
     CalibrateSettings,
     PseudolabelSettings,
+    Section,
     Stage1Settings,
     Stage2Settings,
     TrainSettings,
-    preset_names,
-    preset_tree,
+    is_runtime,
 )
-from pipeline.schema import Section, is_runtime
 
 SECTIONS: dict[str, type[Section]] = {
     "calibrate": CalibrateSettings,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Settings, TrainSettings
+from pipeline.settings import Settings, TrainSettings
 from train.allspark_network import AllSparkNetwork, Grouping
 from train.compute import Compute
 from train.hard_pixels import HardPixels

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Settings
 from pipeline.datasets import SampleIndex, load_samples
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
+from pipeline.settings import Settings
 from pipeline.store import DONE, OUTCOMES, LabelStore, open_labels
 from train.compute import compute_of
 from train.data import Draw, Passes, TrainingImages, passes

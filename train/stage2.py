@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Settings, Stage2Settings
 from pipeline.datasets import IGNORE_INDEX, SampleIndex, load_samples, require_unlabeled
 from pipeline.errors import TrainingError
 from pipeline.receipt import read_receipt
+from pipeline.settings import Settings, Stage2Settings
 from train.allspark_network import AllSparkNetwork
 from train.checkpoint import load_checkpoint
 from train.compute import compute_of

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import TrainSettings
+from pipeline.settings import TrainSettings
 from train.average import MovingAverage
 from train.student import Student
 

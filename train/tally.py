@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.config import EvaluateSettings
 from pipeline.progress import Progress
+from pipeline.settings import EvaluateSettings
 from train.boundary import Mask, boundary_scores
 from train.data import WholeImages, whole_images
 from train.distributed import summed, world

@@ -6,8 +6,8 @@ import importlib
 from pathlib import Path
 
 from pipeline.annotators.contract import Annotator
-from pipeline.config import PythonSettings, Settings
 from pipeline.errors import AnnotatorError
+from pipeline.settings import PythonSettings, Settings
 
 
 def build_annotator(settings: Settings) -> Annotator:

@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import AnnotateSettings
 from pipeline.errors import AnnotatorError
+from pipeline.settings import AnnotateSettings
 
 Images = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]

@@ -22,7 +22,7 @@ from huggingface_hub.utils import build_hf_headers, tqdm
 
 from pipeline.errors import DownloadError
 from pipeline.progress import Progress
-from pipeline.schema import did_you_mean
+from pipeline.settings import did_you_mean
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.annotators.contract import Images, Maps, Space
-from pipeline.config import DataSettings, OnnxSettings
 from pipeline.datasets import image_to_grid
 from pipeline.errors import AnnotatorError
 from pipeline.resample import softmax
-from pipeline.schema import did_you_mean
+from pipeline.settings import DataSettings, OnnxSettings, did_you_mean
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from pipeline.annotators.contract import Images, Maps, Space
-from pipeline.config import DataSettings, SeemSettings
 from pipeline.errors import AnnotatorError
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
@@ -21,6 +20,7 @@ from pipeline.seem.checkpoint import file_sha256
 from pipeline.seem.maps import normalised
 from pipeline.seem.prompts import TEMPLATES, VOID_NAME
 from pipeline.seem.seem import refuse_bad_prompts
+from pipeline.settings import DataSettings, SeemSettings
 
 log = logging.getLogger(__name__)
 

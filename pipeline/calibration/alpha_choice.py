@@ -10,9 +10,9 @@ import calib
 from pipeline.calibration.cross_fitting import Measure, candidates
 from pipeline.calibration.sweep import sweep_run
 from pipeline.calibration.verdict import verdict
-from pipeline.config import Settings
 from pipeline.drawing.charts import scatter, standalone
 from pipeline.errors import ConfigError
+from pipeline.settings import Settings
 
 Facts = dict[str, Any]
 

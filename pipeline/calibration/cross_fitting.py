@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 import calib
 from pipeline.calibration.stored_maps import StoredMaps
-from pipeline.config import CalibrateSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.progress import Progress
+from pipeline.settings import CalibrateSettings, Settings
 from pipeline.store import DONE, CalibrationStore, ProbabilityStore, open_calibration, open_probabilities
 
 log = logging.getLogger(__name__)

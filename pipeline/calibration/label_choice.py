@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 import calib
 from pipeline.calibration.cross_fitting import candidates
-from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.receipt import read_receipt
+from pipeline.settings import Settings
 from pipeline.store import open_calibration
 
 log = logging.getLogger(__name__)

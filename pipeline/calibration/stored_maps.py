@@ -14,9 +14,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 import calib
-from pipeline.config import ComputeSettings
 from pipeline.dask_tasks import reduce_tasks
 from pipeline.progress import SECONDS_BETWEEN_LINES
+from pipeline.settings import ComputeSettings
 from pipeline.store import open_calibration
 
 log = logging.getLogger(__name__)

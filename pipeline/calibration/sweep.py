@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 import calib
 from pipeline.calibration.cross_fitting import Fact, fit, fit_and_judge
-from pipeline.config import Settings
 from pipeline.errors import StoreError
 from pipeline.receipt import fingerprint, read_receipt, write_json
+from pipeline.settings import Settings
 from pipeline.store import CalibrationStore, ProbabilityStore, open_calibration, open_probabilities, store_exists
 
 log = logging.getLogger(__name__)

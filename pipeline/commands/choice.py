@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pipeline.cli import run_argument
-from pipeline.config import Settings
+from pipeline.settings import Settings
 
 SHARE = click.FloatRange(0, 1, min_open=True)
 

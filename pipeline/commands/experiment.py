@@ -24,9 +24,9 @@ def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
         protocol: str,
         **options: Any,
     ) -> None:
-        from pipeline.config import full_names, parse_overrides
         from pipeline.experiment.plan import Experiment
         from pipeline.experiment.request import parse_request
+        from pipeline.run_file import full_names, parse_overrides
 
         asked = {"table": table, "seeds": seeds, "budget": budget, "arms": arms, "protocol": protocol}
         function(Experiment(run, full_names(parse_overrides(overrides)), parse_request(asked)), **options)

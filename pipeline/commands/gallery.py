@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pipeline.cli import run_argument
-from pipeline.config import Settings
+from pipeline.settings import Settings
 
 MEGABYTES_TO_WARN = 25  # pages above make browsers slow or worse
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli import run_argument
-from pipeline.config import Settings
+from pipeline.settings import Settings
 
 
 @click.command()
@@ -42,8 +42,8 @@ def init(
     Images without a mask are unlabelled and need nothing. A fifth of the masks, drawn with a seed, is kept to measure
     the student. Nothing is copied or moved, and a run file that exists is not overwritten.
     """
-    from pipeline.config import parse_overrides
     from pipeline.init import Choices, start
+    from pipeline.run_file import parse_overrides
 
     choices = Choices(images, masks, class_list, name, background, annotator, checkpoint, parse_overrides(overrides))
     for line in start(choices):

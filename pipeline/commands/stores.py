@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from pipeline.cli import run_argument
-from pipeline.config import Settings
 from pipeline.errors import ConfigError
+from pipeline.settings import Settings
 
 
 @click.command()

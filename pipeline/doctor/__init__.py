@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.config import Settings
 from pipeline.datasets import SPLITS, Sample
 from pipeline.doctor.classes import class_findings
 from pipeline.doctor.costs import cost_findings
@@ -28,6 +27,7 @@ from pipeline.doctor.trial import Trial, try_annotator
 from pipeline.doctor.twins import twin_findings
 from pipeline.doctor.weights import seem_vocabulary, weight_findings
 from pipeline.errors import UserError
+from pipeline.settings import Settings
 from pipeline.sources import find_samples
 
 __all__ = ["Finding", "as_json", "counts", "examine", "verdict"]

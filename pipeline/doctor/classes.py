@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 import calib
-from pipeline.config import DataSettings, Settings
 from pipeline.datasets import IGNORE_INDEX, mask_classes
 from pipeline.doctor.findings import Finding, Level
 from pipeline.doctor.survey import MaskLook, Survey
+from pipeline.settings import DataSettings, Settings
 
 
 def class_findings(survey: Survey, num_labeled: int, settings: Settings) -> list[Finding]:

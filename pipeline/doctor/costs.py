@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.config import Settings
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.survey import Survey
 from pipeline.doctor.trial import Trial
 from pipeline.doctor.weights import seem_folder
 from pipeline.progress import clock
 from pipeline.receipt import read_receipt
+from pipeline.settings import Settings
 from pipeline.store import calibration_arrays, label_arrays, probability_arrays, store_state
 
 STAGES = ("prepare", "annotate", "calibrate", "pseudolabel", "stage1", "stage2", "evaluate", "report")

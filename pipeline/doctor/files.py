@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.config import DataSettings
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.survey import UPRIGHT, Look, Survey
+from pipeline.settings import DataSettings
 from pipeline.sources.layouts import MASK_SUFFIXES, Tree, files_with
 from pipeline.sources.lists import IMAGE_SUFFIXES
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Settings
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.survey import Survey
+from pipeline.settings import Settings
 
 LARGEST_AREA = 512 * 512  # SEEM's own resolution
 MULTIPLE = 16

@@ -7,9 +7,9 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from pipeline.config import Settings
 from pipeline.doctor.findings import Finding
 from pipeline.receipt import PACKAGES
+from pipeline.settings import Settings
 
 
 def machine_findings(settings: Settings) -> list[Finding]:

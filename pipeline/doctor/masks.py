@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.config import DataSettings
 from pipeline.datasets import IGNORE_INDEX, mask_classes, unknown_mask_values
 from pipeline.doctor.findings import Finding, from_message
 from pipeline.doctor.survey import Look, MaskLook, Survey
+from pipeline.settings import DataSettings
 from pipeline.sources.misreadings import misreading, suspicions
 
 MUCH_VOID = 0.5

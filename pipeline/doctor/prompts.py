@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from pipeline.config import DataSettings, SeemSettings, Settings
 from pipeline.doctor.findings import Finding, Level
+from pipeline.settings import DataSettings, SeemSettings, Settings
 
 PLACEHOLDER = re.compile(r"(class|category|label|value|object|id)?[ _-]*\d+|unnamed|todo|.", re.IGNORECASE)
 MANY_PIECES = 4  # of one word; CLIP's vocabulary has common words whole

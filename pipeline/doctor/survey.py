@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from pipeline.config import DataSettings
 from pipeline.datasets import Sample, read_image, read_mask_values
 from pipeline.errors import DatasetError
 from pipeline.progress import Progress
+from pipeline.settings import DataSettings
 
 log = logging.getLogger(__name__)
 

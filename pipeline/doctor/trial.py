@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
-from pipeline.config import Settings
 from pipeline.datasets import Sample, image_to_grid, read_image
 from pipeline.doctor.survey import UNREADABLE, evenly_spaced
 from pipeline.errors import AnnotatorError
 from pipeline.resample import resize_bilinear
+from pipeline.settings import Settings
 from pipeline.store import encode_maps
 
 TIMED_IMAGES = 4

@@ -11,11 +11,18 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from pipeline.config import DataSettings, OnnxSettings, PythonSettings, SeemSettings, Settings, TrainSettings
 from pipeline.doctor.findings import Finding, from_message
 from pipeline.doctor.prompts import Vocabulary
 from pipeline.errors import AnnotatorError
-from pipeline.schema import STUDENTS
+from pipeline.settings import (
+    STUDENTS,
+    DataSettings,
+    OnnxSettings,
+    PythonSettings,
+    SeemSettings,
+    Settings,
+    TrainSettings,
+)
 
 WEIGHTS_FILES = (".pth", ".pt")
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError
 from pipeline.exchange.labels import LabelSource
-from pipeline.schema import did_you_mean
+from pipeline.settings import did_you_mean
 from pipeline.sources.lists import parse_list
 from pipeline.store import DONE, OUTCOMES
 

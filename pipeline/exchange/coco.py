@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import DataSettings
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
 from pipeline.exchange.incoming import Incoming, class_named
 from pipeline.exchange.labels import Label, LabelSource
+from pipeline.settings import DataSettings
 from pipeline.sources.convert_masks.coco import category_classes, draw
 
 FILE_NAME = "annotations.json"

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline import config
-from pipeline.config import Settings
 from pipeline.datasets import SPLITS, Sample, SampleIndex, Split, file_digest
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.run_file import CONFIG_FOLDER, find_run_file, full_names
+from pipeline.settings import Settings
 from pipeline.sources.lists import NO_MASK
 
 FOLDER = "corrected"
@@ -90,7 +90,7 @@ class RunFile(NamedTuple):
     @property
     def run(self) -> str:
         """What `--config run=` takes for it."""
-        return self.path.stem if self.path.parent == config.CONFIG_FOLDER else str(self.path)
+        return self.path.stem if self.path.parent == CONFIG_FOLDER else str(self.path)
 
 
 def run_file_for(run: str, overrides: Mapping[str, Any], settings: Settings, masks: CorrectedMasks) -> RunFile | None:
@@ -102,9 +102,9 @@ def run_file_for(run: str, overrides: Mapping[str, Any], settings: Settings, mas
     """
     if masks.are_read_by(settings):
         return None
-    original = config.find_run_file(run)
+    original = find_run_file(run)
     tree: dict[str, Any] = {"extends": original.name, "name": settings.name}
-    chosen = config.full_names(overrides) | {f"data.splits.{split}": path for split, path in masks.lists().items()}
+    chosen = full_names(overrides) | {f"data.splits.{split}": path for split, path in masks.lists().items()}
     for name, value in chosen.items():
         *sections, last = name.split(".")
         place = tree

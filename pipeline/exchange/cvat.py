@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.config import DataSettings
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.coloured import make_legend, read_coloured
 from pipeline.exchange.incoming import UNANNOTATED, Incoming
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, Label, LabelSource
 from pipeline.palette import Colours
+from pipeline.settings import DataSettings
 
 ARCHIVE = "annotations.zip"
 LABELMAP = "labelmap.txt"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.config import DataSettings
 from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import Label, LabelSource
+from pipeline.settings import DataSettings
 from pipeline.sources.layouts import MASK_SUFFIXES, files_with
 
 Write = Callable[[Path, LabelSource, int, Label], Any]

@@ -18,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline import config
-from pipeline.config import DataSettings
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, load_samples, read_mask
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import FORMATS, READABLE, detect_format
@@ -29,7 +27,8 @@ from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.exchange.record import exported_digests, label_digest
 from pipeline.progress import Progress
 from pipeline.receipt import write_json
-from pipeline.schema import did_you_mean
+from pipeline.run_file import load_settings, parse_overrides
+from pipeline.settings import DataSettings, did_you_mean
 from pipeline.sources.convert_masks.png import write_mask
 
 log = logging.getLogger(__name__)
@@ -69,8 +68,8 @@ def import_masks(
     unchanged:      also take masks that are as they were exported
     raises:         DatasetError with every problem; then nothing is taken
     """
-    changed = config.parse_overrides(overrides)
-    settings = config.load(run, changed)
+    changed = parse_overrides(overrides)
+    settings = load_settings(run, changed)
     if ABSTAIN in settings.data.class_names:
         raise ConfigError(
             f"data.classes has a class {ABSTAIN!r}, which means no class in masks that come back; rename it"

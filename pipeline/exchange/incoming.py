@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
 from pipeline.exchange.labels import ABSTAIN, Label
-from pipeline.schema import did_you_mean
+from pipeline.settings import did_you_mean
 
 UNANNOTATED = "background"  # what CVAT calls pixels that nobody annotated
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Settings
 from pipeline.datasets import IGNORE_INDEX, load_samples, resize_nearest
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
+from pipeline.settings import Settings
 from pipeline.store import DONE, open_probabilities
 
 MAX_PIXELS = 1_000_000  # K - 1 numbers are fitted

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pipeline.config import load
 from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, Shape, chosen_rows, table_of
 from pipeline.receipt import fingerprint
-from pipeline.schema import EFFICIENTNETS, Settings
+from pipeline.run_file import load_settings
+from pipeline.settings import EFFICIENTNETS, Settings
 
 Stage = Literal["stage1", "stage2"]
 POINTS = 10  # of each stage's learning curve: the best of more points is higher
@@ -77,7 +77,7 @@ class Experiment:
     @functools.cached_property
     def base(self) -> Settings:
         """The run whose images and maps all share."""
-        return load(self.run_file, self.overrides)
+        return load_settings(self.run_file, self.overrides)
 
     @property
     def folder(self) -> Path:
@@ -164,7 +164,7 @@ class Experiment:
     def settings_of(self, recipe: Recipe) -> Settings:
         """A recipe's settings, before lengths."""
         if recipe.name not in self._settings:
-            self._settings[recipe.name] = load(self.run_file, self.changes_of(recipe))
+            self._settings[recipe.name] = load_settings(self.run_file, self.changes_of(recipe))
         return self._settings[recipe.name]
 
     def changes_of(self, recipe: Recipe) -> dict[str, Any]:

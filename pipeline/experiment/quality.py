@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import DataSettings
 from pipeline.datasets import SampleIndex, read_mask, resize_nearest
 from pipeline.receipt import read_receipt
 from pipeline.report.audit import AuditCounts, count_labels, evenly_spaced, mean_iou, summarise, total
+from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
 from pipeline.store import DONE, open_labels
 

@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from pipeline.config import full_names
 from pipeline.errors import ConfigError
 from pipeline.experiment.tables import chosen_rows
-from pipeline.schema import did_you_mean
+from pipeline.run_file import full_names
+from pipeline.settings import did_you_mean
 
 Protocol = Literal["steps", "epochs"]
 """steps: every row takes as many optimiser steps as the recipe of both stages. epochs: as many as the paper's epochs

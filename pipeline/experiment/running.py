@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import as_arguments
 from pipeline.datasets import SampleIndex, load_samples
 from pipeline.errors import DatasetError, UserError
 from pipeline.experiment.devices import claimed_gpu
@@ -20,6 +19,7 @@ from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
 from pipeline.experiment.quality import label_quality
 from pipeline.receipt import fingerprint, read_receipt, write_json
+from pipeline.run_file import as_arguments
 
 TRAINED = ("stage1", "stage2", "evaluate")
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.schema import STUDENTS, did_you_mean
+from pipeline.settings import STUDENTS, did_you_mean
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import split_workflow_config
 from pipeline.errors import ConfigError
 from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Request, split_request
+from pipeline.run_file import split_workflow_config
 
 
 def experiment_of(config: Mapping[str, Any], command_line: Sequence[str] | None) -> Experiment:

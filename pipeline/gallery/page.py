@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from pipeline.config import Settings
 from pipeline.drawing import STYLE_FOLDER
 from pipeline.gallery.content import page_content
 from pipeline.gallery.source import Source, open_source
 from pipeline.report.page import number
+from pipeline.settings import Settings
 
 Facts = Mapping[str, Any]
 

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import calib
 from pipeline.calibration.cross_fitting import candidate_rules, of_variant
 from pipeline.calibration.sweep import sweep_run
-from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex, load_samples, read_mask, resize_nearest
 from pipeline.drawing.pictures import Picture
 from pipeline.errors import DatasetError, StoreError
 from pipeline.receipt import read_receipt
 from pipeline.report.figures import shown_thresholds
+from pipeline.settings import Settings
 from pipeline.sources import truth_path
 from pipeline.store import CalibrationStore, LabelStore, open_calibration, open_labels
 

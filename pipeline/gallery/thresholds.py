@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.config import CalibrateSettings
 from pipeline.datasets import resize_nearest
 from pipeline.gallery.packing import pack, shown_size
 from pipeline.gallery.source import Stops
 from pipeline.palette import css, scale_colours
+from pipeline.settings import CalibrateSettings
 
 STEPS = 253  # of the scale from 0 to 1 in a map; the codes above mean that there is no number
 INFINITE, NONE = 254, 255

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import CONFIG_FOLDER, Settings, full_names, load
 from pipeline.datasets import SPLITS, read_mask_values
 from pipeline.errors import ConfigError, DatasetError, UserError
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes, read_class_list
@@ -26,6 +25,8 @@ from pipeline.init.recipe import has_cuda
 from pipeline.init.run_file import render
 from pipeline.init.settings import Choices, comments, opening, settings_tree
 from pipeline.progress import Progress
+from pipeline.run_file import CONFIG_FOLDER, full_names, load_settings
+from pipeline.settings import Settings
 from pipeline.sources import find_samples
 
 __all__ = ["Choices", "start"]
@@ -101,7 +102,7 @@ def _write(path: Path, text: str) -> Settings:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     try:
-        settings = load(path)
+        settings = load_settings(path)
         _, problems = find_samples(settings.data)
         if problems:
             raise DatasetError("\n  ".join(["the images cannot be split so:", *problems]))

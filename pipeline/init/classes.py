@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pipeline.doctor.prompts import spelled_out
 from pipeline.errors import DatasetError
-from pipeline.schema import did_you_mean
+from pipeline.settings import did_you_mean
 
 VOID = 255
 NO_BACKGROUND = "none"

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.config import Settings
 from pipeline.datasets import load_samples
 from pipeline.errors import StoreError
 from pipeline.inspect.location import STEP, Fitted, alpha_list, fit_pooled
 from pipeline.receipt import read_receipt
-from pipeline.schema import did_you_mean
+from pipeline.settings import Settings, did_you_mean
 from pipeline.store import (
     DONE,
     CalibrationStore,

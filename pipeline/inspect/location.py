@@ -13,8 +13,8 @@ from calib import regions
 from calib.variants import CELLS
 from pipeline.calibration.cross_fitting import variant_of
 from pipeline.calibration.stored_maps import StoredMaps
-from pipeline.config import Settings
 from pipeline.inspect.decision import unrefused
+from pipeline.settings import Settings
 from pipeline.store import CalibrationStore
 
 STEP = 0.005  # of the list of alphas; a pass over the labelled images finds the thresholds for all of them

@@ -13,7 +13,7 @@ from pipeline.datasets import load_samples, resize_nearest
 from pipeline.drawing.pictures import Picture, fit_label, hatch, paint_classes, paint_values
 from pipeline.errors import StoreError
 from pipeline.palette import class_colours, scale_colours
-from pipeline.schema import did_you_mean
+from pipeline.settings import did_you_mean
 from pipeline.store import DONE, FAILED, AnyStore, CalibrationStore, ProbabilityStore, open_for_inspection
 
 ROW, SWATCH, GAP = 22, 14, 6

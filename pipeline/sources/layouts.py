@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.config import DataSettings
+from pipeline.settings import DataSettings
 from pipeline.sources.lists import IMAGE_SUFFIXES, Entry
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")

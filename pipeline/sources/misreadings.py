@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pipeline.config import DataSettings
+from pipeline.settings import DataSettings
 
 NOTHING = 255
 WRAPPED = NOTHING - 1  # what 255 became in a shift by one

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from pipeline.schema import SplitSettings
+from pipeline.settings import SplitSettings
 from pipeline.sources.published import KNOWN, Split, fingerprint
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from pipeline.config import DataSettings
 from pipeline.datasets import SPLITS, Sample, Split
+from pipeline.settings import DataSettings
 from pipeline.sources.layouts import Tree
 from pipeline.sources.lists import Entry, read_list
 from pipeline.sources.pairs import pair_problems

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DatasetError
-from pipeline.schema import did_you_mean
+from pipeline.settings import did_you_mean
 from pipeline.sources.layouts import files_with
 from pipeline.sources.lists import IMAGE_SUFFIXES, NO_MASK, parse_list
 from pipeline.sources.published import ADE_TRAIN, ADE_TRAIN_IMAGES, KNOWN, fingerprint

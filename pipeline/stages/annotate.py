@@ -15,12 +15,12 @@ import numpy as np
 
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
-from pipeline.config import AnnotateSettings, Settings
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples, require_unlabeled
 from pipeline.errors import AnnotatorError, StoreError
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.resample import resize_bilinear
+from pipeline.settings import AnnotateSettings, Settings
 from pipeline.store import (
     DONE,
     FAILED,

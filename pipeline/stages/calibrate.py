@@ -15,12 +15,12 @@ import calib
 from pipeline.calibration.cross_fitting import Calibrated, find_row, fit_and_judge
 from pipeline.calibration.label_choice import rank_candidates
 from pipeline.calibration.verdict import verdict
-from pipeline.config import CalibrateSettings, DataSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, load_samples, resize_nearest
 from pipeline.errors import ConfigError, StoreError
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, read_receipt
+from pipeline.settings import CalibrateSettings, DataSettings, Settings
 from pipeline.store import (
     DONE,
     FAILED,

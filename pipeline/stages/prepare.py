@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import DataSettings, SceneSettings, Settings
 from pipeline.datasets import (
     IGNORE_INDEX,
     SPLITS,
@@ -30,6 +29,7 @@ from pipeline.datasets import (
 from pipeline.errors import DatasetError
 from pipeline.progress import Progress
 from pipeline.receipt import write_json
+from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
 from pipeline.sources.misreadings import misreading
 

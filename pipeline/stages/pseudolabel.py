@@ -14,11 +14,11 @@ import numpy.typing as npt
 import calib
 from pipeline.calibration.label_choice import Choice, choose, log_choice
 from pipeline.calibration.verdict import verdict
-from pipeline.config import Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, load_samples
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, read_receipt
+from pipeline.settings import Settings
 from pipeline.store import (
     DONE,
     FAILED,

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from PIL import Image
 
 import calib
-from pipeline.config import DataSettings, Settings
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, example_samples, load_samples, read_mask, resize_nearest
 from pipeline.errors import DatasetError, StoreError
@@ -25,6 +24,7 @@ from pipeline.receipt import read_receipt
 from pipeline.report import audit, page
 from pipeline.report.examples import Example, example
 from pipeline.report.probe import probe_receipt
+from pipeline.settings import DataSettings, Settings
 from pipeline.sources import truth_path
 from pipeline.store import (
     DONE,

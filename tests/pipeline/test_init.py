@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import calib
-from pipeline import config
 from pipeline.cli import CommandGroup
 from pipeline.commands.start import doctor, init
 from pipeline.demo.scenes import CLASS_NAMES, numbered_scene
@@ -24,6 +23,7 @@ from pipeline.init.folders import data_paths, run_name
 from pipeline.init.recipe import recipe
 from pipeline.init.run_file import flow, render
 from pipeline.init.settings import starting_alpha
+from pipeline.run_file import load_settings
 from pipeline.sources import find_samples
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def started(*arguments):
     result = call("init", *arguments)
     assert result.exit_code == 0, result.output
     path = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("wrote"))
-    return result.stdout, config.load(path)
+    return result.stdout, load_settings(path)
 
 
 def refused(*arguments):

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from report_run import run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
-from pipeline import config
 from pipeline.calibration.sweep import sweep_run
 from pipeline.gallery import gallery_page
+from pipeline.run_file import load_settings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 IDS = [f"im{i:02}" for i in range(24)]  # 6 labelled, 2 val, 16 unlabelled
@@ -20,7 +20,7 @@ def written_run(folder, **overrides):
     """A run up to its labels and its gallery, which shows a part of the grid's pixels."""
     write_sample_files(folder / "data", IDS)
     wanted = {"gallery.longest_side": SHOWN[1], "gallery.num_images": 12, "data.grid": [20, 40]} | overrides
-    settings = config.load(write_run_file(folder), wanted)
+    settings = load_settings(write_run_file(folder), wanted)
     run_with_receipts(settings)
     (folder / "gallery.html").write_text(gallery_page(settings), encoding="utf-8")
     return SimpleNamespace(settings=settings, path=folder / "gallery.html", sweep=sweep_run(settings))

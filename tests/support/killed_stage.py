@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any
 
-from pipeline import config
+from pipeline.run_file import load_settings
 
 run_file, stage, fragment, moment = sys.argv[1:]
 remaining = int(moment)
@@ -25,4 +25,4 @@ def watch_renames(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(watch_renames)
-getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(config.load(run_file))
+getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(load_settings(run_file))

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from calib import Planes
-from pipeline.config import Settings
 from pipeline.datasets import Sample, SampleIndex, file_digest, resize_nearest
 from pipeline.receipt import write_json
+from pipeline.settings import Settings
 from pipeline.store import DONE, FAILED, OUTCOMES, create_store, label_arrays, open_labels
 
 CLASSES = ["floor", "square", "disc"]

@@ -11,7 +11,7 @@ from torch import distributed as dist
 from torch.nn import functional
 from two_processes import call_in_two_processes
 
-from pipeline.config import TrainSettings
+from pipeline.settings import TrainSettings
 from train.distributed import summed
 from train.hard_pixels import HardPixels, hardness_limit
 from train.lesson import Lesson, Part, hard_lesson, num_pixels, part_losses

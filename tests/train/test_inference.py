@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pixel_students import FormulaStudent, of_colour, of_place
 
-from pipeline.config import EvaluateSettings
+from pipeline.settings import EvaluateSettings
 from train.allspark_network import save_model
 from train.inference import Window, batches, class_names_of, class_scores, predicted_classes, resized, spans, windows
 from train.students import random_network

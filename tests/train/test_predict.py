@@ -7,9 +7,9 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from pipeline.config import EvaluateSettings
 from pipeline.errors import ConfigError, DatasetError, TrainingError
 from pipeline.palette import class_colours
+from pipeline.settings import EvaluateSettings
 from train.__main__ import main
 from train.allspark_network import save_model
 from train.inference import class_scores

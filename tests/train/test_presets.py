@@ -10,7 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline.config import CONFIG_FOLDER, Settings, load, preset_names
+from pipeline.run_file import CONFIG_FOLDER, load_settings, preset_names
+from pipeline.settings import Settings
 from train.__main__ import main
 
 PAPER = {
@@ -161,11 +162,11 @@ def test_every_preset_is_the_recipe_that_it_is_called_in_every_run_file(run):
     }
     assert sorted(KINDS) == preset_names()
     for preset, (division, *kind) in KINDS.items():
-        settings = load(run, {"preset": preset})
+        settings = load_settings(run, {"preset": preset})
         assert (settings.stage1.epochs, settings.stage2.epochs) == divided[division], preset
         found = [settings.stage1.labels, settings.train.framework, settings.stage1.batch_labeled, settings.stage2.views]
         assert found == kind, preset
         # AllSpark's numbers for Cityscapes
         assert settings.train.memory_warmup == (15 if run.startswith("cityscapes") else 5), preset
-    plain = load(run)
+    plain = load_settings(run)
     assert (plain.stage1.epochs, plain.stage2.epochs) == (first, second)

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.config import Stage2Settings
+from pipeline.settings import Stage2Settings
 from train.schedule import poly_lr_factor, unlabeled_weight, warmup_factor
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pipeline.config import TrainSettings
 from pipeline.errors import TrainingError
+from pipeline.settings import TrainSettings
 from train.compute import Compute, compute_of
 from train.state import optimizer_of
 from train.student import Student, evaluating

@@ -6,8 +6,8 @@ import tally_process
 from pixel_students import FormulaStudent, of_colour
 from torch import multiprocessing
 
-from pipeline.config import EvaluateSettings
 from pipeline.datasets import load_samples
+from pipeline.settings import EvaluateSettings
 from train.boundary import boundary_scores
 from train.data import WholeImages
 from train.tally import tally_of

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from report_run import Page
 
-from pipeline import config
 from pipeline.datasets import load_samples
 from pipeline.errors import AnnotatorError, ConfigError, DatasetError
 from pipeline.receipt import write_receipt
+from pipeline.run_file import load_settings
 from pipeline.stages.annotate import annotate
 from pipeline.stages.prepare import prepare
 from pipeline.stages.report import report
@@ -44,7 +44,7 @@ def run_file(tmp_path):
 
 
 def test_runs_to_the_report(run_file):
-    settings = config.load(run_file, {"preset": "label-only"})
+    settings = load_settings(run_file, {"preset": "label-only"})
     for name, stage in {"prepare": prepare, "stage1": stage1, "stage2": stage2, "evaluate": evaluate}.items():
         write_receipt(settings.folder / f"{name}.json", name, stage(settings), {})
     facts = report(settings)
@@ -63,8 +63,8 @@ def test_another_recipe_says_what_it_lacks(run_file):
     with pytest.raises(
         ConfigError, match=r"stage1\.labels calibrated needs an annotator, but there is no section annot"
     ):
-        config.load(run_file)
-    alone, others = (config.load(run_file, {"preset": name}) for name in ("label-only", "semi-baseline"))
+        load_settings(run_file)
+    alone, others = (load_settings(run_file, {"preset": name}) for name in ("label-only", "semi-baseline"))
     with pytest.raises(DatasetError, match="the split unlabeled is empty"):
         prepare(others)
     write_receipt(alone.folder / "prepare.json", "prepare", prepare(alone), {})

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from pipeline.config import DataSettings
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint, write_json
+from pipeline.settings import DataSettings
 from train.probe.arms import Arm, Labels
 from train.probe.features import FeatureCache, Shapes
 from train.probe.fit import Lessons, Recipe, judged_areas, trained_decoder

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 import calib
-from pipeline.config import Settings
 from pipeline.datasets import Sample
 from pipeline.receipt import read_receipt
+from pipeline.settings import Settings
 from pipeline.store import DONE, LabelStore, ProbabilityStore, open_labels, open_probabilities, store_state
 
 

@@ -13,10 +13,10 @@ import torch
 
 import calib
 from pipeline.calibration.label_choice import Labeller, labeller, ranked_candidates
-from pipeline.config import Settings
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
 from pipeline.receipt import fingerprint, read_receipt
+from pipeline.settings import Settings
 from train.compute import compute_of
 from train.probe.arms import Labels, arms_of, distinct_candidates
 from train.probe.cross_fit import CrossFit, LabelOf

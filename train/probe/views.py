@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.config import Settings
 from pipeline.datasets import Sample
+from pipeline.settings import Settings
 from train.augment import Geometry, draw_geometry
 
 

@@ -8,10 +8,10 @@ from click.testing import CliRunner
 from report_run import run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
-from pipeline import config
 from pipeline.__main__ import main
 from pipeline.calibration.alpha_choice import Goal, choose_alpha, format_choice
 from pipeline.errors import ConfigError
+from pipeline.run_file import load_settings
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +19,13 @@ def run_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     write_sample_files(folder / "data", [f"im{i}" for i in range(12)])
     path = write_run_file(folder, calibrate={"alpha": 0.4})
-    run_with_receipts(config.load(path))
+    run_with_receipts(load_settings(path))
     return path
 
 
 @pytest.fixture(scope="module")
 def settings(run_file):
-    return config.load(run_file)
+    return load_settings(run_file)
 
 
 def value(row, measure):

@@ -9,10 +9,10 @@ from stage_runs import labels_of, run_stages
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline import config
 from pipeline.calibration.label_choice import choose, labeller, ranked_candidates
 from pipeline.errors import ConfigError
 from pipeline.receipt import read_receipt
+from pipeline.run_file import load_settings
 from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import open_calibration, open_labels
 
@@ -25,12 +25,12 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("auto")
     write_sample_files(folder / "data", [f"im{i:02}" for i in range(12)])
     path = write_run_file(folder)
-    run_stages(config.load(path, AUTO))
+    run_stages(load_settings(path, AUTO))
     return path
 
 
 def calibrated(run):
-    return read_receipt(config.load(run).folder / "calibrate.json", "calibrate")
+    return read_receipt(load_settings(run).folder / "calibrate.json", "calibrate")
 
 
 def precision_of(row, name):
@@ -39,7 +39,7 @@ def precision_of(row, name):
 
 
 def test_every_rule_alpha_and_variant_and_the_argmax_are_candidates(run):
-    found = ranked_candidates(config.load(run, AUTO))
+    found = ranked_candidates(load_settings(run, AUTO))
     assert len(found) == len(set(found)) == 1 + 2 * 4 * 3 + 3  # of variant fixed, one alpha stands for all
     assert {candidate.variant for candidate in found} == {"pixel", "image", "fixed"}
     assert [candidate.rule for candidate in found].count("raw") == 1
@@ -50,7 +50,7 @@ def test_auto_takes_the_largest_miou(run):
     rows = [row for row in calibrated(run)["held_out"]["rows"] if row["keep_rate"]["value"] > 0]
     rows.append(calibrated(run)["held_out"]["raw"])
     most = max(row["miou"]["value"] for row in rows)
-    labels = read_receipt(config.load(run).folder / "pseudolabel.json", "pseudolabel")
+    labels = read_receipt(load_settings(run).folder / "pseudolabel.json", "pseudolabel")
     taken = {(row["variant"], row["alpha"], row["rule"]) for row in rows if row["miou"]["value"] == most}
     assert (labels["variant"], labels["alpha"], labels["rule"]) in taken
     assert labels["is_automatic"]
@@ -61,12 +61,14 @@ def test_a_target_leaves_only_labels_that_are_precise_enough(run, name, caplog):
     held_out = calibrated(run)["held_out"]
     rows = [row for row in (held_out["raw"], *held_out["rows"]) if row["keep_rate"]["value"] > 0]
     target = sorted(precision_of(row, name) for row in rows)[-5]
-    choice = choose(config.load(run, AUTO | {"target_precision": float(target), "precision_of": name}), calibrated(run))
+    choice = choose(
+        load_settings(run, AUTO | {"target_precision": float(target), "precision_of": name}), calibrated(run)
+    )
     reaching = [row for row in rows if precision_of(row, name) >= target]
     (taken,) = [row for row in rows if (row["variant"], row["alpha"], row["rule"]) == choice_of(choice)]
     assert taken["miou"]["value"] == max(row["miou"]["value"] for row in reaching)
     with caplog.at_level(logging.WARNING):
-        pseudolabel(config.load(run, AUTO | {"target_precision": 0.999, "precision_of": name}))
+        pseudolabel(load_settings(run, AUTO | {"target_precision": 0.999, "precision_of": name}))
     assert f"NO LABELS REACH target_precision 0.999 ({name})" in caplog.text
 
 
@@ -75,7 +77,7 @@ def choice_of(choice):
 
 
 def test_the_labeller_labels_as_the_stage_does(run):
-    settings = config.load(run, AUTO)
+    settings = load_settings(run, AUTO)
     run_stages(settings, "pseudolabel")
     store, ranked = open_labels(settings.folder / "labels.zarr"), ranked_candidates(settings)
     planes = [store.planes(i) for i in range(len(store.sample_ids))]
@@ -94,7 +96,7 @@ def literal_labels_of(planes, threshold):
 
 
 def test_raw_labels_are_the_argmax_of_every_pixel(run):
-    settings = config.load(run, {"rule": "raw", "name": "raw"})
+    settings = load_settings(run, {"rule": "raw", "name": "raw"})
     run_stages(settings)
     store = open_labels(settings.folder / "labels.zarr")
     raw = np.stack([store.raw_argmax(i) for i in range(len(store.sample_ids))])
@@ -105,7 +107,7 @@ def test_raw_labels_are_the_argmax_of_every_pixel(run):
 
 
 def test_fixed_takes_what_is_probable_enough_and_promises_nothing(run):
-    settings = config.load(run, {"variant": "fixed", "fixed_threshold": 0.4, "rule": "paper", "name": "fixed"})
+    settings = load_settings(run, {"variant": "fixed", "fixed_threshold": 0.4, "rule": "paper", "name": "fixed"})
     run_stages(settings)
     assert (open_calibration(settings.folder / "calibration.zarr").q_hat(0.2) == np.float32(0.6)).all()
     rows = read_receipt(settings.folder / "calibrate.json", "calibrate")["held_out"]["rows"]
@@ -113,7 +115,7 @@ def test_fixed_takes_what_is_probable_enough_and_promises_nothing(run):
 
 
 def test_with_a_single_labelled_image_auto_takes_raw_and_says_why(run, caplog):
-    settings = config.load(run, {"rule": "auto", "num_labeled": 1, "alpha": 0.5, "name": "one"})
+    settings = load_settings(run, {"rule": "auto", "num_labeled": 1, "alpha": 0.5, "name": "one"})
     with caplog.at_level(logging.WARNING):
         run_stages(settings)
     facts = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
@@ -126,14 +128,14 @@ def test_with_a_single_labelled_image_auto_takes_raw_and_says_why(run, caplog):
 
 def probed(run, **chosen):
     """The choice of rule probe, with a probe that has chosen so."""
-    settings = config.load(run, AUTO | {"rule": "probe"})
+    settings = load_settings(run, AUTO | {"rule": "probe"})
     facts = {"fingerprint": calibrated(run)["fingerprint"], "chosen": {"weight": 1.0, **chosen}}
     (settings.folder / "probe.json").write_text(json.dumps(facts))
     return choose(settings, calibrated(run))
 
 
 def test_a_probe_that_is_missing_or_of_another_calibration_is_named_with_its_command(run):
-    settings = config.load(run, AUTO | {"rule": "probe"})
+    settings = load_settings(run, AUTO | {"rule": "probe"})
     (settings.folder / "probe.json").unlink(missing_ok=True)
     with pytest.raises(ConfigError, match=r"probe.json, which is not there; run conformalsam probe tiny"):
         choose(settings, calibrated(run))
@@ -150,5 +152,5 @@ def test_what_the_probe_chose_is_taken(run):
     assert not raw.labels_alone_are_better
     nothing = probed(run, labels="none", variant=None, alpha=None, rule=None)
     assert nothing.labels_alone_are_better
-    assert choice_of(nothing) == ranked_candidates(config.load(run, AUTO))[0][:3]
+    assert choice_of(nothing) == ranked_candidates(load_settings(run, AUTO))[0][:3]
     assert nothing.rule in calib.RULES

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.calibration.promise import exact_percent, promise
-from pipeline.config import CalibrateSettings
+from pipeline.settings import CalibrateSettings
 
 
 def calibrated(fallen_back=0, **settings):

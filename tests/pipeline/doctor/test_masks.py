@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import config
 from pipeline.doctor.masks import void_share
 from pipeline.doctor.survey import MaskLook
+from pipeline.run_file import load_settings
 from pipeline.sources.misreadings import suspicions
 
 CONFIG = Path(__file__).parents[3] / "config"
 OWN = [
-    config.load(
+    load_settings(
         CONFIG / "camvid.yaml", {"data.classes": [f"c{k}" for k in range(5)], "data.ignore_values": ignored}
     ).data
     for ignored in ([255], [255, 77])
@@ -139,5 +139,5 @@ def test_much_void_is_a_warning_and_a_mask_without_a_class_too(data, write_masks
 
 
 def test_the_void_share_counts_pixels_and_not_values():
-    data = config.load(CONFIG / "demo.yaml").data
+    data = load_settings(CONFIG / "demo.yaml").data
     assert void_share(MaskLook((1, 8), {0: 2, 255: 6}), data) == 0.75

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline.doctor.weights import seem_findings, seem_folder, seem_vocabulary
-from pipeline.schema import SeemSettings
+from pipeline.settings import SeemSettings
 
 
 @pytest.fixture

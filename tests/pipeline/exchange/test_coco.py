@@ -8,15 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from label_store import NAMES, NAN, at_own_size, labels_and_sizes, write_label_store
 from pycocotools.coco import COCO
 
-from pipeline import config
 from pipeline.errors import DatasetError
 from pipeline.exchange import export_labels
 from pipeline.exchange.coco import class_shapes, read_masks
+from pipeline.settings import DataSettings
 from pipeline.store import open_labels
 
 QUICK = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BEST_IS_DOG = 4  # seed whose planes have the dog best in the last pixel
-DATA = config.DataSettings(classes=NAMES, background="background")
+DATA = DataSettings(classes=NAMES, background="background")
 
 
 @QUICK
@@ -92,7 +92,7 @@ def test_with_a_category_for_it_uncovered_pixels_have_no_label(tmp_path):
 
 def test_a_run_without_background_ignores_what_no_shape_covers(tmp_path):
     write_tool_file(tmp_path, [LEFT_HALF])
-    (mask,) = read_masks(tmp_path, config.DataSettings(classes=["dog", "cat"]))
+    (mask,) = read_masks(tmp_path, DataSettings(classes=["dog", "cat"]))
     assert np.array_equal(mask.read(), np.array([[1, 1, 1, 255, 255, 255]] * 4))
 
 

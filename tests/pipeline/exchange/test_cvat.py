@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from label_store import NAMES, NAN, at_own_size, labels_and_sizes, write_label_store
 from PIL import Image
 
-from pipeline import config
 from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange import export_labels
 from pipeline.exchange.cvat import read_masks
+from pipeline.settings import DataSettings
 
 QUICK = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-DATA = config.DataSettings(classes=NAMES, background="background")
+DATA = DataSettings(classes=NAMES, background="background")
 
 
 def plain_label_map(archive):
@@ -79,7 +79,7 @@ def test_what_nobody_annotated_is_background_if_the_run_has_it_and_else_no_label
     write_archive(tmp_path, "background:0,0,0::\ndog:9,8,7::\n", [(0, 0, 0), (9, 8, 7)], name="shots/im_0.png")
     (mask,) = read_masks(tmp_path, DATA)
     assert (mask.id, mask.read().tolist()) == ("im_0", [[0, 2]])
-    (mask,) = read_masks(tmp_path, config.DataSettings(classes=["cat", "dog"]))
+    (mask,) = read_masks(tmp_path, DataSettings(classes=["cat", "dog"]))
     assert mask.read().tolist() == [[255, 1]]
 
 

@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from PIL import Image
 from stage_runs import digest_of, run_stages
 
-from pipeline import config
 from pipeline.cli import CommandGroup
 from pipeline.commands import exchange
 from pipeline.datasets import load_samples, read_mask
@@ -17,6 +16,8 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import export_labels
 from pipeline.exchange.import_masks import import_masks, mask_values, summary
 from pipeline.receipt import read_receipt
+from pipeline.run_file import load_settings
+from pipeline.settings import DataSettings
 from pipeline.store import ABSENT, open_labels, open_probabilities
 from pipeline.store.group import NAMESPACE
 
@@ -37,7 +38,7 @@ def run(tmp_path, write_images, make_settings):
     tree["data"]["classes"] = [{"name": name, "values": [10 * k + 3]} for k, name in enumerate(tree["data"]["classes"])]
     tree["calibrate"]["alpha"] = 0.4
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
-    settings = config.load(tmp_path / "tiny.yaml")
+    settings = load_settings(tmp_path / "tiny.yaml")
     run_stages(settings)
     return settings
 
@@ -88,7 +89,7 @@ def test_corrected_masks_are_calibrated_on_and_nothing_is_annotated_anew(run, ta
     assert imported.ids == {"taken": edited, "known": [], "unchanged": left, "empty": []}
     assert fingerprint(tmp_path / "data") == users, "no file of the user's changed"
     assert not (run.folder / "prepare.json").exists(), "prepare is to be run again"
-    corrected = config.load(imported.run)
+    corrected = load_settings(imported.run)
     assert (corrected.folder, imported.run) == (run.folder, str(tmp_path / "tiny_corrected.yaml"))
 
     samples = (run.folder / "samples.json").read_text()
@@ -120,7 +121,7 @@ def test_a_half_done_cache_is_completed_in_its_own_order(run, take):
         store.mark(place, ABSENT)
     store.group.attrs[NAMESPACE] = {**store.state, "complete": False}
     correct(folder, splits_of(run)["unlabeled"][2])
-    run_stages(config.load(take(folder).run), "prepare", "annotate")
+    run_stages(load_settings(take(folder).run), "prepare", "annotate")
     assert digest_of(run.folder / "probs.zarr/prob") == maps
 
 
@@ -128,14 +129,14 @@ def test_a_second_import_adds_to_the_first_even_into_the_first_run(run, take, tm
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     first, second, third, *rest = splits_of(run)["unlabeled"]
     correct(folder, first)
-    run_stages(config.load(take(folder).run))
+    run_stages(load_settings(take(folder).run))
     correct(folder, second)
     again = take(folder, name="tiny_corrected")
     assert again.ids == {"taken": [second], "known": [first], "unchanged": [third, *rest], "empty": []}
     assert again.run == str(tmp_path / "tiny_corrected.yaml")
     correct(folder, third)
     assert take(folder).ids["taken"] == [third]
-    run_stages(config.load(again.run))
+    run_stages(load_settings(again.run))
     assert splits_of(run)["labeled"][-3:] == [first, second, third]
 
 
@@ -224,7 +225,7 @@ def test_a_labelled_images_own_mask_stays_when_a_new_one_is_read_instead(run, ta
     Image.fromarray(np.ones(SIZE, np.uint8)).save(back / f"{labeled[2]}.png")
     own = (tmp_path / f"data/masks/{labeled[2]}.png").read_bytes()
     imported = take(back, overwrite=True)
-    corrected = config.load(imported.run)
+    corrected = load_settings(imported.run)
     run_stages(corrected, "prepare")
     assert splits_of(corrected)["labeled"] == labeled
     sample = load_samples(run.folder / "samples.json").of("labeled")[2]
@@ -326,13 +327,13 @@ def test_what_holds_no_masks_is_refused(run, take, tmp_path, name, content, mess
     ],
 )
 def test_masks_have_the_values_that_the_run_reads(data, expected):
-    lookup = mask_values(config.DataSettings(**data))
+    lookup = mask_values(DataSettings(**data))
     assert [int(lookup[k]) for k in (0, 1, 255)] == expected
 
 
 def test_a_run_without_a_value_for_no_class_cannot_take_masks():
     with pytest.raises(ConfigError, match=r"data.ignore_values is empty, .*write \[255\]"):
-        mask_values(config.DataSettings(classes=["a", "b"], ignore_values=[]))
+        mask_values(DataSettings(classes=["a", "b"], ignore_values=[]))
 
 
 def test_the_command_prints_what_happened_and_what_to_run(run, tmp_path):
@@ -344,6 +345,6 @@ def test_the_command_prints_what_happened_and_what_to_run(run, tmp_path):
     assert f"corrected masks taken into {tmp_path}/data/corrected/tiny/masks: 1\n" in said.output
     assert "left out, as they were exported: 5, e.g. " in said.output
     assert f"next: snakemake --cores 8 all --config run={tmp_path}/tiny_corrected.yaml" in said.output
-    assert config.load(tmp_path / "tiny_corrected.yaml").calibrate.alpha == 0.3, "what --set changed goes along"
+    assert load_settings(tmp_path / "tiny_corrected.yaml").calibrate.alpha == 0.3, "what --set changed goes along"
     refused = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny_corrected.yaml"), "nothing"])
     assert (refused.exit_code, refused.stderr[:18]) == (1, "error: no nothing;")

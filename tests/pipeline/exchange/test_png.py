@@ -6,15 +6,15 @@ from hypothesis import HealthCheck, given, settings
 from label_store import NAMES, NAN, at_own_size, labels_and_sizes, write_label_store
 from PIL import Image
 
-from pipeline import config
 from pipeline.datasets import read_mask
 from pipeline.errors import DatasetError
 from pipeline.exchange import export_labels
 from pipeline.exchange.png import read_masks
 from pipeline.palette import class_colours
+from pipeline.settings import DataSettings
 
 QUICK = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-DATA = config.DataSettings(classes=NAMES, background="background")
+DATA = DataSettings(classes=NAMES, background="background")
 
 
 @QUICK
@@ -48,7 +48,7 @@ def test_colours_are_those_of_the_classes_and_white_is_abstention(exported):
 
 
 def test_names_in_classes_txt_decide_what_a_value_means(exported):
-    other = config.DataSettings(classes=["newt", "dog", "cat", "background"], background="background")
+    other = DataSettings(classes=["newt", "dog", "cat", "background"], background="background")
     (mask,) = read_masks(exported, other)
     assert mask.id == "im_0"
     assert mask.read().tolist() == [[3, 2, 1], [0, 255, 255]]
@@ -97,7 +97,7 @@ def test_values_and_colours_that_stand_for_no_label_are_refused(exported):
 
 
 def test_a_name_that_the_run_does_not_have_is_refused_where_it_is_used(exported):
-    (mask,) = read_masks(exported, config.DataSettings(classes=["background", "cat", "dog"]))
+    (mask,) = read_masks(exported, DataSettings(classes=["background", "cat", "dog"]))
     with pytest.raises(DatasetError, match=r"im_0.png has pixels of 'newt', which is no class of the run"):
         mask.read()
 

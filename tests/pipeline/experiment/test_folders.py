@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from tiny_run import write_run_file, write_sample_files
 
-from pipeline.config import load
 from pipeline.datasets import load_samples
 from pipeline.errors import DatasetError
 from pipeline.experiment.devices import claimed_gpu, visible_gpus
 from pipeline.experiment.folders import link, write_with_every_mask
 from pipeline.experiment.quality import missing_miou
 from pipeline.experiment.running import start_over_if_changed
+from pipeline.run_file import load_settings
 from pipeline.stages.prepare import prepare
 
 
@@ -33,7 +33,7 @@ def test_links_reach_the_files_from_wherever_one_is(tmp_path, monkeypatch):
 def prepared(tmp_path):
     ids = [f"im{i:02d}" for i in range(12)]
     write_sample_files(tmp_path / "data", ids)
-    settings = load(write_run_file(tmp_path))
+    settings = load_settings(write_run_file(tmp_path))
     prepare(settings)
     return settings
 

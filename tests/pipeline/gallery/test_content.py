@@ -10,13 +10,13 @@ from report_run import run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline import config
 from pipeline.calibration.cross_fitting import find_row
 from pipeline.calibration.sweep import sweep_run
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import StoreError
 from pipeline.gallery.content import page_content
 from pipeline.gallery.source import open_source
+from pipeline.run_file import load_settings
 from pipeline.store import FAILED, OUTCOMES, open_labels
 
 IDS = [f"im{i:02}" for i in range(12)]  # 6 labelled, 2 val, 4 unlabelled
@@ -26,7 +26,7 @@ def labelled_run(folder, **overrides):
     """A run up to its labels; its grid is larger than what the gallery shows of it."""
     write_sample_files(folder / "data", IDS)
     wanted = {"gallery.num_images": 3, "gallery.longest_side": 32, "data.grid": [20, 40]}
-    settings = config.load(write_run_file(folder), wanted | overrides)
+    settings = load_settings(write_run_file(folder), wanted | overrides)
     run_with_receipts(settings)
     return settings
 
@@ -247,4 +247,4 @@ def test_a_photograph_that_is_gone_is_a_user_error(tmp_path):
 def test_a_run_without_labels_is_a_user_error(tmp_path):
     write_sample_files(tmp_path / "data", IDS)
     with pytest.raises(StoreError, match="the stage annotate has not finished"):
-        open_source(config.load(write_run_file(tmp_path)))
+        open_source(load_settings(write_run_file(tmp_path)))

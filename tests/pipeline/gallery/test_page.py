@@ -7,11 +7,11 @@ from click.testing import CliRunner
 from report_run import run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
-from pipeline import config
 from pipeline.cli import CommandGroup
 from pipeline.commands.gallery import gallery
 from pipeline.gallery import gallery_fragment
 from pipeline.gallery.page import choice, script_json
+from pipeline.run_file import load_settings
 
 IDS = [f"im{i:02}" for i in range(12)]
 
@@ -21,7 +21,7 @@ def run_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     write_sample_files(folder / "data", IDS)
     path = write_run_file(folder)
-    run_with_receipts(config.load(path))
+    run_with_receipts(load_settings(path))
     return path
 
 
@@ -57,7 +57,7 @@ def test_the_command_writes_one_page_and_says_its_size(run_file, tmp_path):
 
 def test_by_default_the_page_lies_in_the_results(run_file):
     assert command(run_file).exit_code == 0
-    assert (config.load(run_file).folder / "gallery.html").is_file()
+    assert (load_settings(run_file).folder / "gallery.html").is_file()
 
 
 def test_a_run_without_labels_ends_in_one_line(tmp_path):
@@ -69,7 +69,7 @@ def test_a_run_without_labels_ends_in_one_line(tmp_path):
 
 
 def test_the_fragment_is_one_section_for_another_page(run_file):
-    fragment = gallery_fragment(config.load(run_file))
+    fragment = gallery_fragment(load_settings(run_file))
     assert fragment.strip().startswith('<section class="gallery" id="gallery"')
     assert fragment.strip().endswith("</section>")
     assert fragment.count("<section") == 1

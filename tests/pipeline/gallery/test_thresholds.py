@@ -5,9 +5,9 @@ import zlib
 
 import numpy as np
 
-from pipeline.config import CalibrateSettings
 from pipeline.gallery.source import Stops
 from pipeline.gallery.thresholds import INFINITE, NONE, STEPS, coded, is_flat, threshold_facts, too_few
+from pipeline.settings import CalibrateSettings
 
 NAN, INF = float("nan"), float("inf")
 

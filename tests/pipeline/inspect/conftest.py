@@ -10,9 +10,9 @@ from store_damage import RUN
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline import config
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.receipt import write_json
+from pipeline.run_file import load_settings
 from pipeline.store import (
     DONE,
     FAILED,
@@ -113,7 +113,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     write_sample_files(folder / "data", [f"im{i:02d}" for i in range(14)])
     run_file = write_run_file(folder, name=RUN, calibrate={"alpha": 0.4, "alphas": [0.3], "folds": 2})
-    run_stages(config.load(run_file))
+    run_stages(load_settings(run_file))
     return run_file, folder / "results" / RUN
 
 
@@ -122,4 +122,4 @@ def run(finished, tmp_path):
     """Settings of a copy of the finished run."""
     run_file, folder = finished
     shutil.copytree(folder, tmp_path / "results" / RUN)
-    return config.load(run_file, {"results": str(tmp_path / "results")})
+    return load_settings(run_file, {"results": str(tmp_path / "results")})

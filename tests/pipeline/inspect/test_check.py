@@ -24,9 +24,9 @@ from store_damage import (
 )
 from tiny_run import write_sample_files
 
-from pipeline import config
 from pipeline.errors import StoreError
 from pipeline.inspect import check_store, is_sound, repair
+from pipeline.run_file import load_settings
 from pipeline.store import FILE_OF, STAGE_OF, open_for_inspection
 
 
@@ -75,10 +75,10 @@ def others(finished, tmp_path_factory):
     """The stores of a run on the same files with another annotator, and of one on files of other names."""
     run_file, _ = finished
     folder = tmp_path_factory.mktemp("others")
-    changed = config.load(run_file, {"results": str(folder / "annotator"), "python.arguments": {"stride": 4}})
+    changed = load_settings(run_file, {"results": str(folder / "annotator"), "python.arguments": {"stride": 4}})
     run_stages(changed)
     write_sample_files(folder / "data", [f"photo{i:02d}" for i in range(14)])
-    renamed = config.load(run_file, {"results": str(folder / "names"), "data.root": str(folder / "data")})
+    renamed = load_settings(run_file, {"results": str(folder / "names"), "data.root": str(folder / "data")})
     run_stages(renamed)
     return {"annotator": changed.folder, "names": renamed.folder}
 

@@ -14,7 +14,6 @@ from stage_runs import STAGES, probabilities_of
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline import config
 from pipeline.cli import CommandGroup
 from pipeline.commands.stores import explain as command
 from pipeline.datasets import load_samples
@@ -23,6 +22,7 @@ from pipeline.inspect.evidence import open_evidence
 from pipeline.inspect.explain import explain, explain_location, has_problem, nearest
 from pipeline.inspect.explain_lines import format_explanation
 from pipeline.receipt import write_receipt
+from pipeline.run_file import load_settings
 from pipeline.store import open_calibration, open_labels
 
 GRID = (5, 7)
@@ -52,7 +52,7 @@ def annotated(tmp_path_factory):
     data |= {"splits": {"num_labeled": 8, "num_val": 2}}
     annotator = {"factory": "noisy_annotator:build", "arguments": {"stride": 1}}
     run_file = write_run_file(folder, data=data, annotate={"annotator": "python", "python": annotator})
-    settings = config.load(run_file)
+    settings = load_settings(run_file)
     for stage in ("prepare", "annotate"):
         write_receipt(settings.folder / f"{stage}.json", stage, STAGES[stage](settings), {})
     return run_file, settings.folder
@@ -64,7 +64,7 @@ def make_run(annotated, tmp_path):
     run_file, folder = annotated
 
     def make(name="run", **overrides):
-        settings = config.load(run_file, {"results": str(tmp_path), "name": name, "alpha": 0.3, **overrides})
+        settings = load_settings(run_file, {"results": str(tmp_path), "name": name, "alpha": 0.3, **overrides})
         shutil.copytree(folder, settings.folder)
         label(settings)
         return settings
@@ -106,7 +106,7 @@ def test_it_agrees_with_the_stored_labels_of_every_pixel(
     rule = "argmax" if variant == "risk" else rule  # it bounds the errors of that rule alone
     chosen = {"rule": rule, "uncalibrated": uncalibrated, "alpha": alpha, "alphas": [0.2, 0.6], "folds": 2}
     chosen |= {"results": str(results), "data.background": background}
-    settings = config.load(run_file, chosen | VARIANTS[variant])
+    settings = load_settings(run_file, chosen | VARIANTS[variant])
     shutil.copytree(folder, settings.folder)
     label(settings)
     labels = open_labels(settings.folder / "labels.zarr")
@@ -277,7 +277,7 @@ def test_settings_that_calibration_was_not_made_with_are_refused(explained):
 
 def test_labels_of_other_thresholds_are_refused(make_run, annotated):
     settings = make_run()
-    again = config.load(annotated[0], {"results": settings.results, "name": settings.name, "alpha": 0.5})
+    again = load_settings(annotated[0], {"results": settings.results, "name": settings.name, "alpha": 0.5})
     write_receipt(again.folder / "calibrate.json", "calibrate", STAGES["calibrate"](again), again.calibrate.tracked())
     with pytest.raises(StoreError, match=r"was made by other thresholds than .* run snakemake .* pseudolabel"):
         open_evidence(again, ids_of(again, "unlabeled")[0])

@@ -21,10 +21,10 @@ from store_damage import (
     times_of,
 )
 
-from pipeline import config
 from pipeline.datasets import image_to_grid, load_samples
 from pipeline.errors import StoreError
 from pipeline.inspect import check_store, repair
+from pipeline.run_file import load_settings
 from pipeline.store import ABSENT, DONE, FAILED, STAGE_OF, open_for_inspection, open_labels
 
 SHARED_ARRAYS = {
@@ -82,7 +82,7 @@ def test_a_failed_image_is_tried_again_with_its_reason_told(finished, run):
     expected, bad = digest_of(store.path), store.sample_ids[3]
     failing = {"results": run.results, "max_failed_share": 0.1, "python.arguments": {"bad_red": red_of(run, bad)}}
     shutil.rmtree(store.path)
-    run_stages(config.load(run_file, failing))
+    run_stages(load_settings(run_file, failing))
     assert open_for_inspection(store.path).status.tolist().count(FAILED) == 1
 
     (finding,) = [f for f in check_store(store.path).findings if f.what == "failed"]
@@ -109,7 +109,7 @@ def test_an_image_that_failed_for_want_of_maps_needs_the_maps_first(finished, ru
     failing = {"results": run.results, "max_failed_share": 0.1, "python.arguments": {"bad_red": red_of(run, bad)}}
     shutil.rmtree(store_of(run, "probabilities"))
     shutil.rmtree(store_of(run, "labels"))
-    run_stages(config.load(run_file, failing))
+    run_stages(load_settings(run_file, failing))
     finding = only_finding(store_of(run, "labels"))
     assert finding.where == f"1 ({bad}), for want of their maps"
     follow(finding.command, run)
@@ -129,7 +129,7 @@ def test_labels_that_are_damaged_need_no_maps_as_long_as_their_planes_are_whole(
 def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labelled_anew(finished, run):
     """Labels at another alpha are made of the planes alone; a lost plane is not mistaken for a failed image."""
     run_file, _ = finished
-    changed = config.load(run_file, {"results": run.results, "alpha": 0.5})
+    changed = load_settings(run_file, {"results": run.results, "alpha": 0.5})
     run_stages(changed, "calibrate", "pseudolabel")
     path = store_of(changed, "labels")
     assert open_labels(path).state["relabel"]

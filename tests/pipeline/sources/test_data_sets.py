@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from pipeline import config
 from pipeline.datasets import load_samples
+from pipeline.run_file import load_settings
 from pipeline.sources.convert_masks import convert_coco, convert_sbd
 from pipeline.sources.convert_masks.png import write_mask
 from pipeline.stages.prepare import prepare
@@ -20,7 +20,7 @@ DRAWN = {"data.splits.train": None, "data.splits.labeled": None, "data.splits.un
 
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_run_file_is_valid(path):
-    settings = config.load(path)
+    settings = load_settings(path)
     assert settings.name == path.stem
     if settings.train.initial_weights.endswith(".pth"):  # an encoder of a size that the student must have
         assert settings.train.weights == f"checkpoints/mit_{settings.train.student}.pth"
@@ -38,7 +38,7 @@ def test_every_run_file_is_valid(path):
     ],
 )
 def test_classes_values_and_crop_are_those_of_the_field(run, num_classes, background, values, last_prompts, crop):
-    settings = config.load(CONFIG / f"{run}.yaml")
+    settings = load_settings(CONFIG / f"{run}.yaml")
     data = settings.data
     assert (data.num_classes, data.background, settings.train.crop) == (num_classes, background, crop)
     assert data.mask_values == [[value] for value in values]
@@ -47,14 +47,14 @@ def test_classes_values_and_crop_are_those_of_the_field(run, num_classes, backgr
 
 
 def test_every_label_id_of_cityscapes_is_a_class_or_ignored():
-    data = config.load(CONFIG / "cityscapes.yaml").data
+    data = load_settings(CONFIG / "cityscapes.yaml").data
     assert sorted([value for values in data.mask_values for value in values] + data.ignore_values) == list(range(34))
 
 
 def masks_after_prepare(run, root, **overrides):
     """Class names that each labelled and val mask holds, as the stages read it; None is ignored."""
     places = {"data.root": str(root), "results": str(root / "results")}
-    settings = config.load(CONFIG / f"{run}.yaml", places | overrides)
+    settings = load_settings(CONFIG / f"{run}.yaml", places | overrides)
     prepare(settings)
     index = load_samples(settings.folder / "samples.json")
     names = dict(enumerate(settings.data.class_names))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import config
 from pipeline.errors import DatasetError
+from pipeline.run_file import load_settings
 from pipeline.sources.misreadings import MASKS_TO_JUDGE, misreading
 from pipeline.stages.prepare import prepare
 
@@ -21,7 +21,7 @@ SHIFTED = {
 
 
 def data_of(run, **overrides):
-    return config.load(CONFIG / f"{run}.yaml", overrides).data
+    return load_settings(CONFIG / f"{run}.yaml", overrides).data
 
 
 OFFICIAL_ADE, SHIFTED_ADE = data_of("ade20k"), data_of("ade20k", **SHIFTED)
@@ -79,7 +79,7 @@ def tree(tmp_path):
 
 
 def test_prepare_refuses_shifted_masks_with_one_line(tree):
-    settings = config.load(CONFIG / "ade20k.yaml", tree([0, 149, 255]))
+    settings = load_settings(CONFIG / "ade20k.yaml", tree([0, 149, 255]))
     with pytest.raises(DatasetError) as error:
         prepare(settings)
     first, line = str(error.value).splitlines()
@@ -90,13 +90,13 @@ def test_prepare_refuses_shifted_masks_with_one_line(tree):
 
 
 def test_prepare_refuses_official_masks_where_shifted_ones_are_expected(tree):
-    settings = config.load(CONFIG / "ade20k.yaml", tree([0, 1, 150]) | SHIFTED)
+    settings = load_settings(CONFIG / "ade20k.yaml", tree([0, 1, 150]) | SHIFTED)
     with pytest.raises(DatasetError, match=r"value 150: they are official .*values 1 to 150 and ignore_values: \[0\]"):
         prepare(settings)
 
 
 def test_prepare_takes_both_where_they_are_expected(tree):
-    official = prepare(config.load(CONFIG / "ade20k.yaml", tree([0, 1, 150])))
-    shifted = prepare(config.load(CONFIG / "ade20k.yaml", tree([255, 0, 149]) | SHIFTED))
+    official = prepare(load_settings(CONFIG / "ade20k.yaml", tree([0, 1, 150])))
+    shifted = prepare(load_settings(CONFIG / "ade20k.yaml", tree([255, 0, 149]) | SHIFTED))
     pixels = [list(facts["labeled_pixels_per_class"].values()) for facts in (official, shifted)]
     assert pixels[0] == pixels[1] == [2] + [0] * 148 + [2]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.schema import SplitSettings
+from pipeline.settings import SplitSettings
 from pipeline.sources import find_samples
 from pipeline.sources.pairs import pair_problems
 from pipeline.sources.splits import ADE_TRAIN_IMAGES, ade_lists

@@ -108,8 +108,8 @@ def test_a_full_disk_is_noticed_before_the_work(prepared, monkeypatch):
 def test_the_cached_maps_of_seem_have_the_argmax_of_the_network(tmp_path):
     """The demo's SEEM through the stages: aliases, a background in the middle, fixed point in the cache."""
     from pipeline.annotators.seem import NANO_FOLDER
-    from pipeline.config import load
     from pipeline.demo.scenes import write_scenes
+    from pipeline.run_file import load_settings
     from pipeline.seem import Seem
 
     write_scenes(tmp_path / "data", domain="target", seed=5, num_train=6, num_val=1)
@@ -132,7 +132,7 @@ data:
 annotate: {{annotator: seem, seem: {{checkpoint: seem-nano}}}}
 """
     )
-    settings = load(run_file)
+    settings = load_settings(run_file)
     prepare(settings)
     assert annotate(settings)["maps"] == [6, 4, 32, 32]
     store = open_probabilities(settings.folder / "probs.zarr")

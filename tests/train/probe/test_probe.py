@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from stage_runs import run_stages
 from tiny_run import write_run_file
 
-from pipeline import config
+from pipeline.run_file import load_settings
 from train.__main__ import main
 
 SMALL = {"encoder": "tiny", "weights": "random", "crop": 32, "views": 1, "steps": 2, "batch_size": 4, "folds": 2}
@@ -19,7 +19,7 @@ def calibrated(tmp_path, write_images):
     write_images(tmp_path / "data", [f"im{i}" for i in range(12)], size=(40, 48))
     sections = {"probe": {**SMALL, "candidates": 1, "unlabeled_weights": [1.0, 0.5]}, "pseudolabel": {"rule": "probe"}}
     run_file = write_run_file(tmp_path, **sections)
-    run_stages(config.load(run_file), "prepare", "annotate", "calibrate")
+    run_stages(load_settings(run_file), "prepare", "annotate", "calibrate")
     return run_file
 
 
@@ -30,7 +30,7 @@ def call(run_file, *arguments):
 def test_it_answers_for_the_stage_that_labels_and_does_nothing_twice(calibrated):
     finished = call(calibrated)
     assert finished.exit_code == 0, finished.output
-    settings = config.load(calibrated)
+    settings = load_settings(calibrated)
     path = settings.folder / "probe.json"
     receipt = json.loads(path.read_text())
     calibration = json.loads((settings.folder / "calibrate.json").read_text())

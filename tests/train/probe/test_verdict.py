@@ -91,11 +91,11 @@ def test_the_command_sets_what_the_arm_is(arm):
 
     import yaml
 
-    from pipeline.config import load, split_workflow_config
+    from pipeline.run_file import load_settings, split_workflow_config
 
     words = dict(word.split("=", 1) for word in shlex.split(command("voc_animals", arm)) if "=" in word)
     config = {name: yaml.safe_load(value) for name, value in words.items()}
-    settings = load(*split_workflow_config(config))
+    settings = load_settings(*split_workflow_config(config))
     if arm.labels == NO_LABELS:
         assert settings.preset == "label-only"
         return

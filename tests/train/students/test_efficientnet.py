@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-from pipeline.config import EvaluateSettings
 from pipeline.errors import TrainingError
+from pipeline.settings import EvaluateSettings
 from train.compute import Compute
 from train.student import Student
 from train.students import freeze, load_network, new_network, num_parameters, random_network, save_network

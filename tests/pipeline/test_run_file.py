@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline import config
 from pipeline.errors import ConfigError
+from pipeline.run_file import as_arguments, full_names, load_settings, parse_overrides, split_workflow_config
 
 MINIMAL = """
 data:
@@ -23,7 +23,7 @@ def run_file(tmp_path):
 
 
 def test_fills_defaults_and_takes_the_name_from_the_file(run_file):
-    settings = config.load(run_file)
+    settings = load_settings(run_file)
     assert (settings.name, str(settings.folder)) == ("mine", "results/mine")
     assert settings.calibrate.alpha == 0.05
     assert settings.data.class_names == ["background", "cat"]
@@ -34,34 +34,34 @@ def test_fills_defaults_and_takes_the_name_from_the_file(run_file):
 
 def test_the_run_files_that_we_ship_are_valid():
     for name in ("demo", "camvid", "voc_animals"):
-        assert config.load(name).name == name
+        assert load_settings(name).name == name
 
 
 def test_the_runs_with_other_annotators_differ_from_their_parents_in_annotator_and_alpha():
     for name, parent in [
         ("camvid_ade20k", "camvid"), ("voc_animals_leaning", "voc_animals"), ("voc_animals_mobilenet", "voc_animals")
     ]:  # fmt: skip
-        child, base = config.load(name).model_dump(), config.load(parent).model_dump()
+        child, base = load_settings(name).model_dump(), load_settings(parent).model_dump()
         changed = {key for key in child if child[key] != base[key]}
         assert changed - {"calibrate"} == {"name", "annotate"}
         assert {key for key, value in child["calibrate"].items() if value != base["calibrate"][key]} <= {"alpha"}
-    onnx = config.load("camvid_ade20k").annotate.onnx
+    onnx = load_settings("camvid_ade20k").annotate.onnx
     assert [name for name, channels in onnx.class_map.items() if not channels] == [
         "Pole", "SignSymbol", "Fence", "Bicyclist"
     ]  # fmt: skip
     assert (onnx.class_map["Car"], onnx.channels, onnx.mean) == ([21], list(range(32)), [0.5, 0.5, 0.5])
-    assert config.load("voc_animals_leaning").annotate.onnx.logit_bias == {"background": 5.06}
+    assert load_settings("voc_animals_leaning").annotate.onnx.logit_bias == {"background": 5.06}
 
 
 def test_class_wise_thresholds_are_refused_where_a_class_has_no_channel():
     with pytest.raises(ConfigError, match=r"no channel for Pole, .*set class_thresholds: pooled"):
-        config.load("camvid_ade20k", {"variant": "image", "class_thresholds": "each"})
+        load_settings("camvid_ade20k", {"variant": "image", "class_thresholds": "each"})
 
 
 def test_a_child_file_overrides_only_what_it_names(tmp_path, run_file):
     child = tmp_path / "child.yaml"
     child.write_text("extends: mine.yaml\ncalibrate: {alpha: 0.2}\ndata: {grid: [64, 96]}\n")
-    settings = config.load(child)
+    settings = load_settings(child)
     assert settings.calibrate.alpha == 0.2
     assert settings.data.grid == [64, 96]
     assert settings.data.class_names == ["background", "cat"]
@@ -71,7 +71,7 @@ def test_a_file_that_extends_itself_is_refused(tmp_path):
     path = tmp_path / "loop.yaml"
     path.write_text("extends: loop.yaml\n")
     with pytest.raises(ConfigError, match="extends itself"):
-        config.load(path)
+        load_settings(path)
 
 
 @pytest.mark.parametrize(
@@ -79,23 +79,23 @@ def test_a_file_that_extends_itself_is_refused(tmp_path):
     [{"alpha": 0.1}, {"calibrate.alpha": 0.1}, {"calibrate": {"alpha": 0.1}}],
 )
 def test_a_setting_can_be_overridden_by_short_name_full_name_or_section(run_file, overrides):
-    assert config.load(run_file, overrides).calibrate.alpha == 0.1
+    assert load_settings(run_file, overrides).calibrate.alpha == 0.1
 
 
 def test_overrides_survive_the_way_through_a_command_line(run_file):
     overrides = {"alpha": 0.1, "data.grid": [3, 4], "weights": "nvidia/mit-b0", "val": None}
-    words = config.as_arguments(overrides)
-    assert config.parse_overrides(words[1::2]) == config.full_names(overrides)
+    words = as_arguments(overrides)
+    assert parse_overrides(words[1::2]) == full_names(overrides)
 
 
 def test_a_short_name_means_a_stages_setting_before_one_of_a_tool():
-    assert config.full_names({"weights": "x", "crop": 64, "num_images": 3}) == {
+    assert full_names({"weights": "x", "crop": 64, "num_images": 3}) == {
         "train.weights": "x", "train.crop": 64, "gallery.num_images": 3
     }  # fmt: skip
 
 
 def test_snakemakes_untyped_entries_are_typed():
-    run, overrides = config.split_workflow_config({"run": "x", "stage1": {"epochs": "3"}, "grid": ["8", "16"]})
+    run, overrides = split_workflow_config({"run": "x", "stage1": {"epochs": "3"}, "grid": ["8", "16"]})
     assert run == "x"
     assert overrides == {"stage1.epochs": 3, "data.grid": [8, 16]}
 
@@ -118,14 +118,14 @@ def test_snakemakes_untyped_entries_are_typed():
 )
 def test_a_mistake_is_named_in_full(run_file, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        config.load(run_file, overrides)
+        load_settings(run_file, overrides)
 
 
 def test_every_mistake_of_a_file_is_listed(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(MINIMAL + "calibrate: {alhpa: 0.1, folds: '3'}\nalpha: 1\n")
     with pytest.raises(ConfigError) as error:
-        config.load(path)
+        load_settings(path)
     assert str(error.value).splitlines() == [
         f"{path}: calibrate.folds must be integer, got '3' (str)",
         "calibrate.alhpa is not a setting; did you mean calibrate.alpha?",
@@ -135,23 +135,23 @@ def test_every_mistake_of_a_file_is_listed(tmp_path):
 
 def test_an_unknown_run_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"no run file camvd .*did you mean camvid\?; known: ade20k, camvid, "):
-        config.load("camvd")
+        load_settings("camvd")
 
 
 def test_settings_that_only_change_speed_are_not_tracked(run_file):
-    slow = config.load(run_file, {"annotate.batch_size": 1, "train.workers": 0, "tile_megabytes": 1})
-    fast = config.load(run_file, {"annotate.batch_size": 64, "train.workers": 8, "tile_megabytes": 500})
+    slow = load_settings(run_file, {"annotate.batch_size": 1, "train.workers": 0, "tile_megabytes": 1})
+    fast = load_settings(run_file, {"annotate.batch_size": 64, "train.workers": 8, "tile_megabytes": 500})
     assert slow.tracked() == fast.tracked()
-    assert slow.tracked() != config.load(run_file, {"alpha": 0.1}).tracked()
+    assert slow.tracked() != load_settings(run_file, {"alpha": 0.1}).tracked()
 
 
 def test_a_preset_comes_before_the_run_file_and_the_command_line(tmp_path, run_file):
-    plain = config.load(run_file)
+    plain = load_settings(run_file)
     assert (plain.preset, plain.train.ema, plain.calibrate.quantile) == (None, None, "exact")
-    plus = config.load(run_file, {"preset": "plus"})
+    plus = load_settings(run_file, {"preset": "plus"})
     assert (plus.train.optimizer, plus.train.lr, plus.train.ema, plus.stage2.views) == ("adamw", 1e-5, 0.996, 2)
     run_file.write_text(MINIMAL + "preset: plus\ntrain: {lr: 0.001, student: tiny}\n")
-    own = config.load(run_file, {"stage2.views": 1, "stage2.complementary_dropout": False})
+    own = load_settings(run_file, {"stage2.views": 1, "stage2.complementary_dropout": False})
     assert (own.train.lr, own.train.student, own.train.ema, own.stage2.views) == (0.001, "tiny", 0.996, 1)
 
 
@@ -160,18 +160,18 @@ def epochs(settings):
 
 
 def test_stages_without_epochs_share_the_total(run_file):
-    assert epochs(config.load(run_file)) == (60, 20)  # of 80
-    assert epochs(config.load(run_file, {"total_epochs": 40})) == (30, 10)
-    assert epochs(config.load(run_file, {"total_epochs": 40, "stage2.share": 0.0})) == (30, 0)
-    assert epochs(config.load(run_file, {"total_epochs": 40, "stage1.epochs": 7, "stage2.epochs": None})) == (7, 10)
-    assert epochs(config.load(run_file, {"total_epochs": 1})) == (1, 1)  # no stage is lost to rounding
-    assert epochs(config.load(run_file, {"total_epochs": 40, "preset": "label-only"})) == (40, 0)
+    assert epochs(load_settings(run_file)) == (60, 20)  # of 80
+    assert epochs(load_settings(run_file, {"total_epochs": 40})) == (30, 10)
+    assert epochs(load_settings(run_file, {"total_epochs": 40, "stage2.share": 0.0})) == (30, 0)
+    assert epochs(load_settings(run_file, {"total_epochs": 40, "stage1.epochs": 7, "stage2.epochs": None})) == (7, 10)
+    assert epochs(load_settings(run_file, {"total_epochs": 1})) == (1, 1)  # no stage is lost to rounding
+    assert epochs(load_settings(run_file, {"total_epochs": 40, "preset": "label-only"})) == (40, 0)
 
 
 def test_how_epochs_were_given_is_not_tracked_but_the_epochs_are(run_file):
-    shared = config.load(run_file, {"total_epochs": 40})
-    assert config.load(run_file, {"stage1.epochs": 30, "stage2.epochs": 10}).tracked() == shared.tracked()
-    assert config.load(run_file, {"total_epochs": 44}).tracked() != shared.tracked()
+    shared = load_settings(run_file, {"total_epochs": 40})
+    assert load_settings(run_file, {"stage1.epochs": 30, "stage2.epochs": 10}).tracked() == shared.tracked()
+    assert load_settings(run_file, {"total_epochs": 44}).tracked() != shared.tracked()
 
 
 @pytest.mark.parametrize(
@@ -192,15 +192,15 @@ def test_a_run_file_does_not_make_another_recipe_of_a_preset_that_is_chosen_late
     (tmp_path / "child.yaml").write_text(f"extends: mine.yaml\npreset: {preset}\n")
     for path, overrides in ((run_file, {"preset": preset}), (tmp_path / "child.yaml", {})):
         with pytest.raises(ConfigError, match=f"{name} is .*, but the preset {preset} has {has}, and would become"):
-            config.load(path, overrides)
+            load_settings(path, overrides)
 
 
 def test_a_preset_is_changed_by_what_is_written_beside_it(tmp_path, run_file):
     run_file.write_text(f"{MINIMAL}preset: raw\nstage2: {{epochs: 10}}\n")
-    assert epochs(config.load(run_file)) == (60, 10)
+    assert epochs(load_settings(run_file)) == (60, 10)
     run_file.write_text(f"{MINIMAL}stage1: {{epochs: 12}}\n")  # the same recipe, of another length
-    assert epochs(config.load(run_file, {"preset": "plus"})) == (12, 20)
-    assert epochs(config.load(run_file, {"preset": "semi-baseline", "stage1.epochs": 3})) == (3, 80)
+    assert epochs(load_settings(run_file, {"preset": "plus"})) == (12, 20)
+    assert epochs(load_settings(run_file, {"preset": "semi-baseline", "stage1.epochs": 3})) == (3, 80)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_a_preset_is_changed_by_what_is_written_beside_it(tmp_path, run_file):
 )
 def test_training_settings_that_do_not_fit_together_are_refused(run_file, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        config.load(run_file, overrides)
+        load_settings(run_file, overrides)
 
 
 def test_a_folder_may_be_the_student(tmp_path, run_file):
-    assert config.load(run_file, {"train.student": str(tmp_path)}).train.student == str(tmp_path)
+    assert load_settings(run_file, {"train.student": str(tmp_path)}).train.student == str(tmp_path)

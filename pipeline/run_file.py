@@ -1,4 +1,4 @@
-"""Settings of a run: `load` reads one YAML file of `config/` with its overrides and checks it against the schema."""
+"""Run files: `load_settings` reads one YAML file of `config/`, applies overrides and checks the settings."""
 
 from __future__ import annotations
 
@@ -16,48 +16,11 @@ from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.recipes import refuse_another_recipe
-from pipeline.schema import (
-    AnnotateSettings,
-    CalibrateSettings,
-    ComputeSettings,
-    DataSettings,
-    EvaluateSettings,
-    OnnxSettings,
-    PseudolabelSettings,
-    PythonSettings,
-    SceneSettings,
+from pipeline.settings import (
     Section,
-    SeemSettings,
     Settings,
-    Stage1Settings,
-    Stage2Settings,
-    TrainSettings,
     did_you_mean,
 )
-
-__all__ = [
-    "AnnotateSettings",
-    "CalibrateSettings",
-    "ComputeSettings",
-    "DataSettings",
-    "EvaluateSettings",
-    "OnnxSettings",
-    "PseudolabelSettings",
-    "PythonSettings",
-    "SceneSettings",
-    "SeemSettings",
-    "Settings",
-    "Stage1Settings",
-    "Stage2Settings",
-    "TrainSettings",
-    "as_arguments",
-    "full_names",
-    "load",
-    "parse_overrides",
-    "preset_names",
-    "preset_tree",
-    "split_workflow_config",
-]
 
 CONFIG_FOLDER = Path("config")
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -65,7 +28,7 @@ DEFAULT_RUN = "demo"
 BESIDE_THE_STAGES = ("probe", "gallery")  # sections whose settings give way to others of the same short name
 
 
-def load(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Settings:
+def load_settings(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read a run file, apply overrides, check everything.
 
     run:       path of a YAML file, or the name of one in `config/` without its ending
