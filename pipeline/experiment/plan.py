@@ -17,7 +17,7 @@ from pipeline.run_file import load_settings
 from pipeline.settings import EFFICIENTNETS, Settings
 
 Stage = Literal["stage1", "stage2"]
-POINTS = 10  # of each stage's learning curve: the best of more points is higher
+POINTS = 5  # of each stage's learning curve: the best of more points is higher
 
 
 class Run(NamedTuple):

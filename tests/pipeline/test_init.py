@@ -227,7 +227,7 @@ def test_the_default_student_may_be_used_commercially_and_fits_the_machine(mydat
     assert train.licence_note is None
     assert "licence" not in text
     num_trained = 9  # of ten, a mask is kept to measure
-    assert train.total_epochs == 680 * 8 // num_trained
+    assert train.total_epochs == round(520 * 8 / num_trained)
     on_gpu = recipe(np.array([[360, 480]]), [352, 480], 9, {}, is_on_gpu=True)["train"]
     assert (on_gpu["student"], on_gpu["weights"]) == ("dinov2-s", "facebook/dinov2-small")
 
@@ -242,8 +242,8 @@ def test_a_student_or_a_preset_of_ones_own_comes_without_our_recipe(overrides):
 def test_images_of_any_size_are_resized_to_fit_the_crop():
     sizes = np.array([[3000, 4000], [2000, 4000], [375, 500]])
     section = recipe(sizes, [384, 384], 9, {}, is_on_gpu=False)
-    assert section["train"]["scale"] == [0.04, 0.1]  # 4000 pixels become 150 to 400
-    assert section["evaluate"]["scales"] == [0.07]
+    assert section["train"]["scale"] == [0.05, 0.13]  # 4000 pixels become 217 to 506
+    assert section["evaluate"]["scales"] == [0.11]
     assert "evaluate" not in recipe(np.array([[96, 112]]), [96, 128], 9, {}, is_on_gpu=False)
 
 

@@ -114,6 +114,6 @@ def test_every_table_gives_settings_that_hold(tmp_path):
         assert all(experiment.tracked(run) for run in experiment.runs.values())
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(1, 1), (9, 1), (60, 6), (360, 36)])
-def test_every_stage_has_about_ten_points_of_the_learning_curve(epochs, expected):
+@pytest.mark.parametrize(("epochs", "expected"), [(1, 1), (7, 1), (30, 6), (180, 36)])
+def test_every_stage_has_about_five_points_of_the_learning_curve(epochs, expected):
     assert curve_interval(epochs) == expected
