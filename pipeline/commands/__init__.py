@@ -1,16 +1,22 @@
-"""The tools beside the stages: one module a group of commands, each command parses and calls one function.
+"""The tools beside the stages: one module per command, named as it is typed; it parses and calls one function.
 
 Heavy imports are inside the commands, so that `--help` answers at once.
 """
 
-from pipeline.commands.choice import alpha
-from pipeline.commands.data_sets import convert_coco, convert_sbd, splits
-from pipeline.commands.exchange import export, import_masks
+from pipeline.commands.alpha import alpha
+from pipeline.commands.convert_coco import convert_coco
+from pipeline.commands.convert_sbd import convert_sbd
+from pipeline.commands.convert_seem import convert_seem
+from pipeline.commands.doctor import doctor
+from pipeline.commands.download import download
 from pipeline.commands.experiment import experiment_labels, experiment_run, experiment_table
+from pipeline.commands.explain import explain
+from pipeline.commands.export import export
 from pipeline.commands.gallery import gallery
-from pipeline.commands.start import doctor, init
-from pipeline.commands.stores import explain, inspect
-from pipeline.commands.weights import convert_seem, download
+from pipeline.commands.import_masks import import_masks
+from pipeline.commands.init import init
+from pipeline.commands.inspect import inspect
+from pipeline.commands.splits import splits
 
 TOOLS = (
     *(init, doctor),

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_run import write_run_file
 
 from pipeline.cli import CommandGroup
-from pipeline.commands.start import doctor
+from pipeline.commands.doctor import doctor
 from pipeline.demo.scenes import write_scenes
 
 

@@ -15,7 +15,7 @@ from tiny_run import write_run_file, write_sample_files
 
 import calib
 from pipeline.cli import CommandGroup
-from pipeline.commands.stores import explain as command
+from pipeline.commands.explain import explain as command
 from pipeline.datasets import load_samples
 from pipeline.errors import ConfigError, StoreError
 from pipeline.inspect.evidence import open_evidence

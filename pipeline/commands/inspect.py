@@ -1,16 +1,11 @@
-"""Commands that look into the stores of a run."""
+"""The command that shows a store and checks it."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import click
-
-from pipeline.cli import run_argument
-from pipeline.errors import ConfigError
-from pipeline.settings import Settings
 
 
 @click.command()
@@ -48,29 +43,3 @@ def inspect(
     else:
         facts = look.inspect_store(store, worst)
         click.echo(json.dumps(facts, indent=1) if as_json else look.format_summary(facts))
-
-
-@click.command()
-@click.option("--id", "sample_id", required=True, help="Image, labelled or not.")
-@click.option("--xy", required=True, metavar="X,Y", help="Pixel of the image itself, from its upper left corner.")
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-@run_argument
-def explain(settings: Settings, sample_id: str, xy: str, as_json: bool) -> None:
-    """Every number behind the label of one pixel; exit code 1 if the stores disagree with each other."""
-    from pipeline.inspect.evidence import open_evidence
-    from pipeline.inspect.explain import explain as explain_pixel
-    from pipeline.inspect.explain import has_problem
-    from pipeline.inspect.explain_lines import format_explanation
-
-    x, y = parse_xy(xy)
-    facts = explain_pixel(open_evidence(settings, sample_id), x, y)
-    click.echo(json.dumps(facts, indent=1) if as_json else format_explanation(facts))
-    click.get_current_context().exit(1 if has_problem(facts) else 0)
-
-
-def parse_xy(text: str) -> tuple[int, int]:
-    """`12,7` -> (12, 7); ConfigError for anything else."""
-    match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
-    if match is None:
-        raise ConfigError(f"--xy {text} is not a pixel; write two whole numbers with a comma, e.g. --xy 12,7")
-    return int(match[1]), int(match[2])

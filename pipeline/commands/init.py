@@ -1,14 +1,10 @@
-"""Commands to begin with: a run file for one's own images, and what could go wrong with a run."""
+"""The command that writes a run file for a folder of images."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
-
-from pipeline.cli import run_argument
-from pipeline.settings import Settings
 
 
 @click.command()
@@ -48,29 +44,3 @@ def init(
     choices = Choices(images, masks, class_list, name, background, annotator, checkpoint, parse_overrides(overrides))
     for line in start(choices):
         click.echo(line)
-
-
-@click.command()
-@run_argument
-@click.option("--quick", type=click.IntRange(min=1), metavar="N", help="Look at N images only.")
-@click.option("--time", "timed", is_flag=True, help="Try the annotator on a few images, to tell how long all take.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(settings: Settings, quick: int | None, timed: bool, as_json: bool) -> None:
-    """What could go wrong with a run, before any heavy work; exit code 1 if it should not start.
-
-    RUN is a run file, or its name in config/. Images and masks are read once, by the readers of the run itself.
-    """
-    from pipeline import doctor as examination
-
-    context = click.get_current_context()
-    words = [f"run={context.params['run']}", *context.params["overrides"]]
-    command = f"snakemake --cores 8 all --config {' '.join(words)}"
-    findings = examination.examine(settings, quick, timed)
-    if as_json:
-        click.echo(json.dumps(examination.as_json(findings, command), indent=1))
-    else:
-        for finding in findings:
-            click.echo(str(finding))
-        click.echo(examination.verdict(findings, command))
-    if examination.counts(findings)["error"]:
-        context.exit(1)

@@ -1,16 +1,12 @@
-"""Commands that hand labels to other tools, and take corrected masks back."""
+"""The command that writes labels for other tools."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from pipeline.cli import SET_OPTION
-
 FORMATS = ("png", "coco", "ome-zarr", "cvat", "huggingface")
-READABLE = ("png", "coco", "cvat")
 
 
 @click.command()
@@ -49,26 +45,3 @@ def export(
     failed = f"; left out, for they failed: {', '.join(written.left_out)}" if written.left_out else ""
     click.echo(f"wrote {written.folder}: {written.num_images} images{failed}")
     click.echo(table[format_name].next_step.format(folder=written.folder))
-
-
-@click.command("import-masks")
-@click.argument("run", metavar="RUN")
-@click.argument("source", metavar="FOLDER_OR_ZIP", type=click.Path(path_type=Path))
-@click.option("--from", "format_name", type=click.Choice(READABLE), help="Format. Default: found out.")
-@click.option("--overwrite", is_flag=True, help="Also take masks of images that are labelled already.")
-@click.option("--unchanged", is_flag=True, help="Also take masks that are as they were exported.")
-@SET_OPTION
-def import_masks(
-    run: str, source: Path, format_name: str | None, overwrite: bool, unchanged: bool, overrides: Sequence[str]
-) -> None:
-    """Masks that somebody corrected -> labelled images of a run; its next calibration counts them.
-
-    FOLDER_OR_ZIP is an edited export (png, coco, cvat) or what CVAT exports as Segmentation mask 1.1 or COCO. The masks
-    go to DATA_ROOT/corrected/NAME with new id lists, and a run file RUN_corrected that reads them: validation images
-    stay what they are, and no file of yours is changed. Masks that are as they were exported are left out: a model must
-    not be calibrated on its own labels.
-    """
-    from pipeline.exchange.import_masks import import_masks as take
-    from pipeline.exchange.import_masks import summary
-
-    click.echo(summary(take(run, overrides, source, format_name, overwrite=overwrite, unchanged=unchanged)))

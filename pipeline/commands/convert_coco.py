@@ -1,0 +1,20 @@
+"""The command that converts COCO's masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("convert-coco")
+@click.argument("root", type=click.Path(path_type=Path))
+def convert_coco(root: Path) -> None:
+    """COCO's instances, ROOT/annotations/instances_*.json -> one index mask an image, ROOT/masks. Resumes by image.
+
+    0 is background, then the categories in the order of their ids (1 to 80); crowds are 255. Where objects overlap the
+    smaller one wins. The JSON of train2017 needs about 3 GB of memory.
+    """
+    from pipeline.sources.convert_masks import convert_coco as convert
+
+    click.echo(f"wrote {convert(root)}; in a run file: data: {{layout: coco, root: {root}}}")

@@ -1,0 +1,28 @@
+"""The command that converts an official SEEM checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("convert-seem")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Default: the folder `tokenizer` beside CHECKPOINT.")
+def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None) -> None:
+    """A published SEEM checkpoint (seem_*.pt) -> a folder that the annotator `seem` reads.
+
+    The file is read as plain weights, no code of it is run. Which variant it holds is told from its contents; a name
+    or shape that does not fit is an error. OUT gets config.json, model.safetensors and the tokenizer, in the
+    conventions of transformers: Seem.from_pretrained(OUT) loads it.
+
+    Next: in a run file, annotate: {annotator: seem, seem: {checkpoint: OUT}}
+    """
+    from pipeline.annotators.convert_seem import convert_seem as convert
+
+    click.echo(
+        f"wrote {convert(checkpoint, folder, tokenizer)}; in a run file: "
+        f"annotate: {{annotator: seem, seem: {{checkpoint: {folder}}}}}"
+    )

@@ -1,0 +1,36 @@
+"""The command that checks a run before it starts."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from pipeline.cli import run_argument
+from pipeline.settings import Settings
+
+
+@click.command()
+@run_argument
+@click.option("--quick", type=click.IntRange(min=1), metavar="N", help="Look at N images only.")
+@click.option("--time", "timed", is_flag=True, help="Try the annotator on a few images, to tell how long all take.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(settings: Settings, quick: int | None, timed: bool, as_json: bool) -> None:
+    """What could go wrong with a run, before any heavy work; exit code 1 if it should not start.
+
+    RUN is a run file, or its name in config/. Images and masks are read once, by the readers of the run itself.
+    """
+    from pipeline import doctor as examination
+
+    context = click.get_current_context()
+    words = [f"run={context.params['run']}", *context.params["overrides"]]
+    command = f"snakemake --cores 8 all --config {' '.join(words)}"
+    findings = examination.examine(settings, quick, timed)
+    if as_json:
+        click.echo(json.dumps(examination.as_json(findings, command), indent=1))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        click.echo(examination.verdict(findings, command))
+    if examination.counts(findings)["error"]:
+        context.exit(1)
