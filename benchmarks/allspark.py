@@ -22,8 +22,8 @@ import torch
 from calibrate import in_own_process, print_header, resident
 from torch import Tensor
 
-from train.allspark import AllSparkBlock, Memory
-from train.semantic_memory import SemanticMemory, channel_groups
+from train.students.allspark.decoder import AllSparkBlock, Memory
+from train.students.allspark.memory import SemanticMemory, channel_groups
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from literal_allspark import LiteralMemory, literal_block

@@ -26,7 +26,7 @@ from pipeline.run_file import load_settings, parse_overrides
 from pipeline.settings import Settings
 from pipeline.sources import truth_path
 from pipeline.store import open_calibration
-from train.metrics import iou_of_areas, mean_over_classes
+from train.measure.metrics import iou_of_areas, mean_over_classes
 from train.probe.arms import NO_LABELS, RAW, Arm, Labels
 from train.probe.planes import open_planes
 from train.probe.probe import cross_fit

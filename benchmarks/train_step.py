@@ -2,7 +2,7 @@
 
 Same network size, crop, batch (4, or 2 + 2), random weights, JPEG photographs of 500 x 375, 21 classes, data loading
 included. `--student efficientnet-lite0 --crop 193 --batch 8 --threads 1` measures our small student against the same
-network written plainly (plain_efficientnet.py). Ours is what `train.loop` does in a step; theirs is
+network written plainly (plain_efficientnet.py). Ours is what `train.engine.loop` does in a step; theirs is
 published_training.py. Every way is a process of its own that keeps its loaders; the processes take turns, block of
 steps by block, and one that is not measured stands still with its workers. ms/step and images/s: of the median block.
 CPU ms/step: of all blocks, workers included. Faster: median over the rounds of one block over the other of the same
@@ -47,11 +47,11 @@ from pipeline.settings import Settings
 from pipeline.store import DONE, OUTCOMES, create_store, label_arrays, open_labels
 from train import stage1, stage2
 from train.data import training_batches
-from train.loop import TimedBatches
+from train.engine.loop import TimedBatches
+from train.engine.stage import Stage, own_shares
+from train.engine.state import new_state
+from train.engine.step import optimise, step_seed
 from train.recipe import new_student
-from train.stage import Stage, own_shares
-from train.state import new_state
-from train.step import optimise, step_seed
 from train.students.segformer import ARCHITECTURES, segformer_config
 
 SIZE, GRID, NUM_CLASSES = (375, 500), (512, 512), 21
@@ -180,7 +180,7 @@ class Way(NamedTuple):
 
 
 def our_way(job: Job) -> Way:
-    """The trainer's own stage, state, loader and step, as `train.loop.train` puts them together."""
+    """The trainer's own stage, state, loader and step, as `train.engine.loop.train` puts them together."""
     preset, name = job.stage.split()
     train = {"student": job.student, "crop": job.crop, "device": job.device, "workers": job.workers}
     train |= {"weights": "random", "threads": job.threads}

@@ -12,7 +12,7 @@ import click
 from pipeline.cli import CommandGroup, run_argument, run_command
 from pipeline.receipt import write_receipt
 from pipeline.settings import Settings
-from train.launch import launch, must_launch
+from train.machine.launch import launch, must_launch
 
 
 @click.group(cls=CommandGroup)
@@ -25,7 +25,7 @@ def main() -> None:
 
 def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[str, Any]], tracked: Any) -> None:
     """Run a stage in as many processes as the settings say; the first of them writes the receipt."""
-    from train.distributed import process_group
+    from train.machine.processes import process_group
 
     if must_launch(settings.train.processes):
         sys.exit(launch(sys.argv[1:], settings.train.processes))

@@ -19,14 +19,14 @@ from pipeline.errors import TrainingError
 from pipeline.progress import Progress
 from pipeline.receipt import read_receipt
 from pipeline.settings import Settings
-from train.compute import compute_of
 from train.data import WholeImages, whole_images
-from train.distributed import world
-from train.inference import class_names_of, predicted_classes
-from train.loop import Validate
-from train.metrics import iou_per_class, mean_iou, miou_interval, pixel_accuracy
+from train.engine.loop import Validate
+from train.machine.device import compute_of
+from train.machine.processes import world
+from train.measure.inference import class_names_of, predicted_classes
+from train.measure.metrics import iou_per_class, mean_iou, miou_interval, pixel_accuracy
+from train.measure.tally import Tally, tally_of
 from train.student import Student, load_student
-from train.tally import Tally, tally_of
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.datasets import IGNORE_INDEX
-from train.distributed import gathered
 from train.hard_pixels import HardPixels, hardness_limit
 from train.losses import num_with_class, summed_cross_entropy, true_class_probabilities
+from train.machine.processes import gathered
 from train.views import Views
 
 

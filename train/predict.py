@@ -23,8 +23,8 @@ from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.settings import EvaluateSettings, Section, TrainSettings
-from train.compute import compute_of
-from train.inference import class_names_of, class_scores, predicted_classes
+from train.machine.device import compute_of
+from train.measure.inference import class_names_of, class_scores, predicted_classes
 from train.student import Student, load_student
 
 log = logging.getLogger(__name__)

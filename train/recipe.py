@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import Settings, TrainSettings
-from train.allspark_network import AllSparkNetwork, Grouping
-from train.compute import Compute
 from train.hard_pixels import HardPixels
+from train.machine.device import Compute
 from train.student import Student
 from train.students import freeze, new_network
+from train.students.allspark.network import AllSparkNetwork, Grouping
 from train.views import Views
 
 

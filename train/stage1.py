@@ -13,16 +13,16 @@ from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
 from pipeline.settings import Settings
 from pipeline.store import DONE, OUTCOMES, LabelStore, open_labels
-from train.compute import compute_of
 from train.data import Draw, Passes, TrainingImages, passes
+from train.engine.loop import run
+from train.engine.stage import Stage
+from train.engine.state import TrainingState, new_state
 from train.evaluate import validation
 from train.lesson import Lesson, part
-from train.loop import run
+from train.machine.device import compute_of
 from train.plan import labeled_samples, lr_schedule, num_stage2_steps, plan_fingerprint, stage1_fingerprint
 from train.recipe import grouping, hard_pixels, has_block, new_student
 from train.self_labels import Belief, self_labels
-from train.stage import Stage
-from train.state import TrainingState, new_state
 from train.views import Views
 
 log = logging.getLogger(__name__)

@@ -12,20 +12,20 @@ from pipeline.datasets import IGNORE_INDEX, SampleIndex, load_samples, require_u
 from pipeline.errors import TrainingError
 from pipeline.receipt import read_receipt
 from pipeline.settings import Settings, Stage2Settings
-from train.allspark_network import AllSparkNetwork
-from train.checkpoint import load_checkpoint
-from train.compute import compute_of
 from train.data import Draw, Passes, TrainingImages, WholeImages, passes
+from train.engine.checkpoint import load_checkpoint
+from train.engine.loop import run
+from train.engine.stage import Stage
+from train.engine.state import TrainingState, new_state
 from train.evaluate import validation
 from train.lesson import Lesson, Part, part
-from train.loop import run
 from train.losses import num_with_class
+from train.machine.device import compute_of
 from train.plan import labeled_samples, lr_schedule, plan_fingerprint, stage2_fingerprint
 from train.recipe import channel_masks, grouping, hard_pixels, has_block, new_student
 from train.schedule import unlabeled_weight
 from train.self_labels import Belief, SelfLabels, conformal_level, self_labels
-from train.stage import Stage
-from train.state import TrainingState, new_state
+from train.students.allspark.network import AllSparkNetwork
 from train.views import Views
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train.allspark_network import load_model
-from train.compute import Compute
-from train.distributed import world
 from train.losses import upsampled
+from train.machine.device import Compute
+from train.machine.processes import world
 from train.students import Network
+from train.students.allspark.network import load_model
 
 
 class Student:

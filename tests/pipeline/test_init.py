@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from pipeline.commands.doctor import doctor
-from pipeline.commands.init import init
 
 import calib
 from pipeline.cli import CommandGroup
+from pipeline.commands.doctor import doctor
+from pipeline.commands.init import init
 from pipeline.demo.scenes import CLASS_NAMES, numbered_scene
 from pipeline.errors import DatasetError
 from pipeline.init.classes import ListedClass, plan_classes, read_class_list

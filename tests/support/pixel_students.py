@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from train.compute import Compute
+from train.machine.device import Compute
 
 
 class FormulaStudent:

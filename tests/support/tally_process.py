@@ -6,7 +6,7 @@ import torch
 from pixel_students import FormulaStudent, of_colour
 from torch import distributed as dist
 
-from train.tally import tally_of
+from train.measure.tally import tally_of
 
 
 def count(_, rank, num_processes, meeting_place, images, settings):

@@ -9,12 +9,12 @@ from transformers import SegformerForSemanticSegmentation, SegformerImageProcess
 from pipeline.datasets import example_samples, load_samples
 from pipeline.errors import TrainingError
 from pipeline.receipt import write_json
-from train.allspark_network import save_model
-from train.compute import compute_of
 from train.evaluate import evaluate, validation
+from train.machine.device import compute_of
 from train.stage1 import stage1
 from train.student import load_student
 from train.students import random_network
+from train.students.allspark.network import save_model
 
 
 def finish(settings, stage, seed, **facts):

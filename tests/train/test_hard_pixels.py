@@ -12,10 +12,10 @@ from torch.nn import functional
 from two_processes import call_in_two_processes
 
 from pipeline.settings import TrainSettings
-from train.distributed import summed
 from train.hard_pixels import HardPixels, hardness_limit
 from train.lesson import Lesson, Part, hard_lesson, num_pixels, part_losses
 from train.losses import num_with_class, true_class_probabilities
+from train.machine.processes import summed
 
 INF = math.inf
 

@@ -5,12 +5,12 @@ import torch
 
 from pipeline.datasets import load_samples
 from pipeline.receipt import write_json
-from train.compute import compute_of
+from train.engine.state import new_state
+from train.engine.step import optimise
+from train.machine.device import compute_of
 from train.recipe import new_student
 from train.stage1 import stage1
 from train.stage2 import finished_stage1, stage_of
-from train.state import new_state
-from train.step import optimise
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,10 +11,10 @@ from pipeline.errors import ConfigError, DatasetError, TrainingError
 from pipeline.palette import class_colours
 from pipeline.settings import EvaluateSettings
 from train.__main__ import main
-from train.allspark_network import save_model
-from train.inference import class_scores
+from train.measure.inference import class_scores
 from train.predict import Request, image_files, open_student, predict, settings_of
 from train.students import random_network
+from train.students.allspark.network import save_model
 
 NAMES = ["background", "cat", "dog"]
 SIZES = {"a.png": (40, 52), "deep/b.jpg": (33, 35), "deep/er/c.bmp": (32, 48)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.receipt import write_json
-from train.checkpoint import load_checkpoint
+from train.engine.checkpoint import load_checkpoint
 from train.stage1 import stage1
 from train.stage2 import stage2
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from pipeline.datasets import load_samples
-from train.compute import Compute
 from train.data import WholeImages
+from train.machine.device import Compute
 from train.self_labels import Belief, conformal_level, self_labels
 from train.student import Student
 from train.students import Network, random_network

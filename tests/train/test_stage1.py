@@ -14,13 +14,13 @@ from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import DatasetError, StoreError, TrainingError
 from pipeline.receipt import write_json
 from pipeline.store import open_labels
-from train.checkpoint import load_checkpoint
-from train.compute import compute_of
+from train.engine.checkpoint import load_checkpoint
+from train.engine.state import new_state
 from train.lesson import num_pixels, part_losses
+from train.machine.device import compute_of
 from train.plan import labeled_samples, plan_fingerprint
 from train.recipe import new_student
 from train.stage1 import open_run_labels, stage1, stage_of, training_images
-from train.state import new_state
 from train.student import load_student
 from train.students import num_parameters
 from train.views import views_of

@@ -7,19 +7,19 @@ import torch
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
 from pipeline.receipt import write_json
-from train.allspark_network import load_model
-from train.checkpoint import load_checkpoint
-from train.compute import Compute
+from train.engine.checkpoint import load_checkpoint
+from train.engine.state import new_state
+from train.engine.step import optimise
+from train.machine.device import Compute
 from train.plan import labeled_samples
 from train.recipe import _image_masks, images_left_alone
 from train.schedule import unlabeled_weight
 from train.self_labels import Belief, conformal_level, self_labels
 from train.stage1 import stage1
 from train.stage2 import finished_stage1, self_training_lesson, stage2, stage_of
-from train.state import new_state
-from train.step import optimise
 from train.student import Student
 from train.students import random_network
+from train.students.allspark.network import load_model
 from train.students.segformer import SegFormer
 from train.views import views_of
 

@@ -3,8 +3,8 @@ import torch
 
 from pipeline.errors import TrainingError
 from pipeline.settings import TrainSettings
-from train.compute import Compute, compute_of
-from train.state import optimizer_of
+from train.engine.state import optimizer_of
+from train.machine.device import Compute, compute_of
 from train.student import Student, evaluating
 from train.students import num_parameters, random_network
 

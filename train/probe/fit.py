@@ -14,7 +14,7 @@ from torch import Tensor
 
 from train.data import Draw, Passes
 from train.losses import num_with_class, summed_cross_entropy, upsampled
-from train.metrics import class_areas, confusion_matrix
+from train.measure.metrics import class_areas, confusion_matrix
 from train.probe.decoder import PyramidDecoder
 from train.probe.features import Shapes, unflattened
 from train.schedule import poly_lr_factor

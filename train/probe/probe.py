@@ -17,7 +17,7 @@ from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.settings import Settings
-from train.compute import compute_of
+from train.machine.device import compute_of
 from train.probe.arms import Labels, arms_of, distinct_candidates
 from train.probe.cross_fit import CrossFit, LabelOf
 from train.probe.features import FeatureCache, feature_key

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from train.metrics import NUM_RESAMPLINGS, iou_of_areas, mean_over_classes
+from train.measure.metrics import NUM_RESAMPLINGS, iou_of_areas, mean_over_classes
 from train.probe.arms import Arm
 
 Areas = npt.NDArray[np.int64]

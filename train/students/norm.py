@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.distributed import summed, world
+from train.machine.processes import summed, world
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.compute import compute_of
+from train.machine.device import compute_of
 from train.probe.features import FeatureCache, feature_key
 from train.probe.views import view_plan
 from train.student import Student

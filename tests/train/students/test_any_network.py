@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from pipeline.errors import TrainingError
-from train.compute import Compute
+from train.machine.device import Compute
 from train.student import Student
 from train.students import freeze, load_network, new_network, save_network
 from train.students.any_network import AnyNetwork

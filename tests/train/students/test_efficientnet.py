@@ -9,7 +9,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from pipeline.errors import TrainingError
 from pipeline.settings import EvaluateSettings
-from train.compute import Compute
+from train.machine.device import Compute
 from train.student import Student
 from train.students import freeze, load_network, new_network, num_parameters, random_network, save_network
 from train.students.drop import DropPath
@@ -196,7 +196,7 @@ def test_batch_norms_share_their_statistics_among_processes():
 
 
 def test_labels_an_image_as_evaluate_does():
-    from train.inference import predicted_classes
+    from train.measure.inference import predicted_classes
 
     student = Student(random_network(LITE0, NAMES), CPU)
     image = torch.randint(0, 256, (1, 3, 50, 70), dtype=torch.uint8)

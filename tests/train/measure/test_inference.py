@@ -6,9 +6,18 @@ from hypothesis import strategies as st
 from pixel_students import FormulaStudent, of_colour, of_place
 
 from pipeline.settings import EvaluateSettings
-from train.allspark_network import save_model
-from train.inference import Window, batches, class_names_of, class_scores, predicted_classes, resized, spans, windows
+from train.measure.inference import (
+    Window,
+    batches,
+    class_names_of,
+    class_scores,
+    predicted_classes,
+    resized,
+    spans,
+    windows,
+)
 from train.students import random_network
+from train.students.allspark.network import save_model
 
 
 def random_image(height, width, seed=0):

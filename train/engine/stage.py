@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from pipeline.errors import TrainingError
 from train.data import Draw, TrainingImages
-from train.distributed import world
+from train.engine.state import TrainingState
 from train.lesson import Lesson
-from train.state import TrainingState
+from train.machine.processes import world
 from train.views import Views
 
 

@@ -25,7 +25,7 @@ ALIGNMENT = 8  # values: CUDA's memory-efficient kernel takes vectors whose leng
 QUERIES_AT_A_TIME = 256  # on a CPU with dropout; each time the gradients of all keys are added up
 
 Memory = tuple[Tensor, Tensor]
-"""Vectors float [K, C, N], and which of them there are, bool [K, C] (train.semantic_memory)."""
+"""Vectors float [K, C, N], and which of them there are, bool [K, C] (train.students.allspark.memory)."""
 
 
 class AllSparkBlock(nn.Module):

@@ -10,10 +10,10 @@ import torch
 
 from pipeline.errors import TrainingError
 from pipeline.receipt import write_json
-from train import stage
-from train.checkpoint import load_checkpoint
-from train.distributed import World, own_card, process_group, world
-from train.launch import launch, must_launch
+from train.engine import stage
+from train.engine.checkpoint import load_checkpoint
+from train.machine.launch import launch, must_launch
+from train.machine.processes import World, own_card, process_group, world
 from train.stage1 import stage1
 from train.stage2 import stage2
 

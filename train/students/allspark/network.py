@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from train.allspark import AllSparkBlock
-from train.semantic_memory import SemanticMemory, channel_groups
 from train.students import Network, load_network, save_network
+from train.students.allspark.decoder import AllSparkBlock
+from train.students.allspark.memory import SemanticMemory, channel_groups
 
 BLOCK_FILE = "allspark.safetensors"
 

@@ -10,14 +10,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.profiler import ProfilerActivity, profile
 from two_processes import call_in_two_processes
 
-from train import allspark
-from train.allspark import (
+from train.students.allspark import decoder
+from train.students.allspark.decoder import (
     AllSparkBlock,
     centred_keys,
     channel_attention,
     inverse_deviation,
 )
-from train.semantic_memory import SemanticMemory, channel_groups
+from train.students.allspark.memory import SemanticMemory, channel_groups
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
 SIZES = st.tuples(st.integers(2, 6), st.integers(2, 4), st.integers(1, 4))  # channels, rows, columns
@@ -205,7 +205,7 @@ def test_logits_that_differ_little_beside_their_mean_keep_their_digits():
 @pytest.mark.parametrize("is_key", [None, torch.arange(40) % 4 > 0])
 @pytest.mark.parametrize("queries_at_a_time", [7, 400])
 def test_dropout_on_a_cpu_takes_away_shares_of_the_map(queries_at_a_time, is_key, monkeypatch):
-    monkeypatch.setattr(allspark, "QUERIES_AT_A_TIME", queries_at_a_time)
+    monkeypatch.setattr(decoder, "QUERIES_AT_A_TIME", queries_at_a_time)
     query, key = random(1, 1, 400, 5), random(1, 1, 40, 5, seed=1)
     everything = torch.eye(40)[None, None]  # so that the result is the map
     whole = channel_attention(query, key, everything, is_key=is_key)
@@ -216,7 +216,7 @@ def test_dropout_on_a_cpu_takes_away_shares_of_the_map(queries_at_a_time, is_key
 
 
 def test_dropout_has_the_gradient_of_the_shares_that_it_left(monkeypatch):
-    monkeypatch.setattr(allspark, "QUERIES_AT_A_TIME", 4)
+    monkeypatch.setattr(decoder, "QUERIES_AT_A_TIME", 4)
     inputs = [random(2, 1, 9, 5, dtype=torch.float64), random(1, 1, 6, 5, seed=1, dtype=torch.float64)]
     inputs.append(random(1, 1, 6, 5, seed=2, dtype=torch.float64))
 
@@ -248,7 +248,7 @@ def test_no_map_is_formed_on_a_cpu(memory):
 
 def test_zeros_behind_the_vectors_leave_the_attention_alone():
     query, key, value = random(1, 1, 7, 13), random(1, 1, 9, 13, seed=1), random(1, 1, 9, 13, seed=2)
-    aligned = [allspark._aligned(vectors) for vectors in (query, key, value)]  # as CUDA's kernel wants them
+    aligned = [decoder._aligned(vectors) for vectors in (query, key, value)]  # as CUDA's kernel wants them
     assert {vectors.shape[-1] for vectors in aligned} == {16}
     found = channel_attention(*aligned)
     torch.testing.assert_close(found[..., :13], channel_attention(query, key, value), atol=1e-6, rtol=1e-5)

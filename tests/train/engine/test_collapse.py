@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.health import collapsed_classes, is_within_bounds, loss_jumped, shares
+from train.engine.collapse import collapsed_classes, is_within_bounds, loss_jumped, shares
 
 LABELED = np.array([0.9, 0.096, 0.004])
 

@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from train.average import MovingAverage
-from train.compute import Compute
+from train.engine.average import MovingAverage
+from train.machine.device import Compute
 from train.student import Student
 from train.students import random_network
 

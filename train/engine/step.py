@@ -15,10 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.datasets import IGNORE_INDEX
 from train.data import Example
-from train.distributed import summed, world
+from train.engine.stage import Stage, num_shares, own_shares
+from train.engine.state import TrainingState
 from train.lesson import Lesson, hard_lesson, num_pixels, part_losses
-from train.stage import Stage, num_shares, own_shares
-from train.state import TrainingState
+from train.machine.processes import summed, world
 from train.student import Student
 from train.students import dropout_rows
 from train.views import Views, num_rows, views_of

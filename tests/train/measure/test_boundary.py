@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.boundary import boundary_scores, is_boundary, share_near, without_rims
+from train.measure.boundary import boundary_scores, is_boundary, share_near, without_rims
 
 SIDE = 12
 DIAGONAL = SIDE * 2**0.5

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.allspark import Memory, precise
-from train.distributed import gathered
+from train.machine.processes import gathered
+from train.students.allspark.decoder import Memory, precise
 
 
 class SemanticMemory(nn.Module):

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train import health
-from train.allspark_network import save_model
-from train.distributed import summed, world
-from train.stage import Stage
-from train.state import MEASURES, TrainingState
+from train.engine import collapse
+from train.engine.stage import Stage
+from train.engine.state import MEASURES, TrainingState
+from train.machine.processes import summed, world
+from train.students.allspark.network import save_model
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def add_to_history(state: TrainingState, stage: Stage, miou: float | None) -> No
     sums = summed(torch.tensor(state.measures, dtype=torch.float64).sum(dim=0).to(device)) / len(state.measures)
     means = mean_measures([sums.tolist()])
     predicted, labeled = (
-        health.shares(summed(counts.clone()).tolist()) for counts in (state.num_predicted, state.num_labeled)
+        collapse.shares(summed(counts.clone()).tolist()) for counts in (state.num_predicted, state.num_labeled)
     )
     losses = [entry["loss"] for entry in state.history] + [means["loss"]]
     warnings = _collapses(stage, state.shares, predicted, labeled) + _loss_warnings(losses)
@@ -44,7 +44,7 @@ def add_to_history(state: TrainingState, stage: Stage, miou: float | None) -> No
 
 
 def _collapses(
-    stage: Stage, before: list[float] | None, predicted: health.Shares | None, labeled: health.Shares | None
+    stage: Stage, before: list[float] | None, predicted: collapse.Shares | None, labeled: collapse.Shares | None
 ) -> list[str]:
     if before is None or predicted is None or labeled is None:
         return []
@@ -52,12 +52,12 @@ def _collapses(
     return [
         f"{names[k]} has left its bounds: the student predicts it on {100 * predicted[k]:.2f} % of the pixels, at the "
         f"point before on {100 * before[k]:.2f} %; of the labelled pixels {100 * labeled[k]:.2f} % are {names[k]}"
-        for k in health.collapsed_classes(np.array(before), predicted, labeled)
+        for k in collapse.collapsed_classes(np.array(before), predicted, labeled)
     ]
 
 
 def _loss_warnings(losses: Sequence[float]) -> list[str]:
-    if not health.loss_jumped(losses):
+    if not collapse.loss_jumped(losses):
         return []
     return [f"the loss has risen to {losses[-1]:.4f}, from {min(losses[:-1]):.4f} at its lowest"]
 

@@ -7,13 +7,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
-from train import loop, step
-from train.allspark_network import load_model
-from train.checkpoint import load_checkpoint
-from train.compute import compute_of
+from train.engine import loop, step
+from train.engine.checkpoint import load_checkpoint
+from train.engine.state import new_state
+from train.machine.device import compute_of
 from train.recipe import new_student
 from train.stage1 import open_run_labels, stage1, stage_of
-from train.state import new_state
+from train.students.allspark.network import load_model
 
 
 def start(settings):

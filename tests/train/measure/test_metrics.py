@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.metrics import class_areas, confusion_matrix, iou_per_class, mean_iou, miou_interval, pixel_accuracy
+from train.measure.metrics import class_areas, confusion_matrix, iou_per_class, mean_iou, miou_interval, pixel_accuracy
 
 COUNTED_BY_HAND = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
 

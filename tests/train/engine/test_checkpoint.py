@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.engine.checkpoint import load_checkpoint, save_checkpoint
 
 CONTENT = {"step": 3, "history": [{"loss": 0.5, "miou": None}], "model": {"weight": torch.arange(4.0)}}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import TrainSettings
-from train.average import MovingAverage
+from train.engine.average import MovingAverage
 from train.student import Student
 
 MEASURES = ("loss", "loss_labeled", "loss_unlabeled", "kept")

@@ -17,17 +17,17 @@ from torch import Tensor
 from pipeline.errors import TrainingError
 from pipeline.progress import Progress
 from pipeline.settings import Settings
-from train.allspark_network import save_model
-from train.board import Board
-from train.checkpoint import load_checkpoint, save_checkpoint
-from train.curve import add_to_history, keep_best, mean_measures
 from train.data import Example, WholeImages, training_batches
-from train.distributed import wait_for_all, world
-from train.stage import Stage, check_shares, own_shares
-from train.state import TrainingState
-from train.step import optimise, step_seed
+from train.engine.checkpoint import load_checkpoint, save_checkpoint
+from train.engine.curve import add_to_history, keep_best, mean_measures
+from train.engine.stage import Stage, check_shares, own_shares
+from train.engine.state import TrainingState
+from train.engine.step import optimise, step_seed
+from train.engine.tensorboard import Board
+from train.machine.processes import wait_for_all, world
 from train.student import Student
 from train.students import num_parameters
+from train.students.allspark.network import save_model
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from pipeline.progress import Progress
 from pipeline.settings import EvaluateSettings
-from train.boundary import Mask, boundary_scores
 from train.data import WholeImages, whole_images
-from train.distributed import summed, world
-from train.inference import predicted_classes
-from train.metrics import Confusion, class_areas, confusion_matrix
+from train.machine.processes import summed, world
+from train.measure.boundary import Mask, boundary_scores
+from train.measure.inference import predicted_classes
+from train.measure.metrics import Confusion, class_areas, confusion_matrix
 from train.student import Student
 
 Sums = npt.NDArray[np.float64]

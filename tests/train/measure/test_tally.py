@@ -8,9 +8,9 @@ from torch import multiprocessing
 
 from pipeline.datasets import load_samples
 from pipeline.settings import EvaluateSettings
-from train.boundary import boundary_scores
 from train.data import WholeImages
-from train.tally import tally_of
+from train.measure.boundary import boundary_scores
+from train.measure.tally import tally_of
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Measuring a student: what it predicts in images of any size, and how often that is right."""

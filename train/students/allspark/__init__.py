@@ -1,0 +1,1 @@
+"""AllSpark's block, its semantic memory, and a student of any kind with both."""
