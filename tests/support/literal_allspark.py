@@ -1,6 +1,7 @@
 """AllSpark's block step by step as it is published, every attention map formed.
 
-The oracle of `train.students.allspark.decoder`. Only the weights are shared with the method, by their names. What is not there is left out, not masked.
+The oracle of `train.students.allspark.decoder`. Only the weights are shared with the method, by their names. What is
+not there is left out, not masked.
 """
 
 import torch

@@ -11,7 +11,9 @@ from PIL import Image
 from stage_runs import run_stages
 
 import calib
-from pipeline.commands import exchange
+from pipeline.commands.export import FORMATS as OFFERED
+from pipeline.commands.export import export as command
+from pipeline.commands.import_masks import READABLE as OFFERED_TO_READ
 from pipeline.errors import StoreError
 from pipeline.exchange import FORMATS, READABLE, export_labels
 from pipeline.exchange.labels import kept_probability
@@ -188,16 +190,16 @@ def test_the_probability_of_a_label_is_known_where_the_planes_have_it():
 
 
 def test_the_command_says_what_it_wrote_and_what_to_do_next(store, tmp_path):
-    run = CliRunner().invoke(exchange.export, [str(store), "--to", "coco", "--out", str(tmp_path / "out")])
+    run = CliRunner().invoke(command, [str(store), "--to", "coco", "--out", str(tmp_path / "out")])
     assert run.exit_code == 0, run.output
     assert f"wrote {tmp_path}/out: 4 images\n" in run.output
     assert f"COCO('{tmp_path}/out/annotations.json')" in run.output
 
 
 def test_the_command_knows_the_formats_of_the_table():
-    assert tuple(FORMATS) == exchange.FORMATS
-    assert exchange.READABLE == READABLE
-    shown = CliRunner().invoke(exchange.export, ["--help"]).output
+    assert tuple(FORMATS) == OFFERED
+    assert OFFERED_TO_READ == READABLE
+    shown = CliRunner().invoke(command, ["--help"]).output
     assert all(f"  {name} " in shown for name in FORMATS)
 
 

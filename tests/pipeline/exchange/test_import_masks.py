@@ -10,7 +10,7 @@ from PIL import Image
 from stage_runs import digest_of, run_stages
 
 from pipeline.cli import CommandGroup
-from pipeline.commands import exchange
+from pipeline.commands.import_masks import import_masks as command
 from pipeline.datasets import load_samples, read_mask
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import export_labels
@@ -339,7 +339,7 @@ def test_a_run_without_a_value_for_no_class_cannot_take_masks():
 def test_the_command_prints_what_happened_and_what_to_run(run, tmp_path):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     correct(folder, splits_of(run)["unlabeled"][0])
-    group = CommandGroup(commands={"import-masks": exchange.import_masks})
+    group = CommandGroup(commands={"import-masks": command})
     said = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny.yaml"), str(folder), "--set", "alpha=0.3"])
     assert said.exit_code == 0, said.output
     assert f"corrected masks taken into {tmp_path}/data/corrected/tiny/masks: 1\n" in said.output
