@@ -8,7 +8,8 @@ regions      which locations share a threshold
 interface    what a variant gets, what it is asked, what it returns
 locations    thresholds of every location by itself, with and without each fold of images
 variants     score maps in, threshold maps out: all of the above behind one function
-rules        probability map + thresholds -> pseudo-labels (paper Eq. 4)
+rules        the labelling rules, an entry and a truth table each
+labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
 judgement    what thresholds make of an image whose true classes are known
 evaluation   do the promises hold on labelled images that were left out?
 choice       which labels to take, by what those images say
@@ -18,20 +19,9 @@ from calib.choice import Candidate, choose_most_labels, choose_most_precise, par
 from calib.evaluation import Estimate, HeldOut, assign_folds, summarise
 from calib.interface import VARIANTS, ArrayMaps, Block, LabelledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
-from calib.quantile import (
-    CalibrationError,
-    Method,
-    Policy,
-    conformal_rank,
-    resolve_uncalibrated,
-    smallest_alpha,
-)
-from calib.rules import (
-    RULES,
-    TABLES,
+from calib.labels import (
     LabelCounts,
     Planes,
-    Rule,
     class_planes,
     class_wise_sets,
     label_class_wise,
@@ -41,14 +31,23 @@ from calib.rules import (
     stack_planes,
     summarise_labels,
 )
+from calib.quantile import (
+    CalibrationError,
+    Method,
+    Policy,
+    conformal_rank,
+    resolve_uncalibrated,
+    smallest_alpha,
+)
+from calib.rules import RAW, RULES, Rule, UnknownNameError, distinct_rules, find_rule, refuse_unknown, rules_alike
 from calib.scores import true_class_scores
 from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile, sketch_scores, sketch_size
 from calib.variants import fit
 
 __all__ = [
+    "RAW",
     "RULES",
     "SET_SIZES",
-    "TABLES",
     "VARIANTS",
     "ArrayMaps",
     "Block",
@@ -65,6 +64,7 @@ __all__ = [
     "Rule",
     "Sketch",
     "Thresholds",
+    "UnknownNameError",
     "Variant",
     "assign_folds",
     "choose_most_labels",
@@ -72,6 +72,8 @@ __all__ = [
     "class_planes",
     "class_wise_sets",
     "conformal_rank",
+    "distinct_rules",
+    "find_rule",
     "fit",
     "judge_image",
     "label_class_wise",
@@ -81,7 +83,9 @@ __all__ = [
     "pareto_front",
     "pixel_quantile",
     "rank",
+    "refuse_unknown",
     "resolve_uncalibrated",
+    "rules_alike",
     "set_sizes",
     "sketch_quantile",
     "sketch_scores",

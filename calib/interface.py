@@ -25,7 +25,7 @@ class Block(NamedTuple):
     """Some labelled images, or a band of rows of them.
 
     images: int64 [l], which ones, 0..L - 1
-    maps:   name -> array [l, h, W]: "score" float32 (NaN = void), "truth" uint8, and the planes of `calib.rules`
+    maps:   name -> array [l, h, W]: "score" float32 (NaN = void), "truth" uint8, and the planes of `calib.labels`
     """
 
     images: npt.NDArray[np.int64]

@@ -27,9 +27,9 @@ from calib.histogram import (
     risk_threshold,
 )
 from calib.interface import Block, LabelledMaps, Thresholds, Variant
+from calib.labels import Planes, most_probable
 from calib.locations import LocationQuantiles, location_quantiles
 from calib.quantile import CalibrationError, smallest_alpha
-from calib.rules import Planes, most_probable
 
 CELLS = 16  # of a neighbourhood, in the height of a map
 VOID = 255

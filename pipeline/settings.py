@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+import calib
 
 MAX_CLASSES = 255  # masks are uint8 and 255 means ignore
 MAX_LOGIT_BIAS = 80.0  # its exponential is a float32
@@ -342,13 +344,25 @@ class CalibrateSettings(Section):
         return self
 
 
+RULES_TO_BE_CHOSEN = {
+    "auto": "the variant, alpha and rule, raw among them, whose labels have the largest mIoU on held-out labelled "
+    "images, a pixel without a label counting as missed",
+    "probe": "what `conformalsam probe` found best for a student",
+}
+
+
+def _known_rule(name: str) -> str:
+    calib.refuse_unknown("rule", name, (*calib.RULES, *RULES_TO_BE_CHOSEN))
+    return name
+
+
+def _rule_words() -> str:
+    words = {rule.name: rule.words for rule in calib.RULES.values()} | RULES_TO_BE_CHOSEN
+    return " ".join(f"{name}: {meaning}." for name, meaning in words.items())
+
+
 class PseudolabelSettings(Section):
-    rule: Literal["paper", "no_background", "argmax", "singleton", "raw", "auto", "probe"] = "auto"
-    """paper: Eq. 4, foreground beats background. no_background: the most probable class of the set. argmax: the most
-    probable class of all, if it is in the set. singleton: the class of every set that holds just one. raw: the most
-    probable class of all, everywhere, without calibration. auto: the variant, alpha and rule, raw among them, whose
-    labels have the largest mIoU on held-out labelled images, a pixel without a label counting as missed. probe: what
-    `conformalsam probe` found best for a student."""
+    rule: Annotated[str, AfterValidator(_known_rule)] = Field("auto", description=_rule_words())
     target_precision: float | None = Field(None, gt=0, lt=1)
     """Of rule auto: the choice is among the labels that are at least this precise on held-out images. Default: all."""
     precision_of: Literal["pixels", "macro", "every_class"] = "macro"
@@ -358,7 +372,7 @@ class PseudolabelSettings(Section):
     @property
     def is_automatic(self) -> bool:
         """Is the rule chosen by what held-out images or a probe say?"""
-        return self.rule in ("auto", "probe")
+        return self.rule in RULES_TO_BE_CHOSEN
 
 
 class ComputeSettings(Section):

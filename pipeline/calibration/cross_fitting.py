@@ -160,7 +160,7 @@ class JudgeJob(NamedTuple):
     fold: int
     probabilities: Path | None
     position: int
-    rules: tuple[calib.Rule, ...]
+    rules: tuple[str, ...]
     background: int | None
     accept_uncalibrated: bool
     thresholds: Path = Path()
@@ -233,13 +233,12 @@ def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
     return job.place, counts
 
 
-def candidate_rules(is_class_wise: bool, variant: str) -> tuple[calib.Rule, ...]:
-    """Rules of thresholds that differ: with one threshold for all classes, no_background and argmax are one; risk is
-    about argmax. Rule raw, which needs no threshold, is judged once beside them."""
+def candidate_rules(is_class_wise: bool, variant: str) -> tuple[str, ...]:
+    """Rules that are judged: of those that are alike with one threshold for all classes, one; of risk, argmax. Rule
+    raw, which needs no threshold, is judged once beside them."""
     if variant == "risk":
         return ("argmax",)
-    without = {"raw"} if is_class_wise else {"raw", "no_background"}
-    return tuple(rule for rule in calib.RULES if rule not in without)
+    return tuple(rule for rule in calib.RULES if rule != calib.RAW) if is_class_wise else calib.distinct_rules()
 
 
 def _rows(
@@ -248,7 +247,7 @@ def _rows(
     names: Sequence[str],
     alphas: Sequence[float],
     thresholds: calib.Thresholds,
-    rules: Sequence[calib.Rule],
+    rules: Sequence[str],
     folds: int,
 ) -> Iterator[Fact]:
     variant = settings.calibrate.variant
@@ -295,7 +294,7 @@ def _raw(settings: Settings, held_out: calib.HeldOut, names: Sequence[str]) -> F
     return {
         "variant": settings.calibrate.variant,
         "alpha": settings.calibrate.alpha,
-        "rule": "raw",
+        "rule": calib.RAW,
         "precision": precision,
         "precision_per_class": _by_class(raw.precision_per_class, names, ()),
         "recall_per_class": _by_class(raw.recall_per_class, names, ()),
@@ -335,16 +334,17 @@ def of_variant(calibrated: Mapping[str, Any], variant: str) -> Fact:
 def find_row(held_out: Mapping[str, Any] | None, variant: str, alpha: float, rule: str) -> Fact | None:
     """The row of a variant, alpha and rule, if held-out images were judged.
 
-    Rule no_background stands for argmax too. Of rule raw, what is said of the sets is that of the variant and alpha.
+    One of `calib.rules_alike` stands for a rule that was not judged. Of rule raw, the facts of the sets are those of
+    the variant and alpha.
     """
     rows = held_out["rows"] if held_out else []
-    same = {"no_background": ("no_background", "argmax"), "raw": calib.RULES}.get(rule, (rule,))
+    same = calib.RULES if rule == calib.RAW else (rule, *calib.rules_alike(rule))
     there = [row for row in rows if row["alpha"] == alpha and row["variant"] == variant]
     found = [row for name in same for row in there if row["rule"] == name]
     if not found or held_out is None:
         return None
     row: Fact = found[0]
-    return row | held_out["raw"] | {"variant": variant, "alpha": alpha} if rule == "raw" else row
+    return row | held_out["raw"] | {"variant": variant, "alpha": alpha} if rule == calib.RAW else row
 
 
 Measure = Literal["pixels", "macro", "every_class"]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import calib
 from pipeline.datasets import load_samples
 from pipeline.errors import StoreError
 from pipeline.inspect.location import STEP, Fitted, alpha_list, fit_pooled
@@ -55,7 +54,7 @@ class Evidence:
     images: list[int]
     fitted: Fitted | None
     alpha: float
-    rule: calib.Rule
+    rule: str
 
     @property
     def labeled_place(self) -> int | None:
@@ -147,11 +146,11 @@ def _place_in_cache(
     )
 
 
-def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[float, calib.Rule]:
+def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[float, str]:
     if labels is not None:
-        return labels.state["alpha"], labels.state["rule"]
+        return labels.state["alpha"], labels.rule
     rule = settings.pseudolabel.rule
-    if rule == "auto" or rule == "probe":
+    if settings.pseudolabel.is_automatic:
         again = stage_command(settings.folder / "labels.zarr", "pseudolabel")
         raise StoreError(f"rule {rule} is decided when images are labelled; run {again}, or give --set rule=RULE")
     return settings.calibrate.alpha, rule

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import calib
 from pipeline.calibration.promise import FALLBACKS, FOR_CLASS, SHARED_BY
 
 Facts = Mapping[str, Any]
 Line = tuple[str, str]
 
-RULES = {
-    "paper": "the most probable foreground class of the set, even if the background is more probable",
-    "no_background": "the most probable class of the set",
-    "argmax": "the most probable class of all, if it is in the set",
-    "singleton": "the class of a set that holds just one",
-    "raw": "the most probable class of all, whatever is in the set",
-}
 UNCALIBRATED = {
     "abstain": "no class is in the set (calibrate.uncalibrated: abstain)",
     "accept": "every class is in the set (calibrate.uncalibrated: accept)",
@@ -113,8 +107,9 @@ def _how_pooled(facts: Facts) -> str:
 
 
 def _rule(facts: Facts) -> str:
-    is_plain = facts["rule"] == "paper" and facts["background"] is None
-    return f"{facts['rule']}: {RULES['no_background' if is_plain else facts['rule']]}"
+    rule = calib.find_rule(facts["rule"])
+    words = rule.words if facts["background"] is not None else rule.words_without_background or rule.words
+    return f"{rule.name}: {words}"
 
 
 def _truth(facts: Facts) -> Iterator[Line]:

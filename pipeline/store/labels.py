@@ -11,8 +11,9 @@ import numpy.typing as npt
 import zarr
 
 import calib
+from pipeline.errors import StoreError
 from pipeline.store.creation import ArraySpec, create_array, per_image, plane_arrays, status_array
-from pipeline.store.group import NAMESPACE, Store, open_store, read_planes, store_state
+from pipeline.store.group import NAMESPACE, Store, open_store, read_planes, remake_command, store_state
 
 COUNTS_CHUNK = 256
 OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled", "uncalibrated")
@@ -66,6 +67,15 @@ class LabelStore(Store):
     def write_alphas(self, alphas: Sequence[float]) -> None:
         array = self.array("alpha")
         array[:] = alphas
+
+    @property
+    def rule(self) -> str:
+        """Name of the rule that made the labels; StoreError if there is no such rule."""
+        rule: str = self.state["rule"]
+        try:
+            return calib.find_rule(rule).name
+        except calib.UnknownNameError as error:
+            raise StoreError(f"{self.path} has {error}; run {remake_command(self.path)}") from None
 
     @property
     def outcome_pixels(self) -> npt.NDArray[np.int32]:
@@ -129,4 +139,7 @@ def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> Array
 
 
 def open_labels(path: Path, fingerprint: str | None = None, writable: bool = False) -> LabelStore:
-    return LabelStore(path, *open_store(path, "labels", fingerprint, writable))
+    """Open a label store; StoreError as `open_store` raises it, or if no rule has the name of its rule."""
+    store = LabelStore(path, *open_store(path, "labels", fingerprint, writable))
+    _ = store.rule  # raises StoreError
+    return store
