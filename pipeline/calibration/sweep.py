@@ -57,13 +57,12 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
     path = settings.folder / FILE
     key = fingerprint({"version": VERSION, "calibration": store.fingerprint, "alphas": alphas})
     swept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known = swept.get(own.calibrate.variant) or {}
+    known = swept.get(own.calibrate.variant, {})
     if known.get("fingerprint") != key:
         log.info("sweep: judging %d alphas on held-out images, once; they are kept in %s", len(alphas), path)
         found = fit_and_judge(own, alphas, policy, store, _maps_to_judge_on(own, store))
         known = {"fingerprint": key, "held_out": found.held_out()}
-        others = {name: other for name, other in swept.items() if isinstance(other, dict)}
-        write_json(path, others | {own.calibrate.variant: known})
+        write_json(path, swept | {own.calibrate.variant: known})
         thresholds = found.thresholds
     else:
         thresholds = fit(own, alphas, policy, store)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import IGNORE_INDEX, Sample, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, Sample, class_index, resize_nearest
 from pipeline.drawing.pictures import data_uri, shrink
 from pipeline.errors import StoreError
 from pipeline.gallery.numbers import (
@@ -126,23 +126,16 @@ def level_planes(source: Source, slider: Slider, index: int) -> ImagePlanes:
 
 def label_planes(source: Source, index: int) -> ImagePlanes:
     """Class-wise thresholds: the labels that the store has at each of its alphas."""
-    labels = np.stack(list(_stored_labels(source, index)))
+    stored = source.labels.alphas
+    labels = np.stack([source.labels.label(index, stored.index(alpha)) for alpha in source.stops.alphas])
     raw = source.labels.raw_argmax(index)
 
     def judged(truth: Plane) -> list[npt.NDArray[np.int64]]:
         kept, right = ~np.isnan(labels) & (truth != IGNORE_INDEX), labels == truth
         return [np.stack([kept.sum(axis=(1, 2)), (kept & right).sum(axis=(1, 2))])]
 
-    coded = np.where(np.isnan(labels), IGNORE_INDEX, labels).astype(np.uint8)
-    return ImagePlanes([*coded, raw], raw, [tally_labels(labels, raw, len(source.labels.class_names))], judged)
-
-
-def _stored_labels(source: Source, index: int) -> Iterator[npt.NDArray[np.float32]]:
-    store = source.labels
-    positions = {float(alpha): i for i, alpha in enumerate(store.array("alpha")[:])}
-    for alpha in source.stops.alphas:
-        position = positions[alpha]
-        yield store.label(index) if position == 0 else store.array("label_by_alpha")[position, index].astype(np.float32)
+    tallies = [tally_labels(labels, raw, len(source.labels.class_names))]
+    return ImagePlanes([*class_index(labels), raw], raw, tallies, judged)
 
 
 def _embedded(levels: Levels, background: int | None) -> list[Plane]:

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 import calib
 from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES
-from pipeline.datasets import IGNORE_INDEX
-from pipeline.report.audit import evenly_spaced
+from pipeline.datasets import IGNORE_INDEX, evenly_spaced
 
 MAX_STOPS = 255  # levels are uint8
 
@@ -176,4 +175,4 @@ def chosen_images(keep_rates: npt.NDArray[np.float64], most: int) -> list[int]:
         return list(range(len(keep_rates)))
     lowest = np.argsort(keep_rates, kind="stable")[: most - most // 2].tolist()
     rest = sorted(set(range(len(keep_rates))) - set(lowest))
-    return sorted(lowest + [rest[i] for i in evenly_spaced(len(rest), most // 2)])
+    return sorted(lowest + evenly_spaced(rest, most // 2))

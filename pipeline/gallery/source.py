@@ -81,7 +81,7 @@ def open_source(settings: Settings) -> Source:
     samples = load_samples(folder / "samples.json")
     labels = open_labels(folder / "labels.zarr", receipts["pseudolabel"]["fingerprint"])
     calibration = open_calibration(folder / "calibration.zarr", receipts["calibrate"]["fingerprint"])
-    is_same = labels.state.get("calibration", calibration.fingerprint) == calibration.fingerprint
+    is_same = labels.state["calibration"] == calibration.fingerprint
     if not is_same or labels.sample_ids != [sample.id for sample in samples.of("unlabeled")]:
         raise StoreError(
             f"{labels.path} was made by other thresholds or images than {calibration.path}; "
@@ -113,7 +113,7 @@ def swept(settings: Settings, variant: str) -> Stops:
 
 def class_wise_stops(calibration: CalibrationStore, labels: LabelStore, calibrated: Facts) -> Stops:
     """A stop for every alpha that the store has labels of."""
-    alphas = sorted(float(alpha) for alpha in labels.array("alpha")[:])
+    alphas = sorted(labels.alphas)
     q = np.stack([shown_thresholds(calibration.q_hat(alpha)) for alpha in alphas])
     fewest = calibration.n_valid.min(axis=0)
     return Stops(tuple(alphas), q, fewest, calibrated["held_out"])

@@ -107,7 +107,7 @@ def open_evidence(settings: Settings, sample_id: str) -> Evidence:
 
 def _refuse_other_settings(settings: Settings, calibration: CalibrationStore, made_with: Mapping[str, Any]) -> None:
     for name, value in settings.calibrate.tracked().items():
-        if name not in MAY_DIFFER and made_with.get(name, value) != value:
+        if name not in MAY_DIFFER and made_with[name] != value:
             again = stage_command(calibration.path, "calibrate")
             raise StoreError(
                 f"{calibration.path} was made with calibrate.{name} {made_with[name]}, the settings say {value}; "
@@ -122,7 +122,7 @@ def _labels(settings: Settings, calibration: CalibrationStore) -> LabelStore | N
         return None
     labels = open_for_inspection(path)
     assert isinstance(labels, LabelStore)
-    known = labels.state.get("calibration", calibration.fingerprint)
+    known = labels.state["calibration"]
     is_there = labels.state["alpha"] in calibration.alphas and labels.state["variant"] in calibration.variants
     if known != calibration.fingerprint or not is_there:
         again = stage_command(path, "pseudolabel")

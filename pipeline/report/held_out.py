@@ -102,7 +102,7 @@ def held_out(calibrated: Facts, labels: Facts, audit: Facts | None) -> HeldOut |
         return None
     is_class_wise = calibrated["class_thresholds"] != "pooled"
     used = _rule_row(row, row, is_class_wise)
-    known = candidates(found, labels["settings"].get("precision_of", "pixels"))
+    known = candidates(found, labels["settings"]["precision_of"])
     asked = None
     if labels["is_automatic"]:
         target = labels["settings"]["target_precision"]
