@@ -7,7 +7,8 @@ histogram    scores of groups of pixels: their thresholds, and control of the wr
 regions      which locations share a threshold
 interface    what a variant gets, what it is asked, what it returns
 locations    thresholds of every location by itself, with and without each fold of images
-variants     score maps in, threshold maps out: all of the above behind one function
+groups       thresholds that the pixels of a map, a region or a class share
+variants     the variants, an entry each: score maps in, threshold maps out
 rules        the labelling rules, an entry and a truth table each
 labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
 judgement    what thresholds make of an image whose true classes are known
@@ -17,7 +18,7 @@ choice       which labels to take, by what those images say
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank
 from calib.evaluation import Estimate, HeldOut, assign_folds, summarise
-from calib.interface import VARIANTS, ArrayMaps, Block, LabelledMaps, Thresholds, Variant
+from calib.interface import ArrayMaps, Block, Kind, LabelledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
 from calib.labels import (
     LabelCounts,
@@ -42,7 +43,7 @@ from calib.quantile import (
 from calib.rules import RAW, RULES, Rule, UnknownNameError, distinct_rules, find_rule, refuse_unknown, rules_alike
 from calib.scores import true_class_scores
 from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile, sketch_scores, sketch_size
-from calib.variants import fit
+from calib.variants import VARIANTS, find_variant, fit
 
 __all__ = [
     "RAW",
@@ -56,6 +57,7 @@ __all__ = [
     "Estimate",
     "HeldOut",
     "Judgement",
+    "Kind",
     "LabelCounts",
     "LabelledMaps",
     "Method",
@@ -74,6 +76,7 @@ __all__ = [
     "conformal_rank",
     "distinct_rules",
     "find_rule",
+    "find_variant",
     "fit",
     "judge_image",
     "label_class_wise",

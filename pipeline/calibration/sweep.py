@@ -95,11 +95,11 @@ def stops(settings: Settings, store: CalibrationStore) -> list[float]:
     Class-wise thresholds are swept at the store's alone: which classes share one depends on the alphas. So is variant
     fixed, which is the same at all.
     """
-    if store.is_class_wise or settings.calibrate.variant == "fixed":
+    if store.is_class_wise or settings.calibrate.kind.bounds == "nothing":
         return sorted(store.alphas)
     fine = {round(first + i * by, 3) for first, last, by in STEPS for i in range(round((last - first) / by) + 1)}
     alphas = sorted(fine | set(store.alphas))
-    if settings.calibrate.variant != "risk":
+    if settings.calibrate.kind.bounds != "wrong labels":
         return alphas
     smallest = calib.smallest_alpha(int(store.n_valid.max()))  # below it, the bound cannot be kept at all
     return sorted((alpha for alpha in alphas if alpha >= smallest), reverse=True)

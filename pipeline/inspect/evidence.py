@@ -157,7 +157,7 @@ def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[floa
 
 
 def _fitted(settings: Settings, calibration: CalibrationStore, images: list[int], alpha: float) -> Fitted | None:
-    if settings.calibrate.variant == "pixel":
+    if settings.calibrate.kind.by_location:
         return None
     alphas = alpha_list(STEP, alpha, settings.calibrate.alpha)
     return fit_pooled(settings, calibration, images, alphas)

@@ -49,7 +49,7 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
         rows = [] if row is None else [row]
     if not rows:
         return _nothing(f"{path} does not judge the alpha and rule of these labels")
-    promises_coverage = receipt["variant"] != "risk"  # which bounds the share of wrong labels instead
+    promises_coverage = calib.find_variant(receipt["variant"]).bounds != "wrong labels"
     return {
         "problem": None,
         "num_images": receipt["held_out"]["num_images"],
