@@ -19,7 +19,8 @@ from calibrate import ALPHA, POOL, STRIDE, Case, Usage, in_own_process, measure,
 from PIL import Image
 
 from pipeline.datasets import Sample, SampleIndex
-from pipeline.receipt import write_json, write_receipt
+from pipeline.files import write_json
+from pipeline.receipt import write_receipt
 from pipeline.resample import resize_bilinear
 from pipeline.run_file import load_settings
 from pipeline.stages.calibrate import calibrate

@@ -39,9 +39,9 @@ from torch import nn
 from transformers import SegformerForSemanticSegmentation
 
 from calib import Planes
-from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, file_digest, load_samples, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, load_samples, resize_nearest
 from pipeline.demo.scenes import draw_scene
-from pipeline.receipt import write_json
+from pipeline.files import file_digest, write_json
 from pipeline.run_file import load_settings
 from pipeline.settings import Settings
 from pipeline.store import DONE, OUTCOMES, create_store, label_arrays, open_labels

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError
+from pipeline.files import read_json
 from pipeline.settings import DataSettings
 
 IGNORE_INDEX = 255
@@ -84,7 +83,7 @@ def load_samples(path: Path) -> SampleIndex:
     """Read the samples.json that `prepare` wrote; DatasetError if it has not run."""
     if not path.is_file():
         raise DatasetError(f"no sample index {path}; run snakemake --cores 8 prepare")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     return SampleIndex(Path(content["root"]), tuple(Sample(**entry) for entry in content["samples"]))
 
 
@@ -150,8 +149,3 @@ def resize_nearest(array: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[
 def _nearest_index(source: int, target: int) -> npt.NDArray[np.intp]:
     # integer form of floor((i + 0.5) * source / target): no rounding error decides between two pixels
     return (2 * np.arange(target) + 1) * source // (2 * target)
-
-
-def file_digest(path: Path) -> str:
-    """16 hex digits of a file's content."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()

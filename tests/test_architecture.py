@@ -17,6 +17,7 @@ LIGHT = {
     "run_file",
     "datasets",
     "errors",
+    "files",
     "palette",
     "progress",
     "receipt",

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.datasets import SampleIndex, example_samples, load_samples
 from pipeline.errors import TrainingError
+from pipeline.files import replacing
 from pipeline.progress import Progress
 from pipeline.receipt import read_receipt
 from pipeline.settings import Settings
@@ -51,7 +52,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     examples = write_examples(list(students.values())[-1], index, settings)
     if world().is_main:
         areas = {stage: one.areas for stage, one in measured.items()}
-        np.savez_compressed(settings.folder / "evaluate" / "areas.npz", **areas)  # type: ignore[arg-type]
+        with replacing(settings.folder / "evaluate" / "areas.npz") as part, part.open("wb") as file:
+            np.savez_compressed(file, **areas)  # type: ignore[arg-type]
     return {
         "num_val": len(val),
         "students": {stage: one.scores for stage, one in measured.items()},

@@ -12,6 +12,7 @@ from pipeline.calibration.sweep import sweep_run
 from pipeline.calibration.verdict import verdict
 from pipeline.drawing.charts import scatter, standalone
 from pipeline.errors import ConfigError
+from pipeline.files import write_text
 from pipeline.settings import Settings
 
 Facts = dict[str, Any]
@@ -167,8 +168,7 @@ def write_plot(facts: Mapping[str, Any], path: Path) -> None:
     others = [_point(row) for row in facts["rows"] if row["precision"] is not None and row not in facts["front"]]
     title = f"Held-out precision against keep rate, {facts['run']}"
     chart = scatter(front, others, _point(facts["chosen"]), "share of pixels kept", "held-out precision", title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(standalone(chart), encoding="utf-8")
+    write_text(path, standalone(chart))
 
 
 def _point(row: Facts) -> tuple[float, float]:

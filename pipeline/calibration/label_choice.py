@@ -6,7 +6,6 @@ which there are, from the best on, and `labeller` makes the labels of one of the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import calib
 from pipeline.calibration.cross_fitting import candidates
 from pipeline.errors import ConfigError
+from pipeline.files import read_json
 from pipeline.receipt import read_receipt
 from pipeline.settings import Settings
 from pipeline.store import open_calibration
@@ -64,7 +64,7 @@ def _probed(settings: Settings, calibrated: Facts, wanted: list[float]) -> Choic
     again = f"run conformalsam probe {settings.name}"
     if not path.is_file():
         raise ConfigError(f"pseudolabel.rule probe needs {path}, which is not there; {again}")
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts = read_json(path)
     if facts["fingerprint"] != calibrated["fingerprint"]:
         raise ConfigError(f"{path} is about another calibration than {settings.folder / 'calibrate.json'}; {again}")
     chosen = facts["chosen"]

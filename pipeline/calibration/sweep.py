@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any, NamedTuple
 
@@ -12,7 +11,8 @@ import numpy.typing as npt
 import calib
 from pipeline.calibration.cross_fitting import Fact, fit, fit_and_judge
 from pipeline.errors import StoreError
-from pipeline.receipt import fingerprint, read_receipt, write_json
+from pipeline.files import read_json, write_json
+from pipeline.receipt import fingerprint, read_receipt
 from pipeline.settings import Settings
 from pipeline.store import CalibrationStore, ProbabilityStore, open_calibration, open_probabilities, store_exists
 
@@ -56,7 +56,7 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
     policy = _policy(own)
     path = settings.folder / FILE
     key = fingerprint({"version": VERSION, "calibration": store.fingerprint, "alphas": alphas})
-    swept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    swept = read_json(path) if path.is_file() else {}
     known = swept.get(own.calibrate.variant) or {}
     if known.get("fingerprint") != key:
         log.info("sweep: judging %d alphas on held-out images, once; they are kept in %s", len(alphas), path)

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from pipeline.cli import SET_OPTION
-from pipeline.receipt import write_json, write_receipt
+from pipeline.files import write_json, write_text
+from pipeline.receipt import write_receipt
 
 
 def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -80,8 +81,8 @@ def experiment_table(experiment: Any) -> None:
     results = results_of(experiment)
     text, drawing = markdown(experiment, results), chart(results)
     path = experiment.folder / f"{experiment.request.table}.md"
-    path.write_text(text, encoding="utf-8")
-    path.with_suffix(".svg").write_text("" if drawing is None else standalone(drawing), encoding="utf-8")
+    write_text(path, text)
+    write_text(path.with_suffix(".svg"), "" if drawing is None else standalone(drawing))
     write_json(path.with_suffix(".json"), as_json(experiment, results))
     click.echo(text)
     click.echo(f"wrote {path}")

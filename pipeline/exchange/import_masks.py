@@ -21,12 +21,12 @@ from PIL import Image
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, load_samples, read_mask
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import FORMATS, READABLE, detect_format
-from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for, write_text
+from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.exchange.record import exported_digests, label_digest
+from pipeline.files import write_json, write_text
 from pipeline.progress import Progress
-from pipeline.receipt import write_json
 from pipeline.run_file import load_settings, parse_overrides
 from pipeline.settings import DataSettings, did_you_mean
 from pipeline.sources.convert_masks.png import write_mask

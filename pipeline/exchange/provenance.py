@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pipeline.calibration.cross_fitting import find_row
 from pipeline.exchange.choice import Choice
 from pipeline.exchange.labels import LabelSource
+from pipeline.files import read_json
 from pipeline.receipt import PACKAGES
 
 FILE_NAME = "provenance.json"
@@ -50,7 +50,7 @@ def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
 
 def _receipt(folder: Path, stage: str) -> Facts:
     path = folder / f"{stage}.json"
-    facts: Facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    facts: Facts = read_json(path) if path.is_file() else {}
     return facts
 
 

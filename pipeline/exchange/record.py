@@ -6,12 +6,11 @@ Kept beside the label store, for its labels change with the next calibration, an
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.exchange.labels import Label
-from pipeline.receipt import write_json
+from pipeline.files import read_json, write_json
 
 FILE_NAME = "exported.json"
 
@@ -24,7 +23,7 @@ def label_digest(label: Label) -> str:
 def exported_digests(folder: Path) -> dict[str, list[str]]:
     """Digests of all labels of each image that exports wrote, by id."""
     path = folder / FILE_NAME
-    digests: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    digests: dict[str, list[str]] = read_json(path) if path.is_file() else {}
     return digests
 
 

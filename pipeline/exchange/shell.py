@@ -16,8 +16,8 @@ from pipeline.exchange.labels import LabelSource, open_source
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance
 from pipeline.exchange.record import add_exported, label_digest
+from pipeline.files import write_json
 from pipeline.progress import Progress
-from pipeline.receipt import write_json
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets import SampleIndex, file_digest, read_mask_values, unknown_mask_values
+from pipeline.datasets import SampleIndex, read_mask_values, unknown_mask_values
 from pipeline.errors import DatasetError
-from pipeline.receipt import write_json
+from pipeline.files import file_digest, write_json
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
 

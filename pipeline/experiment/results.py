@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from pipeline.experiment.pairs import Areas, Difference, difference
 from pipeline.experiment.plan import Cell, Experiment
+from pipeline.files import read_json
 from pipeline.receipt import read_receipt
 
 REFERENCES = ("label-only", "raw")
@@ -70,7 +70,7 @@ def _result(experiment: Experiment, cell: Cell) -> Result:
 
 
 def _student(cell: Cell, folder: Path, facts: Mapping[str, Any]) -> Student:
-    scores = json.loads((folder / "evaluate.json").read_text(encoding="utf-8"))["students"][cell.stage]
+    scores = read_json(folder / "evaluate.json")["students"][cell.stage]
     with np.load(folder / "evaluate" / "areas.npz") as areas:
         own: Areas = areas[cell.stage]
     return Student(

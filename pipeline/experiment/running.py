@@ -18,7 +18,8 @@ from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, writ
 from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
 from pipeline.experiment.quality import label_quality
-from pipeline.receipt import fingerprint, read_receipt, write_json
+from pipeline.files import read_json, write_json
+from pipeline.receipt import fingerprint, read_receipt
 from pipeline.run_file import as_arguments
 
 TRAINED = ("stage1", "stage2", "evaluate")
@@ -123,7 +124,7 @@ def plan_of(experiment: Experiment, run: Run, seed: int, length: Length, index: 
 def start_over_if_changed(folder: Path, plan: Mapping[str, Any]) -> None:
     """Keep the receipts of finished stages if the plan is that of before; otherwise remove them."""
     path, content = folder / "plan.json", json.loads(json.dumps(plan))
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == content:
+    if path.is_file() and read_json(path) == content:
         return
     for stage in TRAINED:
         (folder / f"{stage}.json").unlink(missing_ok=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pipeline.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def probe_receipt(folder: Path, calibration: str) -> dict[str, Facts]:
     path = folder / "probe.json"
     if not path.is_file():
         return {}
-    receipt = json.loads(path.read_text(encoding="utf-8"))
+    receipt = read_json(path)
     if receipt["fingerprint"] != calibration:
         log.warning("report: %s is about another calibration and is left out; run conformalsam probe again", path)
         return {}

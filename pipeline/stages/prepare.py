@@ -20,15 +20,14 @@ from pipeline.datasets import (
     SPLITS,
     Sample,
     SampleIndex,
-    file_digest,
     mask_classes,
     read_image,
     read_mask_values,
     unknown_mask_values,
 )
 from pipeline.errors import DatasetError
+from pipeline.files import file_digest, write_json
 from pipeline.progress import Progress
-from pipeline.receipt import write_json
 from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
 from pipeline.sources.misreadings import misreading

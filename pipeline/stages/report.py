@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import calib
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, example_samples, load_samples, read_mask, resize_nearest
 from pipeline.errors import DatasetError, StoreError
+from pipeline.files import write_text
 from pipeline.gallery import gallery_fragment
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
@@ -292,10 +292,3 @@ def keep_rates(labels: LabelStore) -> npt.NDArray[np.float64]:
     pixels = labels.outcome_pixels[labels.status == DONE]
     rates: npt.NDArray[np.float64] = pixels[:, OUTCOMES.index("kept")] / pixels[:, OUTCOMES.index("pixels")]
     return rates
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write atomically."""
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from calib import Planes
-from pipeline.datasets import Sample, SampleIndex, file_digest, resize_nearest
-from pipeline.receipt import write_json
+from pipeline.datasets import Sample, SampleIndex, resize_nearest
+from pipeline.files import file_digest, write_json
 from pipeline.settings import Settings
 from pipeline.store import DONE, FAILED, OUTCOMES, create_store, label_arrays, open_labels
 

@@ -8,7 +8,7 @@ from transformers import SegformerForSemanticSegmentation, SegformerImageProcess
 
 from pipeline.datasets import example_samples, load_samples
 from pipeline.errors import TrainingError
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from train.evaluate import evaluate, validation
 from train.machine.device import compute_of
 from train.stage1 import stage1

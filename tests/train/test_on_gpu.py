@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.datasets import load_samples
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from train.engine.state import new_state
 from train.engine.step import optimise
 from train.machine.device import compute_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from train.engine.checkpoint import load_checkpoint
 from train.stage1 import stage1
 from train.stage2 import stage2

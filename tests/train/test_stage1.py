@@ -12,7 +12,7 @@ from transformers import SegformerForSemanticSegmentation
 
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import DatasetError, StoreError, TrainingError
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from pipeline.store import open_labels
 from train.engine.checkpoint import load_checkpoint
 from train.engine.state import new_state

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from train.engine.checkpoint import load_checkpoint
 from train.engine.state import new_state
 from train.engine.step import optimise

@@ -15,6 +15,7 @@ import calib
 from pipeline.calibration.label_choice import Labeller, labeller, ranked_candidates
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
+from pipeline.files import read_json
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.settings import Settings
 from train.machine.device import compute_of
@@ -68,7 +69,7 @@ def is_told(path: Path, facts: Mapping[str, Any]) -> bool:
     """Whether a receipt is there and has these facts."""
     if not path.is_file():
         return False
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known = read_json(path)
     return bool({name: known.get(name) for name in facts} == json.loads(json.dumps(facts)))
 
 

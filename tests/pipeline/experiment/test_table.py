@@ -14,7 +14,8 @@ from pipeline.experiment.request import Request
 from pipeline.experiment.results import Result, Student, results_of
 from pipeline.experiment.table import as_json, markdown, spread
 from pipeline.experiment.tables import TABLES
-from pipeline.receipt import write_json, write_receipt
+from pipeline.files import write_json
+from pipeline.receipt import write_receipt
 
 
 def students(*values):

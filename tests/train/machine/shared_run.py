@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from train.machine.processes import process_group, wait_for_all
 from train.stage1 import stage1
 from train.stage2 import stage2

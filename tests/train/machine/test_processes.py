@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import TrainingError
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from train.engine import stage
 from train.engine.checkpoint import load_checkpoint
 from train.machine.launch import launch, must_launch
