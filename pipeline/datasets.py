@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline.errors import DatasetError
 from pipeline.files import read_json
+from pipeline.folder import stage_command
 from pipeline.settings import DataSettings
 
 IGNORE_INDEX = 255
@@ -70,19 +71,25 @@ def example_samples(index: SampleIndex, num: int) -> list[Sample]:
     return [pool[i * len(pool) // num] for i in range(num)]
 
 
-def require_unlabeled(index: SampleIndex) -> None:
-    """DatasetError if there are no unlabelled images, as after a `prepare` for a recipe that needs none."""
+def require_unlabeled(index: SampleIndex, again: str) -> None:
+    """DatasetError if there are no unlabelled images, as after a `prepare` for a recipe that needs none.
+
+    again: command that runs `prepare` and what follows
+    """
     if not index.of("unlabeled"):
         raise DatasetError(
             "samples.json names no unlabelled image, but this recipe learns from some; add images without masks, and "
-            "run snakemake --cores 8 -R prepare all"
+            f"run {again}"
         )
 
 
-def load_samples(path: Path) -> SampleIndex:
-    """Read the samples.json that `prepare` wrote; DatasetError if it has not run."""
+def load_samples(path: Path, again: str | None = None) -> SampleIndex:
+    """Read the samples.json that `prepare` wrote; DatasetError if it has not run.
+
+    again: command that runs it; default: of the run whose folder the file lies in
+    """
     if not path.is_file():
-        raise DatasetError(f"no sample index {path}; run snakemake --cores 8 prepare")
+        raise DatasetError(f"no sample index {path}; run {again or stage_command(path, 'prepare')}")
     content = read_json(path)
     return SampleIndex(Path(content["root"]), tuple(Sample(**entry) for entry in content["samples"]))
 

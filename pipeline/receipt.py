@@ -7,12 +7,100 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pipeline.errors import StoreError
 from pipeline.files import read_json, write_json
+from pipeline.folder import stage_command
 
 PACKAGES = ("conformalsam", "numpy", "zarr", "dask", "torch", "transformers")
+
+
+class Receipt(TypedDict):
+    """What every receipt has. settings: those that the result depends on, by section."""
+
+    stage: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
+class PrepareReceipt(Receipt):
+    num_samples: dict[str, int]
+    labeled_images_per_class: dict[str, int]
+    labeled_pixels_per_class: dict[str, int]
+    seconds: float
+
+
+class AnnotateReceipt(Receipt):
+    """failed: id of an image -> why it has no maps."""
+
+    fingerprint: str
+    annotator: str
+    space: str
+    maps: list[int]
+    dtype: str
+    num_done: int
+    failed: dict[str, str]
+    megabytes: float
+    seconds: float
+
+
+class CalibrateReceipt(Receipt):
+    """beside: facts of the other variants; held_out: None if nothing can be held out."""
+
+    fingerprint: str
+    alpha: float
+    variant: str
+    class_thresholds: str
+    quantile: str
+    alphas: list[float]
+    num_labeled: int
+    num_valid: dict[str, int]
+    never_labeled_share: float
+    thresholds: list[dict[str, Any]]
+    fallen_back: int
+    beside: dict[str, dict[str, Any]]
+    held_out: dict[str, Any] | None
+    seconds: float
+
+
+class ProbeReceipt(Receipt):
+    """fingerprint: of the calibration that the probe is about."""
+
+    fingerprint: str
+    chosen: dict[str, Any]
+    verdict: str
+    command: str
+    outcomes: list[dict[str, Any]]
+
+
+class PseudolabelReceipt(Receipt):
+    fingerprint: str
+    alpha: float
+    alphas: list[float]
+    rule: str
+    variant: str
+    num_images: int
+    num_failed: int
+    keep_rate: float
+
+
+class TrainingReceipt(Receipt):
+    """labels_fingerprint: of Stage I, None without pseudo-labels; stage1_fingerprint: of Stage II."""
+
+    fingerprint: str
+    num_steps: int
+    last: dict[str, Any]
+    best: dict[str, Any] | None
+    plan_fingerprint: str
+    labels_fingerprint: str | None
+    stage1_fingerprint: str
+
+
+class EvaluateReceipt(Receipt):
+    num_val: int
+    students: dict[str, dict[str, Any]]
+    final: str
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
@@ -25,11 +113,21 @@ def write_receipt(path: Path, stage: str, facts: Mapping[str, Any], settings: Ma
     """Write what a finished stage counted and measured, with the settings and versions behind it."""
     versions = {package: version(package) for package in PACKAGES}
     write_json(path, {"stage": stage, **facts, "settings": dict(settings), "versions": versions})
+    stale_note(path).unlink(missing_ok=True)
 
 
-def read_receipt(path: Path, stage: str) -> dict[str, Any]:
-    """Facts of a finished stage; StoreError if it has not finished."""
+def stale_note(receipt: Path) -> Path:
+    """Where the workflow notes that a receipt was written with other settings."""
+    return receipt.with_name(f".{receipt.name}.stale")
+
+
+def read_receipt(path: Path, stage: str, again: str | None = None) -> dict[str, Any]:
+    """Facts of a finished stage; StoreError if it has not finished.
+
+    again: command that runs it; default: of the run whose folder the receipt lies in
+    """
     if not path.is_file():
-        raise StoreError(f"no receipt {path}: the stage {stage} has not finished; run snakemake --cores 8 {stage}")
+        run = again or stage_command(path, stage)
+        raise StoreError(f"no receipt {path}: the stage {stage} has not finished; run {run}")
     facts: dict[str, Any] = read_json(path)
     return facts

@@ -18,10 +18,12 @@ LIGHT = {
     "datasets",
     "errors",
     "files",
+    "folder",
     "palette",
     "progress",
     "receipt",
     "resample",
+    "run",
     "settings",
     "store",
 }

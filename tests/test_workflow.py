@@ -121,7 +121,7 @@ def test_a_stage_ends_with_one_line_and_exit_code_1(tmp_path):
     finished = call(tmp_path, sys.executable, "-m", "pipeline", "calibrate", "--run", write_run_file(tmp_path))
     assert finished.returncode == 1
     expected = f"error: no receipt {tmp_path}/results/tiny/annotate.json: the stage annotate has not finished; "
-    assert finished.stderr.strip() == expected + "run snakemake --cores 8 annotate"
+    assert finished.stderr.strip() == expected + f"run snakemake --cores 8 annotate --config run={tmp_path}/tiny.yaml"
 
 
 def test_the_console_script_offers_every_command():

@@ -13,6 +13,7 @@ from pipeline.calibration.verdict import verdict
 from pipeline.drawing.charts import scatter, standalone
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 Facts = dict[str, Any]
@@ -70,7 +71,7 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
     at = {(row["variant"], row["alpha"], row["rule"]): row for row in rows}
     front = calib.pareto_front([c for c in candidates(everything) if rule in (None, c.rule)])
     now = settings.calibrate.variant, settings.calibrate.alpha, settings.pseudolabel.rule
-    variant = "" if best.variant == settings.calibrate.variant else f" variant={best.variant}"
+    variant = {} if best.variant == settings.calibrate.variant else {"variant": best.variant}
     return {
         "run": settings.name,
         "num_images": everything["num_images"],
@@ -82,12 +83,8 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
         "front": [at[point[:3]] for point in front],
         "rows": rows,
         "verdict": verdict(everything, *best[:3]),
-        "command": f"snakemake --cores 8 all --config run={settings.name}{variant} {_made_by(best)}",
+        "command": Run(settings).command("all", **variant, alpha=best.alpha, rule=best.rule),
     }
-
-
-def _made_by(candidate: calib.Candidate) -> str:
-    return f"alpha={candidate.alpha:g} rule={candidate.rule}"
 
 
 def _pick(settings: Settings, goal: Goal, held_out: Facts, rule: str | None) -> tuple[calib.Candidate, bool]:

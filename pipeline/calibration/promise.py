@@ -57,7 +57,7 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
         text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labelled wrong."
         return Promise(alpha, True, False, alpha, name, SHARED_BY[variant], text, caveats=[])
     if variant == "fixed":
-        told = exact_percent(calibrated["settings"]["fixed_threshold"])
+        told = exact_percent(calibrated["settings"]["calibrate"]["fixed_threshold"])
         text = (
             f"The threshold is a fixed number: a class is believed from a probability of {told} on. Nothing was "
             "calibrated, so no coverage is promised, at any alpha."
@@ -69,7 +69,9 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
     return Promise(
         alpha,
         is_risk=False,
-        is_of_images=variant == "image" and classes == "pooled" and calibrated["settings"]["pooling"] == "hierarchical",
+        is_of_images=variant == "image"
+        and classes == "pooled"
+        and calibrated["settings"]["calibrate"]["pooling"] == "hierarchical",
         target=1 - alpha,
         target_name=f"target coverage {target}",
         shared_by=SHARED_BY[variant] + FOR_CLASS[classes],
@@ -79,7 +81,7 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
 
 
 def _caveats(calibrated: Facts) -> Iterator[str]:
-    settings = calibrated["settings"]
+    settings = calibrated["settings"]["calibrate"]
     if calibrated["variant"] in ("kmeans", "genann"):
         yield "The same images made the regions and the thresholds, so this holds up to that reuse."
     if calibrated["variant"] != "pixel" and settings["pooling"] == "naive":

@@ -54,7 +54,7 @@ def experiment_labels(experiment: Any, name: str) -> None:
     from pipeline.experiment.running import make_labels
 
     facts = make_labels(experiment, name)
-    write_receipt(experiment.labels_folder(name) / "labels.json", "experiment-labels", facts, {})
+    write_receipt(experiment.labels_receipt(name), "experiment-labels", facts, {})
 
 
 @click.command("experiment-run", hidden=True)
@@ -66,7 +66,9 @@ def experiment_run(experiment: Any, name: str, seed: int) -> None:
     from pipeline.experiment.running import train_run
 
     facts = train_run(experiment, name, seed)
-    write_receipt(experiment.run_folder(name, seed) / "run.json", "experiment-run", facts, {})
+    write_receipt(
+        experiment.run_receipt(name, seed), "experiment-run", facts, experiment.tracked(experiment.run_named(name))
+    )
 
 
 @click.command("experiment-table", hidden=True)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from pipeline.exchange.labels import Label
 from pipeline.files import read_json, write_json
-
-FILE_NAME = "exported.json"
+from pipeline.folder import Folder
 
 
 def label_digest(label: Label) -> str:
@@ -22,7 +21,7 @@ def label_digest(label: Label) -> str:
 
 def exported_digests(folder: Path) -> dict[str, list[str]]:
     """Digests of all labels of each image that exports wrote, by id."""
-    path = folder / FILE_NAME
+    path = Folder(folder).exported
     digests: dict[str, list[str]] = read_json(path) if path.is_file() else {}
     return digests
 
@@ -32,4 +31,4 @@ def add_exported(folder: Path, digests: Mapping[str, str]) -> None:
     known = exported_digests(folder)
     for sample_id, digest in digests.items():
         known[sample_id] = sorted({*known.get(sample_id, []), digest})
-    write_json(folder / FILE_NAME, known)
+    write_json(Folder(folder).exported, known)

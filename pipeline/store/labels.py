@@ -128,5 +128,6 @@ def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> Array
     return ArraySpec(("sample", dim), (num_samples, length), "int32", 0, chunks, attributes)
 
 
-def open_labels(path: Path, fingerprint: str | None = None, writable: bool = False) -> LabelStore:
-    return LabelStore(path, *open_store(path, "labels", fingerprint, writable))
+def open_labels(path: Path, *, writable: bool = False, again: str | None = None) -> LabelStore:
+    """Open the labels, see `open_store`."""
+    return LabelStore(path, *open_store(path, "labels", writable, again))

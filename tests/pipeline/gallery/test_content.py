@@ -16,6 +16,7 @@ from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import StoreError
 from pipeline.gallery.content import page_content
 from pipeline.gallery.source import open_source
+from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.store import FAILED, OUTCOMES, open_labels
 
@@ -225,14 +226,8 @@ def test_labels_of_another_calibration_are_refused(tmp_path):
     again = settings.model_copy(update={"calibrate": settings.calibrate.model_copy(update={"alpha": 0.3})})
     from stage_runs import STAGES
 
-    from pipeline.receipt import write_receipt
-
-    write_receipt(
-        settings.folder / "calibrate.json", "calibrate", STAGES["calibrate"](again), again.calibrate.tracked()
-    )
-    with pytest.raises(
-        StoreError, match=r"was made by other thresholds or images .* run snakemake --cores 8 pseudolabel"
-    ):
+    Run(again).finish("calibrate", STAGES["calibrate"](again))
+    with pytest.raises(StoreError, match=r"was made by other thresholds .* run snakemake --cores 8 pseudolabel"):
         open_source(again)
 
 
