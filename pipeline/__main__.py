@@ -9,7 +9,7 @@ import click
 
 from pipeline.cli import CommandGroup, run_command
 from pipeline.commands import TOOLS
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 
@@ -28,8 +28,7 @@ def prepare(settings: Settings) -> None:
     """Find and check the images and masks, split them -> samples.json."""
     from pipeline.stages.prepare import prepare as stage
 
-    facts = stage(settings)
-    write_receipt(settings.folder / "prepare.json", "prepare", facts, settings.data.tracked())
+    Run(settings).finish("prepare", stage(settings))
 
 
 @run_command(main)
@@ -37,7 +36,7 @@ def annotate(settings: Settings) -> None:
     """Probability maps of the annotator for every image -> probs.zarr. Resumes by image."""
     from pipeline.stages.annotate import annotate as stage
 
-    write_receipt(settings.folder / "annotate.json", "annotate", stage(settings), settings.annotate.tracked())
+    Run(settings).finish("annotate", stage(settings))
 
 
 @run_command(main)
@@ -45,7 +44,7 @@ def calibrate(settings: Settings) -> None:
     """Maps and masks of the labelled images -> thresholds, and what they are worth, calibration.zarr."""
     from pipeline.stages.calibrate import calibrate as stage
 
-    write_receipt(settings.folder / "calibrate.json", "calibrate", stage(settings), settings.calibrate.tracked())
+    Run(settings).finish("calibrate", stage(settings))
 
 
 @run_command(main)
@@ -53,7 +52,7 @@ def pseudolabel(settings: Settings) -> None:
     """Maps and thresholds -> labels of the unlabelled images, NaN = abstain, labels.zarr. Resumes by image."""
     from pipeline.stages.pseudolabel import pseudolabel as stage
 
-    write_receipt(settings.folder / "pseudolabel.json", "pseudolabel", stage(settings), settings.pseudolabel.tracked())
+    Run(settings).finish("pseudolabel", stage(settings))
 
 
 @run_command(main)
@@ -61,7 +60,7 @@ def report(settings: Settings) -> None:
     """Everything that ran and came out -> report.html, one self-contained file."""
     from pipeline.stages.report import report as stage
 
-    write_receipt(settings.folder / "report.json", "report", stage(settings), {})
+    Run(settings).finish("report", stage(settings))
 
 
 for tool in TOOLS:

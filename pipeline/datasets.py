@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError
+from pipeline.files import read_json
+from pipeline.folder import stage_command
 from pipeline.settings import DataSettings
 
 T = TypeVar("T")
@@ -73,20 +73,26 @@ def example_samples(index: SampleIndex, num: int) -> list[Sample]:
     return [pool[i * len(pool) // num] for i in range(num)]
 
 
-def require_unlabeled(index: SampleIndex) -> None:
-    """DatasetError if there are no unlabelled images, as after a `prepare` for a recipe that needs none."""
+def require_unlabeled(index: SampleIndex, again: str) -> None:
+    """DatasetError if there are no unlabelled images, as after a `prepare` for a recipe that needs none.
+
+    again: command that runs `prepare` and what follows
+    """
     if not index.of("unlabeled"):
         raise DatasetError(
             "samples.json names no unlabelled image, but this recipe learns from some; add images without masks, and "
-            "run snakemake --cores 8 -R prepare all"
+            f"run {again}"
         )
 
 
-def load_samples(path: Path) -> SampleIndex:
-    """Read the samples.json that `prepare` wrote; DatasetError if it has not run."""
+def load_samples(path: Path, again: str | None = None) -> SampleIndex:
+    """Read the samples.json that `prepare` wrote; DatasetError if it has not run.
+
+    again: command that runs it; default: of the run whose folder the file lies in
+    """
     if not path.is_file():
-        raise DatasetError(f"no sample index {path}; run snakemake --cores 8 prepare")
-    content = json.loads(path.read_text(encoding="utf-8"))
+        raise DatasetError(f"no sample index {path}; run {again or stage_command(path, 'prepare')}")
+    content = read_json(path)
     return SampleIndex(Path(content["root"]), tuple(Sample(**entry) for entry in content["samples"]))
 
 
@@ -152,11 +158,6 @@ def resize_nearest(array: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[
 def _nearest_index(source: int, target: int) -> npt.NDArray[np.intp]:
     # integer form of floor((i + 0.5) * source / target): no rounding error decides between two pixels
     return (2 * np.arange(target) + 1) * source // (2 * target)
-
-
-def file_digest(path: Path) -> str:
-    """16 hex digits of a file's content."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> list[T]:

@@ -9,10 +9,19 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 import calib
 
@@ -724,6 +733,18 @@ class GallerySettings(Section):
     """Put the gallery into the report, too. It judges some sixty alphas on held-out images, once a calibration."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What settings were loaded from. It is no part of them: two that are equal may have come from different files.
+
+    run:       run file, or its name in `config/`; None for settings that were made without one
+    overrides: by full name
+    """
+
+    run: str | None = field(compare=False)
+    overrides: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
 class Settings(Section):
     """One run."""
 
@@ -746,6 +767,7 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     probe: ProbeSettings = ProbeSettings()
     gallery: GallerySettings = GallerySettings()
+    _origin: Origin = PrivateAttr(Origin(None))
 
     @model_validator(mode="before")
     @classmethod
@@ -820,6 +842,11 @@ class Settings(Section):
     @property
     def folder(self) -> Path:
         return Path(self.results) / self.name
+
+    @property
+    def origin(self) -> Origin:
+        """What they were loaded from."""
+        return self._origin
 
     @property
     def alphas(self) -> list[float]:

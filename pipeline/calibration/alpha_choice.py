@@ -12,6 +12,8 @@ from pipeline.calibration.sweep import sweep_run
 from pipeline.calibration.verdict import verdict
 from pipeline.drawing.charts import scatter, standalone
 from pipeline.errors import ConfigError
+from pipeline.files import write_text
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 Facts = dict[str, Any]
@@ -71,7 +73,7 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
     at = {(row["variant"], row["alpha"], row["rule"]): row for row in rows}
     front = calib.pareto_front([c for c in candidates(everything) if rule in (None, c.rule)])
     now = settings.calibrate.variant, settings.calibrate.alpha, settings.pseudolabel.rule
-    variant = "" if best.variant == settings.calibrate.variant else f" variant={best.variant}"
+    variant = {} if best.variant == settings.calibrate.variant else {"variant": best.variant}
     return {
         "run": settings.name,
         "num_images": everything["num_images"],
@@ -83,7 +85,7 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
         "front": [at[point[:3]] for point in front],
         "rows": rows,
         "verdict": verdict(everything, *best[:3]),
-        "command": f"snakemake --cores 8 all --config run={settings.name}{variant} {_made_by(best)}",
+        "command": Run(settings).command("all", **variant, alpha=best.alpha, rule=best.rule),
     }
 
 
@@ -92,10 +94,6 @@ def _refuse_unknown_rule(rule: str) -> None:
         calib.find_rule(rule)
     except calib.UnknownNameError as error:
         raise ConfigError(f"--rule: {error}") from None
-
-
-def _made_by(candidate: calib.Candidate) -> str:
-    return f"alpha={candidate.alpha:g} rule={candidate.rule}"
 
 
 def _pick(settings: Settings, goal: Goal, held_out: Facts, rule: str | None) -> tuple[calib.Candidate, bool]:
@@ -176,8 +174,7 @@ def write_plot(facts: Mapping[str, Any], path: Path) -> None:
     others = [_point(row) for row in facts["rows"] if row["precision"] is not None and row not in facts["front"]]
     title = f"Held-out precision against keep rate, {facts['run']}"
     chart = scatter(front, others, _point(facts["chosen"]), "share of pixels kept", "held-out precision", title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(standalone(chart), encoding="utf-8")
+    write_text(path, standalone(chart))
 
 
 def _point(row: Facts) -> tuple[float, float]:

@@ -45,7 +45,7 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
         text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labelled wrong."
         return Promise(alpha, True, False, alpha, name, kind.shared_by, text, caveats=[])
     if kind.bounds == "nothing":
-        told = exact_percent(calibrated["settings"]["fixed_threshold"])
+        told = exact_percent(calibrated["settings"]["calibrate"]["fixed_threshold"])
         text = (
             f"The threshold is a fixed number: a class is believed from a probability of {told} on. Nothing was "
             "calibrated, so no coverage is promised, at any alpha."
@@ -57,7 +57,9 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
     return Promise(
         alpha,
         is_risk=False,
-        is_of_images=kind.is_whole and classes == "pooled" and calibrated["settings"]["pooling"] == "hierarchical",
+        is_of_images=kind.is_whole
+        and classes == "pooled"
+        and calibrated["settings"]["calibrate"]["pooling"] == "hierarchical",
         target=1 - alpha,
         target_name=f"target coverage {target}",
         shared_by=kind.shared_by + FOR_CLASS[classes],
@@ -67,7 +69,7 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
 
 
 def _caveats(calibrated: Facts) -> Iterator[str]:
-    settings, kind = calibrated["settings"], calib.find_variant(calibrated["variant"])
+    settings, kind = calibrated["settings"]["calibrate"], calib.find_variant(calibrated["variant"])
     if kind.learns_regions:
         yield "The same images made the regions and the thresholds, so this holds up to that reuse."
     if not kind.by_location and settings["pooling"] == "naive":

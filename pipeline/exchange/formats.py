@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import Label, LabelSource
+from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.settings import DataSettings
-from pipeline.sources.layouts import MASK_SUFFIXES, files_with
 
 Write = Callable[[Path, LabelSource, int, Label], Any]
 """Writes into the folder what the image at a place of the store needs, given its label; runs in several threads."""

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import calib
 from pipeline.datasets import Sample, SampleIndex, class_index, load_samples, resize_nearest
 from pipeline.errors import StoreError
+from pipeline.folder import Folder, stage_command
 from pipeline.palette import Colours, class_colours
-from pipeline.store import LabelStore, open_labels, stage_command
+from pipeline.store import LabelStore, open_labels
 
 Label = npt.NDArray[np.uint8]
 """uint8 [H, W]: class index, 255 = abstain."""
@@ -59,7 +60,7 @@ class LabelSource:
         ids = self.store.sample_ids
         strange = next((i for i in ids if i not in by_id), None)
         if strange is not None:
-            listing = self.store.path.parent / "samples.json"
+            listing = Folder(self.store.path.parent).samples
             again = stage_command(self.store.path, "pseudolabel")
             raise StoreError(f"{listing} does not list {strange} of {self.store.path}; run {again}")
         return [by_id[i] for i in ids]
@@ -111,7 +112,7 @@ def open_source(path: Path, alpha: float | None = None) -> LabelSource:
     raises: StoreError if there is no finished label store, or it has no labels of this alpha
     """
     store = open_labels(path)
-    source = LabelSource(store, load_samples(path.parent / "samples.json"), 0)
+    source = LabelSource(store, load_samples(Folder(path.parent).samples), 0)
     if alpha is None:
         return source
     if alpha not in source.alphas:

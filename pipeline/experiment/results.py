@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,8 @@ import numpy as np
 import calib
 from pipeline.experiment.pairs import Areas, Difference, difference
 from pipeline.experiment.plan import Cell, Experiment
+from pipeline.files import read_json
+from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
 
 REFERENCES = ("label-only", "raw")
@@ -63,7 +64,7 @@ def _result(experiment: Experiment, cell: Cell) -> Result:
     students, labels = [], _labels(experiment, cell)
     for seed in range(experiment.request.seeds):
         folder = experiment.run_folder(cell.run.name, seed)
-        facts = read_receipt(folder / "run.json", "experiment")
+        facts = read_receipt(experiment.run_receipt(cell.run.name, seed), "experiment")
         if "left_out" in facts:
             return Result(cell, [], labels, facts["left_out"])
         students.append(_student(cell, folder, facts))
@@ -71,8 +72,8 @@ def _result(experiment: Experiment, cell: Cell) -> Result:
 
 
 def _student(cell: Cell, folder: Path, facts: Mapping[str, Any]) -> Student:
-    scores = json.loads((folder / "evaluate.json").read_text(encoding="utf-8"))["students"][cell.stage]
-    with np.load(folder / "evaluate" / "areas.npz") as areas:
+    scores = read_json(Folder(folder).receipt("evaluate"))["students"][cell.stage]
+    with np.load(Folder(folder).areas) as areas:
         own: Areas = areas[cell.stage]
     return Student(
         seed=facts["seed"],
@@ -91,7 +92,7 @@ def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
     name = experiment.labels_name(recipe)
     if name is None:
         return None
-    facts = read_receipt(experiment.labels_folder(name) / "labels.json", "experiment")
+    facts = read_receipt(experiment.labels_receipt(name), "experiment")
     is_raw = experiment.settings_of(recipe).stage1.labels == "raw"
     quality = facts["quality"] and facts["quality"]["raw" if is_raw else "calibrated"]
     made = facts["made_with"]

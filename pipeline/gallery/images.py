@@ -24,6 +24,7 @@ from pipeline.gallery.numbers import (
 )
 from pipeline.gallery.packing import pack, steps
 from pipeline.gallery.source import Source, known_truth, photograph
+from pipeline.run import Run
 
 Facts = dict[str, Any]
 
@@ -91,8 +92,8 @@ def refuse_other_labels(source: Source, slider: Slider, looked: Looked) -> None:
     if not np.array_equal(looked.tallies[rule].by_label[:, stop], slider.stored[looked.place]):
         raise StoreError(
             f"{source.labels.path}: the labels of {source.labels.sample_ids[looked.place]} are not what its planes and "
-            "the thresholds of these settings give; run snakemake --cores 8 pseudolabel --config "
-            f"run={source.settings.name} with the settings of this run, or name those that the labels were made with"
+            "the thresholds of these settings give; name those that the labels were made with, or run "
+            f"{Run(source.settings).command('pseudolabel', rerun='pseudolabel')}"
         )
 
 

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import calib
 from pipeline.calibration.cross_fitting import candidate_rules, of_variant
 from pipeline.calibration.sweep import sweep_run
-from pipeline.datasets import Sample, SampleIndex, load_samples, read_mask, resize_nearest
+from pipeline.datasets import Sample, SampleIndex, read_mask, resize_nearest
 from pipeline.drawing.pictures import Picture
 from pipeline.errors import DatasetError, StoreError
-from pipeline.receipt import read_receipt
 from pipeline.report.figures import shown_thresholds
+from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings
 from pipeline.sources import truth_path
-from pipeline.store import CalibrationStore, LabelStore, open_calibration, open_labels
+from pipeline.store import CalibrationStore, LabelStore
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +76,9 @@ class Source(NamedTuple):
 
 def open_source(settings: Settings) -> Source:
     """Open a labelled run; StoreError until its labels are there, or if they are not those of its thresholds."""
-    folder = settings.folder
-    receipts = {name: read_receipt(folder / f"{name}.json", name) for name in ("annotate", "calibrate", "pseudolabel")}
-    samples = load_samples(folder / "samples.json")
-    labels = open_labels(folder / "labels.zarr", receipts["pseudolabel"]["fingerprint"])
-    calibration = open_calibration(folder / "calibration.zarr", receipts["calibrate"]["fingerprint"])
-    is_same = labels.state["calibration"] == calibration.fingerprint
-    if not is_same or labels.sample_ids != [sample.id for sample in samples.of("unlabeled")]:
-        raise StoreError(
-            f"{labels.path} was made by other thresholds or images than {calibration.path}; "
-            "run snakemake --cores 8 pseudolabel"
-        )
+    run = Run(settings)
+    receipts: dict[str, Facts] = {name: dict(run.recorded(name)) for name in ("annotate", "calibrate", "pseudolabel")}
+    calibration, labels = run.open_calibration(free=CHOSEN_LATER), run.open_labels(is_of_settings=False)
     stops = (
         class_wise_stops(calibration, labels, receipts["calibrate"])
         if calibration.is_class_wise
@@ -95,13 +87,13 @@ def open_source(settings: Settings) -> Source:
     if labels.state["alpha"] not in stops.alphas:
         raise StoreError(
             f"{labels.path} is of alpha {labels.state['alpha']:g}, but {calibration.path} is not; "
-            "run snakemake --cores 8 pseudolabel"
+            f"run {run.command('pseudolabel')}"
         )
     rules = rules_of(labels.rule, labels.state["background"], labels.state["variant"], calibration.is_class_wise)
     variant = labels.state["variant"]
     other = None if variant == settings.calibrate.variant else variant
     receipts["calibrate"] = of_variant(receipts["calibrate"], variant)
-    return Source(settings.of_variant(variant), receipts, samples, calibration, labels, stops, rules, other)
+    return Source(settings.of_variant(variant), receipts, run.samples(), calibration, labels, stops, rules, other)
 
 
 def swept(settings: Settings, variant: str) -> Stops:

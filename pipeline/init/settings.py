@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import calib
 from pipeline.doctor.grid import fitting_grid
 from pipeline.errors import ConfigError
+from pipeline.folder import snakemake_command
 from pipeline.init.classes import ClassPlan
 from pipeline.init.folders import Found, data_paths
 from pipeline.init.recipe import CPU_BATCH, CPU_STEPS, recipe
@@ -89,7 +90,7 @@ def opening(name: str, found: Found) -> list[str]:
     return [
         f"{len(found.images)} images, {len(found.masks)} of them with a mask. Written by conformalsam init.",
         "What is not here has a default: every setting, with its meaning, stands in pipeline/settings.py.",
-        f"Check: conformalsam doctor {name}. Run: snakemake --cores 8 all --config run={name}",
+        f"Check: conformalsam doctor {name}. Run: {snakemake_command('all', [f'run={name}'])}",
     ]
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import calib
 from pipeline.calibration.cross_fitting import candidates, find_row
 from pipeline.calibration.verdict import verdict
+from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
 from pipeline.store import CalibrationStore, LabelStore
 
 Facts = dict[str, Any]
 
-RECEIPT = "calibrate.json"
 SHOWN = (
     "variant",
     "alpha",
@@ -34,7 +34,7 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     Of labels, the row of their variant, alpha and rule; of thresholds, a row for each. `raw`: the annotator's own
     argmax on the same images; `verdict`: the labels beside it, of thresholds those of the largest mIoU.
     """
-    path = store.path.parent / RECEIPT
+    path = Folder(store.path.parent).receipt("calibrate")
     if not path.is_file():
         return _nothing(f"no receipt {path} yet")
     receipt = read_receipt(path, "calibrate")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import calib
+from pipeline.folder import STAGE_OF, stage_command
 from pipeline.inspect.findings import named
-from pipeline.store import STAGE_OF, repair_command
+from pipeline.store import repair_command
 
 SPARKS = "▁▂▃▄▅▆▇█"
 DECILES = {1: "p10", 5: "median", 9: "p90"}
@@ -39,8 +40,8 @@ def format_summary(facts: Facts) -> str:
 
 
 def _state(facts: Facts) -> str:
-    stage = STAGE_OF[facts["kind"]]
-    return "complete" if facts["complete"] else f"incomplete (snakemake --cores 8 {stage} goes on with it)"
+    command = stage_command(Path(facts["path"]), STAGE_OF[facts["kind"]])
+    return "complete" if facts["complete"] else f"incomplete ({command} goes on with it)"
 
 
 def _images(images: Facts) -> str:

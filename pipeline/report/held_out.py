@@ -102,13 +102,13 @@ def held_out(calibrated: Facts, labels: Facts, audit: Facts | None) -> HeldOut |
         return None
     is_class_wise = calibrated["class_thresholds"] != "pooled"
     used = _rule_row(row, row, is_class_wise)
-    known = candidates(found, labels["settings"]["precision_of"])
+    known = candidates(found, labels["settings"]["pseudolabel"]["precision_of"])
     asked = None
     if labels["is_automatic"]:
-        target = labels["settings"]["target_precision"]
+        target = labels["settings"]["pseudolabel"]["target_precision"]
         own = [c.precision for c in known if _is_same(c._asdict(), row)]
         is_reached = target is None or any(precision >= target for precision in own)
-        asked = Asked(len(known), target, labels["settings"]["precision_of"], is_reached)
+        asked = Asked(len(known), target, labels["settings"]["pseudolabel"]["precision_of"], is_reached)
     return HeldOut(
         num_images=found["num_images"],
         folds=row["folds"],

@@ -113,5 +113,6 @@ def calibration_arrays(num_samples: int, grid: Sequence[int], has_background: bo
     }
 
 
-def open_calibration(path: Path, fingerprint: str | None = None, writable: bool = False) -> CalibrationStore:
-    return CalibrationStore(path, *open_store(path, "calibration", fingerprint, writable))
+def open_calibration(path: Path, *, writable: bool = False, again: str | None = None) -> CalibrationStore:
+    """Open the thresholds, see `open_store`."""
+    return CalibrationStore(path, *open_store(path, "calibration", writable, again))

@@ -15,7 +15,8 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.datasets import Sample
-from pipeline.store.group import ABSENT, DONE, FAILED, NAMESPACE, STAGE_OF, UNREADABLE, store_state
+from pipeline.folder import STAGE_OF
+from pipeline.store.group import ABSENT, DONE, FAILED, NAMESPACE, UNREADABLE, store_state
 
 log = logging.getLogger(__name__)
 

@@ -155,8 +155,8 @@ def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> Array
     return ArraySpec(("sample", dim), (num_samples, length), "int32", 0, chunks, attributes)
 
 
-def open_labels(path: Path, fingerprint: str | None = None, writable: bool = False) -> LabelStore:
-    """Open a label store; StoreError as `open_store` raises it, or if no rule has the name of its rule."""
-    store = LabelStore(path, *open_store(path, "labels", fingerprint, writable))
+def open_labels(path: Path, *, writable: bool = False, again: str | None = None) -> LabelStore:
+    """Open the labels; StoreError as `open_store` raises it, or if no rule has the name of its rule."""
+    store = LabelStore(path, *open_store(path, "labels", writable, again))
     _ = store.rule  # raises StoreError
     return store

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ from typing import Any
 import torch
 
 from pipeline.errors import first_line
+from pipeline.files import replacing
 
 log = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values; a process killed meanwhile leaves the previous checkpoint as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(content, part)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

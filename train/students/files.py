@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from transformers import (
 )
 
 from pipeline.errors import TrainingError, first_line
+from pipeline.files import read_json
 from train.students.any_network import AnyNetwork, tried
 from train.students.dino import DinoDPT
 from train.students.efficientnet import PREFIX, EfficientNetLite, imagenet_weights
@@ -106,7 +106,7 @@ def normalisation_of(folder: Path, network: Network) -> tuple[list[float], list[
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return list(network.mean), list(network.std)
-    named: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    named: dict[str, Any] = read_json(path)
     if named.get("do_flip_channel_order"):
         raise TrainingError(
             f"{path} asks for channels in the order BGR (do_flip_channel_order), which students do not have; take a "

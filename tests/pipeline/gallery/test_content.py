@@ -17,6 +17,7 @@ from pipeline.errors import StoreError
 from pipeline.exchange.labels import open_source as open_labels_to_export
 from pipeline.gallery.content import page_content
 from pipeline.gallery.source import open_source
+from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.store import FAILED, OUTCOMES, open_labels
 
@@ -226,14 +227,8 @@ def test_labels_of_another_calibration_are_refused(tmp_path):
     again = settings.model_copy(update={"calibrate": settings.calibrate.model_copy(update={"alpha": 0.3})})
     from stage_runs import STAGES
 
-    from pipeline.receipt import write_receipt
-
-    write_receipt(
-        settings.folder / "calibrate.json", "calibrate", STAGES["calibrate"](again), again.calibrate.tracked()
-    )
-    with pytest.raises(
-        StoreError, match=r"was made by other thresholds or images .* run snakemake --cores 8 pseudolabel"
-    ):
+    Run(again).finish("calibrate", STAGES["calibrate"](again))
+    with pytest.raises(StoreError, match=r"was made by other thresholds .* run snakemake --cores 8 pseudolabel"):
         open_source(again)
 
 

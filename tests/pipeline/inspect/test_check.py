@@ -25,9 +25,10 @@ from store_damage import (
 from tiny_run import write_sample_files
 
 from pipeline.errors import StoreError
+from pipeline.folder import FILE_OF, STAGE_OF
 from pipeline.inspect import check_store, is_sound, repair
 from pipeline.run_file import load_settings
-from pipeline.store import FILE_OF, STAGE_OF, open_for_inspection
+from pipeline.store import open_for_inspection
 
 
 @pytest.mark.parametrize("kind", KINDS)
