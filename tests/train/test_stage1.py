@@ -163,11 +163,11 @@ def _opened(settings):
 
 def test_needs_samples_and_labels(make_run):
     settings = make_run()
-    (settings.folder / "pseudolabel.json").unlink()
-    with pytest.raises(StoreError, match="not finished; run snakemake --cores 8 pseudolabel --config run=run"):
-        stage1(settings)
     (settings.folder / "samples.json").unlink()
     with pytest.raises(DatasetError, match="run snakemake --cores 8 prepare --config run=run"):
+        stage1(settings)
+    (settings.folder / "pseudolabel.json").unlink()
+    with pytest.raises(StoreError, match="not finished; run snakemake --cores 8 pseudolabel --config run=run"):
         stage1(settings)
 
 
