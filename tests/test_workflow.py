@@ -28,7 +28,7 @@ def environment():
 
 def snakemake(folder, *arguments):
     options = ("--snakefile", ROOT / "Snakefile", "--cores", "2", "--workflow-profile", ROOT / "profiles/default")
-    return call(folder, sys.executable, "-m", "snakemake", *options, *arguments)
+    return call(folder, sys.executable, "-P", "-m", "snakemake", *options, *arguments)
 
 
 def planned(folder, *arguments, stages=STAGES):
@@ -118,7 +118,7 @@ def test_a_mistake_ends_in_one_line_before_any_job(finished_run):
 
 
 def test_a_stage_ends_with_one_line_and_exit_code_1(tmp_path):
-    finished = call(tmp_path, sys.executable, "-m", "pipeline", "calibrate", "--run", write_run_file(tmp_path))
+    finished = call(tmp_path, sys.executable, "-m", "pipeline", "calibrate", write_run_file(tmp_path))
     assert finished.returncode == 1
     expected = f"error: no receipt {tmp_path}/results/tiny/annotate.json: the stage annotate has not finished; "
     assert finished.stderr.strip() == expected + "run snakemake --cores 8 annotate"
@@ -166,7 +166,7 @@ def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(fin
     asked = ("experiment", *config_of(finished_run, "table=1", "arms=raw", "seeds=1", "protocol=steps"))
     experiments = finished_run / "results/tiny/experiments"
     run = experiments / "runs/raw-first-steps-0"
-    command = [str(word) for word in (sys.executable, "-m", "snakemake", *options, *asked)]
+    command = [str(word) for word in (sys.executable, "-P", "-m", "snakemake", *options, *asked)]
     with subprocess.Popen(
         command, cwd=finished_run, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
     ) as started:
