@@ -30,7 +30,8 @@ def test_the_working_folder_comes_last_and_leaves_even_after_an_error(tmp_path, 
             seen.extend(sys.path)
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, fail)
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert seen == [*before, str(tmp_path)]
     assert sys.path == before
 
