@@ -12,8 +12,14 @@ demo: $(VENV)/.installed ## run the whole pipeline on the embedded demo (no down
 	$(BIN)/snakemake --cores 8 all
 	@echo "report: file://$(CURDIR)/results/demo/report.html"
 
-test: gate ## linters, types, and the whole test suite
-	$(BIN)/pytest
+test: gate ## linters, types, and the tests that take less than 20 seconds each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+slow: $(VENV)/.installed ## the other tests
+	$(BIN)/pytest -m slow
+
+campaign: $(VENV)/.installed ## search at random for examples that fail, for half an hour
+	$(BIN)/python tests/campaign.py --minutes 30
 
 gate: $(VENV)/.installed ## linters and types only
 	$(BIN)/ruff check .
@@ -34,4 +40,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-.PHONY: help demo test gate format
+.PHONY: help demo test slow campaign gate format

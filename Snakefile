@@ -7,8 +7,16 @@
 # params and inputs are not asked (see profiles/default), because a stage that is run by hand leaves none.
 #
 # A table of the paper, or one of its kind: snakemake --cores 8 experiment --config table=5 run=NAME seeds=3
+import os
 import shlex
 import sys
+
+# Snakemake imports from the working folder first. A file train.py or scipy.py in it would be taken for the package.
+asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+sys.path[:] = [
+    path for path in sys.path if path in asked or path not in ("", os.getcwd())
+]
+os.environ.update(PYTHONSAFEPATH="1")  # in jobs
 
 from pipeline.run_file import as_arguments
 from pipeline.errors import ConfigError
@@ -25,15 +33,14 @@ except ConfigError as error:
     sys.exit(f"error: {error}")
 
 out, run = settings.folder, Run(settings)
-arguments = shlex.join(
-    ["--run", experiment.run_file, *as_arguments(experiment.overrides)]
-)
+arguments = shlex.join([experiment.run_file, *as_arguments(experiment.overrides)])
 arguments = arguments.replace("{", "{{").replace(
     "}", "}}"
 )  # Snakemake formats a shell line
 request = shlex.join(experiment.request.as_arguments())
 pipeline, train = (
-    f"{shlex.quote(sys.executable)} -m {package}" for package in ("pipeline", "train")
+    f"{shlex.quote(sys.executable)} -P -m {package}"
+    for package in ("pipeline", "train")
 )
 
 
@@ -105,7 +112,7 @@ rule probe:
     resources:
         gpu=1,
     shell:
-        f"{train} probe {arguments.removeprefix('--run ')} 2>&1 | tee {{log}} >&2"
+        f"{train} probe {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule pseudolabel:

@@ -4,8 +4,8 @@ Every variant, alpha and rule on one data set: coverage, precision and keep rate
 labelled images, 95 % bootstrap interval over images) and as it is on the unlabelled images, whose masks are opened here
 and nowhere else. The run must have been annotated:
 
-    python -m pipeline prepare  --run camvid --set data.root=FOLDER
-    python -m pipeline annotate --run camvid --set data.root=FOLDER
+    conformalsam prepare camvid --set data.root=FOLDER
+    conformalsam annotate camvid --set data.root=FOLDER
     python benchmarks/variants.py camvid --set data.root=FOLDER
 """
 

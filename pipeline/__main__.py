@@ -1,8 +1,12 @@
-"""Command line: one command a stage, in the order of the data flow, then the tools."""
+"""Command line: a command for each stage, in the order of the data flow, then the tools."""
 
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # `python -m` puts the working folder there: a file train.py or scipy.py in it would be imported
+
 from importlib.metadata import entry_points
 
 import click
@@ -18,14 +22,14 @@ from pipeline.settings import Settings
 def main() -> None:
     """Trustworthy pseudo-labels from a promptable segmentation model, and a student trained on them.
 
-    Most of the time you want the whole flow: snakemake --cores 8 all --config run=NAME. These commands run one stage
-    of it, on one run file, e.g.: conformalsam calibrate --run camvid --set alpha=0.1
+    To run the whole workflow: snakemake --cores 8 all --config run=RUN. To run one stage of it:
+    conformalsam calibrate RUN --set alpha=0.1. RUN is a run file, or its name in config/. Default: demo.
     """
 
 
 @run_command(main)
 def prepare(settings: Settings) -> None:
-    """Find and check the images and masks, split them -> samples.json."""
+    """Check images and masks, and split them -> samples.json."""
     from pipeline.stages.prepare import prepare as stage
 
     Run(settings).finish("prepare", stage(settings))
@@ -33,7 +37,10 @@ def prepare(settings: Settings) -> None:
 
 @run_command(main)
 def annotate(settings: Settings) -> None:
-    """Probability maps of the annotator for every image -> probs.zarr. Resumes by image."""
+    """Annotate every image -> probability maps, probs.zarr.
+
+    Resumes at the image where it stopped.
+    """
     from pipeline.stages.annotate import annotate as stage
 
     Run(settings).finish("annotate", stage(settings))
@@ -41,7 +48,10 @@ def annotate(settings: Settings) -> None:
 
 @run_command(main)
 def calibrate(settings: Settings) -> None:
-    """Maps and masks of the labelled images -> thresholds, and what they are worth, calibration.zarr."""
+    """Labelled maps and masks -> thresholds, calibration.zarr.
+
+    Held-out labelled images measure what the thresholds are worth.
+    """
     from pipeline.stages.calibrate import calibrate as stage
 
     Run(settings).finish("calibrate", stage(settings))
@@ -49,7 +59,10 @@ def calibrate(settings: Settings) -> None:
 
 @run_command(main)
 def pseudolabel(settings: Settings) -> None:
-    """Maps and thresholds -> labels of the unlabelled images, NaN = abstain, labels.zarr. Resumes by image."""
+    """Unlabelled maps and thresholds -> labels.zarr.
+
+    NaN = abstain. Resumes at the image where it stopped.
+    """
     from pipeline.stages.pseudolabel import pseudolabel as stage
 
     Run(settings).finish("pseudolabel", stage(settings))
@@ -57,7 +70,7 @@ def pseudolabel(settings: Settings) -> None:
 
 @run_command(main)
 def report(settings: Settings) -> None:
-    """Everything that ran and came out -> report.html, one self-contained file."""
+    """What ran and what came out -> report.html, one file."""
     from pipeline.stages.report import report as stage
 
     Run(settings).finish("report", stage(settings))
@@ -69,11 +82,10 @@ for tool in TOOLS:
 
 def conformalsam() -> None:
     """Console script: these commands and the trainer's, which are found by entry point and never imported here."""
-    sys.path.insert(0, "")  # as `python -m pipeline` does: an annotator of your own is found in the folder you run in
     for command in entry_points(group="conformalsam.commands"):
         main.add_command(command.load(), command.name)
     main()
 
 
 if __name__ == "__main__":
-    main()
+    conformalsam()

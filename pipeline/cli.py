@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.errors import UserError
+from pipeline.errors import ConfigError, UserError
 from pipeline.run_file import DEFAULT_RUN, load_settings, parse_overrides
 from pipeline.settings import Settings
 
+SECTIONS = {
+    "Stages": (
+        *("prepare", "annotate", "calibrate", "probe", "pseudolabel"),
+        *("stage1", "stage2", "evaluate", "report"),
+    ),
+    "Before a run": ("init", "settings", "presets", "doctor"),
+    "After a run": ("inspect", "alpha", "gallery", "explain", "export", "import-masks", "predict"),
+    "Data and weights": ("download", "convert-seem", "convert-sbd", "convert-coco", "splits"),
+}
+"""The commands as `--help` lists them: each section in the order in which they are used."""
+
 
 class CommandGroup(click.Group):
-    """Lists commands in the order of the data flow; ends a user's error with its message and exit code 1."""
+    """Lists commands in sections; ends a user's error with its message and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        order = [name for names in SECTIONS.values() for name in names]
+        return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shown = {name: command for name, command in self.commands.items() if not command.hidden}
+        width = max(map(len, shown))
+        room = formatter.width - 6 - width
+        for title, names in SECTIONS.items():
+            rows = [(f"{name:{width}}", shown[name].get_short_help_str(room)) for name in names if name in shown]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
+        os.environ["PYTHONSAFEPATH"] = "1"  # child processes too import nothing from the working folder
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         try:
             return super().invoke(ctx)
@@ -35,27 +61,37 @@ SET_OPTION = click.option(
 )
 
 
-def run_command(group: click.Group) -> Callable[[Callable[[Settings], None]], click.Command]:
-    """Register a stage: a command with `--run` and `--set` whose function gets the checked settings."""
-
-    def register(function: Callable[[Settings], None]) -> click.Command:
-        @functools.wraps(function)
-        def command(run: str, overrides: Sequence[str]) -> None:
-            function(load_settings(run, parse_overrides(overrides)))
-
-        run_option = click.option(
-            "--run", default=DEFAULT_RUN, show_default=True, help="Run file, or its name in config/."
-        )
-        return group.command()(run_option(SET_OPTION(command)))
-
-    return register
+RUN_HELP = f"RUN is a run file, or its name in config/. Default: {DEFAULT_RUN}."
 
 
 def run_argument(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a tool an argument RUN and `--set`; its function gets the checked settings first, then its own options."""
+    """Give a command the argument RUN and `--set`; its function gets the checked settings, then its own options."""
 
     @functools.wraps(function)
     def command(run: str, overrides: Sequence[str], **options: Any) -> None:
         function(load_settings(run, parse_overrides(overrides)), **options)
 
-    return click.argument("run", metavar="RUN")(SET_OPTION(command))
+    command.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{RUN_HELP}"
+    return click.argument("run", metavar="[RUN]", default=DEFAULT_RUN)(SET_OPTION(command))
+
+
+def run_or_store(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the argument RUN or STORE and `--set`; its function gets the checked settings, or the path."""
+
+    @functools.wraps(function)
+    def command(target: str, overrides: Sequence[str], **options: Any) -> None:
+        path = Path(target)
+        if path.suffix == ".zarr" or (path / "zarr.json").is_file():
+            function(path, **options)
+            return
+        if (path / "samples.json").is_file():
+            raise ConfigError(f"{path} is the folder of a run's results; name the run, e.g. {path.absolute().name}")
+        function(load_settings(target, parse_overrides(overrides)), **options)
+
+    command.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{RUN_HELP} STORE is a folder *.zarr."
+    return click.argument("target", metavar="[RUN|STORE]", default=DEFAULT_RUN)(SET_OPTION(command))
+
+
+def run_command(group: click.Group) -> Callable[[Callable[[Settings], None]], click.Command]:
+    """Register a stage: a command of the function's name that takes RUN and `--set`."""
+    return lambda function: group.command()(run_argument(function))

@@ -4,11 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from tiny_run import write_run_file, write_sample_files
 
 from pipeline.run_file import load_settings
 from pipeline.settings import Settings
+
+# The suite draws the same examples every time; tests/campaign.py searches at random, a seed after the other.
+hypothesis.settings.register_profile("suite", derandomize=True, database=None)
+hypothesis.settings.register_profile("campaign", database=None, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture

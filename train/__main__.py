@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # `python -m` puts the working folder there: a file calib.py or scipy.py in it would be imported
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from train.machine.launch import launch, must_launch
 def main() -> None:
     """Train a student on labels and pseudo-labels, and measure it.
 
-    These commands need what `python -m pipeline` wrote for the same run, e.g.: python -m train stage1 --run camvid
+    These commands need what `python -m pipeline` wrote for the same run, e.g.: python -m train stage1 RUN
     """
 
 
@@ -37,7 +41,10 @@ def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[st
 
 @run_command(main)
 def stage1(settings: Settings) -> None:
-    """Labels + pseudo-labels -> student of Stage I, stage1/. Resumes at the last checkpoint."""
+    """Labels and pseudo-labels -> student of Stage I, stage1/.
+
+    Resumes at the last checkpoint.
+    """
     from train.stage1 import stage1 as stage
 
     run_stage(settings, "stage1", stage)
@@ -45,7 +52,10 @@ def stage1(settings: Settings) -> None:
 
 @run_command(main)
 def stage2(settings: Settings) -> None:
-    """The student of Stage I, now labelling the unlabelled images itself -> stage2/. Resumes at the last checkpoint."""
+    """The same student, on labels of its own -> stage2/.
+
+    Resumes at the last checkpoint.
+    """
     from train.stage2 import stage2 as stage
 
     run_stage(settings, "stage2", stage)
@@ -53,7 +63,10 @@ def stage2(settings: Settings) -> None:
 
 @run_command(main)
 def evaluate(settings: Settings) -> None:
-    """Students of all finished stages on the val images -> evaluate.json; a few predictions -> evaluate/."""
+    """Measure the students on the val images -> evaluate.json.
+
+    A few predictions are kept in evaluate/ for the report.
+    """
     from train.evaluate import evaluate as stage
 
     run_stage(settings, "evaluate", stage)
@@ -62,7 +75,9 @@ def evaluate(settings: Settings) -> None:
 @main.command()
 @run_argument
 def probe(settings: Settings) -> None:
-    """Which labels should a student learn from? Ask small ones -> probe.json, and the answer with its command.
+    """Ask small students which labels to train on -> probe.json.
+
+    Prints the answer with its command.
 
     Decoders on the features of a frozen pretrained encoder learn from the labelled images alone, from the annotator's
     argmax and from the best calibrated labels, each with several weights; every labelled image judges those that have
@@ -94,8 +109,9 @@ def probe(settings: Settings) -> None:
 def predict(
     images: Path, out: Path, student: Path, device: str, probabilities: bool, overwrite: bool, scales: str, **how: Any
 ) -> None:
-    """A student on every image of FOLDER and its sub-folders -> OUT/ID.png and OUT/classes.txt.
+    """Apply a student to every image of a folder.
 
+    Images of FOLDER and its sub-folders -> OUT/ID.png and OUT/classes.txt.
     The PNGs have a palette; their values are class indices, lines of classes.txt. STUDENT is a folder that training
     wrote, or any of a semantic segmentation network in transformers format. Run it again to go on after an
     interruption: what is there is left as it is.
@@ -110,7 +126,7 @@ def predict(
 @main.command()
 @click.argument("name", required=False)
 def presets(name: str | None) -> None:
-    """Training recipes that a run can start from, or every setting of the one called NAME.
+    """List the training recipes, or the settings of one, NAME.
 
     In a run file: preset: plus; on the command line: --set preset=plus (Snakemake: --config preset=plus). What the run
     file itself sets comes first.

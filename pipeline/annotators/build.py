@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.annotators.contract import Annotator
@@ -40,14 +44,33 @@ def _load(settings: Settings) -> Annotator:
 def load_factory(settings: PythonSettings) -> Annotator:
     """Call the user's factory and check that what it returns keeps the contract."""
     module_name, _, name = settings.factory.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise AnnotatorError(f"annotate.python.factory {settings.factory} cannot be loaded: {error}") from None
-    annotator: Annotator = factory(**settings.arguments)
+    with working_folder_last():
+        try:
+            factory = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as error:
+            raise AnnotatorError(f"annotate.python.factory {settings.factory} cannot be loaded: {error}") from None
+        annotator: Annotator = factory(**settings.arguments)
     missing = [a for a in ("name", "fingerprint", "space", "prepare", "__call__") if not hasattr(annotator, a)]
     if missing:
         raise AnnotatorError(
             f"{settings.factory} returned {type(annotator).__name__}, which lacks {', '.join(missing)}"
         )
     return annotator
+
+
+@contextmanager
+def working_folder_last() -> Iterator[None]:
+    """Let modules be imported from the working folder, where no installed module has that name.
+
+    Everywhere else the working folder is not on `sys.path`: a file train.py or scipy.py in it would be imported in
+    place of the installed package.
+    """
+    folder = os.getcwd()
+    is_new = folder not in sys.path
+    if is_new:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if is_new:
+            sys.path.remove(folder)

@@ -16,10 +16,11 @@ from pipeline.commands.gallery import gallery
 from pipeline.commands.import_masks import import_masks
 from pipeline.commands.init import init
 from pipeline.commands.inspect import inspect
+from pipeline.commands.settings import settings
 from pipeline.commands.splits import splits
 
 TOOLS = (
-    *(init, doctor),
+    *(init, settings, doctor),
     *(alpha, gallery, inspect, explain),
     *(export, import_masks),
     *(download, convert_seem),

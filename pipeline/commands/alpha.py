@@ -36,7 +36,9 @@ def alpha(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """What every alpha and rule would keep of RUN, how right it is on held-out images, and the one to take.
+    """Compare alphas and rules on held-out images; choose one.
+
+    Prints what every alpha and rule would keep of RUN, how right it is on held-out images, and the one to take.
 
     Chosen is the largest mIoU of labels on held-out images, a pixel without a label counting as missed, as rule auto
     chooses (at the run's target_precision, if it has one); --precision and --keep-rate ask for something else.

@@ -10,7 +10,9 @@ import click
 @click.command("convert-coco")
 @click.argument("root", type=click.Path(path_type=Path))
 def convert_coco(root: Path) -> None:
-    """COCO's instances, ROOT/annotations/instances_*.json -> one index mask an image, ROOT/masks. Resumes by image.
+    """Convert COCO's instances -> index masks, ROOT/masks.
+
+    Reads ROOT/annotations/instances_*.json. Resumes at the image where it stopped.
 
     0 is background, then the categories in the order of their ids (1 to 80); crowds are 255. Where objects overlap the
     smaller one wins. The JSON of train2017 needs about 3 GB of memory.

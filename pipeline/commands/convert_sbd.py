@@ -11,10 +11,10 @@ import click
 @click.argument("sbd", type=click.Path(path_type=Path))
 @click.argument("voc", type=click.Path(path_type=Path))
 def convert_sbd(sbd: Path, voc: Path) -> None:
-    """SBD's masks beside VOC's own -> VOC/SegmentationClassAug and the list train_aug. Resumes by image.
+    """Convert SBD's masks -> VOC/SegmentationClassAug.
 
-    SBD is benchmark_RELEASE, VOC is VOCdevkit/VOC2012, both as their official archives unpack. Where VOC has a mask of
-    its own it is taken.
+    Also writes the list train_aug. Resumes at the image where it stopped. SBD is benchmark_RELEASE, VOC is
+    VOCdevkit/VOC2012, both as their official archives unpack. Where VOC has a mask of its own it is taken.
     """
     from pipeline.sources.convert_masks import convert_sbd as convert
     from pipeline.sources.convert_masks.sbd import TRAIN_AUG

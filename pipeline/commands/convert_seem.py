@@ -12,11 +12,12 @@ import click
 @click.argument("folder", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Default: the folder `tokenizer` beside CHECKPOINT.")
 def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None) -> None:
-    """A published SEEM checkpoint (seem_*.pt) -> a folder that the annotator `seem` reads.
+    """Convert a published SEEM checkpoint for the annotator.
 
-    The file is read as plain weights, no code of it is run. Which variant it holds is told from its contents; a name
-    or shape that does not fit is an error. OUT gets config.json, model.safetensors and the tokenizer, in the
-    conventions of transformers: Seem.from_pretrained(OUT) loads it.
+    CHECKPOINT is a file seem_*.pt; the annotator `seem` reads the folder OUT. The file is read as plain weights, no
+    code of it is run. Which variant it holds is told from its contents; a name or shape that does not fit is an error.
+    OUT gets config.json, model.safetensors and the tokenizer, in the conventions of transformers:
+    Seem.from_pretrained(OUT) loads it.
 
     Next: in a run file, annotate: {annotator: seem, seem: {checkpoint: OUT}}
     """

@@ -17,9 +17,10 @@ from pipeline.settings import Settings
 @click.option("--time", "timed", is_flag=True, help="Try the annotator on a few images, to tell how long all take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(settings: Settings, quick: int | None, timed: bool, as_json: bool) -> None:
-    """What could go wrong with a run, before any heavy work; exit code 1 if it should not start.
+    """Check a run before any heavy work.
 
-    RUN is a run file, or its name in config/. Images and masks are read once, by the readers of the run itself.
+    Prints what could go wrong; exit code 1 if the run should not start. Images and masks are read once, by the readers
+    of the run itself.
     """
     from pipeline import doctor as examination
 

@@ -12,9 +12,10 @@ import click
 @click.argument("name")
 @click.option("--to", "folder", type=click.Path(path_type=Path), help="Where the files go. Default: checkpoints/NAME.")
 def download(name: str, folder: Path | None) -> None:
-    """A published SEEM checkpoint and its tokenizer, from the Hugging Face hub.
+    """Download a published SEEM checkpoint and its tokenizer.
 
-    NAME is one of these; Focal-L is the one to begin with, Focal-T the small and quick one:
+    Both come from the Hugging Face hub. NAME is one of these; Focal-L is the one to begin with, Focal-T the small and
+    quick one:
 
     \b
       seem-focalt-v0    0.66 GB    seem-focalt-v1    0.66 GB

@@ -40,7 +40,7 @@ def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--seeds", default=3, show_default=True),
         click.option("--table", required=True, help="1, 2, 3, 4, 5, 6, fig4, rule, students, evidence."),
         SET_OPTION,
-        click.option("--run", required=True, help="Run file, or its name in config/."),
+        click.argument("run", metavar="RUN"),
     ):
         command = option(command)
     return command

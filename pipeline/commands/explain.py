@@ -18,7 +18,10 @@ from pipeline.settings import Settings
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @run_argument
 def explain(settings: Settings, sample_id: str, xy: str, as_json: bool) -> None:
-    """Every number behind the label of one pixel; exit code 1 if the stores disagree with each other."""
+    """Print every number behind the label of one pixel.
+
+    Exit code 1 if the stores disagree with each other.
+    """
     from pipeline.inspect.evidence import open_evidence
     from pipeline.inspect.explain import explain as explain_pixel
     from pipeline.inspect.explain import has_problem

@@ -23,7 +23,10 @@ MEGABYTES_TO_WARN = 25  # pages above make browsers slow or worse
 @click.option("--images", "num_images", type=click.IntRange(min=1), help="Images shown. Default: gallery.num_images.")
 @click.option("--longest", "longest_side", type=click.IntRange(32, 2048), help="Default: gallery.longest_side.")
 def gallery(settings: Settings, out: Path | None, num_images: int | None, longest_side: int | None) -> None:
-    """Images of a run with an exact slider for alpha, in one HTML file that needs no network."""
+    """Write a page of images with an exact slider for alpha.
+
+    The page is one HTML file that needs no network.
+    """
     from pipeline.gallery import gallery_page
 
     wanted: dict[str, Any] = {"num_images": num_images, "longest_side": longest_side}

@@ -33,10 +33,11 @@ def init(
     checkpoint: str | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """A run file for your own images: IMAGES and the few masks you have -> config/NAME.yaml.
+    """Write a run file for your own images and masks.
 
-    Images without a mask are unlabelled and need nothing. A fifth of the masks, drawn with a seed, is kept to measure
-    the student. Nothing is copied or moved, and a run file that exists is not overwritten.
+    IMAGES and the few masks you have -> config/NAME.yaml. Images without a mask are unlabelled and need nothing. A
+    fifth of the masks, drawn with a seed, is kept to measure the student. Nothing is copied or moved, and a run file
+    that exists is not overwritten.
     """
     from pipeline.init import Choices, start
     from pipeline.run_file import parse_overrides

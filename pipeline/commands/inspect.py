@@ -1,4 +1,4 @@
-"""The command that shows a store and checks it."""
+"""The command that shows a run or a store, and checks a store."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli import run_or_store
+from pipeline.run import Run
+from pipeline.settings import Settings
+
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@run_or_store
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @click.option("--worst", default=5, show_default=True, type=click.IntRange(0), help="How many images to list.")
 @click.option("--check", is_flag=True, help="Read every chunk with its checksum; exit code 1 if anything is wrong.")
@@ -18,10 +22,8 @@ import click
 )
 @click.option("--png", "sample_id", metavar="ID", help="Write a picture of this image instead.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the picture goes. Default: ID.png.")
-@click.pass_context
 def inspect(
-    context: click.Context,
-    store: Path,
+    target: Settings | Path,
     as_json: bool,
     worst: int,
     check: bool,
@@ -29,9 +31,21 @@ def inspect(
     sample_id: str | None,
     out: Path | None,
 ) -> None:
-    """Facts of a Zarr store of a run, finished or not, e.g. results/demo/labels.zarr."""
+    """Show a run, or one of its stores; check or repair a store.
+
+    Of a run: the stages that have finished, with their key numbers, and its stores. Of a store, e.g.
+    results/demo/labels.zarr, finished or not: what it was made with, how far it is, and its numbers.
+    """
     from pipeline import inspect as look
 
+    context = click.get_current_context()
+    if isinstance(target, Settings):
+        if check or repair or sample_id is not None:
+            raise click.UsageError(f"--check, --repair and --png need a store, e.g. {target.folder}/labels.zarr")
+        facts = look.inspect_run(Run(target))
+        click.echo(json.dumps(facts, indent=1) if as_json else look.format_run(facts))
+        return
+    store = target
     if sample_id is not None:
         path = out or Path(f"{sample_id}.png")
         look.write_picture(store, sample_id, path)

@@ -9,17 +9,18 @@ import click
 
 @click.group()
 def splits() -> None:
-    """Published split lists: check them, or make ADE20K's."""
+    """Check published split lists, or make ADE20K's."""
 
 
 @splits.command()
 @click.argument("lists", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--expect", metavar="SPLIT", help="Fail unless every list belongs to this split, e.g. voc/92.")
 def verify(lists: tuple[Path, ...], expect: str | None) -> None:
-    """Fingerprint and number of images of each list, and the published split that it is.
+    """Compare lists with the published splits.
 
-    A folder stands for every .txt below it, e.g. UniMatch's splits/pascal/92 or U2PL's data/splits. The images of an
-    unlabeled.txt are judged together with the labeled.txt beside it.
+    Prints the fingerprint and the number of images of each list, and the published split that it is. A folder stands
+    for every .txt below it, e.g. UniMatch's splits/pascal/92 or U2PL's data/splits. The images of an unlabeled.txt are
+    judged together with the labeled.txt beside it.
     """
     from pipeline.sources.splits import refuse_others
     from pipeline.sources.splits import verify as judge
@@ -35,9 +36,10 @@ def verify(lists: tuple[Path, ...], expect: str | None) -> None:
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def ade(root: Path, out: Path) -> None:
-    """ADE20K's lists by the published recipe -> OUT/1_128 to OUT/1_8, each labeled.txt and unlabeled.txt.
+    """Make ADE20K's lists by the published recipe.
 
-    ROOT is ADEChallengeData2016, whose file names are all that is read.
+    Writes labeled.txt and unlabeled.txt into OUT/1_128 to OUT/1_8. ROOT is ADEChallengeData2016, whose file names are
+    all that is read.
     """
     from pipeline.sources.splits import write_ade_lists
 

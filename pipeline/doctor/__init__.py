@@ -44,7 +44,7 @@ def examine(settings: Settings, quick: int | None = None, timed: bool = False) -
         findings += prompt_findings(settings, _vocabulary(settings))
     samples, problems = find_samples(settings.data, settings.needs_unlabeled)
     if settings.data.scenes is not None and problems:
-        cure = f"run conformalsam prepare --run {settings.name} first, to have them looked at"
+        cure = f"run conformalsam prepare {settings.name} first, to have them looked at"
         findings.append(
             Finding("note", "prepare draws the scenes of this run, and they are not all there yet", cure=cure)
         )

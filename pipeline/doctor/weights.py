@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
+from pipeline.annotators.build import working_folder_last
 from pipeline.doctor.findings import Finding, from_message
 from pipeline.doctor.prompts import Vocabulary
 from pipeline.errors import AnnotatorError
@@ -141,7 +142,8 @@ def python_findings(python: PythonSettings) -> Iterator[Finding]:
     where = (f"annotate.python.factory: {python.factory}",)
     module, _, name = python.factory.partition(":")
     try:
-        is_there = callable(getattr(importlib.import_module(module), name, None))
+        with working_folder_last():
+            is_there = callable(getattr(importlib.import_module(module), name, None))
     except Exception as error:  # foreign code: whatever it raises is told, and the checks go on
         what = f"importing {module} failed ({type(error).__name__}: {error})"
         yield Finding("error", what, where, "run from the folder that it lies in, and mend it")

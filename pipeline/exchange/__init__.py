@@ -9,7 +9,7 @@ shell       the export itself: a folder that is whole or not there
 import_masks     corrected masks to a new run file      corrected_masks  which of them a person changed
 """
 
-from pipeline.exchange.formats import FORMATS, READABLE, detect_format
+from pipeline.exchange.formats import FORMATS, READABLE, detect_format, refuse_unknown_format
 from pipeline.exchange.shell import Export, export_labels
 
-__all__ = ["FORMATS", "READABLE", "Export", "detect_format", "export_labels"]
+__all__ = ["FORMATS", "READABLE", "Export", "detect_format", "export_labels", "refuse_unknown_format"]

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.errors import ConfigError
 from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import Label, LabelSource
 from pipeline.files import MASK_SUFFIXES, files_with
-from pipeline.settings import DataSettings
+from pipeline.settings import DataSettings, did_you_mean
 
 Write = Callable[[Path, LabelSource, int, Label], Any]
 """Writes into the folder what the image at a place of the store needs, given its label; runs in several threads."""
@@ -61,6 +62,12 @@ FORMATS = {
     ),
 }
 READABLE = tuple(name for name, form in FORMATS.items() if form.read_masks is not None)
+
+
+def refuse_unknown_format(name: str, known: Sequence[str]) -> None:
+    """ConfigError if the name is none of those known."""
+    if name not in known:
+        raise ConfigError(f"no format {name}{did_you_mean(name, known)}; known: {', '.join(known)}")
 
 
 def detect_format(folder: Path) -> str | None:

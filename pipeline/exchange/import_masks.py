@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, read_mask
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.exchange import FORMATS, READABLE, detect_format
+from pipeline.exchange import FORMATS, READABLE, detect_format, refuse_unknown_format
 from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, Label
@@ -68,8 +68,10 @@ def import_masks(
     source:         folder, zip or COCO JSON; format_name: one of READABLE, by default found out
     overwrite:      also take masks of images that have one; the run then reads the new one
     unchanged:      also take masks that are as they were exported
-    raises:         DatasetError with every problem; then nothing is taken
+    raises:         ConfigError for an unknown format; DatasetError with every problem; then nothing is taken
     """
+    if format_name is not None:
+        refuse_unknown_format(format_name, READABLE)
     changed = parse_overrides(overrides)
     settings = load_settings(run, changed)
     if ABSTAIN in settings.data.class_names:

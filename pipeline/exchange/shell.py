@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import StoreError
 from pipeline.exchange.choice import choose_images
-from pipeline.exchange.formats import FORMATS, READABLE
+from pipeline.exchange.formats import FORMATS, READABLE, refuse_unknown_format
 from pipeline.exchange.labels import LabelSource, open_source
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance
@@ -46,9 +46,10 @@ def export_labels(
     replaced at the end.
     out:     default: export/FORMAT beside the store
     alpha:   see `open_source`; ids, most_uncertain: see `choose_images`
-    raises:  StoreError for a store, alpha or list that cannot be used, damaged labels, photographs that are not there,
-             and a folder in the way that no export wrote
+    raises:  ConfigError for an unknown format; StoreError for a store, alpha or list that cannot be used, damaged
+             labels, photographs that are not there, and a folder in the way that no export wrote
     """
+    refuse_unknown_format(format_name, tuple(FORMATS))
     out = out or Folder(store.parent).export(format_name)
     _refuse_foreign(out)
     source = open_source(store, alpha)

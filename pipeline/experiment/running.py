@@ -152,7 +152,7 @@ def call(
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a stage as a command of its own; ExperimentError if it fails, after its own message."""
-    command = [sys.executable, "-m", package, stage, "--run", run_file, *as_arguments(changes)]
+    command = [sys.executable, "-P", "-m", package, stage, run_file, *as_arguments(changes)]
     finished = subprocess.run(command, env={**os.environ, **(environment or {})}, check=False)
     if finished.returncode:
         raise ExperimentError(f"{stage} of {changes['name']} failed (above); run the same command again to go on")

@@ -20,7 +20,7 @@ def _lines(tree: Mapping[str, Any], prefix: str, comments: Mapping[str, str]) ->
         name = f"{prefix}{key}"
         indent = INDENT * prefix.count(".")
         if isinstance(value, Mapping) and value:
-            yield _commented(f"{indent}{key}:", comments.get(name))
+            yield _commented(f"{indent}{flow(key)}:", comments.get(name))
             yield from _lines(value, f"{name}.", comments)
         elif name == "data.classes":
             yield _commented(f"{indent}{key}:", comments.get(name))
@@ -28,7 +28,7 @@ def _lines(tree: Mapping[str, Any], prefix: str, comments: Mapping[str, str]) ->
                 called = entry["name"] if isinstance(entry, Mapping) else entry
                 yield _commented(f"{indent}{INDENT}- {flow(entry)}", comments.get(f"{name}.{called}"))
         else:
-            yield _commented(f"{indent}{key}: {flow(value)}", comments.get(name))
+            yield _commented(f"{indent}{flow(key)}: {flow(value)}", comments.get(name))
 
 
 def _commented(line: str, comment: str | None) -> str:
@@ -37,5 +37,17 @@ def _commented(line: str, comment: str | None) -> str:
 
 def flow(value: Any) -> str:
     """A value on one line, as YAML reads it back."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("...").strip()
+    text: str = yaml.dump(
+        value, Dumper=Quoting, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("...").removesuffix("\n")
+
+
+class Quoting(yaml.SafeDumper):
+    """Quotes text with characters that do not print or look like a space, such as U+00A0: YAML drops or folds them."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+Quoting.add_representer(str, Quoting.represent_text)

@@ -89,7 +89,7 @@ def opening(name: str, found: Found) -> list[str]:
     """Lines of the comment that the run file begins with."""
     return [
         f"{len(found.images)} images, {len(found.masks)} of them with a mask. Written by conformalsam init.",
-        "What is not here has a default: every setting, with its meaning, stands in pipeline/settings.py.",
+        "What is not here has a default: conformalsam settings prints every setting with its meaning.",
         f"Check: conformalsam doctor {name}. Run: {snakemake_command('all', [f'run={name}'])}",
     ]
 

@@ -1,5 +1,6 @@
-"""A look into a store: what made it, whether it is whole, what is in it; and every number behind one pixel.
+"""A look into a run or a store: what made it, whether it is whole, what is in it; and every number behind one pixel.
 
+run       the state of a run
 summary   the facts of a store                  held_out       what held-out images say of it
 lines     the same for people                   pictures       an image of a store, painted
 check     reading all of a store, repairing it  findings       what is wrong, and the command that mends it
@@ -10,13 +11,16 @@ decision  its arithmetic
 from pipeline.inspect.check import check_facts, check_store, format_check, is_sound, repair
 from pipeline.inspect.lines import format_summary
 from pipeline.inspect.pictures import write_picture
+from pipeline.inspect.run import format_run, inspect_run
 from pipeline.inspect.summary import inspect_store
 
 __all__ = [
     "check_facts",
     "check_store",
     "format_check",
+    "format_run",
     "format_summary",
+    "inspect_run",
     "inspect_store",
     "is_sound",
     "repair",

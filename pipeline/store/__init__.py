@@ -87,7 +87,7 @@ STORES: dict[str, type[AnyStore]] = {
 def open_for_inspection(path: Path) -> AnyStore:
     """Open a store of whatever kind to look at it, finished or not; StoreError if there is none."""
     state = store_state(path)
-    if not state and any(path.glob("*/zarr.json")):
+    if not state and path.suffix == ".zarr" and any(path.glob("*/zarr.json")):
         raise StoreError(f"{path / 'zarr.json'} is lost; run {remake_command(path)}")
     if not state:
         raise StoreError(f"no store at {path}; name a probs.zarr, calibration.zarr or labels.zarr of results/RUN")

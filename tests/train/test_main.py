@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ def run_file(make_run, tmp_path):
 def test_the_three_commands_write_three_receipts(run_file):
     path, settings = run_file
     for stage in ("stage1", "stage2", "evaluate"):
-        result = CliRunner().invoke(main, [stage, "--run", str(path)])
+        result = CliRunner().invoke(main, [stage, str(path)])
         assert result.exit_code == 0, result.output
         assert read_receipt(settings.folder / f"{stage}.json", stage)["stage"] == stage
     tracked = read_receipt(settings.folder / "stage1.json", "stage1")["settings"]["stage1"]
@@ -32,13 +33,13 @@ def test_the_three_commands_write_three_receipts(run_file):
 
 def test_an_error_of_the_user_is_one_line_and_exit_code_1(run_file):
     path, _ = run_file
-    result = CliRunner().invoke(main, ["stage2", "--run", str(path)])
+    result = CliRunner().invoke(main, ["stage2", str(path)])
     assert result.exit_code == 1
     assert "error: no receipt " in result.output
 
 
 def test_runs_as_a_module():
-    command = [sys.executable, "-m", "train", "stage1", "--run", "nowhere"]
+    command = [sys.executable, "-m", "train", "stage1", "nowhere"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("error: no run file nowhere")
@@ -46,8 +47,8 @@ def test_runs_as_a_module():
 
 def test_commands_come_in_the_order_of_the_data_flow():
     result = CliRunner().invoke(main, ["--help"])
-    commands = [line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line.strip()]
-    assert commands == ["stage1", "stage2", "evaluate", "probe", "predict", "presets"]
+    commands = re.findall(r"^  (\w+) +[A-Z]", result.output.partition("Stages:")[2], re.MULTILINE)
+    assert commands == ["probe", "stage1", "stage2", "evaluate", "presets", "predict"]
 
 
 def test_the_command_line_starts_without_torch():

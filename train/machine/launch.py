@@ -22,7 +22,7 @@ def must_launch(num_processes: int) -> bool:
 
 
 def launch(arguments: Sequence[str], num_processes: int) -> int:
-    """Run `python -m train ARGUMENTS` in that many processes on this machine; returns the first exit code but 0.
+    """Run `python -P -m train ARGUMENTS` in that many processes on this machine; returns the first exit code but 0.
 
     When one process fails the others are stopped: they would wait for it.
     """
@@ -31,7 +31,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
     }
-    command = [sys.executable, "-m", "train", *arguments]
+    command = [sys.executable, "-P", "-m", "train", *arguments]
     processes = [
         subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(num_processes)

@@ -11,11 +11,11 @@ from PIL import Image
 from stage_runs import run_stages
 
 import calib
-from pipeline.commands.export import FORMATS as OFFERED
 from pipeline.commands.export import export as command
-from pipeline.commands.import_masks import READABLE as OFFERED_TO_READ
-from pipeline.errors import StoreError
+from pipeline.commands.import_masks import import_masks
+from pipeline.errors import ConfigError, StoreError
 from pipeline.exchange import FORMATS, READABLE, export_labels
+from pipeline.exchange.import_masks import import_masks as take
 from pipeline.exchange.labels import kept_probability
 from pipeline.exchange.record import exported_digests, label_digest
 from pipeline.receipt import read_receipt
@@ -196,11 +196,18 @@ def test_the_command_says_what_it_wrote_and_what_to_do_next(store, tmp_path):
     assert f"COCO('{tmp_path}/out/annotations.json')" in run.output
 
 
-def test_the_command_knows_the_formats_of_the_table():
-    assert tuple(FORMATS) == OFFERED
-    assert OFFERED_TO_READ == READABLE
+def test_the_commands_describe_the_formats_of_the_table():
     shown = CliRunner().invoke(command, ["--help"]).output
     assert all(f"  {name} " in shown for name in FORMATS)
+    *first, last = READABLE
+    assert f"{', '.join(first)} or {last}" in CliRunner().invoke(import_masks, ["--help"]).output
+
+
+def test_an_unknown_format_is_named_with_those_that_exist(store):
+    with pytest.raises(ConfigError, match=r"no format ome_zarr; did you mean ome-zarr\?; known: png, coco, ome-zarr,"):
+        export_labels(store, "ome_zarr")
+    with pytest.raises(ConfigError, match=r"no format huggingface; known: png, coco, cvat"):
+        take("demo", (), store, "huggingface")
 
 
 def test_an_unfinished_store_is_refused(store):

@@ -28,14 +28,12 @@ from pipeline.inspect import check_store, repair
 from pipeline.run_file import load_settings
 from pipeline.store import ABSENT, DONE, FAILED, open_for_inspection, open_labels
 
-SHARED_ARRAYS = {
-    "probabilities": ["status", "sample", "height", "width", "class"],
-    "calibration": ["status", "sample", "class", "alpha", "fold", "q_hat", "n_valid"],
-    "labels": ["status", "sample", "class", "alpha", "outcome_pixels", "class_pixels"],
-}
-PLACES = [
-    *(("corrupt", kind, array) for kind in KINDS for array in (*IMAGE_ARRAYS[kind], *SHARED_ARRAYS[kind])),
-    *(("missing", kind, array) for kind in KINDS for array in (IMAGE_ARRAYS[kind][0], "status", "sample")),
+PLACES = [  # an array of every kind: of one image, of all images, of none
+    *(("corrupt", kind, IMAGE_ARRAYS[kind][0]) for kind in KINDS),
+    ("corrupt", "probabilities", "class"),
+    *(("corrupt", "calibration", array) for array in ("status", "alpha", "fold", "q_hat", "n_valid")),
+    *(("corrupt", "labels", array) for array in ("p_background", "sample", "outcome_pixels", "class_pixels")),
+    *(("missing", kind, "status") for kind in KINDS),
     ("missing", "calibration", "q_hat"),
     ("missing", "labels", "label_by_alpha"),
     ("missing", "labels", "class_pixels"),
@@ -159,8 +157,16 @@ def test_damage_beside_damage_is_mended_in_one_go(run):
     assert digest_of(path) == expected
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"zarr_format": 3}'])
-@pytest.mark.parametrize(("kind", "array"), [("probabilities", "prob"), ("calibration", "q_hat"), ("labels", "sample")])
+@pytest.mark.parametrize(
+    ("kind", "array", "content"),
+    [
+        ("probabilities", "prob", None),
+        ("probabilities", "prob", "{"),
+        ("calibration", "q_hat", ""),
+        ("calibration", "q_hat", '{"zarr_format": 3}'),
+        ("labels", "sample", "[]"),
+    ],
+)
 def test_metadata_that_cannot_be_read_come_from_their_copy(run, kind, array, content):
     path = store_of(run, kind)
     expected = digest_of(path)

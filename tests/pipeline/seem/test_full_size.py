@@ -86,7 +86,7 @@ def test_the_cached_maps_of_three_photographs_have_the_argmax_of_the_network(con
     }  # fmt: skip
     (tmp_path / "photographs.yaml").write_text(yaml.safe_dump(tree))
     for stage in ("prepare", "annotate"):
-        printed = run(tmp_path, "-m", "pipeline", stage, "--run", "photographs.yaml")
+        printed = run(tmp_path, "-m", "pipeline", stage, "photographs.yaml")
     print(f"\n{name}: {printed}")
     assert_argmax_is_kept(tmp_path, Seem.from_pretrained(folder, templates=["{}."]), num_images=3)
 

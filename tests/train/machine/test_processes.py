@@ -146,11 +146,13 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused(make_run):
         stage1(settings)
 
 
-def test_a_failing_process_ends_all_with_its_exit_code(tmp_path, monkeypatch):
+def test_a_failing_process_ends_all_with_its_exit_code(tmp_path, monkeypatch, capfd):
+    (tmp_path / "train.py").write_text("raise SystemExit(3)")  # the working folder is not where processes import from
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert must_launch(2)
-    assert launch(["stage1", "--run", "nowhere"], 2) == 1
+    assert launch(["stage1", "nowhere"], 2) == 1
+    assert "error: no run file nowhere" in capfd.readouterr().err
 
 
 def test_a_process_that_was_started_by_another_starts_none(monkeypatch):

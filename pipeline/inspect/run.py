@@ -1,0 +1,129 @@
+"""The state of a run: which stages have finished, with their key numbers, and which stores there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.files import read_json
+from pipeline.folder import FILE_OF
+from pipeline.run import Run
+from pipeline.store import DONE, open_for_inspection, store_exists
+
+Facts = Mapping[str, Any]
+ANNOTATED = ("annotate", "calibrate", "pseudolabel")  # stages of a run that trains on pseudo-labels
+
+KEY_NUMBERS: dict[str, Callable[[Facts], dict[str, Any]]] = {
+    "prepare": lambda facts: dict(facts["num_samples"]),
+    "annotate": lambda facts: {
+        "annotator": facts["annotator"],
+        "images": facts["num_done"],
+        "failed": len(facts["failed"]),
+    },
+    "calibrate": lambda facts: {
+        "variant": facts["variant"],
+        "alphas": facts["alphas"],
+        "labeled": facts["num_labeled"],
+    },
+    "probe": lambda facts: {"verdict": facts["verdict"]},
+    "pseudolabel": lambda facts: {
+        **{name: facts[name] for name in ("variant", "alpha", "rule", "keep_rate")},
+        "images": facts["num_images"],
+        "failed": facts["num_failed"],
+    },
+    "stage1": lambda facts: _training(facts),
+    "stage2": lambda facts: _training(facts),
+    "evaluate": lambda facts: {
+        "val": facts["num_val"],
+        **{f"{name} mIoU": student["miou"] for name, student in facts["students"].items()},
+    },
+    "report": lambda facts: {"megabytes": facts["megabytes"]},
+}
+"""The stages in the order of the data flow, and what is shown of the receipt of each."""
+
+
+def _training(facts: Facts) -> dict[str, Any]:
+    last = facts.get("last") or {}
+    return {"epochs": facts["num_epochs"], "steps": facts["num_steps"], "mIoU": last.get("miou")}
+
+
+def inspect_run(run: Run) -> dict[str, Any]:
+    """Stages and stores of a run, finished or not, as JSON can hold them.
+
+    raises: StoreError if a receipt is damaged
+    """
+    stages = {stage: _stage(run, stage) for stage in KEY_NUMBERS if _takes_part(run, stage)}
+    page = run.folder.report
+    return {
+        "run": run.settings.name,
+        "folder": str(run.folder.path),
+        "stages": stages,
+        "stores": [_store(path) for kind in FILE_OF if store_exists(path := run.folder.store(kind))],
+        "report": str(page) if page.is_file() else None,
+        "next": run.command("all") if None in stages.values() else None,
+    }
+
+
+def _takes_part(run: Run, stage: str) -> bool:
+    if stage == "probe":
+        return run.settings.pseudolabel.rule == "probe" or run.has_receipt(stage)
+    return run.settings.needs_annotator or stage not in ANNOTATED
+
+
+def _stage(run: Run, stage: str) -> dict[str, Any] | None:
+    """When a stage finished, and its key numbers; None if it has not."""
+    path = run.folder.receipt(stage)
+    if not path.is_file():
+        return None
+    try:
+        numbers = KEY_NUMBERS[stage](read_json(path))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StoreError(f"{path} is damaged; remove it and run {run.command(stage)}") from None
+    finished = datetime.fromtimestamp(path.stat().st_mtime).isoformat(" ", "minutes")
+    return {"finished": finished, **numbers}
+
+
+def _store(path: Path) -> dict[str, Any]:
+    """Whether a store is complete; the problem, if it cannot be opened."""
+    facts: dict[str, Any] = {"path": str(path)}
+    try:
+        store = open_for_inspection(path)
+        status = store.status
+    except StoreError as error:
+        return facts | {"problem": str(error)}
+    done = int((status == DONE).sum())
+    return facts | {"complete": bool(store.state["complete"]), "images": len(status), "done": done}
+
+
+def format_run(facts: Facts) -> str:
+    """What `inspect_run` found, as lines."""
+    return "\n".join(f"{word:<12}{text}" for word, text in _lines(facts))
+
+
+def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield "run", f"{facts['run']}, in {facts['folder']}"
+    for stage, numbers in facts["stages"].items():
+        yield stage, "not finished" if numbers is None else ", ".join(_shown(*item) for item in numbers.items())
+    for store in facts["stores"]:
+        if "problem" in store:
+            yield "store", store["problem"]
+            continue
+        state = "complete" if store["complete"] else "incomplete"
+        yield "store", f"{store['path']}: {state}, {store['done']} of {store['images']} images"
+    if facts["stores"]:
+        yield "", f"one store in full: conformalsam inspect {facts['stores'][-1]['path']}"
+    if facts["report"]:
+        yield "report", facts["report"]
+    if facts["next"]:
+        yield "next", facts["next"]
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        value = " ".join(f"{entry:g}" for entry in value)
+    elif isinstance(value, float):
+        value = f"{value:.3g}"
+    return f"{name.replace('_', ' ')} {'-' if value is None else value}"

@@ -1,0 +1,51 @@
+"""The annotator that a run chooses: where a factory of the user's own is imported from, and what is refused."""
+
+import sys
+
+import pytest
+
+from pipeline.annotators.build import build_annotator, working_folder_last
+from pipeline.errors import AnnotatorError
+
+LATE = "def build():\n    import late_part\n    return late_part.annotator()\n"
+PART = "import noisy_annotator\n\ndef annotator():\n    return noisy_annotator.build(space='probability')\n"
+
+
+def test_a_factory_of_the_working_folder_may_import_its_parts_when_it_is_called(make_settings, tmp_path, monkeypatch):
+    (tmp_path / "own_late.py").write_text(LATE)
+    (tmp_path / "late_part.py").write_text(PART)
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert build_annotator(make_settings(factory="own_late:build")).space == "probability"
+    assert sys.path == before
+
+
+def test_the_working_folder_comes_last_and_leaves_even_after_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    seen = []
+
+    def fail():
+        with working_folder_last():
+            seen.extend(sys.path)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert seen == [*before, str(tmp_path)]
+    assert sys.path == before
+
+
+def test_a_working_folder_that_is_on_the_path_stays_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = list(sys.path)
+    with working_folder_last():
+        assert sys.path == before
+    assert sys.path == before
+
+
+def test_a_run_without_an_annotator_names_the_recipe_that_needs_none(make_settings):
+    settings = make_settings(annotator="none", **{"stage1.labels": "none"})
+    with pytest.raises(AnnotatorError, match=r"choose one in the section annotate, or train without: .*label-only"):
+        build_annotator(settings)

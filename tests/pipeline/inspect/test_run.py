@@ -1,0 +1,84 @@
+"""The state of a run: which stages have finished, with which numbers, and which stores there are."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from stage_runs import run_stages
+from tiny_run import write_run_file, write_sample_files
+
+from pipeline.commands.inspect import inspect as command
+from pipeline.errors import StoreError
+from pipeline.inspect import format_run, inspect_run
+from pipeline.run import Run
+from pipeline.run_file import load_settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    write_sample_files(tmp_path / "data", [f"im{i}" for i in range(12)])
+    return load_settings(write_run_file(tmp_path))
+
+
+@pytest.fixture
+def labelled(settings):
+    """A run up to its labels."""
+    run_stages(settings)
+    return settings
+
+
+def test_a_run_that_has_not_started_names_every_stage_and_the_command(settings, tmp_path):
+    facts = inspect_run(Run(settings))
+    assert set(facts["stages"].values()) == {None}
+    assert (facts["stores"], facts["report"], facts["next"]) == (
+        [],
+        None,
+        f"snakemake --cores 8 all --config run={tmp_path / 'tiny.yaml'}",
+    )
+    lines = format_run(facts).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("run", "prepare", "annotate", "calibrate", "pseudolabel"),
+        *("stage1", "stage2", "evaluate", "report", "next"),
+    ]
+
+
+def test_finished_stages_have_their_numbers_and_stores_their_progress(labelled):
+    facts = inspect_run(Run(labelled))
+    prepare, labels = facts["stages"]["prepare"], facts["stages"]["pseudolabel"]
+    assert (prepare["labeled"], prepare["unlabeled"], prepare["val"]) == (6, 4, 2)
+    assert (labels["rule"], labels["alpha"], labels["images"], labels["failed"]) == ("paper", 0.2, 4, 0)
+    assert facts["stages"]["stage1"] is None
+    assert [store["complete"] for store in facts["stores"]] == [True] * 3
+    assert [store["done"] for store in facts["stores"]] == [10, 6, 4]
+    assert f"keep rate {labels['keep_rate']:.3g}" in format_run(facts)
+    json.dumps(facts, allow_nan=False)
+
+
+def test_stages_that_a_recipe_has_not_are_not_listed(tmp_path):
+    settings = load_settings(write_run_file(tmp_path), {"preset": "label-only"})
+    assert list(inspect_run(Run(settings))["stages"]) == ["prepare", "stage1", "stage2", "evaluate", "report"]
+
+
+def test_a_store_that_cannot_be_read_is_one_line_and_the_others_are_shown(labelled):
+    (labelled.folder / "labels.zarr/zarr.json").write_text("{")
+    first, *others = reversed(inspect_run(Run(labelled))["stores"])
+    assert "labels.zarr/zarr.json is damaged" in first["problem"]
+    assert all(store["complete"] for store in others)
+
+
+def test_a_damaged_receipt_is_named_with_the_command(labelled):
+    (labelled.folder / "calibrate.json").write_text('{"stage": "calibrate"}')
+    with pytest.raises(StoreError, match=r"calibrate.json is damaged; remove it and run .* --config run=\S*tiny"):
+        inspect_run(Run(labelled))
+
+
+def test_the_command_shows_a_run_and_never_advises_to_remove_it(labelled, tmp_path):
+    run_file = tmp_path / "tiny.yaml"
+    shown = CliRunner().invoke(command, [str(run_file), "--set", "seed=1"])
+    assert shown.exit_code == 0, shown.output
+    assert "rm " not in shown.output
+    assert f"next        snakemake --cores 8 all --config run={run_file} seed=1" in shown.output
+    assert json.loads(CliRunner().invoke(command, [str(run_file), "--json"]).output)["run"] == "tiny"
+    store = CliRunner().invoke(command, [str(run_file), "--check"])
+    assert store.exit_code == 2
+    assert f"need a store, e.g. {labelled.folder}/labels.zarr" in store.output

@@ -1,0 +1,75 @@
+"""The command line as a whole: how help lists the commands, and how each takes the run."""
+
+import re
+
+import click
+import pytest
+from click.testing import CliRunner
+from tiny_run import write_run_file
+
+from pipeline.__main__ import main as pipeline_main
+from pipeline.cli import SECTIONS, CommandGroup, run_argument, run_or_store
+from train.__main__ import main as train_main
+
+COMMANDS = pipeline_main.commands | train_main.commands
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """What the console script offers: the commands of both packages."""
+    return CommandGroup("conformalsam", commands=COMMANDS)
+
+
+def test_help_lists_every_command_once_under_its_section(everything):
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(name for name, command in COMMANDS.items() if not command.hidden)
+    text = CliRunner().invoke(everything, ["--help"], terminal_width=80).output
+    assert re.findall(r"^(\w[\w ]+):$", text, re.MULTILINE) == ["Options", *SECTIONS]
+    assert re.findall(r"^  (\w[\w-]+)  ", text, re.MULTILINE) == listed
+
+
+@pytest.mark.parametrize("arguments", [[], ["splits"]])
+def test_no_first_line_is_cut_off_at_80_columns(everything, arguments):
+    text = CliRunner().invoke(everything, [*arguments, "--help"], terminal_width=80).output
+    assert "..." not in text.partition("Options:")[2]
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_every_command_that_reads_a_run_takes_it_as_an_argument():
+    without = {name for name, command in COMMANDS.items() if "overrides" not in {p.name for p in command.params}}
+    assert without == {
+        *("settings", "presets", "predict", "splits"),
+        *("download", "convert-seem", "convert-sbd", "convert-coco"),
+    }
+    for name in COMMANDS.keys() - without - {"init"}:
+        arguments = [p for p in COMMANDS[name].params if isinstance(p, click.Argument)]
+        assert arguments[0].name in ("run", "target"), name
+        assert "RUN is a run file, or its name in config/." in COMMANDS[name].help or COMMANDS[name].hidden, name
+
+
+def test_a_command_gets_the_settings_of_its_run(tmp_path, monkeypatch):
+    seen = []
+    command = click.command()(run_argument(lambda settings: seen.append(settings)))
+    run_file = write_run_file(tmp_path)
+    assert CliRunner().invoke(command, [str(run_file), "--set", "alpha=0.3"]).exit_code == 0
+    (tmp_path / "config").mkdir()
+    run_file.rename(tmp_path / "config/demo.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert [(settings.name, settings.calibrate.alpha) for settings in seen] == [("tiny", 0.3), ("demo", 0.2)]
+
+
+def test_a_command_about_a_run_or_a_store_tells_them_apart(tmp_path):
+    seen = []
+    group = CommandGroup(commands={"look": click.command("look")(run_or_store(lambda target: seen.append(target)))})
+    store = tmp_path / "labels.zarr"  # missing or not
+    assert CliRunner().invoke(group, ["look", str(store)]).exit_code == 0
+    assert CliRunner().invoke(group, ["look", str(write_run_file(tmp_path))]).exit_code == 0
+    assert seen[0] == store
+    assert seen[1].name == "tiny"
+    results = tmp_path / "results/tiny"
+    results.mkdir(parents=True)
+    (results / "samples.json").write_text("{}")
+    refused = CliRunner().invoke(group, ["look", str(results)])
+    assert refused.exit_code == 1
+    assert f"{results} is the folder of a run's results; name the run, e.g. tiny" in refused.output
