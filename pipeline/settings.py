@@ -398,9 +398,6 @@ class TrainSettings(Section):
     memory_warmup: int = Field(5, ge=0)
     """Of allspark: epochs before the semantic memory is used, counted from the start of the first stage that has
     AllSpark's block."""
-    allspark_compat: bool = False
-    """Of allspark: with the quirks of its published code: labelling looks at all images of a batch together, and places
-    of the memory that nothing has come to yet hold noise."""
     held_out: int = Field(0, ge=0)
     """Labelled images that no stage trains on, drawn with the seed, for `stage2.confidence: conformal`."""
     total_epochs: int = source(80, ge=1)

@@ -27,7 +27,7 @@ def new_student(settings: Settings, compute: Compute, weights: str | None = None
     network = new_network(train.student, weights or train.initial_weights, class_names)
     freeze(network, train.frozen_stages, train.frozen_norms)
     if has_block(settings, stage):
-        network = AllSparkNetwork(network, len(class_names), train.crop, train.allspark_compat)
+        network = AllSparkNetwork(network, len(class_names), train.crop)
     return Student(network, compute)
 
 
