@@ -39,7 +39,7 @@ from torch import nn
 from transformers import SegformerForSemanticSegmentation
 
 from calib import Planes
-from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, file_digest, load_samples, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, file_digest, load_samples, resize_nearest
 from pipeline.demo.scenes import draw_scene
 from pipeline.receipt import write_json
 from pipeline.run_file import load_settings
@@ -100,7 +100,7 @@ def write_data(folder: Path, num_labeled: int = NUM_LABELED, num_unlabeled: int 
             sample = Sample(**{**vars(sample), "split": "labeled", "mask": f"masks/{sample.id}.png"})
         else:
             labels.append(_pseudo_label(mask, i))
-            as_mask = np.where(np.isnan(labels[-1]), IGNORE_INDEX, labels[-1]).astype(np.uint8)
+            as_mask = class_index(labels[-1])
             Image.fromarray(resize_nearest(as_mask, SIZE)).save(folder / "pseudo" / f"{sample.id}.png")
         samples.append(sample)
     index = SampleIndex(folder, tuple(samples))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from PIL import Image
 
 from pipeline.errors import DatasetError
 from pipeline.settings import DataSettings
+
+T = TypeVar("T")
 
 IGNORE_INDEX = 255
 Split = Literal["labeled", "unlabeled", "val"]
@@ -155,3 +157,20 @@ def _nearest_index(source: int, target: int) -> npt.NDArray[np.intp]:
 def file_digest(path: Path) -> str:
     """16 hex digits of a file's content."""
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
+def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, in their order, evenly spaced, the first among them."""
+    num = min(len(items), most)
+    return [items[i * len(items) // num] for i in range(num)]
+
+
+def class_index(label: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """uint8 of the same shape: class index, IGNORE_INDEX = no class, from a label with NaN or 255 for "no class".
+
+    NaN is replaced before the cast to integers, because what such a cast makes of NaN depends on the processor (0, that
+    is a class, on many).
+    """
+    if np.issubdtype(label.dtype, np.floating):
+        label = np.where(np.isnan(label), IGNORE_INDEX, label)
+    return label.astype(np.uint8)

@@ -39,7 +39,7 @@ def load_settings(run: str | Path, overrides: Mapping[str, Any] | None = None) -
     files = _read_files(path, seen=())
     tree = _merged(files)
     for name, value in given.items():
-        _put(tree, name.split("."), value)
+        put_setting(tree, name, value)
     tree.setdefault("name", path.stem)
     if tree.get("preset") is not None:
         preset = preset_tree(str(tree["preset"]))
@@ -195,12 +195,14 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _put(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
+def put_setting(tree: dict[str, Any], name: str, value: Any) -> None:
+    """Set what a full name (`calibrate.alpha`) stands for in a tree of settings; sections that are not there appear."""
+    *sections, last = name.split(".")
+    for key in sections:
         if not isinstance(tree.get(key), dict):
             tree[key] = {}
         tree = tree[key]
-    tree[keys[-1]] = value
+    tree[last] = value
 
 
 def _describe(problem: Any) -> str:

@@ -1,6 +1,7 @@
 """Imports run one way, and the environment files agree."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -74,6 +75,41 @@ def test_the_light_modules_stay_light():
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
     assert printed.stdout.strip() == "[]"
+
+
+def folders_of_the_tree() -> set[str]:
+    """Folders that the tree in docs/architecture.md names, from its indentation."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    (tree,) = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    parents: list[str] = []
+    found = set()
+    for line in tree.splitlines():
+        indent, name = re.match(r"( *)(\w+)/ ", line).groups()
+        parents[len(indent) // 2 :] = [name]
+        found.add("/".join(parents))
+    return found
+
+
+def test_the_tree_in_the_docs_is_the_tree():
+    tracked = subprocess.run(["git", "ls-files", *PACKAGES], check=True, capture_output=True, text=True, cwd=ROOT)
+    folders = {str(parent) for name in tracked.stdout.split() for parent in Path(name).parents} - {"."}
+    assert folders_of_the_tree() == folders
+
+
+def test_packages_form_no_circle():
+    # a package is a folder of modules; the modules at the top of pipeline/ and train/ count one by one
+    def package(module: str) -> str:
+        top, _, rest = module.partition(".")
+        is_folder = (ROOT / top / rest.partition(".")[0]).is_dir()
+        return top if top == "calib" else f"{top}.{rest.partition('.')[0]}" if is_folder or rest else module
+
+    arrows: dict[str, set[str]] = {}
+    for folder in PACKAGES:
+        for path, found in imports_of(folder).items():
+            source = package(path.removesuffix(".py").replace("/", ".").removesuffix(".__init__"))
+            arrows.setdefault(source, set()).update(target for target in map(package, found) if target != source)
+    order = graphlib.TopologicalSorter(arrows)
+    order.prepare()  # CycleError names the circle
 
 
 def package_names(requirements):

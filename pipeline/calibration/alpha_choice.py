@@ -49,6 +49,8 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
              precise), `chosen` (one of them), `is_reached`, the `verdict` on it, and the `command` that labels so
     raises:  StoreError if the run is not calibrated; ConfigError if nothing can be chosen
     """
+    if rule is not None:
+        _refuse_unknown_rule(rule)
     swept = [sweep_run(settings, variant).held_out for variant in settings.variants]
     judged = [facts for facts in swept if facts is not None]
     if not judged:
@@ -83,6 +85,13 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
         "verdict": verdict(everything, *best[:3]),
         "command": f"snakemake --cores 8 all --config run={settings.name}{variant} {_made_by(best)}",
     }
+
+
+def _refuse_unknown_rule(rule: str) -> None:
+    try:
+        calib.find_rule(rule)
+    except calib.UnknownNameError as error:
+        raise ConfigError(f"--rule: {error}") from None
 
 
 def _made_by(candidate: calib.Candidate) -> str:

@@ -37,7 +37,7 @@ class Choice(NamedTuple):
 
     variant: str
     alphas: list[float]
-    rule: calib.Rule
+    rule: str
     is_automatic: bool
     labels_alone_are_better: bool = False
 
@@ -72,7 +72,11 @@ def _probed(settings: Settings, calibrated: Facts, wanted: list[float]) -> Choic
         best, _ = _best(settings, calibrated["held_out"])
         alphas = list(dict.fromkeys([best.alpha, *wanted]))
         return Choice(best.variant, alphas, best.rule, is_automatic=True, labels_alone_are_better=True)
-    rule: calib.Rule = "raw" if chosen["labels"] == "raw" else chosen["rule"]
+    rule = calib.RAW if chosen["labels"] == "raw" else chosen["rule"]
+    try:
+        calib.find_rule(rule)
+    except calib.UnknownNameError as error:
+        raise ConfigError(f"{path} has {error}; {again}") from None
     variant = settings.calibrate.variant if chosen["variant"] is None else chosen["variant"]
     alpha = settings.calibrate.alpha if chosen["alpha"] is None else chosen["alpha"]
     return Choice(variant, list(dict.fromkeys([alpha, *wanted])), rule, is_automatic=True)
@@ -82,7 +86,7 @@ def _best(settings: Settings, held_out: Facts | None) -> tuple[calib.Candidate, 
     """The best candidate, and whether it reaches the target precision; rule raw where no image can be held out."""
     if held_out is None:
         unknown = float("nan")
-        raw = calib.Candidate(settings.calibrate.variant, settings.calibrate.alpha, "raw", unknown, unknown, 1.0)
+        raw = calib.Candidate(settings.calibrate.variant, settings.calibrate.alpha, calib.RAW, unknown, unknown, 1.0)
         return raw, settings.pseudolabel.target_precision is None
     ranked, is_reached = rank_candidates(settings, held_out)
     return ranked[0], is_reached
@@ -119,12 +123,12 @@ def labeller(settings: Settings, candidate: calib.Candidate) -> Labeller:
     store = open_calibration(settings.folder / "calibration.zarr", receipt["fingerprint"])
     background = store.state["background"]
     uncalibrated = "accept" if settings.calibrate.uncalibrated == "accept" else "abstain"
-    if store.is_class_wise and candidate.rule != "raw":
+    if store.is_class_wise and candidate.rule != calib.RAW:
         raise ConfigError(
             f"{settings.name} has class-wise thresholds, and planes cannot answer for them; set "
             "calibrate.class_thresholds: pooled"
         )
-    if candidate.rule == "raw":
+    if candidate.rule == calib.RAW:
         q_hat = np.ones(store.grid, np.float32)
     else:
         q_hat = store.q_hat(candidate.alpha, candidate.variant)

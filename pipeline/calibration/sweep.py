@@ -57,13 +57,12 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
     path = settings.folder / FILE
     key = fingerprint({"version": VERSION, "calibration": store.fingerprint, "alphas": alphas})
     swept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known = swept.get(own.calibrate.variant) or {}
+    known = swept.get(own.calibrate.variant, {})
     if known.get("fingerprint") != key:
         log.info("sweep: judging %d alphas on held-out images, once; they are kept in %s", len(alphas), path)
         found = fit_and_judge(own, alphas, policy, store, _maps_to_judge_on(own, store))
         known = {"fingerprint": key, "held_out": found.held_out()}
-        others = {name: other for name, other in swept.items() if isinstance(other, dict)}
-        write_json(path, others | {own.calibrate.variant: known})
+        write_json(path, swept | {own.calibrate.variant: known})
         thresholds = found.thresholds
     else:
         thresholds = fit(own, alphas, policy, store)
@@ -96,11 +95,11 @@ def stops(settings: Settings, store: CalibrationStore) -> list[float]:
     Class-wise thresholds are swept at the store's alone: which classes share one depends on the alphas. So is variant
     fixed, which is the same at all.
     """
-    if store.is_class_wise or settings.calibrate.variant == "fixed":
+    if store.is_class_wise or settings.calibrate.kind.bounds == "nothing":
         return sorted(store.alphas)
     fine = {round(first + i * by, 3) for first, last, by in STEPS for i in range(round((last - first) / by) + 1)}
     alphas = sorted(fine | set(store.alphas))
-    if settings.calibrate.variant != "risk":
+    if settings.calibrate.kind.bounds != "wrong labels":
         return alphas
     smallest = calib.smallest_alpha(int(store.n_valid.max()))  # below it, the bound cannot be kept at all
     return sorted((alpha for alpha in alphas if alpha >= smallest), reverse=True)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import SampleIndex, read_mask, resize_nearest
+from pipeline.datasets import SampleIndex, evenly_spaced, read_mask, resize_nearest
 from pipeline.receipt import read_receipt
-from pipeline.report.audit import AuditCounts, count_labels, evenly_spaced, mean_iou, summarise, total
+from pipeline.report.audit import AuditCounts, count_labels, mean_iou, summarise, total
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
 from pipeline.store import DONE, open_labels
@@ -36,7 +36,7 @@ def label_quality(folder: Path, index: SampleIndex, data: DataSettings) -> dict[
     )
     truths = [truth_path(sample, data) for sample in index.of("unlabeled")]
     places = [i for i, mask in enumerate(truths) if mask is not None and labels.status[i] == DONE]
-    chosen = [places[i] for i in evenly_spaced(len(places), MAX_IMAGES)]
+    chosen = evenly_spaced(places, MAX_IMAGES)
     if not chosen:
         return None
     names = data.class_names

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import calib
 from pipeline.experiment.pairs import Areas, Difference, difference
 from pipeline.experiment.plan import Cell, Experiment
 from pipeline.receipt import read_receipt
@@ -95,7 +96,7 @@ def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
     quality = facts["quality"] and facts["quality"]["raw" if is_raw else "calibrated"]
     made = facts["made_with"]
     made_with = "argmax" if is_raw or made["rule"] == "raw" else f"{made['rule']}, {made['variant']} {made['alpha']:g}"
-    if made["variant"] == "fixed" and not is_raw:
+    if calib.find_variant(made["variant"]).bounds == "nothing" and not is_raw:
         made_with = f"{made['rule']}, from {experiment.settings_of(recipe).calibrate.fixed_threshold:g}"
     return Labels(made_with, quality, facts["receipts"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.init.classes import ClassPlan
 from pipeline.init.folders import Found, data_paths
 from pipeline.init.recipe import CPU_BATCH, CPU_STEPS, recipe
+from pipeline.run_file import put_setting
 from pipeline.sources.samples import DEFAULT_VAL_SHARE
 
 DEFAULT_CHECKPOINT = "checkpoints/focal-l"
@@ -52,7 +53,7 @@ def settings_tree(choices: Choices, found: Found, plan: ClassPlan, is_on_gpu: bo
         **recipe(found.sizes, grid, len(found.images) - num_val, choices.overrides, is_on_gpu),
     }
     for name, value in choices.overrides.items():
-        _put(tree, name.split("."), value)
+        put_setting(tree, name, value)
     tree["calibrate"].setdefault("alpha", starting_alpha(num_labeled(tree, len(found.masks))))
     return tree
 
@@ -81,12 +82,6 @@ def starting_alpha(number: int) -> float:
     """The smallest multiple of 0.05 that so many labelled images can keep; 0.5 for a single one."""
     steps = math.ceil(round(calib.smallest_alpha(number) / ALPHA_STEP, 6))
     return round(steps * ALPHA_STEP, 2)
-
-
-def _put(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[keys[-1]] = value
 
 
 def opening(name: str, found: Found) -> list[str]:

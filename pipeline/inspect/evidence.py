@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import calib
 from pipeline.datasets import load_samples
 from pipeline.errors import StoreError
 from pipeline.inspect.location import STEP, Fitted, alpha_list, fit_pooled
@@ -55,7 +54,7 @@ class Evidence:
     images: list[int]
     fitted: Fitted | None
     alpha: float
-    rule: calib.Rule
+    rule: str
 
     @property
     def labeled_place(self) -> int | None:
@@ -108,7 +107,7 @@ def open_evidence(settings: Settings, sample_id: str) -> Evidence:
 
 def _refuse_other_settings(settings: Settings, calibration: CalibrationStore, made_with: Mapping[str, Any]) -> None:
     for name, value in settings.calibrate.tracked().items():
-        if name not in MAY_DIFFER and made_with.get(name, value) != value:
+        if name not in MAY_DIFFER and made_with[name] != value:
             again = stage_command(calibration.path, "calibrate")
             raise StoreError(
                 f"{calibration.path} was made with calibrate.{name} {made_with[name]}, the settings say {value}; "
@@ -123,7 +122,7 @@ def _labels(settings: Settings, calibration: CalibrationStore) -> LabelStore | N
         return None
     labels = open_for_inspection(path)
     assert isinstance(labels, LabelStore)
-    known = labels.state.get("calibration", calibration.fingerprint)
+    known = labels.state["calibration"]
     is_there = labels.state["alpha"] in calibration.alphas and labels.state["variant"] in calibration.variants
     if known != calibration.fingerprint or not is_there:
         again = stage_command(path, "pseudolabel")
@@ -147,18 +146,18 @@ def _place_in_cache(
     )
 
 
-def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[float, calib.Rule]:
+def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[float, str]:
     if labels is not None:
-        return labels.state["alpha"], labels.state["rule"]
+        return labels.state["alpha"], labels.rule
     rule = settings.pseudolabel.rule
-    if rule == "auto" or rule == "probe":
+    if settings.pseudolabel.is_automatic:
         again = stage_command(settings.folder / "labels.zarr", "pseudolabel")
         raise StoreError(f"rule {rule} is decided when images are labelled; run {again}, or give --set rule=RULE")
     return settings.calibrate.alpha, rule
 
 
 def _fitted(settings: Settings, calibration: CalibrationStore, images: list[int], alpha: float) -> Fitted | None:
-    if settings.calibrate.variant == "pixel":
+    if settings.calibrate.kind.by_location:
         return None
     alphas = alpha_list(STEP, alpha, settings.calibrate.alpha)
     return fit_pooled(settings, calibration, images, alphas)

@@ -45,11 +45,11 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     found = receipt["held_out"]
     rows = found["rows"]
     if isinstance(store, LabelStore):
-        row = find_row(found, store.state["variant"], store.state["alpha"], store.state["rule"])
+        row = find_row(found, store.state["variant"], store.state["alpha"], store.rule)
         rows = [] if row is None else [row]
     if not rows:
         return _nothing(f"{path} does not judge the alpha and rule of these labels")
-    promises_coverage = receipt["variant"] != "risk"  # which bounds the share of wrong labels instead
+    promises_coverage = calib.find_variant(receipt["variant"]).bounds != "wrong labels"
     return {
         "problem": None,
         "num_images": receipt["held_out"]["num_images"],

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numcodecs
 import numpy as np
 
 from pipeline.annotators.build import build_annotator
@@ -25,6 +24,7 @@ from pipeline.store import (
     DONE,
     FAILED,
     ProbabilityStore,
+    compressed_bytes,
     create_store,
     encode_maps,
     open_probabilities,
@@ -144,7 +144,7 @@ def _stored_size(maps: Maps, settings: Settings) -> Maps:
 
 def _check_disk(encoded: np.ndarray[Any, Any], num_images: int, path: Path) -> None:
     """Log the size that the first map lets expect; StoreError if it does not fit on the disk."""
-    image_bytes = len(numcodecs.Blosc(cname="zstd", clevel=3).encode(np.ascontiguousarray(encoded)))
+    image_bytes = compressed_bytes(encoded)
     path.parent.mkdir(parents=True, exist_ok=True)
     needed, free = image_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
     log.info(

@@ -113,7 +113,7 @@ class LabelJob(NamedTuple):
     index: int
     variant: str
     alphas: list[float]
-    rule: calib.Rule
+    rule: str
     accept_uncalibrated: bool
 
 
@@ -130,7 +130,7 @@ def label_image(job: LabelJob) -> LabeledImage:
     store = open_labels(job.labels, writable=True)
     calibration = open_calibration(job.calibration)
     thresholds = [calibration.q_hat(alpha, job.variant) for alpha in job.alphas]
-    if job.rule == "raw":  # whatever the thresholds are, as if every class were in every set
+    if job.rule == calib.RAW:  # whatever the thresholds are, as if every class were in every set
         thresholds = [np.ones(calibration.grid, np.float32) for _ in job.alphas]
     strips = [
         label_strip(planes, maps, [q_hat[..., rows, :] for q_hat in thresholds], job, store.state["background"])

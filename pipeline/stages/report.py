@@ -15,7 +15,15 @@ from PIL import Image
 
 import calib
 from pipeline.dask_tasks import run_tasks
-from pipeline.datasets import Sample, SampleIndex, example_samples, load_samples, read_mask, resize_nearest
+from pipeline.datasets import (
+    Sample,
+    SampleIndex,
+    evenly_spaced,
+    example_samples,
+    load_samples,
+    read_mask,
+    resize_nearest,
+)
 from pipeline.errors import DatasetError, StoreError
 from pipeline.gallery import gallery_fragment
 from pipeline.palette import class_colours
@@ -105,7 +113,7 @@ def open_run(settings: Settings) -> Run:
 def refuse_other_thresholds(labels: LabelStore, calibration: CalibrationStore) -> None:
     """StoreError if the labels were not made by these thresholds, as after a calibration that they did not follow."""
     alpha, variant = labels.state["alpha"], labels.state["variant"]
-    made_by = labels.state.get("calibration", calibration.fingerprint)
+    made_by = labels.state["calibration"]
     is_same_variant = alpha in calibration.alphas and variant in calibration.variants
     if made_by != calibration.fingerprint or not is_same_variant:
         has = ", ".join(f"{known:g}" for known in calibration.alphas)
@@ -136,7 +144,7 @@ def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
     colours = class_colours(data.num_classes, data.background_index)
     samples = example_samples(index, settings.evaluate.num_examples)
     examples = []
-    for i in audit.evenly_spaced(len(samples), MAX_EXAMPLES):
+    for i in evenly_spaced(range(len(samples)), MAX_EXAMPLES):
         sample = samples[i]
         shown = {"student": example_prediction(settings, sample), "truth": example_truth(settings, sample)}
         examples.append(example(sample.id, index.image(sample), shown, data.class_names, colours))
@@ -159,7 +167,7 @@ class AuditJob(NamedTuple):
 def audit_run(run: Run, settings: Settings) -> dict[str, Any] | None:
     """Measure labels against the masks of unlabelled images; None if there is no such mask."""
     jobs = audit_jobs(run, settings)
-    chosen = [jobs[i] for i in audit.evenly_spaced(len(jobs), AUDIT_IMAGES)]
+    chosen = evenly_spaced(jobs, AUDIT_IMAGES)
     if not chosen:
         return None
     progress = Progress(log, "report: audit", len(chosen), "images")
@@ -238,7 +246,7 @@ def draw_examples(run: Run, settings: Settings) -> list[Example]:
     position = {sample_id: i for i, sample_id in enumerate(run.labels.sample_ids)}
     colours = class_colours(len(run.labels.class_names), run.labels.state["background"])
     examples = []
-    for i in audit.evenly_spaced(len(samples), MAX_EXAMPLES):
+    for i in evenly_spaced(range(len(samples)), MAX_EXAMPLES):
         sample = samples[i]
         shown = example_labels(run, settings, sample, position[sample.id])
         examples.append(example(sample.id, run.samples.image(sample), shown, run.labels.class_names, colours))

@@ -19,7 +19,7 @@ import zarr
 
 from pipeline.errors import StoreError
 from pipeline.store.calibration import CalibrationStore, calibration_arrays, open_calibration
-from pipeline.store.creation import COORDINATES, create_store, restore_coordinates, resume_or_create
+from pipeline.store.creation import COORDINATES, compressed_bytes, create_store, restore_coordinates, resume_or_create
 from pipeline.store.group import (
     ABSENT,
     DONE,
@@ -60,6 +60,7 @@ __all__ = [
     "calibration_arrays",
     "can_be_mended",
     "chunks_of",
+    "compressed_bytes",
     "create_store",
     "encode_maps",
     "keep_planes",

@@ -18,8 +18,8 @@ from pipeline.store.group import Store, open_store, read_planes
 class CalibrationStore(Store):
     """Scores, masks and planes of the labelled images, and the thresholds learnt from them.
 
-    For every labelled image `score`, `truth` and the planes of `calib.rules`; for every alpha `q_hat (alpha, y, x)`, or
-    (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each. Those are of the
+    For every labelled image `score`, `truth` and the planes of `calib.labels`; for every alpha `q_hat (alpha, y, x)`,
+    or (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each. Those are of the
     store's own variant; of every other one that was judged beside it, `q_hat_VARIANT` and `n_valid_VARIANT`.
     """
 

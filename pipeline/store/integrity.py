@@ -36,8 +36,6 @@ OF_KIND = {
     "calibration": {"score", "truth", *calib.Planes._fields},
     "labels": {"label", "outcome_pixels", "class_pixels", "alpha", *calib.Planes._fields},
 }
-THRESHOLDS = {f"{name}{of}" for name in ("q_hat", "n_valid") for of in ("", *(f"_{v}" for v in calib.VARIANTS))}
-MADE_BY_EVERY_RUN = {"calibration": {"alpha", "fold", *THRESHOLDS}}  # of the stage, whatever was there
 
 
 class Chunk(NamedTuple):
@@ -211,8 +209,10 @@ def repair_store(store: Store, damages: Collection[Damage], again: Collection[in
 
 def can_be_mended(store: Store, damage: Damage) -> bool:
     """Is there a copy of what is damaged, or something to make it from?"""
-    made_anew = {*COORDINATES, *MADE_BY_EVERY_RUN.get(store.state["kind"], ())}
-    has_copy = damage.array in made_anew or damage.array in _copies(store.path)
+    is_made_by_every_run = damage.array in COORDINATES or (
+        store.state["kind"] == "calibration" and damage.array.startswith(("alpha", "fold", "q_hat", "n_valid"))
+    )
+    has_copy = is_made_by_every_run or damage.array in _copies(store.path)
     return damage.problem != "metadata" or has_copy or _why_unreadable(store.path / damage.array) is None
 
 

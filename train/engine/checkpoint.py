@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from pipeline.errors import first_line
+
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +30,6 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        log.warning("%s is unreadable (%s)", path, str(error).partition("\n")[0])
+        log.warning("%s is unreadable (%s)", path, first_line(error))
         return None
     return content

@@ -92,7 +92,7 @@ def label_at(intervals, alpha, step):
 
 @given(
     variant=st.sampled_from(sorted(VARIANTS)),
-    rule=st.sampled_from(calib.RULES),
+    rule=st.sampled_from(list(calib.RULES)),
     uncalibrated=st.sampled_from(["abstain", "accept", "max"]),
     alpha=st.sampled_from([0.15, 0.3, 0.5]),
     background=st.sampled_from(["background", "dog", None]),
