@@ -49,9 +49,9 @@ from pipeline.store import DONE, OUTCOMES, create_store, label_arrays, open_labe
 from train import stage1, stage2
 from train.data import training_batches
 from train.engine.loop import TimedBatches
-from train.engine.stage import Stage, own_shares
+from train.engine.stage import Stage, own_draws
 from train.engine.state import new_state
-from train.engine.step import optimise, step_seed
+from train.engine.step import step_seed, training_step
 from train.recipe import new_student
 from train.students.segformer import ARCHITECTURES, segformer_config
 
@@ -195,7 +195,7 @@ def our_way(job: Job) -> Way:
     state.student.model.train()
     batches = training_batches(
         stage.images,
-        lambda step: [draw for share in own_shares(stage, step) for _, draw in share],
+        lambda step: own_draws(stage, step),
         range(stage.num_steps),
         pin_memory=compute.device.type == "cuda",
     )
@@ -203,7 +203,7 @@ def our_way(job: Job) -> Way:
 
     def step(examples: Any) -> None:
         torch.manual_seed(step_seed(settings.seed, stage.name, state.step))
-        pending.append(optimise(state, stage, examples))
+        pending.append(training_step(state, stage, examples))
 
     def read() -> list[float]:
         losses = torch.stack(pending)[:, 0].tolist()

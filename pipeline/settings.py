@@ -432,9 +432,6 @@ class TrainSettings(Section):
     memory_warmup: int = Field(5, ge=0)
     """Of allspark: epochs before the semantic memory is used, counted from the start of the first stage that has
     AllSpark's block."""
-    allspark_compat: bool = False
-    """Of allspark: with the quirks of its published code: labelling looks at all images of a batch together, and places
-    of the memory that nothing has come to yet hold noise."""
     held_out: int = Field(0, ge=0)
     """Labelled images that no stage trains on, drawn with the seed, for `stage2.confidence: conformal`."""
     total_epochs: int = source(80, ge=1)
@@ -470,11 +467,11 @@ class TrainSettings(Section):
     the hardest of them are the wrong ones. Needs accumulate 1, because all pixels of a step are compared."""
     ohem_threshold: float = Field(0.7, gt=0, le=1)
     ohem_min_kept: int = Field(200_000, ge=0)
-    """Of ohem: labelled pixels that teach in every step at least, the hardest ones, over all processes. Published
+    """Of ohem: minimum of labelled pixels that count in every step, the hardest ones, over all processes. Published
     recipes count for each GPU, with two labelled crops of 801 x 801."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """Decay of the moving average of the weights, which then labels in Stage II and is the student that is kept. At
-    step t it is at most 1 - 1/(t+1). Default: no average."""
+    """Decay of the moving average of the weights, which then labels in Stage II and is the final model. At step t it
+    is at most 1 - 1/(t+1). Default: no average."""
     accumulate: int = Field(1, ge=1)
     """Parts that a batch is computed in, one after the other: less memory, the same learning rates. Batch statistics
     are then those of a part."""
@@ -598,12 +595,12 @@ class Stage2Settings(Section):
     """Half of a batch's pairs of strong views see complementary halves of the encoder's channels (UniMatch-V2). Feature
     maps of one width share a mask, as all levels of DINO do."""
     confidence: Literal["none", "threshold", "conformal"] = "none"
-    """Which of its labels the student believes. threshold: those at least that probable. conformal: those alone in the
+    """Which online pseudo-labels are confident. threshold: those at least that probable. conformal: those alone in the
     prediction set at level `confidence_alpha`, calibrated every epoch on the `train.held_out` images."""
     threshold: float = Field(0.95, ge=0, lt=1)
     confidence_alpha: float = Field(0.1, gt=0, lt=1)
     normaliser: Literal["confident", "valid"] = "confident"
-    """What the unlabelled loss is divided by: pixels whose label is believed, or all that are no padding."""
+    """What the unlabelled loss is divided by: pixels whose label is confident, or all that are no padding."""
 
     @model_validator(mode="after")
     def _exponential_needs_positive_ends(self) -> Stage2Settings:

@@ -36,10 +36,16 @@ def pseudo_label_to_target(label: npt.NDArray[np.floating[Any]], size: Sequence[
 
 
 class Draw(NamedTuple):
-    """One entry of the training order: which pass over its list, which image."""
+    """One image of the training order, and its place in the batch (`train.engine.stage.own_draws` fills that in)."""
 
     epoch: int
-    place: int
+    """Pass over the image's list."""
+    image: int
+    """Its index in the data set."""
+    place: int = 0
+    """In the whole batch, whichever process computes it."""
+    micro_batch: int = 0
+    """Part of the batch that it is computed in, counted over all processes."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,8 @@ class Passes:
 
     def draws(self, start: int, count: int) -> list[Draw]:
         """Entries start..start+count-1 of the endless order."""
-        places = (divmod(position, self.take) for position in range(start, start + count))
-        return [Draw(epoch, self.first + shuffled(self.num, f"{self.key}/{epoch}")[place]) for epoch, place in places]
+        entries = (divmod(position, self.take) for position in range(start, start + count))
+        return [Draw(epoch, self.first + shuffled(self.num, f"{self.key}/{epoch}")[rank]) for epoch, rank in entries]
 
 
 @lru_cache(maxsize=8)
@@ -78,8 +84,9 @@ def passes(num: int, batch_size: int, key: str, first: int = 0) -> tuple[Passes,
 
 
 class Example(NamedTuple):
-    """One image as it is on disk, and what was drawn for its views."""
+    """One image as it is on disk, its place in the batch, and the random numbers of its views."""
 
+    draw: Draw
     image: Tensor  # uint8 [3, H, W] RGB
     target: Tensor  # uint8 [H, W], class index or IGNORE_INDEX
     is_labeled: bool
@@ -113,12 +120,13 @@ class TrainingImages(Dataset[Example]):
         return len(self.samples)
 
     def __getitem__(self, draw: Draw) -> Example:
-        sample = self.samples[draw.place]
+        sample = self.samples[draw.image]
         image = self.index.image(sample)
         size = image.shape[:2]
-        rng = random.Random(f"{self.key}/{draw.epoch}/{draw.place}")
+        rng = random.Random(f"{self.key}/{draw.epoch}/{draw.image}")
         scale = (self.train.scale[0], self.train.scale[1])
         return Example(
+            draw,
             _as_tensor(image.transpose(2, 0, 1)),
             _as_tensor(self.target(sample, size)),
             sample.mask is not None,

@@ -22,13 +22,12 @@ from pipeline.receipt import TrainingReceipt
 from pipeline.run import Run, TrainingStage
 from pipeline.settings import Settings
 from train.data import WholeImages, whole_images
-from train.engine.loop import Validate
 from train.machine.device import compute_of
 from train.machine.processes import world
 from train.measure.inference import class_names_of, predicted_classes
 from train.measure.metrics import iou_per_class, mean_iou, miou_interval, pixel_accuracy
 from train.measure.tally import Tally, tally_of
-from train.student import Student, load_student
+from train.student import Student, Validate, load_student
 
 log = logging.getLogger(__name__)
 

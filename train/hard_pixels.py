@@ -1,4 +1,4 @@
-"""Online hard example mining (Shrivastava et al. 2016): only pixels that the student finds hard teach it.
+"""Online hard example mining (Shrivastava et al. 2016): only pixels that are hard for the student count in the loss.
 
 As in the public recipes for Cityscapes: a pixel is hard if the probability of its class is at most a threshold; if
 fewer than `min_kept` pixels are, the threshold rises until so many are. Those recipes count the pixels of one GPU (two

@@ -27,7 +27,7 @@ def new_student(settings: Settings, compute: Compute, weights: str | None = None
     network = new_network(train.student, weights or train.initial_weights, class_names)
     freeze(network, train.frozen_stages, train.frozen_norms)
     if has_block(settings, stage):
-        network = AllSparkNetwork(network, len(class_names), train.crop, train.allspark_compat)
+        network = AllSparkNetwork(network, len(class_names), train.crop)
     return Student(network, compute)
 
 
@@ -37,7 +37,7 @@ def has_block(settings: Settings, stage: str) -> bool:
 
 
 def grouping(settings: Settings, num_labeled: int, logits: Tensor, epoch: int) -> dict[str, Any]:
-    """What AllSpark's network wants to know.
+    """The arguments of AllSpark's network.
 
     logits: float [B, K, h, w] of the unlabelled images
     epoch:  counted from the start of the first stage that has the block
@@ -46,7 +46,7 @@ def grouping(settings: Settings, num_labeled: int, logits: Tensor, epoch: int) -
 
 
 def hard_pixels(settings: TrainSettings) -> HardPixels | None:
-    """Which labelled pixels teach; None: all of them."""
+    """Which labelled pixels count in the loss; None: all of them."""
     if settings.labeled_loss == "cross_entropy":
         return None
     return HardPixels(settings.ohem_threshold, settings.ohem_min_kept)

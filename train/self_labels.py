@@ -1,4 +1,4 @@
-"""What a network says of unlabelled pixels, and which of it is believed."""
+"""Online pseudo-labels of unlabelled pixels, and their confidence mask."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from train.student import Student, evaluating
 
 class SelfLabels(NamedTuple):
     labels: Tensor  # uint8 [B, H, W], IGNORE_INDEX on padding
-    is_believed: Tensor  # bool [B, H, W]; False on padding
+    is_confident: Tensor  # bool [B, H, W]; False on padding
     logits: Tensor  # float [B, K, h, w], the network's own, coarse
 
 
-class Belief(NamedTuple):
-    """Which labels to believe.
+class Confidence(NamedTuple):
+    """Which online pseudo-labels are confident.
 
     none: all. threshold: probability >= level. conformal: the label alone has probability >= 1 - level, that is, the
     prediction set at the quantile `level` of held-out scores holds one class.
@@ -33,7 +33,7 @@ class Belief(NamedTuple):
 
 
 @torch.no_grad()
-def self_labels(student: Student, images: Tensor, targets: Tensor, belief: Belief) -> SelfLabels:
+def self_labels(student: Student, images: Tensor, targets: Tensor, confidence: Confidence) -> SelfLabels:
     """The most probable class of each real pixel, by the network in evaluation mode.
 
     images:  uint8 [B, 3, H, W]
@@ -42,22 +42,22 @@ def self_labels(student: Student, images: Tensor, targets: Tensor, belief: Belie
     with evaluating(student.model):
         coarse = student.coarse_logits(images, student.compiled)
     is_padding = targets == IGNORE_INDEX
-    labels, is_believed = torch.empty_like(targets), torch.empty_like(is_padding)
+    labels, is_confident = torch.empty_like(targets), torch.empty_like(is_padding)
     for i in range(len(images)):  # one image's full-size logits at a time
-        labels[i], is_believed[i] = _label(upsampled(coarse[i : i + 1].float(), images.shape[-2:])[0], belief)
-    return SelfLabels(labels.masked_fill_(is_padding, IGNORE_INDEX), is_believed & ~is_padding, coarse)
+        labels[i], is_confident[i] = _label(upsampled(coarse[i : i + 1].float(), images.shape[-2:])[0], confidence)
+    return SelfLabels(labels.masked_fill_(is_padding, IGNORE_INDEX), is_confident & ~is_padding, coarse)
 
 
-def _label(logits: Tensor, belief: Belief) -> tuple[Tensor, Tensor]:
+def _label(logits: Tensor, confidence: Confidence) -> tuple[Tensor, Tensor]:
     """float32 [K, H, W] -> class index [H, W] and bool [H, W]."""
-    if belief.rule == "conformal":
+    if confidence.rule == "conformal":
         (first, second), labels = logits.softmax(dim=0).topk(2, dim=0)
-        bound = 1 - belief.level
+        bound = 1 - confidence.level
         return labels[0], (first >= bound) & (second < bound)
     largest, label = logits.max(dim=0)
-    if belief.rule == "none":
+    if confidence.rule == "none":
         return label, torch.ones_like(label, dtype=torch.bool)
-    return label, (largest - logits.logsumexp(dim=0)).exp() >= belief.level
+    return label, (largest - logits.logsumexp(dim=0)).exp() >= confidence.level
 
 
 @torch.no_grad()

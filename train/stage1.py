@@ -19,11 +19,11 @@ from train.engine.loop import run
 from train.engine.stage import Stage
 from train.engine.state import TrainingState, new_state
 from train.evaluate import validation
-from train.lesson import Lesson, part
 from train.machine.device import compute_of
+from train.objective import Objective, term
 from train.plan import labeled_samples, lr_schedule, num_stage2_steps, plan_fingerprint, stage1_fingerprint
 from train.recipe import grouping, hard_pixels, has_block, new_student
-from train.self_labels import Belief, self_labels
+from train.self_labels import Confidence, self_labels
 from train.views import Views
 
 log = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore | None) 
     def draws(step: int) -> list[list[Draw]]:
         return [order.draws(step * size, size) for order, size in groups]
 
-    def lesson(state: TrainingState, views: Views, step: int) -> Lesson:
-        return labels_lesson(settings, state, views, step // steps_per_epoch)
+    def objective(state: TrainingState, views: Views, step: int) -> Objective:
+        return pseudo_label_objective(settings, state, views, step // steps_per_epoch)
 
     num_steps, steps_after = own.epochs * steps_per_epoch, num_stage2_steps(settings, len(index.of("unlabeled")))
     fingerprint = None if labels is None else labels.fingerprint
@@ -96,7 +96,7 @@ def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore | None) 
         steps_per_epoch=steps_per_epoch,
         images=images,
         draws=draws,
-        lesson=lesson,
+        objective=objective,
         lr_factor=lr_schedule(settings, 0, num_steps, steps_after),
     )
 
@@ -113,22 +113,22 @@ def training_images(settings: Settings, index: SampleIndex, labels: LabelStore |
     return TrainingImages(index, samples, settings.data, settings.train, key, (labels, places), is_raw)
 
 
-def labels_lesson(settings: Settings, state: TrainingState, views: Views, epoch: int) -> Lesson:
+def pseudo_label_objective(settings: Settings, state: TrainingState, views: Views, epoch: int) -> Objective:
     """Labelled and pseudo-labelled pixels: one mean over both, or one of each (paper Eq. 2)."""
     own = settings.stage1
-    labeled, others = views.split()
-    images = [some.strong() if own.strong else some.images for some in (labeled, others)]
-    first, hard = part("labeled", labeled, images[0], labeled.targets), hard_pixels(settings.train)
+    labeled, unlabeled = views.split()
+    labeled_images, unlabeled_images = (some.strong() if own.strong else some.images for some in (labeled, unlabeled))
+    terms = [term("labeled", labeled, labeled_images, labeled.targets)]
     if own.labels == "none":
-        return Lesson([first], hard=hard)
+        return Objective(terms, hard=hard_pixels(settings.train))
     is_pooled = own.loss == "pooled"
     weight = 1.0 if is_pooled else own.pseudo_weight
-    second = part("unlabeled", others, images[1], others.targets, weight=weight)
-    lesson = Lesson([first, second], is_pooled=is_pooled, hard=hard)
+    terms.append(term("unlabeled", unlabeled, unlabeled_images, unlabeled.targets, weight=weight))
+    objective = Objective(terms, is_pooled=is_pooled, hard=hard_pixels(settings.train))
     if not has_block(settings, NAME):
-        return lesson
-    logits = self_labels(state.kept, others.images, others.targets, Belief("none")).logits
-    return lesson._replace(extra=grouping(settings, len(labeled.examples), logits, epoch))
+        return objective
+    labels = self_labels(state.final_student, unlabeled.images, unlabeled.targets, Confidence("none"))
+    return objective._replace(extra=grouping(settings, len(labeled.examples), labels.logits, epoch))
 
 
 def _facts(settings: Settings, index: SampleIndex, labels: LabelStore | None, stage: Stage) -> dict[str, Any]:

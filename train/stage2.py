@@ -18,13 +18,13 @@ from train.engine.loop import run
 from train.engine.stage import Stage
 from train.engine.state import TrainingState, new_state
 from train.evaluate import validation
-from train.lesson import Lesson, Part, part
 from train.losses import num_with_class
 from train.machine.device import compute_of
+from train.objective import Objective, Term, term
 from train.plan import labeled_samples, lr_schedule, plan_fingerprint, stage2_fingerprint
 from train.recipe import channel_masks, grouping, hard_pixels, has_block, new_student
 from train.schedule import unlabeled_weight
-from train.self_labels import Belief, SelfLabels, conformal_level, self_labels
+from train.self_labels import Confidence, conformal_level, self_labels
 from train.students.allspark.network import AllSparkNetwork
 from train.views import Views
 
@@ -115,14 +115,14 @@ def stage_of(settings: Settings, index: SampleIndex, checkpoint: dict[str, Any])
     def lambda_of(step: int) -> float:
         return weight_of(own, step, steps_per_epoch)
 
-    def lesson(state: TrainingState, views: Views, step: int) -> Lesson:
+    def objective(state: TrainingState, views: Views, step: int) -> Objective:
         epoch = (settings.stage1.epochs if has_block(settings, "stage1") else 0) + step // steps_per_epoch
-        return self_training_lesson(settings, state, views, lambda_of(step), epoch)
+        return self_training_objective(settings, state, views, lambda_of(step), epoch)
 
     def calibrate(state: TrainingState) -> None:
         if own.confidence == "conformal":
             judges = WholeImages(index, held_out, settings.data)
-            state.level = conformal_level(state.kept, judges, own.confidence_alpha, settings.train.workers)
+            state.level = conformal_level(state.final_student, judges, own.confidence_alpha, settings.train.workers)
 
     return Stage(
         name=NAME,
@@ -131,7 +131,7 @@ def stage_of(settings: Settings, index: SampleIndex, checkpoint: dict[str, Any])
         steps_per_epoch=steps_per_epoch,
         images=images,
         draws=draws,
-        lesson=lesson,
+        objective=objective,
         lr_factor=lr_schedule(settings, checkpoint["num_steps"], own.epochs * steps_per_epoch, 0),
         before_epoch=calibrate,
         lambda_of=lambda_of,
@@ -146,55 +146,57 @@ def weight_of(settings: Stage2Settings, step: int, steps_per_epoch: int) -> floa
     return unlabeled_weight(settings.lambda_schedule, time, times, settings.lambda_start, settings.lambda_end)
 
 
-def belief_of(settings: Stage2Settings, state: TrainingState) -> Belief:
-    """Which self-made labels count now."""
-    return Belief(settings.confidence, state.level if settings.confidence == "conformal" else settings.threshold)
+def confidence_of(settings: Stage2Settings, state: TrainingState) -> Confidence:
+    """Which online pseudo-labels count at this point of training."""
+    return Confidence(settings.confidence, state.level if settings.confidence == "conformal" else settings.threshold)
 
 
-def self_training_lesson(settings: Settings, state: TrainingState, views: Views, weight: float, epoch: int) -> Lesson:
-    """Eq. 5: labels where there are any, and the student's own labels of the weak view elsewhere.
+def self_training_objective(
+    settings: Settings, state: TrainingState, views: Views, weight: float, epoch: int
+) -> Objective:
+    """Eq. 5: masks where there are any, and online pseudo-labels of the weak view elsewhere.
 
-    The weak view itself learns them (the paper), or strong views of it do (`stage2.views`).
+    The weak view itself is trained on them (the paper), or strong views of it are (`stage2.views`).
     weight: lambda
     """
     own = settings.stage2
     labeled, unlabeled = views.split()
-    taught = self_labels(state.kept, unlabeled.images, unlabeled.targets, belief_of(own, state))
-    images = labeled.strong() if own.strong_labeled else labeled.images
-    first = part("labeled", labeled, images, labeled.targets, weight=1 - weight)
-    others = unlabeled_parts(settings, state, unlabeled, taught, weight)
-    kept = taught.is_believed.sum() / num_with_class(unlabeled.targets).clamp(min=1)
-    lesson = Lesson([first, *others], kept, hard=hard_pixels(settings.train))
-    if not has_block(settings, NAME):
-        return lesson
-    return lesson._replace(extra=grouping(settings, len(labeled.examples), taught.logits, epoch))
-
-
-def unlabeled_parts(
-    settings: Settings, state: TrainingState, unlabeled: Views, taught: SelfLabels, weight: float
-) -> list[Part]:
-    """The weak view, or each strong view with its share of lambda."""
-    own = settings.stage2
+    # Teacher: the final student labels the unlabelled weak views.
+    labels = self_labels(state.final_student, unlabeled.images, unlabeled.targets, confidence_of(own, state))
+    # Labelled term: the masks.
+    labeled_images = labeled.strong() if own.strong_labeled else labeled.images
+    terms = [term("labeled", labeled, labeled_images, labeled.targets, weight=1 - weight)]
+    # Unlabelled terms: the weak view, or each strong view, with its part of lambda.
     if own.views == 0:
-        return [_taught(own, unlabeled, unlabeled.images, taught.labels, taught.is_believed, 0, weight)]
+        terms.append(unlabeled_term(own, unlabeled, 0, unlabeled.images, labels.labels, labels.is_confident, weight))
     masks = channel_masks(settings, state.student, unlabeled, state.step)
-    parts = []
     for view in range(own.views):
-        images, labels, is_believed = unlabeled.mixed(view, unlabeled.strong(view), taught.labels, taught.is_believed)
-        one = _taught(own, unlabeled, images, labels, is_believed, view, weight / own.views)
-        parts.append(one._replace(channel_masks=masks[view]))
-    return parts
+        strong = unlabeled.strong(view)
+        images, classes, is_confident = unlabeled.mixed(view, strong, labels.labels, labels.is_confident)
+        one = unlabeled_term(own, unlabeled, view, images, classes, is_confident, weight / own.views)
+        terms.append(one._replace(channel_masks=masks[view]))
+    confident = labels.is_confident.sum() / num_with_class(unlabeled.targets).clamp(min=1)
+    objective = Objective(terms, confident, hard=hard_pixels(settings.train))
+    if not has_block(settings, NAME):
+        return objective
+    return objective._replace(extra=grouping(settings, len(labeled.examples), labels.logits, epoch))
 
 
-def _taught(
+def unlabeled_term(
     own: Stage2Settings,
     unlabeled: Views,
+    view: int,
     images: Tensor,
     labels: Tensor,
-    is_believed: Tensor,
-    view: int,
+    is_confident: Tensor,
     weight: float,
-) -> Part:
-    targets = torch.where(is_believed, labels, IGNORE_INDEX)
+) -> Term:
+    """The term of the confident online pseudo-labels of one view.
+
+    images:       uint8 [B, 3, H, W]
+    labels:       uint8 [B, H, W], class index or IGNORE_INDEX
+    is_confident: bool [B, H, W]
+    """
+    targets = torch.where(is_confident, labels, IGNORE_INDEX)
     num_pixels = num_with_class(labels if own.normaliser == "valid" else targets)
-    return part("unlabeled", unlabeled, images, targets, view, num_pixels=num_pixels, weight=weight)
+    return term("unlabeled", unlabeled, images, targets, view, num_pixels=num_pixels, weight=weight)

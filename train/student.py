@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,10 @@ class Student:
         """uint8 [B, 3, H, W] RGB -> uint8 [B, H, W], the most probable class, in evaluation mode."""
         with evaluating(self.model):
             return self.logits(images).argmax(dim=1).to(torch.uint8)
+
+
+Validate = Callable[[Student], float | None]
+"""mIoU of a student on the val images; None if their masks hold no class."""
 
 
 def _shared(network: nn.Module) -> DistributedDataParallel:

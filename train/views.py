@@ -13,22 +13,24 @@ from train.data import NUM_VIEWS, Example
 
 
 class Views(NamedTuple):
-    """Weak views of a batch or of a share of it, from which strong ones are made."""
+    """Weak views of a micro-batch or of some of its images, from which strong ones are made."""
 
     images: Tensor  # uint8 [B, 3, crop, crop] RGB
     targets: Tensor  # uint8 [B, crop, crop], class index or IGNORE_INDEX (also padding)
     examples: Sequence[Example]
-    places: Sequence[int]
-    """Of the images in the whole batch, whichever process has them."""
     batch_size: int
-    """Of the whole batch."""
+    """Number of images of the whole batch."""
+
+    @property
+    def places(self) -> list[int]:
+        """Places of the images in the whole batch."""
+        return [example.draw.place for example in self.examples]
 
     def select(self, index: Sequence[int]) -> Views:
         """Some of the images, in that order."""
-        examples, places = [self.examples[i] for i in index], [self.places[i] for i in index]
         on_device = torch.tensor(list(index), dtype=torch.int64).to(self.images.device, non_blocking=True)
         images, targets = (tensor.index_select(0, on_device) for tensor in (self.images, self.targets))
-        return Views(images, targets, examples, places, self.batch_size)
+        return Views(images, targets, [self.examples[i] for i in index], self.batch_size)
 
     def split(self) -> tuple[Views, Views]:
         """The labelled and the other images."""
@@ -51,17 +53,18 @@ class Views(NamedTuple):
 
 
 def num_rows(batch_size: int) -> int:
-    """How many places `Views.rows` may name."""
+    """Number of places of `Views.rows`."""
     return NUM_VIEWS * batch_size
 
 
-def views_of(
-    examples: Sequence[Example], places: Sequence[int], batch_size: int, crop: int, device: torch.device
-) -> Views:
-    """Send images and targets to the device and take their weak views."""
+def weak_views_of(examples: Sequence[Example], batch_size: int, crop: int, device: torch.device) -> Views:
+    """Send images and targets to the device and take their weak views.
+
+    batch_size: number of images of the whole batch
+    """
     images, targets = (
         [tensor.to(device, non_blocking=True) for tensor in tensors]
         for tensors in zip(*((example.image, example.target) for example in examples), strict=True)
     )
     geometries = [example.geometry for example in examples]
-    return Views(*weak_views(images, targets, geometries, crop), examples, places, batch_size)
+    return Views(*weak_views(images, targets, geometries, crop), examples, batch_size)

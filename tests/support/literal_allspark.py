@@ -12,7 +12,7 @@ from torch.nn import functional
 def literal_block(block, features, num_labeled=0, memory=None, share=0.0):
     """What AllSparkBlock returns.
 
-    block:       whose weights, whose mode and whose `compat`
+    block:       whose weights and whose mode
     features:    float [B, C, H, W]
     num_labeled: how many images, the first ones, are labelled
     memory:      None, or vectors float [K, C, N] and which are there, bool [K, C]
@@ -28,8 +28,6 @@ def literal_block(block, features, num_labeled=0, memory=None, share=0.0):
         sources = _memory_sources(memory) or [(image, None) for image in current]
         attended = literal_cross(block.cross_attention, labeled, sources, share) if len(labeled) else []
         attended += [literal_self(block.self_attention, image, share) for image in unlabeled]
-    elif block.compat:
-        attended = literal_cross(block.cross_attention, normal, [(image, None) for image in normal])
     else:
         attended = [literal_cross(block.cross_attention, [image], [(image, None)])[0] for image in normal]
     left = _layer_norm(torch.stack(attended) + tokens, block.leave_norm)

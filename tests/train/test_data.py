@@ -44,7 +44,7 @@ def test_each_pass_shows_whole_batches_of_different_images(num, batch_size):
     for epoch in range(3):
         draws = order.draws(epoch * order.take, order.take)
         assert {draw.epoch for draw in draws} == {epoch}
-        assert len({draw.place for draw in draws}) == len(draws)
+        assert len({draw.image for draw in draws}) == len(draws)
     if num >= batch_size:
         assert order.take == num_batches * batch_size
 
@@ -54,12 +54,12 @@ def test_a_list_shorter_than_a_batch_fills_it_from_the_next_pass():
     draws = order.draws(0, 5)
     assert num_batches == 1
     assert [draw.epoch for draw in draws] == [0, 0, 1, 1, 2]
-    assert {draws[0].place, draws[1].place} == {draws[2].place, draws[3].place} == {0, 1}
+    assert {draws[0].image, draws[1].image} == {draws[2].image, draws[3].image} == {0, 1}
 
 
 def test_every_image_is_left_out_now_and_then():
     order, _ = passes(5, 2, "key")
-    left_out = [set(range(5)) - {d.place for d in order.draws(epoch * 4, 4)} for epoch in range(60)]
+    left_out = [set(range(5)) - {d.image for d in order.draws(epoch * 4, 4)} for epoch in range(60)]
     assert set().union(*left_out) == set(range(5))
 
 
@@ -67,9 +67,9 @@ def test_the_order_is_a_pure_function_of_key_and_position():
     order = Passes(7, 7, "key", first=10)
     whole = order.draws(0, 28)
     assert order.draws(9, 6) == whole[9:15]
-    assert all(10 <= draw.place < 17 for draw in whole)
+    assert all(10 <= draw.image < 17 for draw in whole)
     assert Passes(7, 7, "other key", first=10).draws(0, 28) != whole
-    assert [d.place for d in whole[:7]] != [d.place for d in whole[7:14]]
+    assert [d.image for d in whole[:7]] != [d.image for d in whole[7:14]]
 
 
 @pytest.fixture

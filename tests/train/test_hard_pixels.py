@@ -13,9 +13,9 @@ from two_processes import call_in_two_processes
 
 from pipeline.settings import TrainSettings
 from train.hard_pixels import HardPixels, hardness_limit
-from train.lesson import Lesson, Part, hard_lesson, num_pixels, part_losses
 from train.losses import num_with_class, true_class_probabilities
 from train.machine.processes import summed
+from train.objective import Objective, Term, hard_objective, num_pixels, term_losses
 
 INF = math.inf
 
@@ -37,9 +37,9 @@ def test_the_limit_is_the_threshold_or_the_probability_of_the_last_pixel_that_mu
     assert hardness_limit(probabilities, HardPixels(threshold, min_kept)).item() == pytest.approx(limit)
 
 
-def part_of(name, logits, targets, **more):
+def term_of(name, logits, targets, **more):
     images = torch.zeros((len(logits), 3, *targets.shape[-2:]), dtype=torch.uint8)
-    return Part(name, images, targets, range(len(logits)), **{"num_pixels": num_with_class(targets), **more})
+    return Term(name, images, targets, range(len(logits)), **{"num_pixels": num_with_class(targets), **more})
 
 
 def literal_ohem(logits, targets, threshold, min_kept):
@@ -67,11 +67,11 @@ def test_the_loss_is_that_of_the_published_criterion(batch, min_kept, threshold,
     logits = 2 * torch.randn((batch, 3, 3, 4), generator=generator, dtype=torch.float64).float()
     targets = torch.randint(0, 4, (batch, 3, 4), generator=generator)
     targets = torch.where(targets == 3, 255, targets).to(torch.uint8)
-    lesson = Lesson([part_of("labeled", logits, targets)], hard=HardPixels(threshold, min_kept))
-    taught = hard_lesson(lesson, logits)
-    (loss,) = part_losses(taught, logits, num_pixels([taught])).tolist()
+    objective = Objective([term_of("labeled", logits, targets)], hard=HardPixels(threshold, min_kept))
+    hard = hard_objective(objective, logits)
+    (loss,) = term_losses(hard, logits, num_pixels([hard])).tolist()
     expected, kept = literal_ohem(logits, targets, threshold, min_kept)
-    assert num_pixels([taught]).tolist() == [kept]
+    assert num_pixels([hard]).tolist() == [kept]
     assert loss == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
@@ -81,22 +81,22 @@ def test_only_labelled_pixels_are_mined_and_means_count_what_is_left(is_pooled):
     certain, unsure = torch.tensor([9.0, 0.0]), torch.tensor([0.0, 0.0])
     logits = torch.stack([certain, unsure]).T.reshape(1, 2, 1, 2).repeat(2, 1, 1, 1)
     targets = torch.zeros((1, 1, 2), dtype=torch.uint8)
-    parts = [part_of("labeled", logits[:1], targets), part_of("unlabeled", logits[1:], targets)]
-    lesson = Lesson(parts, is_pooled=is_pooled, hard=HardPixels(0.7, 1))
-    taught = hard_lesson(lesson, logits)
-    assert [part.targets.tolist() for part in taught.parts] == [[[[255, 0]]], [[[0, 0]]]]
-    assert num_pixels([taught]).tolist() == ([3, 3] if is_pooled else [1, 2])
-    easy, hard = math.log(1 + math.exp(-9)), math.log(2)
+    terms = [term_of("labeled", logits[:1], targets), term_of("unlabeled", logits[1:], targets)]
+    objective = Objective(terms, is_pooled=is_pooled, hard=HardPixels(0.7, 1))
+    hard = hard_objective(objective, logits)
+    assert [term.targets.tolist() for term in hard.terms] == [[[[255, 0]]], [[[0, 0]]]]
+    assert num_pixels([hard]).tolist() == ([3, 3] if is_pooled else [1, 2])
+    loss_of_easy, loss_of_hard = math.log(1 + math.exp(-9)), math.log(2)
     divisors = [3, 3] if is_pooled else [1, 2]
-    losses = part_losses(taught, logits, num_pixels([taught])).tolist()
-    assert losses == pytest.approx([hard / divisors[0], (easy + hard) / divisors[1]], rel=1e-4)
+    losses = term_losses(hard, logits, num_pixels([hard])).tolist()
+    assert losses == pytest.approx([loss_of_hard / divisors[0], (loss_of_easy + loss_of_hard) / divisors[1]], rel=1e-4)
 
 
 def test_a_probability_that_is_not_a_number_counts_as_hard_so_that_the_loss_shows_it():
     logits = torch.full((1, 2, 1, 2), math.nan)
     targets = torch.zeros((1, 1, 2), dtype=torch.uint8)
-    taught = hard_lesson(Lesson([part_of("labeled", logits, targets)], hard=HardPixels(0.7, 1)), logits)
-    assert part_losses(taught, logits, num_pixels([taught])).isnan().all()
+    hard = hard_objective(Objective([term_of("labeled", logits, targets)], hard=HardPixels(0.7, 1)), logits)
+    assert term_losses(hard, logits, num_pixels([hard])).isnan().all()
 
 
 def test_probabilities_are_up_sampled_like_the_loss():
@@ -115,10 +115,10 @@ def whole_batch():
     return torch.randn((6, 3, 4, 5), generator=generator), targets.masked_fill(targets == 2, 255)
 
 
-def lesson_of(logits, targets, num_labeled):
+def objective_of(logits, targets, num_labeled):
     sizes = (num_labeled, len(logits) - num_labeled)
     named = zip(("labeled", "unlabeled"), logits.split(sizes), targets.split(sizes), strict=True)
-    return Lesson([part_of(*one) for one in named], is_pooled=True, hard=HardPixels(0.01, 15))
+    return Objective([term_of(*one) for one in named], is_pooled=True, hard=HardPixels(0.01, 15))
 
 
 def check_share_of_hard_pixels(rank, meeting_place, expected, num):
@@ -127,17 +127,17 @@ def check_share_of_hard_pixels(rank, meeting_place, expected, num):
     logits, targets = whole_batch()
     own = slice(0, 3) if rank == 0 else slice(3, 6)
     num_labeled = 2 - rank
-    taught = hard_lesson(lesson_of(logits[own], targets[own], num_labeled), logits[own])
-    assert torch.equal(taught.parts[0].targets, expected[:2] if rank == 0 else expected[2:])
-    assert summed(num_pixels([taught])).tolist() == num
+    hard = hard_objective(objective_of(logits[own], targets[own], num_labeled), logits[own])
+    assert torch.equal(hard.terms[0].targets, expected[:2] if rank == 0 else expected[2:])
+    assert summed(num_pixels([hard])).tolist() == num
     dist.destroy_process_group()
 
 
 def test_the_pixels_of_all_processes_are_compared(tmp_path):
     logits, targets = whole_batch()
     order = torch.tensor([0, 1, 3, 2, 4, 5])  # labelled ones first
-    taught = hard_lesson(lesson_of(logits[order], targets[order], 3), logits[order])
-    expected, num = taught.parts[0].targets, num_pixels([taught]).tolist()
+    hard = hard_objective(objective_of(logits[order], targets[order], 3), logits[order])
+    expected, num = hard.terms[0].targets, num_pixels([hard]).tolist()
     assert num_with_class(expected) == 15
     call_in_two_processes(__file__, "check_share_of_hard_pixels", str(tmp_path / "meeting"), expected, num)
 

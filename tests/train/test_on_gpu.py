@@ -5,8 +5,9 @@ import torch
 
 from pipeline.datasets import load_samples
 from pipeline.run import Run
+from train.engine.stage import own_draws
 from train.engine.state import new_state
-from train.engine.step import optimise
+from train.engine.step import training_step
 from train.machine.device import compute_of
 from train.recipe import new_student
 from train.stage1 import stage1
@@ -45,11 +46,11 @@ def test_the_host_never_waits_for_the_device_within_a_step(make_run, sections):
     index = load_samples(settings.folder / "samples.json")
     stage = stage_of(settings, index, finished_stage1(settings, index))
     state = new_state(new_student(settings, compute_of(settings.train)), settings.train, 3)
-    batches = [[stage.images[draw] for group in stage.draws(step) for draw in group] for step in range(3)]
-    optimise(state, stage, batches[0])  # what is made once
+    batches = [[stage.images[draw] for draw in own_draws(stage, step)] for step in range(3)]
+    training_step(state, stage, batches[0])  # what is made once
     torch.cuda.set_sync_debug_mode("error")
     try:
         for examples in batches[1:]:
-            optimise(state, stage, examples)
+            training_step(state, stage, examples)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -36,7 +36,6 @@ PAPER = {
         "held_out": 0,
         "accumulate": 1,
         "total_epochs": 80,
-        "allspark_compat": False,
     },
     "stage1": {
         "share": 0.75,

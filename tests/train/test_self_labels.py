@@ -5,7 +5,7 @@ import torch
 from pipeline.datasets import load_samples
 from train.data import WholeImages
 from train.machine.device import Compute
-from train.self_labels import Belief, conformal_level, self_labels
+from train.self_labels import Confidence, conformal_level, self_labels
 from train.student import Student
 from train.students import Network, random_network
 
@@ -34,41 +34,41 @@ def image_of(*probabilities):
     return image
 
 
-def labels_of(student, image, belief, padding=0):
+def labels_of(student, image, confidence, padding=0):
     targets = torch.zeros((1, 32, 32), dtype=torch.uint8)
     targets[0, 0, :padding] = 255
-    return self_labels(student, image, targets, belief)
+    return self_labels(student, image, targets, confidence)
 
 
-def test_without_a_rule_the_most_probable_class_is_believed_except_on_padding():
+def test_without_a_rule_the_most_probable_class_is_confident_except_on_padding():
     torch.manual_seed(0)
     student = Student(random_network("tiny", ["a", "b", "c"]), CPU)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     targets = torch.zeros((2, 64, 64), dtype=torch.uint8)
     targets[:, :, 50:] = 255
-    made = self_labels(student, images, targets, Belief("none"))
+    made = self_labels(student, images, targets, Confidence("none"))
     assert torch.equal(made.labels == 255, targets == 255)
-    assert torch.equal(made.is_believed, targets != 255)
+    assert torch.equal(made.is_confident, targets != 255)
     assert torch.equal(made.labels[:, :, :50], student.classes(images)[:, :, :50])
     assert student.model.training  # evaluation mode for the labels only
 
 
-def test_a_threshold_believes_what_is_at_least_that_probable(student):
+def test_labels_are_confident_from_the_threshold_on(student):
     image = image_of((128, 64, 63), (120, 130, 5), (10, 20, 225))
-    made = labels_of(student, image, Belief("threshold", 0.505), padding=1)
+    made = labels_of(student, image, Confidence("threshold", 0.505), padding=1)
     assert made.labels[0, 0, :3].tolist() == [255, 1, 2]
-    assert made.is_believed[0, 0, :3].tolist() == [False, True, True]
-    stricter = labels_of(student, image, Belief("threshold", 0.52))
-    assert stricter.is_believed[0, 0, :3].tolist() == [False, False, True]
+    assert made.is_confident[0, 0, :3].tolist() == [False, True, True]
+    stricter = labels_of(student, image, Confidence("threshold", 0.52))
+    assert stricter.is_confident[0, 0, :3].tolist() == [False, False, True]
 
 
-def test_conformal_belief_wants_a_prediction_set_of_one_class(student):
+def test_conformal_confidence_wants_a_prediction_set_of_one_class(student):
     image = image_of((153, 77, 25), (230, 13, 12), (100, 80, 75))  # 0.60 0.30 0.10; 0.90 0.05 0.05; 0.39 0.31 0.29
-    believed = {
-        level: labels_of(student, image, Belief("conformal", level)).is_believed[0, 0, :3].tolist()
+    confident = {
+        level: labels_of(student, image, Confidence("conformal", level)).is_confident[0, 0, :3].tolist()
         for level in (0.05, 0.5, 0.65, 0.75)
     }
-    assert believed == {
+    assert confident == {
         0.05: [False, False, False],  # sets are empty
         0.5: [True, True, False],
         0.65: [True, True, True],  # 0.35 <= p: one class each

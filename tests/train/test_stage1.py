@@ -16,15 +16,16 @@ from pipeline.files import write_json
 from pipeline.run import Run
 from pipeline.store import open_labels
 from train.engine.checkpoint import load_checkpoint
+from train.engine.stage import own_draws
 from train.engine.state import new_state
-from train.lesson import num_pixels, part_losses
 from train.machine.device import compute_of
+from train.objective import num_pixels, term_losses
 from train.plan import labeled_samples, plan_fingerprint
 from train.recipe import new_student
 from train.stage1 import open_run_labels, stage1, stage_of, training_images
 from train.student import load_student
 from train.students import num_parameters
-from train.views import views_of
+from train.views import weak_views_of
 
 
 def checkpoint_of(settings, stage="stage1"):
@@ -258,8 +259,8 @@ def test_a_fixed_number_of_labelled_images_a_batch(make_run):
     assert stage.steps_per_epoch == 5 // 2
     batches = [stage.draws(step) for step in range(4)]
     assert all([len(group) for group in groups] == [1, 2] for groups in batches)
-    assert all(draw.place < 3 for labeled, _ in batches for draw in labeled)
-    assert all(draw.place >= 3 for _, others in batches for draw in others)
+    assert all(draw.image < 3 for labeled, _ in batches for draw in labeled)
+    assert all(draw.image >= 3 for _, others in batches for draw in others)
 
 
 def test_held_out_images_are_never_trained_on_and_change_with_the_seed(make_run):
@@ -277,28 +278,28 @@ def test_held_out_images_are_never_trained_on_and_change_with_the_seed(make_run)
 
 
 def losses_of_one_batch(settings):
-    """The lesson of the first batch, and what a fixed student makes of it."""
+    """The objective of the first batch, and what a fixed student makes of it."""
     index, labels = _opened(settings)
     stage = stage_of(settings, index, labels)
     torch.manual_seed(0)
     state = new_state(new_student(settings, compute_of(settings.train)), settings.train, 3)
-    examples = [stage.images[draw] for group in stage.draws(0) for draw in group]
-    views = views_of(examples, range(len(examples)), len(examples), 64, torch.device("cpu"))
-    lesson = stage.lesson(state, views, 0)
+    examples = [stage.images[draw] for draw in own_draws(stage, 0)]
+    views = weak_views_of(examples, len(examples), 64, torch.device("cpu"))
+    objective = stage.objective(state, views, 0)
     state.student.model.eval()
-    logits = state.student.logits(lesson.images())
-    losses = part_losses(lesson, logits, num_pixels([lesson]))
-    return logits.detach(), lesson, [p.weight * loss for p, loss in zip(lesson.parts, losses, strict=True)]
+    logits = state.student.logits(objective.images())
+    losses = term_losses(objective, logits, num_pixels([objective]))
+    return logits.detach(), objective, [p.weight * loss for p, loss in zip(objective.terms, losses, strict=True)]
 
 
 def test_pooled_is_one_mean_over_all_pixels_and_eq_2_a_mean_of_each_kind(make_run):
     settings = make_run(num={"labeled": 4, "unlabeled": 4, "val": 2}, stage1={"batch_size": 4, "batch_labeled": 2})
-    logits, lesson, pooled = losses_of_one_batch(settings)
-    targets = lesson.targets().long()
+    logits, objective, pooled = losses_of_one_batch(settings)
+    targets = objective.targets().long()
     each = torch.nn.functional.cross_entropy(logits, targets, ignore_index=255, reduction="none")
     valid = targets != 255
     assert sum(pooled).item() == pytest.approx((each.sum() / valid.sum()).item(), rel=1e-5)
-    assert len(lesson.parts[0].images) == 2
+    assert len(objective.terms[0].images) == 2
 
     eq2 = with_settings(settings, "stage1", loss="eq2", pseudo_weight=0.3)
     _, _, losses = losses_of_one_batch(eq2)

@@ -9,20 +9,21 @@ from pipeline.errors import StoreError, TrainingError
 from pipeline.files import write_json
 from pipeline.run import Run
 from train.engine.checkpoint import load_checkpoint
+from train.engine.stage import own_draws
 from train.engine.state import new_state
-from train.engine.step import optimise
+from train.engine.step import training_step
 from train.machine.device import Compute
 from train.plan import labeled_samples
 from train.recipe import _image_masks, images_left_alone
 from train.schedule import unlabeled_weight
-from train.self_labels import Belief, conformal_level, self_labels
+from train.self_labels import Confidence, conformal_level, self_labels
 from train.stage1 import stage1
-from train.stage2 import finished_stage1, self_training_lesson, stage2, stage_of
+from train.stage2 import finished_stage1, self_training_objective, stage2, stage_of
 from train.student import Student
 from train.students import random_network
 from train.students.allspark.network import load_model
 from train.students.segformer import SegFormer
-from train.views import views_of
+from train.views import weak_views_of
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 
@@ -58,12 +59,12 @@ def one_thread_student():
 
 
 def examples_of(stage, step=0):
-    return [stage.images[draw] for group in stage.draws(step) for draw in group]
+    return [stage.images[draw] for draw in own_draws(stage, step)]
 
 
 def views_of_step(stage, step=0):
     examples = examples_of(stage, step)
-    return views_of(examples, range(len(examples)), len(examples), stage.images.train.crop, CPU.device)
+    return weak_views_of(examples, len(examples), stage.images.train.crop, CPU.device)
 
 
 def test_one_step_is_eq_5_and_sgd_as_computed_by_hand(make_run):
@@ -79,7 +80,7 @@ def test_one_step_is_eq_5_and_sgd_as_computed_by_hand(make_run):
     before = {name: p.detach().clone() for name, p in model.state_dict().items()}
     model.train()
     without_dropout(model)
-    measures = optimise(state, stage, examples_of(stage))
+    measures = training_step(state, stage, examples_of(stage))
 
     by_hand = random_network("tiny", settings.data.class_names)
     by_hand.load_state_dict(before)
@@ -106,61 +107,61 @@ def without_dropout(model):
             module.probability = 0.0
 
 
-def lesson_of(settings, student, weight=0.25, step=0):
-    """The lesson of a step for a given student, and its views."""
+def objective_of(settings, student, weight=0.25, step=0):
+    """The objective of a step for a given student, and its views."""
     run_stage1(settings)
     stage = stage2_of(settings)
     state = new_state(student, settings.train, 3)
     views = views_of_step(stage, step)
-    return self_training_lesson(settings, state, views, weight, 0), views
+    return self_training_objective(settings, state, views, weight, 0), views
 
 
-def test_lambda_weighs_the_two_parts(make_run, one_thread_student):
-    lesson, _ = lesson_of(make_run(), one_thread_student)
-    assert [(part.name, part.weight) for part in lesson.parts] == [("labeled", 0.75), ("unlabeled", 0.25)]
+def test_lambda_weighs_the_two_terms(make_run, one_thread_student):
+    objective, _ = objective_of(make_run(), one_thread_student)
+    assert [(term.name, term.weight) for term in objective.terms] == [("labeled", 0.75), ("unlabeled", 0.25)]
 
 
-def test_the_paper_teaches_the_weak_view_its_own_labels_and_shows_labelled_images_in_strong_colours(
+def test_the_paper_trains_the_weak_view_on_its_own_labels_and_shows_labelled_images_in_strong_colours(
     make_run, one_thread_student
 ):
-    lesson, views = lesson_of(make_run(stage2={"batch_unlabeled": 3}), one_thread_student)
-    labeled, unlabeled = lesson.parts
+    objective, views = objective_of(make_run(stage2={"batch_unlabeled": 3}), one_thread_student)
+    labeled, unlabeled = objective.terms
     assert torch.equal(unlabeled.images, views.images[1:])
     expected = one_thread_student.classes(views.images[1:]).masked_fill(views.targets[1:] == 255, 255)
     assert torch.equal(unlabeled.targets, expected)
     assert torch.equal(labeled.images, views.split()[0].strong())
-    assert lesson.kept.item() == 1
+    assert objective.confident.item() == 1
 
 
 PLUS = {"views": 2, "cutmix": 1.0, "confidence": "threshold", "threshold": 0.4, "batch_unlabeled": 4}
 
 
 def test_strong_views_learn_the_mixed_labels_of_the_weak_view(make_run, one_thread_student):
-    lesson, views = lesson_of(make_run(stage2=PLUS | {"strong_labeled": False}), one_thread_student)
-    labeled, first, second = lesson.parts
+    objective, views = objective_of(make_run(stage2=PLUS | {"strong_labeled": False}), one_thread_student)
+    labeled, first, second = objective.terms
     weak = views.split()[1]
-    own = self_labels(one_thread_student, weak.images, weak.targets, Belief("threshold", 0.4))
-    for view, part in enumerate((first, second)):
-        images, labels, believed = weak.mixed(view, weak.strong(view), own.labels, own.is_believed)
-        assert torch.equal(part.images, images)
-        assert torch.equal(part.targets, labels.masked_fill(~believed, 255))
-        assert part.num_pixels == believed.sum()
-        assert part.weight == 0.125
-        assert part.rows == [view * 5 + place for place in (1, 2, 3, 4)]
+    own = self_labels(one_thread_student, weak.images, weak.targets, Confidence("threshold", 0.4))
+    for view, term in enumerate((first, second)):
+        images, labels, confident = weak.mixed(view, weak.strong(view), own.labels, own.is_confident)
+        assert torch.equal(term.images, images)
+        assert torch.equal(term.targets, labels.masked_fill(~confident, 255))
+        assert term.num_pixels == confident.sum()
+        assert term.weight == 0.125
+        assert term.rows == [view * 5 + place for place in (1, 2, 3, 4)]
     assert not torch.equal(first.images, second.images)
     assert torch.equal(labeled.images, views.images[:1])
-    assert lesson.kept.item() == pytest.approx((own.is_believed.sum() / (weak.targets != 255).sum()).item())
+    assert objective.confident.item() == pytest.approx((own.is_confident.sum() / (weak.targets != 255).sum()).item())
 
 
-def test_the_unlabelled_loss_is_divided_by_believed_or_by_real_pixels(make_run, one_thread_student):
+def test_the_unlabelled_loss_is_divided_by_confident_or_by_real_pixels(make_run, one_thread_student):
     settings = make_run(train={"scale": [0.5, 0.6]}, stage2=PLUS | {"threshold": 0.999, "normaliser": "valid"})
-    lesson, views = lesson_of(settings, one_thread_student)
+    objective, views = objective_of(settings, one_thread_student)
     assert views.targets.eq(255).any()
-    for view, part in enumerate(lesson.parts[1:]):
+    for view, term in enumerate(objective.terms[1:]):
         weak = views.split()[1]
         (padding,) = weak.mixed(view, weak.targets)
-        assert part.num_pixels == (padding != 255).sum()
-        assert (part.targets != 255).sum() < part.num_pixels
+        assert term.num_pixels == (padding != 255).sum()
+        assert (term.targets != 255).sum() < term.num_pixels
 
 
 def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_leaves_half_of_the_images_alone(
@@ -170,8 +171,8 @@ def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_leaves
         num={"labeled": 3, "unlabeled": 16, "val": 2},
         stage2=PLUS | {"complementary_dropout": True, "batch_unlabeled": 16},
     )
-    lesson, _ = lesson_of(settings, one_thread_student)
-    labeled, first, second = lesson.parts
+    objective, _ = objective_of(settings, one_thread_student)
+    labeled, first, second = objective.terms
     assert labeled.channel_masks is None
     assert [mask.shape for mask in first.channel_masks] == [(16, width, 1, 1) for width in (16, 32, 64, 96)]
     for one, other in zip(first.channel_masks, second.channel_masks, strict=True):
@@ -180,7 +181,7 @@ def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_leaves
     assert sum(is_left_alone) == 8
     dropped = [image for image, alone in zip(first.channel_masks[-1], is_left_alone, strict=True) if not alone]
     assert all(set(image.flatten().tolist()) == {0, 2} for image in dropped)
-    masks = lesson.arguments()["channel_masks"]
+    masks = objective.arguments()["channel_masks"]
     assert torch.equal(masks[0][:1], torch.ones(1, 16, 1, 1))
     assert torch.equal(masks[3][1:17], first.channel_masks[3])
 
@@ -203,7 +204,7 @@ def test_feature_maps_of_one_width_share_their_mask():
     assert not torch.equal(masks[2][:8], masks[0])
 
 
-def test_conformal_belief_is_calibrated_on_held_out_images_at_every_epoch(make_run, monkeypatch):
+def test_conformal_confidence_is_calibrated_on_held_out_images_at_every_epoch(make_run, monkeypatch):
     settings = make_run(
         num={"labeled": 5, "unlabeled": 4, "val": 2},
         train={"held_out": 3},
@@ -220,7 +221,7 @@ def test_conformal_belief_is_calibrated_on_held_out_images_at_every_epoch(make_r
     facts = stage2(settings)
     held_out = labeled_samples(settings, load_samples(settings.folder / "samples.json"))[1]
     assert seen == [[sample.id for sample in held_out]] * 2
-    assert 0 <= facts["history"][-1]["kept"] <= 1
+    assert 0 <= facts["history"][-1]["confident"] <= 1
 
 
 def test_goes_on_from_stage_one_weights_and_momentum(make_run):
@@ -267,12 +268,12 @@ def test_a_batch_holds_labelled_images_first_and_an_epoch_is_a_pass_over_the_unl
     assert (stage.steps_per_epoch, stage.num_steps) == (5 // 2, 6)
     batches = [stage.draws(step) for step in range(stage.num_steps)]
     assert all(
-        [[draw.place < 3 for draw in group] for group in groups] == [[True] * 2, [False] * 2] for groups in batches
+        [[draw.image < 3 for draw in group] for group in groups] == [[True] * 2, [False] * 2] for groups in batches
     )
-    labeled = [draw.place for groups in batches for draw in groups[0]]
+    labeled = [draw.image for groups in batches for draw in groups[0]]
     assert all(sorted(labeled[i : i + 3]) == [0, 1, 2] for i in range(0, 12, 3))  # cycled, each pass complete
     for epoch in range(3):
-        unlabeled = [draw.place for groups in batches[2 * epoch : 2 * epoch + 2] for draw in groups[1]]
+        unlabeled = [draw.image for groups in batches[2 * epoch : 2 * epoch + 2] for draw in groups[1]]
         assert len(set(unlabeled)) == 4
 
 

@@ -4,15 +4,15 @@ from pipeline.datasets import load_samples
 from train.augment import cutmix, partners, strong_views, weak_view
 from train.data import NUM_VIEWS, Draw
 from train.stage1 import open_run_labels, training_images
-from train.views import num_rows, views_of
+from train.views import num_rows, weak_views_of
 
 
 def made(make_run, **train):
     settings = make_run(train=train)
     index = load_samples(settings.folder / "samples.json")
     images = training_images(settings, index, open_run_labels(settings))
-    examples = [images[Draw(0, place)] for place in (4, 0, 6, 1)]
-    return examples, views_of(examples, [8, 2, 9, 3], 12, 64, torch.device("cpu"))
+    examples = [images[Draw(0, index, place)] for index, place in ((4, 8), (0, 2), (6, 9), (1, 3))]
+    return examples, weak_views_of(examples, 12, 64, torch.device("cpu"))
 
 
 def test_weak_views_are_those_that_were_drawn(make_run):

@@ -1,4 +1,4 @@
-"""The moving average of a student's weights and buffers: the teacher of Stage II, and the student that is kept."""
+"""The moving average of a student's weights and buffers: the teacher of Stage II, and the final model."""
 
 from __future__ import annotations
 

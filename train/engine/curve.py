@@ -74,13 +74,13 @@ def keep_best(state: TrainingState, folder: Path) -> bool:
     if world().is_main:
         part = folder / "best.part"
         shutil.rmtree(part, ignore_errors=True)
-        save_model(state.kept.model, part)
+        save_model(state.final_student.model, part)
         shutil.rmtree(folder / "best", ignore_errors=True)
         part.replace(folder / "best")
     return True
 
 
 def mean_measures(rows: Sequence[Sequence[float]], num_processes: int = 1) -> dict[str, float | None]:
-    """MEASURES by name, None for those that the lessons do not have; one process's share stands for all."""
+    """MEASURES by name, None for those that the objectives do not have; one process's share stands for all."""
     sums = [math.fsum(column) / len(rows) * num_processes for column in zip(*rows, strict=True)]
     return {name: None if math.isnan(value) else value for name, value in zip(MEASURES, sums, strict=True)}

@@ -1,4 +1,4 @@
-"""The one training loop; the stages and recipes differ in the lesson that they make of a batch."""
+"""The one training loop; the stages and recipes differ in the objective that they make of a batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from pipeline.settings import Settings
 from train.data import Example, WholeImages, training_batches
 from train.engine.checkpoint import load_checkpoint, save_checkpoint
 from train.engine.curve import add_to_history, keep_best, mean_measures
-from train.engine.stage import Stage, check_shares, own_shares
+from train.engine.stage import Stage, check_batch, own_draws
 from train.engine.state import TrainingState
-from train.engine.step import optimise, step_seed
+from train.engine.step import step_seed, training_step
 from train.engine.tensorboard import Board
 from train.machine.processes import wait_for_all, world
-from train.student import Student
+from train.student import Validate
 from train.students import num_parameters
 from train.students.allspark.network import save_model
 
@@ -34,9 +34,6 @@ log = logging.getLogger(__name__)
 
 NUM_SHOWN = 2  # val images whose predictions go into the TensorBoard log
 SECONDS_BETWEEN_READS = 5.0  # reading a loss waits for the GPU; NaN is noticed at most this late
-
-Validate = Callable[[Student], float | None]
-"""mIoU of the student on the val images; None if their masks hold no class."""
 
 
 def resume(state: TrainingState, stage: Stage, folder: Path) -> None:
@@ -82,13 +79,13 @@ def run(state: TrainingState, stage: Stage, settings: Settings, validate: Valida
     """
     place = Folder(settings.folder)
     folder = place.training(stage.name)
-    check_shares(stage)
+    check_batch(stage)
     resume(state, stage, folder)
     if world().is_main:
         place.receipt(stage.name).unlink(missing_ok=True)  # from here on it would tell of other weights
     waiting = train(state, stage, settings.seed, folder, validate)
     if world().is_main:
-        save_model(state.kept.model, place.student(stage.name))
+        save_model(state.final_student.model, place.student(stage.name))
     save(state, stage, folder, finished=True)  # last: a run that is killed before is unfinished and resumes
     wait_for_all()
     return _facts(state, stage) | {"data_wait": round(waiting, 4)}
@@ -103,31 +100,26 @@ def train(state: TrainingState, stage: Stage, seed: int, folder: Path, validate:
     on_gpu = student.compute.device.type == "cuda"
     steps = range(state.step, stage.num_steps)
     batches = TimedBatches(
-        training_batches(
-            stage.images,
-            lambda step: [draw for share in own_shares(stage, step) for _, draw in share],
-            steps,
-            pin_memory=on_gpu,
-        )
+        training_batches(stage.images, lambda step: own_draws(stage, step), steps, pin_memory=on_gpu)
     )
     board = Board(folder / "tensorboard", state.step, shown_images(stage), world().is_main)
     reader = Reader(state, stage, batches, board)
     time_of_last_save = time.monotonic()
     student.model.train()
-    for examples in batches:
+    for batch in batches:
         if state.step % stage.steps_per_epoch == 0:
             stage.before_epoch(state)
         torch.manual_seed(step_seed(seed, stage.name, state.step))
         with _explained_errors(stage):
-            reader.add(optimise(state, stage, examples))
+            reader.add(training_step(state, stage, batch))
         ends_epoch = _ends_epoch_to_validate(state.step, stage, settings.validate_every)
         is_due = time.monotonic() - time_of_last_save >= 60 * settings.checkpoint_minutes
         if ends_epoch or is_due or reader.is_due():
             reader.read()
         if ends_epoch:
-            add_to_history(state, stage, validate(state.kept))
+            add_to_history(state, stage, validate(state.final_student))
             board.numbers({"miou": state.history[-1]["miou"]}, state.step)
-            board.predictions(state.kept, state.step)
+            board.predictions(state.final_student, state.step)
             # the best student and the checkpoint that names it belong together: a resumed run may not find the same one
             is_due = keep_best(state, folder) or is_due
         if is_due and state.step < stage.num_steps:

@@ -1,16 +1,15 @@
-"""What one stage is made of, and how processes share its batches."""
+"""What one stage is made of, and how processes and micro-batches divide its batches."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pipeline.errors import TrainingError
 from train.data import Draw, TrainingImages
 from train.engine.state import TrainingState
-from train.lesson import Lesson
 from train.machine.processes import world
+from train.objective import Objective
 from train.views import Views
 
 
@@ -24,11 +23,11 @@ class Stage(NamedTuple):
     steps_per_epoch: int
     images: TrainingImages
     draws: Callable[[int], Sequence[list[Draw]]]
-    """Step -> its batch, in groups (labelled, unlabelled); processes share each group equally."""
-    lesson: Callable[[TrainingState, Views, int], Lesson]
-    """What a batch, or a process's share of it, teaches at a step."""
+    """Step -> its batch, in groups (labelled, unlabelled), each of which is divided equally into micro-batches."""
+    objective: Callable[[TrainingState, Views, int], Objective]
+    """Weak views of a micro-batch at a step -> the targets, strong views and weights of its loss terms."""
     lr_factor: Callable[[int], float]
-    """Step -> what the initial learning rates are multiplied by."""
+    """Step -> factor of the initial learning rates."""
     before_epoch: Callable[[TrainingState], None] = lambda state: None
     lambda_of: Callable[[int], float | None] = lambda step: None
     """Step -> weight of the unlabelled loss, for the log."""
@@ -37,10 +36,15 @@ class Stage(NamedTuple):
     def num_steps(self) -> int:
         return self.num_epochs * self.steps_per_epoch
 
+    @property
+    def num_micro_batches(self) -> int:
+        """Parts that a batch is computed in, over all processes."""
+        return world().size * self.images.train.accumulate
 
-def check_shares(stage: Stage) -> None:
-    """TrainingError unless every group of a batch can be divided among processes and parts."""
-    train, count = stage.images.train, num_shares(stage)
+
+def check_batch(stage: Stage) -> None:
+    """TrainingError unless every group of a batch can be divided equally into micro-batches."""
+    train, count = stage.images.train, stage.num_micro_batches
     for group in stage.draws(0) if stage.num_steps else ():
         if len(group) % count:
             raise TrainingError(
@@ -50,27 +54,19 @@ def check_shares(stage: Stage) -> None:
             )
 
 
-def num_shares(stage: Stage) -> int:
-    """Parts that a batch is computed in, over all processes."""
-    return world().size * stage.images.train.accumulate
+def own_draws(stage: Stage, step: int) -> list[Draw]:
+    """This process's images of a batch, each with its place and its micro-batch; every micro-batch has all groups."""
+    first = world().rank * stage.images.train.accumulate
+    own = range(first, first + stage.images.train.accumulate)
+    return sorted(
+        (draw for draw in _placed(stage.draws(step), stage.num_micro_batches) if draw.micro_batch in own),
+        key=lambda draw: (draw.micro_batch, draw.place),
+    )
 
 
-def own_shares(stage: Stage, step: int) -> list[list[tuple[int, Draw]]]:
-    """This process's shares of a batch: draws with their places in the whole batch; each share has all groups."""
-    count, per_process = num_shares(stage), stage.images.train.accumulate
-    numbered = _numbered(stage.draws(step))
-    first = world().rank * per_process
-    return [
-        [entry for group in numbered for entry in _share(group, number, count)]
-        for number in range(first, first + per_process)
+def _placed(groups: Sequence[list[Draw]], num_micro_batches: int) -> list[Draw]:
+    """All images of a batch with their places, counted from 0 through the groups, and their micro-batches."""
+    numbered = [
+        (draw, position * num_micro_batches // len(group)) for group in groups for position, draw in enumerate(group)
     ]
-
-
-def _numbered(groups: Sequence[list[Draw]]) -> list[list[tuple[int, Draw]]]:
-    places = itertools.count()
-    return [[(next(places), draw) for draw in group] for group in groups]
-
-
-def _share(group: list[tuple[int, Draw]], number: int, count: int) -> list[tuple[int, Draw]]:
-    size = len(group) // count
-    return group[number * size : (number + 1) * size]
+    return [draw._replace(place=place, micro_batch=number) for place, (draw, number) in enumerate(numbered)]

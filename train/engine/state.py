@@ -13,7 +13,7 @@ from pipeline.settings import TrainSettings
 from train.engine.average import MovingAverage
 from train.student import Student
 
-MEASURES = ("loss", "loss_labeled", "loss_unlabeled", "kept")
+MEASURES = ("loss", "loss_labeled", "loss_unlabeled", "confident")
 
 
 @dataclass
@@ -31,7 +31,7 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
     level: float = 0.0
-    """Of the conformal belief in self-made labels (`train.self_labels.Belief`)."""
+    """Of the conformal confidence (`train.self_labels.Confidence`)."""
     measures: list[list[float]] = field(default_factory=list)
     """MEASURES of the steps since the last entry of the history, this process's share."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -43,8 +43,8 @@ class TrainingState:
     time_of_last_tick: float = field(default_factory=time.monotonic)
 
     @property
-    def kept(self) -> Student:
-        """The student that is validated and kept: the moving average, if there is one."""
+    def final_student(self) -> Student:
+        """The teacher, and what is validated and saved: the averaged student if there is one."""
         return self.student if self.average is None else self.average.student
 
     def tick(self) -> None:

@@ -1,4 +1,4 @@
-"""One step of the optimiser: a batch, in as many parts and processes as the settings say."""
+"""One training step, in time order: batch -> weak views -> objective (teacher, strong views) -> losses -> update."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import math
 import random
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,44 +16,55 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.datasets import IGNORE_INDEX
 from train.data import Example
-from train.engine.stage import Stage, num_shares, own_shares
+from train.engine.stage import Stage
 from train.engine.state import TrainingState
-from train.lesson import Lesson, hard_lesson, num_pixels, part_losses
 from train.machine.processes import summed, world
+from train.objective import Objective, num_pixels, step_losses
 from train.student import Student
 from train.students import dropout_rows
-from train.views import Views, num_rows, views_of
+from train.views import Views, num_rows, weak_views_of
 
 
-def optimise(state: TrainingState, stage: Stage, examples: Sequence[Example]) -> Tensor:
+def training_step(state: TrainingState, stage: Stage, batch: Sequence[Example]) -> Tensor:
     """One step of the optimiser; returns this process's part of its MEASURES, float32 [4], still on the device.
 
-    examples: this process's shares of the batch, one after the other
+    batch: this process's examples, in the order of `train.engine.stage.own_draws`
     """
+    student = state.student
     for group in state.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * stage.lr_factor(state.step)
-    with fixed_sizes():
-        shares = shares_of(stage, state, examples)
-        lessons = [stage.lesson(state, views, state.step) for views in shares]
-        pixels = summed(num_pixels(lessons))
-        state.optimizer.zero_grad()
-        measures = torch.stack(
-            [
-                teach(state, lesson, pixels, num_rows(shares[0].batch_size), num_shares(stage), lesson is lessons[-1])
-                for lesson in lessons
-            ]
-        ).sum(dim=0)
+    state.optimizer.zero_grad()
+    with fastest_kernels():
+        # Batch -> weak views of each micro-batch.
+        micro_batches = weak_views_by_micro_batch(state, stage, batch)
+        # Weak views -> targets and strong views. In Stage II the teacher labels the unlabelled images here.
+        objectives = [stage.objective(state, views, state.step) for views in micro_batches]
+        # A term is a mean over the pixels of the whole batch: of all micro-batches of all processes.
+        num_pixels_of_step = summed(num_pixels(objectives))
+        num_places, measures = num_rows(micro_batches[0].batch_size), []
+        for objective in objectives:
+            is_last = objective is objectives[-1]
+            with dropout_rows(objective.rows(), num_places), synced_gradients(student, is_last):
+                # Images -> logits -> a loss for each term -> their weighted sum -> gradients.
+                logits = student.coarse_logits(objective.images(), student.trained, **objective.arguments())
+                losses = step_losses(objective, logits, num_pixels_of_step)
+                loss = weighted_sum(objective, losses)
+                # gradients are averaged over the processes, and this is a part of one mean
+                torch.autograd.backward(state.scaler.scale(loss * world().size))
+            count_classes(state, objective, logits.detach())
+            measures.append(measures_of(objective, losses.detach(), loss.detach(), stage.num_micro_batches))
+    # Gradients -> weights -> moving average, which is the teacher of the next step.
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
     if state.average is not None:
         state.average.update(state.student.model)
-    return measures
+    return torch.stack(measures).sum(dim=0)
 
 
 @contextlib.contextmanager
-def fixed_sizes() -> Iterator[None]:
-    """cuDNN looks for its fastest algorithm once for each size, which pays for crops but not for whole images."""
+def fastest_kernels() -> Iterator[None]:
+    """cuDNN measures its algorithms once for each size of input, which pays for crops but not for whole images."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield
@@ -60,72 +72,55 @@ def fixed_sizes() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def shares_of(stage: Stage, state: TrainingState, examples: Sequence[Example]) -> list[Views]:
-    """The weak views of each share that this process computes."""
+def weak_views_by_micro_batch(state: TrainingState, stage: Stage, batch: Sequence[Example]) -> list[Views]:
+    """The weak views of each micro-batch of this process."""
+    assert len({example.draw.place for example in batch}) == len(batch), "examples of `own_draws` have their own places"
     device, crop = state.student.compute.device, stage.images.train.crop
-    groups = own_shares(stage, state.step)
-    batch_size = num_shares(stage) * len(groups[0])
-    rest = iter(examples)
-    return [
-        views_of([next(rest) for _ in group], [place for place, _ in group], batch_size, crop, device)
-        for group in groups
-    ]
+    groups = [list(group) for _, group in groupby(batch, key=lambda example: example.draw.micro_batch)]
+    batch_size = stage.num_micro_batches * len(groups[0])
+    return [weak_views_of(group, batch_size, crop, device) for group in groups]
 
 
-def teach(
-    state: TrainingState, lesson: Lesson, pixels: Tensor, num_rows: int, num_shares: int, is_last: bool
-) -> Tensor:
-    """Add the gradients of one share of a batch; the last one sums them over the processes."""
-    student = state.student
-    with dropout_rows(lesson.rows(), num_rows), _unsummed(student, is_last):
-        logits = student.coarse_logits(lesson.images(), student.trained, **lesson.arguments())
-        if lesson.hard is not None:
-            taught = hard_lesson(lesson, logits.detach())
-            losses = part_losses(taught, logits, summed(num_pixels([taught])))
-        else:
-            losses = part_losses(lesson, logits, pixels)
-        # weights one by one: a tensor of them would be copied to the device, which waits for it
-        total = torch.stack([part.weight * loss for part, loss in zip(lesson.parts, losses, strict=True)]).sum()
-        # gradients are averaged over the processes, and this is a share of one mean
-        torch.autograd.backward(state.scaler.scale(total * world().size))
-    count_classes(state, lesson, logits.detach())
-    return measures_of(lesson, losses.detach(), total.detach(), num_shares)
-
-
-def _unsummed(student: Student, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+def synced_gradients(student: Student, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+    """Context of a backward pass; the last one of a step averages the gradients over the processes."""
     shared = student.trained
     return shared.no_sync() if isinstance(shared, DistributedDataParallel) and not is_last else contextlib.nullcontext()
 
 
-def measures_of(lesson: Lesson, losses: Tensor, total: Tensor, num_shares: int) -> Tensor:
-    """float32 [4], a share's part of MEASURES; NaN for one that the lesson does not have."""
-    nan = torch.full_like(total, math.nan)
+def weighted_sum(objective: Objective, losses: Tensor) -> Tensor:
+    """float32 []; losses: float32 [T]. Weights one by one: a tensor of them would be copied to the device, and wait."""
+    return torch.stack([term.weight * loss for term, loss in zip(objective.terms, losses, strict=True)]).sum()
+
+
+def measures_of(objective: Objective, losses: Tensor, loss: Tensor, num_micro_batches: int) -> Tensor:
+    """float32 [4], a micro-batch's part of MEASURES; NaN for one that the objective does not have."""
+    nan = torch.full_like(loss, math.nan)
     by_name = {
-        name: [loss for part, loss in zip(lesson.parts, losses, strict=True) if part.name == name]
+        name: [one for term, one in zip(objective.terms, losses, strict=True) if term.name == name]
         for name in ("labeled", "unlabeled")
     }
     means = [torch.stack(values).mean() if values else nan for values in by_name.values()]
-    kept = nan if lesson.kept is None else lesson.kept / num_shares
-    return torch.stack([total, *means, kept])
+    confident = nan if objective.confident is None else objective.confident / num_micro_batches
+    return torch.stack([loss, *means, confident])
 
 
-def count_classes(state: TrainingState, lesson: Lesson, logits: Tensor) -> None:
-    """Add to the state, of the pixels that are taught a class: the labelled ones' classes, and what is predicted."""
-    for part, coarse in zip(lesson.parts, torch.split(logits, lesson.sizes()), strict=True):
-        if not len(part.images):
+def count_classes(state: TrainingState, objective: Objective, logits: Tensor) -> None:
+    """Add to the state, over the pixels with a target: classes of the labelled ones, and predicted classes."""
+    for term, coarse in zip(objective.terms, torch.split(logits, objective.sizes()), strict=True):
+        if not len(term.images):
             continue
-        targets = functional.interpolate(part.targets[:, None], size=coarse.shape[-2:], mode="nearest")[:, 0]
-        if part.name == "labeled":
+        targets = functional.interpolate(term.targets[:, None], size=coarse.shape[-2:], mode="nearest")[:, 0]
+        if term.name == "labeled":
             _count(state.num_labeled, targets)
-        if part.name == "unlabeled" or len(lesson.parts) == 1:
+        if term.name == "unlabeled" or len(objective.terms) == 1:
             predicted = coarse.argmax(dim=1).to(torch.uint8)
             _count(state.num_predicted, predicted.masked_fill(targets == IGNORE_INDEX, IGNORE_INDEX))
 
 
 def _count(total: Tensor, classes: Tensor) -> None:
     """Add the classes, uint8 [...], to int64 [K]; IGNORE_INDEX is not counted. No bincount: it waits for a GPU."""
-    places = classes.flatten().long().clamp(max=len(total))
-    counts = total.new_zeros(len(total) + 1).scatter_add_(0, places, torch.ones_like(places))
+    bins = classes.flatten().long().clamp(max=len(total))
+    counts = total.new_zeros(len(total) + 1).scatter_add_(0, bins, torch.ones_like(bins))
     total += counts[:-1]
 
 

@@ -1,4 +1,4 @@
-"""The TensorBoard log of a stage: losses, learning rate, lambda, kept share, mIoU, and pictures of predictions."""
+"""The TensorBoard log of a stage: losses, learning rate, lambda, share of confident labels, mIoU, predictions."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from pipeline.receipt import fingerprint
 from pipeline.settings import DataSettings
 from train.probe.arms import Arm, Labels
 from train.probe.features import FeatureCache, Shapes
-from train.probe.fit import Lessons, Recipe, judged_areas, trained_decoder
+from train.probe.fit import Examples, Recipe, judged_areas, trained_decoder
 from train.probe.targets import label_targets, view_targets
 from train.probe.verdict import Areas
 
@@ -116,9 +116,9 @@ class CrossFit:
         steps = self.recipe.steps
         progress = Progress(log, f"probe: {num} students", num * steps, "steps", done=(num - len(missing)) * steps)
         shapes, masks = self.cache.shapes(), [self.index.mask(sample, self.data) for sample in self.labeled]
-        labeled = self._lessons(self.labeled, masks)
+        labeled = self._examples(self.labeled, masks)
         for labels, fits in groupby(missing, key=lambda fit: fit.arm.labels):
-            unlabeled = None if labels.labels == "none" else self._pseudo_lessons(labels)
+            unlabeled = None if labels.labels == "none" else self._pseudo_labeled_examples(labels)
             for fit in fits:
                 start = time.monotonic()
                 areas = self._judged(fit, shapes, labeled, unlabeled, masks, progress).tolist()
@@ -129,8 +129,8 @@ class CrossFit:
         self,
         fit: Fit,
         shapes: Shapes,
-        labeled: Lessons,
-        unlabeled: Lessons | None,
+        labeled: Examples,
+        unlabeled: Examples | None,
         masks: Sequence[npt.NDArray[np.uint8]],
         progress: Progress,
     ) -> Areas:
@@ -143,14 +143,14 @@ class CrossFit:
         held_out = np.flatnonzero(self.fold == fit.fold).tolist()
         return np.stack([judged_areas(decoder, self.cache.whole(self.labeled[i]), masks[i], device) for i in held_out])
 
-    def _lessons(self, samples: Sequence[Sample], masks: Sequence[npt.NDArray[np.uint8]]) -> Lessons:
+    def _examples(self, samples: Sequence[Sample], masks: Sequence[npt.NDArray[np.uint8]]) -> Examples:
         targets = [
             view_targets(mask, self.cache.geometries(sample), self.cache.plan.crop)
             for sample, mask in zip(samples, masks, strict=True)
         ]
-        return Lessons([self.cache.views(sample) for sample in samples], targets)
+        return Examples([self.cache.views(sample) for sample in samples], targets)
 
-    def _pseudo_lessons(self, labels: Labels) -> Lessons:
+    def _pseudo_labeled_examples(self, labels: Labels) -> Examples:
         def targets(sample: Sample) -> Tensor:
             size = (sample.height, sample.width)
             return label_targets(
@@ -158,4 +158,4 @@ class CrossFit:
             )
 
         samples = self.unlabeled
-        return Lessons([self.cache.views(sample) for sample in samples], [targets(sample) for sample in samples])
+        return Examples([self.cache.views(sample) for sample in samples], [targets(sample) for sample in samples])

@@ -24,7 +24,7 @@ WEIGHT_DECAY = 0.01
 
 
 @dataclass(frozen=True)
-class Lessons:
+class Examples:
     """Images of one kind in their fixed views.
 
     features: float16 [V, L] of each image
@@ -34,25 +34,25 @@ class Lessons:
     features: Sequence[npt.NDArray[np.float16]]
     targets: Sequence[Tensor]
 
-    def of(self, images: Sequence[int]) -> Lessons:
+    def of(self, images: Sequence[int]) -> Examples:
         """Those of some of the images."""
-        return Lessons([self.features[i] for i in images], [self.targets[i] for i in images])
+        return Examples([self.features[i] for i in images], [self.targets[i] for i in images])
 
     def batch(self, draws: Sequence[Draw], key: str) -> tuple[npt.NDArray[np.float16], Tensor]:
         """float16 [B, L] and uint8 [B, crop, crop]: one view of each drawn image, a pure function of key and draw."""
-        places = [(draw.place, _drawn_view(key, draw, len(self.targets[draw.place]))) for draw in draws]
+        places = [(draw.image, _drawn_view(key, draw, len(self.targets[draw.image]))) for draw in draws]
         features = np.stack([self.features[image][view] for image, view in places])
         return features, torch.stack([self.targets[image][view] for image, view in places])
 
 
 def _drawn_view(key: str, draw: Draw, num: int) -> int:
-    return random.Random(f"{key}/{draw.epoch}/{draw.place}").randrange(num)
+    return random.Random(f"{key}/{draw.epoch}/{draw.image}").randrange(num)
 
 
 class Group(NamedTuple):
     """What a part of every batch is drawn from, how many views, and the weight of their loss."""
 
-    lessons: Lessons
+    examples: Examples
     size: int
     weight: float
     order: Passes
@@ -67,7 +67,7 @@ class Recipe:
     lr: float
     seed: int
 
-    def groups(self, labeled: Lessons, unlabeled: Lessons | None, weight: float) -> list[Group]:
+    def groups(self, labeled: Examples, unlabeled: Examples | None, weight: float) -> list[Group]:
         """The labelled part of every batch and, if there is something to learn from it, the unlabelled one.
 
         All arms with an unlabelled part draw the same images and views, so that only what teaches them differs.
@@ -78,8 +78,8 @@ class Recipe:
             groups.append(Group(unlabeled, num_unlabeled, weight, self._order(unlabeled, "unlabeled")))
         return groups
 
-    def _order(self, lessons: Lessons, name: str) -> Passes:
-        num = len(lessons.targets)
+    def _order(self, examples: Examples, name: str) -> Passes:
+        num = len(examples.targets)
         return Passes(num, num, f"{self.seed}/probe/{name}")
 
 
@@ -113,7 +113,9 @@ def batch_loss(
     decoder: PyramidDecoder, shapes: Shapes, groups: Sequence[Group], step: int, device: torch.device
 ) -> Tensor:
     """float32 []: the weighted sum of the groups' mean cross-entropies over the pixels with a class (paper Eq. 2)."""
-    parts = [group.lessons.batch(group.order.draws(step * group.size, group.size), group.order.key) for group in groups]
+    parts = [
+        group.examples.batch(group.order.draws(step * group.size, group.size), group.order.key) for group in groups
+    ]
     targets = torch.cat([part for _, part in parts]).to(device)
     features = unflattened(np.concatenate([rows for rows, _ in parts]), shapes)
     sums = summed_cross_entropy(decoder([map_.to(device) for map_ in features]), targets)

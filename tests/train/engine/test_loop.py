@@ -26,11 +26,11 @@ def start(settings):
 def with_losses_times(stage, factor_of):
     """The stage with the weights of a step's parts multiplied by a factor of the step."""
 
-    def lesson(state, views, step):
-        made = stage.lesson(state, views, step)
-        return made._replace(parts=[p._replace(weight=p.weight * factor_of(step)) for p in made.parts])
+    def objective(state, views, step):
+        made = stage.objective(state, views, step)
+        return made._replace(terms=[p._replace(weight=p.weight * factor_of(step)) for p in made.terms])
 
-    return stage._replace(lesson=lesson)
+    return stage._replace(objective=objective)
 
 
 def test_how_often_losses_are_read_changes_nothing(make_run, monkeypatch):
@@ -63,14 +63,14 @@ def test_running_out_of_memory_says_what_to_change_and_keeps_the_checkpoint(make
     settings = make_run(train={"checkpoint_minutes": 0})
     state, stage = start(settings)
 
-    def lesson(state, views, step):
+    def objective(state, views, step):
         if step == 3:
             raise error
-        return stage.lesson(state, views, step)
+        return stage.objective(state, views, step)
 
     folder = settings.folder / "stage1"
     with pytest.raises(TrainingError, match=r"ran out of memory \(.*allocate.*\); raise train\.accumulate \(now 1\)"):
-        loop.train(state, stage._replace(lesson=lesson), settings.seed, folder, lambda student: 0.5)
+        loop.train(state, stage._replace(objective=objective), settings.seed, folder, lambda student: 0.5)
     assert load_checkpoint(folder / "checkpoint.pt")["step"] == 3
 
 
@@ -78,11 +78,11 @@ def test_a_batch_too_small_for_a_batch_norm_says_what_to_change(make_run):
     settings = make_run()
     state, stage = start(settings)
 
-    def lesson(state, views, step):
+    def objective(state, views, step):
         return torch.nn.BatchNorm2d(2)(torch.zeros(1, 2, 1, 1))
 
     with pytest.raises(TrainingError, match=r"stage1: the student's batch norm needs .*lower train\.accumulate"):
-        loop.train(state, stage._replace(lesson=lesson), settings.seed, settings.folder / "stage1", lambda _: 0.5)
+        loop.train(state, stage._replace(objective=objective), settings.seed, settings.folder / "stage1", lambda _: 0.5)
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_run):
@@ -103,7 +103,7 @@ def saves(settings, monkeypatch, scores, seconds_per_step=0.0):
 
     def slow(state, views, step):
         time.sleep(seconds_per_step)
-        return stage.lesson(state, views, step)
+        return stage.objective(state, views, step)
 
     def recorded(state, stage, folder, finished):
         steps.append(state.step)
@@ -113,7 +113,7 @@ def saves(settings, monkeypatch, scores, seconds_per_step=0.0):
     monkeypatch.setattr(loop, "save", recorded)
     points = iter(scores)
     folder = settings.folder / "stage1"
-    loop.train(state, stage._replace(lesson=slow), settings.seed, folder, lambda student: next(points))
+    loop.train(state, stage._replace(objective=slow), settings.seed, folder, lambda student: next(points))
     return steps, [later - sooner for sooner, later in itertools.pairwise(times)]
 
 
@@ -140,11 +140,11 @@ def test_a_point_of_the_curve_has_the_mean_loss_since_the_point_before(make_run,
     losses = []
 
     def recorded(*arguments):
-        measures = step.optimise(*arguments)
+        measures = step.training_step(*arguments)
         losses.append(measures[0])
         return measures
 
-    monkeypatch.setattr(loop, "optimise", recorded)
+    monkeypatch.setattr(loop, "training_step", recorded)
     loop.train(state, stage, settings.seed, settings.folder / "stage1", lambda _: None)
     expected = torch.stack(losses).reshape(2, stage.steps_per_epoch).mean(dim=1).tolist()
     assert [entry["loss"] for entry in state.history] == pytest.approx(expected)

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.errors import TrainingError
 from pipeline.run import Run
+from train.data import Draw
 from train.engine import stage
 from train.engine.checkpoint import load_checkpoint
 from train.machine.launch import launch, must_launch
@@ -85,7 +86,7 @@ def assert_close(one, other):
     for point, same in zip(one["history"], other["history"], strict=True):
         assert point["loss"] == pytest.approx(same["loss"], rel=1e-4)
         assert point["miou"] == pytest.approx(same["miou"], abs=0.005)
-        assert (point["kept"] or 0) == pytest.approx(same["kept"] or 0, rel=1e-3)
+        assert (point["confident"] or 0) == pytest.approx(same["confident"] or 0, rel=1e-3)
 
 
 def test_two_processes_give_the_weights_of_one_with_the_same_batch(settings):
@@ -95,7 +96,7 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(settings):
     run_shared(shared, 2)
     for one, other in zip(checkpoints(alone), checkpoints(shared), strict=True):
         assert_close(one, other)
-    assert checkpoints(shared)[1]["history"][-1]["kept"] > 0
+    assert checkpoints(shared)[1]["history"][-1]["confident"] > 0
 
 
 def test_each_process_has_a_card_of_its_own():
@@ -121,23 +122,25 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole_but_for_batch_statisti
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_every_image_of_a_batch_is_in_one_share_and_each_share_has_its_part_of_every_group(
+def test_every_image_is_in_one_micro_batch_and_each_micro_batch_has_its_part_of_every_group(
     make_run, monkeypatch, accumulate
 ):
-    groups = [[("labeled", i) for i in range(4)], [("unlabeled", i) for i in range(8)]]
+    groups = [[Draw(0, index) for index in range(4)], [Draw(0, index) for index in range(4, 12)]]
     images = type("Images", (), {"train": make_run(train={"accumulate": accumulate}).train})
     made = stage.Stage("stage", "", 1, 1, images, lambda step: groups, None, None)
-    shares = []
+    draws = []
     for rank in range(2):
         monkeypatch.setattr(stage, "world", lambda rank=rank: World(rank, 2))
-        stage.check_shares(made)
-        shares += stage.own_shares(made, 0)
+        stage.check_batch(made)
+        own = stage.own_draws(made, 0)
+        assert {draw.micro_batch for draw in own} == set(range(rank * accumulate, (rank + 1) * accumulate))
+        draws += own
     size = 4 // (2 * accumulate)
-    assert [[name for _, (name, _) in share] for share in shares] == [
-        ["labeled"] * size + ["unlabeled"] * 2 * size
-    ] * len(shares)
-    everyone = dict(sorted(entry for share in shares for entry in share))
-    assert list(everyone.items()) == list(enumerate(groups[0] + groups[1]))
+    for number in range(2 * accumulate):
+        is_labeled = [draw.image < 4 for draw in draws if draw.micro_batch == number]
+        assert is_labeled == [True] * size + [False] * 2 * size
+    assert sorted((draw.place, draw.image) for draw in draws) == [(index, index) for index in range(12)]
+    assert [draw.micro_batch for draw in draws] == sorted(draw.micro_batch for draw in draws)
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(make_run):

@@ -9,21 +9,21 @@ from pipeline.datasets import IGNORE_INDEX
 from train.losses import upsampled
 from train.probe.decoder import PyramidDecoder
 from train.probe.features import flattened, unflattened
-from train.probe.fit import Lessons, Recipe, batch_loss, judged_areas, trained_decoder
+from train.probe.fit import Examples, Recipe, batch_loss, judged_areas, trained_decoder
 
 SHAPES = [(4, 4, 6), (2, 2, 10)]
 CROP, CLASSES = 16, 3
 CPU = torch.device("cpu")
 
 
-def lessons(num, seed, views=2):
+def examples(num, seed, views=2):
     rng = np.random.default_rng(seed)
     length = sum(h * w * d for h, w, d in SHAPES)
     features = [rng.normal(size=(views, length)).astype(np.float16) for _ in range(num)]
     targets = [
         torch.from_numpy(rng.choice([0, 1, 2, IGNORE_INDEX], (views, CROP, CROP)).astype(np.uint8)) for _ in range(num)
     ]
-    return Lessons(features, targets)
+    return Examples(features, targets)
 
 
 def test_maps_survive_the_file_up_to_half_precision():
@@ -34,7 +34,7 @@ def test_maps_survive_the_file_up_to_half_precision():
 
 
 def test_the_loss_is_a_mean_over_labelled_pixels_and_weight_times_one_over_the_others():
-    labeled, unlabeled = lessons(3, 0), lessons(4, 1)
+    labeled, unlabeled = examples(3, 0), examples(4, 1)
     recipe = Recipe(steps=1, batch_size=5, lr=0.01, seed=0)
     groups = recipe.groups(labeled, unlabeled, 0.25)
     assert [group.size for group in groups] == [3, 2]
@@ -42,7 +42,7 @@ def test_the_loss_is_a_mean_over_labelled_pixels_and_weight_times_one_over_the_o
     decoder = PyramidDecoder([6, 10], CLASSES).eval()  # no dropout, and norms that do not depend on the batch
     means = []
     for group in groups:
-        rows, targets = group.lessons.batch(group.order.draws(0, group.size), group.order.key)
+        rows, targets = group.examples.batch(group.order.draws(0, group.size), group.order.key)
         logits = upsampled(decoder(unflattened(rows, SHAPES)), (CROP, CROP))
         means.append(functional.cross_entropy(logits, targets.long(), ignore_index=IGNORE_INDEX))
     expected = means[0] + 0.25 * means[1]
@@ -50,20 +50,20 @@ def test_the_loss_is_a_mean_over_labelled_pixels_and_weight_times_one_over_the_o
 
 
 def test_unlabelled_views_without_any_label_teach_nothing():
-    void = Lessons(lessons(2, 1).features, [torch.full((2, CROP, CROP), IGNORE_INDEX, dtype=torch.uint8)] * 2)
+    void = Examples(examples(2, 1).features, [torch.full((2, CROP, CROP), IGNORE_INDEX, dtype=torch.uint8)] * 2)
     recipe = Recipe(steps=1, batch_size=4, lr=0.01, seed=0)
     decoder = PyramidDecoder([6, 10], CLASSES).eval()
-    groups = recipe.groups(lessons(3, 0), void, 1.0)
+    groups = recipe.groups(examples(3, 0), void, 1.0)
     torch.testing.assert_close(
         batch_loss(decoder, SHAPES, groups, 0, CPU), batch_loss(decoder, SHAPES, groups[:1], 0, CPU)
     )
 
 
 def test_batches_are_the_same_every_time_and_each_pass_sees_each_image_once():
-    some = lessons(5, 0)
+    some = examples(5, 0)
     (group,) = Recipe(1, 5, 0.01, 0).groups(some, None, 0.0)
     draws = group.order.draws(0, 5)
-    assert sorted(draw.place for draw in draws) == list(range(5))
+    assert sorted(draw.image for draw in draws) == list(range(5))
     first, again = (some.batch(draws, group.order.key) for _ in range(2))
     assert np.array_equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
@@ -79,7 +79,7 @@ def test_a_decoder_learns_what_the_features_say_and_the_same_every_time():
         maps[0][0, 0] = torch.from_numpy(4.0 * truth)
         features.append(flattened(maps))
         truths.append(torch.from_numpy(truth.repeat(4, 0).repeat(4, 1).astype(np.uint8))[None])
-    some, recipe = Lessons(features, truths), Recipe(40, 4, 0.02, 0)
+    some, recipe = Examples(features, truths), Recipe(40, 4, 0.02, 0)
     decoders = [
         trained_decoder(CLASSES, SHAPES, recipe.groups(some, None, 0.0), recipe, CPU, lambda: None) for _ in range(2)
     ]

@@ -99,9 +99,8 @@ def test_an_empty_memory_is_as_none(num_labeled):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("compat", [False, True])
-def test_is_the_literal_block_in_evaluation_mode(dtype, compat):
-    block = block_of(6, dtype=dtype, compat=compat).eval()
+def test_is_the_literal_block_in_evaluation_mode(dtype):
+    block = block_of(6, dtype=dtype).eval()
     assert_as_literal(block, random(3, 6, 3, 4, dtype=dtype))
 
 
@@ -127,13 +126,6 @@ def test_a_batch_is_evaluated_as_each_image_alone():
     block, features = block_of(6).eval(), random(3, 6, 3, 4)
     alone = torch.cat([block(image[None]) for image in features])
     torch.testing.assert_close(block(features), alone, atol=1e-5, rtol=0)
-
-
-def test_published_evaluation_mixes_the_images_of_a_batch():
-    block, features = block_of(6, compat=True).eval(), random(3, 6, 3, 4)
-    alone = torch.cat([block(image[None]) for image in features])
-    assert (block(features) - alone).abs().max() > 0.01
-    torch.testing.assert_close(alone, block_of(6).eval()(features), atol=1e-5, rtol=0)
 
 
 def test_hands_over_the_unlabelled_channels_before_it_reads_the_memory():
@@ -358,11 +350,10 @@ def test_the_memory_goes_through_a_state_dict():
     assert all(torch.equal(*pair) for pair in zip(memory.buffers(), again.buffers(), strict=True))
 
 
-def test_the_published_memory_starts_with_noise_that_counts():
-    vectors, is_filled = SemanticMemory(3, 40, 50, compat=True).content()
-    assert is_filled.all()
-    assert vectors.std().item() == pytest.approx(1, abs=0.05)
-    assert not SemanticMemory(3, 4, 5).is_filled.any()
+def test_the_memory_starts_empty():
+    vectors, is_filled = SemanticMemory(3, 4, 5).content()
+    assert not is_filled.any()
+    assert not vectors.any()
 
 
 IMAGES, GROUPS = random(4, 3, 5, seed=7), torch.tensor([[0, 1, 1], [0, 0, -1], [1, 1, 0], [0, 0, 1]])

@@ -35,13 +35,10 @@ class AllSparkBlock(nn.Module):
     evaluation mode an image plays both roles and what comes of the labelled one is returned.
 
     dropout: share, of the attention as well as of its result
-    compat:  in evaluation mode look at all images of the batch, as published. Default: each image at itself alone, so
-             that its result does not depend on its neighbours
     """
 
-    def __init__(self, num_channels: int, num_heads: int = 2, dropout: float = 0.1, compat: bool = False):
+    def __init__(self, num_channels: int, num_heads: int = 2, dropout: float = 0.1):
         super().__init__()
-        self.compat = compat
         self.enter = nn.Sequential(nn.Conv2d(num_channels, num_channels, 1), nn.GELU())
         self.enter_norm = nn.LayerNorm(num_channels, eps=NORM_EPS)
         self.self_attention = ChannelAttention(num_channels, num_heads, dropout)
@@ -74,10 +71,16 @@ class AllSparkBlock(nn.Module):
                 remember(unlabeled.detach())
             attended = self._attend(labeled.flatten(2), unlabeled.flatten(2), memory)
         else:
-            channels = channels.flatten(2)
-            attended = self.cross_attention.across(channels, channels[None] if self.compat else channels[:, None])
+            attended = self.evaluated(channels.flatten(2))
         mixed: Tensor = self.leave(over_channels(self.leave_norm, attended.view_as(entered) + entered))
         return mixed
+
+    def evaluated(self, channels: Tensor) -> Tensor:
+        """float [B, C, N] -> the same: each image attends to itself, so its result does not depend on the others.
+
+        (The published code attends to all images of the batch.)
+        """
+        return self.cross_attention.across(channels, channels[:, None])
 
     def _attend(self, labeled: Tensor, unlabeled: Tensor, memory: Memory | None) -> Tensor:
         """float [B, C, N] each, and of both."""

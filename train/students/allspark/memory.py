@@ -15,19 +15,17 @@ class SemanticMemory(nn.Module):
 
     Only buffers, which belong to the state of training. The size of the map is fixed: N is part of it.
 
-    compat: as published, places that nothing has come to yet hold noise and count as filled. (Published training also
-            lets every process overwrite all memories with that of the first; that is not reproduced.)
     """
 
     vectors: Tensor  # float [K, C, N]
     is_filled: Tensor  # bool [K, C]
     pointer: Tensor  # int64 [K], where the next channel of the class goes
 
-    def __init__(self, num_classes: int, num_channels: int, num_tokens: int, compat: bool = False):
+    def __init__(self, num_classes: int, num_channels: int, num_tokens: int):
         super().__init__()
         shape = (num_classes, num_channels, num_tokens)
-        self.register_buffer("vectors", torch.randn(shape) if compat else torch.zeros(shape))
-        self.register_buffer("is_filled", torch.full(shape[:2], compat))
+        self.register_buffer("vectors", torch.zeros(shape))
+        self.register_buffer("is_filled", torch.zeros(shape[:2], dtype=torch.bool))
         self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.int64))
 
     def content(self) -> Memory:

@@ -27,19 +27,16 @@ class Grouping(NamedTuple):
 
 
 class AllSparkNetwork(Network):
-    """Any student of ours whose last feature map goes through AllSpark's block.
+    """Any student of ours whose last feature map goes through AllSpark's block."""
 
-    compat: with the quirks of the published code (`AllSparkBlock`, `SemanticMemory`)
-    """
-
-    def __init__(self, network: Network, num_classes: int, crop: int, compat: bool = False):
+    def __init__(self, network: Network, num_classes: int, crop: int):
         super().__init__()
         self.network = network
         self.multiple, self.smallest_side = network.multiple, network.smallest_side
         self.mean, self.std, self.memory_format = network.mean, network.std, network.memory_format
         width, num_tokens = network.feature_widths()[-1], num_places(network, crop)
-        self.block = AllSparkBlock(width, compat=compat)
-        self.memory = SemanticMemory(num_classes, width, num_tokens, compat)
+        self.block = AllSparkBlock(width)
+        self.memory = SemanticMemory(num_classes, width, num_tokens)
 
     def forward(
         self, pixels: Tensor, channel_masks: Sequence[Tensor] | None = None, grouping: Grouping | None = None
