@@ -1,8 +1,10 @@
 # From images and a few masks to a trained student: snakemake --cores 8 all --config run=NAME
 #
 # A rule's output is its receipt, which its stage writes last: a Zarr store or a checkpoint folder as output would be
-# deleted when a job fails, and with it everything that the stage could resume from. `params` names just the settings
-# that a stage depends on, so a changed setting reruns that stage and what follows.
+# deleted when a job fails, and with it everything that the stage could resume from. A receipt records the settings that
+# its stage depends on, through the stages before it too, whoever ran the stage. A receipt of other settings gets a note
+# beside it that is newer, as one more input: Snakemake runs that stage again, and what follows. Its own records of
+# params and inputs are not asked (see profiles/default), because a stage that is run by hand leaves none.
 #
 # A table of the paper, or one of its kind: snakemake --cores 8 experiment --config table=5 run=NAME seeds=3
 import os
@@ -20,6 +22,7 @@ from pipeline.run_file import as_arguments
 from pipeline.errors import ConfigError
 from pipeline.experiment import workflow as experiments
 from pipeline.experiment.devices import visible_gpus
+from pipeline.run import Run
 
 try:
     experiment = experiments.experiment_of(
@@ -29,7 +32,7 @@ try:
 except ConfigError as error:
     sys.exit(f"error: {error}")
 
-out = settings.folder
+out, run = settings.folder, Run(settings)
 arguments = shlex.join([experiment.run_file, *as_arguments(experiment.overrides)])
 arguments = arguments.replace("{", "{{").replace(
     "}", "}}"
@@ -43,29 +46,30 @@ pipeline, train = (
 
 rule all:
     input:
-        f"{out}/report.html",
+        run.folder.report,
 
 
 rule prepare:
+    input:
+        run.stale_notes("prepare"),
     output:
-        receipt=f"{out}/prepare.json",
-        samples=f"{out}/samples.json",
+        receipt=run.folder.receipt("prepare"),
+        samples=run.folder.samples,
     log:
         f"{out}/logs/prepare.log",
     conda:
         "environment.yml"
     threads: workflow.cores
-    params:
-        data=settings.data.tracked(),
     shell:
         f"{pipeline} prepare {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule annotate:
     input:
+        run.stale_notes("annotate"),
         rules.prepare.output.samples,
     output:
-        receipt=f"{out}/annotate.json",
+        receipt=run.folder.receipt("annotate"),
     log:
         f"{out}/logs/annotate.log",
     conda:
@@ -73,37 +77,33 @@ rule annotate:
     threads: workflow.cores
     resources:
         gpu=1,
-    params:
-        annotate=settings.annotate.tracked(),
     shell:
         f"{pipeline} annotate {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule calibrate:
     input:
+        run.stale_notes("calibrate"),
         rules.prepare.output.samples,
         rules.annotate.output.receipt,
     output:
-        receipt=f"{out}/calibrate.json",
+        receipt=run.folder.receipt("calibrate"),
     log:
         f"{out}/logs/calibrate.log",
     conda:
         "environment.yml"
     threads: workflow.cores
-    params:
-        calibrate=settings.calibrate.tracked(),
-        alphas=settings.alphas,
-        variants=settings.variants,
     shell:
         f"{pipeline} calibrate {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule probe:
     input:
+        run.stale_notes("probe"),
         rules.prepare.output.samples,
         rules.calibrate.output.receipt,
     output:
-        receipt=f"{out}/probe.json",
+        receipt=run.folder.receipt("probe"),
     log:
         f"{out}/logs/probe.log",
     conda:
@@ -111,40 +111,35 @@ rule probe:
     threads: workflow.cores
     resources:
         gpu=1,
-    params:
-        seed=settings.seed,
-        probe=settings.probe.tracked(),
-        # it looks at the images as training does
-        views=[settings.train.crop, settings.train.scale, settings.train.flip],
     shell:
         f"{train} probe {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule pseudolabel:
     input:
+        run.stale_notes("pseudolabel"),
         rules.prepare.output.samples,
         rules.calibrate.output.receipt,
         rules.probe.output.receipt if settings.pseudolabel.rule == "probe" else [],
     output:
-        receipt=f"{out}/pseudolabel.json",
+        receipt=run.folder.receipt("pseudolabel"),
     log:
         f"{out}/logs/pseudolabel.log",
     conda:
         "environment.yml"
     threads: workflow.cores
-    params:
-        pseudolabel=settings.pseudolabel.tracked(),
     shell:
         f"{pipeline} pseudolabel {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule stage1:
     input:
+        run.stale_notes("stage1"),
         rules.prepare.output.samples,
         # label-only, semi-baseline and allspark train without an annotator
         rules.pseudolabel.output.receipt if settings.needs_annotator else [],
     output:
-        receipt=f"{out}/stage1.json",
+        receipt=run.folder.receipt("stage1"),
     log:
         f"{out}/logs/stage1.log",
     conda:
@@ -152,22 +147,17 @@ rule stage1:
     threads: workflow.cores
     resources:
         gpu=1,
-    params:
-        seed=settings.seed,
-        train=settings.train.tracked(),
-        stage1=settings.stage1.tracked(),
-        # one learning rate schedule runs over both stages, so the length of Stage II matters here
-        stage2=[settings.stage2.epochs, settings.stage2.batch_unlabeled],
     shell:
         f"{train} stage1 {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule stage2:
     input:
+        run.stale_notes("stage2"),
         rules.prepare.output.samples,
         rules.stage1.output.receipt,
     output:
-        receipt=f"{out}/stage2.json",
+        receipt=run.folder.receipt("stage2"),
     log:
         f"{out}/logs/stage2.log",
     conda:
@@ -175,21 +165,18 @@ rule stage2:
     threads: workflow.cores
     resources:
         gpu=1,
-    params:
-        seed=settings.seed,
-        train=settings.train.tracked(),
-        stage2=settings.stage2.tracked(),
     shell:
         f"{train} stage2 {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule evaluate:
     input:
+        run.stale_notes("evaluate"),
         rules.prepare.output.samples,
         rules.stage1.output.receipt,
         rules.stage2.output.receipt,
     output:
-        receipt=f"{out}/evaluate.json",
+        receipt=run.folder.receipt("evaluate"),
     log:
         f"{out}/logs/evaluate.log",
     conda:
@@ -197,14 +184,13 @@ rule evaluate:
     threads: workflow.cores
     resources:
         gpu=1,
-    params:
-        evaluate=settings.evaluate.tracked(),
     shell:
         f"{train} evaluate {arguments} 2>&1 | tee {{log}} >&2"
 
 
 rule report:
     input:
+        run.stale_notes("report"),
         rules.prepare.output.receipt,
         (
             [
@@ -219,15 +205,13 @@ rule report:
         rules.stage2.output.receipt,
         rules.evaluate.output.receipt,
     output:
-        html=f"{out}/report.html",
-        receipt=f"{out}/report.json",
+        html=run.folder.report,
+        receipt=run.folder.receipt("report"),
     log:
         f"{out}/logs/report.log",
     conda:
         "environment.yml"
     threads: workflow.cores
-    params:
-        gallery=settings.gallery.tracked(),
     shell:
         f"{pipeline} report {arguments} 2>&1 | tee {{log}} >&2"
 
@@ -235,14 +219,13 @@ rule report:
 rule experiment:
     input:
         lambda wildcards: experiments.run_receipts(experiment),
+        lambda wildcards: experiments.stale_table(experiment),
     output:
         **experiments.table_paths(experiment),
     log:
         f"{out}/logs/experiment.log",
     conda:
         "environment.yml"
-    params:
-        lambda wildcards: [list(cell.row[:2]) for cell in experiment.cells],
     shell:
         f"{pipeline} experiment-table {arguments} {request} 2> {{log}}"
 
@@ -267,6 +250,9 @@ rule experiment_run:
     input:
         rules.prepare.output.samples,
         lambda wildcards: experiments.labels_receipt(experiment, wildcards.name),
+        lambda wildcards: experiments.stale_run(
+            experiment, wildcards.name, wildcards.seed
+        ),
     output:
         receipt=f"{out}/experiments/runs/{{name}}-{{seed}}/run.json",
     log:
@@ -278,10 +264,6 @@ rule experiment_run:
     threads: 1
     resources:
         gpu=len(visible_gpus()[:1]),
-    params:
-        settings=lambda wildcards: experiment.tracked(
-            experiment.run_named(wildcards.name)
-        ),
     shell:
         f"{pipeline} experiment-run {arguments} {request} --name {{wildcards.name}} --seed {{wildcards.seed}}"
         " > {log} 2>&1 || (tail -n 20 {log} >&2; exit 1)"

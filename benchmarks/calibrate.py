@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
+from evolved_rings import evolved_regions
 from numpy.typing import NDArray
 
 import calib
@@ -427,7 +428,7 @@ def print_regions(is_quick: bool, all_de: bool) -> None:
             "one region": partial(regions.one_region, (side, side)),
             "k-means": partial(regions.kmeans_regions, features, 4),
             "GenAnn, dp": partial(regions.annuli_regions, features, 4),
-            "GenAnn, de": partial(regions.annuli_regions, features, 4, "de"),
+            "GenAnn, de": partial(evolved_regions, features, 4),
         }
         for way, call in ways.items():
             if way != "GenAnn, de" or side <= 128 or all_de:

@@ -19,8 +19,9 @@ from calibrate import ALPHA, POOL, STRIDE, Case, Usage, in_own_process, measure,
 from PIL import Image
 
 from pipeline.datasets import Sample, SampleIndex
-from pipeline.receipt import write_json, write_receipt
+from pipeline.files import write_json
 from pipeline.resample import resize_bilinear
+from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.pseudolabel import pseudolabel
@@ -58,7 +59,6 @@ def write_run(folder: Path, case: Case, num_masks: int, num_unlabelled: int) -> 
     labelled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
     unlabelled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabelled)]
     write_json(results / "samples.json", SampleIndex(folder, (*labelled, *unlabelled)).as_json())
-    write_receipt(results / "annotate.json", "annotate", {"fingerprint": "maps"}, {})
     (results / "probs.zarr").symlink_to(folder / "probs.zarr")
     settings = {
         "results": str(folder),
@@ -68,6 +68,7 @@ def write_run(folder: Path, case: Case, num_masks: int, num_unlabelled: int) -> 
         "compute": {"workers": 2},
     }
     write_json(results.with_suffix(".yaml"), settings)  # JSON is YAML
+    Run(load_settings(results.with_suffix(".yaml"))).finish("annotate", {"fingerprint": "maps", "failed": {}})
     return str(results.with_suffix(".yaml"))
 
 
@@ -94,7 +95,7 @@ def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usag
     logging.basicConfig(level=logging.INFO, handlers=[lines])
     start = time.perf_counter()
     usage, facts = measure(lambda: {"calibrate": calibrate, "pseudolabel": pseudolabel}[stage](settings))
-    write_receipt(settings.folder / f"{stage}.json", stage, facts, {})
+    Run(settings).finish(stage, facts)
     if stage == "pseudolabel":
         return usage, ""
     num_images, judging = facts["num_labeled"], lines.times("calibrate: held-out images:")[0]

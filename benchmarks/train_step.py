@@ -39,9 +39,10 @@ from torch import nn
 from transformers import SegformerForSemanticSegmentation
 
 from calib import Planes
-from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, file_digest, load_samples, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, load_samples, resize_nearest
 from pipeline.demo.scenes import draw_scene
-from pipeline.receipt import write_json
+from pipeline.files import file_digest, write_json
+from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.settings import Settings
 from pipeline.store import DONE, OUTCOMES, create_store, label_arrays, open_labels
@@ -100,7 +101,7 @@ def write_data(folder: Path, num_labeled: int = NUM_LABELED, num_unlabeled: int 
             sample = Sample(**{**vars(sample), "split": "labeled", "mask": f"masks/{sample.id}.png"})
         else:
             labels.append(_pseudo_label(mask, i))
-            as_mask = np.where(np.isnan(labels[-1]), IGNORE_INDEX, labels[-1]).astype(np.uint8)
+            as_mask = class_index(labels[-1])
             Image.fromarray(resize_nearest(as_mask, SIZE)).save(folder / "pseudo" / f"{sample.id}.png")
         samples.append(sample)
     index = SampleIndex(folder, tuple(samples))
@@ -140,7 +141,6 @@ def _write_labels(folder: Path, index: SampleIndex, labels: Sequence[np.ndarray]
         store.write_counts(i, outcomes, np.zeros(NUM_CLASSES, np.int32))
         store.mark(i, DONE)
     store.finish()
-    write_json(folder / "pseudolabel.json", {"stage": "pseudolabel", "fingerprint": LABELS_FINGERPRINT})
 
 
 def _run_file(folder: Path, preset: str) -> dict[str, Any]:
@@ -214,8 +214,9 @@ def our_way(job: Job) -> Way:
 
 
 def _our_stage(settings: Settings, name: str) -> Stage:
+    Run(settings).finish("pseudolabel", {"fingerprint": LABELS_FINGERPRINT})
     index = load_samples(settings.folder / "samples.json")
-    first = stage1.stage_of(settings, index, stage1.open_run_labels(settings, index))
+    first = stage1.stage_of(settings, index, stage1.open_run_labels(settings))
     if name == "stage1":
         return first
     return stage2.stage_of(settings, index, {"fingerprint": first.fingerprint, "num_steps": first.num_steps})

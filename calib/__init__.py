@@ -7,8 +7,10 @@ histogram    scores of groups of pixels: their thresholds, and control of the wr
 regions      which locations share a threshold
 interface    what a variant gets, what it is asked, what it returns
 locations    thresholds of every location by itself, with and without each fold of images
-variants     score maps in, threshold maps out: all of the above behind one function
-rules        probability map + thresholds -> pseudo-labels (paper Eq. 4)
+groups       thresholds that the pixels of a map, a region or a class share
+variants     the variants, an entry each: score maps in, threshold maps out
+rules        the labelling rules, an entry and a truth table each
+labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
 judgement    what thresholds make of an image whose true classes are known
 evaluation   do the promises hold on labelled images that were left out?
 choice       which labels to take, by what those images say
@@ -16,22 +18,11 @@ choice       which labels to take, by what those images say
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank
 from calib.evaluation import Estimate, HeldOut, assign_folds, summarise
-from calib.interface import VARIANTS, ArrayMaps, Block, LabelledMaps, Thresholds, Variant
+from calib.interface import ArrayMaps, Block, Kind, LabelledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
-from calib.quantile import (
-    CalibrationError,
-    Method,
-    Policy,
-    conformal_rank,
-    resolve_uncalibrated,
-    smallest_alpha,
-)
-from calib.rules import (
-    RULES,
-    TABLES,
+from calib.labels import (
     LabelCounts,
     Planes,
-    Rule,
     class_planes,
     class_wise_sets,
     label_class_wise,
@@ -41,14 +32,23 @@ from calib.rules import (
     stack_planes,
     summarise_labels,
 )
+from calib.quantile import (
+    CalibrationError,
+    Method,
+    Policy,
+    conformal_rank,
+    resolve_uncalibrated,
+    smallest_alpha,
+)
+from calib.rules import RAW, RULES, Rule, UnknownNameError, distinct_rules, find_rule, refuse_unknown, rules_alike
 from calib.scores import true_class_scores
 from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile, sketch_scores, sketch_size
-from calib.variants import fit
+from calib.variants import VARIANTS, find_variant, fit
 
 __all__ = [
+    "RAW",
     "RULES",
     "SET_SIZES",
-    "TABLES",
     "VARIANTS",
     "ArrayMaps",
     "Block",
@@ -57,6 +57,7 @@ __all__ = [
     "Estimate",
     "HeldOut",
     "Judgement",
+    "Kind",
     "LabelCounts",
     "LabelledMaps",
     "Method",
@@ -65,6 +66,7 @@ __all__ = [
     "Rule",
     "Sketch",
     "Thresholds",
+    "UnknownNameError",
     "Variant",
     "assign_folds",
     "choose_most_labels",
@@ -72,6 +74,9 @@ __all__ = [
     "class_planes",
     "class_wise_sets",
     "conformal_rank",
+    "distinct_rules",
+    "find_rule",
+    "find_variant",
     "fit",
     "judge_image",
     "label_class_wise",
@@ -81,7 +86,9 @@ __all__ = [
     "pareto_front",
     "pixel_quantile",
     "rank",
+    "refuse_unknown",
     "resolve_uncalibrated",
+    "rules_alike",
     "set_sizes",
     "sketch_quantile",
     "sketch_scores",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calib.rules import Rule
+from calib.rules import RAW
 
 
 class Candidate(NamedTuple):
@@ -16,7 +16,7 @@ class Candidate(NamedTuple):
 
     variant: str
     alpha: float
-    rule: Rule
+    rule: str
     miou: float
     precision: float
     keep_rate: float
@@ -34,7 +34,7 @@ def rank(candidates: Sequence[Candidate], target_precision: float | None = None)
     target = -np.inf if target_precision is None else target_precision
 
     def order(candidate: Candidate) -> tuple[float, ...]:
-        tie = float(candidate.rule != "raw"), candidate.alpha
+        tie = float(candidate.rule != RAW), candidate.alpha
         if candidate.precision >= target:
             return 0.0, -candidate.miou, *tie
         return 1.0, -candidate.precision, -candidate.miou, *tie

@@ -6,7 +6,7 @@ block on many workers. The results are the same to the bit.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,6 @@ import numpy.typing as npt
 from calib.histogram import Pooling
 from calib.quantile import Method, Policy, resolve_uncalibrated
 
-VariantName = Literal["pixel", "image", "kmeans", "genann", "risk", "fixed"]
-VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 Classes = Literal["pooled", "each", "clustered"]
 Fallback = Literal["neighbourhood", "image"]
 T = TypeVar("T")
@@ -25,7 +23,7 @@ class Block(NamedTuple):
     """Some labelled images, or a band of rows of them.
 
     images: int64 [l], which ones, 0..L - 1
-    maps:   name -> array [l, h, W]: "score" float32 (NaN = void), "truth" uint8, and the planes of `calib.rules`
+    maps:   name -> array [l, h, W]: "score" float32 (NaN = void), "truth" uint8, and the planes of `calib.labels`
     """
 
     images: npt.NDArray[np.int64]
@@ -126,14 +124,7 @@ class Thresholds(NamedTuple):
 class Variant:
     """Which scores share a threshold, and what it promises at which alphas.
 
-    name:      "pixel":  every location by itself (paper section 3.3.1); guarantee in `calib.sketch.sketch_quantile`
-               "image":  one threshold for the whole map
-               "kmeans": one a region, locations clustered by their score quantiles (`regions.kmeans_regions`)
-               "genann": one a ring of concentric rings (`regions.annuli_regions`)
-               "risk":   one for the whole map that bounds the share of pixels labelled wrong, instead of the
-                         coverage; for rule "argmax" (`histogram.risk_threshold`)
-               "fixed":  a class is in the set if its probability is `fixed_threshold` or more, at every alpha: nothing
-                         is learnt and nothing promised, which is what calibration is to be compared with
+    name:      of one of `calib.variants.VARIANTS`
     alphas:    tolerated miscoverage (risk: tolerated share of wrong labels), each between 0 and 1
     quantile:  finite-sample rank, or the paper's plain quantile
     pooling:   of image, kmeans, genann: is an image the unit, or a pixel? Guarantee in `histogram.group_quantile`
@@ -147,17 +138,51 @@ class Variant:
     background: class that Eq. 4 treats as background; of risk only, to know a pixel's most probable class
     """
 
-    name: VariantName
+    name: str
     alphas: tuple[float, ...]
     quantile: Method = "exact"
     pooling: Pooling = "hierarchical"
     classes: Classes = "pooled"
     num_classes: int = 1
     num_regions: int = 4
-    solver: Literal["dp", "de"] = "dp"
     class_clusters: int = 4
     n_min: int = 0
     fallback: Fallback = "neighbourhood"
     background: int | None = None
     fixed_threshold: float = 0.5
     seed: int = 0
+
+
+Fit = Callable[[Variant, LabelledMaps, npt.NDArray[np.integer]], list[Thresholds]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An entry of `calib.variants.VARIANTS`: all that depends on which scores share a threshold.
+
+    name:           in settings, receipts and stores
+    shared_by:      which pixels share a threshold, in words
+    fit:            what `calib.fit` does
+    note:           what the manual of the settings adds
+    bounds:         what alpha bounds: the miscoverage, the share of pixels labelled wrong, or nothing
+    covered:        of what coverage is promised, in words; `{of_class}` stands for " of each class" or the like
+    rule:           the only rule that the promise is about; None: all
+    by_location:    each location has a threshold of its own, unless fewer than `n_min` images have a score there
+    is_whole:       one threshold for the whole map
+    learns_regions: the labelled images make the regions, too
+    of_classes:     classes can have thresholds of their own
+    is_tried:       rule auto tries it unless the run names others
+    """
+
+    name: str
+    shared_by: str
+    fit: Fit
+    note: str = ""
+    bounds: Literal["coverage", "wrong labels", "nothing"] = "coverage"
+    covered: str = ""
+    rule: str | None = None
+    by_location: bool = False
+    is_whole: bool = False
+    learns_regions: bool = False
+    of_classes: bool = False
+    is_tried: bool = False

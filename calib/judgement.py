@@ -1,8 +1,8 @@
 """What thresholds make of one image whose true classes are known: pixels by set, by label, and by whether it is right.
 
 One threshold for all classes is judged by counting alone: a pixel is its best foreground class and two facts about its
-true class and its background, and at each threshold four bits; what a rule says follows from the table of these counts
-(`rules.truth_table`). Beside it stands what the annotator's own argmax is worth, which needs no threshold.
+true class and its background, and at each threshold four bits. What a rule labels follows from the table of these
+counts and its truth table (`rules.Rule.table`). Beside it, the annotator's own argmax is counted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,20 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.histogram import NUM_BINS, grid_bins
-from calib.rules import (
-    BACKGROUND,
-    FOREGROUND,
-    NUM_CODES,
-    TABLES,
+from calib.labels import (
     ClassWiseSets,
     Planes,
-    Rule,
     class_wise_sets,
     label_class_wise,
     most_probable,
     set_codes,
     set_sizes,
 )
+from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 
 SET_SIZES = ("empty", "one", "several")
 GRID_STEPS = 32  # of the grid of thresholds that share a bin of confidence: 1 - P then differs by 3 % at most
@@ -66,7 +62,7 @@ def judge_image(
     score: npt.NDArray[np.float32],
     truth: npt.NDArray[np.uint8],
     thresholds: Iterable[npt.NDArray[np.float32]],
-    rules: Sequence[Rule],
+    rules: Sequence[str],
     num_classes: int,
     background: int | None,
     uncalibrated: Literal["abstain", "accept"],
@@ -119,7 +115,7 @@ Judged = tuple[Counts, Counts, Counts, Counts, Counts]
 """covered [K], uncalibrated [], sizes [3], kept [R, K], right [R, K] at one threshold."""
 
 RELATIONS = 3  # the true class is the best foreground class, the background, or another
-CODES = 2 * NUM_CODES  # of the set, as in `rules.truth_table`, and whether the threshold is not finite
+CODES = 2 * NUM_CODES  # of the set, as in `rules.Rule.table`, and whether the threshold is not finite
 CODE_BITS = np.arange(CODES)[:, np.newaxis] >> np.arange(4) & 1 == 1  # bool [16, 4]
 
 
@@ -136,7 +132,7 @@ class _Bits:
         self.first_code = key * CODES
 
     def judge(
-        self, q: npt.NDArray[np.float32], rules: Sequence[Rule], uncalibrated: Literal["abstain", "accept"]
+        self, q: npt.NDArray[np.float32], rules: Sequence[str], uncalibrated: Literal["abstain", "accept"]
     ) -> Judged:
         """q: float32 [n]."""
         is_open = ~np.isfinite(q)
@@ -155,9 +151,10 @@ class _Bits:
             np.stack(right),
         )
 
-    def _label_counts(self, table: Counts, rule: Rule) -> tuple[Counts, Counts]:
-        """Labelled pixels by label, and those of them that are right: int64 [K] each. Rules: `rules.label_pixels`."""
-        made = np.tile(TABLES[rule], 2)  # [background_wins, code]; an open threshold does not change what a set holds
+    def _label_counts(self, table: Counts, rule: str) -> tuple[Counts, Counts]:
+        """Labelled pixels by label, and those of them that are right: int64 [K] each. Rules: `labels.label_pixels`."""
+        # [background_wins, code]; an open threshold does not change what a set holds
+        made = np.tile(find_rule(rule).table, 2)
         takes_foreground, takes_background = made == FOREGROUND, made == BACKGROUND
         named = (table * takes_foreground).sum(axis=(2, 3))  # [K, RELATIONS]
         kept, right = named.sum(axis=1), named[:, 0].copy()
@@ -178,7 +175,7 @@ class _Bits:
 def _judge_class_wise(
     pixels: _Pixels,
     q_hat: npt.NDArray[np.float32],
-    rules: Sequence[Rule],
+    rules: Sequence[str],
     num_classes: int,
     background: int | None,
     uncalibrated: Literal["abstain", "accept"],

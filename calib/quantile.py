@@ -66,7 +66,7 @@ def resolve_uncalibrated(
     largest:    float32 that broadcasts to it, largest score
     num_images: integer that broadcasts to it, labelled images behind the threshold
     policy:     "max" puts the largest score there (coverage is then n / (n + 1) only); "raise" refuses; "abstain" and
-                "accept" leave +inf, upon which `calib.rules.label_pixels` acts
+                "accept" leave +inf, upon which `calib.labels.label_pixels` acts
     returns:    float32 like q_hat
     raises:     CalibrationError under "raise", if any is uncalibrated
     """

@@ -1,287 +1,159 @@
-"""From a probability map and thresholds to pseudo-labels (paper Eq. 4), without building the prediction sets.
+"""The labelling rules. Each is one entry with a truth table; labels, held-out counts and the gallery derive from it."""
 
-The prediction set of a pixel holds class j when 1 - P_j <= q. Its most probable member is the most probable class of
-all, so whether any foreground class is in the set, and which one is best, is known from the maximum alone. Three
-probabilities a pixel (best and second-best foreground, background) answer every rule at every threshold.
-"""
+from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-Rule = Literal["paper", "no_background", "argmax", "singleton", "raw"]
-RULES: tuple[Rule, ...] = ("paper", "no_background", "argmax", "singleton", "raw")
-
 ABSTAIN, FOREGROUND, BACKGROUND = 0, 1, 2  # what a rule makes of a pixel
-NUM_CODES = 8  # bit 0: is the best foreground class in the set, bit 1: its runner-up, bit 2: the background
+NUM_CODES = 8  # bit 0: is the best foreground class in the set, bit 1: is another one, bit 2: is the background
 
-TILE = 32768  # locations reduced together: the running maxima stay in the cache
-
-
-def truth_table(rule: Rule) -> npt.NDArray[np.uint8]:
-    """What a rule makes of every pixel there can be, which all that label or count by it look up.
-
-    returns: uint8 [2, NUM_CODES] of ABSTAIN, FOREGROUND (the best foreground class) or BACKGROUND, by whether the
-             background is the most probable class of all, and by the classes in the set
-    """
-    table = np.full((2, NUM_CODES), ABSTAIN, np.uint8)
-    for background_wins, code in np.ndindex(table.shape):
-        foreground, second, background = (bool(code >> bit & 1) for bit in range(3))
-        takes_foreground = foreground and (rule == "paper" or not background_wins)
-        takes_background = background and not takes_foreground
-        if rule == "singleton":
-            takes_foreground = foreground and not second and not background
-            takes_background = background and not foreground
-        elif rule == "raw":
-            takes_foreground, takes_background = not background_wins, bool(background_wins)
-        table[background_wins, code] = FOREGROUND if takes_foreground else BACKGROUND if takes_background else ABSTAIN
-    return table
+Decision = Callable[[bool, bool, bool, bool], int]
 
 
-TABLES = {rule: truth_table(rule) for rule in RULES}
+@dataclass(frozen=True)
+class Rule:
+    """What a pixel is labelled with, by its prediction set.
 
-
-class Planes(NamedTuple):
-    """All that the rules need of a probability map; every plane is [H, W].
-
-    best_foreground: uint8, most probable class but the background, the lowest index among equals
-    p_foreground:    float32, its probability
-    p_second:        float32, probability of the runner-up among the foreground classes, NaN if there is one class only
-                     (a probability of 0 would be in the set at q = 1)
-    p_background:    float32, or None without a background class
+    name:      in settings, receipts and stores
+    words:     which class it labels a pixel with
+    decide:    (best foreground class in the set, another foreground class in the set, background in the set, background
+               most probable) -> ABSTAIN, FOREGROUND (the best foreground class) or BACKGROUND
+    of_all:    the best foreground class and the most probable class are those of all classes, not only of those in the
+               set. Both are the same if all classes share one threshold
+    unlabeled: name and meaning of the pixels that get no label although a class is in their set, if there are any
+    words_without_background: the words of a data set without a background class, if they differ
     """
 
-    best_foreground: npt.NDArray[np.uint8]
-    p_foreground: npt.NDArray[np.float32]
-    p_second: npt.NDArray[np.float32]
-    p_background: npt.NDArray[np.float32] | None
+    name: str
+    words: str
+    decide: Decision
+    of_all: bool = False
+    unlabeled: tuple[str, str] | None = None
+    words_without_background: str = ""
+
+    @cached_property
+    def table(self) -> npt.NDArray[np.uint8]:
+        """`decide` of every case: uint8 [2, NUM_CODES], by whether the background is most probable, and by the set."""
+        table = np.empty((2, NUM_CODES), np.uint8)
+        for background_wins, code in np.ndindex(table.shape):
+            table[background_wins, code] = self.decide(*_bits(code), bool(background_wins))
+        return table
+
+    def can_leave_classes(self, is_class_wise: bool) -> bool:
+        """Whether a pixel can get no label although a class is in its set."""
+        cases = np.ones_like(POSSIBLE) if is_class_wise and self.of_all else POSSIBLE
+        return bool((self.table[:, 1:] == ABSTAIN)[cases[:, 1:]].any())
 
 
-class LabelCounts(NamedTuple):
-    """What became of the pixels of an image; counts of several images add up field by field.
-
-    pixels:                all of them
-    kept:                  labelled
-    empty:                 calibrated, no class in the set
-    background_only:       calibrated, the set is the background alone
-    background_overruled:  labelled foreground although the background, in the set as well, is more probable (Eq. 4's
-                           second line)
-    uncalibrated:          at a location without a finite threshold (class-wise thresholds that are accepted: none)
-    """
-
-    pixels: int
-    kept: int
-    empty: int
-    background_only: int
-    background_overruled: int
-    uncalibrated: int
+def _bits(code: int) -> tuple[bool, bool, bool]:
+    return bool(code & 1), bool(code & 2), bool(code & 4)
 
 
-def class_planes(probabilities: npt.NDArray[np.float32], background: int | None) -> Planes:
-    """Reduce a probability map to the planes that the rules need, in one pass over the classes.
-
-    Classes are ranked by P, not by 1 - P: the same order, but 1 - P rounds small probabilities to the same float32.
-
-    probabilities: float32 [K, H, W] in [0, 1], K <= 255, at least one class beside the background
-    background:    index of the background class, None if there is none
-    raises:        ValueError if a probability is NaN or +inf: that is a fault of the annotator
-    """
-    num_classes, height, width = probabilities.shape
-    foreground = [index for index in range(num_classes) if index != background]
-    flat = probabilities.reshape(num_classes, height * width)
-    best = np.empty(height * width, dtype=np.uint8)
-    first, second = np.empty((2, height * width), dtype=np.float32)
-    for start in range(0, flat.shape[1], TILE):
-        tile = slice(start, start + TILE)
-        _reduce(flat[:, tile], foreground, best[tile], first[tile], second[tile])
-    shape = height, width
-    p_background = None if background is None else probabilities[background].astype(np.float32)
-    planes = Planes(best.reshape(shape), first.reshape(shape), second.reshape(shape), p_background)
-    _refuse_broken(planes)
-    return planes
+def _possible_cases() -> npt.NDArray[np.bool_]:
+    """bool [2, NUM_CODES]: if all classes share one threshold, every set but the empty one holds the best class."""
+    possible = np.empty((2, NUM_CODES), np.bool_)
+    for background_wins, code in np.ndindex(possible.shape):
+        foreground, other, background = _bits(code)
+        best_is_in = background if background_wins else foreground
+        possible[background_wins, code] = (foreground or not other) and (best_is_in or code == 0)
+    return possible
 
 
-def stack_planes(strips: Sequence[Planes]) -> Planes:
-    """The planes of a map from those of its strips of rows, top to bottom."""
-    best, first, second = (np.concatenate(parts) for parts in list(zip(*strips, strict=True))[:3])
-    background = [strip.p_background for strip in strips if strip.p_background is not None]
-    return Planes(best, first, second, np.concatenate(background) if background else None)
+POSSIBLE = _possible_cases()
+WITHOUT_BACKGROUND = POSSIBLE & np.array([[code < 4 for code in range(NUM_CODES)], [False] * NUM_CODES])
 
 
-def label_pixels(
-    planes: Planes,
-    q_hat: npt.NDArray[np.float32],
-    rule: Rule,
-    background: int | None,
-    uncalibrated: Literal["abstain", "accept"],
-) -> npt.NDArray[np.float32]:
-    """Label every pixel from its prediction set { j : 1 - P_j <= q }, compared in float32 as the scores are computed.
-
-    q_hat:        float32 [H, W], +inf = uncalibrated, NaN = never labelled
-    rule:         "paper": the best foreground class in the set, even if the background is more probable; background if
-                  it is alone in the set (Eq. 4); "no_background": the most probable class in the set (Eq. 4 for data
-                  without a background); "argmax": the most probable class of all, if it is in the set; "singleton":
-                  the only class of the set; "raw": the most probable class of all, whatever is in the set, so every
-                  pixel is labelled. With one threshold for all classes, the second and third are one rule
-    background:   the index that was given to `class_planes`
-    uncalibrated: at +inf, "accept" takes every class into the set, "abstain" takes none
-    returns:      float32 [H, W], class index, NaN = abstain
-    """
-    threshold = np.where(q_hat == np.inf, np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
-    made = TABLES[rule].ravel()[
-        _background_is_best(planes, background) * np.uint8(NUM_CODES) | set_codes(planes, threshold)
-    ]
-    label = np.where(made == FOREGROUND, planes.best_foreground, np.float32(np.nan))
-    if background is not None:
-        np.copyto(label, np.float32(background), where=made == BACKGROUND)
-    return label
+def _paper(foreground: bool, other: bool, background: bool, background_wins: bool) -> int:
+    return FOREGROUND if foreground else BACKGROUND if background else ABSTAIN
 
 
-def set_codes(planes: Planes, threshold: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Which of the classes that matter are in the set, in the bits of a `truth_table`'s code: uint8 [H, W]."""
-    foreground_in, background_in = _membership(planes, threshold)
-    second_in = 1 - planes.p_second <= threshold
-    codes = foreground_in.astype(np.uint8)
-    for bit, is_in in ((1, second_in), (2, background_in)):
-        codes |= is_in.view(np.uint8) << np.uint8(bit)
-    return codes
+def _no_background(foreground: bool, other: bool, background: bool, background_wins: bool) -> int:
+    if foreground and not background_wins:
+        return FOREGROUND
+    return BACKGROUND if background else ABSTAIN
 
 
-class ClassWiseSets(NamedTuple):
-    """Prediction sets of class-wise thresholds, in the form that `label_pixels` and `summarise_labels` take.
-
-    planes:    of the classes in the set alone; probabilities of the others count as -inf, which no finite threshold
-               lets pass
-    threshold: float32 [H, W]; 1: every class in the set passes; +inf: no class has a finite threshold (under "accept"
-               it is 1 there too); NaN: none has any
-    """
-
-    planes: Planes
-    threshold: npt.NDArray[np.float32]
+def _argmax(foreground: bool, other: bool, background: bool, background_wins: bool) -> int:
+    if background_wins:
+        return BACKGROUND if background else ABSTAIN
+    return FOREGROUND if foreground else ABSTAIN
 
 
-def class_wise_sets(
-    probabilities: npt.NDArray[np.float32],
-    q_hat: npt.NDArray[np.float32],
-    background: int | None,
-    uncalibrated: Literal["abstain", "accept"],
-) -> ClassWiseSets:
-    """Prediction sets { j : 1 - P_j <= q_j }: planes cannot answer for class-wise thresholds, so all of P is read.
-
-    probabilities: float32 [K, H, W] in [0, 1]
-    q_hat:         float32 [K, H, W]; a class that is +inf there is in the set or not as in `label_pixels`
-    """
-    threshold = np.where(np.isposinf(q_hat), np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
-    members = np.where(1 - probabilities <= threshold, probabilities, np.float32(-np.inf))
-    best = np.fmin.reduce(q_hat, axis=0)  # finite if any is, NaN if none has any
-    passes = best < np.inf if uncalibrated == "abstain" else ~np.isnan(best)
-    return ClassWiseSets(class_planes(members, background), np.where(passes, np.float32(1), best))
+def _singleton(foreground: bool, other: bool, background: bool, background_wins: bool) -> int:
+    if foreground + other + background != 1:
+        return ABSTAIN
+    return BACKGROUND if background else FOREGROUND
 
 
-def label_class_wise(
-    sets: ClassWiseSets,
-    planes: Planes,
-    rule: Rule,
-    background: int | None,
-    uncalibrated: Literal["abstain", "accept"],
-) -> npt.NDArray[np.float32]:
-    """`label_pixels` for class-wise thresholds; planes: of all classes, as `class_planes` gives them."""
-    if rule == "raw":
-        return label_pixels(planes, sets.threshold, rule, background, uncalibrated)
-    label = label_pixels(sets.planes, sets.threshold, rule, background, uncalibrated)
-    if rule == "argmax":
-        label[label != most_probable(planes, background)[0]] = np.nan
-    return label
+def _raw(foreground: bool, other: bool, background: bool, background_wins: bool) -> int:
+    return BACKGROUND if background_wins else FOREGROUND
 
 
-def most_probable(planes: Planes, background: int | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The most probable class of all, uint8 [H, W], the lowest index among equals, and its probability."""
-    if planes.p_background is None or background is None:
-        return planes.best_foreground, planes.p_foreground
-    background_wins = _background_is_best(planes, background)
-    best = np.where(background_wins, np.uint8(background), planes.best_foreground)
-    return best, np.maximum(planes.p_foreground, planes.p_background)
+RAW = "raw"  # the annotator without calibration, which every calibrated label is compared with
 
-
-def set_sizes(planes: Planes, q_hat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Size of every pixel's prediction set: 0, 1, or 2 for two and more. Returns uint8 [H, W]; +inf: every class."""
-    foreground_in, background_in = _membership(planes, q_hat)
-    second_in = 1 - planes.p_second <= q_hat
-    return np.minimum(foreground_in.astype(np.uint8) + second_in + background_in, 2).astype(np.uint8)
-
-
-def summarise_labels(
-    planes: Planes, q_hat: npt.NDArray[np.float32], label: npt.NDArray[np.float32], background: int | None
-) -> LabelCounts:
-    """Count what `label_pixels` made of an image. label: float32 [H, W], NaN = abstain; the rest as given to it."""
-    calibrated = np.isfinite(q_hat)
-    foreground_in, background_in = _membership(planes, q_hat)
-    kept = ~np.isnan(label)
-    overruled = kept & (label != background) & _background_is_best(planes, background)
-    return LabelCounts(
-        pixels=label.size,
-        kept=_count(kept),
-        empty=_count(calibrated & ~foreground_in & ~background_in),
-        background_only=_count(calibrated & ~foreground_in & background_in),
-        background_overruled=_count(overruled),
-        uncalibrated=_count(~calibrated),
+RULES: dict[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        Rule(
+            "paper",
+            "the most probable foreground class of the set, even if the background is more probable",
+            _paper,
+            words_without_background="the most probable class of the set",
+        ),
+        Rule("no_background", "the most probable class of the set", _no_background),
+        Rule(
+            "argmax",
+            "the most probable class of all, if it is in the set",
+            _argmax,
+            of_all=True,
+            unlabeled=("outvoted", "the most probable class is not in the set, others are"),
+        ),
+        Rule(
+            "singleton",
+            "the class of a set that holds just one",
+            _singleton,
+            unlabeled=("ambiguous", "several classes are probable enough"),
+        ),
+        Rule(RAW, "the most probable class of all, whatever is in the set", _raw, of_all=True),
     )
+}
 
 
-def _reduce(
-    tile: npt.NDArray[np.float32],
-    foreground: Sequence[int],
-    best: npt.NDArray[np.uint8],
-    first: npt.NDArray[np.float32],
-    second: npt.NDArray[np.float32],
-) -> None:
-    """Fill best, first and second [T] from tile [K, T]. np.maximum passes NaN on, so that it can be refused later.
+class UnknownNameError(ValueError):
+    """A name that no entry has; the message lists the known ones."""
 
-    Indices ascend, so the largest one that was ever ahead is the best: a third of the time of a masked copy.
+
+def refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
+    """Raise UnknownNameError unless the name is one of those known. what: "rule" or "variant"."""
+    names = list(known)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UnknownNameError(f"unknown {what} {name!r}, expected one of {', '.join(names)}{hint}")
+
+
+def find_rule(name: str) -> Rule:
+    """The entry of a rule; raises UnknownNameError."""
+    refuse_unknown("rule", name, RULES)
+    return RULES[name]
+
+
+def rules_alike(name: str, has_background: bool = True) -> tuple[str, ...]:
+    """Rules that label every pixel as this one does if all classes share one threshold, this one among them.
+
+    raises: UnknownNameError
     """
-    best[:] = foreground[0]
-    first[:] = tile[foreground[0]]
-    second[:] = -np.inf if len(foreground) > 1 else np.nan
-    is_ahead = np.empty(len(best), dtype=np.bool_)
-    marked = is_ahead.view(np.uint8)
-    lower = np.empty_like(first)
-    for index in foreground[1:]:
-        np.greater(tile[index], first, out=is_ahead)
-        np.multiply(marked, np.uint8(index), out=marked)
-        np.maximum(best, marked, out=best)
-        np.minimum(first, tile[index], out=lower)
-        np.maximum(second, lower, out=second)
-        np.maximum(first, tile[index], out=first)
+    cases = POSSIBLE if has_background else WITHOUT_BACKGROUND
+    own = find_rule(name).table[cases]
+    return tuple(rule.name for rule in RULES.values() if np.array_equal(rule.table[cases], own))
 
 
-def _refuse_broken(planes: Planes) -> None:
-    p_background = planes.p_foreground if planes.p_background is None else planes.p_background
-    # minus infinity may pass: it marks a class that is not in the prediction set
-    broken = np.count_nonzero(~(np.maximum(planes.p_foreground, p_background) < np.inf))
-    if broken:
-        raise ValueError(f"the probabilities are NaN or infinite at {broken} of {planes.p_foreground.size} pixels")
-
-
-def _membership(
-    planes: Planes, threshold: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Is the best foreground class in the set? Is the background? (bool [H, W] each)"""
-    foreground_in = 1 - planes.p_foreground <= threshold
-    if planes.p_background is None:
-        return foreground_in, np.zeros_like(foreground_in)
-    return foreground_in, 1 - planes.p_background <= threshold
-
-
-def _background_is_best(planes: Planes, background: int | None) -> npt.NDArray[np.bool_]:
-    """Is the background the most probable class of all? Of equals, the lowest index is."""
-    if planes.p_background is None or background is None:
-        return np.zeros(planes.p_foreground.shape, dtype=np.bool_)
-    ahead = planes.p_background > planes.p_foreground
-    ahead |= (planes.p_background == planes.p_foreground) & (background < planes.best_foreground)
-    return ahead
-
-
-def _count(pixels: npt.NDArray[np.bool_]) -> int:
-    return int(np.count_nonzero(pixels))
+def distinct_rules(has_background: bool = True) -> tuple[str, ...]:
+    """The last of the rules in each group of `rules_alike`, without rule raw."""
+    return tuple(name for name in RULES if name != RAW and rules_alike(name, has_background)[-1] == name)

@@ -13,7 +13,7 @@ import click
 
 from pipeline.cli import CommandGroup, run_command
 from pipeline.commands import TOOLS
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 
@@ -32,8 +32,7 @@ def prepare(settings: Settings) -> None:
     """Check images and masks, and split them -> samples.json."""
     from pipeline.stages.prepare import prepare as stage
 
-    facts = stage(settings)
-    write_receipt(settings.folder / "prepare.json", "prepare", facts, settings.data.tracked())
+    Run(settings).finish("prepare", stage(settings))
 
 
 @run_command(main)
@@ -44,7 +43,7 @@ def annotate(settings: Settings) -> None:
     """
     from pipeline.stages.annotate import annotate as stage
 
-    write_receipt(settings.folder / "annotate.json", "annotate", stage(settings), settings.annotate.tracked())
+    Run(settings).finish("annotate", stage(settings))
 
 
 @run_command(main)
@@ -55,7 +54,7 @@ def calibrate(settings: Settings) -> None:
     """
     from pipeline.stages.calibrate import calibrate as stage
 
-    write_receipt(settings.folder / "calibrate.json", "calibrate", stage(settings), settings.calibrate.tracked())
+    Run(settings).finish("calibrate", stage(settings))
 
 
 @run_command(main)
@@ -66,7 +65,7 @@ def pseudolabel(settings: Settings) -> None:
     """
     from pipeline.stages.pseudolabel import pseudolabel as stage
 
-    write_receipt(settings.folder / "pseudolabel.json", "pseudolabel", stage(settings), settings.pseudolabel.tracked())
+    Run(settings).finish("pseudolabel", stage(settings))
 
 
 @run_command(main)
@@ -74,7 +73,7 @@ def report(settings: Settings) -> None:
     """What ran and what came out -> report.html, one file."""
     from pipeline.stages.report import report as stage
 
-    write_receipt(settings.folder / "report.json", "report", stage(settings), {})
+    Run(settings).finish("report", stage(settings))
 
 
 for tool in TOOLS:

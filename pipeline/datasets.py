@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError
+from pipeline.files import read_json
+from pipeline.folder import stage_command
 from pipeline.settings import DataSettings
+
+T = TypeVar("T")
 
 IGNORE_INDEX = 255
 Split = Literal["labeled", "unlabeled", "val"]
@@ -71,20 +73,26 @@ def example_samples(index: SampleIndex, num: int) -> list[Sample]:
     return [pool[i * len(pool) // num] for i in range(num)]
 
 
-def require_unlabeled(index: SampleIndex) -> None:
-    """DatasetError if there are no unlabelled images, as after a `prepare` for a recipe that needs none."""
+def require_unlabeled(index: SampleIndex, again: str) -> None:
+    """DatasetError if there are no unlabelled images, as after a `prepare` for a recipe that needs none.
+
+    again: command that runs `prepare` and what follows
+    """
     if not index.of("unlabeled"):
         raise DatasetError(
             "samples.json names no unlabelled image, but this recipe learns from some; add images without masks, and "
-            "run snakemake --cores 8 -R prepare all"
+            f"run {again}"
         )
 
 
-def load_samples(path: Path) -> SampleIndex:
-    """Read the samples.json that `prepare` wrote; DatasetError if it has not run."""
+def load_samples(path: Path, again: str | None = None) -> SampleIndex:
+    """Read the samples.json that `prepare` wrote; DatasetError if it has not run.
+
+    again: command that runs it; default: of the run whose folder the file lies in
+    """
     if not path.is_file():
-        raise DatasetError(f"no sample index {path}; run snakemake --cores 8 prepare")
-    content = json.loads(path.read_text(encoding="utf-8"))
+        raise DatasetError(f"no sample index {path}; run {again or stage_command(path, 'prepare')}")
+    content = read_json(path)
     return SampleIndex(Path(content["root"]), tuple(Sample(**entry) for entry in content["samples"]))
 
 
@@ -152,6 +160,18 @@ def _nearest_index(source: int, target: int) -> npt.NDArray[np.intp]:
     return (2 * np.arange(target) + 1) * source // (2 * target)
 
 
-def file_digest(path: Path) -> str:
-    """16 hex digits of a file's content."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, in their order, evenly spaced, the first among them."""
+    num = min(len(items), most)
+    return [items[i * len(items) // num] for i in range(num)]
+
+
+def class_index(label: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """uint8 of the same shape: class index, IGNORE_INDEX = no class, from a label with NaN or 255 for "no class".
+
+    NaN is replaced before the cast to integers, because what such a cast makes of NaN depends on the processor (0, that
+    is a class, on many).
+    """
+    if np.issubdtype(label.dtype, np.floating):
+        label = np.where(np.isnan(label), IGNORE_INDEX, label)
+    return label.astype(np.uint8)

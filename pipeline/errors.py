@@ -1,6 +1,11 @@
 """Errors meant for the user: one line that says what was found, where, what was expected and what to do next."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error of a library, the name of its type if it has no text."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+
+
 class UserError(Exception):
     """Base of every error that ends a command with exit code 1 and no traceback."""
 

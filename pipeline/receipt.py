@@ -4,16 +4,103 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pipeline.errors import StoreError
+from pipeline.files import read_json, write_json
+from pipeline.folder import stage_command
 
 PACKAGES = ("conformalsam", "numpy", "zarr", "dask", "torch", "transformers")
+
+
+class Receipt(TypedDict):
+    """What every receipt has. settings: those that the result depends on, by section."""
+
+    stage: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
+class PrepareReceipt(Receipt):
+    num_samples: dict[str, int]
+    labeled_images_per_class: dict[str, int]
+    labeled_pixels_per_class: dict[str, int]
+    seconds: float
+
+
+class AnnotateReceipt(Receipt):
+    """failed: id of an image -> why it has no maps."""
+
+    fingerprint: str
+    annotator: str
+    space: str
+    maps: list[int]
+    dtype: str
+    num_done: int
+    failed: dict[str, str]
+    megabytes: float
+    seconds: float
+
+
+class CalibrateReceipt(Receipt):
+    """beside: facts of the other variants; held_out: None if nothing can be held out."""
+
+    fingerprint: str
+    alpha: float
+    variant: str
+    class_thresholds: str
+    quantile: str
+    alphas: list[float]
+    num_labeled: int
+    num_valid: dict[str, int]
+    never_labeled_share: float
+    thresholds: list[dict[str, Any]]
+    fallen_back: int
+    beside: dict[str, dict[str, Any]]
+    held_out: dict[str, Any] | None
+    seconds: float
+
+
+class ProbeReceipt(Receipt):
+    """fingerprint: of the calibration that the probe is about."""
+
+    fingerprint: str
+    chosen: dict[str, Any]
+    verdict: str
+    command: str
+    outcomes: list[dict[str, Any]]
+
+
+class PseudolabelReceipt(Receipt):
+    fingerprint: str
+    alpha: float
+    alphas: list[float]
+    rule: str
+    variant: str
+    num_images: int
+    num_failed: int
+    keep_rate: float
+
+
+class TrainingReceipt(Receipt):
+    """labels_fingerprint: of Stage I, None without pseudo-labels; stage1_fingerprint: of Stage II."""
+
+    fingerprint: str
+    num_steps: int
+    last: dict[str, Any]
+    best: dict[str, Any] | None
+    plan_fingerprint: str
+    labels_fingerprint: str | None
+    stage1_fingerprint: str
+
+
+class EvaluateReceipt(Receipt):
+    num_val: int
+    students: dict[str, dict[str, Any]]
+    final: str
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
@@ -22,32 +109,25 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write atomically: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    part.write_text(json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
-
-
-def _without_nan(content: Any) -> Any:
-    """JSON knows neither NaN nor infinity: a number that does not exist becomes null."""
-    if isinstance(content, Mapping):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
 def write_receipt(path: Path, stage: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write what a finished stage counted and measured, with the settings and versions behind it."""
     versions = {package: version(package) for package in PACKAGES}
     write_json(path, {"stage": stage, **facts, "settings": dict(settings), "versions": versions})
+    stale_note(path).unlink(missing_ok=True)
 
 
-def read_receipt(path: Path, stage: str) -> dict[str, Any]:
-    """Facts of a finished stage; StoreError if it has not finished."""
+def stale_note(receipt: Path) -> Path:
+    """Where the workflow notes that a receipt was written with other settings."""
+    return receipt.with_name(f".{receipt.name}.stale")
+
+
+def read_receipt(path: Path, stage: str, again: str | None = None) -> dict[str, Any]:
+    """Facts of a finished stage; StoreError if it has not finished.
+
+    again: command that runs it; default: of the run whose folder the receipt lies in
+    """
     if not path.is_file():
-        raise StoreError(f"no receipt {path}: the stage {stage} has not finished; run snakemake --cores 8 {stage}")
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        run = again or stage_command(path, stage)
+        raise StoreError(f"no receipt {path}: the stage {stage} has not finished; run {run}")
+    facts: dict[str, Any] = read_json(path)
     return facts

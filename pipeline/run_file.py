@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,11 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.recipes import refuse_another_recipe
-from pipeline.settings import (
-    Section,
-    Settings,
-    did_you_mean,
-)
+from pipeline.settings import Origin, Section, Settings, did_you_mean
 
 CONFIG_FOLDER = Path("config")
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -39,17 +36,19 @@ def load_settings(run: str | Path, overrides: Mapping[str, Any] | None = None) -
     files = _read_files(path, seen=())
     tree = _merged(files)
     for name, value in given.items():
-        _put(tree, name.split("."), value)
+        put_setting(tree, name, value)
     tree.setdefault("name", path.stem)
     if tree.get("preset") is not None:
         preset = preset_tree(str(tree["preset"]))
         refuse_another_recipe(path, _before_preset(files, given), given, preset, str(tree["preset"]))
         tree = _merge(preset, tree)
     try:
-        return Settings.model_validate(tree)
+        settings = Settings.model_validate(tree)
     except ValidationError as error:
         problems = "\n".join(dict.fromkeys(_describe(problem) for problem in error.errors()))
         raise ConfigError(f"{path}: {problems}") from None
+    settings._origin = Origin(str(run), given)
+    return settings
 
 
 def preset_names() -> list[str]:
@@ -139,6 +138,38 @@ def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
     return [word for name, value in full_names(overrides).items() for word in ("--set", f"{name}={json.dumps(value)}")]
 
 
+def as_workflow_config(settings: Settings, changes: Mapping[str, Any]) -> list[str]:
+    """Words of Snakemake's `--config` that `split_workflow_config` turns back into what settings were loaded from.
+
+    A name that is unique without its section stands alone; other names are grouped by section, `stage1={epochs: 3}`.
+    changes: further overrides
+    """
+    origin = settings.origin
+    words = [f"run={origin.run or settings.name}"]
+    sections: dict[str, list[str]] = {}
+    for name, value in (dict(origin.overrides) | full_names(changes)).items():
+        section, _, key = name.partition(".")
+        short = name.rpartition(".")[2]
+        if not key or _is_unique(short, name):
+            words.append(f"{short}={_flow_text(value)}")
+        else:
+            sections.setdefault(section, []).append(f"{key}: {_flow_text(value)}")
+    return words + [f"{section}={{{', '.join(entries)}}}" for section, entries in sections.items()]
+
+
+def _is_unique(short: str, name: str) -> bool:
+    try:
+        return list(full_names({short: None})) == [name]
+    except ConfigError:
+        return False
+
+
+def _flow_text(value: Any) -> str:
+    """A value as YAML on one line; plain text without quotes."""
+    is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z/][\w./-]*", value) and yaml.safe_load(value) == value
+    return str(value) if is_plain else json.dumps(value)
+
+
 def _unknown_or_ambiguous(name: str, matches: list[str], known: list[str]) -> str:
     if matches:
         return f"the setting {name!r} is ambiguous: {', '.join(matches)}; write one of them in full"
@@ -195,12 +226,14 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _put(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
+def put_setting(tree: dict[str, Any], name: str, value: Any) -> None:
+    """Set what a full name (`calibrate.alpha`) stands for in a tree of settings; sections that are not there appear."""
+    *sections, last = name.split(".")
+    for key in sections:
         if not isinstance(tree.get(key), dict):
             tree[key] = {}
         tree = tree[key]
-    tree[keys[-1]] = value
+    tree[last] = value
 
 
 def _describe(problem: Any) -> str:

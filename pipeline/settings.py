@@ -9,10 +9,21 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
+
+import calib
 
 MAX_CLASSES = 255  # masks are uint8 and 255 means ignore
 MAX_LOGIT_BIAS = 80.0  # its exponential is a float32
@@ -280,8 +291,17 @@ Alpha = Annotated[float, Field(gt=0, lt=1)]
 AUTO_ALPHAS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]  # what rule auto may choose from, unless the run says
 
 
-VariantName = Literal["pixel", "image", "kmeans", "genann", "risk", "fixed"]
-AUTO_VARIANTS: list[VariantName] = ["pixel", "image"]  # kmeans and genann take far longer (docs/calibration.md)
+def _known_variant(name: str) -> str:
+    calib.refuse_unknown("variant", name, calib.VARIANTS)
+    return name
+
+
+def _variant_words() -> str:
+    words = (f"{kind.name}: {kind.shared_by}{kind.note and f', {kind.note}'}." for kind in calib.VARIANTS.values())
+    return " ".join(["What shares a threshold.", *words])
+
+
+VariantName = Annotated[str, AfterValidator(_known_variant)]
 
 
 class CalibrateSettings(Section):
@@ -291,10 +311,7 @@ class CalibrateSettings(Section):
     alphas: list[Alpha] | None = None
     """Further alphas, judged and labelled beside `alpha`: one annotation, one reading of the maps, all of them. Rule
     auto chooses among them (default then: 0.02 to 0.5)."""
-    variant: VariantName = "pixel"
-    """What shares a threshold. pixel: each location has its own. image: one for all. kmeans: regions of locations with
-    similar scores. genann: concentric rings. risk: one for all that bounds the wrong labels of rule argmax. fixed: a
-    class is in the set from probability `fixed_threshold` on; nothing is calibrated and nothing promised."""
+    variant: VariantName = Field("pixel", description=_variant_words())
     variants: list[VariantName] | None = None
     """Further variants, judged beside `variant`, with one threshold for all classes. Rule auto chooses among them
     (default then: pixel and image)."""
@@ -309,8 +326,6 @@ class CalibrateSettings(Section):
     """Of image, kmeans, genann. hierarchical: an image is one observation. naive: each pixel is (the paper)."""
     regions: int = Field(4, ge=1)
     """Of kmeans, genann: how many."""
-    solver: Literal["dp", "de"] = "dp"
-    """Of genann. dp: exact, at once. de: differential evolution, as the method's reference code does it, seeded."""
     class_clusters: int = Field(4, ge=1)
     """Of class_thresholds clustered: how many clusters at most."""
     n_min: int = Field(0, ge=0)
@@ -324,15 +339,22 @@ class CalibrateSettings(Section):
     the final thresholds are those that judge. Default up to 100 labelled images: each alone (variant pixel) or 20
     folds; above: 10."""
 
+    @property
+    def kind(self) -> calib.Kind:
+        """The entry of the variant."""
+        return calib.find_variant(self.variant)
+
     @model_validator(mode="after")
     def _settings_fit_the_variant(self) -> CalibrateSettings:
-        pooled = ("image", "kmeans", "genann")
-        if self.class_thresholds != "pooled" and self.variant not in pooled:
+        kind = self.kind
+        if self.class_thresholds != "pooled" and not kind.of_classes:
+            *others, last = [name for name, known in calib.VARIANTS.items() if known.of_classes]
             raise ValueError(
-                f"class_thresholds {self.class_thresholds} needs variant image, kmeans or genann, got {self.variant}: "
-                "a single location has too few images of a class; set variant, or class_thresholds: pooled"
+                f"class_thresholds {self.class_thresholds} needs variant {', '.join(others)} or {last}, got "
+                f"{kind.name}: a single location has too few images of a class; set variant, or class_thresholds: "
+                "pooled"
             )
-        if self.n_min and self.variant != "pixel":
+        if self.n_min and not kind.by_location:
             raise ValueError(f"n_min is for variant pixel, got {self.variant}; remove one of both")
         if self.class_thresholds != "pooled" and self.variants:
             raise ValueError(
@@ -342,13 +364,25 @@ class CalibrateSettings(Section):
         return self
 
 
+RULES_TO_BE_CHOSEN = {
+    "auto": "the variant, alpha and rule, raw among them, whose labels have the largest mIoU on held-out labelled "
+    "images, a pixel without a label counting as missed",
+    "probe": "what `conformalsam probe` found best for a student",
+}
+
+
+def _known_rule(name: str) -> str:
+    calib.refuse_unknown("rule", name, (*calib.RULES, *RULES_TO_BE_CHOSEN))
+    return name
+
+
+def _rule_words() -> str:
+    words = {rule.name: rule.words for rule in calib.RULES.values()} | RULES_TO_BE_CHOSEN
+    return " ".join(f"{name}: {meaning}." for name, meaning in words.items())
+
+
 class PseudolabelSettings(Section):
-    rule: Literal["paper", "no_background", "argmax", "singleton", "raw", "auto", "probe"] = "auto"
-    """paper: Eq. 4, foreground beats background. no_background: the most probable class of the set. argmax: the most
-    probable class of all, if it is in the set. singleton: the class of every set that holds just one. raw: the most
-    probable class of all, everywhere, without calibration. auto: the variant, alpha and rule, raw among them, whose
-    labels have the largest mIoU on held-out labelled images, a pixel without a label counting as missed. probe: what
-    `conformalsam probe` found best for a student."""
+    rule: Annotated[str, AfterValidator(_known_rule)] = Field("auto", description=_rule_words())
     target_precision: float | None = Field(None, gt=0, lt=1)
     """Of rule auto: the choice is among the labels that are at least this precise on held-out images. Default: all."""
     precision_of: Literal["pixels", "macro", "every_class"] = "macro"
@@ -358,7 +392,7 @@ class PseudolabelSettings(Section):
     @property
     def is_automatic(self) -> bool:
         """Is the rule chosen by what held-out images or a probe say?"""
-        return self.rule in ("auto", "probe")
+        return self.rule in RULES_TO_BE_CHOSEN
 
 
 class ComputeSettings(Section):
@@ -699,6 +733,18 @@ class GallerySettings(Section):
     """Put the gallery into the report, too. It judges some sixty alphas on held-out images, once a calibration."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What settings were loaded from. It is no part of them: two that are equal may have come from different files.
+
+    run:       run file, or its name in `config/`; None for settings that were made without one
+    overrides: by full name
+    """
+
+    run: str | None = field(compare=False)
+    overrides: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
 class Settings(Section):
     """One run."""
 
@@ -721,6 +767,7 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     probe: ProbeSettings = ProbeSettings()
     gallery: GallerySettings = GallerySettings()
+    _origin: Origin = PrivateAttr(Origin(None))
 
     @model_validator(mode="before")
     @classmethod
@@ -737,11 +784,12 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _risk_is_of_argmax(self) -> Settings:
-        if self.calibrate.variant == "risk" and self.pseudolabel.rule != "argmax":
+    def _variant_is_of_the_rule(self) -> Settings:
+        kind = self.calibrate.kind
+        if kind.rule is not None and self.pseudolabel.rule != kind.rule:
             raise ValueError(
-                "calibrate.variant risk bounds the wrong labels of pseudolabel.rule argmax, got "
-                f"{self.pseudolabel.rule}; set rule: argmax"
+                f"calibrate.variant {kind.name} bounds the {kind.bounds} of pseudolabel.rule {kind.rule}, got "
+                f"{self.pseudolabel.rule}; set rule: {kind.rule}"
             )
         return self
 
@@ -796,22 +844,28 @@ class Settings(Section):
         return Path(self.results) / self.name
 
     @property
+    def origin(self) -> Origin:
+        """What they were loaded from."""
+        return self._origin
+
+    @property
     def alphas(self) -> list[float]:
         """Everything that calibrate computes thresholds for, `calibrate.alpha` first."""
         further = self.calibrate.alphas
         if further is None:
-            chooses = self.pseudolabel.is_automatic and self.calibrate.variant != "fixed"
+            chooses = self.pseudolabel.is_automatic and self.calibrate.kind.bounds != "nothing"
             further = AUTO_ALPHAS if chooses else []
         return list(dict.fromkeys([self.calibrate.alpha, *further]))
 
     @property
-    def variants(self) -> list[VariantName]:
+    def variants(self) -> list[str]:
         """Everything that calibrate judges, `calibrate.variant` first."""
         chosen = self.calibrate
-        further: Sequence[VariantName] | None = chosen.variants
+        further: Sequence[str] | None = chosen.variants
         if further is None:
             chooses = self.pseudolabel.is_automatic and chosen.class_thresholds == "pooled"
-            further = AUTO_VARIANTS if chooses and chosen.variant != "fixed" else []
+            tried = [name for name, kind in calib.VARIANTS.items() if kind.is_tried]
+            further = tried if chooses and chosen.kind.bounds != "nothing" else []
         return list(dict.fromkeys([chosen.variant, *further]))
 
     def of_variant(self, variant: str) -> Settings:
@@ -819,6 +873,6 @@ class Settings(Section):
         if variant == self.calibrate.variant:
             return self
         changes: dict[str, Any] = {"variant": variant, "class_thresholds": "pooled"}
-        if variant != "pixel":
+        if not calib.find_variant(variant).by_location:
             changes["n_min"] = 0
         return self.model_copy(update={"calibrate": self.calibrate.model_copy(update=changes)})

@@ -39,3 +39,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "full_size" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def odd_rule(monkeypatch):
+    """The name of one more labelling rule, which is registered for one test."""
+    from odd_rule import ODD
+
+    import calib
+
+    monkeypatch.setitem(calib.RULES, ODD.name, ODD)
+    return ODD.name

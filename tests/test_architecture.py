@@ -18,10 +18,13 @@ LIGHT = {
     "run_file",
     "datasets",
     "errors",
+    "files",
+    "folder",
     "palette",
     "progress",
     "receipt",
     "resample",
+    "run",
     "settings",
     "store",
 }

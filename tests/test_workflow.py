@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +97,46 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(finished_run, overr
     assert planned(finished_run, *config_of(finished_run, *overrides)) == expected
 
 
+@pytest.fixture
+def without_records(finished_run):
+    """A copy of the finished run that Snakemake has no records of, as if all stages had been run by hand."""
+    copy = finished_run / "results/hand"
+    shutil.copytree(finished_run / "results/tiny", copy)
+    yield finished_run
+    shutil.rmtree(copy)
+
+
+def by_hand(folder, package, stage, *overrides):
+    words = [word for override in ("name=hand", *overrides) for word in ("--set", override)]
+    return call(folder, sys.executable, "-m", package, stage, folder / "tiny.yaml", *words)
+
+
+def test_stages_that_were_run_by_hand_count_for_the_settings_that_made_them(without_records):
+    folder = without_records
+    assert planned(folder, *config_of(folder, "name=hand")) == []
+    assert planned(folder, *config_of(folder, "name=hand", "alpha=0.3")) == STAGES[STAGES.index("calibrate") :]
+    finished = by_hand(folder, "pipeline", "calibrate", "alpha=0.3")
+    assert finished.returncode == 0, finished.stderr
+    assert planned(folder, *config_of(folder, "name=hand", "alpha=0.3")) == STAGES[STAGES.index("pseudolabel") :]
+    assert planned(folder, *config_of(folder, "name=hand")) == STAGES[STAGES.index("calibrate") :]
+
+
+def test_the_command_of_a_refusal_makes_what_was_refused(without_records):
+    folder = without_records
+    refused = by_hand(folder, "train", "stage1", "alpha=0.3")
+    assert refused.returncode == 1
+    found = re.search(r"pseudolabel.json was made with other settings .*; run (snakemake .*), or set", refused.stderr)
+    words = shlex.split(found[1])
+    assert words[:4] == ["snakemake", "--cores", "8", "pseudolabel"]
+    made = snakemake(folder, *words[3:])
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert json.loads((folder / "results/hand/pseudolabel.json").read_text())["alpha"] == 0.3
+    assert not (folder / "results/hand/.pseudolabel.json.stale").exists()
+    assert planned(folder, *config_of(folder, "name=hand", "alpha=0.3")) == STAGES[STAGES.index("stage1") :]
+    trained = by_hand(folder, "train", "stage1", "alpha=0.3")
+    assert trained.returncode == 0, trained.stderr
+
+
 def test_a_single_stage_can_be_run_again(finished_run):
     assert planned(finished_run, "-R", "stage2", *config_of(finished_run)) == ["stage2", "evaluate", "report"]
 
@@ -116,7 +158,7 @@ def test_a_stage_ends_with_one_line_and_exit_code_1(tmp_path):
     finished = call(tmp_path, sys.executable, "-m", "pipeline", "calibrate", write_run_file(tmp_path))
     assert finished.returncode == 1
     expected = f"error: no receipt {tmp_path}/results/tiny/annotate.json: the stage annotate has not finished; "
-    assert finished.stderr.strip() == expected + "run snakemake --cores 8 annotate"
+    assert finished.stderr.strip() == expected + f"run snakemake --cores 8 annotate --config run={tmp_path}/tiny.yaml"
 
 
 def test_the_console_script_offers_every_command():

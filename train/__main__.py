@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pipeline.cli import CommandGroup, run_argument, run_command
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.settings import Settings
 from train.machine.launch import launch, must_launch
 
@@ -27,7 +27,7 @@ def main() -> None:
     """
 
 
-def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[str, Any]], tracked: Any) -> None:
+def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[str, Any]]) -> None:
     """Run a stage in as many processes as the settings say; the first of them writes the receipt."""
     from train.machine.processes import process_group
 
@@ -36,7 +36,7 @@ def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[st
     with process_group(settings.train.device) as world:
         facts = stage(settings)
         if world.is_main:
-            write_receipt(settings.folder / f"{name}.json", name, facts, tracked)
+            Run(settings).finish(name, facts)
 
 
 @run_command(main)
@@ -47,8 +47,7 @@ def stage1(settings: Settings) -> None:
     """
     from train.stage1 import stage1 as stage
 
-    tracked = {"train": settings.train.tracked(), "stage1": settings.stage1.tracked()}
-    run_stage(settings, "stage1", stage, tracked)
+    run_stage(settings, "stage1", stage)
 
 
 @run_command(main)
@@ -59,8 +58,7 @@ def stage2(settings: Settings) -> None:
     """
     from train.stage2 import stage2 as stage
 
-    tracked = {"train": settings.train.tracked(), "stage2": settings.stage2.tracked()}
-    run_stage(settings, "stage2", stage, tracked)
+    run_stage(settings, "stage2", stage)
 
 
 @run_command(main)
@@ -71,7 +69,7 @@ def evaluate(settings: Settings) -> None:
     """
     from train.evaluate import evaluate as stage
 
-    run_stage(settings, "evaluate", stage, settings.evaluate.tracked())
+    run_stage(settings, "evaluate", stage)
 
 
 @main.command()
@@ -85,13 +83,13 @@ def probe(settings: Settings) -> None:
     argmax and from the best calibrated labels, each with several weights; every labelled image judges those that have
     not seen its mask. Takes minutes of one core; needs what calibrate wrote. What is done is kept in probe/ of the run.
     """
-    from train.probe.probe import is_told, tracked
+    from train.probe.probe import is_told
     from train.probe.probe import probe as stage
     from train.probe.table import format_probe
 
-    facts, path = stage(settings), settings.folder / "probe.json"
-    if not is_told(path, facts):
-        write_receipt(path, "probe", facts, tracked(settings))
+    run, facts = Run(settings), stage(settings)
+    if not is_told(run, facts):
+        run.finish("probe", facts)
     click.echo(format_probe(settings.name, facts))
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, resize_nearest
 from pipeline.settings import DataSettings, TrainSettings
 from pipeline.store import LabelStore
 from train.augment import Box, Geometry, Photometric, draw_box, draw_geometry, draw_photometric
@@ -30,11 +30,9 @@ NUM_VIEWS = 2  # strong views that are drawn for every image, whether a stage us
 def pseudo_label_to_target(label: npt.NDArray[np.floating[Any]], size: Sequence[int]) -> npt.NDArray[np.uint8]:
     """uint8 `size` (H, W): the class index of each pixel, IGNORE_INDEX where the pseudo-label abstains.
 
-    label: float [h, w] on the grid, class index, NaN = abstain. NaN is replaced before the cast to integers, because
-           what such a cast makes of NaN depends on the processor (0, that is a class, on many).
+    label: float [h, w] on the grid, class index, NaN = abstain
     """
-    target = np.where(np.isnan(label), IGNORE_INDEX, label).astype(np.uint8)
-    return resize_nearest(target, size)
+    return resize_nearest(class_index(label), size)
 
 
 class Draw(NamedTuple):

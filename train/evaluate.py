@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.datasets import SampleIndex, example_samples, load_samples
+from pipeline.datasets import SampleIndex, example_samples
 from pipeline.errors import TrainingError
+from pipeline.files import replacing
 from pipeline.progress import Progress
-from pipeline.receipt import read_receipt
+from pipeline.receipt import TrainingReceipt
+from pipeline.run import Run, TrainingStage
 from pipeline.settings import Settings
 from train.data import WholeImages, whole_images
 from train.engine.loop import Validate
@@ -30,7 +32,7 @@ from train.student import Student, load_student
 
 log = logging.getLogger(__name__)
 
-STAGES = ("stage1", "stage2")
+STAGES: tuple[TrainingStage, ...] = ("stage1", "stage2")
 NAMES_SHOWN = 5
 
 
@@ -43,15 +45,17 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     raises: DatasetError without samples; TrainingError without a finished stage, or for students of other classes
     """
     start = time.monotonic()
-    index = load_samples(settings.folder / "samples.json")
-    receipts = finished_stages(settings)
-    students = {stage: student_of(settings.folder / stage / "student", settings) for stage in receipts}
+    run = Run(settings)
+    index = run.samples()
+    receipts = finished_stages(run)
+    students = {stage: student_of(run.folder.student(stage), settings) for stage in receipts}
     val = WholeImages(index, index.of("val"), settings.data)
     measured = {stage: measure(stage, student, receipts[stage], val, settings) for stage, student in students.items()}
     examples = write_examples(list(students.values())[-1], index, settings)
     if world().is_main:
         areas = {stage: one.areas for stage, one in measured.items()}
-        np.savez_compressed(settings.folder / "evaluate" / "areas.npz", **areas)  # type: ignore[arg-type]
+        with replacing(run.folder.areas) as part, part.open("wb") as file:
+            np.savez_compressed(file, **areas)  # type: ignore[arg-type]
     return {
         "num_val": len(val),
         "students": {stage: one.scores for stage, one in measured.items()},
@@ -61,14 +65,17 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     }
 
 
-def finished_stages(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Receipts of the stages that have one; TrainingError if none has, or if Stage II belongs to another Stage I."""
-    receipts = {stage: settings.folder / f"{stage}.json" for stage in STAGES}
-    facts = {stage: read_receipt(path, stage) for stage, path in receipts.items() if path.is_file()}
+def finished_stages(run: Run) -> dict[TrainingStage, TrainingReceipt]:
+    """Receipts of the stages that have one.
+
+    raises: TrainingError if none has, or if Stage II belongs to another Stage I; StoreError if other settings made them
+    """
+    facts = {stage: run.receipt(stage) for stage in STAGES if run.has_receipt(stage)}
     if not facts:
-        raise TrainingError(f"no student in {settings.folder}; run snakemake --cores 8 stage1")
+        raise TrainingError(f"no student in {run.folder.path}; run {run.command('stage1')}")
     if len(facts) == 2 and facts["stage2"]["stage1_fingerprint"] != facts["stage1"]["fingerprint"]:
-        raise TrainingError(f"stage2 in {settings.folder} goes on from another stage1; run snakemake --cores 8 stage2")
+        again = run.command("stage2", rerun="stage2")
+        raise TrainingError(f"stage2 in {run.folder.path} goes on from another stage1; run {again}")
     return facts
 
 
@@ -78,8 +85,9 @@ def student_of(folder: Path, settings: Settings) -> Student:
     names, expected = class_names_of(folder), settings.data.class_names
     if len(names) != len(expected):
         raise TrainingError(
-            f"the student in {folder} has {_listed(names)}, but data.classes of the run has {_listed(expected)}; train "
-            "it on these classes (snakemake --cores 8 stage1), or evaluate it with the run file of its training"
+            f"the student in {folder} has {_listed(names)}, but data.classes of the run has {_listed(expected)}; "
+            "evaluate it with the run file of its training, or train it on these classes: run "
+            f"{Run(settings).command('stage1', rerun='stage1')}"
         )
     return student
 
@@ -97,7 +105,7 @@ class Measured(NamedTuple):
 
 
 def measure(
-    stage: str, student: Student, receipt: Mapping[str, Any], images: WholeImages, settings: Settings
+    stage: TrainingStage, student: Student, receipt: TrainingReceipt, images: WholeImages, settings: Settings
 ) -> Measured:
     """Scores of a stage's last student and, under `best`, of the one that was best on the learning curve.
 
@@ -106,11 +114,12 @@ def measure(
     tally = _tally(stage, student, images, settings)
     last = scores_of(tally, settings)
     log.info("evaluate %s: %s", stage, _text(last))
-    if receipt.get("best") is None:
+    of_curve = receipt["best"]
+    if of_curve is None:
         return Measured(last | {"best": None}, tally.areas)
-    epoch, scores = receipt["best"]["epoch"], last
+    epoch, scores = of_curve["epoch"], last
     if epoch != receipt["last"]["epoch"]:
-        student = student_of(settings.folder / stage / "best", settings)
+        student = student_of(Run(settings).folder.best_student(stage), settings)
         scores = scores_of(_tally(f"{stage}, best", student, images, settings), settings)
     log.info("evaluate %s, best (epoch %d; the last is %d): %s", stage, epoch, receipt["last"]["epoch"], _text(scores))
     best = {"epoch": epoch, **{name: scores[name] for name in scores if name != "confusion"}}
@@ -174,7 +183,7 @@ def write_examples(student: Student, index: SampleIndex, settings: Settings) -> 
     """Write the predictions of `example_samples` into an empty evaluate/; returns their ids."""
     samples = example_samples(index, settings.evaluate.num_examples)
     if world().is_main:
-        folder = settings.folder / "evaluate"
+        folder = Run(settings).folder.evaluation
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         images = whole_images(WholeImages(index, samples, settings.data), workers=0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -17,8 +16,9 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.datasets import IGNORE_INDEX, file_digest, read_image
+from pipeline.datasets import IGNORE_INDEX, read_image
 from pipeline.errors import ConfigError, DatasetError, TrainingError
+from pipeline.files import IMAGE_SUFFIXES, file_digest, replacing, write_text
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Section)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAKER = "conformalsam"  # key of the PNG's text that tells which student made it, and how
 BACKGROUND = "background"  # a class of this name is grey
 NUM_NAMED = 5  # files that an error names
@@ -66,7 +65,7 @@ def predict(request: Request) -> int:
     student, names = open_student(request.student, request.device)
     maker = maker_of(request.student, request.how)
     left = {name: path for name, path in files.items() if request.overwrite or not is_made(request, name, maker)}
-    write_atomically(request.out / "classes.txt", lambda file: file.write("\n".join([*names, ""]).encode()))
+    write_text(request.out / "classes.txt", "\n".join([*names, ""]))
     log.info("predict: %s, %d classes, on %s", request.student, len(names), student.compute.device)
     progress = Progress(log, "predict", len(files), "images", done=len(files) - len(left))
     problems = _predict_all(request, student, _Palette.of(names, maker), left, progress)
@@ -188,7 +187,8 @@ def _predict_one(request: Request, student: Student, palette: _Palette, name: st
             scores = class_scores(student, image, request.how)
             classes = scores.argmax(dim=1)
             array = scores[0].half().cpu().numpy()
-            write_atomically(target.with_suffix(".npy"), lambda file: np.save(file, array))
+            with replacing(target.with_suffix(".npy")) as part, part.open("wb") as file:
+                np.save(file, array)
         else:
             classes = predicted_classes(student, image, request.how)
     except torch.OutOfMemoryError:
@@ -197,7 +197,8 @@ def _predict_one(request: Request, student: Student, palette: _Palette, name: st
             f"the image {name} of {height} x {width} pixels needs more memory than there is; give --window, e.g. 512"
         ) from None
     drawn = Image.fromarray(classes[0].to(torch.uint8).cpu().numpy(), "P")
-    write_atomically(target, lambda file: palette.save(drawn, file))  # last: a PNG that is there is complete
+    with replacing(target) as part, part.open("wb") as file:  # last: a PNG that is there is complete
+        palette.save(drawn, file)
 
 
 class _Palette(NamedTuple):
@@ -238,12 +239,3 @@ class FolderImages(Dataset[tuple[Tensor | None, str]]):
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """A reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    with part.open("wb") as file:
-        write(file)
-    os.replace(part, path)

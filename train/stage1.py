@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
+import shlex
 from typing import Any
 
 import torch
 
-from pipeline.datasets import SampleIndex, load_samples
+from pipeline.datasets import SampleIndex
 from pipeline.errors import StoreError
-from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.store import DONE, OUTCOMES, LabelStore, open_labels
+from pipeline.store import DONE, OUTCOMES, LabelStore
 from train.data import Draw, Passes, TrainingImages, passes
 from train.engine.loop import run
 from train.engine.stage import Stage
@@ -37,8 +38,10 @@ def stage1(settings: Settings) -> dict[str, Any]:
     stage1/student/ (last), stage1/best/ and stage1/tensorboard/.
     raises: DatasetError, StoreError if what it reads is missing or does not belong together; TrainingError
     """
-    index = load_samples(settings.folder / "samples.json")
-    labels = None if settings.stage1.labels == "none" else open_run_labels(settings, index)
+    own_run = Run(settings)
+    own_run.check_inputs(NAME)
+    index = own_run.samples()
+    labels = None if settings.stage1.labels == "none" else open_run_labels(settings)
     stage = stage_of(settings, index, labels)
     torch.manual_seed(settings.seed)
     if settings.train.licence_note is not None:
@@ -54,20 +57,15 @@ def stage1(settings: Settings) -> dict[str, Any]:
     return facts | run(state, stage, settings, validation(settings, index))
 
 
-def open_run_labels(settings: Settings, index: SampleIndex) -> LabelStore:
-    """The run's pseudo-labels, whole and of this run's samples and classes; StoreError otherwise."""
-    path = settings.folder / "labels.zarr"
-    made_by = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")["fingerprint"]
-    labels = open_labels(path, made_by)
-    again = "run snakemake --cores 8 pseudolabel to rebuild it"
-    if labels.sample_ids != [sample.id for sample in index.of("unlabeled")]:
-        raise StoreError(f"{path} labels other images than the unlabelled ones of samples.json; {again}")
-    if labels.class_names != settings.data.class_names:
-        raise StoreError(f"{path} has the classes {labels.class_names}, expected {settings.data.class_names}; {again}")
+def open_run_labels(settings: Settings) -> LabelStore:
+    """The run's pseudo-labels, of its settings and whole; StoreError otherwise."""
+    run = Run(settings)
+    labels = run.open_labels()
     needed = labels.raw_arrays if settings.stage1.labels == "raw" else ("label",)
     lost = list(dict.fromkeys(itertools.chain.from_iterable(labels.missing_chunks(needed).values())))
     if lost:
-        raise StoreError(f"{path} has lost the labels of {len(lost)} images, e.g. {lost[0]}; rm -r {path} and {again}")
+        again = f"rm -r {shlex.quote(str(labels.path))} && {run.command('pseudolabel', rerun='pseudolabel')}"
+        raise StoreError(f"{labels.path} has lost the labels of {len(lost)} images, e.g. {lost[0]}; run {again}")
     return labels
 
 

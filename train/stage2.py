@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.datasets import IGNORE_INDEX, SampleIndex, load_samples, require_unlabeled
+from pipeline.datasets import IGNORE_INDEX, SampleIndex, require_unlabeled
 from pipeline.errors import TrainingError
-from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.settings import Settings, Stage2Settings
 from train.data import Draw, Passes, TrainingImages, WholeImages, passes
 from train.engine.checkpoint import load_checkpoint
@@ -38,11 +38,13 @@ def stage2(settings: Settings) -> dict[str, Any]:
 
     Reads samples.json and stage1/checkpoint.pt; writes stage2/ as Stage I writes its folder. With 0 epochs the student
     of Stage I is the result.
-    raises: DatasetError without samples; TrainingError without a finished Stage I of the same settings
+    raises: DatasetError without samples; TrainingError without a finished Stage I of the same data; StoreError of
+    the same settings
     """
-    index = load_samples(settings.folder / "samples.json")
+    own_run = Run(settings)
+    index = own_run.samples()
     if settings.stage2.epochs:
-        require_unlabeled(index)
+        require_unlabeled(index, own_run.command("all", rerun="prepare"))
     checkpoint = finished_stage1(settings, index)
     stage = stage_of(settings, index, checkpoint)
     torch.manual_seed(settings.seed)  # for a block that Stage I did without
@@ -76,20 +78,20 @@ def load_plain_network(state: TrainingState, checkpoint: dict[str, Any]) -> None
 
 
 def finished_stage1(settings: Settings, index: SampleIndex) -> dict[str, Any]:
-    """Stage I's checkpoint; TrainingError if it is missing, unfinished, or was made by other settings or data."""
-    again = "run snakemake --cores 8 stage1"
-    path = settings.folder / "stage1" / "checkpoint.pt"
-    checkpoint, receipt = load_checkpoint(path), settings.folder / "stage1.json"
-    if checkpoint is None or not checkpoint["finished"] or not receipt.is_file():
-        raise TrainingError(f"stage2 goes on from a finished stage1, but there is none in {path.parent}; {again}")
-    facts = read_receipt(receipt, "stage1")
+    """Stage I's checkpoint; StoreError or TrainingError if it is unfinished, or was made by other settings or data."""
+    own = Run(settings)
+    facts = own.receipt("stage1")
+    path, again = own.folder.checkpoint("stage1"), own.command("stage1", rerun="stage1")
+    checkpoint = load_checkpoint(path)
+    if checkpoint is None or not checkpoint["finished"]:
+        raise TrainingError(f"stage2 goes on from a finished stage1, but there is none in {path.parent}; run {again}")
     if (facts["fingerprint"], facts["plan_fingerprint"]) != (
         checkpoint["fingerprint"],
         plan_fingerprint(settings, index),
     ):
         raise TrainingError(
             f"{path} was made by other settings or data than this run's (with train.lr_scope both, the length of "
-            f"stage2 counts too); {again}"
+            f"stage2 counts too); run {again}"
         )
     return checkpoint
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.annotators.contract import Annotator
 from pipeline.errors import AnnotatorError
+from pipeline.run import Run
 from pipeline.settings import PythonSettings, Settings
 
 
@@ -36,7 +37,7 @@ def _load(settings: Settings) -> Annotator:
         return load_factory(chosen.python)
     raise AnnotatorError(
         "annotate.annotator is none, so there is nobody to ask; choose one in the section annotate, or train without: "
-        "snakemake --cores 8 all --config preset=label-only"
+        f"{Run(settings).command('all', preset='label-only')}"
     )
 
 

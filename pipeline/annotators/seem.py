@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from pipeline.annotators.contract import Images, Maps, Space
 from pipeline.errors import AnnotatorError
+from pipeline.files import replacing
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.seem import Seem, SeemError
@@ -166,10 +166,8 @@ def read_embeddings(path: Path, names: Sequence[str]) -> dict[str, Maps]:
 
 def write_embeddings(path: Path, names: Sequence[str], embeddings: Maps) -> None:
     """Write atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.part{os.getpid()}.npz")
-    np.savez(part, names=np.array(names), embeddings=embeddings)
-    os.replace(part, path)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, names=np.array(names), embeddings=embeddings)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

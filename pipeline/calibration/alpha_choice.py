@@ -12,6 +12,8 @@ from pipeline.calibration.sweep import sweep_run
 from pipeline.calibration.verdict import verdict
 from pipeline.drawing.charts import scatter, standalone
 from pipeline.errors import ConfigError
+from pipeline.files import write_text
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 Facts = dict[str, Any]
@@ -49,6 +51,8 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
              precise), `chosen` (one of them), `is_reached`, the `verdict` on it, and the `command` that labels so
     raises:  StoreError if the run is not calibrated; ConfigError if nothing can be chosen
     """
+    if rule is not None:
+        _refuse_unknown_rule(rule)
     swept = [sweep_run(settings, variant).held_out for variant in settings.variants]
     judged = [facts for facts in swept if facts is not None]
     if not judged:
@@ -69,7 +73,7 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
     at = {(row["variant"], row["alpha"], row["rule"]): row for row in rows}
     front = calib.pareto_front([c for c in candidates(everything) if rule in (None, c.rule)])
     now = settings.calibrate.variant, settings.calibrate.alpha, settings.pseudolabel.rule
-    variant = "" if best.variant == settings.calibrate.variant else f" variant={best.variant}"
+    variant = {} if best.variant == settings.calibrate.variant else {"variant": best.variant}
     return {
         "run": settings.name,
         "num_images": everything["num_images"],
@@ -81,12 +85,15 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
         "front": [at[point[:3]] for point in front],
         "rows": rows,
         "verdict": verdict(everything, *best[:3]),
-        "command": f"snakemake --cores 8 all --config run={settings.name}{variant} {_made_by(best)}",
+        "command": Run(settings).command("all", **variant, alpha=best.alpha, rule=best.rule),
     }
 
 
-def _made_by(candidate: calib.Candidate) -> str:
-    return f"alpha={candidate.alpha:g} rule={candidate.rule}"
+def _refuse_unknown_rule(rule: str) -> None:
+    try:
+        calib.find_rule(rule)
+    except calib.UnknownNameError as error:
+        raise ConfigError(f"--rule: {error}") from None
 
 
 def _pick(settings: Settings, goal: Goal, held_out: Facts, rule: str | None) -> tuple[calib.Candidate, bool]:
@@ -167,8 +174,7 @@ def write_plot(facts: Mapping[str, Any], path: Path) -> None:
     others = [_point(row) for row in facts["rows"] if row["precision"] is not None and row not in facts["front"]]
     title = f"Held-out precision against keep rate, {facts['run']}"
     chart = scatter(front, others, _point(facts["chosen"]), "share of pixels kept", "held-out precision", title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(standalone(chart), encoding="utf-8")
+    write_text(path, standalone(chart))
 
 
 def _point(row: Facts) -> tuple[float, float]:

@@ -116,7 +116,7 @@ def num_folds(num_images: int, settings: CalibrateSettings) -> int:
     elif num_images > FEW_IMAGES:
         wanted = 10
     else:
-        wanted = num_images if settings.variant == "pixel" else 20
+        wanted = num_images if settings.kind.by_location else 20
     return min(wanted, num_images)
 
 
@@ -131,7 +131,6 @@ def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
         classes=chosen.class_thresholds,
         num_classes=settings.data.num_classes,
         num_regions=chosen.regions,
-        solver=chosen.solver,
         class_clusters=chosen.class_clusters,
         n_min=chosen.n_min,
         fallback=chosen.fallback,
@@ -141,10 +140,10 @@ def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
 
 
 def _alphas_at_a_time(alphas: Sequence[float], folds: int, settings: Settings) -> Iterator[Sequence[float]]:
-    """Only variant pixel has whole maps of thresholds; groups of classes (clustered) depend on all alphas at once."""
+    """Only thresholds by location are whole maps; groups of classes (clustered) depend on all alphas at once."""
     height, width = settings.data.grid
     size = len(alphas)
-    if settings.calibrate.variant == "pixel":
+    if settings.calibrate.kind.by_location:
         size = max(1, FOLDS_MEGABYTES * 1_000_000 // (4 * folds * height * width))
     return (alphas[start : start + size] for start in range(0, len(alphas), size))
 
@@ -160,7 +159,7 @@ class JudgeJob(NamedTuple):
     fold: int
     probabilities: Path | None
     position: int
-    rules: tuple[calib.Rule, ...]
+    rules: tuple[str, ...]
     background: int | None
     accept_uncalibrated: bool
     thresholds: Path = Path()
@@ -233,13 +232,13 @@ def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
     return job.place, counts
 
 
-def candidate_rules(is_class_wise: bool, variant: str) -> tuple[calib.Rule, ...]:
-    """Rules of thresholds that differ: with one threshold for all classes, no_background and argmax are one; risk is
-    about argmax. Rule raw, which needs no threshold, is judged once beside them."""
-    if variant == "risk":
-        return ("argmax",)
-    without = {"raw"} if is_class_wise else {"raw", "no_background"}
-    return tuple(rule for rule in calib.RULES if rule not in without)
+def candidate_rules(is_class_wise: bool, variant: str) -> tuple[str, ...]:
+    """Rules that are judged: of those that are alike with one threshold for all classes, one; of a variant whose
+    promise is about one rule, that rule. Rule raw, which needs no threshold, is judged once beside them."""
+    only = calib.find_variant(variant).rule
+    if only is not None:
+        return (only,)
+    return tuple(rule for rule in calib.RULES if rule != calib.RAW) if is_class_wise else calib.distinct_rules()
 
 
 def _rows(
@@ -248,7 +247,7 @@ def _rows(
     names: Sequence[str],
     alphas: Sequence[float],
     thresholds: calib.Thresholds,
-    rules: Sequence[calib.Rule],
+    rules: Sequence[str],
     folds: int,
 ) -> Iterator[Fact]:
     variant = settings.calibrate.variant
@@ -258,7 +257,7 @@ def _rows(
         per_image = held_out.coverage_per_image[:, a]
         known = per_image[~np.isnan(per_image)]
         coverage = {
-            "target": None if variant == "fixed" else 1 - alpha,
+            "target": None if settings.calibrate.kind.bounds == "nothing" else 1 - alpha,
             "folds": folds,
             "coverage": _estimate(held_out.coverage, a),
             "coverage_per_class": {n: _estimate(held_out.coverage_per_class, (a, k)) for k, n in enumerate(names)},
@@ -295,7 +294,7 @@ def _raw(settings: Settings, held_out: calib.HeldOut, names: Sequence[str]) -> F
     return {
         "variant": settings.calibrate.variant,
         "alpha": settings.calibrate.alpha,
-        "rule": "raw",
+        "rule": calib.RAW,
         "precision": precision,
         "precision_per_class": _by_class(raw.precision_per_class, names, ()),
         "recall_per_class": _by_class(raw.recall_per_class, names, ()),
@@ -335,16 +334,17 @@ def of_variant(calibrated: Mapping[str, Any], variant: str) -> Fact:
 def find_row(held_out: Mapping[str, Any] | None, variant: str, alpha: float, rule: str) -> Fact | None:
     """The row of a variant, alpha and rule, if held-out images were judged.
 
-    Rule no_background stands for argmax too. Of rule raw, what is said of the sets is that of the variant and alpha.
+    One of `calib.rules_alike` stands for a rule that was not judged. Of rule raw, the facts of the sets are those of
+    the variant and alpha.
     """
     rows = held_out["rows"] if held_out else []
-    same = {"no_background": ("no_background", "argmax"), "raw": calib.RULES}.get(rule, (rule,))
+    same = calib.RULES if rule == calib.RAW else (rule, *calib.rules_alike(rule))
     there = [row for row in rows if row["alpha"] == alpha and row["variant"] == variant]
     found = [row for name in same for row in there if row["rule"] == name]
     if not found or held_out is None:
         return None
     row: Fact = found[0]
-    return row | held_out["raw"] | {"variant": variant, "alpha": alpha} if rule == "raw" else row
+    return row | held_out["raw"] | {"variant": variant, "alpha": alpha} if rule == calib.RAW else row
 
 
 Measure = Literal["pixels", "macro", "every_class"]
@@ -353,7 +353,7 @@ Measure = Literal["pixels", "macro", "every_class"]
 def candidates(
     held_out: Mapping[str, Any], precision_of: Measure = "pixels", end: Literal["value", "low"] = "value"
 ) -> list[calib.Candidate]:
-    """What may be chosen from, rule raw first; of variant fixed, for which alphas are all the same, the first alpha.
+    """What may be chosen from, rule raw first; of a variant without a promise, the same at all alphas, the first alpha.
 
     precision_of: what counts as precision, as in `pseudolabel.precision_of`
     end:          "value", the estimate of the precision, or "low", the end of its interval
@@ -363,7 +363,11 @@ def candidates(
         if row["precision"] is None or row["miou"] is None:
             continue
         numbers = row["miou"]["value"], _precision(row, precision_of, end), row["keep_rate"]["value"]
-        key = (row["variant"], row["rule"], row["alpha"] if row["variant"] != "fixed" else None)
+        key = (
+            row["variant"],
+            row["rule"],
+            None if calib.find_variant(row["variant"]).bounds == "nothing" else row["alpha"],
+        )
         found.setdefault(key, calib.Candidate(row["variant"], row["alpha"], row["rule"], *numbers))
     return list(found.values())
 

@@ -6,7 +6,6 @@ which there are, from the best on, and `labeller` makes the labels of one of the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,16 +15,13 @@ import numpy.typing as npt
 
 import calib
 from pipeline.calibration.cross_fitting import candidates
-from pipeline.errors import ConfigError
-from pipeline.receipt import read_receipt
+from pipeline.errors import ConfigError, StoreError
+from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.store import open_calibration
 
 log = logging.getLogger(__name__)
 
 Facts = Mapping[str, Any]
-
-PROBE_FILE = "probe.json"
 
 
 class Choice(NamedTuple):
@@ -37,7 +33,7 @@ class Choice(NamedTuple):
 
     variant: str
     alphas: list[float]
-    rule: calib.Rule
+    rule: str
     is_automatic: bool
     labels_alone_are_better: bool = False
 
@@ -46,7 +42,7 @@ def choose(settings: Settings, calibrated: Facts) -> Choice:
     """The variant, alphas and rule of the settings or, under rule auto and probe, those that were found best.
 
     calibrated: receipt of calibrate
-    raises:     ConfigError under rule probe if there is no probe of this calibration
+    raises:     StoreError under rule probe if there is no probe of this calibration
     """
     calibrate = settings.calibrate
     wanted = [calibrate.alpha, *calibrate.alphas] if calibrate.alphas else []
@@ -60,19 +56,24 @@ def choose(settings: Settings, calibrated: Facts) -> Choice:
 
 
 def _probed(settings: Settings, calibrated: Facts, wanted: list[float]) -> Choice:
-    path = settings.folder / PROBE_FILE
-    again = f"run conformalsam probe {settings.name}"
-    if not path.is_file():
-        raise ConfigError(f"pseudolabel.rule probe needs {path}, which is not there; {again}")
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    run = Run(settings)
+    facts = run.receipt("probe")
     if facts["fingerprint"] != calibrated["fingerprint"]:
-        raise ConfigError(f"{path} is about another calibration than {settings.folder / 'calibrate.json'}; {again}")
+        raise StoreError(
+            f"{run.folder.receipt('probe')} is about another calibration than {run.folder.receipt('calibrate')}; run "
+            f"{run.command('probe', rerun='probe')}"
+        )
     chosen = facts["chosen"]
     if chosen["labels"] == "none":
         best, _ = _best(settings, calibrated["held_out"])
         alphas = list(dict.fromkeys([best.alpha, *wanted]))
         return Choice(best.variant, alphas, best.rule, is_automatic=True, labels_alone_are_better=True)
-    rule: calib.Rule = "raw" if chosen["labels"] == "raw" else chosen["rule"]
+    rule = calib.RAW if chosen["labels"] == "raw" else chosen["rule"]
+    try:
+        calib.find_rule(rule)
+    except calib.UnknownNameError as error:
+        again = run.command("probe", rerun="probe")
+        raise ConfigError(f"{run.folder.receipt('probe')} has {error}; run {again}") from None
     variant = settings.calibrate.variant if chosen["variant"] is None else chosen["variant"]
     alpha = settings.calibrate.alpha if chosen["alpha"] is None else chosen["alpha"]
     return Choice(variant, list(dict.fromkeys([alpha, *wanted])), rule, is_automatic=True)
@@ -82,7 +83,7 @@ def _best(settings: Settings, held_out: Facts | None) -> tuple[calib.Candidate, 
     """The best candidate, and whether it reaches the target precision; rule raw where no image can be held out."""
     if held_out is None:
         unknown = float("nan")
-        raw = calib.Candidate(settings.calibrate.variant, settings.calibrate.alpha, "raw", unknown, unknown, 1.0)
+        raw = calib.Candidate(settings.calibrate.variant, settings.calibrate.alpha, calib.RAW, unknown, unknown, 1.0)
         return raw, settings.pseudolabel.target_precision is None
     ranked, is_reached = rank_candidates(settings, held_out)
     return ranked[0], is_reached
@@ -102,7 +103,7 @@ def rank_candidates(settings: Settings, held_out: Facts) -> tuple[list[calib.Can
 
 def ranked_candidates(settings: Settings) -> list[calib.Candidate]:
     """The same of a calibrated run, from its receipt; [] if a single labelled image is all there is to judge by."""
-    held_out = read_receipt(settings.folder / "calibrate.json", "calibrate")["held_out"]
+    held_out = Run(settings).receipt("calibrate")["held_out"]
     return [] if held_out is None else rank_candidates(settings, held_out)[0]
 
 
@@ -115,16 +116,15 @@ def labeller(settings: Settings, candidate: calib.Candidate) -> Labeller:
     The thresholds are those of all labelled images. Class-wise thresholds need the maps of all classes, not planes.
     raises: StoreError if the run is not calibrated; ConfigError if its thresholds are class-wise
     """
-    receipt = read_receipt(settings.folder / "calibrate.json", "calibrate")
-    store = open_calibration(settings.folder / "calibration.zarr", receipt["fingerprint"])
+    store = Run(settings).open_calibration()
     background = store.state["background"]
     uncalibrated = "accept" if settings.calibrate.uncalibrated == "accept" else "abstain"
-    if store.is_class_wise and candidate.rule != "raw":
+    if store.is_class_wise and candidate.rule != calib.RAW:
         raise ConfigError(
             f"{settings.name} has class-wise thresholds, and planes cannot answer for them; set "
             "calibrate.class_thresholds: pooled"
         )
-    if candidate.rule == "raw":
+    if candidate.rule == calib.RAW:
         q_hat = np.ones(store.grid, np.float32)
     else:
         q_hat = store.q_hat(candidate.alpha, candidate.variant)

@@ -5,22 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import calib
+
 Facts = Mapping[str, Any]
 
-SHARED_BY = {
-    "pixel": "every location has its own",
-    "image": "one for the whole image",
-    "kmeans": "one a region of locations with similar scores",
-    "genann": "one a concentric ring",
-    "risk": "one for the whole image",
-    "fixed": "one for the whole image",
-}
-COVERED = {
-    "pixel": "At each location, a new image",
-    "image": "A random pixel{of_class} of a new image",
-    "kmeans": "A random pixel{of_class} of each region of a new image",
-    "genann": "A random pixel{of_class} of each ring of a new image",
-}
 OF_CLASS = {"pooled": "", "each": " of each class", "clustered": " of each cluster of classes"}
 FOR_CLASS = {"pooled": "", "each": ", each class with its own", "clustered": ", each cluster of classes with its own"}
 FALLBACKS = {"neighbourhood": "neighbourhood", "image": "whole image"}
@@ -51,38 +39,40 @@ class Promise(NamedTuple):
 
 def promise(calibrated: Facts, alpha: float) -> Promise:
     """The promise at `alpha`. calibrated: receipt of calibrate, with its settings."""
-    variant, classes = calibrated["variant"], calibrated["class_thresholds"]
-    if variant == "risk":
+    kind, classes = calib.find_variant(calibrated["variant"]), calibrated["class_thresholds"]
+    if kind.bounds == "wrong labels":
         name = f"at most {exact_percent(alpha)} of all pixels wrong"
         text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labelled wrong."
-        return Promise(alpha, True, False, alpha, name, SHARED_BY[variant], text, caveats=[])
-    if variant == "fixed":
-        told = exact_percent(calibrated["settings"]["fixed_threshold"])
+        return Promise(alpha, True, False, alpha, name, kind.shared_by, text, caveats=[])
+    if kind.bounds == "nothing":
+        told = exact_percent(calibrated["settings"]["calibrate"]["fixed_threshold"])
         text = (
             f"The threshold is a fixed number: a class is believed from a probability of {told} on. Nothing was "
             "calibrated, so no coverage is promised, at any alpha."
         )
-        return Promise(alpha, False, False, None, "nothing is promised", SHARED_BY[variant], text, caveats=[])
+        return Promise(alpha, False, False, None, "nothing is promised", kind.shared_by, text, caveats=[])
     target = exact_percent(1 - alpha)
-    covered = COVERED[variant].format(of_class=OF_CLASS[classes])
+    covered = kind.covered.format(of_class=OF_CLASS[classes])
     text = f"{covered} has its true class in the set with a probability of {target} or more."
     return Promise(
         alpha,
         is_risk=False,
-        is_of_images=variant == "image" and classes == "pooled" and calibrated["settings"]["pooling"] == "hierarchical",
+        is_of_images=kind.is_whole
+        and classes == "pooled"
+        and calibrated["settings"]["calibrate"]["pooling"] == "hierarchical",
         target=1 - alpha,
         target_name=f"target coverage {target}",
-        shared_by=SHARED_BY[variant] + FOR_CLASS[classes],
+        shared_by=kind.shared_by + FOR_CLASS[classes],
         text=text,
         caveats=list(_caveats(calibrated)),
     )
 
 
 def _caveats(calibrated: Facts) -> Iterator[str]:
-    settings = calibrated["settings"]
-    if calibrated["variant"] in ("kmeans", "genann"):
+    settings, kind = calibrated["settings"]["calibrate"], calib.find_variant(calibrated["variant"])
+    if kind.learns_regions:
         yield "The same images made the regions and the thresholds, so this holds up to that reuse."
-    if calibrated["variant"] != "pixel" and settings["pooling"] == "naive":
+    if not kind.by_location and settings["pooling"] == "naive":
         yield "Naive pooling counts pixels as if they were independent, so this is hoped for, not guaranteed."
     if calibrated["quantile"] == "paper":
         yield "The plain quantile (calibrate.quantile: paper) leaves out the correction for few images: it covers less."

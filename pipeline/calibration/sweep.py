@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 import calib
 from pipeline.calibration.cross_fitting import Fact, fit, fit_and_judge
-from pipeline.errors import StoreError
-from pipeline.receipt import fingerprint, read_receipt, write_json
+from pipeline.files import read_json, write_json
+from pipeline.receipt import fingerprint
+from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings
-from pipeline.store import CalibrationStore, ProbabilityStore, open_calibration, open_probabilities, store_exists
+from pipeline.store import CalibrationStore, ProbabilityStore
 
 log = logging.getLogger(__name__)
 
 VERSION = 2  # raise it when the same calibration would give other rows
-FILE = "sweep.json"
 STEPS = ((0.005, 0.1, 0.005), (0.11, 0.3, 0.01), (0.32, 0.6, 0.02), (0.65, 0.95, 0.05))  # from, to and with, by
 
 
@@ -54,16 +53,15 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
     own = settings.of_variant(variant or settings.calibrate.variant)
     alphas = stops(own, store)
     policy = _policy(own)
-    path = settings.folder / FILE
+    path = Run(settings).folder.sweep
     key = fingerprint({"version": VERSION, "calibration": store.fingerprint, "alphas": alphas})
-    swept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known = swept.get(own.calibrate.variant) or {}
+    swept = read_json(path) if path.is_file() else {}
+    known = swept.get(own.calibrate.variant, {})
     if known.get("fingerprint") != key:
         log.info("sweep: judging %d alphas on held-out images, once; they are kept in %s", len(alphas), path)
         found = fit_and_judge(own, alphas, policy, store, _maps_to_judge_on(own, store))
         known = {"fingerprint": key, "held_out": found.held_out()}
-        others = {name: other for name, other in swept.items() if isinstance(other, dict)}
-        write_json(path, others | {own.calibrate.variant: known})
+        write_json(path, swept | {own.calibrate.variant: known})
         thresholds = found.thresholds
     else:
         thresholds = fit(own, alphas, policy, store)
@@ -71,23 +69,8 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
 
 
 def calibrated_store(settings: Settings) -> CalibrationStore:
-    """The finished calibration of a run; StoreError unless these settings made it."""
-    path = settings.folder / "calibrate.json"
-    receipt = read_receipt(path, "calibrate")
-    made_with, wanted = (_but_alphas(values) for values in (receipt["settings"], settings.calibrate.tracked()))
-    other = sorted(name for name in wanted if made_with.get(name) != wanted[name])
-    if other:
-        told = ", ".join(f"{name} {made_with.get(name)}, now {wanted[name]}" for name in other)
-        raise StoreError(
-            f"{path} was calibrated with other settings ({told}); run snakemake --cores 8 calibrate --config "
-            f"run={settings.name}, or set them back"
-        )
-    return open_calibration(settings.folder / "calibration.zarr", receipt["fingerprint"])
-
-
-def _but_alphas(values: dict[str, Any]) -> dict[str, Any]:
-    """Alphas may differ, and variants beside the run's own: whichever are wanted are swept."""
-    return {name: value for name, value in values.items() if name not in ("alpha", "alphas", "variants")}
+    """The finished calibration of a run; StoreError unless these settings made it, whichever alphas they name."""
+    return Run(settings).open_calibration(free=CHOSEN_LATER)
 
 
 def stops(settings: Settings, store: CalibrationStore) -> list[float]:
@@ -96,11 +79,11 @@ def stops(settings: Settings, store: CalibrationStore) -> list[float]:
     Class-wise thresholds are swept at the store's alone: which classes share one depends on the alphas. So is variant
     fixed, which is the same at all.
     """
-    if store.is_class_wise or settings.calibrate.variant == "fixed":
+    if store.is_class_wise or settings.calibrate.kind.bounds == "nothing":
         return sorted(store.alphas)
     fine = {round(first + i * by, 3) for first, last, by in STEPS for i in range(round((last - first) / by) + 1)}
     alphas = sorted(fine | set(store.alphas))
-    if settings.calibrate.variant != "risk":
+    if settings.calibrate.kind.bounds != "wrong labels":
         return alphas
     smallest = calib.smallest_alpha(int(store.n_valid.max()))  # below it, the bound cannot be kept at all
     return sorted((alpha for alpha in alphas if alpha >= smallest), reverse=True)
@@ -113,12 +96,5 @@ def _policy(settings: Settings) -> calib.Policy:
 
 
 def _maps_to_judge_on(settings: Settings, store: CalibrationStore) -> ProbabilityStore | None:
-    path = settings.folder / "probs.zarr"
-    if not store.is_class_wise:
-        return None
-    if not store_exists(path):
-        raise StoreError(
-            f"no probability store at {path}, which class-wise thresholds are judged on; run snakemake --cores 8 "
-            "annotate"
-        )
-    return open_probabilities(path, read_receipt(settings.folder / "annotate.json", "annotate")["fingerprint"])
+    """The maps, which class-wise thresholds are judged on."""
+    return Run(settings).open_probabilities() if store.is_class_wise else None

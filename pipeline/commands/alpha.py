@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipeline.cli import run_argument
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 SHARE = click.FloatRange(0, 1, min_open=True)
@@ -62,6 +63,6 @@ def alpha(
     elif keep_rate is not None:
         goal = Goal("keep_rate", keep_rate)
     facts: dict[str, Any] = choose_alpha(settings, goal, rule)
-    path = plot or settings.folder / "alpha.svg"
+    path = plot or Run(settings).folder.alpha_plot
     write_plot(facts, path)
     click.echo(json.dumps(facts, indent=1) if as_json else f"{format_choice(facts, everything)}\nplot        {path}")

@@ -7,6 +7,7 @@ import json
 import click
 
 from pipeline.cli import run_argument
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 
@@ -23,9 +24,7 @@ def doctor(settings: Settings, quick: int | None, timed: bool, as_json: bool) ->
     """
     from pipeline import doctor as examination
 
-    context = click.get_current_context()
-    words = [f"run={context.params['run']}", *context.params["overrides"]]
-    command = f"snakemake --cores 8 all --config {' '.join(words)}"
+    command = Run(settings).command("all")
     findings = examination.examine(settings, quick, timed)
     if as_json:
         click.echo(json.dumps(examination.as_json(findings, command), indent=1))
@@ -34,4 +33,4 @@ def doctor(settings: Settings, quick: int | None, timed: bool, as_json: bool) ->
             click.echo(str(finding))
         click.echo(examination.verdict(findings, command))
     if examination.counts(findings)["error"]:
-        context.exit(1)
+        click.get_current_context().exit(1)

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from pipeline.cli import SET_OPTION
-from pipeline.receipt import write_json, write_receipt
+from pipeline.files import write_json, write_text
+from pipeline.receipt import write_receipt
 
 
 def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -53,7 +54,7 @@ def experiment_labels(experiment: Any, name: str) -> None:
     from pipeline.experiment.running import make_labels
 
     facts = make_labels(experiment, name)
-    write_receipt(experiment.labels_folder(name) / "labels.json", "experiment-labels", facts, {})
+    write_receipt(experiment.labels_receipt(name), "experiment-labels", facts, {})
 
 
 @click.command("experiment-run", hidden=True)
@@ -65,7 +66,9 @@ def experiment_run(experiment: Any, name: str, seed: int) -> None:
     from pipeline.experiment.running import train_run
 
     facts = train_run(experiment, name, seed)
-    write_receipt(experiment.run_folder(name, seed) / "run.json", "experiment-run", facts, {})
+    write_receipt(
+        experiment.run_receipt(name, seed), "experiment-run", facts, experiment.tracked(experiment.run_named(name))
+    )
 
 
 @click.command("experiment-table", hidden=True)
@@ -80,8 +83,8 @@ def experiment_table(experiment: Any) -> None:
     results = results_of(experiment)
     text, drawing = markdown(experiment, results), chart(results)
     path = experiment.folder / f"{experiment.request.table}.md"
-    path.write_text(text, encoding="utf-8")
-    path.with_suffix(".svg").write_text("" if drawing is None else standalone(drawing), encoding="utf-8")
+    write_text(path, text)
+    write_text(path.with_suffix(".svg"), "" if drawing is None else standalone(drawing))
     write_json(path.with_suffix(".json"), as_json(experiment, results))
     click.echo(text)
     click.echo(f"wrote {path}")

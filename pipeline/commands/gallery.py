@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from pipeline.cli import run_argument
+from pipeline.files import write_text
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 MEGABYTES_TO_WARN = 25  # pages above make browsers slow or worse
@@ -30,9 +32,8 @@ def gallery(settings: Settings, out: Path | None, num_images: int | None, longes
     wanted: dict[str, Any] = {"num_images": num_images, "longest_side": longest_side}
     chosen = settings.gallery.model_copy(update={name: value for name, value in wanted.items() if value is not None})
     html = gallery_page(settings.model_copy(update={"gallery": chosen}))
-    path = out or settings.folder / "gallery.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
+    path = out or Run(settings).folder.gallery
+    write_text(path, html)
     megabytes = len(html.encode()) / 1e6
     click.echo(f"wrote {path}, {megabytes:.1f} MB; open it in a browser")
     if megabytes > MEGABYTES_TO_WARN:

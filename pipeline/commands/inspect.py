@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import click
@@ -42,8 +41,7 @@ def inspect(
     if isinstance(target, Settings):
         if check or repair or sample_id is not None:
             raise click.UsageError(f"--check, --repair and --png need a store, e.g. {target.folder}/labels.zarr")
-        words = [f"run={context.params['target']}", *context.params["overrides"]]
-        facts = look.inspect_run(target, f"snakemake --cores 8 all --config {shlex.join(words)}")
+        facts = look.inspect_run(target)
         click.echo(json.dumps(facts, indent=1) if as_json else look.format_run(facts))
         return
     store = target

@@ -15,6 +15,7 @@ from pipeline.doctor.findings import Finding
 from pipeline.doctor.survey import Survey
 from pipeline.doctor.trial import Trial
 from pipeline.doctor.weights import seem_folder
+from pipeline.folder import FILE_OF, Folder
 from pipeline.progress import clock
 from pipeline.receipt import read_receipt
 from pipeline.settings import Settings
@@ -55,8 +56,8 @@ def store_sizes(num_images: Mapping[str, int], settings: Settings, trial: Trial 
     labels = label_arrays(num_unlabeled, data.grid, data.num_classes, has_background, num_alphas)
     sizes = [
         _probability_size(num_labeled + num_unlabeled, settings, trial),
-        StoreSize("calibration.zarr", array_bytes(calibration) + thresholds),
-        StoreSize("labels.zarr", array_bytes(labels)),
+        StoreSize(FILE_OF["calibration"], array_bytes(calibration) + thresholds),
+        StoreSize(FILE_OF["labels"], array_bytes(labels)),
     ]
     return [size for size in sizes if not store_state(settings.folder / size.name).get("complete")]
 
@@ -69,13 +70,13 @@ def array_bytes(arrays: Mapping[str, Any]) -> int:
 def _probability_size(num_images: int, settings: Settings, trial: Trial | None) -> StoreSize:
     if trial is not None:
         basis = f"measured on {trial.num_images} images"
-        return StoreSize("probs.zarr", trial.stored_bytes * num_images, basis, is_measured=True)
+        return StoreSize(FILE_OF["probabilities"], trial.stored_bytes * num_images, basis, is_measured=True)
     size = map_size(settings)
     if size is None:
-        return StoreSize("probs.zarr", None, "not known before the annotator is tried, with --time")
+        return StoreSize(FILE_OF["probabilities"], None, "not known before the annotator is tried, with --time")
     dtype = "float16" if settings.annotate.dtype == "auto" else settings.annotate.dtype
     arrays = probability_arrays(num_images, (settings.data.num_classes, *size), dtype)
-    return StoreSize("probs.zarr", array_bytes(arrays))
+    return StoreSize(FILE_OF["probabilities"], array_bytes(arrays))
 
 
 def map_size(settings: Settings) -> tuple[int, int] | None:
@@ -148,7 +149,7 @@ def _times(
         rate = f"{trial.seconds_per_image:.2g} s an image, one at a time, after {trial.seconds_before:.1f} s to load"
         yield "annotate", f"about {_duration(total)} for {num} images (measured on {trial.num_images}: {rate})"
     for stage in STAGES[1 if trial is None else 2 :]:
-        seconds = _last_time(settings.folder / f"{stage}.json", stage)
+        seconds = _last_time(Folder(settings.folder).receipt(stage), stage)
         if seconds is not None:
             yield stage, f"{_duration(seconds)} when it ran last (its receipt)"
 

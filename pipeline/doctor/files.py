@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.survey import UPRIGHT, Look, Survey
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with
 from pipeline.settings import DataSettings
-from pipeline.sources.layouts import MASK_SUFFIXES, Tree, files_with
-from pipeline.sources.lists import IMAGE_SUFFIXES
+from pipeline.sources.layouts import Tree
 
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 TRANSPARENT_MODES = ("RGBA", "LA", "PA", "La", "RGBa")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from pipeline.datasets import Sample, read_image, read_mask_values
+from pipeline.datasets import Sample, evenly_spaced, read_image, read_mask_values
 from pipeline.errors import DatasetError
 from pipeline.progress import Progress
 from pipeline.settings import DataSettings
@@ -101,12 +101,6 @@ def survey(samples: Sequence[Sample], data: DataSettings, quick: int | None = No
             looks.append(look)
             progress.advance()
     return Survey(tuple(looks), len(samples), time.monotonic() - start)
-
-
-def evenly_spaced(samples: Sequence[Sample], num: int) -> list[Sample]:
-    """At most `num` of the samples, in their order, the first and ones from everywhere."""
-    num = min(num, len(samples))
-    return [samples[i * len(samples) // num] for i in range(num)]
 
 
 def look_at(sample: Sample, root: Path) -> Look:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numcodecs
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
-from pipeline.datasets import Sample, image_to_grid, read_image
-from pipeline.doctor.survey import UNREADABLE, evenly_spaced
+from pipeline.datasets import Sample, evenly_spaced, image_to_grid, read_image
+from pipeline.doctor.survey import UNREADABLE
 from pipeline.errors import AnnotatorError
 from pipeline.resample import resize_bilinear
 from pipeline.settings import Settings
+from pipeline.store import compressed_bytes as bytes_on_disk
 from pipeline.store import encode_maps
 
 TIMED_IMAGES = 4
@@ -62,8 +62,7 @@ def annotate(annotator: Annotator, image: npt.NDArray[np.uint8], settings: Setti
 def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> int:
     """Bytes of float32 [K, h, w] as the store writes them."""
     dtype = stored_dtype(annotator, settings.annotate)
-    codec: Any = numcodecs.Blosc(cname="zstd", clevel=3)
-    return len(codec.encode(np.ascontiguousarray(encode_maps(maps, dtype))))
+    return bytes_on_disk(encode_maps(maps, dtype))
 
 
 def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Images]:

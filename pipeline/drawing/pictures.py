@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.datasets import IGNORE_INDEX, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, class_index, resize_nearest
 from pipeline.palette import SCALE_STEPS, Colours, scale_colours
 
 Picture = npt.NDArray[np.uint8]
@@ -49,13 +49,6 @@ def value_map(values: npt.NDArray[np.floating], low: float, high: float) -> Pict
     """uint8 [H, W, 3]: values on the colour scale, without a photograph; NaN and infinite values are hatched."""
     colours, is_finite = _scaled(values, low, high)
     return np.where(is_finite[..., None], colours, hatch(np.full((*values.shape, 3), 120, np.uint8)))
-
-
-def class_index(label: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W], class index or 255, from a label with NaN or 255 for "no class"."""
-    if np.issubdtype(label.dtype, np.floating):
-        label = np.where(np.isnan(label), IGNORE_INDEX, label)
-    return label.astype(np.uint8)
 
 
 def hatch(image: Picture) -> Picture:

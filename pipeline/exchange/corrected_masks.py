@@ -6,7 +6,6 @@ validates stays the same, although images to validate with may once have been dr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.datasets import SPLITS, Sample, SampleIndex, Split, file_digest
+from pipeline.datasets import SPLITS, Sample, SampleIndex, Split
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.files import file_digest, write_text
 from pipeline.run_file import CONFIG_FOLDER, find_run_file, full_names
 from pipeline.settings import Settings
 from pipeline.sources.lists import NO_MASK
@@ -116,11 +116,3 @@ def run_file_for(run: str, overrides: Mapping[str, Any], settings: Settings, mas
     if file.path.is_file() and file.path.read_text(encoding="utf-8") != file.text:
         raise ConfigError(f"{file.path} is in the way: another run; import into that (RUN {file.run}), or move it away")
     return file
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -10,8 +10,8 @@ from pipeline.errors import ConfigError
 from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import Label, LabelSource
+from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.settings import DataSettings, did_you_mean
-from pipeline.sources.layouts import MASK_SUFFIXES, files_with
 
 Write = Callable[[Path, LabelSource, int, Label], Any]
 """Writes into the folder what the image at a place of the store needs, given its label; runs in several threads."""

@@ -18,15 +18,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, load_samples, read_mask
+from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, read_mask
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import FORMATS, READABLE, detect_format, refuse_unknown_format
-from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for, write_text
+from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.exchange.record import exported_digests, label_digest
+from pipeline.files import write_json, write_text
+from pipeline.folder import Folder, snakemake_command
 from pipeline.progress import Progress
-from pipeline.receipt import write_json
+from pipeline.run import Run
 from pipeline.run_file import load_settings, parse_overrides
 from pipeline.settings import DataSettings, did_you_mean
 from pipeline.sources.convert_masks.png import write_mask
@@ -76,11 +78,12 @@ def import_masks(
         raise ConfigError(
             f"data.classes has a class {ABSTAIN!r}, which means no class in masks that come back; rename it"
         )
-    index = load_samples(settings.folder / "samples.json")
+    place = Run(settings)
+    index = place.samples()
     if index.root != Path(settings.data.root):
         raise DatasetError(
-            f"{settings.folder / 'samples.json'} is about images in {index.root}, the run about those in "
-            f"{settings.data.root}; run snakemake --cores 8 prepare"
+            f"{place.folder.samples} is about images in {index.root}, the run about those in {settings.data.root}; "
+            f"run {place.command('prepare', rerun='prepare')}"
         )
     masks = CorrectedMasks(settings)
     run_file = run_file_for(run, changed, settings, masks)
@@ -90,13 +93,13 @@ def import_masks(
             ids = desk.take(incoming_masks(folder, source, format_name, settings.data))
         is_changed = masks.index_with(index) != index
         if is_changed:
-            put_to_use(masks, masks.index_with(index), run_file, settings.folder)
+            put_to_use(masks, masks.index_with(index), run_file, place.folder)
     except OSError as error:
         raise DatasetError(f"the import into {masks.folder} stopped: {error}; mend that and run it again") from None
     return Imported(ids, masks.masks, (run_file.run if run_file is not None else run) if is_changed else None)
 
 
-def put_to_use(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | None, results: Path) -> None:
+def put_to_use(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | None, results: Folder) -> None:
     """Write the id lists and the run file, and let the next snakemake run what depends on the new samples.
 
     Newer samples make it run annotate and what follows, and for want of its receipt prepare as well. They come last: an
@@ -105,8 +108,8 @@ def put_to_use(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | No
     masks.write_lists(index)
     if run_file is not None:
         write_text(*run_file)
-    (results / "prepare.json").unlink(missing_ok=True)
-    write_json(results / "samples.json", index.as_json())
+    results.receipt("prepare").unlink(missing_ok=True)
+    write_json(results.samples, index.as_json())
 
 
 @contextlib.contextmanager
@@ -289,5 +292,5 @@ def summary(imported: Imported) -> str:
             "at them and found no fault, take them with --unchanged"
         )
     if imported.run is not None:
-        lines.append(f"next: snakemake --cores 8 all --config run={imported.run}")
+        lines.append(f"next: {snakemake_command('all', [f'run={imported.run}'])}")
     return "\n".join(lines)

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.datasets import Sample, SampleIndex, load_samples, resize_nearest
-from pipeline.drawing.pictures import class_index
+from pipeline.datasets import Sample, SampleIndex, class_index, load_samples, resize_nearest
 from pipeline.errors import StoreError
+from pipeline.folder import Folder, stage_command
 from pipeline.palette import Colours, class_colours
-from pipeline.store import LabelStore, open_labels, stage_command
-from pipeline.store.group import UNREADABLE
+from pipeline.store import LabelStore, open_labels
 
 Label = npt.NDArray[np.uint8]
 """uint8 [H, W]: class index, 255 = abstain."""
@@ -34,7 +33,7 @@ class LabelSource:
 
     @cached_property
     def alphas(self) -> list[float]:
-        return [float(alpha) for alpha in self.store.read("alpha")]
+        return self.store.alphas
 
     @property
     def alpha(self) -> float:
@@ -61,7 +60,7 @@ class LabelSource:
         ids = self.store.sample_ids
         strange = next((i for i in ids if i not in by_id), None)
         if strange is not None:
-            listing = self.store.path.parent / "samples.json"
+            listing = Folder(self.store.path.parent).samples
             again = stage_command(self.store.path, "pseudolabel")
             raise StoreError(f"{listing} does not list {strange} of {self.store.path}; run {again}")
         return [by_id[i] for i in ids]
@@ -73,7 +72,7 @@ class LabelSource:
 
     def grid_label(self, place: int) -> npt.NDArray[np.float32]:
         """float32 [h, w] on the grid, NaN = abstain, of the image at a place of the store."""
-        return self.store.label(place) if self.position == 0 else self._label_by_alpha(place)
+        return self.store.label(place, self.position)
 
     def label(self, place: int) -> Label:
         """uint8 [H, W] at the image's own size, 255 = abstain."""
@@ -92,17 +91,6 @@ class LabelSource:
         if not path.is_file():
             raise StoreError(f"no image {path}; run this in the folder that `prepare` ran in, or run prepare again")
         return path
-
-    def _label_by_alpha(self, place: int) -> npt.NDArray[np.float32]:
-        what = f"label_by_alpha (alpha {self.alpha:g}) of {self.samples[place].id}"
-        if not (self.store.path / f"label_by_alpha/c/{self.position}/{place}/0/0").is_file():
-            raise self.store.damaged(what, FileNotFoundError("not on disk"))
-        array = self.store.array("label_by_alpha")
-        try:
-            label: npt.NDArray[np.float16] = array[self.position, place]
-        except UNREADABLE as error:
-            raise self.store.damaged(what, error) from None
-        return label.astype(np.float32)
 
 
 def kept_probability(
@@ -124,7 +112,7 @@ def open_source(path: Path, alpha: float | None = None) -> LabelSource:
     raises: StoreError if there is no finished label store, or it has no labels of this alpha
     """
     store = open_labels(path)
-    source = LabelSource(store, load_samples(path.parent / "samples.json"), 0)
+    source = LabelSource(store, load_samples(Folder(path.parent).samples), 0)
     if alpha is None:
         return source
     if alpha not in source.alphas:

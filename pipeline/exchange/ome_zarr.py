@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.datasets import IGNORE_INDEX, image_to_grid, read_image, resize_nearest
 from pipeline.exchange.labels import ABSTAIN, Label, LabelSource
+from pipeline.store.creation import codecs
 
 VERSION = "0.5"
 LABELS = "pseudolabels"
@@ -77,7 +77,7 @@ def _write_levels(group: zarr.Group, levels: Sequence[Array], axes: Sequence[str
             shape=level.shape,
             dtype="uint8",
             chunks=tuple(max(1, min(side, MAX_CHUNK)) for side in level.shape),
-            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
+            compressors=codecs(),
             dimension_names=axes,
         )
         array[...] = level

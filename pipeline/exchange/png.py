@@ -14,9 +14,9 @@ from pipeline.datasets import IGNORE_INDEX
 from pipeline.exchange.coloured import make_legend, read_coloured
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, Label, LabelSource
+from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.palette import Colours, class_colours
 from pipeline.settings import DataSettings
-from pipeline.sources.layouts import MASK_SUFFIXES, files_with
 
 CLASSES = "classes.txt"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from pipeline.calibration.cross_fitting import find_row
 from pipeline.exchange.choice import Choice
 from pipeline.exchange.labels import LabelSource
+from pipeline.files import read_json
+from pipeline.folder import Folder
 from pipeline.receipt import PACKAGES
 
 FILE_NAME = "provenance.json"
@@ -36,7 +37,7 @@ def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
         "rule": store.state.get("rule"),
         "variant": store.state.get("variant"),
         "annotator": annotated.get("annotator"),
-        "annotator_settings": annotated.get("settings"),
+        "annotator_settings": annotated.get("settings", {}).get("annotate"),
         "maps": annotated.get("fingerprint"),
         "num_labeled": calibrated.get("num_labeled"),
         "held_out": _held_out(calibrated, source),
@@ -49,8 +50,8 @@ def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
 
 
 def _receipt(folder: Path, stage: str) -> Facts:
-    path = folder / f"{stage}.json"
-    facts: Facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path = Folder(folder).receipt(stage)
+    facts: Facts = read_json(path) if path.is_file() else {}
     return facts
 
 

@@ -6,14 +6,12 @@ Kept beside the label store, for its labels change with the next calibration, an
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.exchange.labels import Label
-from pipeline.receipt import write_json
-
-FILE_NAME = "exported.json"
+from pipeline.files import read_json, write_json
+from pipeline.folder import Folder
 
 
 def label_digest(label: Label) -> str:
@@ -23,8 +21,8 @@ def label_digest(label: Label) -> str:
 
 def exported_digests(folder: Path) -> dict[str, list[str]]:
     """Digests of all labels of each image that exports wrote, by id."""
-    path = folder / FILE_NAME
-    digests: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path = Folder(folder).exported
+    digests: dict[str, list[str]] = read_json(path) if path.is_file() else {}
     return digests
 
 
@@ -33,4 +31,4 @@ def add_exported(folder: Path, digests: Mapping[str, str]) -> None:
     known = exported_digests(folder)
     for sample_id, digest in digests.items():
         known[sample_id] = sorted({*known.get(sample_id, []), digest})
-    write_json(folder / FILE_NAME, known)
+    write_json(Folder(folder).exported, known)

@@ -16,8 +16,9 @@ from pipeline.exchange.labels import LabelSource, open_source
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance
 from pipeline.exchange.record import add_exported, label_digest
+from pipeline.files import write_json
+from pipeline.folder import Folder
 from pipeline.progress import Progress
-from pipeline.receipt import write_json
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def export_labels(
              labels, photographs that are not there, and a folder in the way that no export wrote
     """
     refuse_unknown_format(format_name, tuple(FORMATS))
-    out = out or store.parent / "export" / format_name
+    out = out or Folder(store.parent).export(format_name)
     _refuse_foreign(out)
     source = open_source(store, alpha)
     choice = choose_images(source, ids, most_uncertain)

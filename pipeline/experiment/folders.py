@@ -7,22 +7,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets import SampleIndex, file_digest, read_mask_values, unknown_mask_values
+from pipeline.datasets import SampleIndex, read_mask_values, unknown_mask_values
 from pipeline.errors import DatasetError
-from pipeline.receipt import write_json
+from pipeline.files import file_digest, write_json
+from pipeline.folder import STAGE_OF, Folder
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
 
-PREPARED = ("samples.json", "prepare.json")
-ANNOTATED = (*PREPARED, "probs.zarr", "annotate.json")
-LABELED = (*ANNOTATED, "calibration.zarr", "calibrate.json", "labels.zarr", "pseudolabel.json")
+PREPARED = ("prepare",)
+ANNOTATED = (*PREPARED, "annotate")
+LABELED = (*ANNOTATED, "calibrate", "pseudolabel")
+STORE_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 
 
-def link(source: Path, folder: Path, names: Sequence[str]) -> None:
-    """Put symbolic links to files and stores of one run into the folder of another; links of before are replaced."""
+def products(folder: Folder, stage: str) -> tuple[Path, Path]:
+    """What a stage writes: its store or the list of samples, and its receipt."""
+    result = folder.samples if stage == "prepare" else folder.store(STORE_OF[stage])
+    return result, folder.receipt(stage)
+
+
+def link(source: Path, folder: Path, stages: Sequence[str]) -> None:
+    """Put symbolic links to what stages of one run wrote into the folder of another; links of before are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        target, place = source.absolute() / name, folder / name
+    for path in (path for stage in stages for path in products(Folder(source.absolute()), stage)):
+        target, place = path, folder / path.name
         if not target.exists():  # a cache of maps that was deleted: labels do not need it any more
             continue
         if place.is_symlink():
@@ -50,5 +58,5 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
             sample = replace(sample, split="labeled", mask=place, mask_digest=file_digest(mask))
         samples.append(sample)
     complete = SampleIndex(index.root, tuple(samples))
-    write_json(folder / "samples.json", complete.as_json())
+    write_json(Folder(folder).samples, complete.as_json())
     return complete

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import IGNORE_INDEX, load_samples, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, resize_nearest
 from pipeline.errors import StoreError
-from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.store import DONE, open_probabilities
+from pipeline.store import DONE
 
 MAX_PIXELS = 1_000_000  # K - 1 numbers are fitted
 SMALLEST = 1e-6  # probability of a class that the annotator gives none
@@ -40,10 +40,8 @@ def corrected_bias(settings: Settings) -> dict[str, float]:
 
 def labelled_pixels(settings: Settings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
     """float32 [N, K] logarithms of the annotator's probabilities, and [N] true classes, of evenly spaced pixels."""
-    folder = settings.folder
-    fingerprint = read_receipt(folder / "annotate.json", "annotate")["fingerprint"]
-    store = open_probabilities(folder / "probs.zarr", fingerprint)
-    index = load_samples(folder / "samples.json")
+    run = Run(settings)
+    store, index = run.open_probabilities(), run.samples()
     position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
     samples = [sample for sample in index.of("labeled") if store.status[position[sample.id]] == DONE]
     if not samples:

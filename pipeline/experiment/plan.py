@@ -199,6 +199,12 @@ class Experiment:
     def run_folder(self, name: str, seed: int) -> Path:
         return self.folder / "runs" / f"{name}-{seed}"
 
+    def labels_receipt(self, name: str) -> Path:
+        return self.labels_folder(name) / "labels.json"
+
+    def run_receipt(self, name: str, seed: int) -> Path:
+        return self.run_folder(name, seed) / "run.json"
+
     def changed_name(self, folder: Path) -> str:
         """`name` of a run whose folder is that."""
         return str(folder.relative_to(self.base.results))
@@ -215,6 +221,11 @@ class Experiment:
             "paper": [self.settings_of(PAPER).stage1.tracked(), self.settings_of(PAPER).stage2.tracked()],
             "run": [run.shape, run.unit, run.switch, run.recipe.source, self.request.budget],
         }
+
+    def table_facts(self) -> dict[str, Any]:
+        """What decides which results a table shows."""
+        rows = [[cell.row.key, cell.row.title, cell.protocol, cell.run.name] for cell in self.cells]
+        return {"rows": rows, "seeds": self.request.seeds}
 
     def length_of(self, run: Run, shared: Sizes, own: Sizes) -> Length:
         """How long a run trains.

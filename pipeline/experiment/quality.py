@@ -7,36 +7,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import SampleIndex, read_mask, resize_nearest
-from pipeline.receipt import read_receipt
-from pipeline.report.audit import AuditCounts, count_labels, evenly_spaced, mean_iou, summarise, total
-from pipeline.settings import DataSettings
+from pipeline.datasets import evenly_spaced, read_mask, resize_nearest
+from pipeline.report.audit import AuditCounts, count_labels, mean_iou, summarise, total
+from pipeline.run import Run
 from pipeline.sources import truth_path
-from pipeline.store import DONE, open_labels
+from pipeline.store import DONE
 
 log = logging.getLogger(__name__)
 
 MAX_IMAGES = 1000  # more would hardly change the numbers, as in the report's audit
 
 
-def label_quality(folder: Path, index: SampleIndex, data: DataSettings) -> dict[str, Any] | None:
-    """Precision, keep rate and mIoU of the labels in a run's folder and of the annotator's own argmax.
+def label_quality(run: Run) -> dict[str, Any] | None:
+    """Precision, keep rate and mIoU of the labels of a run and of the annotator's own argmax.
 
     Of `miou` only the kept pixels count; in `miou_all` a pixel without a label is one that was missed.
     returns: None if no unlabelled image has a mask
     """
-    labels = open_labels(
-        folder / "labels.zarr", read_receipt(folder / "pseudolabel.json", "pseudolabel")["fingerprint"]
-    )
-    truths = [truth_path(sample, data) for sample in index.of("unlabeled")]
+    labels, data = run.open_labels(), run.settings.data
+    truths = [truth_path(sample, data) for sample in run.samples().of("unlabeled")]
     places = [i for i, mask in enumerate(truths) if mask is not None and labels.status[i] == DONE]
-    chosen = [places[i] for i in evenly_spaced(len(places), MAX_IMAGES)]
+    chosen = evenly_spaced(places, MAX_IMAGES)
     if not chosen:
         return None
     names = data.class_names

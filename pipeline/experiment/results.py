@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+import calib
 from pipeline.experiment.pairs import Areas, Difference, difference
 from pipeline.experiment.plan import Cell, Experiment
+from pipeline.files import read_json
+from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
 
 REFERENCES = ("label-only", "raw")
@@ -62,7 +64,7 @@ def _result(experiment: Experiment, cell: Cell) -> Result:
     students, labels = [], _labels(experiment, cell)
     for seed in range(experiment.request.seeds):
         folder = experiment.run_folder(cell.run.name, seed)
-        facts = read_receipt(folder / "run.json", "experiment")
+        facts = read_receipt(experiment.run_receipt(cell.run.name, seed), "experiment")
         if "left_out" in facts:
             return Result(cell, [], labels, facts["left_out"])
         students.append(_student(cell, folder, facts))
@@ -70,8 +72,8 @@ def _result(experiment: Experiment, cell: Cell) -> Result:
 
 
 def _student(cell: Cell, folder: Path, facts: Mapping[str, Any]) -> Student:
-    scores = json.loads((folder / "evaluate.json").read_text(encoding="utf-8"))["students"][cell.stage]
-    with np.load(folder / "evaluate" / "areas.npz") as areas:
+    scores = read_json(Folder(folder).receipt("evaluate"))["students"][cell.stage]
+    with np.load(Folder(folder).areas) as areas:
         own: Areas = areas[cell.stage]
     return Student(
         seed=facts["seed"],
@@ -90,12 +92,12 @@ def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
     name = experiment.labels_name(recipe)
     if name is None:
         return None
-    facts = read_receipt(experiment.labels_folder(name) / "labels.json", "experiment")
+    facts = read_receipt(experiment.labels_receipt(name), "experiment")
     is_raw = experiment.settings_of(recipe).stage1.labels == "raw"
     quality = facts["quality"] and facts["quality"]["raw" if is_raw else "calibrated"]
     made = facts["made_with"]
     made_with = "argmax" if is_raw or made["rule"] == "raw" else f"{made['rule']}, {made['variant']} {made['alpha']:g}"
-    if made["variant"] == "fixed" and not is_raw:
+    if calib.find_variant(made["variant"]).bounds == "nothing" and not is_raw:
         made_with = f"{made['rule']}, from {experiment.settings_of(recipe).calibrate.fixed_threshold:g}"
     return Labels(made_with, quality, facts["receipts"])
 

@@ -11,15 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import SampleIndex, load_samples
+from pipeline.datasets import SampleIndex
 from pipeline.errors import DatasetError, UserError
 from pipeline.experiment.devices import claimed_gpu
 from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, write_with_every_mask
 from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
 from pipeline.experiment.quality import label_quality
-from pipeline.receipt import fingerprint, read_receipt, write_json
-from pipeline.run_file import as_arguments
+from pipeline.files import read_json, write_json
+from pipeline.folder import Folder
+from pipeline.receipt import fingerprint, read_receipt
+from pipeline.run import Run as PipelineRun
+from pipeline.run_file import as_arguments, load_settings
 
 TRAINED = ("stage1", "stage2", "evaluate")
 
@@ -43,12 +46,13 @@ def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
         link(experiment.base.folder, folder, ANNOTATED)
     for stage in stages:
         call("pipeline", stage, experiment.run_file, changes)
-    made = read_receipt(folder / "pseudolabel.json", "pseudolabel")
+    run = PipelineRun(load_settings(experiment.run_file, changes))
+    made = run.receipt("pseudolabel")
     return {
         "labels": name,
         "logit_bias": bias,
-        "made_with": {key: made[key] for key in ("rule", "variant", "alpha") if key in made},
-        "quality": label_quality(folder, load_samples(folder / "samples.json"), experiment.base.data),
+        "made_with": {"rule": made["rule"], "variant": made["variant"], "alpha": made["alpha"]},
+        "quality": label_quality(run),
         "receipts": receipts_of(folder, ("prepare", "annotate", "calibrate", "pseudolabel")),
     }
 
@@ -59,7 +63,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
     A run that cannot be (all masks, where there are none) is no error: its facts say why under `left_out`.
     """
     run, folder = experiment.run_named(name), experiment.run_folder(name, seed)
-    base = load_samples(experiment.base.folder / "samples.json")
+    base = PipelineRun(experiment.base).samples()
     try:
         own = share(experiment, run, base, folder)
     except DatasetError as error:
@@ -71,6 +75,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "stage1.epochs": length.epochs[0],
         "stage2.epochs": length.epochs[1],
+        **bias_of(experiment, run),
     }
     start_over_if_changed(folder, plan_of(experiment, run, seed, length, own))
     with claimed_gpu(experiment.folder) as environment:
@@ -78,7 +83,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
             changes |= {"train.threads": 1, "train.workers": 1, "evaluate.workers": 1}
             environment = {"OMP_NUM_THREADS": "1"}
         for stage, epochs in zip(run.stages, length.epochs, strict=False):
-            if not (folder / f"{stage}.json").is_file():
+            if not Folder(folder).receipt(stage).is_file():
                 points = {"train.validate_every": curve_interval(epochs)}
                 call("train", stage, experiment.run_file, changes | points, environment)
         call("train", "evaluate", experiment.run_file, changes, environment)
@@ -86,9 +91,18 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
         "run": name,
         "seed": seed,
         "epochs": length.epochs,
-        "steps": [read_receipt(folder / f"{stage}.json", stage)["num_steps"] for stage in run.stages],
+        "steps": [read_receipt(Folder(folder).receipt(stage), stage)["num_steps"] for stage in run.stages],
         "receipts": receipts_of(folder, (*run.stages, "evaluate")),
     }
+
+
+def bias_of(experiment: Experiment, run: Run) -> dict[str, Any]:
+    """The setting that the labels of a fitted bias were made with; {} for a run on other labels."""
+    name = experiment.labels_name(run.recipe)
+    if name is None or run.recipe.source != "bias":
+        return {}
+    bias = read_receipt(experiment.labels_receipt(name), "experiment")["logit_bias"]
+    return {"annotate.onnx.logit_bias": bias}
 
 
 def sizes_of(index: SampleIndex) -> Sizes:
@@ -110,7 +124,7 @@ def share(experiment: Experiment, run: Run, base: SampleIndex, folder: Path) -> 
 def plan_of(experiment: Experiment, run: Run, seed: int, length: Length, index: SampleIndex) -> dict[str, Any]:
     """All that the students of a run depend on: stages that were finished under another plan do not count."""
     labels = experiment.labels_name(run.recipe)
-    receipt = experiment.labels_folder(labels or "") / "pseudolabel.json"
+    receipt = Folder(experiment.labels_folder(labels or "")).receipt("pseudolabel")
     return {
         **experiment.tracked(run),
         "seed": seed,
@@ -122,11 +136,11 @@ def plan_of(experiment: Experiment, run: Run, seed: int, length: Length, index: 
 
 def start_over_if_changed(folder: Path, plan: Mapping[str, Any]) -> None:
     """Keep the receipts of finished stages if the plan is that of before; otherwise remove them."""
-    path, content = folder / "plan.json", json.loads(json.dumps(plan))
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == content:
+    path, content = Folder(folder).plan, json.loads(json.dumps(plan))
+    if path.is_file() and read_json(path) == content:
         return
     for stage in TRAINED:
-        (folder / f"{stage}.json").unlink(missing_ok=True)
+        Folder(folder).receipt(stage).unlink(missing_ok=True)
     write_json(path, content)
 
 
@@ -146,7 +160,7 @@ def call(
 
 def receipts_of(folder: Path, stages: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Where the receipts of stages are, and the SHA-256 of each."""
-    paths = {stage: folder / f"{stage}.json" for stage in stages}
+    paths = {stage: Folder(folder).receipt(stage) for stage in stages}
     return {
         stage: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for stage, path in paths.items()

@@ -6,13 +6,12 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.datasets import load_samples
 from pipeline.experiment.paper import Column, column_beside
 from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Protocol
 from pipeline.experiment.results import REFERENCES, Result
 from pipeline.experiment.tables import table_of
-from pipeline.receipt import read_receipt
+from pipeline.run import Run
 
 PROTOCOL_TITLES: dict[Protocol, str] = {
     "steps": "Equal steps: every row as many optimiser steps as the recipe of both stages",
@@ -39,22 +38,22 @@ def markdown(experiment: Experiment, results: Sequence[Result]) -> str:
 
 
 def paper_column(experiment: Experiment) -> Column:
-    index = load_samples(experiment.base.folder / "samples.json")
+    index = Run(experiment.base).samples()
     return column_beside(experiment.request.table, (sample.id for sample in index.of("labeled")))
 
 
 def annotator_of(experiment: Experiment) -> str:
-    path = experiment.base.folder / "annotate.json"
-    if not path.is_file():
+    run = Run(experiment.base)
+    if not run.has_receipt("annotate"):
         return "none"
-    name, onnx = str(read_receipt(path, "annotate")["annotator"]), experiment.base.annotate.onnx
+    name, onnx = run.recorded("annotate")["annotator"], experiment.base.annotate.onnx
     bias = getattr(onnx, "logit_bias", None)
     return f"{name}, logit_bias {bias}" if bias else name
 
 
 def _facts(experiment: Experiment) -> Iterator[str]:
     base, request = experiment.base, experiment.request
-    split = read_receipt(base.folder / "prepare.json", "prepare")["num_samples"]
+    split = Run(base).recorded("prepare")["num_samples"]
     yield (
         f"Run {base.name}: {split['labeled']} labelled, {split['unlabeled']} unlabelled, {split['val']} validation "
         f"images. Annotator: **{annotator_of(experiment)}**. Student: {base.train.student}, weights "
@@ -150,6 +149,7 @@ def as_json(experiment: Experiment, results: Sequence[Result]) -> dict[str, Any]
         "annotator": annotator_of(experiment),
         "student": experiment.base.train.student,
         "budget": experiment.request.budget,
+        "settings": experiment.table_facts(),
         "paper": {"split": column.split, "is_ours": column.is_ours},
         "rows": [_row_facts(result, column) for result in results],
         "left_out": experiment.left_out,

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Request, split_request
+from pipeline.run import stale_notes
 from pipeline.run_file import split_workflow_config
 
 
@@ -39,13 +40,25 @@ def _is_of_experiment(word: str) -> bool:
 def run_receipts(experiment: Experiment) -> list[str]:
     """Receipts of all runs with all seeds."""
     seeds = range(experiment.request.seeds)
-    return [str(experiment.run_folder(name, seed) / "run.json") for seed in seeds for name in experiment.runs]
+    return [str(experiment.run_receipt(name, seed)) for seed in seeds for name in experiment.runs]
 
 
 def labels_receipt(experiment: Experiment, run: str) -> list[str]:
     """Receipt of the labels that a run learns from, if it does."""
     name = experiment.labels_name(experiment.run_named(run).recipe)
-    return [] if name is None else [str(experiment.labels_folder(name) / "labels.json")]
+    return [] if name is None else [str(experiment.labels_receipt(name))]
+
+
+def stale_run(experiment: Experiment, name: str, seed: str) -> list[str]:
+    """Input that makes a run again whose receipt was written with other settings."""
+    return stale_notes(experiment.run_receipt(name, int(seed)), experiment.tracked(experiment.run_named(name)))
+
+
+def stale_table(experiment: Experiment) -> list[str]:
+    """Input that makes a table again which has other rows or seeds."""
+    path = experiment.folder / f"{experiment.request.table}.json"
+    is_asked_for = path.is_file() and experiment.cells
+    return stale_notes(path, experiment.table_facts()) if is_asked_for else []
 
 
 def table_paths(experiment: Experiment) -> dict[str, str]:

@@ -20,6 +20,7 @@ from pipeline.gallery.source import Source
 from pipeline.gallery.thresholds import threshold_facts
 from pipeline.palette import class_colours, css
 from pipeline.progress import Progress
+from pipeline.run import Run
 from pipeline.store import DONE, OUTCOMES
 
 log = logging.getLogger(__name__)
@@ -57,12 +58,13 @@ def page_content(source: Source) -> Facts:
     ids = labels.sample_ids
     return {
         "run": source.settings.name,
+        "command": command(source),
         "alphas": list(stops.alphas),
         "ownStop": source.own_stop,
-        "ownRule": labels.state["rule"],
+        "ownRule": labels.rule,
         "otherVariant": source.other_variant,
         "rules": list(source.rules),
-        "ruleTables": [calib.TABLES[rule].ravel().tolist() for rule in source.rules],
+        "ruleTables": [calib.find_rule(rule).table.ravel().tolist() for rule in source.rules],
         "isClassWise": source.is_class_wise,
         "classes": [{"name": name, "colour": css(colour)} for name, colour in zip(names, colours, strict=True)],
         "background": source.background,
@@ -77,6 +79,12 @@ def page_content(source: Source) -> Facts:
         "heldOut": held_out(stops, source.rules, names, source.receipts["calibrate"]),
         "thresholds": threshold_facts(stops, source.settings.calibrate, source.settings.gallery.longest_side // 2),
     }
+
+
+def command(source: Source) -> str:
+    """What labels as the page shows, with the words alpha=ALPHA and rule=RULE to be replaced."""
+    variant = {} if source.other_variant is None else {"variant": source.other_variant}
+    return Run(source.settings).command("all", **variant, alpha="ALPHA", rule="RULE")
 
 
 def prepare_slider(source: Source) -> Slider:

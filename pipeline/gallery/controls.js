@@ -48,8 +48,8 @@ function ticks(width) {
 }
 
 const command = () => {
-  const variant = page.otherVariant ? ` variant=${page.otherVariant}` : "";
-  return `snakemake --cores 8 all --config run=${page.run}${variant} alpha=${page.alphas[state.stop]} rule=${page.rules[state.rule]}`;
+  const [start, end] = page.command.split("alpha=ALPHA");
+  return `${start}alpha=${page.alphas[state.stop]}${end.replace("rule=RULE", `rule=${page.rules[state.rule]}`)}`;
 };
 
 function drawBar() {

@@ -56,7 +56,7 @@ function labelsOf(image, stop, rule) {
   if (page.isClassWise) return image.labels[stop];
   const { best, foreground, second, behind, wins } = image;
   const labels = new Uint8Array(numPixels);
-  const table = page.ruleTables[rule]; // calib.rules.truth_table: 0 abstain, 1 foreground, 2 background
+  const table = page.ruleTables[rule]; // calib.Rule.table: 0 abstain, 1 foreground, 2 background
   for (let i = 0; i < numPixels; i++) {
     const open = stop >= first[i];
     const inSet = open * ((stop < foreground[i]) | ((stop < second[i]) << 1) | ((stop < behind[i]) << 2));

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import calib
 from pipeline.calibration.cross_fitting import find_row
 from pipeline.calibration.promise import promise
 from pipeline.gallery.source import Stops
@@ -14,9 +13,7 @@ Facts = dict[str, Any]
 DIGITS = 5
 
 
-def held_out(
-    stops: Stops, rules: Sequence[calib.Rule], class_names: Sequence[str], calibrated: Facts
-) -> dict[str, Any]:
+def held_out(stops: Stops, rules: Sequence[str], class_names: Sequence[str], calibrated: Facts) -> dict[str, Any]:
     """Estimates [value, low, high], or None, of each stop; by rule where they depend on it.
 
     calibrated: receipt of calibrate, for the promise at each stop

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import IGNORE_INDEX, Sample, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, Sample, class_index, resize_nearest
 from pipeline.drawing.pictures import data_uri, shrink
 from pipeline.errors import StoreError
 from pipeline.gallery.numbers import (
     Levels,
     Plane,
     Tally,
-    count_kept,
+    count_by_class,
+    count_by_truth,
     count_right,
-    label_spans,
     stop_levels,
     tally,
     tally_labels,
 )
 from pipeline.gallery.packing import pack, steps
 from pipeline.gallery.source import Source, known_truth, photograph
+from pipeline.run import Run
 
 Facts = dict[str, Any]
 
@@ -68,7 +69,8 @@ def look(source: Source, slider: Slider, sample: Sample, index: int) -> Looked:
     shown = None
     if index in slider.shown:
         truth = known_truth(source, sample)
-        tables = [_table(planes, r, truth) for r in range(len(source.rules))]
+        judged = None if truth is None else planes.judged(truth)
+        tables = [_table(counted, None if judged is None else judged[r]) for r, counted in enumerate(planes.tallies)]
         embedded = [*planes.embedded, *([] if truth is None else [truth])]
         photo = photograph(source, sample)
         shown = {
@@ -86,12 +88,12 @@ def look(source: Source, slider: Slider, sample: Sample, index: int) -> Looked:
 
 def refuse_other_labels(source: Source, slider: Slider, looked: Looked) -> None:
     """The store's own labels, counted again from planes and thresholds, must be what the store has counted."""
-    rule, stop = source.rules.index(source.labels.state["rule"]), source.own_stop
+    rule, stop = source.rules.index(source.labels.rule), source.own_stop
     if not np.array_equal(looked.tallies[rule].by_label[:, stop], slider.stored[looked.place]):
         raise StoreError(
             f"{source.labels.path}: the labels of {source.labels.sample_ids[looked.place]} are not what its planes and "
-            "the thresholds of these settings give; run snakemake --cores 8 pseudolabel --config "
-            f"run={source.settings.name} with the settings of this run, or name those that the labels were made with"
+            "the thresholds of these settings give; name those that the labels were made with, or run "
+            f"{Run(source.settings).command('pseudolabel', rerun='pseudolabel')}"
         )
 
 
@@ -100,49 +102,41 @@ class ImagePlanes(NamedTuple):
 
     embedded: what the page has to know of every pixel; raw: its most probable class
     tallies:  of each rule
-    judged:   of each rule and a true mask, labelled pixels that have a true class, and those labelled right: [2, A]
+    judged:   of each rule, from a true mask, labelled pixels that have a true class, and those labelled right: [2, A]
     """
 
     embedded: list[Plane]
     raw: Plane
     tallies: list[Tally]
-    judged: Callable[[int, Plane], npt.NDArray[np.int64]]
+    judged: Callable[[Plane], list[npt.NDArray[np.int64]]]
 
 
 def level_planes(source: Source, slider: Slider, index: int) -> ImagePlanes:
     """One threshold for all classes: levels, from which every rule labels every stop."""
     background, num_stops, num_classes = source.background, len(source.stops.q), len(source.labels.class_names)
     levels = stop_levels(source.labels.planes(index), source.stops.q, background)
-    spans = [label_spans(levels, slider.first, rule, num_stops) for rule in source.rules]
+    by_class = count_by_class(levels, slider.first, num_classes, num_stops)
 
-    def judged(rule: int, truth: Plane) -> npt.NDArray[np.int64]:
-        kept = count_kept(spans[rule], truth != IGNORE_INDEX, num_stops)
-        right = count_right(levels, spans[rule], truth, num_stops, background)
-        return np.stack([kept, right])
+    def judged(truth: Plane) -> list[npt.NDArray[np.int64]]:
+        by_truth = count_by_truth(levels, slider.first, truth, num_stops, background)
+        return [count_right(by_truth, rule) for rule in source.rules]
 
-    tallies = [tally(levels, span, num_classes, num_stops, background) for span in spans]
+    tallies = [tally(by_class, rule, background) for rule in source.rules]
     return ImagePlanes(_embedded(levels, background), _raw(levels, background), tallies, judged)
 
 
 def label_planes(source: Source, index: int) -> ImagePlanes:
     """Class-wise thresholds: the labels that the store has at each of its alphas."""
-    labels = np.stack(list(_stored_labels(source, index)))
+    stored = source.labels.alphas
+    labels = np.stack([source.labels.label(index, stored.index(alpha)) for alpha in source.stops.alphas])
     raw = source.labels.raw_argmax(index)
 
-    def judged(rule: int, truth: Plane) -> npt.NDArray[np.int64]:
+    def judged(truth: Plane) -> list[npt.NDArray[np.int64]]:
         kept, right = ~np.isnan(labels) & (truth != IGNORE_INDEX), labels == truth
-        return np.stack([kept.sum(axis=(1, 2)), (kept & right).sum(axis=(1, 2))])
+        return [np.stack([kept.sum(axis=(1, 2)), (kept & right).sum(axis=(1, 2))])]
 
-    coded = np.where(np.isnan(labels), IGNORE_INDEX, labels).astype(np.uint8)
-    return ImagePlanes([*coded, raw], raw, [tally_labels(labels, raw, len(source.labels.class_names))], judged)
-
-
-def _stored_labels(source: Source, index: int) -> Iterator[npt.NDArray[np.float32]]:
-    store = source.labels
-    positions = {float(alpha): i for i, alpha in enumerate(store.array("alpha")[:])}
-    for alpha in source.stops.alphas:
-        position = positions[alpha]
-        yield store.label(index) if position == 0 else store.array("label_by_alpha")[position, index].astype(np.float32)
+    tallies = [tally_labels(labels, raw, len(source.labels.class_names))]
+    return ImagePlanes([*class_index(labels), raw], raw, tallies, judged)
 
 
 def _embedded(levels: Levels, background: int | None) -> list[Plane]:
@@ -153,8 +147,7 @@ def _raw(levels: Levels, background: int | None) -> Plane:
     return levels.best if background is None else np.where(levels.background_wins, np.uint8(background), levels.best)
 
 
-def _table(planes: ImagePlanes, rule: int, truth: Plane | None) -> npt.NDArray[np.int64]:
+def _table(counted: Tally, judged: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
     """int64 [K + 3, A]: pixels by label, changed ones, those with a label and a true class, those labelled right."""
-    counted = planes.tallies[rule]
-    judged = planes.judged(rule, truth) if truth is not None else np.zeros((2, counted.changed.size), np.int64)
-    return np.concatenate([counted.by_label, counted.changed[None], judged])
+    known = np.zeros((2, counted.changed.size), np.int64) if judged is None else judged
+    return np.concatenate([counted.by_label, counted.changed[None], known])

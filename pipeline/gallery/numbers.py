@@ -1,9 +1,9 @@
 """The exact slider in integers: at how many of its stops a class is in a pixel's prediction set, and what that counts.
 
 At one location no threshold rises from stop to stop, so a class that has left the prediction set never comes back: the
-number of stops that it stays for, its level, says all.
-What labels a pixel is then one span of stops for its best foreground class and one for the background, whatever the
-rule, and all counts are differences of histograms of the ends of these spans.
+number of stops that it stays for, its level, is all there is to know.
+Which classes are in a pixel's set changes at a few stops only. Pixels are counted by their set at every stop, as
+differences of histograms of these stops, and the truth table of a rule turns the counts into those of its labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.report.audit import evenly_spaced
+from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES
+from pipeline.datasets import IGNORE_INDEX, evenly_spaced
 
 MAX_STOPS = 255  # levels are uint8
 
@@ -37,15 +38,6 @@ class Levels(NamedTuple):
     second: Plane
     background: Plane
     background_wins: Plane
-
-
-class Spans(NamedTuple):
-    """The stops at which a pixel is labelled: start <= stop < end; uint8 [H, W] each."""
-
-    foreground_start: Plane
-    foreground_end: Plane
-    background_start: Plane
-    background_end: Plane
 
 
 class Tally(NamedTuple):
@@ -80,7 +72,7 @@ def first_stops(q: npt.NDArray[np.float32], uncalibrated: Literal["abstain", "ac
 
 
 def stop_levels(planes: calib.Planes, q: npt.NDArray[np.float32], background: int | None) -> Levels:
-    """Levels of an image, each comparison in float32 as `calib.rules` makes it.
+    """Levels of an image, each comparison in float32 as `calib.labels` makes it.
 
     q: float32 [A, H, W], thresholds that never rise from stop to stop
     """
@@ -98,27 +90,38 @@ def stop_levels(planes: calib.Planes, q: npt.NDArray[np.float32], background: in
     return Levels(planes.best_foreground, foreground, second, behind, wins)
 
 
-def label_spans(levels: Levels, first: Plane, rule: calib.Rule, num_stops: int) -> Spans:
-    """When a rule labels a pixel with its best foreground class, and when with the background."""
-    foreground, background = levels.foreground, levels.background
-    if rule == "raw":  # at every stop
-        never, always = np.zeros_like(foreground), np.full_like(foreground, num_stops)
-        wins = levels.background_wins.astype(np.bool_)
-        return Spans(never, np.where(wins, never, always), never, np.where(wins, always, never))
-    start, end = first, foreground
-    if rule == "singleton":
-        start = np.maximum(first, np.maximum(levels.second, background))
-    elif rule != "paper":
-        end = np.where(levels.background_wins, np.uint8(0), foreground)
-    background_start = np.maximum(first, end)
-    return Spans(start, np.maximum(start, end), background_start, np.maximum(background_start, background))
+def count_sets(levels: Levels, first: Plane, key: npt.NDArray[np.intp], num_keys: int, num_stops: int) -> Counts:
+    """Pixels by key and by the classes in their set at every stop: int64 [num_keys, NUM_CODES, A].
+
+    first: uint8 [H, W], see `first_stops`; no class is in the set before
+    key:   integer [H, W], 0..num_keys - 1
+    """
+    foreground, second, background = levels.foreground, levels.second, levels.background
+    middle = np.maximum(np.minimum(foreground, background), second)  # the runner-up leaves before the best class
+    changes = [np.minimum(second, background), middle, np.maximum(foreground, background)]
+    ends = [np.maximum(first, change) for change in changes]
+    bins = num_stops + 1
+    size = num_keys * NUM_CODES * bins
+    counts = np.zeros(size, np.int64)
+    for start, end in zip([first, *ends[:-1]], ends, strict=True):
+        code = (start < foreground) | (start < second) << np.uint8(1) | (start < background) << np.uint8(2)
+        cell = (key * NUM_CODES + code) * bins
+        counts += np.bincount((cell + start).ravel(), minlength=size)
+        counts -= np.bincount((cell + end).ravel(), minlength=size)
+    sets: Counts = counts.reshape(num_keys, NUM_CODES, bins).cumsum(axis=2)[:, :, :num_stops]
+    sets[:, 0] += np.bincount(key.ravel(), minlength=num_keys)[:, np.newaxis] - sets.sum(axis=1)  # the empty sets
+    return sets
 
 
-def tally(levels: Levels, spans: Spans, num_classes: int, num_stops: int, background: int | None) -> Tally:
-    """Count the labelled pixels of an image at every stop."""
+def count_by_class(levels: Levels, first: Plane, num_classes: int, num_stops: int) -> Counts:
+    """Pixels by best foreground class, by whether the background is most probable, and by set: [K, 2, NUM_CODES, A]."""
     key = 2 * levels.best.astype(np.intp) + levels.background_wins
-    ends = (spans.foreground_start, spans.foreground_end), (spans.background_start, spans.background_end)
-    foreground, behind = (_labelled(key, *pair, num_classes, num_stops) for pair in ends)  # [K, 2, A]
+    return count_sets(levels, first, key, 2 * num_classes, num_stops).reshape(num_classes, 2, NUM_CODES, num_stops)
+
+
+def tally(by_class: Counts, rule: str, background: int | None) -> Tally:
+    """Count the pixels that a rule labels at every stop. by_class: as `count_by_class` gives them."""
+    foreground, behind = _labelled(by_class, rule)  # [K, 2, A]
     both = foreground + behind
     by_label, by_raw = foreground.sum(axis=1), both[:, 0].copy()
     if background is not None:
@@ -127,34 +130,33 @@ def tally(levels: Levels, spans: Spans, num_classes: int, num_stops: int, backgr
     return Tally(by_label, by_raw, foreground[:, 1].sum(axis=0) + behind[:, 0].sum(axis=0))
 
 
-def _labelled(key: npt.NDArray[np.intp], start: Plane, end: Plane, num_classes: int, num_stops: int) -> Counts:
-    """Pixels inside their span, int64 [K, 2, A], by key = 2 * best + background_wins."""
-    bins = num_stops + 1
-    entered, left = (
-        np.bincount((key * bins + stop).ravel(), minlength=2 * num_classes * bins) for stop in (start, end)
-    )
-    inside = (entered - left).reshape(num_classes, 2, bins).cumsum(axis=2)
-    return inside[:, :, :num_stops]
+def _labelled(sets: Counts, rule: str) -> tuple[Counts, Counts]:
+    """Pixels labelled with their best foreground class, and with the background. sets: [N, 2, NUM_CODES, A]."""
+    made = calib.find_rule(rule).table[..., np.newaxis]
+    return (sets * (made == FOREGROUND)).sum(axis=2), (sets * (made == BACKGROUND)).sum(axis=2)
 
 
-def count_right(levels: Levels, spans: Spans, truth: Plane, num_stops: int, background: int | None) -> Counts:
-    """int64 [A], pixels labelled with their true class. truth: uint8 [H, W], 255 = void."""
-    right = _inside(spans.foreground_start, spans.foreground_end, levels.best == truth, num_stops)
+BEST, BEHIND, OTHER, VOID = range(4)  # the true class is the best foreground class, the background, another, unknown
+
+
+def count_by_truth(levels: Levels, first: Plane, truth: Plane, num_stops: int, background: int | None) -> Counts:
+    """Pixels by what their true class is, as `count_by_class` counts them: int64 [4, 2, NUM_CODES, A].
+
+    truth: uint8 [H, W], 255 = void
+    """
+    relation = np.full(truth.shape, OTHER, np.intp)
+    relation[truth == IGNORE_INDEX] = VOID
     if background is not None:
-        right += _inside(spans.background_start, spans.background_end, truth == background, num_stops)
-    return right
+        relation[truth == background] = BEHIND
+    relation[truth == levels.best] = BEST
+    sets = count_sets(levels, first, 2 * relation + levels.background_wins, 8, num_stops)
+    return sets.reshape(4, 2, NUM_CODES, num_stops)
 
 
-def count_kept(spans: Spans, chosen: npt.NDArray[np.bool_], num_stops: int) -> Counts:
-    """int64 [A], labelled pixels among the chosen ones."""
-    foreground = _inside(spans.foreground_start, spans.foreground_end, chosen, num_stops)
-    return foreground + _inside(spans.background_start, spans.background_end, chosen, num_stops)
-
-
-def _inside(start: Plane, end: Plane, chosen: npt.NDArray[np.bool_], num_stops: int) -> Counts:
-    entered, left = (np.bincount(stop[chosen], minlength=num_stops + 1) for stop in (start, end))
-    inside: Counts = (entered - left).cumsum()[:num_stops]
-    return inside
+def count_right(by_truth: Counts, rule: str) -> Counts:
+    """int64 [2, A], labelled pixels that have a true class, and those labelled with it."""
+    foreground, behind = (labelled.sum(axis=1) for labelled in _labelled(by_truth, rule))  # [4, A]
+    return np.stack([(foreground + behind)[:VOID].sum(axis=0), foreground[BEST] + behind[BEHIND]])
 
 
 def tally_labels(labels: npt.NDArray[np.float32], raw: Plane, num_classes: int) -> Tally:
@@ -173,4 +175,4 @@ def chosen_images(keep_rates: npt.NDArray[np.float64], most: int) -> list[int]:
         return list(range(len(keep_rates)))
     lowest = np.argsort(keep_rates, kind="stable")[: most - most // 2].tolist()
     rest = sorted(set(range(len(keep_rates))) - set(lowest))
-    return sorted(lowest + [rest[i] for i in evenly_spaced(len(rest), most // 2)])
+    return sorted(lowest + evenly_spaced(rest, most // 2))

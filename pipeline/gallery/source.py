@@ -12,19 +12,18 @@ import numpy.typing as npt
 import calib
 from pipeline.calibration.cross_fitting import candidate_rules, of_variant
 from pipeline.calibration.sweep import sweep_run
-from pipeline.datasets import Sample, SampleIndex, load_samples, read_mask, resize_nearest
+from pipeline.datasets import Sample, SampleIndex, read_mask, resize_nearest
 from pipeline.drawing.pictures import Picture
 from pipeline.errors import DatasetError, StoreError
-from pipeline.receipt import read_receipt
 from pipeline.report.figures import shown_thresholds
+from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings
 from pipeline.sources import truth_path
-from pipeline.store import CalibrationStore, LabelStore, open_calibration, open_labels
+from pipeline.store import CalibrationStore, LabelStore
 
 log = logging.getLogger(__name__)
 
 Facts = dict[str, Any]
-EVERY_CLASS_ALIKE = ("paper", "no_background", "argmax")  # one rule where there is no background
 
 
 class Stops(NamedTuple):
@@ -57,7 +56,7 @@ class Source(NamedTuple):
     calibration: CalibrationStore
     labels: LabelStore
     stops: Stops
-    rules: tuple[calib.Rule, ...]
+    rules: tuple[str, ...]
     other_variant: str | None
 
     @property
@@ -77,17 +76,9 @@ class Source(NamedTuple):
 
 def open_source(settings: Settings) -> Source:
     """Open a labelled run; StoreError until its labels are there, or if they are not those of its thresholds."""
-    folder = settings.folder
-    receipts = {name: read_receipt(folder / f"{name}.json", name) for name in ("annotate", "calibrate", "pseudolabel")}
-    samples = load_samples(folder / "samples.json")
-    labels = open_labels(folder / "labels.zarr", receipts["pseudolabel"]["fingerprint"])
-    calibration = open_calibration(folder / "calibration.zarr", receipts["calibrate"]["fingerprint"])
-    is_same = labels.state.get("calibration", calibration.fingerprint) == calibration.fingerprint
-    if not is_same or labels.sample_ids != [sample.id for sample in samples.of("unlabeled")]:
-        raise StoreError(
-            f"{labels.path} was made by other thresholds or images than {calibration.path}; "
-            "run snakemake --cores 8 pseudolabel"
-        )
+    run = Run(settings)
+    receipts: dict[str, Facts] = {name: dict(run.recorded(name)) for name in ("annotate", "calibrate", "pseudolabel")}
+    calibration, labels = run.open_calibration(free=CHOSEN_LATER), run.open_labels(is_of_settings=False)
     stops = (
         class_wise_stops(calibration, labels, receipts["calibrate"])
         if calibration.is_class_wise
@@ -96,15 +87,13 @@ def open_source(settings: Settings) -> Source:
     if labels.state["alpha"] not in stops.alphas:
         raise StoreError(
             f"{labels.path} is of alpha {labels.state['alpha']:g}, but {calibration.path} is not; "
-            "run snakemake --cores 8 pseudolabel"
+            f"run {run.command('pseudolabel')}"
         )
-    rules = rules_of(
-        labels.state["rule"], labels.state["background"], labels.state["variant"], calibration.is_class_wise
-    )
+    rules = rules_of(labels.rule, labels.state["background"], labels.state["variant"], calibration.is_class_wise)
     variant = labels.state["variant"]
     other = None if variant == settings.calibrate.variant else variant
     receipts["calibrate"] = of_variant(receipts["calibrate"], variant)
-    return Source(settings.of_variant(variant), receipts, samples, calibration, labels, stops, rules, other)
+    return Source(settings.of_variant(variant), receipts, run.samples(), calibration, labels, stops, rules, other)
 
 
 def swept(settings: Settings, variant: str) -> Stops:
@@ -116,24 +105,20 @@ def swept(settings: Settings, variant: str) -> Stops:
 
 def class_wise_stops(calibration: CalibrationStore, labels: LabelStore, calibrated: Facts) -> Stops:
     """A stop for every alpha that the store has labels of."""
-    alphas = sorted(float(alpha) for alpha in labels.array("alpha")[:])
+    alphas = sorted(labels.alphas)
     q = np.stack([shown_thresholds(calibration.q_hat(alpha)) for alpha in alphas])
     fewest = calibration.n_valid.min(axis=0)
     return Stops(tuple(alphas), q, fewest, calibrated["held_out"])
 
 
-def rules_of(own: calib.Rule, background: int | None, variant: str, is_class_wise: bool) -> tuple[calib.Rule, ...]:
-    """Rules that label differently, each by the name that the run uses if it uses one of those that are the same.
-
-    With one threshold for all classes argmax and no_background are one rule; without a background, paper as well.
-    """
+def rules_of(own: str, background: int | None, variant: str, is_class_wise: bool) -> tuple[str, ...]:
+    """Rules that label differently, each by the name that the run uses if it uses one of those that are the same."""
     if is_class_wise:
         return (own,)  # other rules need the maps of all classes
-    alike = ("argmax", "no_background") if background is not None else EVERY_CLASS_ALIKE
-    judged: tuple[calib.Rule, ...] = (*candidate_rules(False, variant), "raw")
-    names = [own if own in alike and rule in alike else rule for rule in judged]
-    first_of_alike = next(name for name in names if name in alike)
-    return tuple(dict.fromkeys(first_of_alike if name in alike else name for name in names))
+    judged = *candidate_rules(False, variant), calib.RAW
+    groups = [calib.rules_alike(rule, background is not None) for rule in judged]
+    names = (own if own in group else next(rule for rule in judged if rule in group) for group in groups)
+    return tuple(dict.fromkeys(names))
 
 
 def photograph(source: Source, sample: Sample) -> Picture:

@@ -19,6 +19,8 @@ import numpy as np
 
 from pipeline.datasets import SPLITS, read_mask_values
 from pipeline.errors import ConfigError, DatasetError, UserError
+from pipeline.files import write_text
+from pipeline.folder import snakemake_command
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes, read_class_list
 from pipeline.init.folders import Found, listed, look_into, run_name
 from pipeline.init.recipe import has_cuda
@@ -99,8 +101,7 @@ def _refuse_odd_numbers(found: Found, overrides: Mapping[str, Any]) -> None:
 
 def _write(path: Path, text: str) -> Settings:
     """The settings of the new file, once they are known to load and to give a split; else there is no file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     try:
         settings = load_settings(path)
         _, problems = find_samples(settings.data)
@@ -143,4 +144,4 @@ def _next(path: Path, name: str, settings: Settings, plan: ClassPlan, choices: C
         yield f"look      the channels in annotate.onnx.class_map of {path} are only counted up; correct them"
     yield f"wrote     {path}"
     yield f"next      conformalsam doctor {name}"
-    yield f"then      snakemake --cores 8 all --config run={name}"
+    yield f"then      {snakemake_command('all', [f'run={name}'])}"

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError
-from pipeline.sources.layouts import MASK_SUFFIXES, by_stem, files_with
-from pipeline.sources.lists import IMAGE_SUFFIXES
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with
+from pipeline.sources.layouts import by_stem
 
 SHOWN = 3
 PLAIN_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")

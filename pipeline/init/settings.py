@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import calib
 from pipeline.doctor.grid import fitting_grid
 from pipeline.errors import ConfigError
+from pipeline.folder import snakemake_command
 from pipeline.init.classes import ClassPlan
 from pipeline.init.folders import Found, data_paths
 from pipeline.init.recipe import CPU_BATCH, CPU_STEPS, recipe
+from pipeline.run_file import put_setting
 from pipeline.sources.samples import DEFAULT_VAL_SHARE
 
 DEFAULT_CHECKPOINT = "checkpoints/focal-l"
@@ -52,7 +54,7 @@ def settings_tree(choices: Choices, found: Found, plan: ClassPlan, is_on_gpu: bo
         **recipe(found.sizes, grid, len(found.images) - num_val, choices.overrides, is_on_gpu),
     }
     for name, value in choices.overrides.items():
-        _put(tree, name.split("."), value)
+        put_setting(tree, name, value)
     tree["calibrate"].setdefault("alpha", starting_alpha(num_labeled(tree, len(found.masks))))
     return tree
 
@@ -83,18 +85,12 @@ def starting_alpha(number: int) -> float:
     return round(steps * ALPHA_STEP, 2)
 
 
-def _put(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[keys[-1]] = value
-
-
 def opening(name: str, found: Found) -> list[str]:
     """Lines of the comment that the run file begins with."""
     return [
         f"{len(found.images)} images, {len(found.masks)} of them with a mask. Written by conformalsam init.",
         "What is not here has a default: conformalsam settings prints every setting with its meaning.",
-        f"Check: conformalsam doctor {name}. Run: snakemake --cores 8 all --config run={name}",
+        f"Check: conformalsam doctor {name}. Run: {snakemake_command('all', [f'run={name}'])}",
     ]
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import StoreError
+from pipeline.folder import STAGE_OF, stage_command
 from pipeline.inspect.findings import Finding, damage_findings, named, receipt_of, run_findings, state_findings
 from pipeline.progress import Progress
 from pipeline.store import (
     FAILED,
-    STAGE_OF,
     AnyStore,
     Damage,
     can_be_mended,
@@ -23,7 +23,6 @@ from pipeline.store import (
     open_for_inspection,
     read_chunks,
     repair_store,
-    stage_command,
 )
 
 log = logging.getLogger(__name__)

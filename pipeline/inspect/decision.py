@@ -25,7 +25,7 @@ class Pixel(NamedTuple):
     """
 
     probabilities: Floats
-    rule: calib.Rule
+    rule: str
     background: int | None
     uncalibrated: Membership
 

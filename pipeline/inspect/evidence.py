@@ -4,35 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import calib
-from pipeline.datasets import load_samples
 from pipeline.errors import StoreError
 from pipeline.inspect.location import STEP, Fitted, alpha_list, fit_pooled
-from pipeline.receipt import read_receipt
+from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings, did_you_mean
 from pipeline.store import (
     DONE,
     CalibrationStore,
     LabelStore,
     ProbabilityStore,
-    open_calibration,
     open_for_inspection,
-    open_probabilities,
-    stage_command,
     store_exists,
 )
-
-MAY_DIFFER = (
-    "alpha",
-    "alphas",
-    "variants",
-    "folds",
-)  # of calibrate's settings: they do not change a threshold at a given alpha
 
 
 @dataclass(frozen=True)
@@ -55,7 +42,7 @@ class Evidence:
     images: list[int]
     fitted: Fitted | None
     alpha: float
-    rule: calib.Rule
+    rule: str
 
     @property
     def labeled_place(self) -> int | None:
@@ -79,13 +66,10 @@ def open_evidence(settings: Settings, sample_id: str) -> Evidence:
 
     raises: StoreError if a store is not there, was made by other settings, or has no maps of this image
     """
-    folder = settings.folder
-    annotated = read_receipt(folder / "annotate.json", "annotate")
-    calibrated = read_receipt(folder / "calibrate.json", "calibrate")
-    probabilities = open_probabilities(folder / "probs.zarr", annotated["fingerprint"])
-    calibration = open_calibration(folder / "calibration.zarr", calibrated["fingerprint"])
-    _refuse_other_settings(settings, calibration, calibrated["settings"])
-    labels = _labels(settings, calibration)
+    run = Run(settings)
+    annotated, probabilities = run.receipt("annotate"), run.open_probabilities()
+    calibration = run.open_calibration(free=CHOSEN_LATER)
+    labels = _labels(run)
     if labels is not None:
         settings = settings.of_variant(labels.state["variant"])
     place = _place_in_cache(settings, probabilities, sample_id, annotated["failed"])
@@ -106,28 +90,14 @@ def open_evidence(settings: Settings, sample_id: str) -> Evidence:
     )
 
 
-def _refuse_other_settings(settings: Settings, calibration: CalibrationStore, made_with: Mapping[str, Any]) -> None:
-    for name, value in settings.calibrate.tracked().items():
-        if name not in MAY_DIFFER and made_with.get(name, value) != value:
-            again = stage_command(calibration.path, "calibrate")
-            raise StoreError(
-                f"{calibration.path} was made with calibrate.{name} {made_with[name]}, the settings say {value}; "
-                f"give --set {name}={made_with[name]}, or run {again}"
-            )
-
-
-def _labels(settings: Settings, calibration: CalibrationStore) -> LabelStore | None:
+def _labels(run: Run) -> LabelStore | None:
     """The label store as far as it goes, None if there is none; StoreError if other thresholds made it."""
-    path = settings.folder / "labels.zarr"
+    path = run.folder.labels
     if not store_exists(path):
         return None
     labels = open_for_inspection(path)
     assert isinstance(labels, LabelStore)
-    known = labels.state.get("calibration", calibration.fingerprint)
-    is_there = labels.state["alpha"] in calibration.alphas and labels.state["variant"] in calibration.variants
-    if known != calibration.fingerprint or not is_there:
-        again = stage_command(path, "pseudolabel")
-        raise StoreError(f"{path} was made by other thresholds than {calibration.path} has now; run {again}")
+    run.refuse_other_thresholds(labels, run.recorded("calibrate"))
     return labels
 
 
@@ -140,25 +110,25 @@ def _place_in_cache(
         raise StoreError(f"{probabilities.path} has no maps of {sample_id}: {failed[sample_id]}; mend the image")
     if place is not None:
         return place
-    if sample_id in (sample.id for sample in load_samples(settings.folder / "samples.json").of("val")):
+    if sample_id in (sample.id for sample in Run(settings).samples().of("val")):
         raise StoreError(f"{sample_id} is a validation image: nothing is labelled there; choose an unlabelled one")
     raise StoreError(
         f"{probabilities.path} has no image {sample_id}{did_you_mean(sample_id, ids) or f'; e.g. {ids[0]}'}"
     )
 
 
-def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[float, calib.Rule]:
+def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[float, str]:
     if labels is not None:
-        return labels.state["alpha"], labels.state["rule"]
+        return labels.state["alpha"], labels.rule
     rule = settings.pseudolabel.rule
-    if rule == "auto" or rule == "probe":
-        again = stage_command(settings.folder / "labels.zarr", "pseudolabel")
+    if settings.pseudolabel.is_automatic:
+        again = Run(settings).command("pseudolabel")
         raise StoreError(f"rule {rule} is decided when images are labelled; run {again}, or give --set rule=RULE")
     return settings.calibrate.alpha, rule
 
 
 def _fitted(settings: Settings, calibration: CalibrationStore, images: list[int], alpha: float) -> Fitted | None:
-    if settings.calibrate.variant == "pixel":
+    if settings.calibrate.kind.by_location:
         return None
     alphas = alpha_list(STEP, alpha, settings.calibrate.alpha)
     return fit_pooled(settings, calibration, images, alphas)

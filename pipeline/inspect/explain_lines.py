@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.calibration.promise import FALLBACKS, FOR_CLASS, SHARED_BY
+import calib
+from pipeline.calibration.promise import FALLBACKS, FOR_CLASS
 
 Facts = Mapping[str, Any]
 Line = tuple[str, str]
 
-RULES = {
-    "paper": "the most probable foreground class of the set, even if the background is more probable",
-    "no_background": "the most probable class of the set",
-    "argmax": "the most probable class of all, if it is in the set",
-    "singleton": "the class of a set that holds just one",
-    "raw": "the most probable class of all, whatever is in the set",
-}
 UNCALIBRATED = {
     "abstain": "no class is in the set (calibrate.uncalibrated: abstain)",
     "accept": "every class is in the set (calibrate.uncalibrated: accept)",
@@ -62,7 +56,7 @@ def _class_table(facts: Facts) -> Iterator[str]:
 def _is_own(facts: Facts) -> bool:
     """Is the threshold one of the scores at this location?"""
     chosen = facts["calibrate"]
-    return bool(chosen["variant"] == "pixel" and facts["num_scores"] >= chosen["n_min"])
+    return bool(calib.find_variant(chosen["variant"]).by_location and facts["num_scores"] >= chosen["n_min"])
 
 
 def _pooled_note(facts: Facts) -> Iterator[Line]:
@@ -99,22 +93,24 @@ def _how_ranked(facts: Facts) -> str:
 
 def _how_pooled(facts: Facts) -> str:
     chosen, images = facts["calibrate"], sorted({row["num_images"] for row in facts["classes"]})
+    kind = calib.find_variant(chosen["variant"])
     behind = f"{images[0]} to {images[-1]}" if len(images) > 1 else str(images[0])
-    if chosen["variant"] == "pixel":
+    if kind.by_location:
         few = f"{facts['num_scores']} scores at this location are fewer than calibrate.n_min {chosen['n_min']}"
         return f"{few}: that of its {FALLBACKS[chosen['fallback']]}, from {behind} labelled images"
-    if chosen["variant"] == "risk":
+    if kind.bounds == "wrong labels":
         bound = "the largest with which at most alpha of a new image's pixels are labelled wrong, on average"
-        return f"{SHARED_BY['risk']}, {bound}, from {behind} labelled images"
-    if chosen["variant"] == "fixed":
+        return f"{kind.shared_by}, {bound}, from {behind} labelled images"
+    if kind.bounds == "nothing":
         return "one fixed number for the whole image, calibrate.fixed_threshold; nothing is calibrated"
-    shared = SHARED_BY[chosen["variant"]] + FOR_CLASS[chosen["class_thresholds"]]
+    shared = kind.shared_by + FOR_CLASS[chosen["class_thresholds"]]
     return f"{shared}, from {behind} labelled images ({chosen['pooling']} pooling, quantile {chosen['quantile']})"
 
 
 def _rule(facts: Facts) -> str:
-    is_plain = facts["rule"] == "paper" and facts["background"] is None
-    return f"{facts['rule']}: {RULES['no_background' if is_plain else facts['rule']]}"
+    rule = calib.find_rule(facts["rule"])
+    words = rule.words if facts["background"] is not None else rule.words_without_background or rule.words
+    return f"{rule.name}: {words}"
 
 
 def _truth(facts: Facts) -> Iterator[Line]:

@@ -12,19 +12,17 @@ import numpy as np
 
 from pipeline.datasets import Split, load_samples
 from pipeline.errors import StoreError
+from pipeline.folder import FILE_OF, STAGE_OF, Folder, stage_command
 from pipeline.receipt import read_receipt
 from pipeline.store import (
     ABSENT,
     DONE,
     FAILED,
-    FILE_OF,
-    STAGE_OF,
     AnyStore,
     Damage,
     can_be_mended,
     remake_command,
     repair_command,
-    stage_command,
     store_state,
 )
 
@@ -54,7 +52,7 @@ class Finding(NamedTuple):
 
 def receipt_of(store: AnyStore) -> Path:
     """The receipt of the stage that makes this store; it is there if the stage has finished."""
-    return store.path.parent / f"{STAGE_OF[store.state['kind']]}.json"
+    return Folder(store.path.parent).receipt(STAGE_OF[store.state["kind"]])
 
 
 def named(ids: Sequence[str]) -> str:
@@ -121,7 +119,7 @@ def run_findings(store: AnyStore) -> tuple[list[str], list[Finding]]:
     A store by itself, as after a copy to somewhere else, is compared with nothing.
     """
     folder, kind, receipt = store.path.parent, store.state["kind"], receipt_of(store)
-    samples = folder / "samples.json"
+    samples = Folder(folder).samples
     if not samples.is_file() and not receipt.is_file():
         return [], []
     compared, findings = [], []
@@ -138,7 +136,7 @@ def run_findings(store: AnyStore) -> tuple[list[str], list[Finding]]:
 
 
 def _compare_samples(store: AnyStore) -> tuple[Path, list[Finding]]:
-    path, kind = store.path.parent / "samples.json", store.state["kind"]
+    path, kind = Folder(store.path.parent).samples, store.state["kind"]
     prepare = stage_command(store.path, "prepare")
     if not path.is_file():
         return path, [Finding("other run", f"{path} is not there", prepare, "by hand")]
@@ -179,7 +177,7 @@ def _compare_origin(store: AnyStore, origin: str, fingerprint: str) -> list[Find
         return []
     stage = STAGE_OF[store.state["kind"]]
     where = f"it was made from {origin} {store.state[origin]}, but {FILE_OF[origin]} is now {fingerprint}"
-    return [Finding("other run", where, stage_command(store.path, f"{stage} -R {stage}"), "by hand")]
+    return [Finding("other run", where, stage_command(store.path, stage, rerun=stage), "by hand")]
 
 
 def _state_of(path: Path) -> dict[str, str]:

@@ -8,12 +8,12 @@ from typing import Any
 import calib
 from pipeline.calibration.cross_fitting import candidates, find_row
 from pipeline.calibration.verdict import verdict
+from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
 from pipeline.store import CalibrationStore, LabelStore
 
 Facts = dict[str, Any]
 
-RECEIPT = "calibrate.json"
 SHOWN = (
     "variant",
     "alpha",
@@ -34,7 +34,7 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     Of labels, the row of their variant, alpha and rule; of thresholds, a row for each. `raw`: the annotator's own
     argmax on the same images; `verdict`: the labels beside it, of thresholds those of the largest mIoU.
     """
-    path = store.path.parent / RECEIPT
+    path = Folder(store.path.parent).receipt("calibrate")
     if not path.is_file():
         return _nothing(f"no receipt {path} yet")
     receipt = read_receipt(path, "calibrate")
@@ -45,11 +45,11 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     found = receipt["held_out"]
     rows = found["rows"]
     if isinstance(store, LabelStore):
-        row = find_row(found, store.state["variant"], store.state["alpha"], store.state["rule"])
+        row = find_row(found, store.state["variant"], store.state["alpha"], store.rule)
         rows = [] if row is None else [row]
     if not rows:
         return _nothing(f"{path} does not judge the alpha and rule of these labels")
-    promises_coverage = receipt["variant"] != "risk"  # which bounds the share of wrong labels instead
+    promises_coverage = calib.find_variant(receipt["variant"]).bounds != "wrong labels"
     return {
         "problem": None,
         "num_images": receipt["held_out"]["num_images"],

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import calib
+from pipeline.folder import STAGE_OF, stage_command
 from pipeline.inspect.findings import named
-from pipeline.store import STAGE_OF, repair_command
+from pipeline.store import repair_command
 
 SPARKS = "▁▂▃▄▅▆▇█"
 DECILES = {1: "p10", 5: "median", 9: "p90"}
@@ -38,8 +40,8 @@ def format_summary(facts: Facts) -> str:
 
 
 def _state(facts: Facts) -> str:
-    stage = STAGE_OF[facts["kind"]]
-    return "complete" if facts["complete"] else f"incomplete (snakemake --cores 8 {stage} goes on with it)"
+    command = stage_command(Path(facts["path"]), STAGE_OF[facts["kind"]])
+    return "complete" if facts["complete"] else f"incomplete ({command} goes on with it)"
 
 
 def _images(images: Facts) -> str:
@@ -86,7 +88,7 @@ def _threshold_lines(thresholds: Facts | None) -> Iterator[Line]:
     never = f"{100 * thresholds['never_labeled_share']:.1f} % have none"
     alphas = ", ".join(f"{alpha:g}" for alpha in thresholds["alphas"])
     beside = "; judged beside it: " + ", ".join(thresholds["beside"]) if thresholds["beside"] else ""
-    fixed = ", fixed, nothing is calibrated" if thresholds["variant"] == "fixed" else ""
+    fixed = ", fixed, nothing is calibrated" if calib.find_variant(thresholds["variant"]).bounds == "nothing" else ""
     yield "thresholds", f"variant {thresholds['variant']}{each}{fixed}, alpha {alphas}{beside}"
     yield from (("q_hat", _q_hat(facts)) for facts in thresholds["by_alpha"])
     yield "n_valid", f"{spread}, behind each {where}; {never}"
@@ -119,7 +121,7 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
         estimates = ", ".join(f"{name.replace('_', ' ')} {_told(row[name])}" for name in (*MEASURES, "keep_rate"))
         beside = "" if row["same_keep"] is None else f", argmax at that keep rate {_told(row['same_keep'])}"
         miou = f", mIoU of labels {_told(row['miou'])}"
-        target = ", no coverage promised" if row["variant"] == "fixed" else ""
+        target = ", no coverage promised" if calib.find_variant(row["variant"]).bounds == "nothing" else ""
         if row["target"] is not None:
             target = f", target coverage {row['target']:g}"
         without = (

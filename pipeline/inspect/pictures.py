@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.drawing.pictures import Picture, fit_label, hatch, paint_classes, paint_values
 from pipeline.errors import StoreError
+from pipeline.folder import Folder
 from pipeline.palette import class_colours, scale_colours
 from pipeline.settings import did_you_mean
 from pipeline.store import DONE, FAILED, AnyStore, CalibrationStore, ProbabilityStore, open_for_inspection
@@ -48,7 +49,7 @@ def _position(store: AnyStore, sample_id: str) -> int:
 
 
 def _photograph(path: Path, sample_id: str) -> Picture:
-    index = load_samples(path.parent / "samples.json")
+    index = load_samples(Folder(path.parent).samples)
     sample = next((sample for sample in index.samples if sample.id == sample_id), None)
     if sample is None:
         raise StoreError(f"{path.parent / 'samples.json'} does not list {sample_id}; it belongs to another data set")

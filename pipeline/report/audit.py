@@ -162,11 +162,6 @@ def mean_iou(iou: npt.NDArray[np.float64]) -> float | None:
     return float(present.mean()) if present.size else None
 
 
-def evenly_spaced(num: int, most: int) -> list[int]:
-    """At most `most` of the indices 0..num - 1, evenly spaced."""
-    return [i * num // min(num, most) for i in range(min(num, most))]
-
-
 def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """part / whole, NaN where the whole is 0."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)

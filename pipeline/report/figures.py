@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+import calib
 from pipeline.calibration.promise import Promise
 from pipeline.drawing.charts import Estimate, Series, estimates, histogram, line_chart, quantiles, stacked_bar
 from pipeline.drawing.pictures import data_uri, value_map
@@ -109,23 +110,20 @@ class Outcome(NamedTuple):
 def outcomes(facts: Facts, has_background: bool, is_class_wise: bool) -> list[Outcome]:
     """Outcomes that add up to all pixels, from the receipt of pseudolabel.
 
-    With one threshold for all classes, pixels without one may be kept (`uncalibrated: accept`). But the rule
-    `singleton` keeps none of them, and the other rules keep every pixel whose set is not empty, so what the rest is
-    made of is known in both cases. Class-wise, a pixel without any threshold is never kept, and the rule `argmax`
-    abstains where the most probable class is not in the set, although others are.
+    Pixels without a threshold may be kept (`uncalibrated: accept`), so what is left is at most as many as they are. A
+    rule that can leave pixels whose set is not empty leaves the others of them.
     """
-    pixels, rule = facts["pixels"], facts["rule"]
+    pixels, rule = facts["pixels"], calib.find_rule(facts["rule"])
     rest = pixels["pixels"] - pixels["kept"] - pixels["empty"]
-    no_threshold = pixels["uncalibrated"] if rule == "singleton" or is_class_wise else rest
+    no_threshold = min(rest, pixels["uncalibrated"])
     rows = {
         "kept": ("kept", pixels["kept"], "has a pseudo-label"),
         "empty": ("empty set", pixels["empty"], "no class is probable enough"),
         "uncalibrated": ("no threshold", no_threshold, "too few labelled images have a class here"),
     }
-    if rule == "singleton":
-        rows["ambiguous"] = ("ambiguous", rest - no_threshold, "several classes are probable enough")
-    elif rule == "argmax" and is_class_wise:
-        rows["ambiguous"] = ("outvoted", rest - no_threshold, "the most probable class is not in the set, others are")
+    if rule.can_leave_classes(is_class_wise):
+        title, why = rule.unlabeled or ("not labelled", "the rule labels no class of the set")
+        rows["ambiguous"] = (title, rest - no_threshold, why)
     if has_background:
         overruled, only = pixels["background_overruled"], pixels["background_only"]
         rows["part overruled"] = ("of the kept: overruled", overruled, "foreground, though background is more probable")

@@ -102,13 +102,13 @@ def held_out(calibrated: Facts, labels: Facts, audit: Facts | None) -> HeldOut |
         return None
     is_class_wise = calibrated["class_thresholds"] != "pooled"
     used = _rule_row(row, row, is_class_wise)
-    known = candidates(found, labels["settings"].get("precision_of", "pixels"))
+    known = candidates(found, labels["settings"]["pseudolabel"]["precision_of"])
     asked = None
     if labels["is_automatic"]:
-        target = labels["settings"]["target_precision"]
+        target = labels["settings"]["pseudolabel"]["target_precision"]
         own = [c.precision for c in known if _is_same(c._asdict(), row)]
         is_reached = target is None or any(precision >= target for precision in own)
-        asked = Asked(len(known), target, labels["settings"]["precision_of"], is_reached)
+        asked = Asked(len(known), target, labels["settings"]["pseudolabel"]["precision_of"], is_reached)
     return HeldOut(
         num_images=found["num_images"],
         folds=row["folds"],
@@ -136,7 +136,7 @@ def _value(estimate: Facts | None) -> float:
 
 
 def _is_same(candidate: Mapping[str, Any], used: Facts) -> bool:
-    """Of rule raw, neither alpha nor variant matter; no_background and argmax are judged as one."""
+    """Of rule raw, neither alpha nor variant matter; rules that are alike are judged as one."""
     if used["rule"] == "raw" or candidate["rule"] == "raw":
         return bool(used["rule"] == candidate["rule"])
     return all(candidate[name] == used[name] for name in ("variant", "alpha", "rule"))
@@ -152,8 +152,9 @@ def by_alpha(rows: Sequence[Facts], used: Facts, is_class_wise: bool) -> list[Al
 
 
 def _rule_row(row: Facts, used: Facts, is_class_wise: bool) -> RuleRow:
-    # with one threshold for all classes, argmax and no_background are one rule, and judged once
-    name = "argmax = no_background" if row["rule"] == "argmax" and not is_class_wise else row["rule"]
+    # with one threshold for all classes, rules that are alike are judged once
+    alike = (row["rule"],) if is_class_wise else calib.rules_alike(row["rule"])
+    name = " = ".join(dict.fromkeys((row["rule"], *alike)))
     against = row["against_raw"] or {"same_keep": None}
     return RuleRow(
         row["variant"],

@@ -131,20 +131,28 @@ def audit_wrong(audit: Facts | None) -> float | None:
 
 
 class StageLine(NamedTuple):
-    """One finished stage: its name, what came out, seconds if known, and its receipt."""
+    """One finished stage: its name, what came out, seconds if known, its receipt, and its own settings by section.
+
+    Those of the stages before it, which its receipt has too, are shown there.
+    """
 
     name: str
     result: str
     seconds: float | None
     receipt: Facts
+    settings: Facts
 
 
 def stage_lines(receipts: Mapping[str, Facts]) -> list[StageLine]:
-    return [
-        StageLine(stage, describe(receipts[stage]), receipts[stage].get("seconds"), receipts[stage])
-        for stage, describe in RESULTS.items()
-        if stage in receipts
-    ]
+    lines, shown = [], dict[str, Any]()
+    for stage, describe in RESULTS.items():
+        if stage not in receipts:
+            continue
+        receipt = receipts[stage]
+        own = {name: value for name, value in receipt["settings"].items() if shown.get(name) != value}
+        shown |= own
+        lines.append(StageLine(stage, describe(receipt), receipt.get("seconds"), receipt, own))
+    return lines
 
 
 def _prepared(facts: Facts) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from pipeline.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +26,17 @@ class ProbeRow(NamedTuple):
     is_chosen: bool
 
 
-def probe_receipt(folder: Path, calibration: str) -> dict[str, Facts]:
+def probe_receipt(run: Run, calibration: str) -> dict[str, Facts]:
     """The receipt of a probe under its name; nothing if there is none, or one of another calibration."""
-    path = folder / "probe.json"
-    if not path.is_file():
+    if not run.has_receipt("probe"):
         return {}
-    receipt = json.loads(path.read_text(encoding="utf-8"))
+    receipt = run.recorded("probe")
     if receipt["fingerprint"] != calibration:
-        log.warning("report: %s is about another calibration and is left out; run conformalsam probe again", path)
+        log.warning(
+            "report: %s is about another calibration and is left out; run %s",
+            run.folder.receipt("probe"),
+            run.command("probe", rerun="probe"),
+        )
         return {}
     return {"probe": receipt}
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with
 from pipeline.settings import DataSettings
-from pipeline.sources.lists import IMAGE_SUFFIXES, Entry
-
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+from pipeline.sources.lists import Entry
 
 
 class Layout(NamedTuple):
@@ -123,11 +122,6 @@ class Tree:
         """Those of the known images that lie below a folder of the image folder."""
         start = f"{self.images / folder}{os.sep}"  # as text: COCO has 123,287 images
         return [entry for entry in known if str(entry.image).startswith(start)]
-
-
-def files_with(suffixes: Sequence[str], paths: Iterable[Path]) -> list[Path]:
-    """Those that end in one of the suffixes, whatever its case, sorted."""
-    return sorted((path for path in paths if path.suffix.lower() in suffixes), key=os.fspath)
 
 
 def by_stem(paths: Iterable[Path], problems: list[str]) -> dict[str, Path]:

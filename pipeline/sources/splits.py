@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DatasetError
+from pipeline.files import IMAGE_SUFFIXES, files_with, write_text
 from pipeline.settings import did_you_mean
-from pipeline.sources.layouts import files_with
-from pipeline.sources.lists import IMAGE_SUFFIXES, NO_MASK, parse_list
+from pipeline.sources.lists import NO_MASK, parse_list
 from pipeline.sources.published import ADE_TRAIN, ADE_TRAIN_IMAGES, KNOWN, fingerprint
 
 LABELED, UNLABELED = "labeled.txt", "unlabeled.txt"
@@ -142,7 +141,4 @@ def _ade_pair(name: str) -> str:
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, "\n".join(lines) + "\n")

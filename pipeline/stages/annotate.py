@@ -10,21 +10,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numcodecs
 import numpy as np
 
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
-from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples, require_unlabeled
+from pipeline.datasets import Sample, SampleIndex, image_to_grid, require_unlabeled
 from pipeline.errors import AnnotatorError, StoreError
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.resample import resize_bilinear
+from pipeline.run import Run
 from pipeline.settings import AnnotateSettings, Settings
 from pipeline.store import (
     DONE,
     FAILED,
     ProbabilityStore,
+    compressed_bytes,
     create_store,
     encode_maps,
     open_probabilities,
@@ -44,9 +45,11 @@ def annotate(settings: Settings) -> dict[str, Any]:
     raises: AnnotatorError if the annotator cannot be loaded or too many images fail; StoreError if the cache holds maps
     of other settings or the disk is too small. Finished maps are kept in every case.
     """
-    index = load_samples(settings.folder / "samples.json")
-    require_unlabeled(index)
-    samples = in_cache_order(settings.folder / "probs.zarr", index.of("labeled", "unlabeled"))
+    run = Run(settings)
+    run.check_inputs("annotate")
+    index = run.samples()
+    require_unlabeled(index, run.command("all", rerun="prepare"))
+    samples = in_cache_order(run.folder.probabilities, index.of("labeled", "unlabeled"))
     annotator = build_annotator(settings)
     store = _open_or_create(settings, index, samples, annotator)
     failed: dict[str, str] = store.state.get("failed", {})
@@ -100,7 +103,7 @@ def cache_fingerprint(settings: Settings, samples: Sequence[Sample], annotator: 
 def _open_or_create(
     settings: Settings, index: SampleIndex, samples: Sequence[Sample], annotator: Annotator
 ) -> ProbabilityStore:
-    path = settings.folder / "probs.zarr"
+    path = Run(settings).folder.probabilities
     identity = cache_fingerprint(settings, samples, annotator)
     state = store_state(path)
     if not state:
@@ -144,7 +147,7 @@ def _stored_size(maps: Maps, settings: Settings) -> Maps:
 
 def _check_disk(encoded: np.ndarray[Any, Any], num_images: int, path: Path) -> None:
     """Log the size that the first map lets expect; StoreError if it does not fit on the disk."""
-    image_bytes = len(numcodecs.Blosc(cname="zstd", clevel=3).encode(np.ascontiguousarray(encoded)))
+    image_bytes = compressed_bytes(encoded)
     path.parent.mkdir(parents=True, exist_ok=True)
     needed, free = image_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
     log.info(

@@ -16,10 +16,11 @@ from pipeline.calibration.cross_fitting import Calibrated, find_row, fit_and_jud
 from pipeline.calibration.label_choice import rank_candidates
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
-from pipeline.datasets import Sample, SampleIndex, load_samples, resize_nearest
+from pipeline.datasets import Sample, SampleIndex, resize_nearest
 from pipeline.errors import ConfigError, StoreError
 from pipeline.progress import Progress
-from pipeline.receipt import fingerprint, read_receipt
+from pipeline.receipt import fingerprint
+from pipeline.run import Run
 from pipeline.settings import CalibrateSettings, DataSettings, Settings
 from pipeline.store import (
     DONE,
@@ -43,9 +44,8 @@ NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
 def calibrate(settings: Settings) -> dict[str, Any]:
     """Write `calibration.zarr`; raises StoreError without a matching probability cache."""
     start = time.monotonic()
-    receipt = read_receipt(settings.folder / "annotate.json", "annotate")
-    probabilities = open_probabilities(settings.folder / "probs.zarr", receipt["fingerprint"])
-    index = load_samples(settings.folder / "samples.json")
+    run = Run(settings)
+    probabilities, index = run.open_probabilities(), run.samples()
     labeled = index.of("labeled")
     store = _open(settings, probabilities, labeled)
     _score_images(settings, store, probabilities, index, labeled)
@@ -57,7 +57,7 @@ def calibrate(settings: Settings) -> dict[str, Any]:
 
 
 def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence[Sample]) -> CalibrationStore:
-    path = settings.folder / "calibration.zarr"
+    path = Run(settings).folder.calibration
     data = settings.data
     facts = {
         "fingerprint": fingerprint(

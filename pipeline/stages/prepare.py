@@ -20,15 +20,15 @@ from pipeline.datasets import (
     SPLITS,
     Sample,
     SampleIndex,
-    file_digest,
     mask_classes,
     read_image,
     read_mask_values,
     unknown_mask_values,
 )
 from pipeline.errors import DatasetError
+from pipeline.files import file_digest, write_json
 from pipeline.progress import Progress
-from pipeline.receipt import write_json
+from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
 from pipeline.sources.misreadings import misreading
@@ -50,7 +50,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
     if problems:
         raise DatasetError(_list_problems(problems, data))
     index = SampleIndex(Path(data.root), tuple(check.sample for check in checked))
-    write_json(settings.folder / "samples.json", index.as_json())
+    write_json(Run(settings).folder.samples, index.as_json())
     return _facts(index, checked, data) | {"seconds": round(time.monotonic() - start, 1)}
 
 

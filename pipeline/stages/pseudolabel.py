@@ -15,9 +15,10 @@ import calib
 from pipeline.calibration.label_choice import Choice, choose, log_choice
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
-from pipeline.datasets import Sample, load_samples
+from pipeline.datasets import Sample
 from pipeline.progress import Progress
-from pipeline.receipt import fingerprint, read_receipt
+from pipeline.receipt import fingerprint
+from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.store import (
     DONE,
@@ -42,11 +43,10 @@ VERSION = 3  # raise it when the same maps and thresholds would give other label
 def pseudolabel(settings: Settings) -> dict[str, Any]:
     """Write `labels.zarr`, going on where an earlier run stopped; raises StoreError without matching inputs."""
     start = time.monotonic()
-    folder = settings.folder
-    calibrated = read_receipt(folder / "calibrate.json", "calibrate")
-    annotated = read_receipt(folder / "annotate.json", "annotate")
-    calibration = open_calibration(folder / "calibration.zarr", calibrated["fingerprint"])
-    unlabeled = load_samples(folder / "samples.json").of("unlabeled")
+    run = Run(settings)
+    calibrated, annotated = run.receipt("calibrate"), run.receipt("annotate")
+    calibration = run.open_calibration()
+    unlabeled = run.samples().of("unlabeled")
     choice = choose(settings, calibrated)
     log_choice(settings, calibrated, choice)
     told = verdict(calibrated["held_out"], choice.variant, choice.alphas[0], choice.rule)
@@ -88,7 +88,7 @@ def _open(
         "rule": choice.rule,
         "variant": choice.variant,
     }
-    path = settings.folder / "labels.zarr"
+    path = Run(settings).folder.labels
     going_on = store_state(path).get("fingerprint") == facts["fingerprint"] and not store_state(path)["complete"]
     if going_on or calibration.is_class_wise or not keep_planes(path, facts, data.num_classes, len(choice.alphas)):
         has_background = data.background_index is not None
@@ -113,7 +113,7 @@ class LabelJob(NamedTuple):
     index: int
     variant: str
     alphas: list[float]
-    rule: calib.Rule
+    rule: str
     accept_uncalibrated: bool
 
 
@@ -130,7 +130,7 @@ def label_image(job: LabelJob) -> LabeledImage:
     store = open_labels(job.labels, writable=True)
     calibration = open_calibration(job.calibration)
     thresholds = [calibration.q_hat(alpha, job.variant) for alpha in job.alphas]
-    if job.rule == "raw":  # whatever the thresholds are, as if every class were in every set
+    if job.rule == calib.RAW:  # whatever the thresholds are, as if every class were in every set
         thresholds = [np.ones(calibration.grid, np.float32) for _ in job.alphas]
     strips = [
         label_strip(planes, maps, [q_hat[..., rows, :] for q_hat in thresholds], job, store.state["background"])
@@ -231,7 +231,7 @@ def _to_do(
         else:
             for_maps.append(i)
     if for_maps:
-        probabilities = open_probabilities(settings.folder / "probs.zarr", annotated["fingerprint"])
+        probabilities = Run(settings).open_probabilities()
         position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
         for i in for_maps:
             yield i, probabilities.path.absolute(), position[ids[i]]

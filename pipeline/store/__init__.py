@@ -19,16 +19,13 @@ import zarr
 
 from pipeline.errors import StoreError
 from pipeline.store.calibration import CalibrationStore, calibration_arrays, open_calibration
-from pipeline.store.creation import COORDINATES, create_store, restore_coordinates, resume_or_create
+from pipeline.store.creation import COORDINATES, compressed_bytes, create_store, restore_coordinates, resume_or_create
 from pipeline.store.group import (
     ABSENT,
     DONE,
     FAILED,
-    FILE_OF,
-    STAGE_OF,
     remake_command,
     repair_command,
-    stage_command,
     store_exists,
     store_state,
 )
@@ -47,9 +44,7 @@ __all__ = [
     "COORDINATES",
     "DONE",
     "FAILED",
-    "FILE_OF",
     "OUTCOMES",
-    "STAGE_OF",
     "STORES",
     "AnyStore",
     "CalibrationStore",
@@ -60,6 +55,7 @@ __all__ = [
     "calibration_arrays",
     "can_be_mended",
     "chunks_of",
+    "compressed_bytes",
     "create_store",
     "encode_maps",
     "keep_planes",
@@ -76,7 +72,6 @@ __all__ = [
     "repair_store",
     "restore_coordinates",
     "resume_or_create",
-    "stage_command",
     "store_exists",
     "store_state",
 ]

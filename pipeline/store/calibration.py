@@ -18,8 +18,8 @@ from pipeline.store.group import Store, open_store, read_planes
 class CalibrationStore(Store):
     """Scores, masks and planes of the labelled images, and the thresholds learnt from them.
 
-    For every labelled image `score`, `truth` and the planes of `calib.rules`; for every alpha `q_hat (alpha, y, x)`, or
-    (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each. Those are of the
+    For every labelled image `score`, `truth` and the planes of `calib.labels`; for every alpha `q_hat (alpha, y, x)`,
+    or (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each. Those are of the
     store's own variant; of every other one that was judged beside it, `q_hat_VARIANT` and `n_valid_VARIANT`.
     """
 
@@ -113,5 +113,6 @@ def calibration_arrays(num_samples: int, grid: Sequence[int], has_background: bo
     }
 
 
-def open_calibration(path: Path, fingerprint: str | None = None, writable: bool = False) -> CalibrationStore:
-    return CalibrationStore(path, *open_store(path, "calibration", fingerprint, writable))
+def open_calibration(path: Path, *, writable: bool = False, again: str | None = None) -> CalibrationStore:
+    """Open the thresholds, see `open_store`."""
+    return CalibrationStore(path, *open_store(path, "calibration", writable, again))

@@ -8,18 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numcodecs
 import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.datasets import Sample
-from pipeline.store.group import ABSENT, DONE, FAILED, NAMESPACE, STAGE_OF, UNREADABLE, store_state
+from pipeline.folder import STAGE_OF
+from pipeline.store.group import ABSENT, DONE, FAILED, NAMESPACE, UNREADABLE, store_state
 
 log = logging.getLogger(__name__)
 
 COORDINATES = ("sample", "height", "width", "class")
 STATUS_CHUNK = 4096
+LEVEL = 3  # of zstd
 
 
 class ArraySpec(NamedTuple):
@@ -77,10 +80,21 @@ def create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:
         dtype=spec.dtype,
         chunks=tuple(max(1, size) for size in spec.chunks),
         fill_value=spec.fill,
-        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
+        compressors=codecs(),
         dimension_names=spec.dims,
         attributes=dict(spec.attributes),
     )
+
+
+def codecs() -> list[BloscCodec | Crc32cCodec]:
+    """What every chunk goes through; the checksum comes last, so that it covers all before."""
+    return [BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle"), Crc32cCodec()]
+
+
+def compressed_bytes(values: npt.NDArray[Any]) -> int:
+    """Bytes of an array as one chunk, without its checksum."""
+    codec: Any = numcodecs.Blosc(cname="zstd", clevel=LEVEL, shuffle=numcodecs.Blosc.SHUFFLE)
+    return len(codec.encode(np.ascontiguousarray(values)))
 
 
 def restore_coordinates(path: Path, samples: Sequence[Sample], class_names: Sequence[str]) -> None:

@@ -20,14 +20,13 @@ import zarr
 
 import calib
 from pipeline.errors import StoreError
+from pipeline.folder import FILE_OF, STAGE_OF, stage_command
 
 # An all-NaN chunk that is skipped on disk could not be told from a lost one. This setting is not stored with an array.
 zarr.config.set({"array.write_empty_chunks": True})
 
 ABSENT, DONE, FAILED = 0, 1, 2
 NAMESPACE = "conformalsam"
-STAGE_OF = {"probabilities": "annotate", "calibration": "calibrate", "labels": "pseudolabel"}
-FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "labels": "labels.zarr"}
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)  # what zarr raises for damaged files
 
 
@@ -55,11 +54,6 @@ def store_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def stage_command(path: Path, stage: str) -> str:
-    """What runs a stage of the run that a store lies in; a run's folder has its name."""
-    return f"snakemake --cores 8 {stage} --config run={shlex.quote(path.absolute().parent.name)}"
-
-
 def remake_command(path: Path) -> str:
     """What makes a whole store anew."""
     stage = next((STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name), "STAGE")
@@ -75,21 +69,20 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def open_store(path: Path, kind: str, fingerprint: str | None, writable: bool) -> tuple[zarr.Group, dict[str, Any]]:
-    """Open a store of a kind; for reading it must be complete and, if a fingerprint is given, made by that."""
-    stage = STAGE_OF[kind]
+def open_store(path: Path, kind: str, writable: bool, again: str | None) -> tuple[zarr.Group, dict[str, Any]]:
+    """Open a store of a kind; for reading it must be complete.
+
+    again:  command that makes it; default: of the run whose folder it lies in
+    raises: StoreError
+    """
+    again = again or stage_command(path, STAGE_OF[kind])
     state = store_state(path)
     if not state:
-        raise StoreError(f"no {kind} store at {path}; run snakemake --cores 8 {stage}")
+        raise StoreError(f"no {kind} store at {path}; run {again}")
     if state["kind"] != kind:
         raise StoreError(f"{path} holds {state['kind']}, expected {kind}; name another store")
     if not writable and not state["complete"]:
-        raise StoreError(f"{path} is incomplete; run snakemake --cores 8 {stage} to finish it")
-    if fingerprint is not None and state["fingerprint"] != fingerprint:
-        raise StoreError(
-            f"{path} was made by other settings or data (fingerprint {state['fingerprint']}, expected {fingerprint}); "
-            f"run snakemake --cores 8 {stage} to rebuild it"
-        )
+        raise StoreError(f"{path} is incomplete; to finish it, run {again}")
     return zarr.open_group(path, mode="r+" if writable else "r"), state
 
 

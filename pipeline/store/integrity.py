@@ -21,6 +21,7 @@ import zarr
 
 import calib
 from pipeline.errors import StoreError
+from pipeline.files import read_json, write_text
 from pipeline.store.creation import COORDINATES
 from pipeline.store.group import (
     ABSENT,
@@ -36,8 +37,6 @@ OF_KIND = {
     "calibration": {"score", "truth", *calib.Planes._fields},
     "labels": {"label", "outcome_pixels", "class_pixels", "alpha", *calib.Planes._fields},
 }
-THRESHOLDS = {f"{name}{of}" for name in ("q_hat", "n_valid") for of in ("", *(f"_{v}" for v in calib.VARIANTS))}
-MADE_BY_EVERY_RUN = {"calibration": {"alpha", "fold", *THRESHOLDS}}  # of the stage, whatever was there
 
 
 class Chunk(NamedTuple):
@@ -74,7 +73,7 @@ def metadata_damage(store: Store) -> list[Damage]:
     damages = []
     for name in sorted(wanted | copies.keys() | {found.parent.name for found in store.path.glob("*/zarr.json")}):
         why = _why_unreadable(store.path / name)
-        if why is None and name in copies and copies[name] != _read_json(store.path / name / "zarr.json"):
+        if why is None and name in copies and copies[name] != read_json(store.path / name / "zarr.json"):
             why = "differs from its copy in the store's zarr.json"
         if why is not None:
             damages.append(Damage(name, "metadata", why))
@@ -83,12 +82,8 @@ def metadata_damage(store: Store) -> list[Damage]:
 
 def _copies(path: Path) -> dict[str, Any]:
     """Array -> what a finished store keeps of its metadata; {} for one that is not finished."""
-    consolidated = _read_json(path / "zarr.json").get("consolidated_metadata") or {}
+    consolidated = read_json(path / "zarr.json").get("consolidated_metadata") or {}
     return dict(consolidated.get("metadata", {}))
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _why_unreadable(array: Path) -> str | None:
@@ -211,8 +206,10 @@ def repair_store(store: Store, damages: Collection[Damage], again: Collection[in
 
 def can_be_mended(store: Store, damage: Damage) -> bool:
     """Is there a copy of what is damaged, or something to make it from?"""
-    made_anew = {*COORDINATES, *MADE_BY_EVERY_RUN.get(store.state["kind"], ())}
-    has_copy = damage.array in made_anew or damage.array in _copies(store.path)
+    is_made_by_every_run = damage.array in COORDINATES or (
+        store.state["kind"] == "calibration" and damage.array.startswith(("alpha", "fold", "q_hat", "n_valid"))
+    )
+    has_copy = is_made_by_every_run or damage.array in _copies(store.path)
     return damage.problem != "metadata" or has_copy or _why_unreadable(store.path / damage.array) is None
 
 
@@ -224,9 +221,7 @@ def _mend_metadata(store: Store, name: str, copy: Any) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # the stage makes it anew
         return
     folder.mkdir(exist_ok=True)
-    part = folder / "zarr.json.partial"
-    part.write_text(json.dumps(copy, indent=2), encoding="utf-8")
-    os.replace(part, folder / "zarr.json")
+    write_text(folder / "zarr.json", json.dumps(copy, indent=2))
 
 
 def _whole_images(store: Store) -> npt.NDArray[np.bool_]:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import zarr
 
 import calib
+from pipeline.errors import StoreError
 from pipeline.store.creation import ArraySpec, create_array, per_image, plane_arrays, status_array
-from pipeline.store.group import NAMESPACE, Store, open_store, read_planes, store_state
+from pipeline.store.group import NAMESPACE, UNREADABLE, Store, open_store, read_planes, remake_command, store_state
 
 COUNTS_CHUNK = 256
 OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled", "uncalibrated")
@@ -21,9 +22,26 @@ OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled"
 class LabelStore(Store):
     """Pseudo-labels of the unlabelled images, NaN = abstain, and the planes that any other threshold needs."""
 
-    def label(self, index: int) -> npt.NDArray[np.float32]:
-        """float32 [H, W] on the grid: class index, NaN = abstain."""
-        return self.read_chunk("label", index).astype(np.float32)
+    @property
+    def alphas(self) -> list[float]:
+        """Alphas that there are labels of, the chosen one first."""
+        return [float(alpha) for alpha in self.read_present("alpha")]
+
+    def label(self, index: int, alpha_index: int = 0) -> npt.NDArray[np.float32]:
+        """float32 [H, W] on the grid: class index, NaN = abstain; StoreError if it is damaged or lost.
+
+        alpha_index: which of the `alphas`; 0: the chosen one
+        """
+        if alpha_index == 0:
+            return self.read_chunk("label", index).astype(np.float32)
+        what = f"label_by_alpha (alpha {self.alphas[alpha_index]:g}) of {self.sample_ids[index]}"
+        if not (self.path / f"label_by_alpha/c/{alpha_index}/{index}/0/0").is_file():
+            raise self.damaged(what, FileNotFoundError("not on disk"))
+        try:
+            label: npt.NDArray[np.float16] = self.array("label_by_alpha")[alpha_index, index]
+        except UNREADABLE as error:
+            raise self.damaged(what, error) from None
+        return label.astype(np.float32)
 
     def raw_argmax(self, index: int) -> npt.NDArray[np.uint8]:
         """uint8 [H, W] on the grid: the most probable class, as without calibration."""
@@ -66,6 +84,15 @@ class LabelStore(Store):
     def write_alphas(self, alphas: Sequence[float]) -> None:
         array = self.array("alpha")
         array[:] = alphas
+
+    @property
+    def rule(self) -> str:
+        """Name of the rule that made the labels; StoreError if there is no such rule."""
+        rule: str = self.state["rule"]
+        try:
+            return calib.find_rule(rule).name
+        except calib.UnknownNameError as error:
+            raise StoreError(f"{self.path} has {error}; run {remake_command(self.path)}") from None
 
     @property
     def outcome_pixels(self) -> npt.NDArray[np.int32]:
@@ -128,5 +155,8 @@ def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> Array
     return ArraySpec(("sample", dim), (num_samples, length), "int32", 0, chunks, attributes)
 
 
-def open_labels(path: Path, fingerprint: str | None = None, writable: bool = False) -> LabelStore:
-    return LabelStore(path, *open_store(path, "labels", fingerprint, writable))
+def open_labels(path: Path, *, writable: bool = False, again: str | None = None) -> LabelStore:
+    """Open the labels; StoreError as `open_store` raises it, or if no rule has the name of its rule."""
+    store = LabelStore(path, *open_store(path, "labels", writable, again))
+    _ = store.rule  # raises StoreError
+    return store

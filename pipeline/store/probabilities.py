@@ -80,5 +80,6 @@ def probability_arrays(num_samples: int, maps: Sequence[int], dtype: str) -> dic
     }
 
 
-def open_probabilities(path: Path, fingerprint: str | None = None, writable: bool = False) -> ProbabilityStore:
-    return ProbabilityStore(path, *open_store(path, "probabilities", fingerprint, writable))
+def open_probabilities(path: Path, *, writable: bool = False, again: str | None = None) -> ProbabilityStore:
+    """Open the maps, see `open_store`."""
+    return ProbabilityStore(path, *open_store(path, "probabilities", writable, again))

@@ -1,5 +1,7 @@
 """The gallery in a browser, opened from the disk: its controls, by pointer and keyboard, wide and narrow."""
 
+import re
+
 import numpy as np
 import pytest
 from gallery_pages import NARROW, SHOWN, WIDE, copied, ids_in_grid, part, press, settle, shown
@@ -13,13 +15,13 @@ def test_the_slider_changes_the_numbers_and_the_command(open_page, run):
     page = open_page(run.path)
     alphas = page.evaluate("() => window.conformalGallery.alphas")
     command = part(page, "command")
-    assert command.inner_text() == "snakemake --cores 8 all --config run=tiny alpha=0.2 rule=paper"
+    assert re.fullmatch(r"snakemake .* all --config run=\S*tiny.yaml.* alpha=0.2 rule=paper", command.inner_text())
     assert part(page, "reset").is_disabled()
     own_numbers = part(page, "live").inner_text()
     part(page, "slider").fill(str(alphas.index(0.5)))
     part(page, "rules").get_by_label("singleton").check()
     settle(page)
-    assert command.inner_text() == "snakemake --cores 8 all --config run=tiny alpha=0.5 rule=singleton"
+    assert re.fullmatch(r"snakemake .* all --config run=\S*tiny.yaml.* alpha=0.5 rule=singleton", command.inner_text())
     counts = page.evaluate("(of) => window.conformalGallery.runCounts(...of)", [alphas.index(0.5), "singleton"])
     assert f"{100 * counts['kept'] / counts['pixels']:.1f}" in part(page, "live").inner_text()
     row = next(row for row in run.sweep.rows if (row["alpha"], row["rule"]) == (0.5, "singleton"))

@@ -22,6 +22,13 @@ def test_counts_equal_numpys_without_a_background(open_page, tmp_path):
     assert_counts_are_numpys(open_page(run.path), run, num_alphas=3)
 
 
+def test_counts_of_one_more_rule_equal_numpys(open_page, tmp_path, odd_rule):
+    run = written_run(tmp_path, rule=odd_rule, **{"gallery.num_images": 3})
+    page = open_page(run.path)
+    assert page.evaluate("() => window.conformalGallery.rules") == ["paper", "argmax", "singleton", odd_rule, "raw"]
+    assert_counts_are_numpys(page, run, num_alphas=3)
+
+
 def test_class_wise_labels_are_those_of_the_store(open_page, tmp_path):
     chosen = {"variant": "image", "class_thresholds": "each", "rule": "argmax", "alpha": 0.4, "alphas": [0.6, 0.2]}
     run = written_run(tmp_path, **chosen)

@@ -2,13 +2,13 @@
 
 from gallery_pages import part, settle, written_run
 
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.stages.report import report
 
 
 def test_the_report_contains_the_gallery_at_work(open_page, tmp_path):
     settings = written_run(tmp_path, **{"gallery.in_report": True}).settings
-    write_receipt(settings.folder / "report.json", "report", report(settings), {})
+    Run(settings).finish("report", report(settings))
     page = open_page(settings.folder / "report.html")
     assert page.locator("h1").count() == 1
     assert page.locator("nav a", has_text="Gallery").get_attribute("href") == "#gallery"

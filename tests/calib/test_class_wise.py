@@ -17,7 +17,7 @@ from calib import (
 )
 
 NAN = np.nan
-ANY_RULE = st.sampled_from(RULES)
+ANY_RULE = st.sampled_from(list(RULES))
 UNCALIBRATED = st.sampled_from(["abstain", "accept"])
 THRESHOLDS = [NAN, -1, 0, 0.3, 0.5, 0.7, 1, np.inf]
 

@@ -6,59 +6,15 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
+from ring_maps import flat_features, literal_rings, noisy_rings, random_features, squared_objective
 
 from calib.regions import (
-    FEATURE_LEVELS,
-    annuli_objective,
     annuli_regions,
     cells,
     centre_grid,
     kmeans_regions,
     one_region,
 )
-
-SOLVERS = ["dp", "de"]
-
-
-def flat_features(values):
-    """Features that are equal at all levels, float32 [4, H, W]."""
-    return np.repeat(np.array(values, dtype=np.float32)[np.newaxis], len(FEATURE_LEVELS), axis=0)
-
-
-def random_features(shape, seed=0):
-    """Features like quantiles: ascending at every location, float32 [4, H, W]."""
-    return np.sort(np.random.default_rng(seed).random((len(FEATURE_LEVELS), *shape), dtype=np.float32), axis=0)
-
-
-def literal_rings(shape, centre, radii):
-    """The rings around a centre (row and column from the middle), location by location."""
-    rings = np.zeros(shape, dtype=np.int32)
-    for row, column in np.ndindex(shape):
-        distance = math.dist((row, column), (shape[0] // 2 + centre[0], shape[1] // 2 + centre[1]))
-        rings[row, column] = sum(distance >= radius for radius in radii)
-    return rings
-
-
-def squared_objective(features, regions):
-    """What "dp" minimises: squared distances over all pairs of a region, that is n times the squares about the mean."""
-    total = 0.0
-    for region in np.unique(regions):
-        points = features[:, regions == region].astype(np.float64)
-        points = points[:, ~np.isnan(points[0])]
-        if points.size:
-            total += points.shape[1] * ((points - points.mean(axis=1, keepdims=True)) ** 2).sum()
-    return total
-
-
-def literal_objective(features, regions):
-    """The reference's objective as a double loop."""
-    _, height, width = features.shape
-    total = 0.0
-    for one in np.ndindex(height, width):
-        for other in np.ndindex(height, width):
-            if regions[one] == regions[other] and not np.isnan(features[:, *one] + features[:, *other]).any():
-                total += math.dist(features[:, *one].tolist(), features[:, *other].tolist())
-    return total / (height * width)
 
 
 def is_dense(regions):
@@ -112,7 +68,7 @@ def test_a_map_without_scores_is_one_region(num_regions):
     features = np.full((4, 5, 6), np.nan, dtype=np.float32)
     for regions in (
         kmeans_regions(features, num_regions),
-        *(annuli_regions(features, num_regions, solver) for solver in SOLVERS),
+        annuli_regions(features, num_regions),
     ):
         assert regions.dtype == np.int32
         np.testing.assert_array_equal(regions, np.zeros((5, 6)))
@@ -234,46 +190,14 @@ def test_the_exact_solver_is_never_worse_than_random_rings_around_the_same_centr
         assert least <= squared_objective(features, rings) * (1 + 1e-12)
 
 
-def noisy_rings(shape, centre, radii, seed=0):
-    """Rings of different scores, with noise; returns the features and the rings."""
-    planted = literal_rings(shape, centre, radii)
-    noise = np.random.default_rng(seed).normal(0, 0.02, size=(4, *shape)).astype(np.float32)
-    return flat_features(np.array([0.2, 0.5, 0.35, 0.8])[planted]) + noise, planted
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_evolution_nearly_finds_planted_rings(seed):
-    features, planted = noisy_rings((48, 48), (-2, 2), [10, 16, 22])
-    evolved, exact = annuli_regions(features, 4, "de", seed), annuli_regions(features, 4, "dp")
-    assert (evolved == planted).mean() > 0.9
-    assert annuli_objective(features, evolved) < 1.1 * annuli_objective(features, exact)
-
-
-def test_evolution_nearly_finds_rings_of_which_it_sees_a_part_only(monkeypatch):
-    monkeypatch.setattr("calib.regions.MAX_PIXELS", 500)
-    features, planted = noisy_rings((64, 64), (-2, 2), [12, 20, 29])
-    assert (annuli_regions(features, 4, "de") == planted).mean() > 0.9
-
-
-def test_each_solver_is_the_better_one_by_its_own_objective():
-    features = random_features((48, 48))
-    rows, columns = np.indices((48, 48)) / 48 - 0.5
-    features = features**0.3 * np.exp(-(rows**2 + columns**2) / 0.08).astype(np.float32)
-    evolved, exact = annuli_regions(features, 4, "de"), annuli_regions(features, 4, "dp")
-    assert annuli_objective(features, evolved) < annuli_objective(features, exact)
-    assert squared_objective(features, exact) < squared_objective(features, evolved)
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_centre_on_a_pixel_does_not_make_that_pixel_a_ring(solver):
+def test_a_centre_on_a_pixel_does_not_make_that_pixel_a_ring():
     features, _ = noisy_rings((48, 48), (0, 0), [10, 16, 22])
-    assert np.bincount(annuli_regions(features, 4, solver).ravel()).min() > 20
+    assert np.bincount(annuli_regions(features, 4).ravel()).min() > 20
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("num_regions", [2, 4])
-def test_rings_of_a_constant_map_are_numbered_without_gaps(solver, num_regions):
-    regions = annuli_regions(flat_features(np.full((20, 20), 0.3)), num_regions, solver)
+def test_rings_of_a_constant_map_are_numbered_without_gaps(num_regions):
+    regions = annuli_regions(flat_features(np.full((20, 20), 0.3)), num_regions)
     assert is_dense(regions)
     assert regions.max() < num_regions
 
@@ -282,42 +206,37 @@ def test_the_exact_solver_sees_no_rings_in_a_constant_map():
     np.testing.assert_array_equal(annuli_regions(flat_features(np.full((40, 40), 0.3)), 4), one_region((40, 40)))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_ring_numbers_grow_from_the_inside_out(solver):
+def test_ring_numbers_grow_from_the_inside_out():
     """Along every line from a centre outwards: here along the rows and columns through the middle of the ring 0."""
-    regions = annuli_regions(noisy_rings((48, 48), (-2, 2), [10, 16, 22])[0], 4, solver)
+    regions = annuli_regions(noisy_rings((48, 48), (-2, 2), [10, 16, 22])[0], 4)
     row, column = np.argwhere(regions == 0).mean(axis=0).round().astype(int)
     for line in (regions[row, column:], regions[row, column::-1], regions[row:, column], regions[row::-1, column]):
         assert line[0] == 0
         assert (np.diff(line) >= 0).all()
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_locations_without_scores_take_the_ring_in_which_they_lie(solver):
+def test_locations_without_scores_take_the_ring_in_which_they_lie():
     features, planted = noisy_rings((48, 48), (-2, 2), [10, 16, 22])
     features[:, np.random.default_rng(0).random((48, 48)) < 0.3] = np.nan
-    regions = annuli_regions(features, 4, solver)
+    regions = annuli_regions(features, 4)
     unscored = np.isnan(features[0])
     assert (regions[unscored] == planted[unscored]).mean() > 0.9
     assert (regions[~unscored] == planted[~unscored]).mean() > 0.9
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("seed", range(5))
-def test_every_ring_holds_scores(solver, seed):
+def test_every_ring_holds_scores():
     """All rings are equally good, and most of them miss the edge where the scores are."""
     features = flat_features(np.full((24, 24), 0.3))
     features[:, :, 3:] = np.nan
-    regions = annuli_regions(features, 6, solver, seed)
+    regions = annuli_regions(features, 6)
     assert is_dense(regions)
     assert set(regions[:, :3].ravel()) == set(regions.ravel())
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_single_location_with_scores_makes_one_region(solver):
+def test_a_single_location_with_scores_makes_one_region():
     features = np.full((4, 9, 9), np.nan, dtype=np.float32)
     features[:, 2, 3] = 0.5
-    np.testing.assert_array_equal(annuli_regions(features, 4, solver), one_region((9, 9)))
+    np.testing.assert_array_equal(annuli_regions(features, 4), one_region((9, 9)))
     np.testing.assert_array_equal(kmeans_regions(features, 4), one_region((9, 9)))
 
 
@@ -327,39 +246,5 @@ def test_the_same_features_and_seed_give_the_same_regions():
     for partition in (
         lambda: kmeans_regions(features, 4, 3),
         lambda: annuli_regions(features, 4),
-        lambda: annuli_regions(features, 4, "de", 3),
-        lambda: annuli_objective(features, cells((30, 40), 9), max_pixels=500, seed=3),
     ):
         np.testing.assert_array_equal(partition(), partition())
-
-
-def test_only_evolution_depends_on_the_seed():
-    features = random_features((30, 30))
-    exact = [annuli_regions(features, 4, "dp", seed) for seed in range(3)]
-    evolved = [annuli_regions(features, 4, "de", seed) for seed in range(3)]
-    assert all(np.array_equal(exact[0], other) for other in exact[1:])
-    assert not all(np.array_equal(evolved[0], other) for other in evolved[1:])
-
-
-@pytest.mark.parametrize("unscored", [0, 0.4])
-def test_the_objective_agrees_with_a_double_loop(unscored):
-    rng = np.random.default_rng(0)
-    features, regions = random_features((5, 6)), rng.integers(0, 3, size=(5, 6)).astype(np.int32)
-    features[:, rng.random((5, 6)) < unscored] = np.nan
-    assert annuli_objective(features, regions) == pytest.approx(literal_objective(features, regions), rel=1e-6)
-
-
-def test_the_objective_of_two_locations_is_their_distance():
-    """Two ordered pairs over two locations; features 0.3 apart at four levels are 0.6 apart."""
-    features = flat_features([[0.2, 0.5]])
-    assert annuli_objective(features, np.int32([[0, 0]])) == pytest.approx(0.6)
-    assert annuli_objective(features, np.int32([[0, 1]])) == 0
-
-
-def test_a_part_of_the_locations_estimates_the_objective_of_all():
-    features, regions = random_features((50, 60)), cells((50, 60), 25)
-    features[:, :10] = np.nan
-    whole = annuli_objective(features, regions, max_pixels=3000)
-    parts = [annuli_objective(features, regions, max_pixels=300, seed=seed) for seed in range(40)]
-    assert np.mean(parts) == pytest.approx(whole, rel=0.01)
-    assert np.std(parts) > 0

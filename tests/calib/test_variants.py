@@ -62,7 +62,6 @@ VARIANTS = {
     "genann, clustered": Variant(
         "genann", ALPHAS, num_regions=2, classes="clustered", num_classes=NUM_CLASSES, class_clusters=2
     ),
-    "genann, de": Variant("genann", ALPHAS, num_regions=3, solver="de", seed=3),
     "risk": Variant("risk", ALPHAS, background=BACKGROUND),
 }
 every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
@@ -88,7 +87,7 @@ def literal_regions(variant, scores):
     features = np.nanquantile(scores.astype(np.float64), FEATURE_LEVELS, axis=0).astype(np.float32)
     if variant.name == "kmeans":
         return kmeans_regions(features, variant.num_regions, variant.seed)
-    return annuli_regions(features, variant.num_regions, variant.solver, variant.seed)
+    return annuli_regions(features, variant.num_regions)
 
 
 @pytest.mark.parametrize(

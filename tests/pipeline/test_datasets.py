@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.datasets import Sample, SampleIndex, class_lookup, example_samples, read_mask, resize_nearest
+from pipeline.datasets import (
+    Sample,
+    SampleIndex,
+    class_index,
+    class_lookup,
+    evenly_spaced,
+    example_samples,
+    read_mask,
+    resize_nearest,
+)
 from pipeline.errors import DatasetError
 
 VALUES = np.array([[0, 8, 255], [8, 12, 0]], np.uint8)
@@ -73,3 +82,23 @@ def test_examples_are_spread_over_the_unlabelled_images(tmp_path):
     assert [sample.id for sample in example_samples(index, 3)] == ["0", "3", "6"]
     assert len(example_samples(index, 99)) == 10
     assert example_samples(index, 0) == []
+
+
+@given(st.integers(0, 50), st.integers(1, 60))
+def test_some_items_are_spread_over_all(total, most):
+    places = evenly_spaced(range(total), most)
+    assert len(set(places)) == len(places) == min(total, most)
+    assert places == sorted(places)
+    assert not places or (places[0] == 0 and max(np.diff([*places, total])) <= -(-total // len(places)))
+
+
+@pytest.mark.parametrize(("num", "most", "expected"), [(3, 10, [0, 1, 2]), (10, 4, [0, 2, 5, 7]), (0, 4, [])])
+def test_a_sample_is_evenly_spaced(num, most, expected):
+    assert evenly_spaced(range(num), most) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_no_label_becomes_255_as_an_integer(dtype):
+    index = class_index(np.array([[0, 254, np.nan]], dtype))
+    assert (index.dtype, index.tolist()) == (np.uint8, [[0, 254, 255]])
+    assert class_index(index).tolist() == [[0, 254, 255]]

@@ -228,3 +228,11 @@ def test_training_settings_that_do_not_fit_together_are_refused(run_file, overri
 
 def test_a_folder_may_be_the_student(tmp_path, run_file):
     assert load_settings(run_file, {"train.student": str(tmp_path)}).train.student == str(tmp_path)
+
+
+def test_a_rule_is_known_by_its_entry(run_file, odd_rule):
+    assert load_settings(run_file, {"rule": odd_rule}).pseudolabel.rule == odd_rule
+    known = "paper, no_background, argmax, singleton, raw, odd, auto, probe"
+    message = rf"pseudolabel.rule: unknown rule 'singelton', expected one of {known}; did you mean singleton\?"
+    with pytest.raises(ConfigError, match=message):
+        load_settings(run_file, {"rule": "singelton"})

@@ -10,7 +10,7 @@ from PIL import Image
 
 import calib
 from pipeline.datasets import Sample, SampleIndex
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from pipeline.store import DONE, FAILED, create_store, label_arrays, open_labels
 
 NAMES = ["background", "cat", "dog", "newt"]

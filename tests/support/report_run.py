@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from stage_runs import STAGES
 
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.store import open_calibration, open_labels, open_probabilities
 
 VOID_TAGS = {"meta", "img", "br"}  # they have no end
@@ -16,8 +16,7 @@ VOID_TAGS = {"meta", "img", "br"}  # they have no end
 def run_with_receipts(settings):
     """All stages up to the labels, with receipts as the commands write them."""
     for name, stage in STAGES.items():
-        tracked = getattr(settings, "data" if name == "prepare" else name).tracked()
-        write_receipt(settings.folder / f"{name}.json", name, stage(settings), tracked)
+        Run(settings).finish(name, stage(settings))
 
 
 def naive_audit(settings):

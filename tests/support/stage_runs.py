@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.stages.annotate import annotate
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.prepare import prepare
@@ -18,7 +18,7 @@ STAGES = {"prepare": prepare, "annotate": annotate, "calibrate": calibrate, "pse
 def run_stages(settings, *names):
     """Run these stages (default: all up to the labels), and write their receipts."""
     for name in names or STAGES:
-        write_receipt(settings.folder / f"{name}.json", name, STAGES[name](settings), {})
+        Run(settings).finish(name, STAGES[name](settings))
 
 
 def probabilities_of(settings, samples):

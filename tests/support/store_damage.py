@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from stage_runs import STAGES, run_stages
 
 from pipeline.__main__ import main
+from pipeline.folder import FILE_OF, STAGE_OF
 from pipeline.inspect import check_store
-from pipeline.store import ABSENT, FILE_OF, STAGE_OF
+from pipeline.store import ABSENT
 
 RUN = "checked"
 KINDS = list(FILE_OF)

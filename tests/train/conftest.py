@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from calib import Planes
-from pipeline.datasets import Sample, SampleIndex, file_digest, resize_nearest
-from pipeline.receipt import write_json
+from pipeline.datasets import Sample, SampleIndex, resize_nearest
+from pipeline.files import file_digest, write_json
+from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.store import DONE, FAILED, OUTCOMES, create_store, label_arrays, open_labels
 
@@ -66,9 +67,9 @@ def pseudo_label(seed: int, size: tuple[int, int]) -> np.ndarray:
     return label
 
 
-def write_labels(folder: Path, index: SampleIndex, failed: tuple[int, ...] = ()) -> None:
+def write_labels(settings: Settings, index: SampleIndex, failed: tuple[int, ...] = ()) -> None:
     """labels.zarr and its receipt, as the pseudolabel stage leaves them; `failed` images have no label."""
-    path, unlabeled = folder / "labels.zarr", index.of("unlabeled")
+    path, unlabeled = Run(settings).folder.labels, index.of("unlabeled")
     facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASSES, "background": 0}
     create_store(path, "labels", facts, unlabeled, label_arrays(len(unlabeled), GRID, len(CLASSES), True, 1))
     store = open_labels(path, writable=True)
@@ -84,7 +85,7 @@ def write_labels(folder: Path, index: SampleIndex, failed: tuple[int, ...] = ())
         store.write_counts(i, outcomes, np.zeros(len(CLASSES), np.int32))
         store.mark(i, DONE)
     store.finish()
-    write_json(folder / "pseudolabel.json", {"stage": "pseudolabel", "fingerprint": LABELS_FINGERPRINT})
+    Run(settings).finish("pseudolabel", {"fingerprint": LABELS_FINGERPRINT})
 
 
 def settings_of(folder: Path, **sections: dict[str, Any]) -> Settings:
@@ -120,7 +121,8 @@ def make_run(tmp_path: Path) -> Callable[..., Settings]:
         root.mkdir(exist_ok=True)
         index = write_images(root, num or {"labeled": 3, "unlabeled": 5, "val": 2})
         write_json(settings.folder / "samples.json", index.as_json())
-        write_labels(settings.folder, index, failed)
+        Run(settings).finish("prepare", {})
+        write_labels(settings, index, failed)
         return settings
 
     return make

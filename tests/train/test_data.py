@@ -76,7 +76,7 @@ def test_the_order_is_a_pure_function_of_key_and_position():
 def images(make_run):
     settings = make_run(failed=(1,))
     index = load_samples(settings.folder / "samples.json")
-    return training_images(settings, index, open_run_labels(settings, index))
+    return training_images(settings, index, open_run_labels(settings))
 
 
 def test_stage_one_sees_labelled_and_pseudo_labelled_images_but_no_failed_one(images):

@@ -8,7 +8,7 @@ from transformers import SegformerForSemanticSegmentation, SegformerImageProcess
 
 from pipeline.datasets import example_samples, load_samples
 from pipeline.errors import TrainingError
-from pipeline.receipt import write_json
+from pipeline.run import Run
 from train.evaluate import evaluate, validation
 from train.machine.device import compute_of
 from train.stage1 import stage1
@@ -21,7 +21,7 @@ def finish(settings, stage, seed, **facts):
     """A finished stage with random weights, as far as evaluation looks at it."""
     torch.manual_seed(seed)
     save_model(random_network("tiny", settings.data.class_names), settings.folder / stage / "student")
-    write_json(settings.folder / f"{stage}.json", facts)
+    Run(settings).finish(stage, {"best": None} | facts)
 
 
 def predictions_of_transformers(settings, stage, image):
@@ -37,7 +37,7 @@ def predictions_of_transformers(settings, stage, image):
 def test_scores_are_those_of_the_saved_student_counted_pixel_by_pixel(make_run):
     settings = make_run()
     stage1_facts = stage1(settings)
-    write_json(settings.folder / "stage1.json", stage1_facts)
+    Run(settings).finish("stage1", stage1_facts)
     facts = evaluate(settings)["students"]["stage1"]
     index = load_samples(settings.folder / "samples.json")
     intersection, union, right, counted = np.zeros(3), np.zeros(3), 0, 0
@@ -72,7 +72,7 @@ def test_measures_every_finished_stage_and_draws_with_the_last(make_run):
             assert drawn.mode == "L"
             expected = predictions_of_transformers(settings, "stage2", index.image(sample))
             assert np.array_equal(np.asarray(drawn), expected)
-    write_json(settings.folder / "evaluate.json", facts)  # all of it is JSON
+    Run(settings).finish("evaluate", facts)  # all of it is JSON
 
 
 def test_predictions_of_an_earlier_evaluation_are_gone(make_run):
@@ -201,7 +201,7 @@ def test_the_learning_curve_looks_at_images_as_the_evaluation_does(make_run):
 
 
 def test_needs_a_finished_stage(make_run):
-    with pytest.raises(TrainingError, match=r"no student in .*; run snakemake --cores 8 stage1"):
+    with pytest.raises(TrainingError, match=r"no student in .*; run snakemake --cores 8 stage1 --config run=run"):
         evaluate(make_run())
 
 
@@ -209,5 +209,5 @@ def test_refuses_a_stage_two_that_goes_on_from_another_stage_one(make_run):
     settings = make_run()
     finish(settings, "stage1", seed=1, fingerprint="one")
     finish(settings, "stage2", seed=2, stage1_fingerprint="another")
-    with pytest.raises(TrainingError, match="goes on from another stage1; run snakemake --cores 8 stage2"):
+    with pytest.raises(TrainingError, match="goes on from another stage1; run snakemake --cores 8 stage2 -R stage2"):
         evaluate(settings)

@@ -35,7 +35,7 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_1(run_file):
     path, _ = run_file
     result = CliRunner().invoke(main, ["stage2", str(path)])
     assert result.exit_code == 1
-    assert "error: stage2 goes on from a finished stage1, but there is none" in result.output
+    assert "error: no receipt " in result.output
 
 
 def test_runs_as_a_module():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.datasets import load_samples
-from pipeline.receipt import write_json
+from pipeline.run import Run
 from train.engine.state import new_state
 from train.engine.step import optimise
 from train.machine.device import compute_of
@@ -41,7 +41,7 @@ def test_the_host_never_waits_for_the_device_within_a_step(make_run, sections):
         stage1={"epochs": 0, "labels": "none", "batch_labeled": None},
         stage2={"batch_labeled": 2, "batch_unlabeled": 2} | sections.get("stage2", {}),
     )
-    write_json(settings.folder / "stage1.json", stage1(settings))
+    Run(settings).finish("stage1", stage1(settings))
     index = load_samples(settings.folder / "samples.json")
     stage = stage_of(settings, index, finished_stage1(settings, index))
     state = new_state(new_student(settings, compute_of(settings.train)), settings.train, 3)

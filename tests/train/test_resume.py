@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.receipt import write_json
+from pipeline.run import Run
 from train.engine.checkpoint import load_checkpoint
 from train.stage1 import stage1
 from train.stage2 import stage2
@@ -36,7 +36,7 @@ def run_until_killed(processes, settings, stage, **moment):
 
 def finish(settings, stage):
     facts = STAGES[stage](settings)
-    write_json(settings.folder / f"{stage}.json", facts)
+    Run(settings).finish(stage, facts)
     return facts
 
 

@@ -12,7 +12,8 @@ from transformers import SegformerForSemanticSegmentation
 
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import DatasetError, StoreError, TrainingError
-from pipeline.receipt import write_json
+from pipeline.files import write_json
+from pipeline.run import Run
 from pipeline.store import open_labels
 from train.engine.checkpoint import load_checkpoint
 from train.engine.state import new_state
@@ -54,7 +55,7 @@ def test_trains_on_the_union_and_reports_what_it_did(make_run):
     assert all(math.isfinite(entry["loss"]) and 0 <= entry["miou"] <= 1 for entry in facts["history"])
     assert facts["final_loss"] == facts["history"][-1]["loss"]
     assert facts["seconds"] > 0
-    write_json(settings.folder / "stage1.json", facts)  # all of it is JSON
+    Run(settings).finish("stage1", facts)  # all of it is JSON
 
 
 def test_learns_and_writes_a_student_that_transformers_loads(make_run):
@@ -157,34 +158,48 @@ def test_the_plan_changes_with_what_changes_the_weights_only(make_run):
 
 
 def _opened(settings):
-    index = load_samples(settings.folder / "samples.json")
-    return index, open_run_labels(settings, index)
+    return load_samples(settings.folder / "samples.json"), open_run_labels(settings)
 
 
 def test_needs_samples_and_labels(make_run):
     settings = make_run()
-    (settings.folder / "pseudolabel.json").unlink()
-    with pytest.raises(StoreError, match="pseudolabel has not finished; run snakemake --cores 8 pseudolabel"):
-        stage1(settings)
     (settings.folder / "samples.json").unlink()
-    with pytest.raises(DatasetError, match="run snakemake --cores 8 prepare"):
+    with pytest.raises(DatasetError, match="run snakemake --cores 8 prepare --config run=run"):
+        stage1(settings)
+    (settings.folder / "pseudolabel.json").unlink()
+    with pytest.raises(StoreError, match="not finished; run snakemake --cores 8 pseudolabel --config run=run"):
         stage1(settings)
 
 
 def test_refuses_labels_of_another_fingerprint(make_run):
     settings = make_run()
-    write_json(settings.folder / "pseudolabel.json", {"fingerprint": "another"})
-    with pytest.raises(StoreError, match=r"made by other settings or data.*expected another"):
+    Run(settings).finish("pseudolabel", {"fingerprint": "another"})
+    with pytest.raises(StoreError, match=r"expected another; run snakemake --cores 8 pseudolabel -R pseudolabel"):
         stage1(settings)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "named"),
+    [("calibrate", {"alpha": 0.2}, "calibrate.alpha 0.05, now 0.2"), ("pseudolabel", {"rule": "raw"}, "now raw")],
+)
+def test_refuses_labels_of_other_settings(make_run, section, change, named):
+    settings = make_run()
+    changed = getattr(settings, section).model_copy(update=change)
+    with pytest.raises(StoreError, match=rf"was made with other settings \(.*{named}.*; run snakemake"):
+        stage1(settings.model_copy(update={section: changed}))
 
 
 def test_refuses_labels_of_other_images_or_classes(make_run):
     settings = make_run()
+    labels_fingerprint = Run(settings).recorded("pseudolabel")["fingerprint"]
     renamed = settings.data.model_copy(
         update={"classes": [c.model_copy(update={"name": c.name.upper()}) for c in settings.data.classes]}
     )
+    other = settings.model_copy(update={"data": renamed})
+    Run(other).finish("pseudolabel", {"fingerprint": labels_fingerprint})
     with pytest.raises(StoreError, match=r"has the classes .*expected \['FLOOR'"):
-        stage1(settings.model_copy(update={"data": renamed}))
+        stage1(other)
+    Run(settings).finish("pseudolabel", {"fingerprint": labels_fingerprint})
     index = load_samples(settings.folder / "samples.json")
     content = index.as_json()
     write_json(

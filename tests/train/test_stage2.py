@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pipeline.datasets import load_samples
-from pipeline.errors import TrainingError
-from pipeline.receipt import write_json
+from pipeline.errors import StoreError, TrainingError
+from pipeline.files import write_json
+from pipeline.run import Run
 from train.engine.checkpoint import load_checkpoint
 from train.engine.state import new_state
 from train.engine.step import optimise
@@ -27,7 +28,7 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 def run_stage1(settings):
-    write_json(settings.folder / "stage1.json", stage1(settings))
+    Run(settings).finish("stage1", stage1(settings))
     return load_checkpoint(settings.folder / "stage1" / "checkpoint.pt")
 
 
@@ -316,11 +317,11 @@ def test_no_epochs_end_with_the_student_of_stage_one(make_run):
 
 def test_needs_a_finished_stage_one(make_run):
     settings = make_run()
-    with pytest.raises(TrainingError, match=r"finished stage1, but there is none in .*; run snakemake.* stage1"):
+    with pytest.raises(StoreError, match=r"the stage stage1 has not finished; run snakemake --cores 8 stage1 --config"):
         stage2(settings)
     run_stage1(settings)
-    (settings.folder / "stage1.json").unlink()
-    with pytest.raises(TrainingError, match="finished stage1, but there is none"):
+    (settings.folder / "stage1/checkpoint.pt").unlink()
+    with pytest.raises(TrainingError, match=r"finished stage1, but there is none in .*; run snakemake.* -R stage1"):
         stage2(settings)
 
 
@@ -328,7 +329,7 @@ def test_refuses_a_stage_one_of_other_settings(make_run):
     settings = make_run()
     run_stage1(settings)
     other = settings.model_copy(update={"train": settings.train.model_copy(update={"lr": 0.5})})
-    with pytest.raises(TrainingError, match=r"made by other settings or data than this run's.*run snakemake"):
+    with pytest.raises(StoreError, match=r"made with other settings \(train.lr 0.02, now 0.5\); run snakemake"):
         stage2(other)
 
 

@@ -10,7 +10,7 @@ from train.views import num_rows, views_of
 def made(make_run, **train):
     settings = make_run(train=train)
     index = load_samples(settings.folder / "samples.json")
-    images = training_images(settings, index, open_run_labels(settings, index))
+    images = training_images(settings, index, open_run_labels(settings))
     examples = [images[Draw(0, place)] for place in (4, 0, 6, 1)]
     return examples, views_of(examples, [8, 2, 9, 3], 12, 64, torch.device("cpu"))
 

@@ -7,7 +7,7 @@ from report_run import Page
 
 from pipeline.datasets import load_samples
 from pipeline.errors import AnnotatorError, ConfigError, DatasetError
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.stages.annotate import annotate
 from pipeline.stages.prepare import prepare
@@ -46,7 +46,7 @@ def run_file(tmp_path):
 def test_runs_to_the_report(run_file):
     settings = load_settings(run_file, {"preset": "label-only"})
     for name, stage in {"prepare": prepare, "stage1": stage1, "stage2": stage2, "evaluate": evaluate}.items():
-        write_receipt(settings.folder / f"{name}.json", name, stage(settings), {})
+        Run(settings).finish(name, stage(settings))
     facts = report(settings)
     page = Page(settings)
     val = [sample.id for sample in load_samples(settings.folder / "samples.json").of("val")]
@@ -67,12 +67,12 @@ def test_another_recipe_says_what_it_lacks(run_file):
     alone, others = (load_settings(run_file, {"preset": name}) for name in ("label-only", "semi-baseline"))
     with pytest.raises(DatasetError, match="the split unlabeled is empty"):
         prepare(others)
-    write_receipt(alone.folder / "prepare.json", "prepare", prepare(alone), {})
+    Run(alone).finish("prepare", prepare(alone))
     with pytest.raises(DatasetError, match="no unlabelled image, but this recipe learns from some; add images"):
         stage2(others)
     with pytest.raises(DatasetError, match="no unlabelled image"):
         annotate(alone)
     Image.new("RGB", (48, 40)).save(run_file.parent / "data/images/more.png")
-    prepare(alone)
+    Run(alone).finish("prepare", prepare(alone))
     with pytest.raises(AnnotatorError, match="nobody to ask; choose one in the section annotate"):
         annotate(alone)

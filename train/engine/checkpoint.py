@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipeline.errors import first_line
+from pipeline.files import replacing
+
 log = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values; a process killed meanwhile leaves the previous checkpoint as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(content, part)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -28,6 +28,6 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        log.warning("%s is unreadable (%s)", path, str(error).partition("\n")[0])
+        log.warning("%s is unreadable (%s)", path, first_line(error))
         return None
     return content

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TrainingError
+from pipeline.folder import Folder
 from pipeline.progress import Progress
 from pipeline.settings import Settings
 from train.data import Example, WholeImages, training_batches
@@ -79,14 +80,15 @@ def run(state: TrainingState, stage: Stage, settings: Settings, validate: Valida
     returns: facts for the receipt
     raises:  TrainingError when a loss is NaN or infinite, or memory runs out; the last good checkpoint is kept
     """
-    folder = settings.folder / stage.name
+    place = Folder(settings.folder)
+    folder = place.training(stage.name)
     check_shares(stage)
     resume(state, stage, folder)
     if world().is_main:
-        (settings.folder / f"{stage.name}.json").unlink(missing_ok=True)  # from here on it would tell of other weights
+        place.receipt(stage.name).unlink(missing_ok=True)  # from here on it would tell of other weights
     waiting = train(state, stage, settings.seed, folder, validate)
     if world().is_main:
-        save_model(state.kept.model, folder / "student")
+        save_model(state.kept.model, place.student(stage.name))
     save(state, stage, folder, finished=True)  # last: a run that is killed before is unfinished and resumes
     wait_for_all()
     return _facts(state, stage) | {"data_wait": round(waiting, 4)}

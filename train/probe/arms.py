@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from calib import Candidate
+from calib import RAW as RAW_RULE
+from calib import Candidate, rules_alike
 
 
 class Labels(NamedTuple):
@@ -54,13 +55,13 @@ def distinct_candidates(ranked: Sequence[Candidate], num: int, has_background: b
     Labels of one rule at neighbouring alphas differ in few pixels, and the held-out mIoU that ranks them orders those
     well. What it cannot tell is whether a student prefers more labels or purer ones: that is what rules differ in.
 
-    has_background: without a background class, all rules but singleton are one
+    has_background: without a background class, fewer rules differ (`calib.rules_alike`)
     """
 
-    def rule(candidate: Candidate) -> str:
-        return candidate.rule if has_background or candidate.rule == "singleton" else "argmax"
+    def rule(candidate: Candidate) -> tuple[str, ...]:
+        return (candidate.rule,) if has_background else rules_alike(candidate.rule, has_background)
 
-    calibrated = [candidate for candidate in ranked if candidate.rule != "raw"]
+    calibrated = [candidate for candidate in ranked if candidate.rule != RAW_RULE]
     of_rule = {rule(candidate): candidate for candidate in reversed(calibrated)}
     of_variant = {(rule(candidate), candidate.variant): candidate for candidate in reversed(calibrated)}
     best, others = (sorted(some.values(), key=calibrated.index) for some in (of_rule, of_variant))

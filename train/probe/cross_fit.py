@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +15,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from pipeline.datasets import Sample, SampleIndex
+from pipeline.files import read_json, write_json
 from pipeline.progress import Progress
-from pipeline.receipt import fingerprint, write_json
+from pipeline.receipt import fingerprint
 from pipeline.settings import DataSettings
 from train.probe.arms import Arm, Labels
 from train.probe.features import FeatureCache, Shapes
@@ -103,7 +103,7 @@ class CrossFit:
         areas = np.zeros((len(self.arms), len(self.labeled), 3, self.data.num_classes), np.int64)
         seconds = 0.0
         for fit in self.fits:
-            kept = json.loads(self._path(fit).read_text(encoding="utf-8"))
+            kept = read_json(self._path(fit))
             areas[self.arms.index(fit.arm), self.fold == fit.fold] = kept["areas"]
             seconds += kept["seconds"]
         return Judged(areas, seconds)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.datasets import Sample, SampleIndex
+from pipeline.files import replacing
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from train.augment import Geometry, weak_views
@@ -112,8 +112,7 @@ class FeatureCache:
 
     def _compute(self, index: SampleIndex, job: Job) -> None:
         image = torch.from_numpy(np.ascontiguousarray(index.image(job.sample).transpose(2, 0, 1)))
-        part = job.path.with_name(f"{job.path.name}.part{os.getpid()}")
-        with part.open("wb") as file:
+        with replacing(job.path) as part, part.open("wb") as file:
             if job.geometries is None:
                 size = self.plan.whole_size(image.shape[-2:])
                 resized = upsampled(image[None].float(), size).round().to(torch.uint8)
@@ -124,7 +123,6 @@ class FeatureCache:
                 target = torch.zeros(image.shape[-2:], dtype=torch.uint8)
                 views, _ = weak_views([image] * num, [target] * num, job.geometries, crop)
                 np.save(file, flattened(self._maps(views)))
-        os.replace(part, job.path)
 
 
 def flattened(maps: Sequence[Tensor]) -> npt.NDArray[np.float16]:

@@ -9,9 +9,9 @@ import numpy as np
 
 import calib
 from pipeline.datasets import Sample
-from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.store import DONE, LabelStore, ProbabilityStore, open_labels, open_probabilities, store_state
+from pipeline.store import DONE, LabelStore, ProbabilityStore, open_labels, store_state
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,12 @@ class PlaneSource:
 
 def open_planes(settings: Settings) -> PlaneSource:
     """From the labels if they were made of the run's maps, else from the maps; StoreError if neither is there."""
-    made_by = read_receipt(settings.folder / "annotate.json", "annotate")["fingerprint"]
-    path, background = settings.folder / "labels.zarr", settings.data.background_index
+    run = Run(settings)
+    made_by = run.receipt("annotate")["fingerprint"]
+    path, background = run.folder.labels, settings.data.background_index
     state = store_state(path)
     wanted = {"complete": True, "probabilities": made_by, "background": background}
     store: LabelStore | ProbabilityStore
-    if state and wanted.items() <= state.items():
-        store = open_labels(path)
-    else:
-        store = open_probabilities(settings.folder / "probs.zarr", made_by)
+    store = open_labels(path) if state and wanted.items() <= state.items() else run.open_probabilities()
     ids = store.sample_ids
     return PlaneSource(store, {ids[i]: i for i in np.flatnonzero(store.status == DONE).tolist()}, background, made_by)

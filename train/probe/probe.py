@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 
 import calib
 from pipeline.calibration.label_choice import Labeller, labeller, ranked_candidates
-from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
-from pipeline.receipt import fingerprint, read_receipt
+from pipeline.receipt import fingerprint
+from pipeline.run import Run
 from pipeline.settings import Settings
 from train.machine.device import compute_of
 from train.probe.arms import Labels, arms_of, distinct_candidates
@@ -36,7 +35,7 @@ def probe(settings: Settings) -> dict[str, Any]:
     students in probe/ of the run, so that a second call trains nothing and returns the same facts.
     raises: StoreError if the run is not calibrated; TrainingError if there are too few labelled images
     """
-    calibrated = read_receipt(settings.folder / "calibrate.json", "calibrate")
+    calibrated = Run(settings).receipt("calibrate")
     crossed = cross_fit(settings, calibrated["fingerprint"])
     judged = crossed.judged()
     found = outcomes(crossed.arms, judged.areas, crossed.fold, settings.seed)
@@ -46,7 +45,7 @@ def probe(settings: Settings) -> dict[str, Any]:
         "students": fingerprint({"keys": [crossed.key(fit) for fit in crossed.fits]}),
         "chosen": taken.arm.as_json(),
         "verdict": sentence(found, taken),
-        "command": command(settings.name, taken.arm),
+        "command": command(Run(settings), taken.arm),
         "outcomes": [outcome_facts(outcome) for outcome in found],
         "num_labeled": len(crossed.labeled),
         "num_unlabeled": len(crossed.unlabeled),
@@ -57,24 +56,17 @@ def probe(settings: Settings) -> dict[str, Any]:
     }
 
 
-def tracked(settings: Settings) -> dict[str, Any]:
-    """The settings that the answer depends on."""
-    train = settings.train
-    views = {"crop": train.crop, "scale": train.scale, "flip": train.flip}
-    return {"probe": settings.probe.tracked(), "train": views, "seed": settings.seed}
-
-
-def is_told(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether a receipt is there and has these facts."""
-    if not path.is_file():
+def is_told(run: Run, facts: Mapping[str, Any]) -> bool:
+    """Whether a receipt of these settings is there and has these facts."""
+    if not run.has_receipt("probe") or run.is_stale("probe"):
         return False
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known: Mapping[str, Any] = run.recorded("probe")
     return bool({name: known.get(name) for name in facts} == json.loads(json.dumps(facts)))
 
 
 def cross_fit(settings: Settings, calibration: str) -> CrossFit:
     """The students to train. calibration: its fingerprint"""
-    own, index, planes = settings.probe, load_samples(settings.folder / "samples.json"), open_planes(settings)
+    own, index, planes = settings.probe, Run(settings).samples(), open_planes(settings)
     labeled, unlabeled = thinned(index.of("labeled"), planes.known(index.of("unlabeled")), own.max_images)
     if len(labeled) < own.folds or not unlabeled:
         raise TrainingError(
@@ -84,7 +76,7 @@ def cross_fit(settings: Settings, calibration: str) -> CrossFit:
     plan, student = view_plan(settings), encoding_student(settings)
     ranked = ranked_candidates(settings)
     has_background = settings.data.background is not None
-    folder = settings.folder / "probe"
+    folder = Run(settings).folder.probe
     return CrossFit(
         data=settings.data,
         index=index,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.run import Run
 from train.measure.metrics import NUM_RESAMPLINGS, iou_of_areas, mean_over_classes
 from train.probe.arms import Arm
 
@@ -139,13 +139,12 @@ def _beside(difference: Difference) -> str:
     return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
-def command(run: str, arm: Arm) -> str:
+def command(run: Run, arm: Arm) -> str:
     """What trains on the labels of an arm with its weight."""
-    start = f"snakemake --cores 8 all --config run={shlex.quote(run)}"
     labels = arm.labels
     if labels.labels == "none":
-        return f"{start} preset=label-only"
-    stage1 = shlex.quote(f"stage1={{loss: eq2, pseudo_weight: {arm.weight:g}}}")
+        return run.command("all", preset="label-only")
+    stage1 = {"loss": "eq2", "pseudo_weight": arm.weight}
     if labels.labels == "raw":
-        return f"{start} rule=raw {stage1}"
-    return f"{start} variant={labels.variant} rule={labels.rule} alpha={labels.alpha:g} {stage1}"
+        return run.command("all", rule="raw", stage1=stage1)
+    return run.command("all", variant=labels.variant, rule=labels.rule, alpha=labels.alpha, stage1=stage1)

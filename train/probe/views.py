@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.datasets import Sample
+from pipeline.datasets import Sample, evenly_spaced
 from pipeline.settings import Settings
 from train.augment import Geometry, draw_geometry
 
@@ -46,9 +46,5 @@ def view_plan(settings: Settings) -> ViewPlan:
 def thinned(labeled: Sequence[Sample], unlabeled: Sequence[Sample], most: int) -> tuple[list[Sample], list[Sample]]:
     """At most about `most` images, evenly spaced, in the proportion of the two lists."""
     share = min(1.0, most / max(1, len(labeled) + len(unlabeled)))
-    return _evenly_spaced(labeled, share), _evenly_spaced(unlabeled, share)
-
-
-def _evenly_spaced(samples: Sequence[Sample], share: float) -> list[Sample]:
-    num = round(share * len(samples))
-    return [samples[i * len(samples) // num] for i in range(num)]
+    num_labeled, num_unlabeled = (round(share * len(samples)) for samples in (labeled, unlabeled))
+    return evenly_spaced(labeled, num_labeled), evenly_spaced(unlabeled, num_unlabeled)

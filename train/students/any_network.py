@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, first_line
 from train.students.drop import share_draws
 from train.students.network import Network
 from train.students.norm import share_statistics
@@ -67,10 +67,9 @@ def tried(network: AnyNetwork, num_classes: int | None) -> AnyNetwork:
     try:
         logits = network(torch.zeros(1, 3, *sides))
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        problem = str(error).strip().partition("\n")[0]
         raise TrainingError(
-            f"{name} cannot segment an image of {sides[0]} x {sides[1]} pixels ({problem}); a student takes images of "
-            "any size: take another network"
+            f"{name} cannot segment an image of {sides[0]} x {sides[1]} pixels ({first_line(error)}); a student takes "
+            "images of any size: take another network"
         ) from None
     if logits.ndim != 4 or logits.shape[1] != num_classes:
         raise TrainingError(f"{name} gives logits of shape {list(logits.shape)}, expected [1, {num_classes}, h, w]")

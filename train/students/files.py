@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -23,7 +22,8 @@ from transformers import (
     SegformerImageProcessorPil,
 )
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, first_line
+from pipeline.files import read_json
 from train.students.any_network import AnyNetwork, tried
 from train.students.dino import DinoDPT
 from train.students.efficientnet import PREFIX, EfficientNetLite, imagenet_weights
@@ -106,7 +106,7 @@ def normalisation_of(folder: Path, network: Network) -> tuple[list[float], list[
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return list(network.mean), list(network.std)
-    named: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    named: dict[str, Any] = read_json(path)
     if named.get("do_flip_channel_order"):
         raise TrainingError(
             f"{path} asks for channels in the order BGR (do_flip_channel_order), which students do not have; take a "
@@ -145,13 +145,13 @@ def read(kind: Any, folder: Path, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
 def _lacks_library(folder: Path, error: ImportError) -> TrainingError:
     install = re.search(r"pip install [\w.-]+", str(error))
     cure = f"run {install[0]}" if install else "install it"
-    reason = first_line(error).partition(". ")[0]
+    reason = _reason(error).partition(". ")[0]
     return TrainingError(f"the network in {folder} needs a library that is not installed ({reason}); {cure}")
 
 
 def _holds_none(folder: Path, error: Exception) -> TrainingError:
     return TrainingError(
-        f"{folder} holds no segmentation network in transformers format ({first_line(error)}); expected config.json "
+        f"{folder} holds no segmentation network in transformers format ({_reason(error)}); expected config.json "
         "and model.safetensors"
     )
 
@@ -249,11 +249,11 @@ def weights_folder(weights: str) -> Path:
         return Path(snapshot_download(weights, allow_patterns=WEIGHT_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise TrainingError(
-            f"train.weights is {weights}, which is no folder, and the hub gave no such model ({first_line(error)}); "
+            f"train.weights is {weights}, which is no folder, and the hub gave no such model ({_reason(error)}); "
             "give train.weights a folder in transformers format (on a machine with a network: "
             "hf download nvidia/mit-b0 --local-dir weights/mit-b0), or random"
         ) from None
 
 
-def first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].removeprefix("Got: ").rstrip(".")
+def _reason(error: Exception) -> str:
+    return first_line(error).removeprefix("Got: ").rstrip(".")

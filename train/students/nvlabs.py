@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, first_line
 
 RENAMED = (
     (r"patch_embed(\d)\.proj", "patch_embeddings.proj"),
@@ -34,8 +34,7 @@ def read_nvlabs(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        problem = str(error).strip().partition("\n")[0]
-        raise TrainingError(f"{path} is no file of weights that torch can read ({problem})") from None
+        raise TrainingError(f"{path} is no file of weights that torch can read ({first_line(error)})") from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     renamed = transformers_weights(weights) if weights else {}
     if not renamed:

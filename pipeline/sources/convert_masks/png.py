@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from pipeline.files import replacing
 
 IGNORE = 255
 
@@ -18,9 +18,8 @@ def write_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:
     """Write uint8 [H, W] as a palette PNG in VOC's colours; what has its final name is complete."""
     picture = Image.fromarray(mask)
     picture.putpalette(PALETTE)
-    part = path.with_name(f"{path.name}.part{os.getpid()}-{threading.get_ident()}")
-    picture.save(part, format="PNG", compress_type=zlib.Z_RLE)  # masks are runs: a third of the time, and smaller
-    os.replace(part, path)
+    with replacing(path) as part:
+        picture.save(part, format="PNG", compress_type=zlib.Z_RLE)  # masks are runs: a third of the time, and smaller
 
 
 def voc_palette() -> bytes:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.io import loadmat
 
 from pipeline.errors import DatasetError
+from pipeline.files import replacing, write_text
 from pipeline.progress import Progress
 from pipeline.sources.convert_masks.png import write_mask
 
@@ -83,18 +84,14 @@ def read_mat(path: Path) -> npt.NDArray[np.uint8]:
 
 def copy_whole(source: Path, target: Path) -> None:
     """Copy a file so that one with its final name is complete."""
-    part = target.with_name(f"{target.name}.part{os.getpid()}")
-    shutil.copyfile(source, part)
-    os.replace(part, target)
+    with replacing(target) as part:
+        shutil.copyfile(source, part)
 
 
 def write_train_aug(voc: Path, sbd_ids: Sequence[str]) -> None:
     """Write the list of the ids of VOC's train and of SBD, less those of VOC's val."""
     train, val = (_ids(voc / f"ImageSets/Segmentation/{name}.txt") for name in ("train", "val"))
-    target = voc / TRAIN_AUG
-    part = target.with_name(f"{target.name}.part{os.getpid()}")
-    part.write_text("\n".join(sorted({*train, *sbd_ids} - set(val))) + "\n", encoding="utf-8")
-    os.replace(part, target)
+    write_text(voc / TRAIN_AUG, "\n".join(sorted({*train, *sbd_ids} - set(val))) + "\n")
 
 
 def _ids(path: Path) -> list[str]:

@@ -94,8 +94,13 @@ def test_says_so_if_no_alpha_reaches_the_goal(settings):
 
 
 def test_a_rule_that_was_not_judged_is_named_with_those_that_were(settings):
-    with pytest.raises(ConfigError, match="no row of rule argmin: choose among paper, argmax, singleton, raw"):
-        choose_alpha(settings, Goal("precision", 0.345), "argmin")
+    with pytest.raises(ConfigError, match="no row of rule no_background: choose among paper, argmax, singleton, raw"):
+        choose_alpha(settings, Goal("precision", 0.345), "no_background")
+
+
+def test_an_unknown_rule_is_refused_with_the_nearest_known_one(settings):
+    with pytest.raises(ConfigError, match=r"--rule: unknown rule 'argmx', expected one of .*; did you mean argmax\?"):
+        choose_alpha(settings, Goal("precision", 0.345), "argmx")
 
 
 def test_the_command_prints_writes_the_plot_and_speaks_json(run_file, tmp_path):

@@ -1,6 +1,5 @@
 """Which labels a run makes: by hand from the rows of its receipt, and as the stages make them."""
 
-import json
 import logging
 
 import numpy as np
@@ -10,8 +9,9 @@ from tiny_run import write_run_file, write_sample_files
 
 import calib
 from pipeline.calibration.label_choice import choose, labeller, ranked_candidates
-from pipeline.errors import ConfigError
+from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import open_calibration, open_labels
@@ -130,17 +130,17 @@ def probed(run, **chosen):
     """The choice of rule probe, with a probe that has chosen so."""
     settings = load_settings(run, AUTO | {"rule": "probe"})
     facts = {"fingerprint": calibrated(run)["fingerprint"], "chosen": {"weight": 1.0, **chosen}}
-    (settings.folder / "probe.json").write_text(json.dumps(facts))
+    Run(settings).finish("probe", facts)
     return choose(settings, calibrated(run))
 
 
 def test_a_probe_that_is_missing_or_of_another_calibration_is_named_with_its_command(run):
     settings = load_settings(run, AUTO | {"rule": "probe"})
     (settings.folder / "probe.json").unlink(missing_ok=True)
-    with pytest.raises(ConfigError, match=r"probe.json, which is not there; run conformalsam probe tiny"):
+    with pytest.raises(StoreError, match=r"the stage probe has not finished; run snakemake --cores 8 probe --config"):
         choose(settings, calibrated(run))
-    (settings.folder / "probe.json").write_text(json.dumps({"fingerprint": "other", "chosen": {}}))
-    with pytest.raises(ConfigError, match=r"another calibration .*; run conformalsam probe tiny"):
+    Run(settings).finish("probe", {"fingerprint": "other", "chosen": {}})
+    with pytest.raises(StoreError, match=r"another calibration .*; run snakemake --cores 8 probe -R probe --config"):
         choose(settings, calibrated(run))
 
 

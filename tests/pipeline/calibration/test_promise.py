@@ -10,7 +10,7 @@ def calibrated(fallen_back=0, **settings):
     """A receipt of calibrate."""
     chosen = CalibrateSettings(**settings)
     facts = {name: getattr(chosen, name) for name in ("variant", "class_thresholds", "quantile")}
-    return facts | {"fallen_back": fallen_back, "settings": chosen.tracked()}
+    return facts | {"fallen_back": fallen_back, "settings": {"calibrate": chosen.tracked()}}
 
 
 PROMISES = {

@@ -105,7 +105,9 @@ def test_a_run_without_calibration_or_with_another_one_says_what_to_run(make_set
     with pytest.raises(StoreError, match=r"calibrate\.json: the stage calibrate has not finished; run snakemake"):
         sweep_run(make_settings())
     calibrated(make_settings)
-    expected = r"other settings \(quantile exact, now paper\); run snakemake --cores 8 calibrate --config run=tiny"
+    expected = (
+        r"\(calibrate.quantile exact, now paper\); run snakemake --cores 8 calibrate --config run=.* quantile=paper"
+    )
     with pytest.raises(StoreError, match=expected):
         sweep_run(make_settings(**{"calibrate.quantile": "paper"}))
 

@@ -8,9 +8,9 @@ import pytest
 from stage_runs import run_stages
 
 from pipeline.annotators.seem import NANO_FOLDER
+from pipeline.datasets import evenly_spaced
 from pipeline.doctor import costs
 from pipeline.doctor.costs import map_size, store_sizes
-from pipeline.doctor.survey import evenly_spaced
 from pipeline.doctor.trial import TIMED_IMAGES, try_annotator
 from pipeline.seem import Seem
 from pipeline.sources import find_samples

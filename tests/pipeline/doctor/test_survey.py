@@ -2,24 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.datasets import Sample
-from pipeline.doctor.survey import evenly_spaced, look_at_image, look_at_mask, survey
+from pipeline.doctor.survey import look_at_image, look_at_mask, survey
 from pipeline.sources import find_samples
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-
-
-@given(st.integers(0, 50), st.integers(1, 60))
-def test_a_quick_look_is_spread_over_all_samples(total, num):
-    samples = [Sample(str(i), "", None, "val") for i in range(total)]
-    places = [int(sample.id) for sample in evenly_spaced(samples, num)]
-    assert len(set(places)) == len(places) == min(total, num)
-    assert places == sorted(places)
-    assert not places or (places[0] == 0 and max(np.diff([*places, total])) <= -(-total // len(places)))
 
 
 def test_equal_pictures_have_equal_digests_whatever_their_format(tmp_path):

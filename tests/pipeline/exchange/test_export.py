@@ -215,5 +215,5 @@ def test_an_unfinished_store_is_refused(store):
     meta = json.loads((store / "zarr.json").read_text())
     meta["attributes"]["conformalsam"]["complete"] = False
     (store / "zarr.json").write_text(json.dumps(meta))
-    with pytest.raises(StoreError, match=r"labels.zarr is incomplete; run snakemake"):
+    with pytest.raises(StoreError, match=r"labels.zarr is incomplete; to finish it, run snakemake"):
         export_labels(store, "png")

@@ -21,7 +21,7 @@ def test_links_reach_the_files_from_wherever_one_is(tmp_path, monkeypatch):
     (tmp_path / "results/run/samples.json").write_text("1")
     monkeypatch.chdir(tmp_path)
     for _ in range(2):  # links of before are replaced
-        link(tmp_path / "results/run", tmp_path / "results/run/experiments/labels/a", ["samples.json", "probs.zarr"])
+        link(tmp_path / "results/run", tmp_path / "results/run/experiments/labels/a", ["prepare", "annotate"])
     monkeypatch.chdir("/")
     place = tmp_path / "results/run/experiments/labels/a/samples.json"
     assert place.is_symlink()

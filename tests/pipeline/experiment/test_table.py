@@ -14,7 +14,9 @@ from pipeline.experiment.request import Request
 from pipeline.experiment.results import Result, Student, results_of
 from pipeline.experiment.table import as_json, markdown, spread
 from pipeline.experiment.tables import TABLES
-from pipeline.receipt import write_json, write_receipt
+from pipeline.files import write_json
+from pipeline.receipt import write_receipt
+from pipeline.run import Run as PipelineRun
 
 
 def students(*values):
@@ -92,8 +94,8 @@ def test_a_finished_table_by_hand(tmp_path):
     samples = [Sample(f"im{i}", f"im{i}.png", None, split) for i, split in enumerate(SPLITS)]
     base = experiment.base.folder
     write_json(base / "samples.json", SampleIndex(tmp_path, tuple(samples)).as_json())
-    write_receipt(base / "prepare.json", "prepare", {"num_samples": dict.fromkeys(SPLITS, 1)}, {})
-    write_receipt(base / "annotate.json", "annotate", {"annotator": "noisy"}, {})
+    PipelineRun(experiment.base).finish("prepare", {"num_samples": dict.fromkeys(SPLITS, 1)})
+    PipelineRun(experiment.base).finish("annotate", {"annotator": "noisy"})
     (labels,) = experiment.labels
     quality = {"raw": {"precision": 0.9, "keep_rate": 1.0, "miou": 0.8, "miou_all": 0.8}, "calibrated": {}}
     made = {"rule": "paper", "variant": "pixel", "alpha": 0.2}

@@ -14,8 +14,10 @@ from pipeline.calibration.cross_fitting import find_row
 from pipeline.calibration.sweep import sweep_run
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import StoreError
+from pipeline.exchange.labels import open_source as open_labels_to_export
 from pipeline.gallery.content import page_content
 from pipeline.gallery.source import open_source
+from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.store import FAILED, OUTCOMES, open_labels
 
@@ -225,14 +227,8 @@ def test_labels_of_another_calibration_are_refused(tmp_path):
     again = settings.model_copy(update={"calibrate": settings.calibrate.model_copy(update={"alpha": 0.3})})
     from stage_runs import STAGES
 
-    from pipeline.receipt import write_receipt
-
-    write_receipt(
-        settings.folder / "calibrate.json", "calibrate", STAGES["calibrate"](again), again.calibrate.tracked()
-    )
-    with pytest.raises(
-        StoreError, match=r"was made by other thresholds or images .* run snakemake --cores 8 pseudolabel"
-    ):
+    Run(again).finish("calibrate", STAGES["calibrate"](again))
+    with pytest.raises(StoreError, match=r"was made by other thresholds .* run snakemake --cores 8 pseudolabel"):
         open_source(again)
 
 
@@ -248,3 +244,20 @@ def test_a_run_without_labels_is_a_user_error(tmp_path):
     write_sample_files(tmp_path / "data", IDS)
     with pytest.raises(StoreError, match="the stage annotate has not finished"):
         open_source(load_settings(write_run_file(tmp_path)))
+
+
+def test_a_lost_label_of_another_alpha_is_refused_as_by_export(tmp_path):
+    """A lost chunk reads as no label anywhere; where the gallery shows stored labels, its counts would be wrong."""
+    settings = labelled_run(
+        tmp_path, variant="image", class_thresholds="each", rule="argmax", alpha=0.4, alphas=[0.6, 0.2]
+    )
+    path = settings.folder / "labels.zarr"
+    (path / "label_by_alpha/c/2/1/0/0").unlink()
+    lost = open_labels(path).sample_ids[1]
+    message = (
+        rf"labels.zarr: label_by_alpha \(alpha 0.2\) of {lost} is damaged .*not on disk.*; run conformalsam inspect"
+    )
+    with pytest.raises(StoreError, match=message):
+        content_of(settings)
+    with pytest.raises(StoreError, match=message):
+        open_labels_to_export(path, 0.2).grid_label(1)

@@ -1,19 +1,22 @@
-"""Levels, spans and counts of the slider: what they say of every stop is what the rules of the method say there."""
+"""Levels and counts of the slider: what they say of every stop is what the rules of the method say there."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from odd_rule import odd_labels
 
 import calib
+from calib.labels import set_codes
 from pipeline.gallery.numbers import (
     assert_levels_exist,
     chosen_images,
-    count_kept,
+    count_by_class,
+    count_by_truth,
     count_right,
+    count_sets,
     first_stops,
-    label_spans,
     stop_levels,
     tally,
     tally_labels,
@@ -21,7 +24,7 @@ from pipeline.gallery.numbers import (
 
 NAN, INF = float("nan"), float("inf")
 SHAPE, STOPS, CLASSES = (3, 4), 5, 4
-RULES = ("paper", "argmax", "singleton", "raw")
+RULES = list(calib.RULES)
 
 
 def float32(*rows):
@@ -39,28 +42,17 @@ def sliders(draw):
     return maps, q, draw(st.sampled_from([None, 0, 2, CLASSES - 1])), draw(st.sampled_from(["abstain", "accept"]))
 
 
-def labels_of(levels, spans, background):
-    """float32 [A, H, W], as a reader of levels and spans has to understand them."""
-    labels = np.full((STOPS, *SHAPE), np.nan, np.float32)
-    for stop in range(STOPS):
-        is_foreground = (spans.foreground_start <= stop) & (stop < spans.foreground_end)
-        is_background = (spans.background_start <= stop) & (stop < spans.background_end)
-        assert not (is_foreground & is_background).any()
-        labels[stop][is_foreground] = levels.best[is_foreground]
-        if is_background.any():
-            labels[stop][is_background] = background
-    return labels
-
-
 @settings(deadline=None)
-@given(slider=sliders(), rule=st.sampled_from(RULES))
-def test_every_stop_is_labelled_as_the_rule_labels_it(slider, rule):
+@given(slider=sliders())
+def test_every_pixel_is_counted_by_the_classes_in_its_set_at_every_stop(slider):
     maps, q, background, policy = slider
     planes = calib.class_planes(maps, background)
     levels = stop_levels(planes, q, background)
-    spans = label_spans(levels, first_stops(q, policy), rule, STOPS)
-    wanted = np.stack([calib.label_pixels(planes, threshold, rule, background, policy) for threshold in q])
-    np.testing.assert_array_equal(labels_of(levels, spans, background), wanted)
+    pixel = np.arange(levels.best.size).reshape(SHAPE)
+    counted = count_sets(levels, first_stops(q, policy), pixel, pixel.size, STOPS)
+    thresholds = np.where(np.isposinf(q), np.float32(NAN), q) if policy == "abstain" else q
+    codes = np.stack([set_codes(planes, threshold) for threshold in thresholds], axis=-1).reshape(-1, 1, STOPS)
+    np.testing.assert_array_equal(counted, codes == np.arange(8)[:, np.newaxis])
 
 
 @settings(deadline=None)
@@ -69,17 +61,34 @@ def test_counts_are_those_of_the_labels_at_every_stop(slider, rule, truth):
     maps, q, background, policy = slider
     truth[truth == CLASSES] = 255
     planes = calib.class_planes(maps, background)
-    levels = stop_levels(planes, q, background)
-    spans = label_spans(levels, first_stops(q, policy), rule, STOPS)
+    levels, first = stop_levels(planes, q, background), first_stops(q, policy)
     raw = maps.argmax(axis=0).astype(np.uint8)
     labels = np.stack([calib.label_pixels(planes, threshold, rule, background, policy) for threshold in q])
-    counted, naive = tally(levels, spans, CLASSES, STOPS, background), tally_labels(labels, raw, CLASSES)
+    counted = tally(count_by_class(levels, first, CLASSES, STOPS), rule, background)
+    naive = tally_labels(labels, raw, CLASSES)
     for name in counted._fields:
         np.testing.assert_array_equal(getattr(counted, name), getattr(naive, name), err_msg=name)
     kept = [np.count_nonzero(~np.isnan(label) & (truth != 255)) for label in labels]
     right = [np.count_nonzero(label == truth) for label in labels]
-    assert count_kept(spans, truth != 255, STOPS).tolist() == kept
-    assert count_right(levels, spans, truth, STOPS, background).tolist() == right
+    by_truth = count_by_truth(levels, first, truth, STOPS, background)
+    assert count_right(by_truth, rule).tolist() == [kept, right]
+
+
+@pytest.mark.parametrize("background", [None, 0, 2])
+@pytest.mark.parametrize("policy", ["abstain", "accept"])
+def test_one_more_rule_is_counted_at_every_stop(odd_rule, background, policy):
+    rng = np.random.default_rng(4)
+    maps, q = rng.integers(0, 9, (CLASSES, 20, 20)) / 8, -np.sort(-rng.integers(-1, 10, (STOPS, 20, 20)), axis=0) / 8
+    maps, q = maps.astype(np.float32), np.where(q > 1, np.inf, q).astype(np.float32)
+    levels = stop_levels(calib.class_planes(maps, background), q, background)
+    counted = tally(count_by_class(levels, first_stops(q, policy), CLASSES, STOPS), odd_rule, background)
+    labels = np.stack([odd_labels(maps, threshold, background, policy) for threshold in q])
+    kept = ~np.isnan(labels)
+    assert (kept[:-1].any(axis=0) & ~kept[1:].any(axis=0)).any()
+    if background is not None:  # then a pixel can be labelled, then not, then labelled again
+        assert (kept[0] & ~kept[1] & kept[2:].any(axis=0)).any()
+    for name, wanted in tally_labels(labels, maps.argmax(axis=0).astype(np.uint8), CLASSES)._asdict().items():
+        np.testing.assert_array_equal(getattr(counted, name), wanted, err_msg=name)
 
 
 def test_a_level_is_the_number_of_stops_that_a_class_stays_for():
@@ -97,12 +106,12 @@ def test_labels_that_overrule_the_background_are_counted_as_changed():
     maps = float32([[0.6, 0.1]], [[0.4, 0.9]])  # the background wins the first pixel
     q = float32([[0.7, 0.7]], [[0.5, 0.5]], [[0.0, 0.0]])
     levels = stop_levels(calib.class_planes(maps, 0), q, background=0)
-    first = first_stops(q, "abstain")
-    paper = tally(levels, label_spans(levels, first, "paper", 3), 2, 3, background=0)
+    by_class = count_by_class(levels, first_stops(q, "abstain"), 2, 3)
+    paper = tally(by_class, "paper", background=0)
     assert paper.changed.tolist() == [1, 0, 0]
     assert paper.by_label.tolist() == [[0, 1, 0], [2, 1, 0]]
     assert paper.by_raw.tolist() == [[1, 1, 0], [1, 1, 0]]
-    assert tally(levels, label_spans(levels, first, "argmax", 3), 2, 3, background=0).changed.tolist() == [0, 0, 0]
+    assert tally(by_class, "argmax", background=0).changed.tolist() == [0, 0, 0]
 
 
 def test_an_infinite_threshold_delays_the_first_label_unless_it_is_accepted():

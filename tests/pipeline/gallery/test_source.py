@@ -21,3 +21,7 @@ from pipeline.gallery.source import rules_of
 )
 def test_rules_that_label_alike_are_offered_once_by_the_name_in_use(own, background, variant, is_class_wise, offered):
     assert rules_of(own, background, variant, is_class_wise) == offered
+
+
+def test_one_more_rule_is_offered(odd_rule):
+    assert rules_of("paper", 0, "pixel", False) == ("paper", "argmax", "singleton", odd_rule, "raw")

@@ -11,7 +11,7 @@ from tiny_run import write_run_file, write_sample_files
 
 import calib
 from pipeline.datasets import Sample, SampleIndex
-from pipeline.receipt import write_json
+from pipeline.files import write_json
 from pipeline.run_file import load_settings
 from pipeline.store import (
     DONE,

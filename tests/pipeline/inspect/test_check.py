@@ -25,9 +25,12 @@ from store_damage import (
 from tiny_run import write_sample_files
 
 from pipeline.errors import StoreError
+from pipeline.folder import FILE_OF, STAGE_OF
 from pipeline.inspect import check_store, is_sound, repair
+from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.run_file import load_settings
-from pipeline.store import FILE_OF, STAGE_OF, open_for_inspection
+from pipeline.store import open_for_inspection
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,7 +110,7 @@ def test_a_store_that_was_made_from_others_than_lie_beside_it_is_made_anew(run, 
     shutil.rmtree(store_of(run, origin))
     shutil.copytree(others["annotator"] / FILE_OF[origin], store_of(run, origin))
     for stage in ("annotate", "calibrate"):
-        shutil.copy(others["annotator"] / f"{stage}.json", run.folder)
+        Run(run).finish(stage, read_receipt(others["annotator"] / f"{stage}.json", stage))
     finding = only_finding(path)
     assert finding.where.startswith(f"it was made from {origin} ")
     assert finding.command == f"snakemake --cores 8 pseudolabel -R pseudolabel --config run={RUN}"

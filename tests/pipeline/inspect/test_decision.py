@@ -30,7 +30,9 @@ alphas = st.one_of(st.integers(1, 199).map(lambda i: i / 200), st.integers(1, 23
 def pixels(draw):
     probabilities = np.array(draw(st.lists(coarse, min_size=2, max_size=4)), np.float32)
     background = draw(st.sampled_from([None, *range(len(probabilities))]))
-    return Pixel(probabilities, draw(st.sampled_from(calib.RULES)), background, draw(st.sampled_from(POLICIES[:2])))
+    return Pixel(
+        probabilities, draw(st.sampled_from(list(calib.RULES))), background, draw(st.sampled_from(POLICIES[:2]))
+    )
 
 
 def literal_label(pixel, thresholds):

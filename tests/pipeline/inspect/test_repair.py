@@ -23,9 +23,10 @@ from store_damage import (
 
 from pipeline.datasets import image_to_grid, load_samples
 from pipeline.errors import StoreError
+from pipeline.folder import STAGE_OF
 from pipeline.inspect import check_store, repair
 from pipeline.run_file import load_settings
-from pipeline.store import ABSENT, DONE, FAILED, STAGE_OF, open_for_inspection, open_labels
+from pipeline.store import ABSENT, DONE, FAILED, open_for_inspection, open_labels
 
 PLACES = [  # an array of every kind: of one image, of all images, of none
     *(("corrupt", kind, IMAGE_ARRAYS[kind][0]) for kind in KINDS),

@@ -39,7 +39,8 @@ def test_half_done_labels_are_counted_as_far_as_they_go(labels):
 
 def test_the_summary_says_it_in_lines(labels):
     text = format_summary(inspect_store(labels.path))
-    assert "labels, incomplete (snakemake --cores 8 pseudolabel goes on with it)" in text
+    command = f"snakemake --cores 8 pseudolabel --config run={labels.path.parent.name}"
+    assert f"labels, incomplete ({command} goes on with it)" in text
     assert "alpha 0.1, variant pixel, rule no_background, fingerprint f1" in text
     assert "alpha 0.1, 0.3; rule no_background, variant pixel" in text
     assert "2 of 3 done, 0 failed, 1 to come" in text

@@ -108,8 +108,3 @@ def test_counts_of_parts_add_up_to_those_of_the_whole(row, seed):
     parts = [audit.count_labels(truth[rows], raw[rows], label[rows], 3) for rows in (slice(row), slice(row, None))]
     for expected, found in zip(whole, audit.total(parts, 3), strict=True):
         np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize(("num", "most", "expected"), [(3, 10, [0, 1, 2]), (10, 4, [0, 2, 5, 7]), (0, 4, [])])
-def test_a_sample_is_evenly_spaced(num, most, expected):
-    assert audit.evenly_spaced(num, most) == expected

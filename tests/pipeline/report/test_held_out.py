@@ -52,7 +52,7 @@ def found_for(alpha=0.3, rule="paper", target=None, classes="pooled", rows=ROWS,
         "alpha": alpha,
         "rule": rule,
         "is_automatic": is_automatic or target is not None,
-        "settings": {"target_precision": target, "precision_of": "pixels"},
+        "settings": {"pseudolabel": {"target_precision": target, "precision_of": "pixels"}},
     }
     return held_out(calibrated, labels, audit)
 

@@ -5,6 +5,7 @@ import json
 from report_run import Page, run_with_receipts
 
 from pipeline.report.probe import probe_receipt, probe_rows
+from pipeline.run import Run
 from pipeline.stages.report import report
 
 INTERVAL = {"value": 0.051, "low": -0.012, "high": 0.094}
@@ -47,8 +48,9 @@ def test_the_table_has_a_row_for_each_way_to_train_and_marks_the_one_to_take(mak
     ]
 
 
-def test_a_probe_of_another_calibration_is_left_out(tmp_path):
-    (tmp_path / "probe.json").write_text(json.dumps(receipt_of("old")))
-    assert probe_receipt(tmp_path, "new") == {}
-    assert probe_receipt(tmp_path / "nothing", "new") == {}
+def test_a_probe_of_another_calibration_is_left_out(make_settings):
+    run = Run(make_settings())
+    assert probe_receipt(run, "new") == {}
+    run.finish("probe", receipt_of("old"))
+    assert probe_receipt(run, "new") == {}
     assert probe_rows({}) == []

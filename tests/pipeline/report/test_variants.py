@@ -6,7 +6,8 @@ import pytest
 from report_run import Page, naive_audit, run_with_receipts
 
 from pipeline.errors import StoreError
-from pipeline.receipt import read_receipt, write_receipt
+from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.report import report
 
@@ -201,6 +202,6 @@ def test_locations_that_took_a_pooled_threshold_are_counted(reported):
 def test_labels_of_other_thresholds_are_refused(reported, make_settings):
     reported(alpha=0.3)
     for changed in (make_settings(alpha=0.4), make_settings(alpha=0.3, variant="image")):
-        write_receipt(changed.folder / "calibrate.json", "calibrate", calibrate(changed), {})
-        with pytest.raises(StoreError, match=r"made by other thresholds .*; run snakemake --cores 8 pseudolabel"):
+        Run(changed).finish("calibrate", calibrate(changed))
+        with pytest.raises(StoreError, match=r"made with other settings .*; run snakemake --cores 8 pseudolabel"):
             report(changed)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from stage_runs import run_stages
 
 from pipeline.annotators.build import build_annotator
 from pipeline.datasets import image_to_grid, load_samples
 from pipeline.errors import AnnotatorError, StoreError
 from pipeline.stages.annotate import annotate
-from pipeline.stages.prepare import prepare
 from pipeline.store import DONE, FAILED, open_probabilities
 
 IDS = [f"im{i:02d}" for i in range(14)]
@@ -16,7 +16,7 @@ IDS = [f"im{i:02d}" for i in range(14)]
 @pytest.fixture
 def prepared(tmp_path, write_images, make_settings):
     write_images(tmp_path / "data", IDS)
-    prepare(make_settings())
+    run_stages(make_settings(), "prepare")
     return make_settings
 
 
@@ -133,7 +133,7 @@ annotate: {{annotator: seem, seem: {{checkpoint: seem-nano}}}}
 """
     )
     settings = load_settings(run_file)
-    prepare(settings)
+    run_stages(settings, "prepare")
     assert annotate(settings)["maps"] == [6, 4, 32, 32]
     store = open_probabilities(settings.folder / "probs.zarr")
     index = load_samples(settings.folder / "samples.json")

@@ -10,7 +10,7 @@ from stage_runs import digest_of, labels_of, probabilities_of, run_stages
 
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import ConfigError, StoreError
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import open_calibration, open_labels
@@ -66,7 +66,7 @@ def test_stores_equal_the_literal_equations(data, make_settings, case):
 def test_receipts_count_what_the_stores_hold(data, make_settings):
     settings = make_settings()
     run_stages(settings, "prepare", "annotate")
-    write_receipt(settings.folder / "calibrate.json", "calibrate", calibrate(settings), {})
+    Run(settings).finish("calibrate", calibrate(settings))
     facts = pseudolabel(settings)
     labels = open_labels(settings.folder / "labels.zarr")
     kept = np.stack([~np.isnan(labels.label(i)) for i in range(facts["num_images"])])
@@ -124,7 +124,7 @@ def test_alpha_without_enough_labels_can_be_made_an_error(data, make_settings):
 def test_a_stage_without_its_input_says_what_to_run(data, make_settings):
     settings = make_settings()
     run_stages(settings, "prepare")
-    with pytest.raises(StoreError, match="the stage annotate has not finished; run snakemake --cores 8 annotate"):
+    with pytest.raises(StoreError, match="annotate has not finished; run snakemake --cores 8 annotate --config"):
         calibrate(settings)
     run_stages(settings, "annotate")
     with pytest.raises(StoreError, match="the stage calibrate has not finished"):

@@ -9,7 +9,8 @@ from stage_runs import labels_of, probabilities_of, run_stages
 import calib
 from pipeline.datasets import load_samples
 from pipeline.errors import ConfigError
-from pipeline.receipt import read_receipt, write_receipt
+from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import open_calibration, open_labels, open_probabilities
@@ -36,7 +37,7 @@ def test_a_change_relabels_from_the_planes_what_the_maps_would_give(data, make_s
     before = make_settings()
     run_stages(before)
     changed = make_settings(**CHANGES[change])
-    write_receipt(changed.folder / "calibrate.json", "calibrate", calibrate(changed), {})
+    Run(changed).finish("calibrate", calibrate(changed))
     (changed.folder / "probs.zarr").rename(changed.folder / "put away")
     facts = pseudolabel(changed)
     (changed.folder / "put away").rename(changed.folder / "probs.zarr")

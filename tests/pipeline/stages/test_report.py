@@ -9,7 +9,8 @@ from report_run import Page, naive_audit, run_with_receipts
 
 from pipeline.datasets import example_samples, load_samples
 from pipeline.errors import StoreError
-from pipeline.receipt import read_receipt, write_receipt
+from pipeline.receipt import read_receipt
+from pipeline.run import Run
 from pipeline.stages import report as stage
 from pipeline.stages.report import report
 from pipeline.store import FAILED, open_labels
@@ -44,9 +45,10 @@ def add_training(settings, stage2_steps=4, absent=()):
         "stage1": student(0.4321, absent) | {"best": student(0.4444) | {"epoch": 1}},
         "stage2": student(0.5432 if stage2_steps else 0.4321, absent),
     }
-    write_receipt(folder / "stage1.json", "stage1", stage1, {})
-    write_receipt(folder / "stage2.json", "stage2", second, {})
-    write_receipt(folder / "evaluate.json", "evaluate", {"num_val": 2, "students": students}, {})
+    run = Run(settings)
+    run.finish("stage1", stage1)
+    run.finish("stage2", second)
+    run.finish("evaluate", {"num_val": 2, "students": students})
     (folder / "evaluate").mkdir()
     samples = load_samples(folder / "samples.json")
     for sample in example_samples(samples, settings.evaluate.num_examples):
@@ -145,8 +147,8 @@ def test_without_a_student_the_page_ends_at_the_pseudo_labels(labelled_run):
 def test_a_student_that_learnt_from_other_labels_is_left_out(labelled_run, caplog):
     settings = labelled_run()
     add_training(settings)
-    path = settings.folder / "stage1.json"
-    write_receipt(path, "stage1", read_receipt(path, "stage1") | {"labels_fingerprint": "other"}, {})
+    run = Run(settings)
+    run.finish("stage1", run.recorded("stage1") | {"labels_fingerprint": "other"})
     report(settings)
     assert "not trained yet" in Page(settings).text
     assert "learnt from other labels" in caplog.text
@@ -211,8 +213,8 @@ def test_an_audit_of_many_images_takes_an_evenly_spaced_sample_and_says_so(label
 
 
 def test_a_report_needs_pseudo_labels_of_this_run(labelled_run, make_settings):
-    with pytest.raises(StoreError, match="the stage prepare has not finished; run snakemake --cores 8 prepare"):
+    with pytest.raises(StoreError, match="prepare has not finished; run snakemake --cores 8 prepare --config"):
         report(make_settings())
     labelled_run()
-    with pytest.raises(StoreError, match=r"labels.zarr has other images or classes than this run; run snakemake"):
+    with pytest.raises(StoreError, match=r"prepare.json was made with other settings \(data.classes .*; run snakemake"):
         report(make_settings(classes=["background", "cat", "cow"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.receipt import write_receipt
+from pipeline.run import Run
 from pipeline.stages.annotate import annotate
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.prepare import prepare
@@ -27,7 +27,7 @@ CHUNKS = {
 
 def run_until(settings, last):
     for name, stage in STAGES.items():
-        write_receipt(settings.folder / f"{name}.json", name, stage(settings), {})
+        Run(settings).finish(name, stage(settings))
         if name == last:
             return
 

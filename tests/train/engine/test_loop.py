@@ -18,7 +18,7 @@ from train.students.allspark.network import load_model
 
 def start(settings):
     index = load_samples(settings.folder / "samples.json")
-    stage = stage_of(settings, index, open_run_labels(settings, index))
+    stage = stage_of(settings, index, open_run_labels(settings))
     student = new_student(settings, compute_of(settings.train))
     return new_state(student, settings.train, settings.data.num_classes), stage
 

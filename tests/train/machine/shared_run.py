@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pipeline.receipt import write_json
+from pipeline.run import Run
 from train.machine.processes import process_group, wait_for_all
 from train.stage1 import stage1
 from train.stage2 import stage2
@@ -18,5 +18,5 @@ with process_group(settings.train.device) as world:
     for name, stage in stages.items():
         facts = stage(settings)
         if world.is_main:
-            write_json(settings.folder / f"{name}.json", facts)
+            Run(settings).finish(name, facts)
         wait_for_all()

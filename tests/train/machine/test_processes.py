@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import TrainingError
-from pipeline.receipt import write_json
+from pipeline.run import Run
 from train.engine import stage
 from train.engine.checkpoint import load_checkpoint
 from train.machine.launch import launch, must_launch
@@ -50,7 +50,7 @@ def named(settings, name):
 
 def run_alone(settings):
     for name, run in (("stage1", stage1), ("stage2", stage2)):
-        write_json(settings.folder / f"{name}.json", run(settings))
+        Run(settings).finish(name, run(settings))
 
 
 def run_shared(settings, num_processes):

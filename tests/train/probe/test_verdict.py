@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.run import Run
 from train.probe.arms import NO_LABELS, RAW, Arm, Labels
 from train.probe.verdict import chosen, command, outcomes, sentence
 
@@ -93,7 +94,9 @@ def test_the_command_sets_what_the_arm_is(arm):
 
     from pipeline.run_file import load_settings, split_workflow_config
 
-    words = dict(word.split("=", 1) for word in shlex.split(command("voc_animals", arm)) if "=" in word)
+    words = dict(
+        word.split("=", 1) for word in shlex.split(command(Run(load_settings("voc_animals")), arm)) if "=" in word
+    )
     config = {name: yaml.safe_load(value) for name, value in words.items()}
     settings = load_settings(*split_workflow_config(config))
     if arm.labels == NO_LABELS:

@@ -1,0 +1,192 @@
+"""Thresholds that the pixels of a map, a region or a class share, from histograms of their scores."""
+
+from collections.abc import Callable
+from functools import partial, reduce
+
+import numpy as np
+import numpy.typing as npt
+
+from calib import regions
+from calib.histogram import (
+    Histogram,
+    Pooling,
+    Taxonomy,
+    add_image,
+    empty_histogram,
+    group_quantile,
+    largest_in_group,
+    merge_histograms,
+)
+from calib.interface import Block, LabelledMaps, Thresholds, Variant
+from calib.locations import location_quantiles
+
+CLASS_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # quantiles that tell classes apart (Ding et al. 2023, section 2.2)
+
+Partition = Callable[[Variant, regions.Features], regions.Regions]
+
+
+def held_out_images(fold_of_image: npt.NDArray[np.integer]) -> list[npt.NDArray[np.bool_]]:
+    """Images left out of each fit: none of the first, then a fold each."""
+    folds = np.unique(fold_of_image)
+    nobody = np.zeros(len(fold_of_image), dtype=np.bool_)
+    return [nobody, *(fold_of_image == fold for fold in (folds if len(folds) > 1 else []))]
+
+
+def fit_image(variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
+    """One threshold for the whole map, or one a class.
+
+    One pass for all folds: each has a histogram of its own, and their integers add up to those of any others.
+    """
+    if variant.classes != "pooled":
+        whole = regions.one_region(labelled.shape)
+        return [_fit_groups(variant, labelled, whole, ~held_out) for held_out in held_out_images(fold_of_image)]
+    region = regions.one_region(labelled.shape)
+    taxonomy = Taxonomy(region, _pooled_groups(region))
+    function = partial(_histograms_of_folds, taxonomy, variant.pooling, fold_of_image)
+    rows = slice(0, labelled.shape[0])
+    folds = labelled.reduce(("score", "truth"), function, _merge_folds, rows)
+    num_folds = len(folds)
+    left_out = [None, *range(num_folds)] if num_folds > 1 else [None]
+    totals = (
+        reduce(merge_histograms, (part for fold, part in enumerate(folds) if fold != out), empty_histogram(1))
+        for out in left_out
+    )
+    return [_thresholds_of(variant, total, taxonomy) for total in totals]
+
+
+def _histograms_of_folds(
+    taxonomy: Taxonomy, pooling: Pooling, fold_of_image: npt.NDArray[np.integer], block: Block
+) -> list[Histogram]:
+    totals = [empty_histogram(taxonomy.num_groups) for _ in range(int(fold_of_image.max()) + 1)]
+    for i, score, truth in zip(block.images, block.maps["score"], block.maps["truth"], strict=True):
+        add_image(totals[fold_of_image[i]], score, truth, taxonomy, pooling)
+    return totals
+
+
+def _merge_folds(first: list[Histogram], second: list[Histogram]) -> list[Histogram]:
+    return [merge_histograms(*pair) for pair in zip(first, second, strict=True)]
+
+
+def fit_regions(
+    partition: Partition, variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]
+) -> list[Thresholds]:
+    """One threshold per region, or one per region and class.
+
+    partition: score quantiles of every location -> regions; each fit has its own
+    """
+    alphas = [float(1 - level) for level in regions.FEATURE_LEVELS]
+    fits = location_quantiles(labelled, fold_of_image, alphas, "paper")
+    region_maps = [partition(variant, fit.q) for fit in fits]
+    chosen = [~held_out for held_out in held_out_images(fold_of_image)]
+    return [_fit_groups(variant, labelled, *pair) for pair in zip(region_maps, chosen, strict=True)]
+
+
+def kmeans_of_scores(variant: Variant, features: regions.Features) -> regions.Regions:
+    """Locations clustered by their score quantiles: int32 [H, W]."""
+    return regions.kmeans_regions(features, variant.num_regions, variant.seed)
+
+
+def rings_of_scores(variant: Variant, features: regions.Features) -> regions.Regions:
+    """Concentric rings of locations with similar score quantiles: int32 [H, W]."""
+    return regions.annuli_regions(features, variant.num_regions)
+
+
+def _fit_groups(
+    variant: Variant, labelled: LabelledMaps, region: npt.NDArray[np.int32], images: npt.NDArray[np.bool_]
+) -> Thresholds:
+    if variant.classes == "pooled":
+        return group_thresholds(variant, labelled, region, _pooled_groups(region), images)
+    num_regions = int(region.max()) + 1
+    if variant.classes == "each":
+        every = np.arange(num_regions * variant.num_classes, dtype=np.int32).reshape(num_regions, -1)
+        return group_thresholds(variant, labelled, region, every, images)
+    cluster = _class_clusters(variant, labelled, images)
+    num_clusters = int(cluster.max()) + 1
+    groups = np.arange(num_regions, dtype=np.int32)[:, np.newaxis] * num_clusters + cluster
+    groups[:, cluster < 0] = -1
+    pooled = group_thresholds(variant, labelled, region, _pooled_groups(region), images)
+    if num_clusters == 0:
+        return _spread(pooled, variant.num_classes)
+    clustered = group_thresholds(variant, labelled, region, groups, images)
+    alone = cluster[:, np.newaxis] < 0  # [K, 1]
+    return Thresholds(
+        region,
+        np.where(alone, pooled.q, clustered.q),
+        np.where(alone, pooled.num_images, clustered.num_images),
+        np.where(alone, pooled.largest, clustered.largest),
+    )
+
+
+def _spread(thresholds: Thresholds, num_classes: int) -> Thresholds:
+    """The same thresholds for every class."""
+    return thresholds._replace(
+        q=np.repeat(thresholds.q, num_classes, axis=1),
+        num_images=np.repeat(thresholds.num_images, num_classes, axis=0),
+        largest=np.repeat(thresholds.largest, num_classes, axis=0),
+    )
+
+
+def _pooled_groups(region: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """A group a region, whatever the class: int32 [R, 1]."""
+    return np.arange(int(region.max()) + 1, dtype=np.int32)[:, np.newaxis]
+
+
+def group_thresholds(
+    variant: Variant,
+    labelled: LabelledMaps,
+    region: npt.NDArray[np.int32],
+    group_of: npt.NDArray[np.int32],
+    images: npt.NDArray[np.bool_],
+) -> Thresholds:
+    taxonomy = Taxonomy(region, group_of)
+    return _thresholds_of(variant, _histogram(labelled, taxonomy, variant.pooling, images), taxonomy)
+
+
+def _thresholds_of(variant: Variant, histogram: Histogram, taxonomy: Taxonomy) -> Thresholds:
+    region, group_of = taxonomy
+    q = np.stack([group_quantile(histogram, alpha, variant.quantile, variant.pooling) for alpha in variant.alphas])
+    outside = (group_of < 0).T
+    return Thresholds(
+        region,
+        np.where(outside, np.float32(np.nan), q[:, group_of.T]),
+        np.where(outside, 0, histogram.num_images[group_of.T]),
+        np.where(outside, np.float32(np.nan), largest_in_group(histogram)[group_of.T]),
+    )
+
+
+def _histogram(
+    labelled: LabelledMaps, taxonomy: Taxonomy, pooling: Pooling, images: npt.NDArray[np.bool_]
+) -> Histogram:
+    function = partial(_histogram_of_block, taxonomy, pooling, images)
+    return labelled.reduce(("score", "truth"), function, merge_histograms, slice(0, labelled.shape[0]))
+
+
+def _histogram_of_block(taxonomy: Taxonomy, pooling: Pooling, images: npt.NDArray[np.bool_], block: Block) -> Histogram:
+    total = empty_histogram(taxonomy.num_groups)
+    for i, score, truth in zip(block.images, block.maps["score"], block.maps["truth"], strict=True):
+        if images[i]:
+            add_image(total, score, truth, taxonomy, pooling)
+    return total
+
+
+def _class_clusters(variant: Variant, labelled: LabelledMaps, images: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Clusters of classes by their score quantiles, weighted by the square root of their number of images.
+
+    Returns int32 [K]; -1: a class with too few images for even the largest alpha.
+    """
+    every = np.arange(variant.num_classes, dtype=np.int32)[np.newaxis]
+    histogram = _histogram(labelled, Taxonomy(regions.one_region(labelled.shape), every), "hierarchical", images)
+    enough = np.flatnonzero(np.isfinite(group_quantile(histogram, max(variant.alphas), "exact", "hierarchical")))
+    cluster = np.full(variant.num_classes, -1, dtype=np.int32)
+    if enough.size:
+        levels = [
+            group_quantile(histogram, float(round(1 - level, 2)), "paper", "hierarchical") for level in CLASS_LEVELS
+        ]
+        features = np.stack(levels, axis=1)[enough]
+        num_clusters = min(variant.class_clusters, len(np.unique(features, axis=0)))
+        from sklearn.cluster import KMeans  # a second to load, and few runs need it
+
+        means = KMeans(num_clusters, n_init=10, random_state=variant.seed)
+        weights = np.sqrt(histogram.num_images[enough])
+        cluster[enough] = np.unique(means.fit_predict(features, sample_weight=weights), return_inverse=True)[1]
+    return cluster

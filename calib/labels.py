@@ -1,0 +1,267 @@
+"""From a probability map and thresholds to pseudo-labels by a rule (paper Eq. 4), without building the prediction sets.
+
+The prediction set of a pixel holds class j when 1 - P_j <= q. Its most probable member is the most probable class of
+all, so whether any foreground class is in the set, and which one is best, is known from the maximum alone. Three
+probabilities a pixel (best and second-best foreground, background) answer every rule at every threshold.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
+
+TILE = 32768  # locations reduced together: the running maxima stay in the cache
+
+
+class Planes(NamedTuple):
+    """All that the rules need of a probability map; every plane is [H, W].
+
+    best_foreground: uint8, most probable class but the background, the lowest index among equals
+    p_foreground:    float32, its probability
+    p_second:        float32, probability of the runner-up among the foreground classes, NaN if there is one class only
+                     (a probability of 0 would be in the set at q = 1)
+    p_background:    float32, or None without a background class
+    """
+
+    best_foreground: npt.NDArray[np.uint8]
+    p_foreground: npt.NDArray[np.float32]
+    p_second: npt.NDArray[np.float32]
+    p_background: npt.NDArray[np.float32] | None
+
+
+class LabelCounts(NamedTuple):
+    """What became of the pixels of an image; counts of several images add up field by field.
+
+    pixels:                all of them
+    kept:                  labelled
+    empty:                 calibrated, no class in the set
+    background_only:       calibrated, the set is the background alone
+    background_overruled:  labelled foreground although the background, in the set as well, is more probable (Eq. 4's
+                           second line)
+    uncalibrated:          at a location without a finite threshold (class-wise thresholds that are accepted: none)
+    """
+
+    pixels: int
+    kept: int
+    empty: int
+    background_only: int
+    background_overruled: int
+    uncalibrated: int
+
+
+def class_planes(probabilities: npt.NDArray[np.float32], background: int | None) -> Planes:
+    """Reduce a probability map to the planes that the rules need, in one pass over the classes.
+
+    Classes are ranked by P, not by 1 - P: the same order, but 1 - P rounds small probabilities to the same float32.
+
+    probabilities: float32 [K, H, W] in [0, 1], K <= 255, at least one class beside the background
+    background:    index of the background class, None if there is none
+    raises:        ValueError if a probability is NaN or +inf: that is a fault of the annotator
+    """
+    num_classes, height, width = probabilities.shape
+    foreground = [index for index in range(num_classes) if index != background]
+    flat = probabilities.reshape(num_classes, height * width)
+    best = np.empty(height * width, dtype=np.uint8)
+    first, second = np.empty((2, height * width), dtype=np.float32)
+    for start in range(0, flat.shape[1], TILE):
+        tile = slice(start, start + TILE)
+        _reduce(flat[:, tile], foreground, best[tile], first[tile], second[tile])
+    shape = height, width
+    p_background = None if background is None else probabilities[background].astype(np.float32)
+    planes = Planes(best.reshape(shape), first.reshape(shape), second.reshape(shape), p_background)
+    _refuse_broken(planes)
+    return planes
+
+
+def stack_planes(strips: Sequence[Planes]) -> Planes:
+    """The planes of a map from those of its strips of rows, top to bottom."""
+    best, first, second = (np.concatenate(parts) for parts in list(zip(*strips, strict=True))[:3])
+    background = [strip.p_background for strip in strips if strip.p_background is not None]
+    return Planes(best, first, second, np.concatenate(background) if background else None)
+
+
+def label_pixels(
+    planes: Planes,
+    q_hat: npt.NDArray[np.float32],
+    rule: str,
+    background: int | None,
+    uncalibrated: Literal["abstain", "accept"],
+) -> npt.NDArray[np.float32]:
+    """Label every pixel from its prediction set { j : 1 - P_j <= q }, compared in float32 as the scores are computed.
+
+    q_hat:        float32 [H, W], +inf = uncalibrated, NaN = never labelled
+    rule:         name of one of `calib.rules.RULES`
+    background:   the index that was given to `class_planes`
+    uncalibrated: at +inf, "accept" takes every class into the set, "abstain" takes none
+    returns:      float32 [H, W], class index, NaN = abstain
+    raises:       UnknownNameError
+    """
+    return _look_up(planes, set_codes(planes, _closed(q_hat, uncalibrated)), rule, background)
+
+
+def _look_up(
+    planes: Planes, codes: npt.NDArray[np.uint8], rule: str, background: int | None
+) -> npt.NDArray[np.float32]:
+    """Labels, float32 [H, W], by the truth table of a rule; codes: as `set_codes` gives them."""
+    made = find_rule(rule).table.ravel()[_background_is_best(planes, background) * np.uint8(NUM_CODES) | codes]
+    label = np.where(made == FOREGROUND, planes.best_foreground, np.float32(np.nan))
+    if background is not None:
+        np.copyto(label, np.float32(background), where=made == BACKGROUND)
+    return label
+
+
+def _closed(q_hat: npt.NDArray[np.float32], uncalibrated: Literal["abstain", "accept"]) -> npt.NDArray[np.float32]:
+    """Thresholds at which "abstain" takes no class into the set where they are +inf."""
+    return np.where(q_hat == np.inf, np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
+
+
+def set_codes(planes: Planes, threshold: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Which of the classes that matter are in the set, in the bits of a truth table's code: uint8 [H, W]."""
+    foreground_in, background_in = _membership(planes, threshold)
+    second_in = 1 - planes.p_second <= threshold
+    codes = foreground_in.astype(np.uint8)
+    for bit, is_in in ((1, second_in), (2, background_in)):
+        codes |= is_in.view(np.uint8) << np.uint8(bit)
+    return codes
+
+
+class ClassWiseSets(NamedTuple):
+    """Prediction sets of class-wise thresholds, in the form that `label_pixels` and `summarise_labels` take.
+
+    planes:    of the classes in the set alone; probabilities of the others count as -inf, which no finite threshold
+               lets pass
+    threshold: float32 [H, W]; 1: every class in the set passes; +inf: no class has a finite threshold (under "accept"
+               it is 1 there too); NaN: none has any
+    """
+
+    planes: Planes
+    threshold: npt.NDArray[np.float32]
+
+
+def class_wise_sets(
+    probabilities: npt.NDArray[np.float32],
+    q_hat: npt.NDArray[np.float32],
+    background: int | None,
+    uncalibrated: Literal["abstain", "accept"],
+) -> ClassWiseSets:
+    """Prediction sets { j : 1 - P_j <= q_j }: planes cannot answer for class-wise thresholds, so all of P is read.
+
+    probabilities: float32 [K, H, W] in [0, 1]
+    q_hat:         float32 [K, H, W]; a class that is +inf there is in the set or not as in `label_pixels`
+    """
+    threshold = np.where(np.isposinf(q_hat), np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
+    members = np.where(1 - probabilities <= threshold, probabilities, np.float32(-np.inf))
+    best = np.fmin.reduce(q_hat, axis=0)  # finite if any is, NaN if none has any
+    passes = best < np.inf if uncalibrated == "abstain" else ~np.isnan(best)
+    return ClassWiseSets(class_planes(members, background), np.where(passes, np.float32(1), best))
+
+
+def label_class_wise(
+    sets: ClassWiseSets,
+    planes: Planes,
+    rule: str,
+    background: int | None,
+    uncalibrated: Literal["abstain", "accept"],
+) -> npt.NDArray[np.float32]:
+    """`label_pixels` for class-wise thresholds; planes: of all classes, as `class_planes` gives them."""
+    if not find_rule(rule).of_all:
+        return label_pixels(sets.planes, sets.threshold, rule, background, uncalibrated)
+    codes = set_codes(sets.planes, _closed(sets.threshold, uncalibrated))
+    # where the best foreground class of the set is not that of all, it is another one, and that of all is not in
+    is_best = sets.planes.best_foreground == planes.best_foreground
+    codes = np.where(is_best, codes, codes & np.uint8(4) | (codes & np.uint8(1)) << np.uint8(1))
+    return _look_up(planes, codes, rule, background)
+
+
+def most_probable(planes: Planes, background: int | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """The most probable class of all, uint8 [H, W], the lowest index among equals, and its probability."""
+    if planes.p_background is None or background is None:
+        return planes.best_foreground, planes.p_foreground
+    background_wins = _background_is_best(planes, background)
+    best = np.where(background_wins, np.uint8(background), planes.best_foreground)
+    return best, np.maximum(planes.p_foreground, planes.p_background)
+
+
+def set_sizes(planes: Planes, q_hat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Size of every pixel's prediction set: 0, 1, or 2 for two and more. Returns uint8 [H, W]; +inf: every class."""
+    foreground_in, background_in = _membership(planes, q_hat)
+    second_in = 1 - planes.p_second <= q_hat
+    return np.minimum(foreground_in.astype(np.uint8) + second_in + background_in, 2).astype(np.uint8)
+
+
+def summarise_labels(
+    planes: Planes, q_hat: npt.NDArray[np.float32], label: npt.NDArray[np.float32], background: int | None
+) -> LabelCounts:
+    """Count what `label_pixels` made of an image. label: float32 [H, W], NaN = abstain; the rest as given to it."""
+    calibrated = np.isfinite(q_hat)
+    foreground_in, background_in = _membership(planes, q_hat)
+    kept = ~np.isnan(label)
+    overruled = kept & (label != background) & _background_is_best(planes, background)
+    return LabelCounts(
+        pixels=label.size,
+        kept=_count(kept),
+        empty=_count(calibrated & ~foreground_in & ~background_in),
+        background_only=_count(calibrated & ~foreground_in & background_in),
+        background_overruled=_count(overruled),
+        uncalibrated=_count(~calibrated),
+    )
+
+
+def _reduce(
+    tile: npt.NDArray[np.float32],
+    foreground: Sequence[int],
+    best: npt.NDArray[np.uint8],
+    first: npt.NDArray[np.float32],
+    second: npt.NDArray[np.float32],
+) -> None:
+    """Fill best, first and second [T] from tile [K, T]. np.maximum passes NaN on, so that it can be refused later.
+
+    Indices ascend, so the largest one that was ever ahead is the best: a third of the time of a masked copy.
+    """
+    best[:] = foreground[0]
+    first[:] = tile[foreground[0]]
+    second[:] = -np.inf if len(foreground) > 1 else np.nan
+    is_ahead = np.empty(len(best), dtype=np.bool_)
+    marked = is_ahead.view(np.uint8)
+    lower = np.empty_like(first)
+    for index in foreground[1:]:
+        np.greater(tile[index], first, out=is_ahead)
+        np.multiply(marked, np.uint8(index), out=marked)
+        np.maximum(best, marked, out=best)
+        np.minimum(first, tile[index], out=lower)
+        np.maximum(second, lower, out=second)
+        np.maximum(first, tile[index], out=first)
+
+
+def _refuse_broken(planes: Planes) -> None:
+    p_background = planes.p_foreground if planes.p_background is None else planes.p_background
+    # minus infinity may pass: it marks a class that is not in the prediction set
+    broken = np.count_nonzero(~(np.maximum(planes.p_foreground, p_background) < np.inf))
+    if broken:
+        raise ValueError(f"the probabilities are NaN or infinite at {broken} of {planes.p_foreground.size} pixels")
+
+
+def _membership(
+    planes: Planes, threshold: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Is the best foreground class in the set? Is the background? (bool [H, W] each)"""
+    foreground_in = 1 - planes.p_foreground <= threshold
+    if planes.p_background is None:
+        return foreground_in, np.zeros_like(foreground_in)
+    return foreground_in, 1 - planes.p_background <= threshold
+
+
+def _background_is_best(planes: Planes, background: int | None) -> npt.NDArray[np.bool_]:
+    """Is the background the most probable class of all? Of equals, the lowest index is."""
+    if planes.p_background is None or background is None:
+        return np.zeros(planes.p_foreground.shape, dtype=np.bool_)
+    ahead = planes.p_background > planes.p_foreground
+    ahead |= (planes.p_background == planes.p_foreground) & (background < planes.best_foreground)
+    return ahead
+
+
+def _count(pixels: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(pixels))

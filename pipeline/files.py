@@ -1,0 +1,65 @@
+"""Files: written whole or not at all, read as JSON, found by their endings, and identified by their content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Path of a new file beside `path`, which replaces it at the end; an error removes the new file instead.
+
+    A reader sees the old file or the new one, never half of one. The folder is created.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part{os.getpid()}-{threading.get_ident()}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 atomically."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN and infinity become null."""
+    write_text(path, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file in UTF-8."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def files_with(suffixes: Sequence[str], paths: Iterable[Path]) -> list[Path]:
+    """Paths that end in one of the suffixes, in upper or lower case; sorted."""
+    return sorted((path for path in paths if path.suffix.lower() in suffixes), key=os.fspath)
+
+
+def file_digest(path: Path) -> str:
+    """16 hex digits of a file's content."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()

@@ -1,0 +1,118 @@
+"""The folder of a run: the name of every file and store in it, and the command that runs a stage of that run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+STAGE_OF = {"probabilities": "annotate", "calibration": "calibrate", "labels": "pseudolabel"}
+FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "labels": "labels.zarr"}
+
+
+def snakemake_command(stage: str, words: Iterable[str], rerun: str | None = None) -> str:
+    """Command line that runs a stage and what it needs.
+
+    words: of `--config`, e.g. run=demo
+    rerun: stage that is run although its receipt is there
+    """
+    forced = "" if rerun is None else f" -R {rerun}"
+    return f"snakemake --cores 8 {stage}{forced} --config {' '.join(shlex.quote(word) for word in words)}"
+
+
+def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
+    """Command that runs a stage of the run that a store or receipt lies in, whose folder has the run's name."""
+    return snakemake_command(stage, [f"run={path.absolute().parent.name}"], rerun)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where everything of a run lies."""
+
+    path: Path
+
+    def receipt(self, stage: str) -> Path:
+        return self.path / f"{stage}.json"
+
+    def store(self, kind: str) -> Path:
+        return self.path / FILE_OF[kind]
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.json"
+
+    @property
+    def probabilities(self) -> Path:
+        return self.store("probabilities")
+
+    @property
+    def calibration(self) -> Path:
+        return self.store("calibration")
+
+    @property
+    def labels(self) -> Path:
+        return self.store("labels")
+
+    @property
+    def sweep(self) -> Path:
+        """Held-out estimates at every alpha, kept by `alpha` and the gallery."""
+        return self.path / "sweep.json"
+
+    @property
+    def alpha_plot(self) -> Path:
+        return self.path / "alpha.svg"
+
+    @property
+    def gallery(self) -> Path:
+        return self.path / "gallery.html"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def probe(self) -> Path:
+        """Features and judged students that the probe keeps."""
+        return self.path / "probe"
+
+    def training(self, stage: str) -> Path:
+        """What a training stage writes besides its receipt."""
+        return self.path / stage
+
+    def checkpoint(self, stage: str) -> Path:
+        return self.training(stage) / "checkpoint.pt"
+
+    def student(self, stage: str) -> Path:
+        """The student at the end of a stage."""
+        return self.training(stage) / "student"
+
+    def best_student(self, stage: str) -> Path:
+        """The student at the best point of a stage's learning curve."""
+        return self.training(stage) / "best"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluate"
+
+    @property
+    def areas(self) -> Path:
+        """Pixels by class of each val image, to compare students image by image."""
+        return self.evaluation / "areas.npz"
+
+    def prediction(self, sample_id: str) -> Path:
+        """What the final student predicts for an example."""
+        return self.evaluation / f"{sample_id}.png"
+
+    @property
+    def exported(self) -> Path:
+        """Digests of the labels that exports wrote."""
+        return self.path / "exported.json"
+
+    def export(self, format_name: str) -> Path:
+        return self.path / "export" / format_name
+
+    @property
+    def plan(self) -> Path:
+        """What the students of an experiment's run depend on."""
+        return self.path / "plan.json"

@@ -1,0 +1,282 @@
+"""A run: its files, its receipts and stores, checked to be of its settings and to belong together, and its commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+from pipeline.datasets import SampleIndex, load_samples
+from pipeline.errors import StoreError
+from pipeline.files import read_json, write_text
+from pipeline.folder import Folder, snakemake_command
+from pipeline.receipt import (
+    AnnotateReceipt,
+    CalibrateReceipt,
+    EvaluateReceipt,
+    PrepareReceipt,
+    ProbeReceipt,
+    PseudolabelReceipt,
+    Receipt,
+    TrainingReceipt,
+    read_receipt,
+    stale_note,
+    write_receipt,
+)
+from pipeline.run_file import as_workflow_config
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.store import CalibrationStore, LabelStore, ProbabilityStore
+
+CHOSEN_LATER = ("alphas", "calibrate.alpha", "calibrate.alphas", "calibrate.variants", "variants")
+"""Settings of calibrate that change no threshold at a given alpha and variant: tools that sweep those ignore them."""
+MAX_SHOWN = 3
+
+TrainingStage = Literal["stage1", "stage2"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The one object that knows what lies in a run's folder and what belongs together there."""
+
+    settings: Settings
+
+    @property
+    def folder(self) -> Folder:
+        return Folder(self.settings.folder)
+
+    def command(self, stage: str, rerun: str | None = None, **changes: Any) -> str:
+        """Command line that runs a stage of this run, with the overrides that its settings were loaded with.
+
+        rerun:   stage that is run although its receipt is there
+        changes: further overrides, by short name
+        """
+        return snakemake_command(stage, as_workflow_config(self.settings, changes), rerun)
+
+    def inputs(self, stage: str) -> tuple[str, ...]:
+        """Stages whose results a stage reads."""
+        labels = "pseudolabel" if self.settings.needs_annotator else "prepare"
+        probe = ("probe",) if self.settings.pseudolabel.rule == "probe" else ()
+        return {
+            "prepare": (),
+            "annotate": ("prepare",),
+            "calibrate": ("annotate",),
+            "probe": ("calibrate",),
+            "pseudolabel": ("calibrate", *probe),
+            "stage1": (labels,),
+            "stage2": ("stage1",),
+            "evaluate": ("stage2",),
+            "report": ("evaluate",),
+        }[stage]
+
+    def tracked(self, stage: str) -> dict[str, Any]:
+        """Every setting that the result of a stage depends on, through the stages before it too."""
+        own, train = self.settings, self.settings.train
+        tracked = {name: value for before in self.inputs(stage) for name, value in self.tracked(before).items()}
+        match stage:
+            case "prepare":
+                tracked["data"] = own.data.tracked()
+            case "calibrate":
+                tracked |= {"calibrate": own.calibrate.tracked(), "alphas": own.alphas, "variants": own.variants}
+            case "probe":  # its views are those of training
+                views = {"crop": train.crop, "scale": train.scale, "flip": train.flip}
+                tracked |= {"probe": own.probe.tracked(), "views": views, "seed": own.seed}
+            case "stage1":  # one learning rate schedule runs over both stages
+                after = {"epochs": own.stage2.epochs, "batch_unlabeled": own.stage2.batch_unlabeled}
+                own_settings = {"train": train.tracked(), "stage1": own.stage1.tracked()}
+                tracked |= {"seed": own.seed, **own_settings, "stage2": after if train.lr_scope == "both" else {}}
+            case "report":
+                tracked["gallery"] = own.gallery.tracked()
+            case _:
+                tracked[stage] = getattr(own, stage).tracked()
+        return as_json(tracked)
+
+    def has_receipt(self, stage: str) -> bool:
+        return self.folder.receipt(stage).is_file()
+
+    def is_stale(self, stage: str) -> bool:
+        """Whether a stage has finished, but with other settings than these."""
+        return is_stale(self.folder.receipt(stage), self.tracked(stage))
+
+    def stale_notes(self, stage: str) -> list[str]:
+        """Inputs that make Snakemake run a stage again, which are written; none unless it is stale."""
+        return stale_notes(self.folder.receipt(stage), self.tracked(stage))
+
+    def finish(self, stage: str, facts: Mapping[str, Any]) -> None:
+        """Write the receipt of a stage that has finished."""
+        write_receipt(self.folder.receipt(stage), stage, facts, self.tracked(stage))
+
+    @overload
+    def recorded(self, stage: Literal["prepare"]) -> PrepareReceipt: ...
+    @overload
+    def recorded(self, stage: Literal["annotate"]) -> AnnotateReceipt: ...
+    @overload
+    def recorded(self, stage: Literal["calibrate"]) -> CalibrateReceipt: ...
+    @overload
+    def recorded(self, stage: Literal["probe"]) -> ProbeReceipt: ...
+    @overload
+    def recorded(self, stage: Literal["pseudolabel"]) -> PseudolabelReceipt: ...
+    @overload
+    def recorded(self, stage: TrainingStage) -> TrainingReceipt: ...
+    @overload
+    def recorded(self, stage: Literal["evaluate"]) -> EvaluateReceipt: ...
+    @overload
+    def recorded(self, stage: str) -> Receipt: ...
+    def recorded(self, stage: str) -> Any:
+        """Receipt of a stage, whatever settings made it; StoreError if it has not finished."""
+        return read_receipt(self.folder.receipt(stage), stage, self.command(stage))
+
+    @overload
+    def receipt(self, stage: Literal["prepare"], free: Collection[str] = ()) -> PrepareReceipt: ...
+    @overload
+    def receipt(self, stage: Literal["annotate"], free: Collection[str] = ()) -> AnnotateReceipt: ...
+    @overload
+    def receipt(self, stage: Literal["calibrate"], free: Collection[str] = ()) -> CalibrateReceipt: ...
+    @overload
+    def receipt(self, stage: Literal["probe"], free: Collection[str] = ()) -> ProbeReceipt: ...
+    @overload
+    def receipt(self, stage: Literal["pseudolabel"], free: Collection[str] = ()) -> PseudolabelReceipt: ...
+    @overload
+    def receipt(self, stage: TrainingStage, free: Collection[str] = ()) -> TrainingReceipt: ...
+    @overload
+    def receipt(self, stage: Literal["evaluate"], free: Collection[str] = ()) -> EvaluateReceipt: ...
+    def receipt(self, stage: str, free: Collection[str] = ()) -> Any:
+        """Receipt of a stage that these settings made.
+
+        free:   full names of settings that may differ
+        raises: StoreError if the stage has not finished, or was run with other settings
+        """
+        return self._matching(stage, free)
+
+    def _matching(self, stage: str, free: Collection[str] = ()) -> Receipt:
+        found = self.recorded(stage)
+        pairs = differences(found["settings"], self.tracked(stage))
+        other = [f"{name} {was}, now {now}" for name, was, now in pairs if name not in free]
+        if other:
+            more = f", and {len(other) - MAX_SHOWN} more" if len(other) > MAX_SHOWN else ""
+            raise StoreError(
+                f"{self.folder.receipt(stage)} was made with other settings ({'; '.join(other[:MAX_SHOWN])}{more}); "
+                f"run {self.command(stage)}, or set them back"
+            )
+        return found
+
+    def check_inputs(self, stage: str) -> None:
+        """StoreError unless every stage whose results a stage reads has finished with these settings."""
+        for before in self.inputs(stage):
+            self._matching(before)
+
+    def samples(self) -> SampleIndex:
+        """What prepare found; DatasetError if it has not run."""
+        return load_samples(self.folder.samples, self.command("prepare"))
+
+    def open_probabilities(self) -> ProbabilityStore:
+        """The annotator's maps; StoreError unless annotate made them with these settings."""
+        from pipeline.store import open_probabilities
+
+        made_by = self.receipt("annotate")["fingerprint"]
+        store = open_probabilities(self.folder.probabilities, again=self.command("annotate"))
+        self._refuse_other("probabilities", store.fingerprint, made_by, "annotate")
+        return store
+
+    def open_calibration(self, free: Collection[str] = ()) -> CalibrationStore:
+        """The thresholds; StoreError unless calibrate made them with these settings, of the run's maps.
+
+        free: full names of settings that may differ
+        """
+        from pipeline.store import open_calibration
+
+        made_by = self.receipt("calibrate", free)["fingerprint"]
+        store = open_calibration(self.folder.calibration, again=self.command("calibrate"))
+        self._refuse_other("calibration", store.fingerprint, made_by, "calibrate")
+        if self.has_receipt("annotate"):
+            maps = self.recorded("annotate")["fingerprint"]
+            self._refuse_other("calibration", store.state["probabilities"], maps, "calibrate", "of the maps")
+        return store
+
+    def open_labels(self, is_of_settings: bool = True) -> LabelStore:
+        """The pseudo-labels of the run's unlabelled images and classes, made by its thresholds.
+
+        is_of_settings: whether they must be of these settings, too; a tool may show those of another alpha or rule
+        raises:         StoreError if they are not there or do not belong to the run
+        """
+        from pipeline.store import open_labels
+
+        receipt = self.receipt("pseudolabel") if is_of_settings else self.recorded("pseudolabel")
+        store = open_labels(self.folder.labels, again=self.command("pseudolabel"))
+        self._refuse_other("labels", store.fingerprint, receipt["fingerprint"], "pseudolabel")
+        if self.has_receipt("calibrate"):
+            self.refuse_other_thresholds(store, self.recorded("calibrate"))
+        if store.sample_ids != [sample.id for sample in self.samples().of("unlabeled")]:
+            raise StoreError(
+                f"{store.path} labels other images than the unlabelled ones of {self.folder.samples}; "
+                f"run {self.command('pseudolabel', rerun='pseudolabel')}"
+            )
+        if store.class_names != self.settings.data.class_names:
+            raise StoreError(
+                f"{store.path} has the classes {store.class_names}, expected {self.settings.data.class_names}; "
+                f"run {self.command('pseudolabel', rerun='pseudolabel')}"
+            )
+        return store
+
+    def refuse_other_thresholds(self, labels: LabelStore, calibrated: CalibrateReceipt) -> None:
+        """StoreError if the labels, finished or not, were not made by the run's thresholds."""
+        alpha, variant = labels.state["alpha"], labels.state["variant"]
+        made_by = labels.state.get("calibration", calibrated["fingerprint"])
+        variants = [calibrated["variant"], *calibrated["beside"]]
+        if made_by == calibrated["fingerprint"] and alpha in calibrated["alphas"] and variant in variants:
+            return
+        known = ", ".join(f"{alpha:g}" for alpha in calibrated["alphas"])
+        raise StoreError(
+            f"{labels.path} was made by other thresholds (alpha {alpha:g}, variant {variant}) than "
+            f"{self.folder.calibration} has now (alpha {known}, variant {', '.join(variants)}); "
+            f"run {self.command('pseudolabel', rerun='pseudolabel')}"
+        )
+
+    def _refuse_other(self, kind: str, found: str, expected: str, stage: str, what: str = "") -> None:
+        if found != expected:
+            made = f"made {what}".strip()
+            raise StoreError(
+                f"{self.folder.store(kind)} was {made} with fingerprint {found}, expected {expected}; run "
+                f"{self.command(stage, rerun=stage)}"
+            )
+
+
+def is_stale(receipt: Path, tracked: Mapping[str, Any]) -> bool:
+    """Whether a receipt was written with other settings, or cannot be read."""
+    try:
+        return receipt.is_file() and read_json(receipt).get("settings") != as_json(tracked)
+    except ValueError:
+        return True
+
+
+def stale_notes(receipt: Path, tracked: Mapping[str, Any]) -> list[str]:
+    """A note beside a stale receipt that is newer than it; nothing for any other receipt.
+
+    Snakemake runs a job again whose input is newer than its output, but one whose input is missing only if something
+    asks for its output. Each receipt's note has a content of its own, because an input with the digest that it had when
+    the job ran last does not count as newer.
+    """
+    if not is_stale(receipt, tracked):
+        return []
+    note, made = stale_note(receipt), receipt.stat().st_mtime_ns
+    write_text(note, f"{made}\n")
+    os.utime(note, ns=(made + 10**9, made + 10**9))
+    return [str(note)]
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they come back from a receipt."""
+    return cast(dict[str, Any], json.loads(json.dumps(settings)))
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Full name and both values of every setting that differs; None for one that is not there."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+    elif before != now:
+        yield name, before, now

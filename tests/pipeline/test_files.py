@@ -1,0 +1,27 @@
+"""Files that are written whole or not at all."""
+
+import json
+import math
+
+import pytest
+
+from pipeline.files import files_with, write_json, write_text
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "folder/file.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "begins well, but \ud800 has no bytes")
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_what_json_has_no_number_for_becomes_null(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [math.nan, (1.5, math.inf)], "b": 2})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, [1.5, None]], "b": 2}
+
+
+def test_endings_count_in_any_case(tmp_path):
+    paths = [tmp_path / name for name in ("b.JPG", "a.png", "c.txt", "d.png.part1")]
+    assert [path.name for path in files_with((".jpg", ".png"), paths)] == ["a.png", "b.JPG"]

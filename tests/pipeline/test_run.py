@@ -1,0 +1,116 @@
+"""The commands of a run, and what of its folder belongs together."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from stage_runs import run_stages
+
+from pipeline.errors import StoreError
+from pipeline.run import Run
+from pipeline.run_file import load_settings, split_workflow_config
+from pipeline.stages.calibrate import calibrate
+from pipeline.stages.pseudolabel import pseudolabel
+
+
+@pytest.fixture
+def data(tmp_path, write_images):
+    write_images(tmp_path / "data", [f"im{i:02d}" for i in range(13)])
+
+
+def as_snakemake_reads(command):
+    """The settings that a command line is about: its words of `--config`, typed as Snakemake types them."""
+    words = shlex.split(command)
+    pairs = dict(word.split("=", 1) for word in words[words.index("--config") + 1 :])
+    return load_settings(*split_workflow_config({name: yaml.safe_load(value) for name, value in pairs.items()}))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"alpha": 0.2, "alphas": [0.1, 0.3], "name": "other"},
+        {"calibrate.quantile": "paper", "calibrate.folds": 3, "stage1.epochs": 4, "stage1.batch_size": 3},
+        {"python.arguments": {"stride": 4}, "preset": "raw", "evaluate.window": None},
+    ],
+)
+def test_a_command_is_about_the_settings_that_it_is_printed_for(make_settings, overrides):
+    settings = make_settings(**overrides)
+    command = Run(settings).command("calibrate")
+    assert command.startswith(f"snakemake --cores 8 calibrate --config run={settings.origin.run}")
+    assert as_snakemake_reads(command) == settings
+
+
+def test_a_change_takes_the_place_of_an_override(make_settings):
+    command = Run(make_settings(alpha=0.2)).command("all", alpha=0.3, rule="raw")
+    assert command.endswith("tiny.yaml alpha=0.3 rule=raw")
+
+
+def test_a_run_without_a_file_goes_by_its_name(make_settings):
+    settings = make_settings()
+    nameless = type(settings).model_validate(settings.model_dump())
+    assert Run(nameless).command("stage1", rerun="stage1") == "snakemake --cores 8 stage1 -R stage1 --config run=tiny"
+
+
+STAGES = ("prepare", "annotate", "calibrate", "probe", "pseudolabel", "stage1", "stage2", "evaluate", "report")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        ({"data.unknown_values": "ignore"}, "prepare"),
+        ({"annotate.dtype": "float16"}, "annotate"),
+        ({"calibrate.alpha": 0.3}, "calibrate"),
+        ({"pseudolabel.rule": "singleton"}, "pseudolabel"),
+        ({"train.lr": 0.5}, "stage1"),
+        ({"stage2.epochs": 9}, "stage1"),
+        ({"stage2.epochs": 9, "train.lr_scope": "stage"}, "stage1"),
+        ({"stage2.cutmix": 0.5, "stage2.views": 1}, "stage2"),
+        ({"evaluate.flips": True}, "evaluate"),
+        ({"gallery.num_images": 3}, "report"),
+        ({"train.workers": 1, "compute.workers": 1, "annotate.batch_size": 7}, None),
+    ],
+)
+def test_what_a_setting_changes_is_its_stage_and_what_follows(make_settings, overrides, first):
+    before, after = Run(make_settings()), Run(make_settings(**overrides))
+    changed = [stage for stage in STAGES if before.tracked(stage) != after.tracked(stage)]
+    expected = STAGES[STAGES.index(first) :] if first else ()
+    assert [stage for stage in changed if stage != "probe"] == [stage for stage in expected if stage != "probe"]
+
+
+def test_a_stage_refuses_an_input_of_other_settings_and_names_the_command_that_makes_it(data, make_settings):
+    run_stages(make_settings())
+    other = make_settings(alpha=0.4)
+    expected = r"calibrate.json was made with other settings \(calibrate.alpha 0.2, now 0.4.*run snakemake .* alpha=0.4"
+    with pytest.raises(StoreError, match=expected):
+        pseudolabel(other)
+    assert Run(other).is_stale("pseudolabel")
+    assert not Run(other).is_stale("annotate")
+    run_stages(other, "calibrate", "pseudolabel")
+    assert not Run(other).is_stale("pseudolabel")
+
+
+def test_labels_are_refused_once_their_thresholds_have_changed(data, make_settings):
+    settings = make_settings()
+    run_stages(settings)
+    run = Run(settings)
+    labels = run.open_labels()
+    assert labels.fingerprint == run.recorded("pseudolabel")["fingerprint"]
+    other = make_settings(alpha=0.4)
+    Run(other).finish("calibrate", calibrate(other))
+    with pytest.raises(StoreError, match=r"was made by other thresholds .* has now .*run snakemake"):
+        run.open_labels()
+
+
+def test_a_receipt_that_cannot_be_read_is_stale(make_settings):
+    run = Run(make_settings())
+    assert not run.is_stale("prepare")
+    run.finish("prepare", {})
+    assert run.stale_notes("prepare") == []
+    receipt = run.folder.receipt("prepare")
+    receipt.write_text("{")
+    (note,) = run.stale_notes("prepare")
+    assert Path(note).stat().st_mtime_ns > receipt.stat().st_mtime_ns
+    run.finish("prepare", {})
+    assert not Path(note).exists()
