@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from pipeline.cli import run_or_store
-from pipeline.run import Run
 from pipeline.settings import Settings
 
 
@@ -42,7 +41,7 @@ def inspect(
     if isinstance(target, Settings):
         if check or repair or sample_id is not None:
             raise click.UsageError(f"--check, --repair and --png need a store, e.g. {target.folder}/labels.zarr")
-        facts = look.inspect_run(Run(target))
+        facts = look.inspect_run(target)
         click.echo(json.dumps(facts, indent=1) if as_json else look.format_run(facts))
         return
     store = target
