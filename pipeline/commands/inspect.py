@@ -17,7 +17,7 @@ from pipeline.settings import Settings
 @click.option("--worst", default=5, show_default=True, type=click.IntRange(0), help="How many images to list.")
 @click.option("--check", is_flag=True, help="Read every chunk with its checksum; exit code 1 if anything is wrong.")
 @click.option(
-    "--repair", is_flag=True, help="Check, and have the store's stage make anew what is damaged. Not while it runs."
+    "--repair", is_flag=True, help="Check, and have the store's stage make again what is damaged. Not while it runs."
 )
 @click.option("--png", "sample_id", metavar="ID", help="Write a picture of this image instead.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the picture goes. Default: ID.png.")
