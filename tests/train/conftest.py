@@ -70,7 +70,7 @@ def pseudo_label(seed: int, size: tuple[int, int]) -> np.ndarray:
 def write_labels(settings: Settings, index: SampleIndex, failed: tuple[int, ...] = ()) -> None:
     """labels.zarr and its receipt, as the pseudolabel stage leaves them; `failed` images have no label."""
     path, unlabeled = Run(settings).folder.labels, index.of("unlabeled")
-    facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASSES, "background": 0}
+    facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASSES, "background": 0, "rule": "paper"}
     create_store(path, "labels", facts, unlabeled, label_arrays(len(unlabeled), GRID, len(CLASSES), True, 1))
     store = open_labels(path, writable=True)
     for i, sample in enumerate(unlabeled):
