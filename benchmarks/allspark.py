@@ -105,7 +105,7 @@ def measure(way: str, case: Case, kind: Kind, device: str, result: str) -> Usage
 
 
 def _start(device: str) -> float:
-    """Megabytes now; the peak starts anew."""
+    """Megabytes now; the peak starts again."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 1e6

@@ -337,7 +337,7 @@ class Usage(NamedTuple):
 
 def measure(call: Callable[[], Any], repeat_for: float = 0) -> tuple[Usage, Any]:
     """Run a call, and again while so many seconds last; the peak is what was resident at most."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     runs: list[tuple[float, float]] = []
     while not runs or (len(runs) < MAX_REPEATS and sum(wall for wall, _ in runs) + runs[0][0] < repeat_for):
         wall, cpu = time.perf_counter(), time.process_time()

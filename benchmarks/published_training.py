@@ -3,7 +3,7 @@
 SegFormer as transformers computes it, or a plain EfficientNet-Lite; one image after the other is augmented by Pillow in
 the loader's workers and sent as float32; logits of the whole batch are brought to full size; every step waits for its
 losses. Written from the description of those scripts. What is kept though it is faster: attention is transformers'
-fused one, and a list is drawn from without end, so that no epoch starts its workers anew.
+fused one, and a list is drawn from without end, so that no epoch starts its workers again.
 """
 
 from __future__ import annotations

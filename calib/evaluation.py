@@ -70,7 +70,7 @@ class HeldOut(NamedTuple):
     coverage_per_class: [A, K]
     coverage_per_image: float64 [L, A], NaN for an image without a true class
     image_coverage:     [A], mean of these over the images: each counts the same, whatever its number of valid pixels
-    uncalibrated:       float64 [A], share covered only for want of a finite threshold
+    uncalibrated:       float64 [A], share covered only because no finite threshold exists
     sizes:              [A, 3], shares of the sets that are empty, of one class, of several
     precision:          [A, R], share of the labels that are right
     precision_per_class: [A, R, K], by label

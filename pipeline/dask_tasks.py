@@ -35,7 +35,7 @@ def run_tasks(
     """Call `function` on every job, in any order; `on_done` sees each result as it comes, in this thread only.
 
     On a cluster, function and jobs must be importable and picklable there, and paths must mean the same files. A task
-    that fails for want of a file is tried again; one whose worker died is given to another.
+    that fails because a file is missing is tried again; one whose worker died is given to another.
     """
     from dask import delayed
 

@@ -18,7 +18,7 @@ class Conflict(NamedTuple):
     name: str
     value: Any
     expected: str
-    cure: str
+    fix: str
 
 
 def refuse_another_recipe(
@@ -37,7 +37,7 @@ def refuse_another_recipe(
         if conflict.name not in given:
             raise ConfigError(
                 f"{path}: {conflict.name} is {conflict.value!r}, but the preset {name} has {conflict.expected}, and "
-                f"would become another recipe; {conflict.cure}, or give it beside the preset, which is then changed on "
+                f"would become another recipe; {conflict.fix}, or give it beside the preset, which is then changed on "
                 f"purpose: --set preset={name} --set {conflict.name}={conflict.value}"
             )
 
@@ -49,8 +49,8 @@ def _conflicts(written: Mapping[str, Any], preset: Mapping[str, Any]) -> Iterato
             value = own.get(key)
             if isinstance(value, int | float) and (value > 0) != has_stage:
                 expected = "epochs in that stage" if has_stage else "no epochs in that stage"
-                cure = "replace it by train.total_epochs, the epochs of both stages, which every preset divides"
-                yield Conflict(f"{section}.{key}", value, expected, cure)
+                fix = "replace it by train.total_epochs, the epochs of both stages, which every preset divides"
+                yield Conflict(f"{section}.{key}", value, expected, fix)
     for section, key in KINDS.items():
         value, expected = _section(written, section).get(key), preset[section][key]
         if value is not None and value != expected:

@@ -108,7 +108,7 @@ def without_records(finished_run):
 
 def by_hand(folder, package, stage, *overrides):
     words = [word for override in ("name=hand", *overrides) for word in ("--set", override)]
-    return call(folder, sys.executable, "-m", package, stage, "--run", folder / "tiny.yaml", *words)
+    return call(folder, sys.executable, "-m", package, stage, folder / "tiny.yaml", *words)
 
 
 def test_stages_that_were_run_by_hand_count_for_the_settings_that_made_them(without_records):

@@ -52,10 +52,10 @@ def check_maps(maps: Any, num_images: int, num_classes: int, annotator: Annotato
     if shape is None or len(shape) != 4 or shape[:2] != (num_images, num_classes):
         expected = f"[{num_images}, {num_classes}, h, w]"
         raise AnnotatorError(
-            f"annotator {annotator.name} returned shape {shape}, expected {expected}; mend its __call__"
+            f"annotator {annotator.name} returned shape {shape}, expected {expected}; fix its __call__"
         )
     if not np.isfinite(maps).all():
-        raise AnnotatorError(f"annotator {annotator.name} returned NaN or infinite values; mend its __call__")
+        raise AnnotatorError(f"annotator {annotator.name} returned NaN or infinite values; fix its __call__")
     if annotator.space == "probability" and (maps.min() < 0 or maps.max() > 1):
         found = f"{maps.min():.3g} to {maps.max():.3g}"
         raise AnnotatorError(f"annotator {annotator.name} returned values from {found}; probabilities lie in [0, 1]")

@@ -1,7 +1,7 @@
 """Fetches a published SEEM checkpoint and its tokenizer from the Hugging Face hub, whole and checked, or says why not.
 
 The transfer itself is ours, on huggingface_hub's session: its `hf_hub_download` (2.4.0) deletes what it has of a file
-when it fails, so that an interrupted gigabyte would start anew.
+when it fails, so that an interrupted gigabyte would start again.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _fetch(url: str, path: Path, published: Published) -> None:
     if published.sha256 is not None and (sha256 := _sha256(part)) != published.sha256:
         part.unlink()
         found = f"{url} arrived with sha256 {sha256}, expected {published.sha256}"
-        raise DownloadError(f"{found}: damaged on its way, so it was removed; run this again to fetch it anew")
+        raise DownloadError(f"{found}: damaged on its way, so it was removed; run this again to fetch it again")
     os.replace(part, path)
     log.info("%s: %s%s", path, _readable(size), ", sha256 as published" if published.sha256 else "")
 

@@ -42,9 +42,9 @@ def export(
     it is a review queue; corrected masks come back with `conformalsam import-masks`.
     """
     from pipeline.exchange import FORMATS, export_labels
-    from pipeline.folder import Folder
+    from pipeline.run import Run
 
-    store = Folder(target.folder).labels if isinstance(target, Settings) else target
+    store = Run(target).folder.labels if isinstance(target, Settings) else target
     written = export_labels(store, format_name, out, alpha=alpha, ids=ids, most_uncertain=most_uncertain)
     failed = f"; left out, for they failed: {', '.join(written.left_out)}" if written.left_out else ""
     click.echo(f"wrote {written.folder}: {written.num_images} images{failed}")

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from pipeline.cli import run_or_store
-from pipeline.run import Run
 from pipeline.settings import Settings
 
 
@@ -18,7 +17,7 @@ from pipeline.settings import Settings
 @click.option("--worst", default=5, show_default=True, type=click.IntRange(0), help="How many images to list.")
 @click.option("--check", is_flag=True, help="Read every chunk with its checksum; exit code 1 if anything is wrong.")
 @click.option(
-    "--repair", is_flag=True, help="Check, and have the store's stage make anew what is damaged. Not while it runs."
+    "--repair", is_flag=True, help="Check, and have the store's stage make again what is damaged. Not while it runs."
 )
 @click.option("--png", "sample_id", metavar="ID", help="Write a picture of this image instead.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the picture goes. Default: ID.png.")
@@ -42,7 +41,7 @@ def inspect(
     if isinstance(target, Settings):
         if check or repair or sample_id is not None:
             raise click.UsageError(f"--check, --repair and --png need a store, e.g. {target.folder}/labels.zarr")
-        facts = look.inspect_run(Run(target))
+        facts = look.inspect_run(target)
         click.echo(json.dumps(facts, indent=1) if as_json else look.format_run(facts))
         return
     store = target

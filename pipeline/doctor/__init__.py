@@ -1,4 +1,4 @@
-"""What could go wrong with a run, told before any heavy work: every finding with what, where and the cure.
+"""What could go wrong with a run, told before any heavy work: every finding with what, where and the fix.
 
 findings  what a finding is, and the verdict        survey    one look at every image and mask
 files     files that are not what they should be    masks     what masks hold
@@ -44,9 +44,9 @@ def examine(settings: Settings, quick: int | None = None, timed: bool = False) -
         findings += prompt_findings(settings, _vocabulary(settings))
     samples, problems = find_samples(settings.data, settings.needs_unlabeled)
     if settings.data.scenes is not None and problems:
-        cure = f"run conformalsam prepare {settings.name} first, to have them looked at"
+        fix = f"run conformalsam prepare {settings.name} first, to have them looked at"
         findings.append(
-            Finding("note", "prepare draws the scenes of this run, and they are not all there yet", cure=cure)
+            Finding("note", "prepare draws the scenes of this run, and they are not all there yet", fix=fix)
         )
     else:
         findings += map(from_message, problems)
@@ -84,4 +84,4 @@ def _trial(settings: Settings, samples: Sequence[Sample]) -> tuple[Trial | None,
         return None, [from_message(str(error))]
     except Exception as error:  # an annotator is foreign code: whatever it raises is told
         what = f"the annotator failed on an image ({type(error).__name__}: {error})"
-        return None, [Finding("error", what, cure="mend it, or choose another annotator")]
+        return None, [Finding("error", what, fix="fix it, or choose another annotator")]

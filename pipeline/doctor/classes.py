@@ -67,8 +67,8 @@ def _alphas(num_labeled: int, settings: Settings) -> Iterator[Finding]:
             "max": "the largest score stands in, without any promise",
         }[calibrate.uncalibrated]
         level: Level = "error" if calibrate.uncalibrated in ("abstain", "raise") else "warning"
-        cure = f"set calibrate.alpha to {smallest:g} or more, or label more images"
-        yield Finding(level, f"{told}; below it {means}", (f"calibrate.alpha: {calibrate.alpha:g}",), cure)
+        fix = f"set calibrate.alpha to {smallest:g} or more, or label more images"
+        yield Finding(level, f"{told}; below it {means}", (f"calibrate.alpha: {calibrate.alpha:g}",), fix)
     else:
         yield Finding("note", f"{told}; calibrate.alpha is {calibrate.alpha:g}")
     useless = tuple(f"{alpha:g}" for alpha in calibrate.alphas or () if is_too_small(alpha, num_labeled))
@@ -109,7 +109,7 @@ def _class_alphas(in_labeled: Mapping[str, int], settings: Settings) -> Iterator
     )
     if settings.calibrate.class_thresholds == "each":
         what = f"too few labelled images for a threshold of its own at calibrate.alpha {alpha:g}"
-        cure = "label more images of them, raise alpha, or set calibrate.class_thresholds: clustered or pooled"
-        yield Finding("warning", what, where, cure)
+        fix = "label more images of them, raise alpha, or set calibrate.class_thresholds: clustered or pooled"
+        yield Finding("warning", what, where, fix)
     else:
         yield Finding("note", f"too few labelled images for a class-wise promise at calibrate.alpha {alpha:g}", where)

@@ -109,8 +109,8 @@ def disk_findings(sizes: Sequence[StoreSize], settings: Settings) -> Iterator[Fi
         yield Finding("note", what)
         return
     measured = sum(size.num_bytes or 0 for size in sizes if size.is_measured)
-    cure = "free some, set `results` to a larger disk, or choose a smaller data.grid or annotate.resolution"
-    yield Finding("error" if measured > free else "warning", what, (f"results: {settings.results}",), cure)
+    fix = "free some, set `results` to a larger disk, or choose a smaller data.grid or annotate.resolution"
+    yield Finding("error" if measured > free else "warning", what, (f"results: {settings.results}",), fix)
 
 
 def _bytes_text(num_bytes: float | None) -> str:

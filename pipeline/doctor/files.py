@@ -46,15 +46,15 @@ def _modes(looks: Iterable[Look]) -> Iterator[Finding]:
     yield Finding("error", _counted("image", deep, "with " + what), deep, "scale them to 8 bits and save them again")
     what = _counted("image", transparent, "with transparency, which is dropped: what it hides is seen")
     yield Finding("note", what, transparent)
-    cure = "convert them to RGB with their colour profile"
-    yield Finding("warning", _counted("image", cmyk, "in the colours of print (CMYK)"), cmyk, cure)
+    fix = "convert them to RGB with their colour profile"
+    yield Finding("warning", _counted("image", cmyk, "in the colours of print (CMYK)"), cmyk, fix)
 
 
 def _turned(looks: Iterable[Look]) -> Finding:
     turned = tuple(look.sample.image for look in looks if look.image is not None and look.image.orientation != UPRIGHT)
     what = "stored turned or mirrored, with a mark (EXIF) that viewers follow; pixels are read as they are stored"
-    cure = "store the pixels upright (e.g. mogrify -auto-orient), and see that the masks fit them"
-    return Finding("warning", _counted("image", turned, what), turned, cure)
+    fix = "store the pixels upright (e.g. mogrify -auto-orient), and see that the masks fit them"
+    return Finding("warning", _counted("image", turned, what), turned, fix)
 
 
 def _mask_sizes(looks: Iterable[Look]) -> Iterator[Finding]:
@@ -67,11 +67,11 @@ def _mask_sizes(looks: Iterable[Look]) -> Iterator[Finding]:
         is_turned = look.image.orientation in ON_THEIR_SIDE and look.image.size == look.mask.size[::-1]
         (turned if is_turned else other).append(text)
     what = "of the upright image, whose pixels are stored on their side (EXIF)"
-    cure = "store the pixels upright (e.g. mogrify -auto-orient)"
-    yield Finding("error", _counted("mask", turned, what), tuple(turned), cure)
+    fix = "store the pixels upright (e.g. mogrify -auto-orient)"
+    yield Finding("error", _counted("mask", turned, what), tuple(turned), fix)
     what = "of another size than the image (height x width)"
-    cure = "make them equal: masks by nearest neighbour, never smoothed"
-    yield Finding("error", _counted("mask", other, what), tuple(other), cure)
+    fix = "make them equal: masks by nearest neighbour, never smoothed"
+    yield Finding("error", _counted("mask", other, what), tuple(other), fix)
 
 
 def unused_masks(data: DataSettings) -> Iterator[Finding]:
@@ -84,11 +84,11 @@ def unused_masks(data: DataSettings) -> Iterator[Finding]:
     strange = tuple(_named(tree.masks, p) for p in pictures if p.suffix.lower() not in MASK_SUFFIXES)
     alone = tuple(_named(tree.masks, p) for p in pictures if p.suffix.lower() in MASK_SUFFIXES and p.stem not in stems)
     what = "in a format that is not read as a mask: JPEG and WebP change values, and so classes"
-    cure = "draw or export them again as PNG; converting does not bring the values back"
-    yield Finding("warning", _counted("file", strange, what), strange, cure)
+    fix = "draw or export them again as PNG; converting does not bring the values back"
+    yield Finding("warning", _counted("file", strange, what), strange, fix)
     what = "without an image of that stem, so nobody reads them"
-    cure = "name them as their images, or set data.mask_ending, e.g. _mask.png"
-    yield Finding("warning", _counted("mask", alone, what), alone, cure)
+    fix = "name them as their images, or set data.mask_ending, e.g. _mask.png"
+    yield Finding("warning", _counted("mask", alone, what), alone, fix)
 
 
 def _named(folder: Path, path: Path) -> str:

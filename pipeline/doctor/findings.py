@@ -1,4 +1,4 @@
-"""What the doctor says: one finding a line, each with what was found, where, and the cure."""
+"""What the doctor says: one finding a line, each with what was found, where, and the fix."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Finding(NamedTuple):
            not what it seems. note: a fact to know
     what:  a sentence without its full stop
     where: every file, image, class or setting that it is about
-    cure:  what to do; empty for notes that ask for nothing
+    fix:  what to do; empty for notes that ask for nothing
     """
 
     level: Level
     what: str
     where: tuple[str, ...] = ()
-    cure: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         places = f": {shortened(self.where)}" if self.where else ""
-        return f"{self.level:9}{self.what}{places}{f'; {self.cure}' if self.cure else ''}"
+        return f"{self.level:9}{self.what}{places}{f'; {self.fix}' if self.fix else ''}"
 
 
 def shortened(places: Sequence[str]) -> str:
@@ -38,9 +38,9 @@ def shortened(places: Sequence[str]) -> str:
 
 
 def from_message(message: str, level: Level = "error") -> Finding:
-    """A finding from one of the project's messages, which name the cure after their last semicolon."""
-    what, semicolon, cure = message.rpartition("; ")
-    return Finding(level, what, cure=cure) if semicolon else Finding(level, message)
+    """A finding from one of the project's messages, which name the fix after their last semicolon."""
+    what, semicolon, fix = message.rpartition("; ")
+    return Finding(level, what, fix=fix) if semicolon else Finding(level, message)
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:

@@ -49,8 +49,8 @@ def grid_findings(survey: Survey, settings: Settings) -> list[Finding]:
         what = (
             f"{stretched.sum()} of {len(sizes)} images are stretched by more than {STRETCH}, so things lose their shape"
         )
-        cure = f"set data.grid: {fitting}" if fitting != grid else "crop the images to one shape"
-        findings.append(Finding("warning", what, where, cure))
+        fix = f"set data.grid: {fitting}" if fitting != grid else "crop the images to one shape"
+        findings.append(Finding("warning", what, where, fix))
     scale = float(np.median(np.sqrt(sizes.prod(axis=1) / (height * width))))
     if scale > FAR_LARGER:
         what = f"the images are {scale:.1f} times as large as the grid in each direction, so small things vanish"
@@ -61,8 +61,8 @@ def grid_findings(survey: Survey, settings: Settings) -> list[Finding]:
     short, largest_scale = float(np.median(sizes.min(axis=1))), settings.train.scale[1]
     if settings.train.crop > short * largest_scale:
         what = f"crops are larger than the images (short side {short:g}) at any scale, so they are padded"
-        cure = f"set train.crop to {crop_of(fitting)}, or raise train.scale"
-        findings.append(Finding("warning", what, (f"train.crop: {settings.train.crop}",), cure))
+        fix = f"set train.crop to {crop_of(fitting)}, or raise train.scale"
+        findings.append(Finding("warning", what, (f"train.crop: {settings.train.crop}",), fix))
     return [*findings, Finding("note", f"images are {_range(sizes)}")]
 
 

@@ -32,8 +32,8 @@ def _colours(looks: Sequence[Look]) -> Iterator[Finding]:
         fewest, most = (f(mask.num_colours for _, mask in rest) for f in (min, max))
         told = f"{fewest} colours" if fewest == most else f"{fewest} to {most} colours"
         what = f"{len(rest)} masks are colour pictures ({told} each), expected one index a class (mode P or L)"
-        cure = "replace each colour by its class's index, and save PNGs"
-        yield Finding("error", what, tuple(str(look.sample.mask) for look, _ in rest), cure)
+        fix = "replace each colour by its class's index, and save PNGs"
+        yield Finding("error", what, tuple(str(look.sample.mask) for look, _ in rest), fix)
 
 
 def _coding(survey: Survey, data: DataSettings) -> Iterator[Finding]:
@@ -43,7 +43,7 @@ def _coding(survey: Survey, data: DataSettings) -> Iterator[Finding]:
         yield from_message(published)
         return
     for suspicion in suspicions(values, data):
-        yield Finding("error" if suspicion.is_certain else "warning", suspicion.what, cure=suspicion.cure)
+        yield Finding("error" if suspicion.is_certain else "warning", suspicion.what, fix=suspicion.fix)
 
 
 def _unknown(looks: Sequence[Look], data: DataSettings) -> Iterator[Finding]:
@@ -79,8 +79,8 @@ def _void(looks: Sequence[Look], data: DataSettings) -> Iterator[Finding]:
     mean = float(np.mean(list(shares.values())))
     what = f"void is {100 * mean:.1f} % of a mask on average"
     if mean > MUCH_VOID:
-        cure = "see that data.ignore_values names no class; pixels that are void teach and calibrate nothing"
-        yield Finding("warning", what, (f"data.ignore_values: {data.ignore_values}",), cure)
+        fix = "see that data.ignore_values names no class; pixels that are void teach and calibrate nothing"
+        yield Finding("warning", what, (f"data.ignore_values: {data.ignore_values}",), fix)
     else:
         yield Finding("note", what)
 

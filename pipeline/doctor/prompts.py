@@ -85,9 +85,9 @@ def _placeholders(prompts: Sequence[Prompt], level: Level) -> Iterator[Finding]:
 def _spelling(prompts: Sequence[Prompt]) -> Iterator[Finding]:
     odd = [p for p in prompts if p.text != spelled_out(p.text) and not is_placeholder(p.text)]
     if odd:
-        cure = f"add prompts with spaces, e.g. {{name: {odd[0].class_name}, prompts: [{spelled_out(odd[0].text)}]}}"
+        fix = f"add prompts with spaces, e.g. {{name: {odd[0].class_name}, prompts: [{spelled_out(odd[0].text)}]}}"
         what = f"{len(odd)} prompts are written as identifiers, not as words"
-        yield Finding("warning", what, tuple(map(str, odd)), cure)
+        yield Finding("warning", what, tuple(map(str, odd)), fix)
 
 
 def _given_twice(prompts: Sequence[Prompt], level: Level) -> Iterator[Finding]:

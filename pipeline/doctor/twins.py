@@ -16,7 +16,7 @@ from pipeline.doctor.survey import ImageLook, Look, Survey
 MAX_DISTANCE = 4  # of 64 bits; pictures of different things differ in about 32
 ROWS = 256  # hashes compared with all others at a time
 LEAK = "the student is measured on pictures that it has learnt from"
-# splits of the two images -> what that does, and the cure; the other pairs of splits are a fact only
+# splits of the two images -> what that does, and the fix; the other pairs of splits are a fact only
 HARM = {
     ("labeled", "val"): (LEAK, "take one of each pair out of data.splits.val or labeled"),
     ("unlabeled", "val"): (LEAK, "take one of each pair out of data.splits.val, or remove the unlabelled one"),
@@ -81,8 +81,8 @@ def _finding(splits: tuple[str, str], firsts: Sequence[Look], seconds: Sequence[
     what = f"{len(twins)} of {len(images)} {splits[1]} images {verb} like {beside} (= equal, ~ nearly)"
     if splits not in HARM:
         return Finding("note", what, where)
-    harm, cure = HARM[splits]
-    return Finding("warning", f"{what}, but {harm}" if is_within else f"{what}: {harm}", where, cure)
+    harm, fix = HARM[splits]
+    return Finding("warning", f"{what}, but {harm}" if is_within else f"{what}: {harm}", where, fix)
 
 
 def _readable(looks: Sequence[Look]) -> list[tuple[str, ImageLook]]:

@@ -63,8 +63,8 @@ def seem_findings(seem: SeemSettings) -> Iterator[Finding]:
         return
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
     if missing:
-        cure = f"run conformalsam download seem-focall-v0, then {convert}; or name another folder"
-        yield Finding("error", f"no {' and no '.join(missing)} in the checkpoint's folder", where, cure)
+        fix = f"run conformalsam download seem-focall-v0, then {convert}; or name another folder"
+        yield Finding("error", f"no {' and no '.join(missing)} in the checkpoint's folder", where, fix)
         return
     try:
         with safe_open(folder / "model.safetensors", "numpy"):  # reads the header, which knows the file's length
@@ -118,8 +118,8 @@ def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
         counted_up = {name: [k] for k, name in enumerate(data.class_names)}  # to go on with the network itself
         onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None, "logit_bias": {}})
     if wordless := wordless_classes(onnx, data.class_names):
-        cure = "only labelled images teach them to the student; name their channels if the network has any"
-        yield Finding("warning", never_labelled(wordless), ("annotate.onnx.class_map",), cure)
+        fix = "only labelled images teach them to the student; name their channels if the network has any"
+        yield Finding("warning", never_labelled(wordless), ("annotate.onnx.class_map",), fix)
     try:
         annotator = OnnxAnnotator(onnx, data)
     except AnnotatorError as error:
@@ -146,7 +146,7 @@ def python_findings(python: PythonSettings) -> Iterator[Finding]:
             is_there = callable(getattr(importlib.import_module(module), name, None))
     except Exception as error:  # foreign code: whatever it raises is told, and the checks go on
         what = f"importing {module} failed ({type(error).__name__}: {error})"
-        yield Finding("error", what, where, "run from the folder that it lies in, and mend it")
+        yield Finding("error", what, where, "run from the folder that it lies in, and fix it")
         return
     if not is_there:
         yield Finding("error", f"{module} has no function {name}", where, "correct annotate.python.factory")
@@ -158,8 +158,8 @@ def python_findings(python: PythonSettings) -> Iterator[Finding]:
 def student_findings(train: TrainSettings) -> Iterator[Finding]:
     """Whether the student's weights are on this machine."""
     if train.student not in STUDENTS and not (Path(train.student) / "config.json").is_file():
-        cure = "give a folder in transformers format, or a student that conformalsam knows"
-        yield Finding("error", "no config.json in the student's folder", (f"train.student: {train.student}",), cure)
+        fix = "give a folder in transformers format, or a student that conformalsam knows"
+        yield Finding("error", "no config.json in the student's folder", (f"train.student: {train.student}",), fix)
     weights = train.initial_weights
     where, path = (f"train.weights: {weights}",), Path(weights)
     if train.licence_note is not None:
@@ -177,8 +177,8 @@ def student_findings(train: TrainSettings) -> Iterator[Finding]:
         if not (path / "config.json").is_file():
             yield Finding("error", "no config.json in the weights' folder", where, "copy the whole folder")
     elif not is_cached(weights):
-        cure = f"run hf download {weights} if stage1 will have no network, or set train.weights to a folder"
-        yield Finding("warning", "weights that are not on this machine, so stage1 fetches them", where, cure)
+        fix = f"run hf download {weights} if stage1 will have no network, or set train.weights to a folder"
+        yield Finding("warning", "weights that are not on this machine, so stage1 fetches them", where, fix)
 
 
 def is_cached(hub_name: str) -> bool:

@@ -95,15 +95,15 @@ def import_masks(
         if is_changed:
             put_to_use(masks, masks.index_with(index), run_file, place.folder)
     except OSError as error:
-        raise DatasetError(f"the import into {masks.folder} stopped: {error}; mend that and run it again") from None
+        raise DatasetError(f"the import into {masks.folder} stopped: {error}; fix that and run it again") from None
     return Imported(ids, masks.masks, (run_file.run if run_file is not None else run) if is_changed else None)
 
 
 def put_to_use(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | None, results: Folder) -> None:
     """Write the id lists and the run file, and let the next snakemake run what depends on the new samples.
 
-    Newer samples make it run annotate and what follows, and for want of its receipt prepare as well. They come last: an
-    import that was killed before them does all of this when it is repeated.
+    Newer samples make it run annotate and what follows, and prepare as well, because its receipt is missing. They come
+    last: an import that was killed before them does all of this when it is repeated.
     """
     masks.write_lists(index)
     if run_file is not None:

@@ -42,7 +42,7 @@ def export_labels(
 ) -> Export:
     """Write the labels of a store in one of FORMATS.
 
-    An interrupted export leaves nothing under the folder's name, and the next one begins anew. An older export there is
+    An interrupted export leaves nothing under the folder's name, and the next one starts again. An older export is
     replaced at the end.
     out:     default: export/FORMAT beside the store
     alpha:   see `open_source`; ids, most_uncertain: see `choose_images`
@@ -65,7 +65,7 @@ def export_labels(
         write_json(part / PROVENANCE, facts)
         digests = _write(part, source, choice.places, format_name, facts)
     except OSError as error:
-        raise StoreError(f"the export to {out} stopped: {error}; mend that, or name another folder: --out") from None
+        raise StoreError(f"the export to {out} stopped: {error}; fix that, or name another folder: --out") from None
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
     if format_name in READABLE:

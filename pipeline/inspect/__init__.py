@@ -3,7 +3,7 @@
 run       the state of a run
 summary   the facts of a store                  held_out       what held-out images say of it
 lines     the same for people                   pictures       an image of a store, painted
-check     reading all of a store, repairing it  findings       what is wrong, and the command that mends it
+check     reading all of a store, repairing it  findings       what is wrong, and the command that fixes it
 explain   what is behind one pixel of a run     explain_lines  the same for people
 decision  its arithmetic
 """

@@ -1,4 +1,4 @@
-"""Checks a store by reading all of it, and takes out what is damaged, so that its stage makes just that anew."""
+"""Checks a store by reading all of it, and takes out what is damaged, so that its stage makes just that again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Check(NamedTuple):
 def check_store(path: Path) -> Check:
     """Read every chunk of every array with its checksum, and compare the store with its run.
 
-    raises: StoreError if there is no store, or one whose own metadata cannot be read; the message says how to mend it
+    raises: StoreError if there is no store, or one whose own metadata cannot be read; the message says how to fix it
     """
     store = open_for_inspection(path)
     chunks = chunks_of(store)
@@ -66,31 +66,31 @@ def check_facts(check: Check) -> dict[str, Any]:
 
 
 def repair(path: Path) -> dict[str, Any]:
-    """Check a store and mend what can be: damaged and failed images become absent, the store unfinished again.
+    """Check a store and fix what can be: damaged and failed images become absent, the store unfinished again.
 
-    The receipt of its stage is taken away, so that the stage runs again: it makes those images anew and no others. Not
+    The receipt of its stage is taken away, so that the stage runs again: it makes those images again and no others. Not
     to be called while the stage runs.
 
     raises: StoreError as `check_store`
     """
     check = check_store(path)
-    store, curable = check.store, [finding for finding in check.findings if finding.cure == "repair"]
+    store, fixable = check.store, [finding for finding in check.findings if finding.fix == "repair"]
     if not all(can_be_mended(store, damage) for damage in check.damages):
-        curable = []  # the whole store has to go, as a finding says
+        fixable = []  # the whole store has to go, as a finding says
     for leftover in path.rglob("*.partial"):
         leftover.unlink()
     images: list[str] = []
-    if any(finding.what != "left over" for finding in curable):
+    if any(finding.what != "left over" for finding in fixable):
         receipt_of(store).unlink(missing_ok=True)  # first: a receipt says that a store is whole
         again = _failed(store) if store.state["kind"] == "probabilities" else []
         images = _ids_of(store.path, repair_store(store, check.damages, again))
-    return check_facts(check) | {"repaired": len(curable), "to_be_made_anew": images}
+    return check_facts(check) | {"repaired": len(fixable), "to_be_remade": images}
 
 
 def _failed(store: AnyStore) -> list[int]:
     try:
         failed: list[int] = np.flatnonzero(store.status == FAILED).tolist()
-    except StoreError:  # of a damaged status, all images without maps are made anew
+    except StoreError:  # of a damaged status, all images without maps are made again
         return []
     return failed
 
@@ -98,15 +98,15 @@ def _failed(store: AnyStore) -> list[int]:
 def _ids_of(path: Path, images: list[int]) -> list[str]:
     try:
         ids = open_for_inspection(path).sample_ids
-    except StoreError:  # its stage writes the ids anew
+    except StoreError:  # its stage writes the ids again
         return [f"number {i}" for i in images]
     return [ids[i] for i in images]
 
 
 def is_sound(facts: Mapping[str, Any]) -> bool:
-    """Is there nothing left to be mended by hand? Of facts of a repair: nothing that the stage will not mend."""
-    cured = ("repair", "stage") if "repaired" in facts else ()
-    return all(finding["cure"] in cured for finding in facts["findings"])
+    """Is there nothing left to be fixed by hand? Of facts of a repair: nothing that the stage will not fix."""
+    fixed_by = ("repair", "stage") if "repaired" in facts else ()
+    return all(finding["fix"] in fixed_by for finding in facts["findings"])
 
 
 def format_check(facts: Mapping[str, Any]) -> str:
@@ -126,9 +126,9 @@ def format_check(facts: Mapping[str, Any]) -> str:
 
 
 def _repair_lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    images = facts["to_be_made_anew"]
+    images = facts["to_be_remade"]
     if not facts["repaired"]:
-        return [("repaired", "nothing: there is nothing that this can mend")]
-    what = f"the stage will make {named(images)} images anew, and no others" if images else "no image is lost"
+        return [("repaired", "nothing: there is nothing that this can fix")]
+    what = f"the stage will make {named(images)} images again, and no others" if images else "no image is lost"
     stage = STAGE_OF[facts["kind"]]
     return [("repaired", what), ("next", f"run {stage_command(Path(facts['path']), stage)}")]

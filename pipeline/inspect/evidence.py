@@ -107,7 +107,7 @@ def _place_in_cache(
     ids = probabilities.sample_ids
     place = place_of(sample_id, ids)
     if sample_id in failed:
-        raise StoreError(f"{probabilities.path} has no maps of {sample_id}: {failed[sample_id]}; mend the image")
+        raise StoreError(f"{probabilities.path} has no maps of {sample_id}: {failed[sample_id]}; fix the image")
     if place is not None:
         return place
     if sample_id in (sample.id for sample in Run(settings).samples().of("val")):

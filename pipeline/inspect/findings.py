@@ -1,4 +1,4 @@
-"""What is wrong with a store, one line each, with the command that mends it."""
+"""What is wrong with a store, one line each, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Finding(NamedTuple):
 
     what:    corrupt, missing, metadata, failed, unfinished, left over, receipt, or other run
     where:   what it is about, and why
-    command: what mends it
-    cure:    what part of that is: `inspect --repair` (and then the stage), the stage alone, or neither
+    command: what fixes it
+    fix:    what part of that is: `inspect --repair` (and then the stage), the stage alone, or neither
     """
 
     what: str
     where: str
     command: str
-    cure: Literal["repair", "stage", "by hand"]
+    fix: Literal["repair", "stage", "by hand"]
 
 
 def receipt_of(store: AnyStore) -> Path:
@@ -106,10 +106,10 @@ def state_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Findi
     if failed and kind == "probabilities":
         reasons = store.state.get("failed", {})
         why = f": {reasons[failed[0]]}" if failed[0] in reasons else ""
-        yield Finding("failed", f"{named(failed)}{why}; mend the files", repair_command(store.path, kind), "repair")
+        yield Finding("failed", f"{named(failed)}{why}; fix the files", repair_command(store.path, kind), "repair")
     elif failed:
         command = f"conformalsam inspect {shlex.quote(str(store.path.parent / FILE_OF['probabilities']))} --repair"
-        where = f"{named(failed)}, for want of their maps"
+        where = f"{named(failed)}, because their maps are missing"
         yield Finding("failed", where, f"{command} && {stage_command(store.path, STAGE_OF[kind])}", "by hand")
 
 

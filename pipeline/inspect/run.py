@@ -11,6 +11,7 @@ from pipeline.errors import StoreError
 from pipeline.files import read_json
 from pipeline.folder import FILE_OF
 from pipeline.run import Run
+from pipeline.settings import Settings
 from pipeline.store import DONE, open_for_inspection, store_exists
 
 Facts = Mapping[str, Any]
@@ -50,20 +51,21 @@ def _training(facts: Facts) -> dict[str, Any]:
     return {"epochs": facts["num_epochs"], "steps": facts["num_steps"], "mIoU": last.get("miou")}
 
 
-def inspect_run(run: Run) -> dict[str, Any]:
+def inspect_run(settings: Settings) -> dict[str, Any]:
     """Stages and stores of a run, finished or not, as JSON can hold them.
 
     raises: StoreError if a receipt is damaged
     """
+    run = Run(settings)
     stages = {stage: _stage(run, stage) for stage in KEY_NUMBERS if _takes_part(run, stage)}
-    page = run.folder.report
+    is_complete = all(facts is not None and not facts["other_settings"] for facts in stages.values())
     return {
-        "run": run.settings.name,
+        "run": settings.name,
         "folder": str(run.folder.path),
         "stages": stages,
         "stores": [_store(path) for kind in FILE_OF if store_exists(path := run.folder.store(kind))],
-        "report": str(page) if page.is_file() else None,
-        "next": run.command("all") if None in stages.values() else None,
+        "report": str(run.folder.report) if run.folder.report.is_file() else None,
+        "next": None if is_complete else run.command("all"),
     }
 
 
@@ -74,16 +76,16 @@ def _takes_part(run: Run, stage: str) -> bool:
 
 
 def _stage(run: Run, stage: str) -> dict[str, Any] | None:
-    """When a stage finished, and its key numbers; None if it has not."""
-    path = run.folder.receipt(stage)
-    if not path.is_file():
+    """When a stage finished, whether with other settings, and its key numbers; None if it has not finished."""
+    if not run.has_receipt(stage):
         return None
+    path = run.folder.receipt(stage)
     try:
         numbers = KEY_NUMBERS[stage](read_json(path))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(f"{path} is damaged; remove it and run {run.command(stage)}") from None
     finished = datetime.fromtimestamp(path.stat().st_mtime).isoformat(" ", "minutes")
-    return {"finished": finished, **numbers}
+    return {"finished": finished, "other_settings": run.is_stale(stage), "numbers": numbers}
 
 
 def _store(path: Path) -> dict[str, Any]:
@@ -105,8 +107,8 @@ def format_run(facts: Facts) -> str:
 
 def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "run", f"{facts['run']}, in {facts['folder']}"
-    for stage, numbers in facts["stages"].items():
-        yield stage, "not finished" if numbers is None else ", ".join(_shown(*item) for item in numbers.items())
+    for stage, found in facts["stages"].items():
+        yield stage, "not finished" if found is None else _stage_line(found)
     for store in facts["stores"]:
         if "problem" in store:
             yield "store", store["problem"]
@@ -119,6 +121,12 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "report", facts["report"]
     if facts["next"]:
         yield "next", facts["next"]
+
+
+def _stage_line(facts: Facts) -> str:
+    numbers = ", ".join(_shown(*item) for item in facts["numbers"].items())
+    other = ", made with other settings than these" if facts["other_settings"] else ""
+    return f"{numbers}; finished {facts['finished']}{other}"
 
 
 def _shown(name: str, value: Any) -> str:

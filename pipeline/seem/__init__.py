@@ -1,4 +1,4 @@
-"""SEEM, written anew for text prompts: `Seem.from_pretrained(folder).semantic_map(image, names)`."""
+"""SEEM, reimplemented for text prompts: `Seem.from_pretrained(folder).semantic_map(image, names)`."""
 
 from pipeline.seem.configuration import SeemConfig
 from pipeline.seem.errors import SeemError

@@ -22,7 +22,7 @@ class Coding(NamedTuple):
     name: str
     own_values: frozenset[int]
     """Values that no mask of the other coding has."""
-    cure: str
+    fix: str
     """What to write in the run file to read such masks."""
 
 
@@ -79,7 +79,7 @@ def misreading(masks: Iterable[frozenset[int]], data: DataSettings) -> str | Non
 def _message(found: str, expected: Coding, other: Coding, data: DataSettings) -> str:
     return (
         f"{found}: they are {other.name}, but the settings expect {expected.name}, so every class would be read as "
-        f"another; get masks in {data.root} that fit the settings, or write for data.classes {other.cure}"
+        f"another; get masks in {data.root} that fit the settings, or write for data.classes {other.fix}"
     )
 
 
@@ -89,7 +89,7 @@ class Suspicion(NamedTuple):
     is_certain: bool
     """False where another, harmless explanation exists."""
     what: str
-    cure: str
+    fix: str
 
 
 def suspicions(masks: Iterable[frozenset[int]], data: DataSettings) -> list[Suspicion]:

@@ -73,7 +73,7 @@ def refuse_others(verdicts: Sequence[Verdict], expected: str) -> None:
                 f"{verdict.path} is {verdict.split or 'no published split'} ({verdict.num} images, fingerprint "
                 f"{verdict.fingerprint}), expected {expected} ({num} images"
                 + (f", fingerprint {split.fingerprint}" if verdict.is_labeled else "")
-                + "); get the list anew from the project that publishes it"
+                + "); get the list again from the project that publishes it"
             )
 
 
@@ -127,7 +127,7 @@ def write_ade_lists(root: Path, out: Path) -> Iterator[Verdict]:
     if fingerprint(Path(name).stem for name in file_names) != ADE_TRAIN:
         raise DatasetError(
             f"{folder} holds {len(file_names)} images, expected the {ADE_TRAIN_IMAGES} of ADEChallengeData2016, "
-            "ADE_train_00000001.jpg and so on; unpack ADEChallengeData2016.zip anew"
+            "ADE_train_00000001.jpg and so on; unpack ADEChallengeData2016.zip again"
         )
     for part in ADE_PARTS:
         labeled, unlabeled = ade_lists(file_names, part)

@@ -76,7 +76,7 @@ def in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
     """The samples in the order of the cache, if it has the same ones: a mask moves its image in the list, not there."""
     try:
         ids = open_probabilities(path, writable=True).sample_ids if store_state(path) else []
-    except StoreError:  # lost ids are written anew from the list
+    except StoreError:  # lost ids are written again from the list
         return samples
     place = {sample_id: i for i, sample_id in enumerate(ids)}
     if place.keys() != {sample.id for sample in samples}:
@@ -111,7 +111,7 @@ def _open_or_create(
     elif state["fingerprint"] != identity:
         raise StoreError(
             f"{path} holds maps of other images or annotator settings (fingerprint {state['fingerprint']}, now "
-            f"{identity}). To keep it, give this run another name: --config name=NEW. To make it anew: rm -r {path}"
+            f"{identity}). To keep it, give this run another name: --config name=NEW. To make it again: rm -r {path}"
         )
     elif not state["complete"]:
         restore_coordinates(path, samples, settings.data.class_names)
@@ -244,6 +244,6 @@ def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: Ann
         first, reason = next(iter(failed.items()))
         raise AnnotatorError(
             f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_share "
-            f"{settings.max_failed_share}; the first: {first}: {reason}. Mend that or raise the share, then rerun: "
+            f"{settings.max_failed_share}; the first: {first}: {reason}. Fix that or raise the share, then rerun: "
             "finished maps are kept"
         )

@@ -211,7 +211,7 @@ def _threshold_facts(
 
 
 def _is_asked_for(settings: CalibrateSettings, variant: str, alpha: float) -> bool:
-    """Do the settings name it, or is it one of those that rule auto tries of its own accord?"""
+    """Do the settings name it, or is it one of those that rule auto tries by itself?"""
     return variant == settings.variant and alpha in (settings.alpha, *(settings.alphas or ()))
 
 

@@ -218,7 +218,7 @@ def _to_do(
 ) -> Iterator[tuple[int, Path | None, int]]:
     """Images without labels yet: index, where their maps are (None: in the store's planes), and which ones they are.
 
-    Planes are there of a store that is labelled anew, and of an image that lost its labels only. The maps are opened
+    Planes are there of a store that is labelled again, and of an image that lost its labels only. The maps are opened
     for the others alone: their cache may be gone. An image that the annotator failed on is marked as failed.
     """
     ids = store.sample_ids

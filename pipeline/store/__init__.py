@@ -5,7 +5,7 @@ checksum.
 
 group          how a store is opened, read and finished
 creation       how a store is made, and gone on with
-integrity      what of a store is lost or damaged, and how to mend it
+integrity      what of a store is lost or damaged, and how to fix it
 probabilities  probs.zarr        written by annotate
 calibration    calibration.zarr  written by calibrate
 labels         labels.zarr       written by pseudolabel

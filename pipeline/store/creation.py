@@ -98,7 +98,7 @@ def compressed_bytes(values: npt.NDArray[Any]) -> int:
 
 
 def restore_coordinates(path: Path, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
-    """Write anew the coordinates of a half-done store that are lost or damaged.
+    """Write again the coordinates of a half-done store that are lost or damaged.
 
     samples: those that its fingerprint stands for, so that the ids cannot be others'
     """

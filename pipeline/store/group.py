@@ -55,13 +55,13 @@ def store_state(path: Path) -> dict[str, Any]:
 
 
 def remake_command(path: Path) -> str:
-    """What makes a whole store anew."""
+    """What makes a whole store again."""
     stage = next((STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name), "STAGE")
     return f"rm -r {shlex.quote(str(path))} && {stage_command(path, stage)}"
 
 
 def repair_command(path: Path, kind: str) -> str:
-    """What makes the damaged images of a store anew, and only those."""
+    """What makes the damaged images of a store again, and only those."""
     return f"conformalsam inspect {shlex.quote(str(path))} --repair && {stage_command(path, STAGE_OF[kind])}"
 
 

@@ -1,4 +1,4 @@
-"""What of a store is lost or damaged, and mending it so that its stage makes just that anew.
+"""What of a store is lost or damaged, and fixing it so that its stage makes just that again.
 
 A chunk is whole if zarr can read it, which includes its checksum. Which chunks there must be is told by `status`.
 """
@@ -60,7 +60,7 @@ class Damage(NamedTuple):
 
     @property
     def images(self) -> tuple[int, ...]:
-        """Images that the stage must make anew for it; none for what it makes in any case (status, coordinates)."""
+        """Images that the stage must make again for it; none for what it makes in any case (status, coordinates)."""
         return self.chunk.images if self.chunk is not None and len(self.chunk.position) > 1 else ()
 
 
@@ -176,13 +176,13 @@ def _read(store: Store, chunk: Chunk) -> Damage | None:
 
 
 def repair_store(store: Store, damages: Collection[Damage], again: Collection[int]) -> list[int]:
-    """Take what is damaged out of a store and declare it unfinished, so that its stage makes just that anew.
+    """Take what is damaged out of a store and declare it unfinished, so that its stage makes just that again.
 
     Metadata that cannot be read come from their copy. No other process may write to the store meanwhile.
 
     damages: all that `metadata_damage` and `read_chunks` found; `can_be_mended` must be true of each
-    again:   images to be made anew beside the damaged ones
-    returns: indices of the images that the stage will make anew
+    again:   images to be made again beside the damaged ones
+    returns: indices of the images that the stage will make again
     """
     copies = _copies(store.path)
     for damage in damages:
@@ -190,18 +190,18 @@ def repair_store(store: Store, damages: Collection[Damage], again: Collection[in
             _mend_metadata(store, damage.array, copies.get(damage.array))
     group = zarr.open_group(store.path, mode="r+", use_consolidated=False)
     group.attrs[NAMESPACE] = {**store.state, "complete": False}
-    mended = type(store)(store.path, group, store.state)
-    is_status_damaged = done_images(mended) is None
+    fixed = type(store)(store.path, group, store.state)
+    is_status_damaged = done_images(fixed) is None
     for damage in damages:
         if damage.chunk is not None:
             damage.chunk.path(store.path).unlink(missing_ok=True)
     if is_status_damaged:
-        array = mended.array("status")
-        array[:] = np.where(_whole_images(mended), DONE, ABSENT).astype(np.uint8)
+        array = fixed.array("status")
+        array[:] = np.where(_whole_images(fixed), DONE, ABSENT).astype(np.uint8)
     lost = {image for damage in damages for image in damage.images}
     for image in sorted(lost | set(again)):
-        mended.mark(image, ABSENT)
-    return np.flatnonzero(mended.status == ABSENT).tolist()
+        fixed.mark(image, ABSENT)
+    return np.flatnonzero(fixed.status == ABSENT).tolist()
 
 
 def can_be_mended(store: Store, damage: Damage) -> bool:
@@ -218,7 +218,7 @@ def _mend_metadata(store: Store, name: str, copy: Any) -> None:
     if _why_unreadable(folder) is None:
         return  # it differs from its copy, which goes when the store is declared unfinished
     if copy is None:
-        shutil.rmtree(folder, ignore_errors=True)  # the stage makes it anew
+        shutil.rmtree(folder, ignore_errors=True)  # the stage makes it again
         return
     folder.mkdir(exist_ok=True)
     write_text(folder / "zarr.json", json.dumps(copy, indent=2))

@@ -85,6 +85,7 @@ def photographs(here):
     return here
 
 
+@pytest.mark.slow
 def test_forty_images_of_which_eight_have_masks_become_a_report_without_an_editor(photographs):
     small = ["student=tiny", "weights=random", "train.workers=0", "validate_every=1", "crop=64"]
     few_steps = ["stage1.epochs=1", "stage1.batch_size=8", "stage1.strong=false", "stage2.epochs=1",

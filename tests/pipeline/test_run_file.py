@@ -43,6 +43,7 @@ def test_the_runs_with_other_annotators_differ_from_their_parents_in_annotator_a
     ]:  # fmt: skip
         child, base = load_settings(name).model_dump(), load_settings(parent).model_dump()
         changed = {key for key in child if child[key] != base[key]}
+        own = {"alpha", "fixed_threshold"}
         assert changed - {"calibrate"} == {"name", "annotate"}
         assert {key for key, value in child["calibrate"].items() if value != base["calibrate"][key]} <= own
     onnx = load_settings("camvid_ade20k").annotate.onnx

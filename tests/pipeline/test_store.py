@@ -32,7 +32,7 @@ NAMES = ["background", "cat", "dog"]
 
 
 def new_labels(path, fingerprint="f1"):
-    facts = {"fingerprint": fingerprint, "class_names": NAMES, "background": 0}
+    facts = {"fingerprint": fingerprint, "class_names": NAMES, "background": 0, "rule": "paper"}
     create_store(path, "labels", facts, SAMPLES, label_arrays(3, (4, 5), 3, has_background=True, num_alphas=1))
     return open_labels(path, writable=True)
 
@@ -118,7 +118,7 @@ def test_lost_coordinates_are_written_anew_when_a_store_is_gone_on_with(tmp_path
     if name != "height":
         with pytest.raises(StoreError, match=f"{name} is not on disk"):
             _ = (open_labels(path, writable=True).sample_ids, open_labels(path, writable=True).class_names)
-    facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0}
+    facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0, "rule": "paper"}
     resume_or_create(path, "labels", facts, SAMPLES, label_arrays(3, (4, 5), 3, has_background=True, num_alphas=1))
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == whole
 
@@ -169,7 +169,7 @@ def test_a_half_done_store_is_kept_and_a_finished_or_foreign_one_is_replaced(tmp
     arrays = label_arrays(3, (4, 5), 3, has_background=True, num_alphas=1)
 
     def begin(fingerprint):
-        facts = {"fingerprint": fingerprint, "class_names": NAMES, "background": 0}
+        facts = {"fingerprint": fingerprint, "class_names": NAMES, "background": 0, "rule": "paper"}
         resume_or_create(path, "labels", facts, SAMPLES, arrays)
         return open_labels(path, writable=True)
 

@@ -1,6 +1,6 @@
 """Paper Eq. 3, Eq. 4 and thresholds of groups written out with loops and fractions: the oracle of the fast versions.
 
-Nothing here is shared with the method: ranks, shares and the grid of thresholds are worked out anew.
+Nothing here is shared with the method: ranks, shares and the grid of thresholds are worked out again.
 """
 
 import bisect

@@ -98,7 +98,7 @@ def test_a_finished_stage_is_computed_again_with_the_same_result(make_run, caplo
     (settings.folder / "stage1" / "student" / "model.safetensors").unlink()
     with caplog.at_level(logging.INFO):
         second = stage1(settings)
-    assert "starting afresh" in caplog.text
+    assert "starting from the beginning" in caplog.text
     assert "finished run" in caplog.text
     assert second["history"] == first["history"]
     assert equal(weights, weights_of(settings))

@@ -52,7 +52,7 @@ def resume(state: TrainingState, stage: Stage, folder: Path) -> None:
     if checkpoint is not None:
         is_other = checkpoint["fingerprint"] != stage.fingerprint
         why = "was made by other settings or data" if is_other else "is of a finished run"
-        log.info("%s: starting afresh; %s %s", stage.name, path, why)
+        log.info("%s: starting from the beginning; %s %s", stage.name, path, why)
     wait_for_all()  # every process has read the checkpoint
     if world().is_main:
         for leftover in ("best", "tensorboard"):
@@ -166,7 +166,7 @@ def _out_of_memory(stage: Stage, error: Exception) -> TrainingError:
     return TrainingError(
         f"{stage.name} ran out of memory ({str(error).partition(chr(10))[0]}); raise train.accumulate (now "
         f"{settings.accumulate}), or lower train.crop (now {settings.crop}) or the batch size. It resumes at the last "
-        "checkpoint, unless these settings are tracked and changed: then it starts afresh"
+        "checkpoint, unless these settings are tracked and changed: then it starts from the beginning"
     )
 
 

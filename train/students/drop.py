@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class _Rows:
-    """Places in a batch as a tensor: torch.compile would compile anew for every tuple of numbers."""
+    """Places in a batch as a tensor: torch.compile would compile again for every tuple of numbers."""
 
     def __init__(self, rows: Sequence[int], num_rows: int):
         self.num_rows = num_rows

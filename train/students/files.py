@@ -68,7 +68,7 @@ def load_network(folder: Path) -> Network:
 
 
 def read_network(folder: Path, class_names: Sequence[str], drop_path: float) -> Network:
-    """The segmentation network in a folder, to be trained; for other classes than its own the classifier starts afresh.
+    """The segmentation network in a folder, to be trained; for other classes its classifier gets random weights.
 
     raises: TrainingError for a folder without one, or with one that cannot be trained
     """
@@ -144,9 +144,9 @@ def read(kind: Any, folder: Path, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
 
 def _lacks_library(folder: Path, error: ImportError) -> TrainingError:
     install = re.search(r"pip install [\w.-]+", str(error))
-    cure = f"run {install[0]}" if install else "install it"
+    fix = f"run {install[0]}" if install else "install it"
     reason = _reason(error).partition(". ")[0]
-    return TrainingError(f"the network in {folder} needs a library that is not installed ({reason}); {cure}")
+    return TrainingError(f"the network in {folder} needs a library that is not installed ({reason}); {fix}")
 
 
 def _holds_none(folder: Path, error: Exception) -> TrainingError:
@@ -190,7 +190,7 @@ def _with_encoder(network: DinoDPT, student: str, weights: str, folder: Path) ->
     config.encoder_config = given
     network = DinoDPT(config)
     network.encoder.load_state_dict(encoder.state_dict())
-    log.info("%s: encoder loaded; the decode head starts afresh", weights)
+    log.info("%s: encoder loaded; the decode head starts from random weights", weights)
     return network
 
 
@@ -201,7 +201,7 @@ def _with_imagenet(network: Network, student: str) -> Network:
             "give train.weights a folder in transformers format or a hub name, or random"
         )
     network.encoder.load_state_dict(imagenet_weights(student))
-    log.info("%s: ImageNet weights loaded; the decode head starts afresh", student)
+    log.info("%s: ImageNet weights loaded; the decode head starts from random weights", student)
     return network
 
 
@@ -215,7 +215,7 @@ def _with_nvlabs(network: Network, student: str, path: Path) -> Network:
     unfit += [name for name in given if name not in own]
     check_fit(network, str(path), student, [f"segformer.{name}" for name in unfit])
     network.segformer.load_state_dict(given)
-    log.info("%s: encoder loaded; the decode head starts afresh", path)
+    log.info("%s: encoder loaded; the decode head starts from random weights", path)
     return network
 
 
@@ -238,7 +238,7 @@ def check_fit(network: Network, weights: str, student: str | None, unfit: Sequen
             f"e.g. {in_encoder[0]}; {advice}"
         )
     if unfit:
-        log.info("%s: encoder loaded; %d tensors of the decode head start afresh", weights, len(unfit))
+        log.info("%s: encoder loaded; %d tensors of the decode head start from random weights", weights, len(unfit))
 
 
 def weights_folder(weights: str) -> Path:

@@ -74,7 +74,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         content: Mapping[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
-        raise DatasetError(f"{path} is not valid JSON ({error}); unpack it anew") from None
+        raise DatasetError(f"{path} is not valid JSON ({error}); unpack it again") from None
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
     if missing:
         raise DatasetError(f"{path} has no {' and no '.join(missing)}; expected COCO's instances")

@@ -64,10 +64,10 @@ def find_classes(sbd: Path) -> Path:
     raise DatasetError(f"no folder dataset/cls in {sbd}; give benchmark_RELEASE, as unpacked from SBD's benchmark.tgz")
 
 
-def _files(folder: Path, pattern: str, cure: str) -> list[Path]:
+def _files(folder: Path, pattern: str, fix: str) -> list[Path]:
     files = sorted(folder.glob(pattern))
     if not files:
-        raise DatasetError(f"{folder} holds no {pattern}; {cure}")
+        raise DatasetError(f"{folder} holds no {pattern}; {fix}")
     return files
 
 
@@ -76,9 +76,9 @@ def read_mat(path: Path) -> npt.NDArray[np.uint8]:
     try:
         mask = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
     except Exception as error:  # damaged files made scipy raise zlib's, OSError, its own MatReadError and four others
-        raise DatasetError(f"{path} cannot be read as a mask of SBD ({error}); unpack benchmark.tgz anew") from None
+        raise DatasetError(f"{path} cannot be read as a mask of SBD ({error}); unpack benchmark.tgz again") from None
     if mask.ndim != 2 or mask.size == 0 or mask.min() < 0 or mask.max() >= NUM_CLASSES:
-        raise DatasetError(f"{path} holds no mask of classes 0 to {NUM_CLASSES - 1}; unpack benchmark.tgz anew")
+        raise DatasetError(f"{path} holds no mask of classes 0 to {NUM_CLASSES - 1}; unpack benchmark.tgz again")
     return mask.astype(np.uint8)
 
 

@@ -53,7 +53,7 @@ def test_chooses_what_the_rows_speak_for(settings, goal, rule):
         enough = usable
         assert value(chosen, "miou") == max(value(row, "miou") for row in usable)
     assert chosen in enough
-    assert facts["command"].endswith(f"--config run=tiny alpha={chosen['alpha']:g} rule={chosen['rule']}")
+    assert facts["command"].endswith(f"/tiny.yaml alpha={chosen['alpha']:g} rule={chosen['rule']}")
 
 
 def test_nothing_beats_a_row_of_the_front(settings):

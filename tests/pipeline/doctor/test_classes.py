@@ -55,7 +55,7 @@ def test_an_alpha_that_so_few_images_cannot_keep_is_told_with_what_it_does(data,
     finding = only("6 labelled images allow an alpha of 0.1429 or more; below", alpha=0.14, uncalibrated=policy)
     assert (finding.level, finding.where) == (level, ("calibrate.alpha: 0.14",))
     assert text in finding.what
-    assert finding.cure.startswith("set calibrate.alpha to 0.1429 or more")
+    assert finding.fix.startswith("set calibrate.alpha to 0.1429 or more")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_disk_that_is_too_small_is_an_error_only_by_measure(data, only, monkey
     monkeypatch.setattr(costs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     finding = only("disk:", timed=timed)
     assert finding.level == level
-    assert "choose a smaller data.grid" in finding.cure
+    assert "choose a smaller data.grid" in finding.fix
 
 
 def test_an_annotator_that_fails_is_told(data, make_settings, only):

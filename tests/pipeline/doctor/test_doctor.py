@@ -76,7 +76,7 @@ def test_json_tells_the_same(call, alpha, code):
     told = json.loads(result.stdout)
     assert told["may_go_on"] == (code == 0)
     assert told["counts"]["error"] == code
-    assert {"level", "what", "where", "cure"} == set(told["findings"][0])
+    assert {"level", "what", "where", "fix"} == set(told["findings"][0])
 
 
 def test_a_mistake_in_the_run_file_is_one_line(call):

@@ -1,4 +1,4 @@
-"""Files that are not what they should be: each mistake is planted, and named with its cure."""
+"""Files that are not what they should be: each mistake is planted, and named with its fix."""
 
 import shutil
 
@@ -16,7 +16,7 @@ def test_an_unreadable_image_and_a_truncated_mask_are_named(data, labeled, only)
     finding = only("2 files cannot be read")
     assert finding.level == "error"
     assert [place.partition(" ")[0] for place in finding.where] == [str(data / labeled[0].image), str(mask)]
-    assert finding.cure == "replace or remove them"
+    assert finding.fix == "replace or remove them"
 
 
 def test_a_mask_of_another_size_is_told_with_both_sizes(data, labeled, only):
@@ -24,7 +24,7 @@ def test_a_mask_of_another_size_is_told_with_both_sizes(data, labeled, only):
     finding = only("1 mask of another size than the image")
     assert finding.level == "error"
     assert finding.where == (f"{labeled[0].mask} (4 x 5, image 24 x 32)",)
-    assert "make them equal" in finding.cure
+    assert "make them equal" in finding.fix
 
 
 def test_sixteen_bit_pictures_are_refused_because_they_would_be_read_as_white(data, labeled, only):
@@ -58,7 +58,7 @@ def turned(data, labeled):
 def test_a_picture_that_viewers_turn_is_a_warning(turned, only):
     finding = only("stored turned or mirrored")
     assert (finding.level, finding.where) == ("warning", (f"images/{turned.name}",))
-    assert "upright" in finding.cure
+    assert "upright" in finding.fix
 
 
 def test_a_mask_drawn_on_the_turned_picture_is_told_apart_from_one_of_another_size(data, turned, labeled, only):
@@ -77,7 +77,7 @@ def test_masks_that_nobody_reads_are_warned_of(data, labeled, only):
     shutil.copy(data / labeled[0].mask, data / "masks/nobody.png")
     finding = only("1 mask without an image of that stem")
     assert (finding.level, finding.where) == ("warning", ("masks/nobody.png",))
-    assert "data.mask_ending" in finding.cure
+    assert "data.mask_ending" in finding.fix
 
 
 def test_masks_saved_as_jpeg_are_warned_of(data, only):
@@ -89,4 +89,4 @@ def test_masks_saved_as_jpeg_are_warned_of(data, only):
 def test_what_the_sources_find_is_told_too(data, only):
     shutil.rmtree(data / "images")
     finding = only("no image folder")
-    assert (finding.level, finding.cure) == ("error", "set data.root or data.images")
+    assert (finding.level, finding.fix) == ("error", "set data.root or data.images")

@@ -9,7 +9,7 @@ ANY = st.lists(st.builds(Finding, st.sampled_from(LEVELS), st.text(max_size=3)))
 
 
 def test_a_line_says_what_where_and_the_cure():
-    assert str(Finding("error", "it is broken", ("a.png",), "mend it")) == "error    it is broken: a.png; mend it"
+    assert str(Finding("error", "it is broken", ("a.png",), "fix it")) == "error    it is broken: a.png; fix it"
     assert str(Finding("note", "it is so")) == "note     it is so"
 
 

@@ -1,4 +1,4 @@
-"""What masks hold: each wrong coding is written into real files, and told with its cure."""
+"""What masks hold: each wrong coding is written into real files, and told with its fix."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_colour_pictures_are_told_with_their_number_of_colours(data, labeled, on
     Image.fromarray(pixels).save(data / labeled[0].mask)
     finding = only("1 masks are colour pictures (3 colours each)")
     assert (finding.level, finding.where) == ("error", (labeled[0].mask,))
-    assert "index" in finding.cure
+    assert "index" in finding.fix
 
 
 def test_index_masks_saved_in_colour_need_one_channel_only(data, labeled, only):
@@ -50,14 +50,14 @@ def test_index_masks_saved_in_colour_need_one_channel_only(data, labeled, only):
     grey.save(data / labeled[0].mask)
     finding = only("three equal channels")
     assert (finding.level, finding.where) == ("error", (labeled[0].mask,))
-    assert "mode L" in finding.cure
+    assert "mode L" in finding.fix
 
 
 def test_masks_of_0_and_255_would_teach_nothing(write_masks, only):
     write_masks(0, 255)
     finding = only("hold 0 and 255 only")
     assert finding.level == "error"
-    assert "values: [255]" in finding.cure
+    assert "values: [255]" in finding.fix
 
 
 def test_0_and_255_are_fine_where_255_is_a_class(write_masks, findings):
@@ -85,7 +85,7 @@ def test_masks_that_are_shifted_are_told(write_masks, only, values, classes, set
     background = "background" if "background" in classes else None
     finding = only(text, **{"data.classes": classes, "data.background": background, **settings})
     assert finding.level == level
-    assert finding.cure
+    assert finding.fix
 
 
 @given(st.sampled_from(OWN), st.lists(st.frozensets(st.sampled_from([0, 1, 2, 3, 4, 255])), max_size=5))
@@ -121,7 +121,7 @@ def test_values_without_a_class_are_listed(write_masks, only):
     write_masks(0, 1, 2, 77, 99)
     finding = only("values that no class names: 77, 99")
     assert (finding.level, len(finding.where)) == ("error", 8)
-    assert "data.unknown_values: ignore" in finding.cure
+    assert "data.unknown_values: ignore" in finding.fix
 
 
 def test_many_values_hint_at_smoothed_masks(write_masks, only):

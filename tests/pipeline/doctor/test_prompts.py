@@ -57,7 +57,7 @@ def test_placeholders_must_be_named(asking):
 def test_identifiers_get_words_to_write_instead(asking):
     finding = asking("written as identifiers", "sea_turtle", "fish")
     assert (finding.level, finding.where) == ("warning", ("sea_turtle",))
-    assert finding.cure.endswith("{name: sea_turtle, prompts: [sea turtle]}")
+    assert finding.fix.endswith("{name: sea_turtle, prompts: [sea turtle]}")
 
 
 def test_two_classes_of_one_prompt_cannot_be_told_apart(asking):
@@ -101,7 +101,7 @@ def test_grounding_uses_no_templates(asking):
 
 def test_a_class_called_background_that_is_not_the_background_is_warned_of(asking):
     finding = asking("what the annotator calls nothing", "fish", "turtle", background={"name": "background"})
-    assert (finding.level, finding.cure) == ("warning", "set data.background: background")
+    assert (finding.level, finding.fix) == ("warning", "set data.background: background")
 
 
 def test_a_background_that_is_not_asked_for_needs_no_prompt(make_settings):

@@ -81,7 +81,7 @@ def test_a_copy_is_named_with_its_original(data, samples, only, first, second, l
     finding = only("looks like")
     assert finding.level == level
     assert finding.where == (f"{original.id} = {copy.id}",)
-    assert (level == "warning") == bool(finding.cure)
+    assert (level == "warning") == bool(finding.fix)
 
 
 def test_a_copy_in_another_format_is_nearly_equal(data, samples, only):

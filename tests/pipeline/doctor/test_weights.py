@@ -30,14 +30,14 @@ def test_a_folder_without_weights_gets_the_commands_that_make_them(tmp_path):
     (finding,) = told(tmp_path / "focal-l")
     assert finding.level == "error"
     assert finding.where == (f"annotate.seem.checkpoint: {tmp_path / 'focal-l'}",)
-    assert f"conformalsam convert-seem FILE.pt {tmp_path / 'focal-l'}" in finding.cure
+    assert f"conformalsam convert-seem FILE.pt {tmp_path / 'focal-l'}" in finding.fix
 
 
 def test_a_published_file_must_be_converted_first(tmp_path):
     (tmp_path / "seem.pt").write_bytes(b"")
     (finding,) = told(tmp_path / "seem.pt")
     assert "expected the folder" in finding.what
-    assert finding.cure == f"run conformalsam convert-seem FILE.pt {tmp_path / 'seem'}"
+    assert finding.fix == f"run conformalsam convert-seem FILE.pt {tmp_path / 'seem'}"
 
 
 def test_truncated_weights_are_found_by_their_header(checkpoint):
@@ -56,7 +56,7 @@ def test_a_tokenizer_or_configuration_that_is_not_there_is_told(checkpoint, name
         (checkpoint / name).unlink()
     (finding,) = told(checkpoint)
     assert text in finding.what
-    assert finding.cure
+    assert finding.fix
 
 
 def test_a_damaged_configuration_does_not_end_the_examination(checkpoint, data, findings):

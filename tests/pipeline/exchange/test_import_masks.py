@@ -1,4 +1,4 @@
-"""Corrected masks come back: they become labelled images, calibration counts them, and nothing is annotated anew."""
+"""Corrected masks come back: they become labelled images, calibration counts them, and nothing is annotated again."""
 
 import zipfile
 
@@ -59,7 +59,7 @@ def splits_of(settings):
 
 
 def correct(folder, sample_id, seed=0):
-    """Paint an exported PNG anew; returns the label."""
+    """Paint an exported PNG again; returns the label."""
     label = np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), SIZE)
     with Image.open(folder / f"{sample_id}.png") as picture:
         palette = picture.getpalette()
@@ -284,7 +284,7 @@ def test_a_folder_that_cannot_be_written_is_named(run, take, tmp_path):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     correct(folder, splits_of(run)["unlabeled"][0])
     (tmp_path / "data/corrected").write_text("in the way")
-    with pytest.raises(DatasetError, match=r"the import into .*data/corrected/tiny stopped: .*mend that"):
+    with pytest.raises(DatasetError, match=r"the import into .*data/corrected/tiny stopped: .*fix that"):
         take(folder)
 
 

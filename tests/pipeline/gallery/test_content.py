@@ -1,4 +1,4 @@
-"""What the page embeds of a run: every count equals that of labels made anew from the stores."""
+"""What the page embeds of a run: every count equals that of labels made again from the stores."""
 
 import base64
 import json
@@ -69,7 +69,7 @@ def labels_anew(settings, content, rule):
 
 
 def assert_counts_agree(settings, content):
-    """Counts of the run and of the images shown against labels made anew, at every stop, under every rule."""
+    """Counts of the run and of the images shown against labels made again, at every stop, under every rule."""
     store = open_labels(settings.folder / "labels.zarr")
     raw = np.stack([store.raw_argmax(i) for i in range(len(store.sample_ids))])
     index = load_samples(settings.folder / "samples.json")

@@ -41,7 +41,7 @@ def test_nothing_is_found_in_a_store_that_is_whole(run, kind):
     assert check.num_chunks == expected
     before = digest_of(run.folder)
     facts = repair(store_of(run, kind))
-    assert (facts["repaired"], facts["to_be_made_anew"]) == (0, [])
+    assert (facts["repaired"], facts["to_be_remade"]) == (0, [])
     assert digest_of(run.folder) == before
 
 
@@ -57,7 +57,7 @@ def test_a_half_written_store_is_gone_on_with(run, kind):
     finding = only_finding(path)
     num = len(store.sample_ids)
     assert finding.where == f"{num - 1} of {num} images are done; 1 half-written files (*.partial)"
-    assert (finding.what, finding.cure) == ("unfinished", "stage")
+    assert (finding.what, finding.fix) == ("unfinished", "stage")
     follow(finding.command, run)
     assert digest_of(path) == expected
 
@@ -94,7 +94,7 @@ def test_a_store_of_another_run_is_replaced(run, others, kind, other):
     shutil.rmtree(path)
     shutil.copytree(others[other] / path.name, path)
     finding = only_finding(path)
-    assert (finding.what, finding.cure) == ("other run", "by hand")
+    assert (finding.what, finding.fix) == ("other run", "by hand")
     if other == "names":
         assert finding.where.startswith(f"its images are not those of {run.folder / 'samples.json'}, e.g. im")
     else:

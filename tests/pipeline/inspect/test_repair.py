@@ -1,4 +1,4 @@
-"""The command that a finding names mends a store to the byte, and makes nothing anew that was whole."""
+"""The command that a finding names fixes a store to the byte, and makes nothing again that was whole."""
 
 import shutil
 
@@ -70,7 +70,7 @@ def test_images_are_named_with_the_array(run):
         flip_a_bit(path / f"label/c/{i}/0/0")
     ids = open_labels(path).sample_ids
     assert only_finding(path).where.startswith(f"label of 2 ({ids[0]}, {ids[2]}): ValueError: Stored and computed")
-    assert repair(path)["to_be_made_anew"] == [ids[0], ids[2]]
+    assert repair(path)["to_be_remade"] == [ids[0], ids[2]]
     assert not receipt_of(run, "labels").exists()
     assert open_for_inspection(path).status.tolist() == [ABSENT, DONE, ABSENT, DONE, DONE, DONE]
 
@@ -85,10 +85,10 @@ def test_a_failed_image_is_tried_again_with_its_reason_told(finished, run):
     assert open_for_inspection(store.path).status.tolist().count(FAILED) == 1
 
     (finding,) = [f for f in check_store(store.path).findings if f.what == "failed"]
-    assert finding.where == f"1 ({bad}): RuntimeError: cannot digest this image; mend the files"
+    assert finding.where == f"1 ({bad}): RuntimeError: cannot digest this image; fix the files"
     for kind in ("calibration", "labels"):
         held = [f.where for f in check_store(store_of(run, kind)).findings]
-        assert held in ([], [f"1 ({bad}), for want of their maps"])
+        assert held in ([], [f"1 ({bad}), because their maps are missing"])
     follow(finding.command, run)
     assert check_store(store.path).findings == []
     assert digest_of(store.path) == expected
@@ -110,7 +110,7 @@ def test_an_image_that_failed_for_want_of_maps_needs_the_maps_first(finished, ru
     shutil.rmtree(store_of(run, "labels"))
     run_stages(load_settings(run_file, failing))
     finding = only_finding(store_of(run, "labels"))
-    assert finding.where == f"1 ({bad}), for want of their maps"
+    assert finding.where == f"1 ({bad}), because their maps are missing"
     follow(finding.command, run)
     assert check_store(store_of(run, "labels")).findings == []
     assert np.array_equal(labels_of(run), expected, equal_nan=True)
@@ -152,7 +152,7 @@ def test_damage_beside_damage_is_mended_in_one_go(run):
     (path / "q_hat/c/1/0/0").unlink()
     (path / "fold/zarr.json").write_text("{")
     assert {f.what for f in check_store(path).findings} == {"corrupt", "missing", "metadata"}
-    assert repair(path)["to_be_made_anew"] == ["number 3"]  # its name is lost, too, until the stage runs
+    assert repair(path)["to_be_remade"] == ["number 3"]  # its name is lost, too, until the stage runs
     follow(f"snakemake --cores 8 calibrate --config run={RUN}", run)
     assert digest_of(path) == expected
 

@@ -10,8 +10,9 @@ from tiny_run import write_run_file, write_sample_files
 from pipeline.commands.inspect import inspect as command
 from pipeline.errors import StoreError
 from pipeline.inspect import format_run, inspect_run
-from pipeline.run import Run
 from pipeline.run_file import load_settings
+
+NUMBERS = ("prepare", "pseudolabel")
 
 
 @pytest.fixture
@@ -28,13 +29,10 @@ def labelled(settings):
 
 
 def test_a_run_that_has_not_started_names_every_stage_and_the_command(settings, tmp_path):
-    facts = inspect_run(Run(settings))
+    facts = inspect_run(settings)
     assert set(facts["stages"].values()) == {None}
-    assert (facts["stores"], facts["report"], facts["next"]) == (
-        [],
-        None,
-        f"snakemake --cores 8 all --config run={tmp_path / 'tiny.yaml'}",
-    )
+    assert (facts["stores"], facts["report"]) == ([], None)
+    assert facts["next"] == f"snakemake --cores 8 all --config run={tmp_path}/tiny.yaml"
     lines = format_run(facts).splitlines()
     assert [line.split()[0] for line in lines] == [
         *("run", "prepare", "annotate", "calibrate", "pseudolabel"),
@@ -43,8 +41,8 @@ def test_a_run_that_has_not_started_names_every_stage_and_the_command(settings, 
 
 
 def test_finished_stages_have_their_numbers_and_stores_their_progress(labelled):
-    facts = inspect_run(Run(labelled))
-    prepare, labels = facts["stages"]["prepare"], facts["stages"]["pseudolabel"]
+    facts = inspect_run(labelled)
+    prepare, labels = (facts["stages"][stage]["numbers"] for stage in NUMBERS)
     assert (prepare["labeled"], prepare["unlabeled"], prepare["val"]) == (6, 4, 2)
     assert (labels["rule"], labels["alpha"], labels["images"], labels["failed"]) == ("paper", 0.2, 4, 0)
     assert facts["stages"]["stage1"] is None
@@ -54,22 +52,29 @@ def test_finished_stages_have_their_numbers_and_stores_their_progress(labelled):
     json.dumps(facts, allow_nan=False)
 
 
+def test_stages_of_other_settings_are_marked_from_the_first_that_they_change(labelled, tmp_path):
+    facts = inspect_run(load_settings(tmp_path / "tiny.yaml", {"alpha": 0.3}))
+    marked = [stage for stage, found in facts["stages"].items() if found and found["other_settings"]]
+    assert marked == ["calibrate", "pseudolabel"]
+    assert "alpha=0.3" in facts["next"]
+
+
 def test_stages_that_a_recipe_has_not_are_not_listed(tmp_path):
     settings = load_settings(write_run_file(tmp_path), {"preset": "label-only"})
-    assert list(inspect_run(Run(settings))["stages"]) == ["prepare", "stage1", "stage2", "evaluate", "report"]
+    assert list(inspect_run(settings)["stages"]) == ["prepare", "stage1", "stage2", "evaluate", "report"]
 
 
 def test_a_store_that_cannot_be_read_is_one_line_and_the_others_are_shown(labelled):
     (labelled.folder / "labels.zarr/zarr.json").write_text("{")
-    first, *others = reversed(inspect_run(Run(labelled))["stores"])
+    first, *others = reversed(inspect_run(labelled)["stores"])
     assert "labels.zarr/zarr.json is damaged" in first["problem"]
     assert all(store["complete"] for store in others)
 
 
 def test_a_damaged_receipt_is_named_with_the_command(labelled):
     (labelled.folder / "calibrate.json").write_text('{"stage": "calibrate"}')
-    with pytest.raises(StoreError, match=r"calibrate.json is damaged; remove it and run .* --config run=\S*tiny"):
-        inspect_run(Run(labelled))
+    with pytest.raises(StoreError, match=r"calibrate.json is damaged; remove it and run snakemake .*/tiny.yaml"):
+        inspect_run(labelled)
 
 
 def test_the_command_shows_a_run_and_never_advises_to_remove_it(labelled, tmp_path):
@@ -77,6 +82,7 @@ def test_the_command_shows_a_run_and_never_advises_to_remove_it(labelled, tmp_pa
     shown = CliRunner().invoke(command, [str(run_file), "--set", "seed=1"])
     assert shown.exit_code == 0, shown.output
     assert "rm " not in shown.output
+    assert "made with other settings" not in shown.output  # no label depends on the seed
     assert f"next        snakemake --cores 8 all --config run={run_file} seed=1" in shown.output
     assert json.loads(CliRunner().invoke(command, [str(run_file), "--json"]).output)["run"] == "tiny"
     store = CliRunner().invoke(command, [str(run_file), "--check"])

@@ -1,7 +1,7 @@
 """Every box of the model gives the numbers it gave when all of it was proven equal to the official code.
 
 `boxes.npz` holds our own numbers for tiny seeded networks, so that a fresh clone can check each box without the
-official tensors of test_parity.py. `PYTHONPATH=tests/support python tests/pipeline/seem/test_boxes.py` writes it anew;
+official tensors of test_parity.py. `PYTHONPATH=tests/support python tests/pipeline/seem/test_boxes.py` writes it again;
 do that only where test_parity.py ran and passed.
 """
 

@@ -35,6 +35,7 @@ def digests(settings):
 SPLITS = {"num_labeled": 18}
 
 
+@pytest.mark.slow
 def test_two_worker_processes_write_the_bytes_that_threads_write(data, make_settings, cluster):
     for name, variant in VARIANTS.items():
         local = make_settings(name=f"local {name}", **SPLITS, **variant)

@@ -74,14 +74,14 @@ def test_lists_all_problems_together_and_writes_nothing(data, make_settings):
         prepare(settings)
     first, *problems = str(error.value).splitlines()
     assert first == f"5 problems with the data set in {data}:"
-    for sample_id, found, cure in (
+    for sample_id, found, fix in (
         (broken, "cannot be read", "replace or remove it"),
         (truncated, "cannot be read", "replace or remove it"),
         (small, "is 5 x 4, its image is 32 x 24", "make them equal"),
         (strange, "values that no class names: 77", "data.unknown_values: ignore"),
         (coloured, "mode RGB", "convert its colours"),
     ):
-        assert any(sample_id in line and found in line and cure in line for line in problems), (sample_id, problems)
+        assert any(sample_id in line and found in line and fix in line for line in problems), (sample_id, problems)
     assert not settings.folder.exists()
 
 

@@ -370,6 +370,7 @@ def enqueue_a_share(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_every_process_remembers_what_one_with_the_whole_batch_would(tmp_path):
     call_in_two_processes(__file__, "enqueue_a_share", tmp_path)
     alone = SemanticMemory(2, 3, 5)

@@ -122,7 +122,7 @@ def test_takes_the_encoder_of_a_folder_and_its_details(student, kind, tmp_path, 
     assert all(torch.equal(value, network.encoder.state_dict()[name]) for name, value in source.state_dict().items())
     assert network.config.encoder_config.image_size == 56
     assert [m.probability for m in network.modules() if isinstance(m, DropPath)][-1] == pytest.approx(0.2)
-    assert "encoder loaded; the decode head starts afresh" in caplog.text
+    assert "encoder loaded; the decode head starts from random weights" in caplog.text
     save_network(network, tmp_path / "saved")
     pixels = pixels_for(network)
     assert torch.equal(load_network(tmp_path / "saved").eval()(pixels), network.eval()(pixels))

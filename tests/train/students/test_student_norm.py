@@ -73,6 +73,7 @@ def close(one, other, tolerance=1e-5):
     torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_two_processes_normalise_as_one_that_has_both_batches(two):
     expected, results = whole(), [result["float32"] for result in two]
     close(row([r["y"] for r in results]), expected["y"])
