@@ -131,7 +131,7 @@ def _pseudo_label(mask: np.ndarray, seed: int) -> np.ndarray:
 def _write_labels(folder: Path, index: SampleIndex, labels: Sequence[np.ndarray]) -> None:
     """labels.zarr and the receipt of the stage that would have written it."""
     path, unlabeled = folder / "labels.zarr", index.of("unlabeled")
-    facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASS_NAMES, "background": 0}
+    facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASS_NAMES, "background": 0, "rule": "paper"}
     create_store(path, "labels", facts, unlabeled, label_arrays(len(unlabeled), GRID, NUM_CLASSES, True, 1))
     store, zeros = open_labels(path, writable=True), np.zeros(GRID, np.float32)
     for i, label in enumerate(labels):
