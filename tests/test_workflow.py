@@ -206,7 +206,12 @@ def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(fin
     run = experiments / "runs/raw-first-steps-0"
     command = [str(word) for word in (sys.executable, "-P", "-m", "snakemake", *options, *asked)]
     with subprocess.Popen(
-        command, cwd=finished_run, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
+        command,
+        cwd=finished_run,
+        env=environment(),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as started:
         while not (run / "stage1.json").is_file() and started.poll() is None:
             time.sleep(0.05)
