@@ -1,8 +1,8 @@
 """AllSpark's block against its equations taken literally, every attention map formed: `python benchmarks/allspark.py`.
 
 A row is a process of its own: forward and backward pass of the block in training, on random features and a full memory;
-2 labelled and 2 unlabelled images. Its peak memory is what it adds to weights and inputs. A second table shows what it
-takes to put the unlabelled channels into the memory.
+2 labeled and 2 unlabeled images. Its peak memory is what it adds to weights and inputs. A second table shows what it
+takes to put the unlabeled channels into the memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_REPEATS, SECONDS_OF_REPEATS = 5, 6
 
 
 class Case(NamedTuple):
-    """Classes in the memory (0: none, images look at the unlabelled ones), places along a side of the last map."""
+    """Classes in the memory (0: none, images look at the unlabeled ones), places along a side of the last map."""
 
     name: str
     classes: int

@@ -1,6 +1,6 @@
-"""What `conformalsam alpha` chooses and claims, beside what is true of the unlabelled images.
+"""What `conformalsam alpha` chooses and claims, beside what is true of the unlabeled images.
 
-The sweep knows the labelled images alone; the masks of unlabelled ones are opened here and nowhere else. The run must
+The sweep knows the labeled images alone; the masks of unlabeled ones are opened here and nowhere else. The run must
 have been calibrated (`snakemake calibrate`):
 
     python benchmarks/alpha_choice.py camvid --set data.root=FOLDER
@@ -31,7 +31,7 @@ METRICS = ("coverage", "precision", "keep_rate")
 
 
 class TruthJob(NamedTuple):
-    """One unlabelled image, its mask, and the thresholds of the sweep."""
+    """One unlabeled image, its mask, and the thresholds of the sweep."""
 
     probabilities: Path
     position: int
@@ -41,7 +41,7 @@ class TruthJob(NamedTuple):
 
 
 def judge_truth(job: TruthJob) -> calib.Judgement:
-    """Counts of one unlabelled image at every stop of the sweep."""
+    """Counts of one unlabeled image at every stop of the sweep."""
     data, background = job.settings.data, job.settings.data.background_index
     maps = open_probabilities(job.probabilities).probabilities(job.position).rows(slice(None))
     truth = resize_nearest(read_mask(job.mask, data), data.grid)
@@ -64,7 +64,7 @@ TrueShares = dict[tuple[float, str], dict[str, float]]
 
 
 def true_shares(settings: Settings, swept: Sweep) -> TrueShares:
-    """What is true of the unlabelled images that have a mask, for every alpha and rule, raw among them."""
+    """What is true of the unlabeled images that have a mask, for every alpha and rule, raw among them."""
     path = (settings.folder / "probs.zarr").absolute()
     store = open_probabilities(path)
     position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}

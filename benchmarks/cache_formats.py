@@ -41,7 +41,7 @@ ADE20K_CLASS_PIXELS = 20_210 * 150 * 512 * 512
 
 
 class Data(NamedTuple):
-    """Native maps float32 [K, h, w] and masks on the grid of labelled images, and native maps of unlabelled ones."""
+    """Native maps float32 [K, h, w] and masks on the grid of labeled images, and native maps of unlabeled ones."""
 
     settings: Settings
     space: str
@@ -74,10 +74,10 @@ def cut_last_upsampling(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
-def annotate(settings: Settings, index: SampleIndex, num_unlabelled: int) -> Data:
-    """Maps of all labelled and some unlabelled images."""
+def annotate(settings: Settings, index: SampleIndex, num_unlabeled: int) -> Data:
+    """Maps of all labeled and some unlabeled images."""
     annotator = build_annotator(settings)
-    samples = [*index.of("labeled"), *index.of("unlabeled")[:num_unlabelled]]
+    samples = [*index.of("labeled"), *index.of("unlabeled")[:num_unlabeled]]
     maps = [annotator(image_to_grid(index.image(s), settings.data.grid)[np.newaxis])[0] for s in samples]
     masks = [resize_nearest(index.mask(s, settings.data), settings.data.grid) for s in index.of("labeled")]
     return Data(settings, annotator.space, samples, maps, masks)
@@ -97,7 +97,7 @@ def native(settings: Settings, folder: Path) -> Settings:
 
 
 def labels(data: Data, read: Any) -> Iterator[list[np.ndarray]]:
-    """Of each unlabelled image, labels at every alpha, from `read(i)` -> a ProbabilityReader of image i."""
+    """Of each unlabeled image, labels at every alpha, from `read(i)` -> a ProbabilityReader of image i."""
     background = data.settings.data.background_index
     scores = np.stack([score(read(i), mask) for i, mask in enumerate(data.masks)])
     thresholds = [calib.pixel_quantile(scores, alpha) for alpha in ALPHAS]
@@ -161,7 +161,7 @@ def print_formats(data: Data, folder: Path) -> None:
     num_classes, (height, width) = len(data.maps[0]), data.grid
     full = num_classes * height * width * 4
     click.echo(
-        f"\n{data.settings.name}: {len(data.masks)} labelled, {len(data.maps) - len(data.masks)} unlabelled images, "
+        f"\n{data.settings.name}: {len(data.masks)} labeled, {len(data.maps) - len(data.masks)} unlabeled images, "
         f"maps of {' x '.join(map(str, data.maps[0].shape))} ({data.space}), grid {height} x {width}; "
         f"float32 at full size: {full / 1e6:.1f} MB an image\n"
     )
@@ -189,9 +189,9 @@ def print_formats(data: Data, folder: Path) -> None:
 @click.command(help=__doc__)
 @click.argument("run")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Settings, as for the stages.")
-@click.option("--unlabelled", default=30, show_default=True, help="Unlabelled images to compare labels on.")
+@click.option("--unlabeled", default=30, show_default=True, help="Unlabeled images to compare labels on.")
 @click.option("--native", "is_native", is_flag=True, help="Cut the network's last up-sampling off.")
-def main(run: str, overrides: Sequence[str], unlabelled: int, is_native: bool) -> None:
+def main(run: str, overrides: Sequence[str], unlabeled: int, is_native: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         settings = load_settings(run, {**full_names(parse_overrides(overrides)), "results": scratch})
@@ -199,7 +199,7 @@ def main(run: str, overrides: Sequence[str], unlabelled: int, is_native: bool) -
             settings = native(settings, folder)
         settings.folder.mkdir(parents=True, exist_ok=True)
         prepare(settings)
-        print_formats(annotate(settings, load_samples(settings.folder / "samples.json"), unlabelled), folder)
+        print_formats(annotate(settings, load_samples(settings.folder / "samples.json"), unlabeled), folder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Calibration and pseudo-labels against their equations taken literally: `python benchmarks/calibrate.py [PART ...]`.
 
-Parts: thresholds (Eq. 3), scale (many labelled images), labels and logits (Eq. 4), regions (k-means, GenAnn); the
+Parts: thresholds (Eq. 3), scale (many labeled images), labels and logits (Eq. 4), regions (k-means, GenAnn); the
 stages themselves are measured by stages.py. Every row is a process of its own, so that its peak memory, above the
 loaded input, is its own. GB/s: the float32 class maps that a row stands for, by its wall time. The maps are softmaxes
 of smooth random logits; the masks agree with the best class at nine pixels of ten, and 2 % are void.
@@ -74,7 +74,7 @@ def noisy_mask(rng: np.random.Generator, maps: NDArray) -> NDArray:
     return mask
 
 
-def labelled_images(case: Case) -> tuple[NDArray, NDArray]:
+def labeled_images(case: Case) -> tuple[NDArray, NDArray]:
     """Probabilities float32 [N, K, H, W] and masks uint8 [N, H, W]."""
     rng = np.random.default_rng(0)
     pool = [smooth_logits(rng, case.classes, case.side) for _ in range(2 * POOL)]
@@ -88,28 +88,28 @@ def labelled_images(case: Case) -> tuple[NDArray, NDArray]:
 
 
 def thresholds_of(case: Case) -> NDArray:
-    """float32 [H, W]; a hundredth each is NaN (no labelled image) and +inf (too few)."""
+    """float32 [H, W]; a hundredth each is NaN (no labeled image) and +inf (too few)."""
     rng = np.random.default_rng(1)
     q_hat, luck = rng.uniform(0.3, 1, (case.side, case.side)), rng.random((case.side, case.side))
     return np.select([luck < 0.01, luck > 0.99], [np.nan, np.inf], q_hat).astype(np.float32)
 
 
-def unlabelled_maps(case: Case) -> tuple[NDArray, NDArray]:
-    return labelled_images(case)[0], thresholds_of(case)
+def unlabeled_maps(case: Case) -> tuple[NDArray, NDArray]:
+    return labeled_images(case)[0], thresholds_of(case)
 
 
-def unlabelled_logits(case: Case) -> tuple[NDArray, NDArray]:
+def unlabeled_logits(case: Case) -> tuple[NDArray, NDArray]:
     rng = np.random.default_rng(0)
     logits = [smooth_logits(rng, case.classes, case.side // STRIDE) for _ in range(case.images)]
     return np.stack(logits), thresholds_of(case)
 
 
 class Stream:
-    """Labelled images scored as they are asked for (`calib.LabelledMaps`), each from a map, a mask and a shift."""
+    """Labeled images scored as they are asked for (`calib.LabeledMaps`), each from a map, a mask and a shift."""
 
     def __init__(self, case: Case):
         self.num_images, self.shape = case.images, (case.side, case.side)
-        maps, _ = labelled_images(case._replace(images=POOL))
+        maps, _ = labeled_images(case._replace(images=POOL))
         rng = np.random.default_rng(2)
         self.masks = [[noisy_mask(rng, image) for _ in range(MASKS_PER_MAP)] for image in maps]
         self.strips = [[image[:, y : y + STRIP].copy() for y in range(0, case.side, STRIP)] for image in maps]
@@ -281,7 +281,7 @@ LABEL_CASES = [Case(12, 21, 512), Case(3, 150, 512)]
 TABLES = {
     "thresholds": Table(
         f"Thresholds of maps in memory, alpha {ALPHA}",
-        labelled_images,
+        labeled_images,
         {
             "Eq. 3 literally, nanquantile of L x K values": literal_thresholds,
             "100-level curve of each class": curves,
@@ -301,7 +301,7 @@ TABLES = {
     ),
     "labels": Table(
         "Eq. 4, maps in memory",
-        unlabelled_maps,
+        unlabeled_maps,
         {
             "Eq. 4 literally, all at once": literal_labels,
             "Eq. 4 literally, image by image": literal_labels_one_by_one,
@@ -314,7 +314,7 @@ TABLES = {
     ),
     "logits": Table(
         f"Eq. 4, logits of 1/{STRIDE} the size in memory",
-        unlabelled_logits,
+        unlabeled_logits,
         {
             "torch up-sampling and softmax, then literally": literal_labels_from_logits,
             "ours, strip by strip": partial(on_threads, our_label_from_logits, 1),

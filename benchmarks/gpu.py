@@ -49,7 +49,7 @@ class Amounts(NamedTuple):
     steps: list[tuple[str, int, str]]
     """Student, crop, stage."""
     num_images: tuple[int, int]
-    """Labelled and unlabelled photographs."""
+    """Labeled and unlabeled photographs."""
     warm_up: int
     seconds: float
     """Of a round."""

@@ -1,9 +1,9 @@
 """Does the objective that chooses labels predict what they are worth? Rank correlations over all candidates of a run.
 
-Objectives come from held-out labelled images alone (the receipt of calibrate). What they should predict is measured
-with masks that nothing else opens: the mIoU of the labels on the unlabelled images, and the mIoU on the val images of
+Objectives come from held-out labeled images alone (the receipt of calibrate). What they should predict is measured
+with masks that nothing else opens: the mIoU of the labels on the unlabeled images, and the mIoU on the val images of
 small students (decoders on a frozen encoder's features, as `conformalsam probe` trains them) that learn from them. The
-run must have been calibrated for rule auto, with the masks of its unlabelled images on disk:
+run must have been calibrated for rule auto, with the masks of its unlabeled images on disk:
 
     python benchmarks/objective.py voc_animals --set data.root=FOLDER
 """
@@ -60,7 +60,7 @@ def objectives(row: Facts, raw: Facts) -> dict[str, float]:
 
 
 def true_counts(settings: Settings, variants: Sequence[str]) -> dict[str, calib.HeldOut]:
-    """Of each variant, what all alphas and rules make of the unlabelled images that have a mask."""
+    """Of each variant, what all alphas and rules make of the unlabeled images that have a mask."""
     index, planes = load_samples(settings.folder / "samples.json"), open_planes(settings)
     store, background = open_calibration(settings.folder / "calibration.zarr"), settings.data.background_index
     judged: dict[str, list[calib.Judgement]] = {variant: [] for variant in variants}
@@ -106,14 +106,14 @@ def spread(scored: Sequence[Scored], num: int) -> list[Scored]:
 
 
 def student_mious(settings: Settings, chosen: Sequence[Scored]) -> tuple[float, list[float]]:
-    """mIoU on the val images: of a student of the labelled images alone, and of those of the candidates."""
+    """mIoU on the val images: of a student of the labeled images alone, and of those of the candidates."""
     crossed = cross_fit(settings, read_receipt(settings.folder / "calibrate.json", "calibrate")["fingerprint"])
     labels = [RAW if one.key[2] == "raw" else Labels("calibrated", *one.key) for one in chosen]
     val = crossed.index.of("val")
     crossed = replace(
         crossed,
         labeled=[*crossed.labeled, *val],
-        fold=np.array([-1] * len(crossed.labeled) + [0] * len(val)),  # all labelled images teach, all val images judge
+        fold=np.array([-1] * len(crossed.labeled) + [0] * len(val)),  # all labeled images teach, all val images judge
         arms=[Arm(NO_LABELS, 0.0), *(Arm(one, 1.0) for one in labels)],
         folder=settings.folder / "probe" / "val",
     )
@@ -147,14 +147,14 @@ def main(run: str, overrides: tuple[str, ...], students: int, steps: int) -> Non
     scored = scored_candidates(settings)
     head = "| objective on held-out images | Spearman | takes | its mIoU | the best mIoU |\n|---|---|---|---|---|"
     names = list(scored[0].objectives)
-    click.echo(f"{settings.name}: {len(scored)} candidates, true mIoU of the labels on the unlabelled images\n\n{head}")
+    click.echo(f"{settings.name}: {len(scored)} candidates, true mIoU of the labels on the unlabeled images\n\n{head}")
     for line in correlations(names, scored, [one.miou for one in scored]):
         click.echo(line)
     if not students:
         return
     chosen = spread(scored, students)
     alone, mious = student_mious(settings, chosen)
-    told = f"mIoU of students of {steps} steps (labelled images alone {100 * alone:.1f})"
+    told = f"mIoU of students of {steps} steps (labeled images alone {100 * alone:.1f})"
     click.echo(f"\n{len(chosen)} of them, {told}\n\n{head}")
     for line in correlations(names, chosen, mious):
         click.echo(line)

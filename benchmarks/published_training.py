@@ -113,7 +113,7 @@ def cutmix_box(side: int) -> Tensor:
 
 
 class Entry(NamedTuple):
-    """Files of an image and of its mask; an unlabelled image has none."""
+    """Files of an image and of its mask; an unlabeled image has none."""
 
     image: Path
     mask: Path | None
@@ -167,13 +167,13 @@ def stage1_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: boo
 
 
 def stage2_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: bool) -> Iterator[Any]:
-    """One half labelled images, strong, the other unlabelled ones, weak; a loader each, which share the workers."""
+    """One half labeled images, strong, the other unlabeled ones, weak; a loader each, which share the workers."""
     labeled, unlabeled = PublishedImages(lists.labeled, crop, is_strong=True), PublishedImages(lists.unlabeled, crop)
     return _halves(labeled, unlabeled, size, workers, on_gpu)
 
 
 def plus_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: bool) -> Iterator[Any]:
-    """One half labelled images, weak, the other unlabelled ones, weak and twice strong."""
+    """One half labeled images, weak, the other unlabeled ones, weak and twice strong."""
     labeled, unlabeled = PublishedImages(lists.labeled, crop), PublishedImages(lists.unlabeled, crop, num_extra=2)
     return _halves(labeled, unlabeled, size, workers, on_gpu)
 

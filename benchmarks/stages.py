@@ -28,11 +28,11 @@ from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import DONE, create_store, open_probabilities, probability_arrays
 
 
-def write_cache(folder: Path, case: Case, num_unlabelled: int) -> None:
-    """`probs.zarr` of float16 logits for all images, masks for the labelled ones, which come first."""
+def write_cache(folder: Path, case: Case, num_unlabeled: int) -> None:
+    """`probs.zarr` of float16 logits for all images, masks for the labeled ones, which come first."""
     rng, small, path = np.random.default_rng(0), case.side // STRIDE, folder / "probs.zarr"
     pool = [smooth_logits(rng, case.classes, small) for _ in range(2 * POOL)]
-    samples = [Sample(f"{i:05}", "", None, "unlabeled") for i in range(case.images + num_unlabelled)]
+    samples = [Sample(f"{i:05}", "", None, "unlabeled") for i in range(case.images + num_unlabeled)]
     facts = {"fingerprint": "maps", "space": "logits", "grid": [case.side] * 2, "class_names": class_names(case)}
     arrays = probability_arrays(len(samples), (case.classes, small, small), "float16")
     create_store(path, "probabilities", facts, samples, arrays)
@@ -53,12 +53,12 @@ def class_names(case: Case) -> list[str]:
     return ["background", *(f"class {k}" for k in range(1, case.classes))]
 
 
-def write_run(folder: Path, case: Case, num_masks: int, num_unlabelled: int) -> str:
-    """A run file that takes some of the masks and all unlabelled images of the cache; returns its path."""
-    results = folder / f"labelled_{case.images}"
-    labelled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
-    unlabelled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabelled)]
-    write_json(results / "samples.json", SampleIndex(folder, (*labelled, *unlabelled)).as_json())
+def write_run(folder: Path, case: Case, num_masks: int, num_unlabeled: int) -> str:
+    """A run file that takes some of the masks and all unlabeled images of the cache; returns its path."""
+    results = folder / f"labeled_{case.images}"
+    labeled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
+    unlabeled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabeled)]
+    write_json(results / "samples.json", SampleIndex(folder, (*labeled, *unlabeled)).as_json())
     (results / "probs.zarr").symlink_to(folder / "probs.zarr")
     settings = {
         "results": str(folder),
@@ -105,12 +105,12 @@ def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usag
 
 
 def print_stages(is_quick: bool, scratch: Path) -> None:
-    side, counts, num_unlabelled = (128, (24, 92), 20) if is_quick else (512, (92, 366), 200)
-    write_cache(scratch, Case(max(counts), 21, side), num_unlabelled)
+    side, counts, num_unlabeled = (128, (24, 92), 20) if is_quick else (512, (92, 366), 200)
+    write_cache(scratch, Case(max(counts), 21, side), num_unlabeled)
     megabytes = sum(file.stat().st_size for file in (scratch / "probs.zarr/prob").rglob("*") if file.is_file()) / 1e6
     title = (
         f"Stages, maps 21 x {side} x {side} from a cache of float16 logits of 1/{STRIDE} the size "
-        f"({megabytes / (max(counts) + num_unlabelled):.3f} MB an image), 2 threads. `calibrate` always judges "
+        f"({megabytes / (max(counts) + num_unlabeled):.3f} MB an image), 2 threads. `calibrate` always judges "
         "held-out images: once with 2 folds, the fewest, and once as by default"
     )
     columns = (
@@ -119,11 +119,11 @@ def print_stages(is_quick: bool, scratch: Path) -> None:
     print_header(title, columns)
     for count in counts:
         case = Case(count, 21, side)
-        run = write_run(scratch, case, max(counts), num_unlabelled)
+        run = write_run(scratch, case, max(counts), num_unlabeled)
         for overrides in ({"folds": 2}, {}):
             print_stage("calibrate", "pixel", case, run, overrides)
         if count == counts[1]:
-            print_stage("pseudolabel", "pixel", case._replace(images=num_unlabelled), run, {})
+            print_stage("pseudolabel", "pixel", case._replace(images=num_unlabeled), run, {})
             for variant in ("image", "kmeans", "genann"):
                 print_stage("calibrate", variant, case, run, {"variant": variant})
 

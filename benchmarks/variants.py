@@ -1,7 +1,7 @@
-"""What calibration says of held-out labelled images, beside what is true of the unlabelled ones.
+"""What calibration says of held-out labeled images, beside what is true of the unlabeled ones.
 
 Every variant, alpha and rule on one data set: coverage, precision and keep rate, each as claimed (cross-fitting on the
-labelled images, 95 % bootstrap interval over images) and as it is on the unlabelled images, whose masks are opened here
+labeled images, 95 % bootstrap interval over images) and as it is on the unlabeled images, whose masks are opened here
 and nowhere else. The run must have been annotated:
 
     conformalsam prepare camvid --set data.root=FOLDER
@@ -47,7 +47,7 @@ METRICS = ("coverage", "precision", "keep_rate")
 
 
 class TruthJob(NamedTuple):
-    """One unlabelled image, its mask, and a calibration store for each variant."""
+    """One unlabeled image, its mask, and a calibration store for each variant."""
 
     probabilities: Path
     position: int
@@ -57,7 +57,7 @@ class TruthJob(NamedTuple):
 
 
 def judge_truth(job: TruthJob) -> list[calib.Judgement]:
-    """Counts of one unlabelled image under the thresholds of each variant."""
+    """Counts of one unlabeled image under the thresholds of each variant."""
     data, background = job.settings.data, job.settings.data.background_index
     maps = open_probabilities(job.probabilities).probabilities(job.position).rows(slice(None))
     truth = resize_nearest(read_mask(job.mask, data), data.grid)
@@ -89,7 +89,7 @@ def variant_settings(run: str, overrides: dict[str, Any], variant: str) -> Setti
 
 
 def all_rows(run: str, overrides: dict[str, Any], scratch: Path) -> Iterator[Row]:
-    """Calibrate every variant, and judge all of them on the unlabelled images in one pass."""
+    """Calibrate every variant, and judge all of them on the unlabeled images in one pass."""
     settings = load_settings(run, overrides)
     claims, calibrations = {}, []
     for place, variant in enumerate(VARIANTS):
@@ -99,7 +99,7 @@ def all_rows(run: str, overrides: dict[str, Any], scratch: Path) -> Iterator[Row
         path = scratch / f"{place}.zarr"
         (changed.folder / "calibration.zarr").rename(path)
         calibrations.append(path)
-    judged = judge_unlabelled(settings, calibrations)
+    judged = judge_unlabeled(settings, calibrations)
     for place, variant in enumerate(VARIANTS):
         true = calib.summarise([image[place] for image in judged], np.random.default_rng(0))
         store = open_calibration(calibrations[place])
@@ -114,7 +114,7 @@ def all_rows(run: str, overrides: dict[str, Any], scratch: Path) -> Iterator[Row
             yield Row(variant, row["alpha"], row["rule"], {name: row[name] for name in METRICS}, shares)
 
 
-def judge_unlabelled(settings: Settings, calibrations: list[Path]) -> list[list[calib.Judgement]]:
+def judge_unlabeled(settings: Settings, calibrations: list[Path]) -> list[list[calib.Judgement]]:
     path = (settings.folder / "probs.zarr").absolute()
     store = open_probabilities(path)
     position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
@@ -135,7 +135,7 @@ def holds(row: Row, metric: str) -> bool | None:
 
 
 def differs_by_chance(row: Row, metric: str) -> bool:
-    """Is the difference within the intervals of both? The unlabelled images are a sample, too."""
+    """Is the difference within the intervals of both? The unlabeled images are a sample, too."""
     claim, true = row.claimed[metric], row.true[metric]
     if claim["value"] > true["value"]:
         margin = np.hypot(claim["value"] - claim["low"], true["high"] - true["value"])
@@ -166,7 +166,7 @@ def print_table(rows: Sequence[Row]) -> None:
 def print_verdict(rows: Sequence[Row]) -> None:
     """How many intervals hold, for one threshold for all classes and for class-wise ones."""
     click.echo(
-        "\n| thresholds | share | rows | interval holds the true share | the same, the unlabelled images a sample too "
+        "\n| thresholds | share | rows | interval holds the true share | the same, the unlabeled images a sample too "
         "| claimed minus true: mean, largest |"
     )
     click.echo("|---|---|---|---|---|---|")

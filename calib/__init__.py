@@ -9,16 +9,16 @@ interface    what a variant gets, what it is asked, what it returns
 locations    thresholds of every location by itself, with and without each fold of images
 groups       thresholds that the pixels of a map, a region or a class share
 variants     the variants, an entry each: score maps in, threshold maps out
-rules        the labelling rules, an entry and a truth table each
+rules        the labeling rules, an entry and a truth table each
 labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
 judgement    what thresholds make of an image whose true classes are known
-evaluation   do the promises hold on labelled images that were left out?
+evaluation   do the promises hold on labeled images that were left out?
 choice       which labels to take, by what those images say
 """
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank
 from calib.evaluation import Estimate, HeldOut, assign_folds, summarise
-from calib.interface import ArrayMaps, Block, Kind, LabelledMaps, Thresholds, Variant
+from calib.interface import ArrayMaps, Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
 from calib.labels import (
     LabelCounts,
@@ -59,7 +59,7 @@ __all__ = [
     "Judgement",
     "Kind",
     "LabelCounts",
-    "LabelledMaps",
+    "LabeledMaps",
     "Method",
     "Planes",
     "Policy",

@@ -39,7 +39,7 @@ def rank(candidates: Sequence[Candidate], target_precision: float | None = None)
             return 0.0, -candidate.miou, *tie
         return 1.0, -candidate.precision, -candidate.miou, *tie
 
-    ranked = sorted(_labelling(candidates), key=order)
+    ranked = sorted(_labeling(candidates), key=order)
     return ranked, ranked[0].precision >= target
 
 
@@ -48,7 +48,7 @@ def choose_most_labels(candidates: Sequence[Candidate], target_precision: float)
 
     Among equals, the smaller alpha, then the rule that comes first; raises as `rank` does.
     """
-    usable = _labelling(candidates)
+    usable = _labeling(candidates)
     reaching = [candidate for candidate in usable if candidate.precision >= target_precision]
     if reaching:
         return max(reaching, key=lambda c: (c.keep_rate, -c.alpha)), True
@@ -60,14 +60,14 @@ def choose_most_precise(candidates: Sequence[Candidate], target_keep_rate: float
 
     Among equals as in `choose_most_labels`; raises as it does.
     """
-    usable = _labelling(candidates)
+    usable = _labeling(candidates)
     reaching = [candidate for candidate in usable if candidate.keep_rate >= target_keep_rate]
     if reaching:
         return max(reaching, key=lambda c: (c.precision, c.keep_rate, -c.alpha)), True
     return max(usable, key=lambda c: (c.keep_rate, c.precision, -c.alpha)), False
 
 
-def _labelling(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _labeling(candidates: Sequence[Candidate]) -> list[Candidate]:
     usable = [candidate for candidate in candidates if candidate.keep_rate > 0]
     if not usable:
         raise ValueError("no rule labels anything at any alpha")

@@ -1,4 +1,4 @@
-"""Do the promises hold? Cross-fitting on the labelled images: each fold is judged by thresholds of the other folds.
+"""Do the promises hold? Cross-fitting on the labeled images: each fold is judged by thresholds of the other folds.
 
 Coverage is what conformal prediction promises. Precision, the share of the labels that are right, is another thing: a
 set that covers may hold several classes, and a label may be the wrong one of them. A student needs labels of every
@@ -74,10 +74,10 @@ class HeldOut(NamedTuple):
     sizes:              [A, 3], shares of the sets that are empty, of one class, of several
     precision:          [A, R], share of the labels that are right
     precision_per_class: [A, R, K], by label
-    recall_per_class:   [A, R, K], share of the pixels of a true class that are labelled with it
+    recall_per_class:   [A, R, K], share of the pixels of a true class that are labeled with it
     miou:               [A, R], mean IoU over the classes that have pixels; a pixel without a label is missed
-    keep_rate:          [A, R], share of the pixels that are labelled
-    wrong:              [A, R], share of the pixels that are labelled wrong; what variant risk bounds is its mean over
+    keep_rate:          [A, R], share of the pixels that are labeled
+    wrong:              [A, R], share of the pixels that are labeled wrong; what variant risk bounds is its mean over
                         images, the same if these have equally many pixels with a true class
     against_raw:        [A, R]
     raw:                the same for all alphas and rules
@@ -208,7 +208,7 @@ def _mean_iou(
 ) -> Resampled:
     """Mean over the classes that have pixels, each alike: [A, R] and [NUM_RESAMPLES, A, R].
 
-    right, kept: [L, A, R, K] by label; valid: [L, K] by true class. IoU of a class: of the pixels that are labelled so
+    right, kept: [L, A, R, K] by label; valid: [L, K] by true class. IoU of a class: of the pixels that are labeled so
     or are of that class (whether they have a label or not), the share that is both.
     """
     over_images = np.ones((1, len(valid)))

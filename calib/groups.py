@@ -17,7 +17,7 @@ from calib.histogram import (
     largest_in_group,
     merge_histograms,
 )
-from calib.interface import Block, LabelledMaps, Thresholds, Variant
+from calib.interface import Block, LabeledMaps, Thresholds, Variant
 from calib.locations import location_quantiles
 
 CLASS_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # quantiles that tell classes apart (Ding et al. 2023, section 2.2)
@@ -32,19 +32,19 @@ def held_out_images(fold_of_image: npt.NDArray[np.integer]) -> list[npt.NDArray[
     return [nobody, *(fold_of_image == fold for fold in (folds if len(folds) > 1 else []))]
 
 
-def fit_image(variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
+def fit_image(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
     """One threshold for the whole map, or one a class.
 
     One pass for all folds: each has a histogram of its own, and their integers add up to those of any others.
     """
     if variant.classes != "pooled":
-        whole = regions.one_region(labelled.shape)
-        return [_fit_groups(variant, labelled, whole, ~held_out) for held_out in held_out_images(fold_of_image)]
-    region = regions.one_region(labelled.shape)
+        whole = regions.one_region(labeled.shape)
+        return [_fit_groups(variant, labeled, whole, ~held_out) for held_out in held_out_images(fold_of_image)]
+    region = regions.one_region(labeled.shape)
     taxonomy = Taxonomy(region, _pooled_groups(region))
     function = partial(_histograms_of_folds, taxonomy, variant.pooling, fold_of_image)
-    rows = slice(0, labelled.shape[0])
-    folds = labelled.reduce(("score", "truth"), function, _merge_folds, rows)
+    rows = slice(0, labeled.shape[0])
+    folds = labeled.reduce(("score", "truth"), function, _merge_folds, rows)
     num_folds = len(folds)
     left_out = [None, *range(num_folds)] if num_folds > 1 else [None]
     totals = (
@@ -68,17 +68,17 @@ def _merge_folds(first: list[Histogram], second: list[Histogram]) -> list[Histog
 
 
 def fit_regions(
-    partition: Partition, variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]
+    partition: Partition, variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]
 ) -> list[Thresholds]:
     """One threshold per region, or one per region and class.
 
     partition: score quantiles of every location -> regions; each fit has its own
     """
     alphas = [float(1 - level) for level in regions.FEATURE_LEVELS]
-    fits = location_quantiles(labelled, fold_of_image, alphas, "paper")
+    fits = location_quantiles(labeled, fold_of_image, alphas, "paper")
     region_maps = [partition(variant, fit.q) for fit in fits]
     chosen = [~held_out for held_out in held_out_images(fold_of_image)]
-    return [_fit_groups(variant, labelled, *pair) for pair in zip(region_maps, chosen, strict=True)]
+    return [_fit_groups(variant, labeled, *pair) for pair in zip(region_maps, chosen, strict=True)]
 
 
 def kmeans_of_scores(variant: Variant, features: regions.Features) -> regions.Regions:
@@ -92,22 +92,22 @@ def rings_of_scores(variant: Variant, features: regions.Features) -> regions.Reg
 
 
 def _fit_groups(
-    variant: Variant, labelled: LabelledMaps, region: npt.NDArray[np.int32], images: npt.NDArray[np.bool_]
+    variant: Variant, labeled: LabeledMaps, region: npt.NDArray[np.int32], images: npt.NDArray[np.bool_]
 ) -> Thresholds:
     if variant.classes == "pooled":
-        return group_thresholds(variant, labelled, region, _pooled_groups(region), images)
+        return group_thresholds(variant, labeled, region, _pooled_groups(region), images)
     num_regions = int(region.max()) + 1
     if variant.classes == "each":
         every = np.arange(num_regions * variant.num_classes, dtype=np.int32).reshape(num_regions, -1)
-        return group_thresholds(variant, labelled, region, every, images)
-    cluster = _class_clusters(variant, labelled, images)
+        return group_thresholds(variant, labeled, region, every, images)
+    cluster = _class_clusters(variant, labeled, images)
     num_clusters = int(cluster.max()) + 1
     groups = np.arange(num_regions, dtype=np.int32)[:, np.newaxis] * num_clusters + cluster
     groups[:, cluster < 0] = -1
-    pooled = group_thresholds(variant, labelled, region, _pooled_groups(region), images)
+    pooled = group_thresholds(variant, labeled, region, _pooled_groups(region), images)
     if num_clusters == 0:
         return _spread(pooled, variant.num_classes)
-    clustered = group_thresholds(variant, labelled, region, groups, images)
+    clustered = group_thresholds(variant, labeled, region, groups, images)
     alone = cluster[:, np.newaxis] < 0  # [K, 1]
     return Thresholds(
         region,
@@ -133,13 +133,13 @@ def _pooled_groups(region: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 def group_thresholds(
     variant: Variant,
-    labelled: LabelledMaps,
+    labeled: LabeledMaps,
     region: npt.NDArray[np.int32],
     group_of: npt.NDArray[np.int32],
     images: npt.NDArray[np.bool_],
 ) -> Thresholds:
     taxonomy = Taxonomy(region, group_of)
-    return _thresholds_of(variant, _histogram(labelled, taxonomy, variant.pooling, images), taxonomy)
+    return _thresholds_of(variant, _histogram(labeled, taxonomy, variant.pooling, images), taxonomy)
 
 
 def _thresholds_of(variant: Variant, histogram: Histogram, taxonomy: Taxonomy) -> Thresholds:
@@ -154,11 +154,9 @@ def _thresholds_of(variant: Variant, histogram: Histogram, taxonomy: Taxonomy) -
     )
 
 
-def _histogram(
-    labelled: LabelledMaps, taxonomy: Taxonomy, pooling: Pooling, images: npt.NDArray[np.bool_]
-) -> Histogram:
+def _histogram(labeled: LabeledMaps, taxonomy: Taxonomy, pooling: Pooling, images: npt.NDArray[np.bool_]) -> Histogram:
     function = partial(_histogram_of_block, taxonomy, pooling, images)
-    return labelled.reduce(("score", "truth"), function, merge_histograms, slice(0, labelled.shape[0]))
+    return labeled.reduce(("score", "truth"), function, merge_histograms, slice(0, labeled.shape[0]))
 
 
 def _histogram_of_block(taxonomy: Taxonomy, pooling: Pooling, images: npt.NDArray[np.bool_], block: Block) -> Histogram:
@@ -169,13 +167,13 @@ def _histogram_of_block(taxonomy: Taxonomy, pooling: Pooling, images: npt.NDArra
     return total
 
 
-def _class_clusters(variant: Variant, labelled: LabelledMaps, images: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def _class_clusters(variant: Variant, labeled: LabeledMaps, images: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     """Clusters of classes by their score quantiles, weighted by the square root of their number of images.
 
     Returns int32 [K]; -1: a class with too few images for even the largest alpha.
     """
     every = np.arange(variant.num_classes, dtype=np.int32)[np.newaxis]
-    histogram = _histogram(labelled, Taxonomy(regions.one_region(labelled.shape), every), "hierarchical", images)
+    histogram = _histogram(labeled, Taxonomy(regions.one_region(labeled.shape), every), "hierarchical", images)
     enough = np.flatnonzero(np.isfinite(group_quantile(histogram, max(variant.alphas), "exact", "hierarchical")))
     cluster = np.full(variant.num_classes, -1, dtype=np.int32)
     if enough.size:

@@ -111,7 +111,7 @@ def merge_histograms(first: Histogram, second: Histogram) -> Histogram:
 def group_quantile(histogram: Histogram, alpha: float, method: Method, pooling: Pooling) -> npt.NDArray[np.float32]:
     """Threshold of every group.
 
-    Guarantee of hierarchical pooling, "exact" (Lee, Barber and Willett 2023): for labelled and new images that are
+    Guarantee of hierarchical pooling, "exact" (Lee, Barber and Willett 2023): for labeled and new images that are
     exchangeable, a random pixel of the group in a new image is covered with probability at least 1 - alpha: with L
     images, the shares of their pixels above q sum to at most (L + 1) alpha - 1. Naive pooling takes the pixels
     themselves as exchangeable, which they are not: it covers somewhat less than it says.
@@ -141,7 +141,7 @@ def largest_in_group(histogram: Histogram) -> npt.NDArray[np.float32]:
 
 
 class Errors(NamedTuple):
-    """How much is labelled and wrong at every number of the grid, over any number of images.
+    """How much is labeled and wrong at every number of the grid, over any number of images.
 
     weight:     int64 [NUM_BINS], shares of an image's pixels that are wrong from this threshold on, in UNITs
     num_images: images with a pixel that has a true class
@@ -158,7 +158,7 @@ def image_errors(
 ) -> Errors:
     """Errors of one image.
 
-    score:    float32 [H, W], 1 - P of the class that a pixel would be labelled with
+    score:    float32 [H, W], 1 - P of the class that a pixel would be labeled with
     is_wrong: bool [H, W], that class is not the true one
     valid:    bool [H, W], the pixel has a true class
     """
@@ -178,12 +178,12 @@ def risk_threshold(errors: Errors, alpha: float) -> np.float32:
     """The largest threshold whose labels are wrong on at most alpha of a new image's pixels, in expectation.
 
     Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster 2022, arXiv 2208.02814): the loss of an image,
-    the share of its pixels that are labelled and wrong, never falls as the threshold rises, so the largest threshold
+    the share of its pixels that are labeled and wrong, never falls as the threshold rises, so the largest threshold
     with (sum of the losses + 1) / (L + 1) <= alpha keeps E[loss] <= alpha for exchangeable images. Pixels of an image
     may depend on each other in any way.
 
     returns: a number of the grid; +inf if (L + 1) alpha < 1, that is if no threshold can keep the promise;
-             KEEP_NOTHING if only labelling nothing can
+             KEEP_NOTHING if only labeling nothing can
     """
     allowed = _allowed_above(errors.num_images, alpha, "exact", "hierarchical")
     if allowed < 0:

@@ -1,6 +1,6 @@
-"""The one interface of all variants: what goes in (maps of labelled images), what is asked, what comes out.
+"""The one interface of all variants: what goes in (maps of labeled images), what is asked, what comes out.
 
-Who holds the labelled images (`LabelledMaps`) decides how they are gone through: in one piece in memory, or block by
+Who holds the labeled images (`LabeledMaps`) decides how they are gone through: in one piece in memory, or block by
 block on many workers. The results are the same to the bit.
 """
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Block(NamedTuple):
-    """Some labelled images, or a band of rows of them.
+    """Some labeled images, or a band of rows of them.
 
     images: int64 [l], which ones, 0..L - 1
     maps:   name -> array [l, h, W]: "score" float32 (NaN = void), "truth" uint8, and the planes of `calib.labels`
@@ -30,8 +30,8 @@ class Block(NamedTuple):
     maps: Mapping[str, npt.NDArray[Any]]
 
 
-class LabelledMaps(Protocol):
-    """The maps of all labelled images, wherever they are."""
+class LabeledMaps(Protocol):
+    """The maps of all labeled images, wherever they are."""
 
     @property
     def num_images(self) -> int: ...
@@ -55,7 +55,7 @@ class LabelledMaps(Protocol):
 
 @dataclass(frozen=True)
 class ArrayMaps:
-    """Labelled images in memory: `maps` as in a Block, for all images; `block` images at a time."""
+    """Labeled images in memory: `maps` as in a Block, for all images; `block` images at a time."""
 
     maps: Mapping[str, npt.NDArray[Any]]
     block: int = 64
@@ -90,7 +90,7 @@ class Thresholds(NamedTuple):
     region:      int32 [H, W], 0..R - 1
     q:           float32 [A, C, R]; C = 1: one threshold for all classes, else C = K; +inf = too few images for this
                  alpha, NaN = none at all
-    num_images:  int64 [C, R], labelled images behind each
+    num_images:  int64 [C, R], labeled images behind each
     largest:     float32 [C, R], the largest score, NaN = none
     fallen_back: locations that took a pooled threshold because fewer than n_min images have a score there
     """
@@ -111,7 +111,7 @@ class Thresholds(NamedTuple):
         return q if self.is_class_wise else q[0]
 
     def images_behind(self) -> npt.NDArray[np.int64]:
-        """Labelled images behind the threshold of each location: int64 [H, W], or [K, H, W]."""
+        """Labeled images behind the threshold of each location: int64 [H, W], or [K, H, W]."""
         counts: npt.NDArray[np.int64] = self.num_images[:, self.region]
         return counts if self.is_class_wise else counts[0]
 
@@ -153,7 +153,7 @@ class Variant:
     seed: int = 0
 
 
-Fit = Callable[[Variant, LabelledMaps, npt.NDArray[np.integer]], list[Thresholds]]
+Fit = Callable[[Variant, LabeledMaps, npt.NDArray[np.integer]], list[Thresholds]]
 
 
 @dataclass(frozen=True)
@@ -164,12 +164,12 @@ class Kind:
     shared_by:      which pixels share a threshold, in words
     fit:            what `calib.fit` does
     note:           what the manual of the settings adds
-    bounds:         what alpha bounds: the miscoverage, the share of pixels labelled wrong, or nothing
+    bounds:         what alpha bounds: the miscoverage, the share of pixels labeled wrong, or nothing
     covered:        of what coverage is promised, in words; `{of_class}` stands for " of each class" or the like
     rule:           the only rule that the promise is about; None: all
     by_location:    each location has a threshold of its own, unless fewer than `n_min` images have a score there
     is_whole:       one threshold for the whole map
-    learns_regions: the labelled images make the regions, too
+    learns_regions: the labeled images make the regions, too
     of_classes:     classes can have thresholds of their own
     is_tried:       rule auto tries it unless the run names others
     """

@@ -38,8 +38,8 @@ class Judgement(NamedTuple):
     uncalibrated:  int64 [A], at a location (class-wise: in a class) without a finite threshold: the set holds every
                    class, hence counts as covered
     sizes:         int64 [A, 3], by size of the set: 0, 1, more (see SET_SIZES)
-    kept:          int64 [A, R, K], labelled, by label
-    right:         int64 [A, R, K], labelled with their true class, by label
+    kept:          int64 [A, R, K], labeled, by label
+    right:         int64 [A, R, K], labeled with their true class, by label
     raw_kept:      int64 [K], by most probable class, as rule "raw" labels them
     raw_right:     int64 [K], those of them whose most probable class is the true one
     confidence:    int64 [NUM_CONFIDENCES, 2], pixels, and those of them whose most probable class is the true one, by
@@ -152,7 +152,7 @@ class _Bits:
         )
 
     def _label_counts(self, table: Counts, rule: str) -> tuple[Counts, Counts]:
-        """Labelled pixels by label, and those of them that are right: int64 [K] each. Rules: `labels.label_pixels`."""
+        """Labeled pixels by label, and those of them that are right: int64 [K] each. Rules: `labels.label_pixels`."""
         # [background_wins, code]; an open threshold does not change what a set holds
         made = np.tile(find_rule(rule).table, 2)
         takes_foreground, takes_background = made == FOREGROUND, made == BACKGROUND

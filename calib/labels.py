@@ -36,10 +36,10 @@ class LabelCounts(NamedTuple):
     """What became of the pixels of an image; counts of several images add up field by field.
 
     pixels:                all of them
-    kept:                  labelled
+    kept:                  labeled
     empty:                 calibrated, no class in the set
     background_only:       calibrated, the set is the background alone
-    background_overruled:  labelled foreground although the background, in the set as well, is more probable (Eq. 4's
+    background_overruled:  labeled foreground although the background, in the set as well, is more probable (Eq. 4's
                            second line)
     uncalibrated:          at a location without a finite threshold (class-wise thresholds that are accepted: none)
     """
@@ -92,7 +92,7 @@ def label_pixels(
 ) -> npt.NDArray[np.float32]:
     """Label every pixel from its prediction set { j : 1 - P_j <= q }, compared in float32 as the scores are computed.
 
-    q_hat:        float32 [H, W], +inf = uncalibrated, NaN = never labelled
+    q_hat:        float32 [H, W], +inf = uncalibrated, NaN = never labeled
     rule:         name of one of `calib.rules.RULES`
     background:   the index that was given to `class_planes`
     uncalibrated: at +inf, "accept" takes every class into the set, "abstain" takes none

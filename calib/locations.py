@@ -1,4 +1,4 @@
-"""Thresholds of every location by itself, from all labelled images and without each fold of them."""
+"""Thresholds of every location by itself, from all labeled images and without each fold of them."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from calib.interface import Block, LabelledMaps
+from calib.interface import Block, LabeledMaps
 from calib.quantile import Method
 from calib.sketch import (
     Sketch,
@@ -30,15 +30,15 @@ class LocationQuantiles(NamedTuple):
 
 
 def location_quantiles(
-    labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer], alphas: Sequence[float], method: Method
+    labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer], alphas: Sequence[float], method: Method
 ) -> list[LocationQuantiles]:
     """Quantiles of every location, for all images and for all but each fold."""
-    size = max(sketch_size(labelled.num_images, alpha, method) for alpha in alphas)
+    size = max(sketch_size(labeled.num_images, alpha, method) for alpha in alphas)
     num_sketches = 1 if _is_image_by_image(fold_of_image) else int(fold_of_image.max()) + 1
     bytes_per_location = 4 * size * num_sketches
     bands = [
-        _quantiles_of_band(labelled, fold_of_image, alphas, method, size, rows)
-        for rows in labelled.bands(labelled.shape[1] * bytes_per_location)
+        _quantiles_of_band(labeled, fold_of_image, alphas, method, size, rows)
+        for rows in labeled.bands(labeled.shape[1] * bytes_per_location)
     ]
     return [
         LocationQuantiles(
@@ -51,7 +51,7 @@ def location_quantiles(
 
 
 def _quantiles_of_band(
-    labelled: LabelledMaps,
+    labeled: LabeledMaps,
     fold_of_image: npt.NDArray[np.integer],
     alphas: Sequence[float],
     method: Method,
@@ -59,9 +59,9 @@ def _quantiles_of_band(
     rows: slice,
 ) -> list[LocationQuantiles]:
     if _is_image_by_image(fold_of_image):
-        return _quantiles_without_each(labelled, fold_of_image, alphas, method, size, rows)
+        return _quantiles_without_each(labeled, fold_of_image, alphas, method, size, rows)
     sketch, merge = partial(_sketch_folds, fold_of_image, size), partial(_merge_folds, size)
-    by_fold = labelled.reduce(("score",), sketch, merge, rows)
+    by_fold = labeled.reduce(("score",), sketch, merge, rows)
     fits = [merge_all(by_fold, size), *(_merge_others(by_fold, size) if len(by_fold) > 1 else ())]
     return [_quantiles(fit, alphas, method) for fit in fits]
 
@@ -80,7 +80,7 @@ def _is_image_by_image(fold_of_image: npt.NDArray[np.integer]) -> bool:
 
 
 def _quantiles_without_each(
-    labelled: LabelledMaps,
+    labeled: LabeledMaps,
     fold_of_image: npt.NDArray[np.integer],
     alphas: Sequence[float],
     method: Method,
@@ -88,8 +88,8 @@ def _quantiles_without_each(
     rows: slice,
 ) -> list[LocationQuantiles]:
     """The same for folds of one image: its score is taken out of the sketch of all, a tenth of the time of merging."""
-    whole = labelled.reduce(("score",), partial(_sketch_all, size + 1), partial(_merge_two, size + 1), rows)
-    without = labelled.reduce(("score",), partial(_leave_each_out, whole, alphas, method), _join, rows)
+    whole = labeled.reduce(("score",), partial(_sketch_all, size + 1), partial(_merge_two, size + 1), rows)
+    without = labeled.reduce(("score",), partial(_leave_each_out, whole, alphas, method), _join, rows)
     return [_quantiles(whole, alphas, method), *(without[i] for i in np.argsort(fold_of_image).tolist())]
 
 

@@ -13,7 +13,7 @@ Policy = Literal["abstain", "accept", "max", "raise"]
 
 
 class CalibrationError(ValueError):
-    """Too few labelled images for the chosen alpha."""
+    """Too few labeled images for the chosen alpha."""
 
 
 @overload
@@ -64,7 +64,7 @@ def resolve_uncalibrated(
 
     q_hat:      float32 of any shape, +inf = uncalibrated
     largest:    float32 that broadcasts to it, largest score
-    num_images: integer that broadcasts to it, labelled images behind the threshold
+    num_images: integer that broadcasts to it, labeled images behind the threshold
     policy:     "max" puts the largest score there (coverage is then n / (n + 1) only); "raise" refuses; "abstain" and
                 "accept" leave +inf, upon which `calib.labels.label_pixels` acts
     returns:    float32 like q_hat
@@ -80,6 +80,6 @@ def _too_few_images(num_images: npt.NDArray[np.integer], num_thresholds: int) ->
     fewest, most = int(num_images.min()), int(num_images.max())
     return (
         f"alpha is too small for {num_images.size} of {num_thresholds} thresholds, which have {fewest} to {most} valid"
-        f" labelled images: the smallest alpha that calibrates all of them is {smallest_alpha(fewest)};"
+        f" labeled images: the smallest alpha that calibrates all of them is {smallest_alpha(fewest)};"
         " raise alpha, label more images, or let such locations abstain"
     )

@@ -1,4 +1,4 @@
-"""The labelling rules. Each is one entry with a truth table; labels, held-out counts and the gallery derive from it."""
+"""The labeling rules. Each is one entry with a truth table; labels, held-out counts and the gallery derive from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Decision = Callable[[bool, bool, bool, bool], int]
 
 @dataclass(frozen=True)
 class Rule:
-    """What a pixel is labelled with, by its prediction set.
+    """What a pixel is labeled with, by its prediction set.
 
     name:      in settings, receipts and stores
     words:     which class it labels a pixel with

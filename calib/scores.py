@@ -1,4 +1,4 @@
-"""Non-conformity scores: how badly a probability map fits the mask of a labelled image."""
+"""Non-conformity scores: how badly a probability map fits the mask of a labeled image."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ import numpy.typing as npt
 def true_class_scores(
     probabilities: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8], ignore_index: int = 255
 ) -> npt.NDArray[np.float32]:
-    """Score every labelled pixel by 1 - P(its true class) (paper Eq. 3, without that equation's K-fold NaN array).
+    """Score every labeled pixel by 1 - P(its true class) (paper Eq. 3, without that equation's K-fold NaN array).
 
     probabilities: float32 [K, H, W] in [0, 1]
     mask:          uint8 [H, W], class index 0..K-1 or ignore_index
@@ -26,7 +26,7 @@ def true_class_scores(
     broken = np.count_nonzero(~(np.isfinite(scores) | void))
     if broken:
         raise ValueError(
-            f"the probability of the true class is NaN or infinite at {broken} of {np.count_nonzero(~void)} labelled "
+            f"the probability of the true class is NaN or infinite at {broken} of {np.count_nonzero(~void)} labeled "
             "pixels"
         )
     scores[void] = np.nan

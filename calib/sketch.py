@@ -86,7 +86,7 @@ def merge_all(sketches: Iterable[Sketch], size: int) -> Sketch:
 def sketch_quantile(sketch: Sketch, alpha: float, method: Method = "exact") -> npt.NDArray[np.float32]:
     """Calibrate each location by itself, on its n valid scores (paper section 3.3.1; Eq. 3 needs no more than these).
 
-    Guarantee of "exact" (Vovk, Gammerman and Shafer 2005): at each location, over labelled and new images that are
+    Guarantee of "exact" (Vovk, Gammerman and Shafer 2005): at each location, over labeled and new images that are
     exchangeable, 1 - alpha <= P(score <= q), and <= 1 - alpha + 1 / (n + 1) where scores are distinct.
 
     sketch:  at least `sketch_size(L, alpha, method)` scores a location, or all of them

@@ -1,7 +1,7 @@
-"""Score maps of the labelled images in, threshold maps out: every variant of the calibration behind one function.
+"""Score maps of the labeled images in, threshold maps out: every variant of the calibration behind one function.
 
-A variant asks for passes over the labelled images: a function that turns a block of images into a partial result, and
-one that merges two of those (`LabelledMaps.reduce`).
+A variant asks for passes over the labeled images: a function that turns a block of images into a partial result, and
+one that merges two of those (`LabeledMaps.reduce`).
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ from calib.groups import (
     rings_of_scores,
 )
 from calib.histogram import KEEP_NOTHING, NUM_BINS, Errors, image_errors, merge_errors, risk_threshold
-from calib.interface import Block, Kind, LabelledMaps, Thresholds, Variant
+from calib.interface import Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.labels import Planes, most_probable
 from calib.locations import LocationQuantiles, location_quantiles
 from calib.quantile import CalibrationError, smallest_alpha
@@ -29,31 +29,31 @@ CELLS = 16  # of a neighbourhood, in the height of a map
 VOID = 255
 
 
-def fit(variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
-    """Threshold maps from all labelled images, then those without the images of fold 0, 1, ...
+def fit(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
+    """Threshold maps from all labeled images, then those without the images of fold 0, 1, ...
 
     fold_of_image: integer [L], 0..F - 1; with a single fold nothing is held out, and the list has one entry
     returns:       list of 1 or 1 + F; in each, nothing was learnt from the images held out (regions and clusters of
                    classes neither)
-    raises:        CalibrationError if no threshold of variant "risk" can keep the promise on all labelled images
+    raises:        CalibrationError if no threshold of variant "risk" can keep the promise on all labeled images
     """
-    return find_variant(variant.name).fit(variant, labelled, fold_of_image)
+    return find_variant(variant.name).fit(variant, labeled, fold_of_image)
 
 
 # Pixel: locations by themselves
 
 
-def _fit_pixel(variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
-    fits = location_quantiles(labelled, fold_of_image, variant.alphas, variant.quantile)
+def _fit_pixel(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
+    fits = location_quantiles(labeled, fold_of_image, variant.alphas, variant.quantile)
     chosen = [~held_out for held_out in held_out_images(fold_of_image)]
-    return [_fall_back(variant, labelled, *pair) for pair in zip(fits, chosen, strict=True)]
+    return [_fall_back(variant, labeled, *pair) for pair in zip(fits, chosen, strict=True)]
 
 
 def _fall_back(
-    variant: Variant, labelled: LabelledMaps, quantiles: LocationQuantiles, images: npt.NDArray[np.bool_]
+    variant: Variant, labeled: LabeledMaps, quantiles: LocationQuantiles, images: npt.NDArray[np.bool_]
 ) -> Thresholds:
     """Thresholds of locations, those with too few images from their cell or the whole map."""
-    height, width = labelled.shape
+    height, width = labeled.shape
     region = np.arange(height * width, dtype=np.int32).reshape(height, width)
     num_alphas = len(variant.alphas)
     own = Thresholds(
@@ -66,11 +66,11 @@ def _fall_back(
     if not too_few.any():
         return own
     whole = variant.fallback == "image"
-    cells = regions.one_region(labelled.shape) if whole else regions.cells(labelled.shape, max(1, height // CELLS))
+    cells = regions.one_region(labeled.shape) if whole else regions.cells(labeled.shape, max(1, height // CELLS))
     needed = np.unique(cells.ravel()[too_few[0]])
     group_of = np.full((int(cells.max()) + 1, 1), -1, dtype=np.int32)
     group_of[needed, 0] = np.arange(needed.size)
-    pooled = group_thresholds(variant, labelled, cells, group_of, images)
+    pooled = group_thresholds(variant, labeled, cells, group_of, images)
     at = pooled.region.ravel()
     return Thresholds(
         region,
@@ -81,9 +81,9 @@ def _fall_back(
     )
 
 
-def _fit_fixed(variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
+def _fit_fixed(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
     """One threshold that no image has made."""
-    return [_fixed(variant, labelled.shape, ~held_out) for held_out in held_out_images(fold_of_image)]
+    return [_fixed(variant, labeled.shape, ~held_out) for held_out in held_out_images(fold_of_image)]
 
 
 def _fixed(variant: Variant, shape: tuple[int, int], images: npt.NDArray[np.bool_]) -> Thresholds:
@@ -95,21 +95,21 @@ def _fixed(variant: Variant, shape: tuple[int, int], images: npt.NDArray[np.bool
 # Risk control
 
 
-def _fit_risk(variant: Variant, labelled: LabelledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
-    return [_risk_thresholds(variant, labelled, ~held_out) for held_out in held_out_images(fold_of_image)]
+def _fit_risk(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
+    return [_risk_thresholds(variant, labeled, ~held_out) for held_out in held_out_images(fold_of_image)]
 
 
-def _risk_thresholds(variant: Variant, labelled: LabelledMaps, images: npt.NDArray[np.bool_]) -> Thresholds:
+def _risk_thresholds(variant: Variant, labeled: LabeledMaps, images: npt.NDArray[np.bool_]) -> Thresholds:
     function = partial(_errors_of_block, variant.background, images)
     names = ("truth", "best_foreground", "p_foreground", *(() if variant.background is None else ("p_background",)))
-    errors = labelled.reduce(names, function, merge_errors, slice(0, labelled.shape[0]))
+    errors = labeled.reduce(names, function, merge_errors, slice(0, labeled.shape[0]))
     q = np.array([risk_threshold(errors, alpha) for alpha in variant.alphas], dtype=np.float32)
     if np.isinf(q).any():
         if images.all():
             raise CalibrationError(_cannot_bound(errors.num_images, variant.alphas[int(np.argmax(np.isinf(q)))]))
-        q[np.isinf(q)] = KEEP_NOTHING  # without the images of a fold, the promise is kept by labelling nothing
+        q[np.isinf(q)] = KEEP_NOTHING  # without the images of a fold, the promise is kept by labeling nothing
     return Thresholds(
-        regions.one_region(labelled.shape),
+        regions.one_region(labeled.shape),
         q.reshape(-1, 1, 1),
         np.full((1, 1), errors.num_images, dtype=np.int64),
         np.ones((1, 1), dtype=np.float32),
@@ -118,7 +118,7 @@ def _risk_thresholds(variant: Variant, labelled: LabelledMaps, images: npt.NDArr
 
 def _cannot_bound(num_images: int, alpha: float) -> str:
     return (
-        f"{num_images} labelled images cannot bound the share of wrong labels at alpha {alpha}: the smallest alpha "
+        f"{num_images} labeled images cannot bound the share of wrong labels at alpha {alpha}: the smallest alpha "
         f"they can is {smallest_alpha(num_images)}; raise alpha, or label more images"
     )
 

@@ -48,9 +48,9 @@ def annotate(settings: Settings) -> None:
 
 @run_command(main)
 def calibrate(settings: Settings) -> None:
-    """Labelled maps and masks -> thresholds, calibration.zarr.
+    """Labeled maps and masks -> thresholds, calibration.zarr.
 
-    Held-out labelled images measure what the thresholds are worth.
+    Held-out labeled images measure what the thresholds are worth.
     """
     from pipeline.stages.calibrate import calibrate as stage
 
@@ -59,7 +59,7 @@ def calibrate(settings: Settings) -> None:
 
 @run_command(main)
 def pseudolabel(settings: Settings) -> None:
-    """Unlabelled maps and thresholds -> labels.zarr.
+    """Unlabeled maps and thresholds -> labels.zarr.
 
     NaN = abstain. Resumes at the image where it stopped.
     """

@@ -27,7 +27,7 @@ LOOKUP_SIZE = 1 << 16
 
 @dataclass(frozen=True)
 class Sample:
-    """One image; `mask` is None for unlabelled ones, whether or not a file exists."""
+    """One image; `mask` is None for unlabeled ones, whether or not a file exists."""
 
     id: str
     image: str
@@ -56,7 +56,7 @@ class SampleIndex:
 
     def mask(self, sample: Sample, data: DataSettings) -> npt.NDArray[np.uint8]:
         """uint8 [H, W] class index, 255 = ignore, at the image's own size."""
-        assert sample.mask is not None, f"{sample.id} is unlabelled"
+        assert sample.mask is not None, f"{sample.id} is unlabeled"
         return read_mask(self.root / sample.mask, data)
 
     def as_json(self) -> dict[str, Any]:
@@ -64,9 +64,9 @@ class SampleIndex:
 
 
 def example_samples(index: SampleIndex, num: int) -> list[Sample]:
-    """Samples whose predictions `evaluate` keeps and the report shows: `num` unlabelled ones, evenly spaced.
+    """Samples whose predictions `evaluate` keeps and the report shows: `num` unlabeled ones, evenly spaced.
 
-    Of a run without unlabelled images it shows val images.
+    Of a run without unlabeled images it shows val images.
     """
     pool = index.of("unlabeled") or index.of("val")
     num = min(num, len(pool))
@@ -74,13 +74,13 @@ def example_samples(index: SampleIndex, num: int) -> list[Sample]:
 
 
 def require_unlabeled(index: SampleIndex, again: str) -> None:
-    """DatasetError if there are no unlabelled images, as after a `prepare` for a recipe that needs none.
+    """DatasetError if there are no unlabeled images, as after a `prepare` for a recipe that needs none.
 
     again: command that runs `prepare` and what follows
     """
     if not index.of("unlabeled"):
         raise DatasetError(
-            "samples.json names no unlabelled image, but this recipe learns from some; add images without masks, and "
+            "samples.json names no unlabeled image, but this recipe learns from some; add images without masks, and "
             f"run {again}"
         )
 

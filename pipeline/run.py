@@ -198,7 +198,7 @@ class Run:
         return store
 
     def open_labels(self, is_of_settings: bool = True) -> LabelStore:
-        """The pseudo-labels of the run's unlabelled images and classes, made by its thresholds.
+        """The pseudo-labels of the run's unlabeled images and classes, made by its thresholds.
 
         is_of_settings: whether they must be of these settings, too; a tool may show those of another alpha or rule
         raises:         StoreError if they are not there or do not belong to the run
@@ -212,7 +212,7 @@ class Run:
             self.refuse_other_thresholds(store, self.recorded("calibrate"))
         if store.sample_ids != [sample.id for sample in self.samples().of("unlabeled")]:
             raise StoreError(
-                f"{store.path} labels other images than the unlabelled ones of {self.folder.samples}; "
+                f"{store.path} labels other images than the unlabeled ones of {self.folder.samples}; "
                 f"run {self.command('pseudolabel', rerun='pseudolabel')}"
             )
         if store.class_names != self.settings.data.class_names:

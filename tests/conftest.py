@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def odd_rule(monkeypatch):
-    """The name of one more labelling rule, which is registered for one test."""
+    """The name of one more labeling rule, which is registered for one test."""
     from odd_rule import ODD
 
     import calib

@@ -79,8 +79,8 @@ def probe(settings: Settings) -> None:
 
     Prints the answer with its command.
 
-    Decoders on the features of a frozen pretrained encoder learn from the labelled images alone, from the annotator's
-    argmax and from the best calibrated labels, each with several weights; every labelled image judges those that have
+    Decoders on the features of a frozen pretrained encoder learn from the labeled images alone, from the annotator's
+    argmax and from the best calibrated labels, each with several weights; every labeled image judges those that have
     not seen its mask. Takes minutes of one core; needs what calibrate wrote. What is done is kept in probe/ of the run.
     """
     from train.probe.probe import is_told

@@ -2,7 +2,7 @@
 
 Order and augmentation are pure functions of (seed, stage, pass, index), so that a resumed run, any number of workers
 and any number of processes see the same views. Workers decode and draw; the device applies what was drawn
-(`train.augment`). A mask of an unlabelled image is never opened.
+(`train.augment`). A mask of an unlabeled image is never opened.
 """
 
 from __future__ import annotations

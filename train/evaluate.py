@@ -38,7 +38,7 @@ NAMES_SHOWN = 5
 def evaluate(settings: Settings) -> dict[str, Any]:
     """Measure the last and the best student of every finished stage; returns facts for the receipt.
 
-    Reads samples.json and the students; writes evaluate/ID.png, what the last student predicts for a few unlabelled
+    Reads samples.json and the students; writes evaluate/ID.png, what the last student predicts for a few unlabeled
     images (grey PNG, class index, the image's own size), and evaluate/areas.npz, to compare students image by image
     (stage -> int64 [N, 3, K] of its last student, `class_areas` of each val image in the order of samples.json).
     raises: DatasetError without samples; TrainingError without a finished stage, or for students of other classes

@@ -2,7 +2,7 @@
 
 As in the public recipes for Cityscapes: a pixel is hard if the probability of its class is at most a threshold; if
 fewer than `min_kept` pixels are, the threshold rises until so many are. Those recipes count the pixels of one GPU (two
-labelled crops of 801 x 801); here they are those of the whole step, whatever number of processes shares it.
+labeled crops of 801 x 801); here they are those of the whole step, whatever number of processes shares it.
 """
 
 from __future__ import annotations

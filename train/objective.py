@@ -38,13 +38,13 @@ class Objective(NamedTuple):
 
     terms: Sequence[Term]
     confident: Tensor | None = None
-    """float32 [], share of the unlabelled images' real pixels whose online pseudo-label is confident."""
+    """float32 [], share of the unlabeled images' real pixels whose online pseudo-label is confident."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """Arguments of the network besides images and channel masks."""
     is_pooled: bool = False
     """Whether the terms share one mean over the pixels of all of them."""
     hard: HardPixels | None = None
-    """Which pixels of the labelled term, the first one, count. Default: all that have a class."""
+    """Which pixels of the labeled term, the first one, count. Default: all that have a class."""
 
     def images(self) -> Tensor:
         """uint8 [B, 3, H, W], all terms one after the other: one pass of the network."""
@@ -89,7 +89,7 @@ def num_pixels(objectives: Sequence[Objective]) -> Tensor:
 
 
 def hard_objective(objective: Objective, logits: Tensor) -> Objective:
-    """The objective without the labelled pixels that are easy among those of every process.
+    """The objective without the labeled pixels that are easy among those of every process.
 
     logits: float [B, K, h, w] of the objective's images, which are all of this process's
     """
@@ -97,7 +97,7 @@ def hard_objective(objective: Objective, logits: Tensor) -> Objective:
         return objective
     first, *others = objective.terms
     probabilities = true_class_probabilities(logits[: len(first.images)], first.targets)
-    num_others = len(logits) - len(first.images)  # processes may have different numbers of labelled images
+    num_others = len(logits) - len(first.images)  # processes may have different numbers of labeled images
     everyone = gathered(functional.pad(probabilities, (0, 0, 0, 0, 0, num_others), value=torch.inf))
     # written so that NaN counts as hard: the loss must show it
     targets = first.targets.masked_fill(probabilities > hardness_limit(everyone, objective.hard), IGNORE_INDEX)

@@ -15,11 +15,11 @@ VERSION = 4  # raise it when a change of the code changes the weights: checkpoin
 
 
 def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample], list[Sample]]:
-    """Labelled images to train on, and the `train.held_out` ones, drawn with the seed, that only judge the student."""
+    """Labeled images to train on, and the `train.held_out` ones, drawn with the seed, that only judge the student."""
     samples, num_held_out = index.of("labeled"), settings.train.held_out
     if num_held_out >= len(samples):
         raise TrainingError(
-            f"train.held_out is {num_held_out}, but there are only {len(samples)} labelled images; lower it"
+            f"train.held_out is {num_held_out}, but there are only {len(samples)} labeled images; lower it"
         )
     held_out = set(shuffled(len(samples), f"{settings.seed}/held_out")[:num_held_out])
     trained = [sample for i, sample in enumerate(samples) if i not in held_out]
@@ -27,7 +27,7 @@ def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample
 
 
 def num_stage2_steps(settings: Settings, num_unlabeled: int) -> int:
-    """Steps of Stage II: its epochs are passes over the unlabelled images."""
+    """Steps of Stage II: its epochs are passes over the unlabeled images."""
     return settings.stage2.epochs * max(1, num_unlabeled // settings.stage2.batch_unlabeled)
 
 

@@ -39,14 +39,14 @@ def has_block(settings: Settings, stage: str) -> bool:
 def grouping(settings: Settings, num_labeled: int, logits: Tensor, epoch: int) -> dict[str, Any]:
     """The arguments of AllSpark's network.
 
-    logits: float [B, K, h, w] of the unlabelled images
+    logits: float [B, K, h, w] of the unlabeled images
     epoch:  counted from the start of the first stage that has the block
     """
     return {"grouping": Grouping(num_labeled, logits, epoch >= settings.train.memory_warmup)}
 
 
 def hard_pixels(settings: TrainSettings) -> HardPixels | None:
-    """Which labelled pixels count in the loss; None: all of them."""
+    """Which labeled pixels count in the loss; None: all of them."""
     if settings.labeled_loss == "cross_entropy":
         return None
     return HardPixels(settings.ohem_threshold, settings.ohem_min_kept)
@@ -77,7 +77,7 @@ def channel_masks(settings: Settings, student: Student, unlabeled: Views, step: 
 
 
 def images_left_alone(seed: int, step: int, num: int) -> set[int]:
-    """Half of the unlabelled images 0..num-1 of a step's whole batch, rounded down."""
+    """Half of the unlabeled images 0..num-1 of a step's whole batch, rounded down."""
     return set(random.Random(f"{seed}/stage2/left_alone/{step}").sample(range(num), num // 2))
 
 

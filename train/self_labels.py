@@ -1,4 +1,4 @@
-"""Online pseudo-labels of unlabelled pixels, and their confidence mask."""
+"""Online pseudo-labels of unlabeled pixels, and their confidence mask."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _label(logits: Tensor, confidence: Confidence) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def conformal_level(student: Student, images: WholeImages, alpha: float, workers: int) -> float:
-    """The threshold of the scores 1 - P(true class) on labelled images that the network has not been trained on.
+    """The threshold of the scores 1 - P(true class) on labeled images that the network has not been trained on.
 
     A new pixel's prediction set misses its class with probability at most alpha, if its image is exchangeable with
     these (hierarchical pooling, see `calib.histogram.group_quantile`).

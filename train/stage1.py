@@ -32,7 +32,7 @@ NAME = "stage1"
 
 
 def stage1(settings: Settings) -> dict[str, Any]:
-    """Train on labelled and pseudo-labelled images; returns facts for the receipt.
+    """Train on labeled and pseudo-labeled images; returns facts for the receipt.
 
     Reads samples.json and, unless `stage1.labels` is none, labels.zarr of the run; writes stage1/checkpoint.pt,
     stage1/student/ (last), stage1/best/ and stage1/tensorboard/.
@@ -50,7 +50,7 @@ def stage1(settings: Settings) -> dict[str, Any]:
     facts = _facts(settings, index, labels, stage)
     if facts["keep_rate"] is not None:
         log.info(
-            "stage1: %d labelled and %d pseudo-labelled images; %.1f %% of the pseudo-labels' pixels have a class",
+            "stage1: %d labeled and %d pseudo-labeled images; %.1f %% of the pseudo-labels' pixels have a class",
             facts["num_labeled"], facts["num_pseudolabeled"], 100 * facts["keep_rate"],
         )  # fmt: skip
     state = new_state(student, settings.train, settings.data.num_classes)
@@ -102,7 +102,7 @@ def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore | None) 
 
 
 def training_images(settings: Settings, index: SampleIndex, labels: LabelStore | None) -> TrainingImages:
-    """Labelled images, then those whose pseudo-label was made (an annotator may fail on a few)."""
+    """Labeled images, then those whose pseudo-label was made (an annotator may fail on a few)."""
     samples, key = labeled_samples(settings, index)[0], f"{settings.seed}/{NAME}"
     if labels is None:
         return TrainingImages(index, samples, settings.data, settings.train, key)
@@ -114,7 +114,7 @@ def training_images(settings: Settings, index: SampleIndex, labels: LabelStore |
 
 
 def pseudo_label_objective(settings: Settings, state: TrainingState, views: Views, epoch: int) -> Objective:
-    """Labelled and pseudo-labelled pixels: one mean over both, or one of each (paper Eq. 2)."""
+    """Labeled and pseudo-labeled pixels: one mean over both, or one of each (paper Eq. 2)."""
     own = settings.stage1
     labeled, unlabeled = views.split()
     labeled_images, unlabeled_images = (some.strong() if own.strong else some.images for some in (labeled, unlabeled))
@@ -143,7 +143,7 @@ def _facts(settings: Settings, index: SampleIndex, labels: LabelStore | None, st
 
 
 def _keep_rate(settings: Settings, labels: LabelStore) -> float:
-    """Share of the pseudo-labelled pixels that have a class."""
+    """Share of the pseudo-labeled pixels that have a class."""
     if settings.stage1.labels == "raw":
         return 1.0
     done = labels.outcome_pixels[labels.status == DONE].sum(axis=0)

@@ -1,4 +1,4 @@
-"""Stage II: the student labels the unlabelled images itself; the pseudo-labels on disk are not read any more."""
+"""Stage II: the student labels the unlabeled images itself; the pseudo-labels on disk are not read any more."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def stage2(settings: Settings) -> dict[str, Any]:
     else:
         state.load_weights(checkpoint)
     num_labeled, num_unlabeled = len(labeled_samples(settings, index)[0]), len(index.of("unlabeled"))
-    log.info("stage2: %d labelled and %d unlabelled images", num_labeled, num_unlabeled)
+    log.info("stage2: %d labeled and %d unlabeled images", num_labeled, num_unlabeled)
     facts = run(state, stage, settings, validation(settings, index))
     return {
         "num_labeled": num_labeled,
@@ -161,12 +161,12 @@ def self_training_objective(
     """
     own = settings.stage2
     labeled, unlabeled = views.split()
-    # Teacher: the final student labels the unlabelled weak views.
+    # Teacher: the final student labels the unlabeled weak views.
     labels = self_labels(state.final_student, unlabeled.images, unlabeled.targets, confidence_of(own, state))
-    # Labelled term: the masks.
+    # Labeled term: the masks.
     labeled_images = labeled.strong() if own.strong_labeled else labeled.images
     terms = [term("labeled", labeled, labeled_images, labeled.targets, weight=1 - weight)]
-    # Unlabelled terms: the weak view, or each strong view, with its part of lambda.
+    # Unlabeled terms: the weak view, or each strong view, with its part of lambda.
     if own.views == 0:
         terms.append(unlabeled_term(own, unlabeled, 0, unlabeled.images, labels.labels, labels.is_confident, weight))
     masks = channel_masks(settings, state.student, unlabeled, state.step)

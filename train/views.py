@@ -33,7 +33,7 @@ class Views(NamedTuple):
         return Views(images, targets, [self.examples[i] for i in index], self.batch_size)
 
     def split(self) -> tuple[Views, Views]:
-        """The labelled and the other images."""
+        """The labeled and the other images."""
         labeled = [i for i, example in enumerate(self.examples) if example.is_labeled]
         others = [i for i, example in enumerate(self.examples) if not example.is_labeled]
         return self.select(labeled), self.select(others)

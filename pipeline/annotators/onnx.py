@@ -49,7 +49,7 @@ class OnnxAnnotator:
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:
         """A closed-vocabulary network: its classes are fixed by `class_map`, prompts say nothing to it."""
         if self.wordless:
-            log.warning("annotate: %s (annotate.onnx.class_map)", never_labelled(self.wordless))
+            log.warning("annotate: %s (annotate.onnx.class_map)", never_labeled(self.wordless))
 
     def __call__(self, images: Images) -> Maps:
         size = self.batch_size or len(images)
@@ -163,11 +163,11 @@ def wordless_classes(settings: OnnxSettings, class_names: Sequence[str]) -> list
     return [name for name in class_names if not settings.class_map.get(name)]
 
 
-def never_labelled(wordless: Sequence[str]) -> str:
+def never_labeled(wordless: Sequence[str]) -> str:
     """What classes without a channel mean, as the log and the doctor say it."""
     one = len(wordless) == 1
     return (
-        f"{', '.join(wordless)} {'has' if one else 'have'} no channel: {'it' if one else 'they'} can never be labelled"
+        f"{', '.join(wordless)} {'has' if one else 'have'} no channel: {'it' if one else 'they'} can never be labeled"
     )
 
 

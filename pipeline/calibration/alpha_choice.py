@@ -57,7 +57,7 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
     judged = [facts for facts in swept if facts is not None]
     if not judged:
         raise ConfigError(
-            f"{settings.name} has no held-out precision to choose by (a single labelled image: label more)"
+            f"{settings.name} has no held-out precision to choose by (a single labeled image: label more)"
         )
     everything = judged[0] | {"rows": [row for facts in judged for row in facts["rows"]]}
     rows = [row for row in (everything["raw"], *everything["rows"]) if rule is None or row["rule"] == rule]
@@ -117,7 +117,7 @@ def format_choice(facts: Mapping[str, Any], everything: bool = False) -> str:
     return "\n".join(
         [
             f"{facts['run']}: {alphas} alphas, {len(facts['rows'])} combinations with rules; {facts['num_images']} "
-            f"labelled images in {facts['folds']} folds, each judged by the others",
+            f"labeled images in {facts['folds']} folds, each judged by the others",
             "Pareto front: nothing keeps more labels that are as often right (95 % intervals over images)",
             "",
             f"   variant    alpha  rule           {'held-out precision':<22} {'mIoU of labels':<22} keep rate",

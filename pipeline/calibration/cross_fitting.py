@@ -1,4 +1,4 @@
-"""What calibration is worth on labelled images that took no part in it: judged image by image, told as facts."""
+"""What calibration is worth on labeled images that took no part in it: judged image by image, told as facts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ FOLDS_MEGABYTES = 256  # of thresholds of all folds, held at a time
 class Calibrated(NamedTuple):
     """Thresholds, and what they are worth on held-out images.
 
-    thresholds: of all labelled images
+    thresholds: of all labeled images
     fold:       int64 [N] of the store's images, -1: no part in it
-    rows:       a row of facts for every alpha and rule; None: a single labelled image
+    rows:       a row of facts for every alpha and rule; None: a single labeled image
     raw:        the same facts of the annotator's own argmax, but for those of thresholds
     """
 
@@ -50,7 +50,7 @@ class Calibrated(NamedTuple):
         return int(self.fold.max()) + 1
 
     def held_out(self) -> Fact | None:
-        """What held-out images say, as receipts and sweeps keep it; None of a single labelled image."""
+        """What held-out images say, as receipts and sweeps keep it; None of a single labeled image."""
         if self.rows is None:
             return None
         return {"folds": self.num_folds, "num_images": self.num_images, "raw": self.raw, "rows": self.rows}
@@ -71,7 +71,7 @@ def fit_and_judge(
     probabilities: the maps that class-wise thresholds are judged on; else None will do
     raises:        calib.CalibrationError if an alpha is refused
     """
-    maps = _labelled_maps(settings, store)
+    maps = _labeled_maps(settings, store)
     folds = num_folds(maps.num_images, settings.calibrate)
     fold_of_image = calib.assign_folds(maps.num_images, folds) if folds > 1 else np.zeros(1, np.int64)
     fold = np.full(len(store.status), -1)
@@ -98,12 +98,12 @@ def fit_and_judge(
 
 def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store: CalibrationStore) -> calib.Thresholds:
     """Thresholds from all images of a calibration store that are done; nothing is judged."""
-    maps = _labelled_maps(settings, store)
+    maps = _labeled_maps(settings, store)
     (thresholds,) = calib.fit(variant_of(settings, alphas), maps, np.zeros(maps.num_images, np.int64))
     return thresholds.resolve(policy)
 
 
-def _labelled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
+def _labeled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
     images = np.flatnonzero(store.status == DONE).tolist()
     height, width = settings.data.grid
     return StoredMaps(store.path.absolute(), images, (height, width), settings.compute)
@@ -149,7 +149,7 @@ def _alphas_at_a_time(alphas: Sequence[float], folds: int, settings: Settings) -
 
 
 class JudgeJob(NamedTuple):
-    """One labelled image, its fold, and its maps, which class-wise thresholds need.
+    """One labeled image, its fold, and its maps, which class-wise thresholds need.
 
     thresholds: folder with a file a fold; probabilities: None if the thresholds are not class-wise
     """

@@ -1,7 +1,7 @@
 """Which labels a run makes: the variant, alpha and rule of its settings, or those that held-out images or a probe name.
 
 Whatever else wants to label as a run could (a probe that tries several candidates) asks here: `ranked_candidates` says
-which there are, from the best on, and `labeller` makes the labels of one of them.
+which there are, from the best on, and `labeler` makes the labels of one of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Facts = Mapping[str, Any]
 class Choice(NamedTuple):
     """What the labels are made with.
 
-    alphas:                  the chosen one first, then those labelled beside it
+    alphas:                  the chosen one first, then those labeled beside it
     labels_alone_are_better: as a probe found; the pseudo-labels are made all the same, to be looked at
     """
 
@@ -102,18 +102,18 @@ def rank_candidates(settings: Settings, held_out: Facts) -> tuple[list[calib.Can
 
 
 def ranked_candidates(settings: Settings) -> list[calib.Candidate]:
-    """The same of a calibrated run, from its receipt; [] if a single labelled image is all there is to judge by."""
+    """The same of a calibrated run, from its receipt; [] if a single labeled image is all there is to judge by."""
     held_out = Run(settings).receipt("calibrate")["held_out"]
     return [] if held_out is None else rank_candidates(settings, held_out)[0]
 
 
-Labeller = Callable[[calib.Planes], npt.NDArray[np.float32]]
+Labeler = Callable[[calib.Planes], npt.NDArray[np.float32]]
 
 
-def labeller(settings: Settings, candidate: calib.Candidate) -> Labeller:
+def labeler(settings: Settings, candidate: calib.Candidate) -> Labeler:
     """What labels an image of a calibrated run by a candidate: its planes -> float32 [H, W], NaN = abstain.
 
-    The thresholds are those of all labelled images. Class-wise thresholds need the maps of all classes, not planes.
+    The thresholds are those of all labeled images. Class-wise thresholds need the maps of all classes, not planes.
     raises: StoreError if the run is not calibrated; ConfigError if its thresholds are class-wise
     """
     store = Run(settings).open_calibration()
@@ -141,13 +141,13 @@ def log_choice(settings: Settings, calibrated: Facts, choice: Choice) -> None:
         log.info("pseudolabel: rule probe takes %s", took)
         if choice.labels_alone_are_better:
             log.warning(
-                "pseudolabel: the probe found that a student learns more from the labelled images alone; these labels "
+                "pseudolabel: the probe found that a student learns more from the labeled images alone; these labels "
                 "are those of rule auto. Train without them: stage1={labels: none}, or preset=label-only"
             )
         return
     if held_out is None:
         log.warning(
-            "pseudolabel: a single labelled image cannot be held out, so nothing speaks for calibration and rule auto "
+            "pseudolabel: a single labeled image cannot be held out, so nothing speaks for calibration and rule auto "
             "takes raw, the annotator's own argmax; label more images, or name a rule"
         )
         return

@@ -17,7 +17,7 @@ FALLBACKS = {"neighbourhood": "neighbourhood", "image": "whole image"}
 class Promise(NamedTuple):
     """What is promised of labels at one alpha.
 
-    is_risk:    the share of pixels labelled wrong is bounded, not the coverage
+    is_risk:    the share of pixels labeled wrong is bounded, not the coverage
     is_of_images: coverage is a mean over images that count the same, however many pixels of them have a class
     target:     1 - alpha, which coverage shall reach; under risk alpha, which the share of wrong pixels shall not pass;
                 None of a fixed threshold, which promises nothing
@@ -42,7 +42,7 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
     kind, classes = calib.find_variant(calibrated["variant"]), calibrated["class_thresholds"]
     if kind.bounds == "wrong labels":
         name = f"at most {exact_percent(alpha)} of all pixels wrong"
-        text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labelled wrong."
+        text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labeled wrong."
         return Promise(alpha, True, False, alpha, name, kind.shared_by, text, caveats=[])
     if kind.bounds == "nothing":
         told = exact_percent(calibrated["settings"]["calibrate"]["fixed_threshold"])
@@ -79,7 +79,7 @@ def _caveats(calibrated: Facts) -> Iterator[str]:
     if settings["uncalibrated"] == "max":
         yield "Where images are too few, the largest score is the threshold; n images then cover n / (n + 1) only."
     if calibrated["fallen_back"]:
-        where, num = f"fewer than {settings['n_min']} labelled images", calibrated["fallen_back"]
+        where, num = f"fewer than {settings['n_min']} labeled images", calibrated["fallen_back"]
         yield (
             f"Locations with {where} ({num} of all) took the "
             f"threshold of their {FALLBACKS[settings['fallback']]}; there it holds on average over that area only."

@@ -1,4 +1,4 @@
-"""The labelled images of a calibration store, gone through block by block with Dask (`calib.LabelledMaps`)."""
+"""The labeled images of a calibration store, gone through block by block with Dask (`calib.LabeledMaps`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class BlockJob(NamedTuple):
-    """A band of rows of some labelled images. images: places in the store; positions: places among those used."""
+    """A band of rows of some labeled images. images: places in the store; positions: places among those used."""
 
     calibration: Path
     images: list[int]
@@ -90,6 +90,6 @@ class StoredMaps:
             done += 1
             if time.monotonic() - told > SECONDS_BETWEEN_LINES / 6:
                 told = time.monotonic()
-                log.info("calibrate: pass %d over the labelled images, block %d of %d", self.passes, done, len(jobs))
+                log.info("calibrate: pass %d over the labeled images, block %d of %d", self.passes, done, len(jobs))
 
         return reduce_tasks(functools.partial(apply_to_block, function), merge, jobs, self.compute, on_done)

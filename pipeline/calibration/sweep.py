@@ -1,4 +1,4 @@
-"""All alphas at once: the thresholds of each, and what they are worth on labelled images that were left out."""
+"""All alphas at once: the thresholds of each, and what they are worth on labeled images that were left out."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Sweep(NamedTuple):
 
     alphas:     the larger, the fewer labels; of variant risk, where alpha bounds the wrong labels, from large to small:
                 from stop to stop, no threshold rises
-    thresholds: of all labelled images, one map an alpha, as `calibrate` finds them
-    n_valid:    int64 [H, W] or [K, H, W], labelled images behind each threshold
+    thresholds: of all labeled images, one map an alpha, as `calibrate` finds them
+    n_valid:    int64 [H, W] or [K, H, W], labeled images behind each threshold
     held_out:   `num_images`, `folds`, `raw` and `rows`, a row for every alpha and rule, as in the receipt of calibrate;
                 None if nothing can be held out
     """

@@ -43,8 +43,8 @@ def alpha(
     Chosen is the largest mIoU of labels on held-out images, a pixel without a label counting as missed, as rule auto
     chooses (at the run's target_precision, if it has one); --precision and --keep-rate ask for something else.
 
-    Labelled images are judged by thresholds from the others; unlabelled ones have no part in it. The run must be
-    calibrated; nothing is labelled again, and no map is read again. The first call takes a minute or a few, and leaves
+    Labeled images are judged by thresholds from the others; unlabeled ones have no part in it. The run must be
+    calibrated; nothing is labeled again, and no map is read again. The first call takes a minute or a few, and leaves
     its numbers in results/RUN/sweep.json.
 
     \b

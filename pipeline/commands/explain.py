@@ -13,7 +13,7 @@ from pipeline.settings import Settings
 
 
 @click.command()
-@click.option("--id", "sample_id", required=True, help="Image, labelled or not.")
+@click.option("--id", "sample_id", required=True, help="Image, labeled or not.")
 @click.option("--xy", required=True, metavar="X,Y", help="Pixel of the image itself, from its upper left corner.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @run_argument

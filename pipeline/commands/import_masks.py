@@ -14,13 +14,13 @@ from pipeline.cli import SET_OPTION
 @click.argument("run", metavar="RUN")
 @click.argument("source", metavar="FOLDER_OR_ZIP", type=click.Path(path_type=Path))
 @click.option("--from", "format_name", metavar="FORMAT", help="png, coco or cvat. Default: found out.")
-@click.option("--overwrite", is_flag=True, help="Also take masks of images that are labelled already.")
+@click.option("--overwrite", is_flag=True, help="Also take masks of images that are labeled already.")
 @click.option("--unchanged", is_flag=True, help="Also take masks that are as they were exported.")
 @SET_OPTION
 def import_masks(
     run: str, source: Path, format_name: str | None, overwrite: bool, unchanged: bool, overrides: Sequence[str]
 ) -> None:
-    """Corrected masks -> labelled images of a new run file.
+    """Corrected masks -> labeled images of a new run file.
 
     RUN is a run file, or its name in config/.
     FOLDER_OR_ZIP is an edited export (png, coco, cvat) or what CVAT exports as Segmentation mask 1.1 or COCO. The masks

@@ -35,7 +35,7 @@ def init(
 ) -> None:
     """Write a run file for your own images and masks.
 
-    IMAGES and the few masks you have -> config/NAME.yaml. Images without a mask are unlabelled and need nothing. A
+    IMAGES and the few masks you have -> config/NAME.yaml. Images without a mask are unlabeled and need nothing. A
     fifth of the masks, drawn with a seed, is kept to measure the student. Nothing is copied or moved, and a run file
     that exists is not overwritten.
     """

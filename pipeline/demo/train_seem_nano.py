@@ -200,7 +200,7 @@ def capped_maps(predictions: QueryPredictions, size: tuple[int, int]) -> Tensor:
 
 
 def map_loss(maps: Tensor, masks: Tensor, smoothing: float = SMOOTHING) -> Tensor:
-    """Negative log-likelihood of labelled pixels, the target smoothed over the classes and never over absent names.
+    """Negative log-likelihood of labeled pixels, the target smoothed over the classes and never over absent names.
 
     The cap makes it proper: maps sum to at most 1, so it is least where they equal the smoothed target.
 
@@ -293,14 +293,14 @@ def lr_share(step: int, steps: int) -> float:
 
 
 def confusion(seem: Seem, scenes: Scenes) -> NDArray[np.int64]:
-    """Labelled pixels of the scenes by [true class, most probable class]."""
+    """Labeled pixels of the scenes by [true class, most probable class]."""
     texts = seem.class_texts(CLASS_NAMES[1:], background="prompt")
     counts = np.zeros(NUM_CLASSES**2, np.int64)
     for start in range(0, len(scenes.images), BATCH_SIZE):
         chosen = slice(start, start + BATCH_SIZE)
         predicted = seem.semantic_maps(scenes.images[chosen], texts, normalise="cap").argmax(axis=1)
-        labelled = scenes.masks[chosen] != IGNORE_INDEX
-        pairs = NUM_CLASSES * scenes.masks[chosen][labelled].astype(np.int64) + predicted[labelled]
+        labeled = scenes.masks[chosen] != IGNORE_INDEX
+        pairs = NUM_CLASSES * scenes.masks[chosen][labeled].astype(np.int64) + predicted[labeled]
         counts += np.bincount(pairs, minlength=NUM_CLASSES**2)
     return counts.reshape(NUM_CLASSES, NUM_CLASSES)
 

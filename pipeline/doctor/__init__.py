@@ -2,7 +2,7 @@
 
 findings  what a finding is, and the verdict        survey    one look at every image and mask
 files     files that are not what they should be    masks     what masks hold
-classes   the labelled set, and the alpha it allows grid      shapes and sizes
+classes   the labeled set, and the alpha it allows grid      shapes and sizes
 prompts   the words the annotator is asked for      weights   networks and weights that are needed
 twins     images that are there twice               costs     disk and time; trial: a few images annotated
 machine   versions and devices
@@ -34,7 +34,7 @@ __all__ = ["Finding", "as_json", "counts", "examine", "verdict"]
 
 
 def examine(settings: Settings, quick: int | None = None, timed: bool = False) -> list[Finding]:
-    """Every finding, errors first. Nothing is written, and masks of unlabelled images are not opened.
+    """Every finding, errors first. Nothing is written, and masks of unlabeled images are not opened.
 
     quick: look at this many images only
     timed: try the annotator on a few images

@@ -1,4 +1,4 @@
-"""Findings about the labelled set: how many images show each class, and which alphas so many images allow."""
+"""Findings about the labeled set: how many images show each class, and which alphas so many images allow."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pipeline.settings import DataSettings, Settings
 
 
 def class_findings(survey: Survey, num_labeled: int, settings: Settings) -> list[Finding]:
-    """Whether the labelled images are enough for the classes and the alphas.
+    """Whether the labeled images are enough for the classes and the alphas.
 
-    num_labeled: labelled images of the run, whether or not all were looked at
+    num_labeled: labeled images of the run, whether or not all were looked at
     """
     in_labeled = images_per_class(survey.masks_of("labeled"), settings.data)
     in_val = images_per_class(survey.masks_of("val"), settings.data)
     shown = ", ".join(f"{name}: {number}" for name, number in in_labeled.items())
     seen = "" if survey.is_whole else " (of those that were looked at)"
-    findings = [Finding("note", f"labelled images that show each class{seen}: {shown}")]
+    findings = [Finding("note", f"labeled images that show each class{seen}: {shown}")]
     findings += [*_alphas(num_labeled, settings), *_held_out(num_labeled, settings)]
     if survey.is_whole:  # after a quick look a class may only not have been met
         findings += [*_absent(in_labeled, in_val), *_class_alphas(in_labeled, settings)]
@@ -40,7 +40,7 @@ def images_per_class(masks: Sequence[MaskLook], data: DataSettings) -> dict[str,
 def _absent(in_labeled: Mapping[str, int], in_val: Mapping[str, int]) -> Iterator[Finding]:
     never = tuple(name for name, number in in_labeled.items() if not number)
     if never:
-        what = f"{_classes(never)} in no labelled image, so only pseudo-labels teach the student what it is"
+        what = f"{_classes(never)} in no labeled image, so only pseudo-labels teach the student what it is"
         yield Finding("warning", what, never, "label an image that shows it, or remove the class")
     unmeasured = tuple(name for name, number in in_val.items() if not number and name not in never)
     if unmeasured:
@@ -58,7 +58,7 @@ def _alphas(num_labeled: int, settings: Settings) -> Iterator[Finding]:
     if not num_labeled or not counts_images(settings):
         return
     smallest = calib.smallest_alpha(num_labeled)
-    told = f"{num_labeled} labelled images allow an alpha of {smallest:g} or more"
+    told = f"{num_labeled} labeled images allow an alpha of {smallest:g} or more"
     if is_too_small(calibrate.alpha, num_labeled):
         means = {
             "abstain": "every pixel abstains and no pseudo-label is left",
@@ -79,7 +79,7 @@ def _alphas(num_labeled: int, settings: Settings) -> Iterator[Finding]:
 def _held_out(num_labeled: int, settings: Settings) -> Iterator[Finding]:
     held_out = settings.train.held_out
     if held_out >= num_labeled:
-        what = f"stage1 has nothing to learn from: all of the {num_labeled} labelled images are held out"
+        what = f"stage1 has nothing to learn from: all of the {num_labeled} labeled images are held out"
         yield Finding("error", what, (f"train.held_out: {held_out}",), "lower it, or label more images")
 
 
@@ -98,7 +98,7 @@ def counts_images(settings: Settings) -> bool:
 
 
 def _class_alphas(in_labeled: Mapping[str, int], settings: Settings) -> Iterator[Finding]:
-    """Classes that show in too few labelled images for a threshold of their own."""
+    """Classes that show in too few labeled images for a threshold of their own."""
     alpha = settings.calibrate.alpha
     few = {name: number for name, number in in_labeled.items() if number and is_too_small(alpha, number)}
     if not few or not counts_images(settings):
@@ -108,8 +108,8 @@ def _class_alphas(in_labeled: Mapping[str, int], settings: Settings) -> Iterator
         for name, number in few.items()
     )
     if settings.calibrate.class_thresholds == "each":
-        what = f"too few labelled images for a threshold of its own at calibrate.alpha {alpha:g}"
+        what = f"too few labeled images for a threshold of its own at calibrate.alpha {alpha:g}"
         fix = "label more images of them, raise alpha, or set calibrate.class_thresholds: clustered or pooled"
         yield Finding("warning", what, where, fix)
     else:
-        yield Finding("note", f"too few labelled images for a class-wise promise at calibrate.alpha {alpha:g}", where)
+        yield Finding("note", f"too few labeled images for a class-wise promise at calibrate.alpha {alpha:g}", where)

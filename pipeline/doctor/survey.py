@@ -56,7 +56,7 @@ class MaskLook(NamedTuple):
 
 
 class Look(NamedTuple):
-    """One sample: its image and, unless it is unlabelled, its mask; or why they cannot be read."""
+    """One sample: its image and, unless it is unlabeled, its mask; or why they cannot be read."""
 
     sample: Sample
     image: ImageLook | None

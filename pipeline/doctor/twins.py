@@ -19,8 +19,8 @@ LEAK = "the student is measured on pictures that it has learnt from"
 # splits of the two images -> what that does, and the fix; the other pairs of splits are a fact only
 HARM = {
     ("labeled", "val"): (LEAK, "take one of each pair out of data.splits.val or labeled"),
-    ("unlabeled", "val"): (LEAK, "take one of each pair out of data.splits.val, or remove the unlabelled one"),
-    ("labeled", "labeled"): ("thresholds take labelled images for independent", "keep one of each pair"),
+    ("unlabeled", "val"): (LEAK, "take one of each pair out of data.splits.val, or remove the unlabeled one"),
+    ("labeled", "labeled"): ("thresholds take labeled images for independent", "keep one of each pair"),
 }
 
 

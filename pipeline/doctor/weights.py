@@ -108,7 +108,7 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 
 def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
     """Whether `class_map` fits the classes, the network can be opened, and has the channels that are named."""
-    from pipeline.annotators.onnx import OnnxAnnotator, channel_bias, channel_groups, never_labelled, wordless_classes
+    from pipeline.annotators.onnx import OnnxAnnotator, channel_bias, channel_groups, never_labeled, wordless_classes
 
     try:
         channel_groups(onnx, data.class_names)
@@ -118,8 +118,8 @@ def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
         counted_up = {name: [k] for k, name in enumerate(data.class_names)}  # to go on with the network itself
         onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None, "logit_bias": {}})
     if wordless := wordless_classes(onnx, data.class_names):
-        fix = "only labelled images teach them to the student; name their channels if the network has any"
-        yield Finding("warning", never_labelled(wordless), ("annotate.onnx.class_map",), fix)
+        fix = "only labeled images teach them to the student; name their channels if the network has any"
+        yield Finding("warning", never_labeled(wordless), ("annotate.onnx.class_map",), fix)
     try:
         annotator = OnnxAnnotator(onnx, data)
     except AnnotatorError as error:

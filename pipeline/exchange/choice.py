@@ -62,6 +62,6 @@ def _listed_places(source: LabelSource, ids: Path) -> list[int]:
         more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
         raise StoreError(
             f"{ids} names {strange[0]}{more}, not in {source.store.path}{did_you_mean(strange[0], known)}; it has the "
-            f"unlabelled images, e.g. {known[0]}"
+            f"unlabeled images, e.g. {known[0]}"
         )
     return [source.place_of[name] for name in dict.fromkeys(wanted)]

@@ -1,6 +1,6 @@
 """Where the corrected masks of a run lie, and the id lists and the run file that make it read them.
 
-The lists freeze the splits as they are: a new mask moves its image from the unlabelled to the labelled ones, and what
+The lists freeze the splits as they are: a new mask moves its image from the unlabeled to the labeled ones, and what
 validates stays the same, although images to validate with may once have been drawn from those that have masks.
 """
 
@@ -64,10 +64,10 @@ class CorrectedMasks:
 def list_lines(index: SampleIndex) -> dict[Split, list[str]]:
     """Lines of the id list of each split, `image mask`.
 
-    raises: DatasetError if a path has a space, which a list cannot hold, and if there is no unlabelled image
+    raises: DatasetError if a path has a space, which a list cannot hold, and if there is no unlabeled image
     """
     if not index.of("unlabeled"):
-        raise DatasetError("no unlabelled image would be left; keep one at least, so that there is one to label")
+        raise DatasetError("no unlabeled image would be left; keep one at least, so that there is one to label")
     return {split: [_list_line(sample) for sample in index.of(split)] for split in SPLITS}
 
 

@@ -1,4 +1,4 @@
-"""Corrected masks become labelled images of a run: each is checked, and all are taken or none."""
+"""Corrected masks become labeled images of a run: each is checked, and all are taken or none."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
     """Facts of an export, fit for JSON. Those of the receipts are None if these are gone or about other labels."""
     store = source.store
     folder = store.path.parent
-    annotated, calibrated, labelled = (_receipt(folder, name) for name in ("annotate", "calibrate", "pseudolabel"))
-    if labelled.get("fingerprint") != store.fingerprint:
+    annotated, calibrated, labeled = (_receipt(folder, name) for name in ("annotate", "calibrate", "pseudolabel"))
+    if labeled.get("fingerprint") != store.fingerprint:
         annotated = calibrated = {}
     if calibrated.get("fingerprint") != store.state.get("calibration"):
         calibrated = {}
@@ -56,7 +56,7 @@ def _receipt(folder: Path, stage: str) -> Facts:
 
 
 def _held_out(calibrated: Facts, source: LabelSource) -> Facts | None:
-    """Estimates on held-out labelled images, of these labels' alpha and rule."""
+    """Estimates on held-out labeled images, of these labels' alpha and rule."""
     state = source.store.state
     row = find_row(calibrated.get("held_out"), state.get("variant", ""), source.alpha, state.get("rule", ""))
     return None if row is None else {name: row[name] for name in ESTIMATES}

@@ -39,18 +39,16 @@ def link(source: Path, folder: Path, stages: Sequence[str]) -> None:
 
 
 def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) -> SampleIndex:
-    """samples.json of a run whose unlabelled images are labelled: the upper bound of what labels can teach.
+    """samples.json of a run whose unlabeled images are labeled: the upper bound of what labels can teach.
 
-    raises: DatasetError if an unlabelled image has no mask, or one with values that no class names
+    raises: DatasetError if an unlabeled image has no mask, or one with values that no class names
     """
     samples = []
     for sample in index.samples:
         if sample.split == "unlabeled":
             mask = truth_path(sample, data)
             if mask is None or not mask.is_file():
-                raise DatasetError(
-                    f"the unlabelled image {sample.id} has no mask; the row of all masks needs every one"
-                )
+                raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row of all masks needs every one")
             unknown = unknown_mask_values(read_mask_values(mask), data)
             if unknown:
                 raise DatasetError(f"{mask} has values that no class names: {', '.join(map(str, unknown[:8]))}")

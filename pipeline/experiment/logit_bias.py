@@ -1,6 +1,6 @@
 """The simplest correction of an annotator: a number for each class that is added to its logits.
 
-It is fitted on the labelled images, like the thresholds, and competes with them.
+It is fitted on the labeled images, like the thresholds, and competes with them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SMALLEST = 1e-6  # probability of a class that the annotator gives none
 def corrected_bias(settings: Settings) -> dict[str, float]:
     """`annotate.onnx.logit_bias` with the fitted bias of each class added to what it is now.
 
-    Reads probs.zarr and the masks of the labelled images of the settings' run.
+    Reads probs.zarr and the masks of the labeled images of the settings' run.
     """
-    log_probabilities, truth = labelled_pixels(settings)
+    log_probabilities, truth = labeled_pixels(settings)
     onnx, names = settings.annotate.onnx, settings.data.class_names
     assert onnx is not None, "rows with a bias are those of annotator onnx"
     has_word = np.array([bool(onnx.class_map.get(name)) for name in names])
@@ -38,14 +38,14 @@ def corrected_bias(settings: Settings) -> dict[str, float]:
     return {name: total[name] for name, has in zip(names, has_word, strict=True) if has}
 
 
-def labelled_pixels(settings: Settings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+def labeled_pixels(settings: Settings) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
     """float32 [N, K] logarithms of the annotator's probabilities, and [N] true classes, of evenly spaced pixels."""
     run = Run(settings)
     store, index = run.open_probabilities(), run.samples()
     position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
     samples = [sample for sample in index.of("labeled") if store.status[position[sample.id]] == DONE]
     if not samples:
-        raise StoreError(f"{store.path} has no map of any labelled image; see the failures in annotate.json")
+        raise StoreError(f"{store.path} has no map of any labeled image; see the failures in annotate.json")
     height, width = settings.data.grid
     step = max(1, int(np.ceil(np.sqrt(len(samples) * height * width / MAX_PIXELS))))
     parts: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []

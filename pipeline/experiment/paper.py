@@ -60,7 +60,7 @@ class Column(NamedTuple):
 
     split: str
     is_ours: bool
-    """Whether the run's labelled images are that very split."""
+    """Whether the run's labeled images are that very split."""
     numbers: Mapping[str, float]
 
 

@@ -1,4 +1,4 @@
-"""How right the labels of an experiment are, by the masks of unlabelled images where there are any.
+"""How right the labels of an experiment are, by the masks of unlabeled images where there are any.
 
 Nothing trains on these masks or chooses by them: they are opened after the labels were made.
 """
@@ -27,7 +27,7 @@ def label_quality(run: Run) -> dict[str, Any] | None:
     """Precision, keep rate and mIoU of the labels of a run and of the annotator's own argmax.
 
     Of `miou` only the kept pixels count; in `miou_all` a pixel without a label is one that was missed.
-    returns: None if no unlabelled image has a mask
+    returns: None if no unlabeled image has a mask
     """
     labels, data = run.open_labels(), run.settings.data
     truths = [truth_path(sample, data) for sample in run.samples().of("unlabeled")]
@@ -67,7 +67,7 @@ def label_quality(run: Run) -> dict[str, Any] | None:
 def missing_miou(kept: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> float | None:
     """mIoU in which pixels without a label are missed ones.
 
-    kept:   int64 [K, K], labelled pixels, rows = true class, columns = label
+    kept:   int64 [K, K], labeled pixels, rows = true class, columns = label
     pixels: int64 [K], all pixels of each true class
     """
     right = np.diag(kept).astype(np.float64)

@@ -20,7 +20,7 @@ REFERENCES = ("label-only", "raw")
 
 
 class Labels(NamedTuple):
-    """What taught a row's students on unlabelled images."""
+    """What taught a row's students on unlabeled images."""
 
     made_with: str
     quality: Mapping[str, float | None] | None

@@ -55,7 +55,7 @@ def _facts(experiment: Experiment) -> Iterator[str]:
     base, request = experiment.base, experiment.request
     split = Run(base).recorded("prepare")["num_samples"]
     yield (
-        f"Run {base.name}: {split['labeled']} labelled, {split['unlabeled']} unlabelled, {split['val']} validation "
+        f"Run {base.name}: {split['labeled']} labeled, {split['unlabeled']} unlabeled, {split['val']} validation "
         f"images. Annotator: **{annotator_of(experiment)}**. Student: {base.train.student}, weights "
         f"{base.train.initial_weights}. {request.seeds} {'seed' if request.seeds == 1 else 'seeds'}, budget "
         f"{request.budget:g}."
@@ -118,8 +118,8 @@ def _notes(experiment: Experiment, results: Sequence[Result], column: Column) ->
         )
     if any(result.labels is not None and result.labels.quality is not None for result in results):
         yield (
-            "Labels: of the unlabelled images, by masks that were opened for this table alone. In `mIoU kept` only "
-            "labelled pixels count, in `mIoU all` a pixel without a label is a missed one."
+            "Labels: of the unlabeled images, by masks that were opened for this table alone. In `mIoU kept` only "
+            "labeled pixels count, in `mIoU all` a pixel without a label is a missed one."
         )
     if any(result.cell.row.paper in column.numbers for result in results):
         other = "" if column.is_ours else ": another data set, shown for the order of the rows"

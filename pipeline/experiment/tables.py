@@ -15,8 +15,8 @@ Shape = Literal["first", "start", "both", "second"]
 """Stages that a run trains. first: Stage I alone. start: Stage I alone, of a training that is planned with both: its
 learning rate is not at its end then. both: Stage I and then Stage II. second: Stage II alone."""
 Source = Literal["labels", "bias", "masks"]
-"""What teaches on unlabelled images in Stage I. labels: pseudo-labels of the recipe's settings. bias: the same, of an
-annotator whose logits got a bias for each class that was fitted on the labelled images. masks: their true masks."""
+"""What teaches on unlabeled images in Stage I. labels: pseudo-labels of the recipe's settings. bias: the same, of an
+annotator whose logits got a bias for each class that was fitted on the labeled images. masks: their true masks."""
 
 
 class Recipe(NamedTuple):
@@ -117,7 +117,7 @@ TABLES: Mapping[str, Table] = {
         is_of_equal_length=True,
     ),
     "fig4": Table("Figure 4: when self-reliance starts", [_switch_row(epochs) for epochs in SWITCHES]),
-    "rule": Table("Labelling rules, Stage I", [RAW_ROW, *(_rule_row(rule) for rule in RULES)], is_of_equal_length=True),
+    "rule": Table("Labeling rules, Stage I", [RAW_ROW, *(_rule_row(rule) for rule in RULES)], is_of_equal_length=True),
     "students": Table(
         "Students on the same labels",
         [row for student in COMPARED_STUDENTS if student in STUDENTS for row in _student_rows(student)],
@@ -131,7 +131,7 @@ TABLES: Mapping[str, Table] = {
             RAW_BOTH_ROW,
             Row("vanilla", "vanilla CP (no background rule), Stage I", VANILLA, "first"),
             Row("fixed", "foreground rule, fixed threshold, Stage I", FIXED, "first"),
-            Row("bias", "raw labels of logits corrected on the labelled images, Stage I", BIAS, "first"),
+            Row("bias", "raw labels of logits corrected on the labeled images, Stage I", BIAS, "first"),
             PAPER_ROW,
             PAPER_BOTH_ROW,
             Row("auto", "rule auto, Stage I", AUTO, "first"),

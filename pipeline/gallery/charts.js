@@ -75,7 +75,7 @@ function drawCurves() {
     ["coverage", `held-out ${isRisk ? "wrong pixels" : "coverage"} ${told(promised[state.stop])}`],
     ["goal", `${isRisk ? "bound" : "target"} ${percent(targets[state.stop])}`],
     ["precision", `held-out precision ${told(precision[state.stop])}`],
-    ["keep", `kept of all unlabelled images ${percent(now.keep)}`],
+    ["keep", `kept of all unlabeled images ${percent(now.keep)}`],
   ]));
 }
 
@@ -89,13 +89,13 @@ function drawPareto() {
   const precisions = page.heldOut.byRule.map(({ precision }) => precision);
   const known = precisions.flat().filter(Boolean);
   if (!known.length) {
-    holder.replaceChildren(make("p", { class: "blank" }, "No labelled image can be held out, so there is no precision to plot."));
+    holder.replaceChildren(make("p", { class: "blank" }, "No labeled image can be held out, so there is no precision to plot."));
     return;
   }
   const lowest = Math.min(...known.map(([v]) => v));
   const low = lowest > 0.8 ? 0.8 : lowest > 0.6 ? 0.6 : 0;
   const area = frame(holder, [0, 1], [low, 1], "Held-out precision against keep rate, a line a rule");
-  axes(area, percentTicks(0), percentTicks(low), "kept of all unlabelled images");
+  axes(area, percentTicks(0), percentTicks(low), "kept of all unlabeled images");
   area.chart.append(svg("text", { x: 2, y: 10 }, "held-out precision"));
   const at = page.rules.map((_, rule) => keepRates(rule).map((kept, stop) => [kept, value(precisions[rule][stop])]));
   at.forEach((pairs, rule) => area.chart.append(svg("polyline", { class: `rule${rule}`, points: points(area, pairs) })));

@@ -29,12 +29,12 @@ Facts = dict[str, Any]
 
 
 class Seen(NamedTuple):
-    """All labelled images, in the order of the store.
+    """All labeled images, in the order of the store.
 
     places: in the store
     totals: of each rule, over all of them
     raw:    int64 [K], pixels by most probable class
-    kept:   int64 [N, R, A], labelled pixels of each
+    kept:   int64 [N, R, A], labeled pixels of each
     shown:  what the page embeds of those that are shown
     """
 
@@ -102,11 +102,11 @@ def prepare_slider(source: Source) -> Slider:
 
 
 def look_at_images(source: Source, slider: Slider) -> Seen:
-    """Count all labelled images; StoreError unless there is one, and as `look` raises it."""
+    """Count all labeled images; StoreError unless there is one, and as `look` raises it."""
     samples = source.samples.of("unlabeled")
     places = np.flatnonzero(source.labels.status == DONE).tolist()
     if not places:
-        raise StoreError(f"{source.labels.path} has no labelled image; see the failures in annotate.json")
+        raise StoreError(f"{source.labels.path} has no labeled image; see the failures in annotate.json")
     num_rules, num_classes, num_stops = len(source.rules), len(source.labels.class_names), len(source.stops.alphas)
     by_class = num_classes, num_stops
     totals = [Tally(*(np.zeros(n, np.int64) for n in (by_class, by_class, num_stops))) for _ in range(num_rules)]

@@ -96,6 +96,6 @@ function stopNote() {
     raise: "calibrate refuses this alpha" }[page.thresholds.uncalibrated];
   const enough = page.thresholds.tooFew.indexOf(0);
   const from = enough < 0 ? "" : ` From α ${page.alphas[enough]} on all have enough.`;
-  const warning = `${percent(lacking)} of the locations have too few labelled images for this alpha`;
+  const warning = `${percent(lacking)} of the locations have too few labeled images for this alpha`;
   return [make("b", {}, `${warning}: ${done}.`), `${from} `, ...notes];
 }

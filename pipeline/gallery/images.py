@@ -102,7 +102,7 @@ class ImagePlanes(NamedTuple):
 
     embedded: what the page has to know of every pixel; raw: its most probable class
     tallies:  of each rule
-    judged:   of each rule, from a true mask, labelled pixels that have a true class, and those labelled right: [2, A]
+    judged:   of each rule, from a true mask, labeled pixels that have a true class, and those labeled right: [2, A]
     """
 
     embedded: list[Plane]
@@ -148,6 +148,6 @@ def _raw(levels: Levels, background: int | None) -> Plane:
 
 
 def _table(counted: Tally, judged: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
-    """int64 [K + 3, A]: pixels by label, changed ones, those with a label and a true class, those labelled right."""
+    """int64 [K + 3, A]: pixels by label, changed ones, those with a label and a true class, those labeled right."""
     known = np.zeros((2, counted.changed.size), np.int64) if judged is None else judged
     return np.concatenate([counted.by_label, counted.changed[None], known])

@@ -1,4 +1,4 @@
-// Where the thresholds are high, how many labelled images are behind them, and how the keep rates are spread.
+// Where the thresholds are high, how many labeled images are behind them, and how the keep rates are spread.
 
 const STEPS = 253, INFINITE = 254; // codes of a threshold, see thresholds.py
 const BINS = 20;
@@ -18,7 +18,7 @@ async function buildMaps() {
   const ramp = thresholds.scale.filter((_, i) => i % 15 === 0).join(",");
   for (const name of ["q-ramp", "valid-ramp"]) part(name).style.setProperty("--ramp", ramp);
   reads("q-map", (i) => describeThreshold(qCodes[state.stop * validCounts.length + i]), qCaption);
-  reads("valid-map", (i) => `${number(validCounts[i])} labelled images`, validCaption);
+  reads("valid-map", (i) => `${number(validCounts[i])} labeled images`, validCaption);
   drawMap("valid-map", (i) => (high > low ? (validCounts[i] - low) / (high - low) : 1));
 }
 
@@ -44,7 +44,7 @@ function drawMaps() {
   part("q-caption").textContent = qCaption();
   part("valid-caption").textContent = validCaption();
   part("q-map").setAttribute("aria-label", `Map of the thresholds. ${qCaption()} Arrow keys read it.`);
-  part("valid-map").setAttribute("aria-label", `Map of the labelled images behind them. ${validCaption()} Arrow keys read it.`);
+  part("valid-map").setAttribute("aria-label", `Map of the labeled images behind them. ${validCaption()} Arrow keys read it.`);
   drawHistogram();
 }
 
@@ -56,8 +56,8 @@ function qCaption() {
     : `${what}: no location has one.`;
 }
 
-const validCaption = () => `Labelled images behind each threshold${page.isClassWise ? ", of the class that has fewest" : ""}: ${[...new Set(thresholds.validRange)].join(" to ")}.`;
-const describeThreshold = (code) => (code <= STEPS ? `q̂ ≈ ${(code / STEPS).toFixed(2)}` : code === INFINITE ? "too few labelled images" : "no threshold");
+const validCaption = () => `Labeled images behind each threshold${page.isClassWise ? ", of the class that has fewest" : ""}: ${[...new Set(thresholds.validRange)].join(" to ")}.`;
+const describeThreshold = (code) => (code <= STEPS ? `q̂ ≈ ${(code / STEPS).toFixed(2)}` : code === INFINITE ? "too few labeled images" : "no threshold");
 
 // A map that is read by pointer or arrow keys.
 function reads(name, describe, caption) {

@@ -41,7 +41,7 @@ class Levels(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Labelled pixels at A stops.
+    """Labeled pixels at A stops.
 
     by_label: int64 [K, A], by their label
     by_raw:   int64 [K, A], by their most probable class
@@ -121,7 +121,7 @@ def count_by_class(levels: Levels, first: Plane, num_classes: int, num_stops: in
 
 def tally(by_class: Counts, rule: str, background: int | None) -> Tally:
     """Count the pixels that a rule labels at every stop. by_class: as `count_by_class` gives them."""
-    foreground, behind = _labelled(by_class, rule)  # [K, 2, A]
+    foreground, behind = _labeled(by_class, rule)  # [K, 2, A]
     both = foreground + behind
     by_label, by_raw = foreground.sum(axis=1), both[:, 0].copy()
     if background is not None:
@@ -130,8 +130,8 @@ def tally(by_class: Counts, rule: str, background: int | None) -> Tally:
     return Tally(by_label, by_raw, foreground[:, 1].sum(axis=0) + behind[:, 0].sum(axis=0))
 
 
-def _labelled(sets: Counts, rule: str) -> tuple[Counts, Counts]:
-    """Pixels labelled with their best foreground class, and with the background. sets: [N, 2, NUM_CODES, A]."""
+def _labeled(sets: Counts, rule: str) -> tuple[Counts, Counts]:
+    """Pixels labeled with their best foreground class, and with the background. sets: [N, 2, NUM_CODES, A]."""
     made = calib.find_rule(rule).table[..., np.newaxis]
     return (sets * (made == FOREGROUND)).sum(axis=2), (sets * (made == BACKGROUND)).sum(axis=2)
 
@@ -154,8 +154,8 @@ def count_by_truth(levels: Levels, first: Plane, truth: Plane, num_stops: int, b
 
 
 def count_right(by_truth: Counts, rule: str) -> Counts:
-    """int64 [2, A], labelled pixels that have a true class, and those labelled with it."""
-    foreground, behind = (labelled.sum(axis=1) for labelled in _labelled(by_truth, rule))  # [4, A]
+    """int64 [2, A], labeled pixels that have a true class, and those labeled with it."""
+    foreground, behind = (labeled.sum(axis=1) for labeled in _labeled(by_truth, rule))  # [4, A]
     return np.stack([(foreground + behind)[:VOID].sum(axis=0), foreground[BEST] + behind[BEHIND]])
 
 

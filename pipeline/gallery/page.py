@@ -72,9 +72,9 @@ def words(source: Source, content: Facts) -> dict[str, Any]:
 def choice(shown: int, num_images: int) -> str:
     """Which images are shown, in a sentence."""
     if shown == num_images:
-        return f"All {number(num_images)} unlabelled images of the run."
+        return f"All {number(num_images)} unlabeled images of the run."
     return (
-        f"{number(shown)} of the run's {number(num_images)} unlabelled images: half are those with the lowest "
+        f"{number(shown)} of the run's {number(num_images)} unlabeled images: half are those with the lowest "
         "keep rate at the run's own alpha, half are evenly spaced among the others. Every count of the run is of all."
     )
 
@@ -84,7 +84,7 @@ def made_by(source: Source, num_images: int) -> Iterator[tuple[str, str]]:
     calibrated, state = source.receipts["calibrate"], source.labels.state
     yield "annotator", source.receipts["annotate"]["annotator"]
     yield "probabilities", source.receipts["annotate"]["fingerprint"]
-    yield "calibration", f"{source.calibration.fingerprint}: {calibrated['num_labeled']} labelled images"
+    yield "calibration", f"{source.calibration.fingerprint}: {calibrated['num_labeled']} labeled images"
     yield "variant", f"{state['variant']}, class thresholds {calibrated['class_thresholds']}"
     yield "quantile", calibrated["quantile"]
     yield "labels", f"{source.labels.fingerprint}: alpha {state['alpha']:g}, rule {state['rule']}"

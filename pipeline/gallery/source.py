@@ -31,7 +31,7 @@ class Stops(NamedTuple):
 
     alphas:     from the most labels to the fewest: ascending, or descending where alpha bounds wrong labels (risk)
     q:          float32 [A, H, W], threshold at each; class-wise: the median of the finite ones, to be shown only
-    n_valid:    integer [H, W], labelled images behind it; class-wise: of the class that has fewest
+    n_valid:    integer [H, W], labeled images behind it; class-wise: of the class that has fewest
     held_out:   estimates, as in the receipt of calibrate; None if nothing can be held out
     """
 
@@ -75,7 +75,7 @@ class Source(NamedTuple):
 
 
 def open_source(settings: Settings) -> Source:
-    """Open a labelled run; StoreError until its labels are there, or if they are not those of its thresholds."""
+    """Open a labeled run; StoreError until its labels are there, or if they are not those of its thresholds."""
     run = Run(settings)
     receipts: dict[str, Facts] = {name: dict(run.recorded(name)) for name in ("annotate", "calibrate", "pseudolabel")}
     calibration, labels = run.open_calibration(free=CHOSEN_LATER), run.open_labels(is_of_settings=False)
@@ -97,7 +97,7 @@ def open_source(settings: Settings) -> Source:
 
 
 def swept(settings: Settings, variant: str) -> Stops:
-    """Stops between the smallest alphas and the largest, from all labelled images."""
+    """Stops between the smallest alphas and the largest, from all labeled images."""
     sweep = sweep_run(settings, variant)
     q = np.stack([sweep.thresholds.map(a) for a in range(len(sweep.alphas))])
     return Stops(sweep.alphas, q, sweep.n_valid, sweep.held_out)

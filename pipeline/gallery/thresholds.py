@@ -50,7 +50,7 @@ def coded(q: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 def too_few(stops: Stops, calibrate: CalibrateSettings) -> list[float]:
-    """For each stop, the share of the locations whose labelled images are too few for its alpha."""
+    """For each stop, the share of the locations whose labeled images are too few for its alpha."""
     infinite = np.isposinf(stops.q)
     if calibrate.uncalibrated == "max" and calibrate.quantile == "exact":  # the largest score stands there instead
         n = stops.n_valid

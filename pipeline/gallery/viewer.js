@@ -75,7 +75,7 @@ function drawHead(image) {
   const present = byClass.map((count, k) => [count, k]).filter(([count]) => count).sort((a, b) => b[0] - a[0]);
   const entries = present.map(([count, k]) => make("li", {}, swatch(k), ` ${percent(count / pixels)}`));
   entries.push(make("li", {}, make("span", { class: "swatch hatched" }), `no label ${percent(1 - kept / pixels)}`));
-  if (changed) entries.push(make("li", {}, `${percent(changed / pixels)} labelled otherwise than the most probable class`));
+  if (changed) entries.push(make("li", {}, `${percent(changed / pixels)} labeled otherwise than the most probable class`));
   part("legend").replaceChildren(...entries);
 }
 

@@ -84,15 +84,15 @@ def _values_or_problem(path: Path) -> frozenset[int] | str:
 
 
 def _refuse_odd_numbers(found: Found, overrides: Mapping[str, Any]) -> None:
-    """Too few masks to split, or no image left to be labelled."""
+    """Too few masks to split, or no image left to be labeled."""
     if len(found.masks) < MIN_MASKS:
         only = next(iter(found.masks.values()))
         raise DatasetError(f"{only} is the only mask; a run needs at least {MIN_MASKS}: to learn and to measure")
     splits = {name for name in overrides if name.startswith("data.splits.")}
     if len(found.masks) == len(found.images) and not splits:
         raise DatasetError(
-            f"all {len(found.images)} images have a mask, so none is left to be labelled; add images without masks, or "
-            "treat most as unlabelled with --set num_labeled=20"
+            f"all {len(found.images)} images have a mask, so none is left to be labeled; add images without masks, or "
+            "treat most as unlabeled with --set num_labeled=20"
         )
 
 
@@ -121,7 +121,7 @@ def _found(found: Found, plan: ClassPlan, num_images: Mapping[str, int]) -> Iter
     shown = ", ".join(f"{h} x {w} ({number})" for (h, w), number in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     yield f"found     {len(found.images)} images, height x width {shown}"
     without = len(found.images) - len(found.masks)
-    yield f"          {len(found.masks)} masks, so {without} images are unlabelled"
+    yield f"          {len(found.masks)} masks, so {without} images are unlabeled"
     if found.ending:
         yield f"          masks are named as their images, and then {found.ending}"
     if found.without_image:

@@ -15,7 +15,7 @@ from pipeline.settings import did_you_mean
 VOID = 255
 NO_BACKGROUND = "none"
 BACKGROUND_NAMES = ("background", "bg", "backgr", "_background_")
-VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "_ignore_")
+VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabeled", "unknown", "_ignore_")
 MAX_UNNAMED = 64  # more values than these are hardly classes, unless a list says so
 
 

@@ -36,7 +36,7 @@ def recipe(
     """Sections of settings, name -> value. Nothing in it is under a licence that forbids commercial use.
 
     sizes:       int64 [N, 2], heights and widths of the images
-    num_trained: labelled and unlabelled images
+    num_trained: labeled and unlabeled images
     overrides:   what the user sets: with a preset, or a student of the user's own, the recipe is theirs
     """
     crop = {} if grid is None else {"crop": crop_of(grid)}

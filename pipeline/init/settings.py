@@ -60,7 +60,7 @@ def settings_tree(choices: Choices, found: Found, plan: ClassPlan, is_on_gpu: bo
 
 
 def num_labeled(tree: Mapping[str, Any], num_masks: int) -> int:
-    """Labelled images that the splits leave, at most: id lists, if there are any, are not read here."""
+    """Labeled images that the splits leave, at most: id lists, if there are any, are not read here."""
     splits = tree["data"]["splits"]
     return max(1, splits.get("num_labeled") or num_masks - (splits.get("num_val") or 0))
 
@@ -80,7 +80,7 @@ def annotator_section(choices: Choices, plan: ClassPlan) -> dict[str, Any]:
 
 
 def starting_alpha(number: int) -> float:
-    """The smallest multiple of 0.05 that so many labelled images can keep; 0.5 for a single one."""
+    """The smallest multiple of 0.05 that so many labeled images can keep; 0.5 for a single one."""
     steps = math.ceil(round(calib.smallest_alpha(number) / ALPHA_STEP, 6))
     return round(steps * ALPHA_STEP, 2)
 
@@ -101,7 +101,7 @@ def comments(found: Found, plan: ClassPlan, num_images: Mapping[str, int], tree:
     smallest = calib.smallest_alpha(number)
     return {
         "data.root": "the paths below are relative to it",
-        "data.masks": "of the labelled images only",
+        "data.masks": "of the labeled images only",
         "data.mask_ending": "what a mask's name has after its image's",
         "data.classes": "values: of the mask files; prompts: [aliases] for the annotator, if not the name",
         **{f"data.classes.{name}": f"in {count} of {num_masks} masks" for name, count in num_images.items()},

@@ -102,7 +102,7 @@ def exact_intervals(pixel: Pixel, scores: Floats, policy: calib.Policy) -> list[
 
 
 def unrefused(policy: calib.Policy) -> calib.Policy:
-    """What a policy says of alphas that the stage was not run at: raise refuses such runs, so nothing is labelled."""
+    """What a policy says of alphas that the stage was not run at: raise refuses such runs, so nothing is labeled."""
     return "abstain" if policy == "raise" else policy
 
 

@@ -28,7 +28,7 @@ class Evidence:
 
     maps:        float32 [K, H, W] probabilities on the grid
     size:        height and width of the image itself
-    images:      labelled images behind the thresholds, as places in the calibration store
+    images:      labeled images behind the thresholds, as places in the calibration store
     fitted:      thresholds over a list of alphas, of variants that pool pixels
     settings, alpha, rule: with the variant, alpha and rule of the labels, as long as there are any
     """
@@ -111,7 +111,7 @@ def _place_in_cache(
     if place is not None:
         return place
     if sample_id in (sample.id for sample in Run(settings).samples().of("val")):
-        raise StoreError(f"{sample_id} is a validation image: nothing is labelled there; choose an unlabelled one")
+        raise StoreError(f"{sample_id} is a validation image: nothing is labeled there; choose an unlabeled one")
     raise StoreError(
         f"{probabilities.path} has no image {sample_id}{did_you_mean(sample_id, ids) or f'; e.g. {ids[0]}'}"
     )
@@ -123,7 +123,7 @@ def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[floa
     rule = settings.pseudolabel.rule
     if settings.pseudolabel.is_automatic:
         again = Run(settings).command("pseudolabel")
-        raise StoreError(f"rule {rule} is decided when images are labelled; run {again}, or give --set rule=RULE")
+        raise StoreError(f"rule {rule} is decided when images are labeled; run {again}, or give --set rule=RULE")
     return settings.calibrate.alpha, rule
 
 

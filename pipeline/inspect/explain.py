@@ -80,7 +80,7 @@ def has_problem(facts: Facts) -> bool:
 
 
 def scores_at(evidence: Evidence, row: int, column: int) -> Floats:
-    """float32 [n], the scores of the labelled images that have a true class there."""
+    """float32 [n], the scores of the labeled images that have a true class there."""
     found = [evidence.calibration.read_chunk("score", image)[row, column] for image in evidence.images]
     scores = np.array(found, np.float32)
     return scores[~np.isnan(scores)]
@@ -158,7 +158,7 @@ def _thresholds_over_alphas(
 
 
 def stored_facts(evidence: Evidence, pixel: Pixel, label: int | None, location: tuple[int, int]) -> Facts:
-    """What the stores hold of this pixel: its label, or, of a labelled image, its true class and score."""
+    """What the stores hold of this pixel: its label, or, of a labeled image, its true class and score."""
     names = evidence.calibration.class_names
     if evidence.labeled_place is None:
         return {"is_labeled": False, "truth": None, "stored_score": None, **_label_facts(evidence, label, location)}

@@ -82,7 +82,7 @@ def _threshold(facts: Facts) -> str:
 def _how_ranked(facts: Facts) -> str:
     n, k, chosen = facts["num_scores"], facts["rank"], facts["calibrate"]
     if n == 0:
-        return "no labelled image has a class at this location"
+        return "no labeled image has a class at this location"
     if chosen["quantile"] == "paper":
         return f"the (1 - alpha)-quantile of {n} scores at this location, interpolated, without a correction for few"
     rank = f"rank k = ceil(({n} + 1)(1 - {facts['alpha']:g})) = {k}"
@@ -97,14 +97,14 @@ def _how_pooled(facts: Facts) -> str:
     behind = f"{images[0]} to {images[-1]}" if len(images) > 1 else str(images[0])
     if kind.by_location:
         few = f"{facts['num_scores']} scores at this location are fewer than calibrate.n_min {chosen['n_min']}"
-        return f"{few}: that of its {FALLBACKS[chosen['fallback']]}, from {behind} labelled images"
+        return f"{few}: that of its {FALLBACKS[chosen['fallback']]}, from {behind} labeled images"
     if kind.bounds == "wrong labels":
-        bound = "the largest with which at most alpha of a new image's pixels are labelled wrong, on average"
-        return f"{kind.shared_by}, {bound}, from {behind} labelled images"
+        bound = "the largest with which at most alpha of a new image's pixels are labeled wrong, on average"
+        return f"{kind.shared_by}, {bound}, from {behind} labeled images"
     if kind.bounds == "nothing":
         return "one fixed number for the whole image, calibrate.fixed_threshold; nothing is calibrated"
     shared = kind.shared_by + FOR_CLASS[chosen["class_thresholds"]]
-    return f"{shared}, from {behind} labelled images ({chosen['pooling']} pooling, quantile {chosen['quantile']})"
+    return f"{shared}, from {behind} labeled images ({chosen['pooling']} pooling, quantile {chosen['quantile']})"
 
 
 def _rule(facts: Facts) -> str:
@@ -116,7 +116,7 @@ def _rule(facts: Facts) -> str:
 def _truth(facts: Facts) -> Iterator[Line]:
     if facts["is_labeled"]:
         score = "" if facts["stored_score"] is None else f", score {facts['stored_score']:.6f}, one of those above"
-        yield "truth", f"{facts['truth']}{score}: this image is labelled, so it is behind the threshold itself"
+        yield "truth", f"{facts['truth']}{score}: this image is labeled, so it is behind the threshold itself"
 
 
 def _alphas(facts: Facts) -> Iterator[Line]:

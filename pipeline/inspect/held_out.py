@@ -41,7 +41,7 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     if not _belongs(store, receipt):
         return _nothing(f"{path} is about other thresholds")
     if receipt["held_out"] is None:
-        return _nothing("a single labelled image: none can be held out")
+        return _nothing("a single labeled image: none can be held out")
     found = receipt["held_out"]
     rows = found["rows"]
     if isinstance(store, LabelStore):

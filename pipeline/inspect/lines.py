@@ -84,7 +84,7 @@ def _threshold_lines(thresholds: Facts | None) -> Iterator[Line]:
         return
     where = "class and location" if thresholds["is_class_wise"] else "location"
     each = ", each class has its own" if thresholds["is_class_wise"] else ""
-    spread = "{min:.0f} to {max:.0f} labelled images, median {median:.0f}".format(**thresholds["n_valid"])
+    spread = "{min:.0f} to {max:.0f} labeled images, median {median:.0f}".format(**thresholds["n_valid"])
     never = f"{100 * thresholds['never_labeled_share']:.1f} % have none"
     alphas = ", ".join(f"{alpha:g}" for alpha in thresholds["alphas"])
     beside = "; judged beside it: " + ", ".join(thresholds["beside"]) if thresholds["beside"] else ""
@@ -111,7 +111,7 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
     if facts["problem"] is not None:
         yield "held out", facts["problem"]
         return
-    yield "held out", f"{facts['num_images']} labelled images in {facts['folds']} folds; [95 % interval over images]"
+    yield "held out", f"{facts['num_images']} labeled images in {facts['folds']} folds; [95 % interval over images]"
     raw = facts["raw"]
     yield (
         "held out",
@@ -134,7 +134,7 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
 
 
 def class_lines(facts: Facts) -> Iterator[Line]:
-    """A table with a row a class: labelled pixels and their share, held-out estimates, and a flag."""
+    """A table with a row a class: labeled pixels and their share, held-out estimates, and a flag."""
     pixels = facts["labels"]["pixels_per_class"] if "labels" in facts else {}
     judged = facts.get("held_out", {}).get("per_class", {})
     if judged:

@@ -17,7 +17,7 @@ from pipeline.inspect.decision import unrefused
 from pipeline.settings import Settings
 from pipeline.store import CalibrationStore
 
-STEP = 0.005  # of the list of alphas; a pass over the labelled images finds the thresholds for all of them
+STEP = 0.005  # of the list of alphas; a pass over the labeled images finds the thresholds for all of them
 STEP_OF_LOCATION = 0.001  # where the scores of a single location are enough
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ def alpha_list(step: float, *others: float) -> list[float]:
 
 
 def fit_pooled(settings: Settings, calibration: CalibrationStore, images: Sequence[int], alphas: list[float]) -> Fitted:
-    """Thresholds of a variant that pools pixels, from all labelled images.
+    """Thresholds of a variant that pools pixels, from all labeled images.
 
     Variant risk has none below the smallest alpha that it can promise. Classes are clustered by the largest alpha, so
     a list for clusters ends with the largest of the store.

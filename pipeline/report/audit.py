@@ -1,4 +1,4 @@
-"""How right are the labels? Counts against masks of unlabelled images, which nothing but the report looks at.
+"""How right are the labels? Counts against masks of unlabeled images, which nothing but the report looks at.
 
 All counts are sums over pixels, so images are counted one by one and the counts are added.
 """
@@ -104,12 +104,12 @@ def summarise(counts: AuditCounts, class_names: Sequence[str]) -> dict[str, Any]
     class, so that abstaining is not free: a pixel without a label is one that was not found. raw_miou and raw_accuracy
     are those of the annotator on the kept pixels.
     """
-    pixels, labelled = counts.raw.sum(axis=1), counts.kept.sum(axis=1)
+    pixels, labeled = counts.raw.sum(axis=1), counts.kept.sum(axis=1)
     raw, kept = class_shares(counts.raw, pixels), class_shares(counts.kept, pixels)
     per_class = {
         name: {
             "pixels": int(pixels[k]),
-            "keep_rate": _fact(_share(labelled[k], pixels[k])),
+            "keep_rate": _fact(_share(labeled[k], pixels[k])),
             "raw": {what: _fact(shares[k]) for what, shares in raw.items()},
             "kept": {what: _fact(shares[k]) for what, shares in kept.items()},
         }
@@ -121,7 +121,7 @@ def summarise(counts: AuditCounts, class_names: Sequence[str]) -> dict[str, Any]
         "kept": {
             "miou": mean_iou(kept["iou"]),
             "precision": accuracy(counts.kept),
-            "keep_rate": _fact(_share(labelled.sum(), pixels.sum())),
+            "keep_rate": _fact(_share(labeled.sum(), pixels.sum())),
             "raw_miou": mean_iou(class_shares(counts.raw_kept, pixels)["iou"]),
             "raw_accuracy": accuracy(counts.raw_kept),
         },
@@ -133,11 +133,11 @@ def summarise(counts: AuditCounts, class_names: Sequence[str]) -> dict[str, Any]
 def class_shares(table: Counts, pixels: Counts) -> dict[str, npt.NDArray[np.float64]]:
     """Precision, recall (of all `pixels` [K] of a class) and IoU (within the table) of each class, float64 [K]."""
     right = np.diag(table)
-    labelled, found = table.sum(axis=0), table.sum(axis=1)
+    labeled, found = table.sum(axis=0), table.sum(axis=1)
     return {
-        "precision": _share(right, labelled),
+        "precision": _share(right, labeled),
         "recall": _share(right, pixels),
-        "iou": _share(right, labelled + found - right),
+        "iou": _share(right, labeled + found - right),
     }
 
 

@@ -119,10 +119,10 @@ def outcomes(facts: Facts, has_background: bool, is_class_wise: bool) -> list[Ou
     rows = {
         "kept": ("kept", pixels["kept"], "has a pseudo-label"),
         "empty": ("empty set", pixels["empty"], "no class is probable enough"),
-        "uncalibrated": ("no threshold", no_threshold, "too few labelled images have a class here"),
+        "uncalibrated": ("no threshold", no_threshold, "too few labeled images have a class here"),
     }
     if rule.can_leave_classes(is_class_wise):
-        title, why = rule.unlabeled or ("not labelled", "the rule labels no class of the set")
+        title, why = rule.unlabeled or ("not labeled", "the rule labels no class of the set")
         rows["ambiguous"] = (title, rest - no_threshold, why)
     if has_background:
         overruled, only = pixels["background_overruled"], pixels["background_only"]
@@ -147,8 +147,8 @@ def trust_chart(held_out: HeldOut | None, audit: Facts | None, promised: Promise
         if held_out.used.same_keep is not None:
             rows.append(("annotator, as many pixels kept, held-out", held_out.used.same_keep))
     if audit is not None:
-        rows.append(("precision, unlabelled images", {"value": audit["kept"]["precision"]}))
-        rows.append(("annotator alone, unlabelled images", {"value": audit["raw"]["pixel_accuracy"]}))
+        rows.append(("precision, unlabeled images", {"value": audit["kept"]["precision"]}))
+        rows.append(("annotator alone, unlabeled images", {"value": audit["raw"]["pixel_accuracy"]}))
     known = [Estimate(name, **share) for name, share in rows if share and share["value"] is not None]
     what = "Wrong labels" if promised.is_risk else "Coverage"
     title = f"{what} and precision beside the target"
@@ -161,7 +161,7 @@ def _coverage_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[
         name = "coverage, held-out images" + _for_want_of_threshold(held_out.row["uncalibrated"])
         rows.append((name, held_out.row["coverage"]))
     if audit is not None:
-        name = "coverage, unlabelled images" + _for_want_of_threshold(audit["coverage"]["uncalibrated_share"])
+        name = "coverage, unlabeled images" + _for_want_of_threshold(audit["coverage"]["uncalibrated_share"])
         rows.append((name, {"value": audit["coverage"]["coverage"]}))
     return rows
 
@@ -169,10 +169,10 @@ def _coverage_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[
 def _wrong_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
     rows: list[tuple[str, Facts | None]] = []
     if held_out is not None:
-        rows.append(("labelled wrong, held-out images", held_out.row["wrong"]))
+        rows.append(("labeled wrong, held-out images", held_out.row["wrong"]))
     if audit is not None:
         wrong = wrong_share(audit["kept"]["precision"], audit["kept"]["keep_rate"])
-        rows.append(("labelled wrong, unlabelled images", {"value": wrong}))
+        rows.append(("labeled wrong, unlabeled images", {"value": wrong}))
     return rows
 
 

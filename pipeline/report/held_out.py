@@ -1,4 +1,4 @@
-"""What held-out labelled images say of the labels, from the receipts of calibrate and pseudolabel to rows of tables."""
+"""What held-out labeled images say of the labels, from the receipts of calibrate and pseudolabel to rows of tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AlphaRows(NamedTuple):
 
 class ClassRow(NamedTuple):
     """One class: held-out estimates (or None), those of the annotator's own argmax beside them, and the precision
-    against masks of unlabelled images, if there are."""
+    against masks of unlabeled images, if there are."""
 
     name: str
     coverage: Facts | None
@@ -94,7 +94,7 @@ class HeldOut(NamedTuple):
 def held_out(calibrated: Facts, labels: Facts, audit: Facts | None) -> HeldOut | None:
     """From the receipts of calibrate and pseudolabel, and the audit; None if there was nothing to hold out.
 
-    A single labelled image cannot be held out. Of an alpha whose folds have too few images, estimates are None.
+    A single labeled image cannot be held out. Of an alpha whose folds have too few images, estimates are None.
     """
     found, variant = calibrated["held_out"], labels["variant"]
     row = find_row(found, variant, labels["alpha"], labels["rule"])
@@ -170,7 +170,7 @@ def _rule_row(row: Facts, used: Facts, is_class_wise: bool) -> RuleRow:
 
 
 def wrong_share(precision: float | None, keep_rate: float | None) -> float | None:
-    """Share of all pixels that are labelled wrong; 0 if nothing is labelled, None if there are no pixels."""
+    """Share of all pixels that are labeled wrong; 0 if nothing is labeled, None if there are no pixels."""
     if keep_rate is None:
         return None
     return 0.0 if precision is None else keep_rate * (1 - precision)

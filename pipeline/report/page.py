@@ -126,7 +126,7 @@ def _calibration(content: Content) -> dict[str, Any]:
 
 
 def audit_wrong(audit: Facts | None) -> float | None:
-    """Share of all pixels of the audited images that are labelled wrong."""
+    """Share of all pixels of the audited images that are labeled wrong."""
     return wrong_share(audit["kept"]["precision"], audit["kept"]["keep_rate"]) if audit else None
 
 
@@ -158,7 +158,7 @@ def stage_lines(receipts: Mapping[str, Facts]) -> list[StageLine]:
 def _prepared(facts: Facts) -> str:
     count = facts["num_samples"]
     labeled, unlabeled, val = (number(count[split]) for split in ("labeled", "unlabeled", "val"))
-    return f"{labeled} labelled, {unlabeled} unlabelled, {val} val images"
+    return f"{labeled} labeled, {unlabeled} unlabeled, {val} val images"
 
 
 def _annotated(facts: Facts) -> str:
@@ -170,7 +170,7 @@ def _annotated(facts: Facts) -> str:
 def _calibrated(facts: Facts) -> str:
     alphas = ", ".join(f"{alpha:g}" for alpha in facts["alphas"])
     classes = "" if facts["class_thresholds"] == "pooled" else f", class thresholds {facts['class_thresholds']}"
-    images = f"{number(facts['num_labeled'])} labelled images"
+    images = f"{number(facts['num_labeled'])} labeled images"
     variants = ", ".join([facts["variant"], *facts["beside"]])
     return f"variant {variants}{classes}, α = {alphas}, {images}, {facts['quantile']} quantile"
 

@@ -16,7 +16,7 @@ FIELDS = ("labels", "variant", "alpha", "rule", "weight")  # what tells one way 
 
 
 class ProbeRow(NamedTuple):
-    """One way to train. weight: None for the labelled images alone; differences: None to itself."""
+    """One way to train. weight: None for the labeled images alone; differences: None to itself."""
 
     labels: str
     weight: float | None
@@ -62,7 +62,7 @@ def probe_rows(receipts: Mapping[str, Facts]) -> list[ProbeRow]:
 def _labels(found: Facts) -> str:
     match found["labels"]:
         case "none":
-            return "none: the labelled images alone"
+            return "none: the labeled images alone"
         case "raw":
             return "the annotator’s argmax"
         case _:

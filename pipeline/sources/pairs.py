@@ -1,4 +1,4 @@
-"""Do a list of labelled and a list of unlabelled images belong together, or are training images lost between them?"""
+"""Do a list of labeled and a list of unlabeled images belong together, or are training images lost between them?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pair_problems(splits: SplitSettings, ids: Mapping[str, Collection[str]], kno
         f"{loss.num_lost} of the {loss.num_training} training images are neither in data.splits.labeled "
         f"({splits.labeled}, {len(labeled)} images{published}) nor in data.splits.unlabeled ({splits.unlabeled}, "
         f"{len(unlabeled)} images); take both lists from one split, or remove data.splits.unlabeled (the others are "
-        "unlabelled then), or set data.splits.partial: true to leave images out"
+        "unlabeled then), or set data.splits.partial: true to leave images out"
     ]
 
 

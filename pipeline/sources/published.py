@@ -14,15 +14,15 @@ ADE_TRAIN_IMAGES = 20_210
 
 
 class Split(NamedTuple):
-    """A published split: its labelled images, and how many there are besides."""
+    """A published split: its labeled images, and how many there are besides."""
 
     name: str
     num_labeled: int
     fingerprint: str
-    """Of the labelled images, see `fingerprint`."""
+    """Of the labeled images, see `fingerprint`."""
     num_unlabeled: int = 0
     whole: str | None = None
-    """Fingerprint of the labelled and the unlabelled images together, where it is known."""
+    """Fingerprint of the labeled and the unlabeled images together, where it is known."""
 
 
 VOC_TRAIN_AUG = "5b12fb32d8de"

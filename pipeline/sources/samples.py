@@ -22,7 +22,7 @@ DEFAULT_VAL_SHARE = 0.2
 def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list[Sample], list[str]]:
     """Samples of all splits, and every problem found on the way (missing files, double stems, empty splits).
 
-    needs_unlabeled: whether it is a problem if there are no unlabelled images
+    needs_unlabeled: whether it is a problem if there are no unlabeled images
     """
     problems: list[str] = []
     tree = Tree(data)
@@ -42,7 +42,7 @@ def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list
 
 
 def truth_path(sample: Sample, data: DataSettings) -> Path | None:
-    """Mask file of any sample, also of unlabelled ones, if there is one: for reports after the fact only."""
+    """Mask file of any sample, also of unlabeled ones, if there is one: for reports after the fact only."""
     tree = Tree(data)
     if sample.mask is not None:
         return tree.root / sample.mask
@@ -136,7 +136,7 @@ def _samples_of(
         mask = None
         if split != "unlabeled":
             if entry.mask is None or not entry.mask.is_file():
-                problems.append(f"{split} image {sample_id} has no mask; add one, or make it unlabelled")
+                problems.append(f"{split} image {sample_id} has no mask; add one, or make it unlabeled")
                 continue
             mask = _below(root, entry.mask)
         yield Sample(sample_id, _below(root, entry.image), mask, split)

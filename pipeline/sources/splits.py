@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
     is_labeled: bool
 
     def __str__(self) -> str:
-        kind = "" if self.is_labeled else ", the unlabelled images"
+        kind = "" if self.is_labeled else ", the unlabeled images"
         return f"{self.fingerprint}  {self.num:6}  {self.split or 'no published split'}{kind}  {self.path}"
 
 
@@ -106,7 +106,7 @@ def _split_with_rest(labeled: Sequence[str], unlabeled: Sequence[str]) -> str | 
 
 
 def ade_lists(file_names: Iterable[str], part: int) -> tuple[list[str], list[str]]:
-    """Labelled and unlabelled file names: one in `part` of ADE20K's training images is labelled.
+    """Labeled and unlabeled file names: one in `part` of ADE20K's training images is labeled.
 
     The recipe behind the published lists, whose order this is too: sort, shuffle with Python's generator seeded 0, take
     the first ones. So each split holds the smaller ones.

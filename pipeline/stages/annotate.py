@@ -1,4 +1,4 @@
-"""annotate: the annotator's maps of every labelled and unlabelled image, into the probability cache."""
+"""annotate: the annotator's maps of every labeled and unlabeled image, into the probability cache."""
 
 from __future__ import annotations
 

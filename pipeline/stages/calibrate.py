@@ -1,4 +1,4 @@
-"""calibrate: scores of the labelled images, thresholds from them, and what these are worth on held-out images."""
+"""calibrate: scores of the labeled images, thresholds from them, and what these are worth on held-out images."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
 
 
 class ScoreJob(NamedTuple):
-    """One labelled image: where its maps and mask are, and where its score map goes."""
+    """One labeled image: where its maps and mask are, and where its score map goes."""
 
     probabilities: Path
     position: int
@@ -136,7 +136,7 @@ def _score_images(
 
     run_tasks(score_image, jobs, settings.compute, on_done)
     if not (store.status == DONE).any():
-        raise StoreError(f"{probabilities.path} has no map of any labelled image; see the failures in annotate.json")
+        raise StoreError(f"{probabilities.path} has no map of any labeled image; see the failures in annotate.json")
 
 
 def _write_thresholds(
@@ -198,7 +198,7 @@ def _threshold_facts(
     if uncalibrated.any() and _is_asked_for(settings.calibrate, variant, alpha):
         fewest = int(n_valid[uncalibrated].min())
         log.warning(
-            "calibrate: %.1f %% of the thresholds have too few labelled images (down to %d) for alpha %g; the smallest "
+            "calibrate: %.1f %% of the thresholds have too few labeled images (down to %d) for alpha %g; the smallest "
             "alpha that fits all of them is %g. They are handled by calibrate.uncalibrated: %s",
             100 * uncalibrated.mean(), fewest, alpha, calib.smallest_alpha(max(fewest, 1)),
             settings.calibrate.uncalibrated,

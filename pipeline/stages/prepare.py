@@ -87,7 +87,7 @@ def check_samples(samples: list[Sample], data: DataSettings) -> Iterable[Check]:
 
 
 def check_sample(sample: Sample, data: DataSettings) -> Check:
-    """Read one image and, unless it is unlabelled, its mask."""
+    """Read one image and, unless it is unlabeled, its mask."""
     path = Path(data.root) / sample.image
     try:
         height, width = read_image(path).shape[:2]
@@ -106,7 +106,7 @@ def _check_mask(sample: Sample, data: DataSettings) -> Check:
     except DatasetError as error:
         return Check(sample, [str(error)], Counter())
     except (OSError, SyntaxError, ValueError) as error:
-        return Check(sample, [f"{path} cannot be read ({error}); replace it or make the image unlabelled"], Counter())
+        return Check(sample, [f"{path} cannot be read ({error}); replace it or make the image unlabeled"], Counter())
     sample = replace(sample, mask_digest=file_digest(path))
     found, counts = np.unique(values, return_counts=True)
     problems = _mask_problems(path, values.shape, found, sample, data)

@@ -1,4 +1,4 @@
-"""pseudolabel: calibrated labels of the unlabelled images, NaN where no class is probable enough (paper Eq. 4)."""
+"""pseudolabel: calibrated labels of the unlabeled images, NaN where no class is probable enough (paper Eq. 4)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _open(
 
 
 class LabelJob(NamedTuple):
-    """One unlabelled image: where its maps are, and where its labels go. probabilities: None = its planes serve."""
+    """One unlabeled image: where its maps are, and where its labels go. probabilities: None = its planes serve."""
 
     probabilities: Path | None
     position: int
@@ -218,7 +218,7 @@ def _to_do(
 ) -> Iterator[tuple[int, Path | None, int]]:
     """Images without labels yet: index, where their maps are (None: in the store's planes), and which ones they are.
 
-    Planes are there of a store that is labelled again, and of an image that lost its labels only. The maps are opened
+    Planes are there of a store that is labeled again, and of an image that lost its labels only. The maps are opened
     for the others alone: their cache may be gone. An image that the annotator failed on is marked as failed.
     """
     ids = store.sample_ids

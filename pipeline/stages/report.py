@@ -100,7 +100,7 @@ def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[st
         stage: run.recorded(stage) for stage in TRAINING if run.has_receipt(stage)
     }
     learnt_from = receipts.get("stage1", {}).get("labels_fingerprint", "nothing")
-    if receipts and learnt_from not in (labels_fingerprint, None):  # None: it learnt from the labelled images alone
+    if receipts and learnt_from not in (labels_fingerprint, None):  # None: it learnt from the labeled images alone
         log.warning(
             "report: the student in %s learnt from other labels and is left out; run %s",
             run.folder.path,
@@ -127,7 +127,7 @@ def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
 
 
 class AuditJob(NamedTuple):
-    """One unlabelled image and its mask, which no stage before this one has opened."""
+    """One unlabeled image and its mask, which no stage before this one has opened."""
 
     mask: Path
     data: DataSettings
@@ -139,7 +139,7 @@ class AuditJob(NamedTuple):
 
 
 def audit_run(inputs: Inputs, settings: Settings) -> dict[str, Any] | None:
-    """Measure labels against the masks of unlabelled images; None if there is no such mask."""
+    """Measure labels against the masks of unlabeled images; None if there is no such mask."""
     jobs = audit_jobs(inputs, settings)
     chosen = evenly_spaced(jobs, AUDIT_IMAGES)
     if not chosen:
@@ -162,7 +162,7 @@ def audit_run(inputs: Inputs, settings: Settings) -> dict[str, Any] | None:
 
 
 def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
-    """A job for every unlabelled image that has a pseudo-label and, by chance, a mask."""
+    """A job for every unlabeled image that has a pseudo-label and, by chance, a mask."""
     position: dict[str, int] = {}
     if inputs.probabilities is not None:
         position = {i: p for p, i in enumerate(Run(settings).open_probabilities().sample_ids)}

@@ -1,4 +1,4 @@
-"""`calibration.zarr`: scores of the labelled images, and the thresholds learnt from them."""
+"""`calibration.zarr`: scores of the labeled images, and the thresholds learnt from them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pipeline.store.group import Store, open_store, read_planes
 
 
 class CalibrationStore(Store):
-    """Scores, masks and planes of the labelled images, and the thresholds learnt from them.
+    """Scores, masks and planes of the labeled images, and the thresholds learnt from them.
 
-    For every labelled image `score`, `truth` and the planes of `calib.labels`; for every alpha `q_hat (alpha, y, x)`,
+    For every labeled image `score`, `truth` and the planes of `calib.labels`; for every alpha `q_hat (alpha, y, x)`,
     or (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each. Those are of the
     store's own variant; of every other one that was judged beside it, `q_hat_VARIANT` and `n_valid_VARIANT`.
     """
 
     def write_image(self, index: int, maps: Mapping[str, npt.NDArray[Any]]) -> None:
-        """All arrays of one labelled image, each [H, W]."""
+        """All arrays of one labeled image, each [H, W]."""
         for name, values in maps.items():
             array = self.array(name)
             array[index] = values.astype(array.dtype)
@@ -34,7 +34,7 @@ class CalibrationStore(Store):
         return {name: np.stack([self.read_chunk(name, image)[rows] for image in images]) for name in names}
 
     def planes(self, index: int) -> calib.Planes:
-        """Planes of one labelled image."""
+        """Planes of one labeled image."""
         return read_planes(self, index)
 
     def write_folds(self, alphas: Sequence[float], fold: npt.NDArray[np.integer]) -> None:
@@ -94,7 +94,7 @@ class CalibrationStore(Store):
 
     @property
     def n_valid(self) -> npt.NDArray[np.int32]:
-        """int32 [H, W] or [K, H, W], labelled images behind each threshold."""
+        """int32 [H, W] or [K, H, W], labeled images behind each threshold."""
         return self.images_behind()
 
     def images_behind(self, variant: str | None = None) -> npt.NDArray[np.int32]:
@@ -103,7 +103,7 @@ class CalibrationStore(Store):
 
 
 def calibration_arrays(num_samples: int, grid: Sequence[int], has_background: bool) -> dict[str, ArraySpec]:
-    """Arrays of the labelled images; those of the thresholds follow when these are known."""
+    """Arrays of the labeled images; those of the thresholds follow when these are known."""
     shape = (num_samples, *grid)
     return {
         "score": per_image(shape, ("y", "x"), "float32", float("nan"), long_name="1 - P of the true class, NaN = void"),

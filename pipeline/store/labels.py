@@ -1,4 +1,4 @@
-"""`labels.zarr`: pseudo-labels of the unlabelled images, and the planes from which any other threshold labels them."""
+"""`labels.zarr`: pseudo-labels of the unlabeled images, and the planes from which any other threshold labels them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled"
 
 
 class LabelStore(Store):
-    """Pseudo-labels of the unlabelled images, NaN = abstain, and the planes that any other threshold needs."""
+    """Pseudo-labels of the unlabeled images, NaN = abstain, and the planes that any other threshold needs."""
 
     @property
     def alphas(self) -> list[float]:
@@ -101,7 +101,7 @@ class LabelStore(Store):
 
     @property
     def class_pixels(self) -> npt.NDArray[np.int32]:
-        """int32 [N, K] labelled pixels of each class."""
+        """int32 [N, K] labeled pixels of each class."""
         return self.read("class_pixels")
 
 
@@ -144,7 +144,7 @@ def _answer_arrays(shape: Sequence[int], num_classes: int, num_alphas: int) -> d
         "label": per_image(shape, ("y", "x"), "float16", nan, long_name=name),
         **({"label_by_alpha": by_alpha} if num_alphas > 1 else {}),
         "outcome_pixels": _counts("outcome", num_samples, len(OUTCOMES), meaning=" ".join(OUTCOMES)),
-        "class_pixels": _counts("class", num_samples, num_classes, long_name="labelled pixels"),
+        "class_pixels": _counts("class", num_samples, num_classes, long_name="labeled pixels"),
         "status": status_array(num_samples),
         "alpha": ArraySpec(("alpha",), (num_alphas,), "float64", nan, (num_alphas,)),
     }

@@ -44,7 +44,7 @@ def test_stops_with_too_few_images_are_marked_and_told(open_page, run):
     assert part(page, "marks").locator(".zone").count() == np.count_nonzero(lacking)
     part(page, "slider").fill("0")
     settle(page)
-    told = f"{100 * lacking[0]:.1f}\u00a0% of the locations have too few labelled images for this alpha"
+    told = f"{100 * lacking[0]:.1f}\u00a0% of the locations have too few labeled images for this alpha"
     assert told in part(page, "stop-note").inner_text()
     enough = alphas[lacking.index(0)]
     assert f"From α {enough} on all have enough." in part(page, "stop-note").inner_text()

@@ -141,7 +141,7 @@ def test_the_same_generator_gives_the_same_interval():
 
 
 def judgements_of(covered, valid):
-    """Of one class, at one alpha and by one rule; all pixels are labelled, those covered rightly."""
+    """Of one class, at one alpha and by one rule; all pixels are labeled, those covered rightly."""
     covered, valid = np.broadcast_arrays(covered, valid)
     zero = np.zeros(1, dtype=np.int64)
     return [

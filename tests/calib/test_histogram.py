@@ -238,7 +238,7 @@ def test_nothing_is_kept_if_even_the_best_scores_are_wrong_too_often():
 @given(grouped_images(), st.integers(0, 2**32), st.sampled_from([0.05, 0.5, 0.9]))
 def test_risk_thresholds_agree_with_sums_of_fractions(images, seed, share_wrong):
     valid = ~np.isnan(images[0])
-    scores = np.where(valid, images[0], np.float32(0.4))  # void pixels are labelled too, and are never wrong
+    scores = np.where(valid, images[0], np.float32(0.4))  # void pixels are labeled too, and are never wrong
     is_wrong = np.random.default_rng(seed).random(scores.shape) < share_wrong
     errors = errors_of(scores, is_wrong, valid)
     wrong_scores = [score[wrong & ok] for score, wrong, ok in zip(scores, is_wrong, valid, strict=True)]

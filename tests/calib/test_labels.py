@@ -1,4 +1,4 @@
-"""Eq. 4 on pixels that can be labelled by hand, and against the prediction sets themselves on random small maps."""
+"""Eq. 4 on pixels that can be labeled by hand, and against the prediction sets themselves on random small maps."""
 
 from itertools import pairwise
 
@@ -177,10 +177,10 @@ def test_agrees_with_equations_3_and_4_taken_literally(seed, rule, uncalibrated,
     probabilities = np.round(rng.dirichlet(np.ones(3), size=(10, 3, 3)), 1).transpose(0, 3, 1, 2).astype(np.float32)
     masks = rng.choice(np.uint8([0, 1, 2, 255]), size=(9, 3, 3))
     masks[:, 0, 0] = 255
-    labelled, target = probabilities[:9], probabilities[9]
-    scores = np.fmax.reduce(np.where(masks[:, None] == np.arange(3)[:, None, None], 1 - labelled, NAN), axis=1)
+    labeled, target = probabilities[:9], probabilities[9]
+    scores = np.fmax.reduce(np.where(masks[:, None] == np.arange(3)[:, None, None], 1 - labeled, NAN), axis=1)
     label = labels_of(target, pixel_quantile(scores, 0.2), rule, background, uncalibrated)
-    q_hat = literal_q_hat(labelled, masks, 0.2, "exact")
+    q_hat = literal_q_hat(labeled, masks, 0.2, "exact")
     np.testing.assert_array_equal(label, literal_labels(target, q_hat, background, rule, uncalibrated))
     assert np.isnan(label[0, 0]) == (rule != "raw")
 

@@ -30,7 +30,7 @@ def threshold_of(scores, alpha):
 
 
 def rank_of_the_largest_in(scores, is_in_set):
-    """Which of the labelled scores is the largest that is in the set; n + 1 if even more is."""
+    """Which of the labeled scores is the largest that is in the set; n + 1 if even more is."""
     return int(np.count_nonzero(is_in_set(np.append(np.sort(scores, axis=None), 1.5))))
 
 

@@ -40,9 +40,9 @@ def coverage_over_draws(variant, num_images, draws=1500):
     rng, shares = np.random.default_rng(0), []
     for _ in range(draws):
         scores = image_effects(rng, num_images + NUM_NEW)
-        labelled, new = scores[:num_images], scores[num_images:]
+        labeled, new = scores[:num_images], scores[num_images:]
         (fitted,) = fit(
-            variant, ArrayMaps({"score": labelled, "truth": np.zeros(labelled.shape, np.uint8)}), together(num_images)
+            variant, ArrayMaps({"score": labeled, "truth": np.zeros(labeled.shape, np.uint8)}), together(num_images)
         )
         shares.append(np.mean(new <= fitted.map(0)))
     return mean_and_error(shares)
@@ -69,11 +69,11 @@ def test_an_image_weighs_the_same_whether_it_has_many_pixels_or_few():
     for _ in range(300):
         scores = image_effects(rng, 29 + NUM_NEW)
         scores[np.median(scores, axis=2)[:, 0] > 0.5, :, 3:] = np.nan
-        labelled, new = scores[:29], scores[29:]
-        truth = np.where(np.isnan(labelled), 255, 0).astype(np.uint8)
+        labeled, new = scores[:29], scores[29:]
+        truth = np.where(np.isnan(labeled), 255, 0).astype(np.uint8)
         for pooling, coverages in (("hierarchical", by_images), ("naive", by_pixels)):
             (fitted,) = fit(
-                Variant("image", (0.1,), pooling=pooling), ArrayMaps({"score": labelled, "truth": truth}), together(29)
+                Variant("image", (0.1,), pooling=pooling), ArrayMaps({"score": labeled, "truth": truth}), together(29)
             )
             per_image = [np.mean(image[~np.isnan(image)] <= fitted.q.item()) for image in new]
             coverages.append(np.mean(per_image))
@@ -140,10 +140,10 @@ def risk_over_draws(alpha, num_images, draws):
     for _ in range(draws):
         probabilities, truth = images_with_mistakes(rng, num_images + NUM_NEW)
         planes = [class_planes(image, 0) for image in probabilities]
-        labelled = {name: np.stack([getattr(p, name) for p in planes[:num_images]]) for name in planes[0]._fields}
+        labeled = {name: np.stack([getattr(p, name) for p in planes[:num_images]]) for name in planes[0]._fields}
         masks = truth[:num_images]
         scores = [true_class_scores(*pair) for pair in zip(probabilities[:num_images], masks, strict=True)]
-        maps = ArrayMaps(labelled | {"score": np.stack(scores), "truth": masks})
+        maps = ArrayMaps(labeled | {"score": np.stack(scores), "truth": masks})
         q_hat = fit(variant, maps, together(num_images))[0].map(0)
         losses = []
         for image, true in zip(planes[num_images:], truth[num_images:], strict=True):
@@ -156,7 +156,7 @@ def risk_over_draws(alpha, num_images, draws):
 
 
 @pytest.mark.parametrize(("num_images", "alpha"), [(24, 0.1), (49, 0.05)])
-def test_at_most_alpha_of_a_new_image_is_labelled_wrong_in_the_mean_over_300_draws_and_not_much_less(num_images, alpha):
+def test_at_most_alpha_of_a_new_image_is_labeled_wrong_in_the_mean_over_300_draws_and_not_much_less(num_images, alpha):
     """Conformal risk control loses at most 2 / (L + 1) to its caution (Angelopoulos et al. 2022, theorem 2)."""
     risks = risk_over_draws(alpha, num_images, draws=300)
     assert alpha - 2 / (num_images + 1) <= np.mean(risks) <= alpha

@@ -118,7 +118,7 @@ def test_agrees_with_numpy_beyond_one_tile():
 
 
 @st.composite
-def labelled_images(draw):
+def labeled_images(draw):
     """Up to 12 small probability maps with masks: ties, voids, missing classes, locations that are void throughout."""
     num_images, num_classes = draw(st.integers(1, 12)), draw(st.integers(1, 4))
     height, width = draw(st.integers(1, 3)), draw(st.integers(1, 3))
@@ -132,7 +132,7 @@ def labelled_images(draw):
 
 
 @settings(max_examples=200, deadline=None)
-@given(labelled_images(), st.sampled_from(ALPHAS), st.sampled_from(["exact", "paper"]))
+@given(labeled_images(), st.sampled_from(ALPHAS), st.sampled_from(["exact", "paper"]))
 def test_agrees_with_equation_3_taken_literally(images, alpha, method):
     probabilities, masks = images
     scores = np.stack([true_class_scores(*pair) for pair in zip(probabilities, masks, strict=True)])
@@ -237,7 +237,7 @@ def test_max_puts_the_largest_score_where_no_threshold_is_finite():
 
 
 def test_raise_names_the_thresholds_their_images_and_an_alpha_that_works():
-    message = "2 of 4 thresholds, which have 6 to 12 valid labelled images: the smallest alpha .* them is 0.1429;"
+    message = "2 of 4 thresholds, which have 6 to 12 valid labeled images: the smallest alpha .* them is 0.1429;"
     with pytest.raises(CalibrationError, match=message):
         resolve_uncalibrated(Q_HAT, LARGEST, VALID, "raise")
 
@@ -248,7 +248,7 @@ def test_counts_and_largest_scores_of_one_class_serve_all_alphas_and_classes(pol
     resolved = resolve_uncalibrated(q_hat, LARGEST, VALID, policy)
     expected = [resolve_uncalibrated(q, LARGEST, VALID, policy) for q in q_hat]
     np.testing.assert_array_equal(resolved, expected)
-    with pytest.raises(CalibrationError, match="5 of 8 thresholds, which have 6 to 30 valid labelled images"):
+    with pytest.raises(CalibrationError, match="5 of 8 thresholds, which have 6 to 30 valid labeled images"):
         resolve_uncalibrated(q_hat, LARGEST, VALID, "raise")
 
 

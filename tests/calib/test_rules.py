@@ -61,7 +61,7 @@ def test_rules_are_alike_if_and_only_if_their_labels_are(has_background):
         assert rules_alike(rule, has_background) == tuple(same)
 
 
-def test_rules_that_can_leave_the_classes_of_a_set_unlabelled_say_what_those_pixels_are():
+def test_rules_that_can_leave_the_classes_of_a_set_unlabeled_say_what_those_pixels_are():
     assert [rule.name for rule in RULES.values() if rule.can_leave_classes(is_class_wise=False)] == ["singleton"]
     assert [rule.name for rule in RULES.values() if rule.can_leave_classes(is_class_wise=True)] == [
         "argmax",

@@ -45,7 +45,7 @@ def test_leaves_its_arguments_alone():
 def test_a_broken_probability_is_an_error_and_not_void(broken):
     probabilities = np.full((2, 2, 2), 0.5, dtype=np.float32)
     probabilities[1, 0, 0] = broken
-    with pytest.raises(ValueError, match="NaN or infinite at 1 of 3 labelled pixels"):
+    with pytest.raises(ValueError, match="NaN or infinite at 1 of 3 labeled pixels"):
         true_class_scores(probabilities, np.array([[1, 1], [0, 255]], dtype=np.uint8))
 
 

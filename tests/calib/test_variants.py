@@ -15,7 +15,7 @@ NUM_CLASSES = 4
 BACKGROUND = 0
 
 
-def labelled_images(num_images, shape=(12, 10), seed=0, void=0.15):
+def labeled_images(num_images, shape=(12, 10), seed=0, void=0.15):
     """Maps of images that differ as a whole, by place and by class; the last class is in few images."""
     rng = np.random.default_rng(seed)
     height, width = shape
@@ -103,7 +103,7 @@ def literal_regions(variant, scores):
     ],
 )
 def test_thresholds_of_regions_agree_with_sums_of_fractions(name, classes, quantile, pooling):
-    maps = maps_of(*labelled_images(22))
+    maps = maps_of(*labeled_images(22))
     variant = Variant(name, ALPHAS, quantile, pooling, classes, NUM_CLASSES, num_regions=3)
     (fitted,) = fit(variant, maps, together(22))
     np.testing.assert_array_equal(fitted.region, literal_regions(variant, maps.maps["score"]))
@@ -119,7 +119,7 @@ def test_thresholds_of_regions_agree_with_sums_of_fractions(name, classes, quant
 
 @pytest.mark.parametrize("quantile", ["exact", "paper"])
 def test_pixel_has_the_thresholds_of_every_location(quantile):
-    maps = maps_of(*labelled_images(22, void=0.4))
+    maps = maps_of(*labeled_images(22, void=0.4))
     (fitted,) = fit(Variant("pixel", ALPHAS, quantile), maps, together(22))
     scores = maps.maps["score"]
     for i, alpha in enumerate(ALPHAS):
@@ -131,7 +131,7 @@ def test_pixel_has_the_thresholds_of_every_location(quantile):
 
 @pytest.mark.parametrize("background", [None, BACKGROUND, NUM_CLASSES - 1])
 def test_risk_counts_the_pixels_whose_most_probable_class_is_not_the_true_one(background):
-    probabilities, truth = labelled_images(22)
+    probabilities, truth = labeled_images(22)
     variant = Variant("risk", ALPHAS, background=background)
     (fitted,) = fit(variant, maps_of(probabilities, truth, background), together(22))
     best, wrong_scores = probabilities.argmax(axis=1), []
@@ -146,10 +146,8 @@ def test_risk_counts_the_pixels_whose_most_probable_class_is_not_the_true_one(ba
 
 
 def test_risk_refuses_an_alpha_that_its_images_cannot_bound_and_names_the_smallest_they_can():
-    maps = maps_of(*labelled_images(18))
-    with pytest.raises(
-        CalibrationError, match=r"18 labelled .* at alpha 0.05: the smallest alpha they can is 0.05264;"
-    ):
+    maps = maps_of(*labeled_images(18))
+    with pytest.raises(CalibrationError, match=r"18 labeled .* at alpha 0.05: the smallest alpha they can is 0.05264;"):
         fit(Variant("risk", (0.2, 0.05), background=BACKGROUND), maps, together(18))
     (fitted,) = fit(Variant("risk", (0.05264,), background=BACKGROUND), maps, together(18))
     assert np.isfinite(fitted.q).all()
@@ -157,13 +155,13 @@ def test_risk_refuses_an_alpha_that_its_images_cannot_bound_and_names_the_smalle
 
 def test_risk_keeps_nothing_of_a_fold_whose_judges_are_too_few():
     """All 19 images can bound 0.05, the 9 of one half cannot: without a label, there is no wrong one."""
-    fits = fit(Variant("risk", (0.05, 0.3), background=BACKGROUND), maps_of(*labelled_images(19)), np.arange(19) % 2)
+    fits = fit(Variant("risk", (0.05, 0.3), background=BACKGROUND), maps_of(*labeled_images(19)), np.arange(19) % 2)
     assert [fold.q[0].item() for fold in fits[1:]] == [-1, -1]
     assert all(fold.q[1].item() > 0 for fold in fits)
 
 
 def test_fixed_is_one_number_that_no_image_has_made():
-    fits = fit(Variant("fixed", ALPHAS, fixed_threshold=0.75), maps_of(*labelled_images(6)), np.arange(6) % 2)
+    fits = fit(Variant("fixed", ALPHAS, fixed_threshold=0.75), maps_of(*labeled_images(6)), np.arange(6) % 2)
     assert [fitted.q.ravel().tolist() for fitted in fits] == [[0.25] * 3] * 3
 
 
@@ -174,7 +172,7 @@ def same(first, second):
 @every_variant
 def test_a_held_out_fold_leaves_no_trace(variant):
     """Without a fold, the thresholds, regions and clusters are those of the other images alone."""
-    probabilities, truth = labelled_images(24)
+    probabilities, truth = labeled_images(24)
     folds = np.random.default_rng(0).permutation(np.arange(24) % 3)
     fits = fit(variant, maps_of(probabilities, truth), folds)
     assert len(fits) == 4
@@ -190,7 +188,7 @@ def test_a_held_out_fold_leaves_no_trace(variant):
 @pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.name == "pixel"], ids=lambda v: v.quantile)
 def test_images_held_out_one_by_one_leave_no_trace(variant):
     """A fold an image takes another way than larger folds; in whatever order, block and band, it ends at the same."""
-    probabilities, truth = labelled_images(9, void=0.4)
+    probabilities, truth = labeled_images(9, void=0.4)
     folds = np.random.default_rng(1).permutation(9)
     maps = Scattered(maps_of(probabilities, truth).maps, block=2)
     fits = fit(variant, maps, folds)
@@ -216,7 +214,7 @@ class Scattered(ArrayMaps):
 
 @every_variant
 def test_neither_blocks_nor_bands_nor_the_order_of_the_images_change_a_bit(variant):
-    probabilities, truth = labelled_images(24, void=0.3)
+    probabilities, truth = labeled_images(24, void=0.3)
     folds = np.arange(24) % 2
     maps = maps_of(probabilities, truth)
     fits = fit(variant, maps, folds)
@@ -234,7 +232,7 @@ def test_neither_blocks_nor_bands_nor_the_order_of_the_images_change_a_bit(varia
 @every_variant
 def test_a_larger_alpha_never_raises_a_threshold_and_never_lowers_the_tolerated_risk(variant):
     alphas = (0.05, 0.07, 0.1, 0.15, 0.3, 0.5, 0.8)
-    (fitted,) = fit(replace(variant, alphas=alphas), maps_of(*labelled_images(24)), together(24))
+    (fitted,) = fit(replace(variant, alphas=alphas), maps_of(*labeled_images(24)), together(24))
     for smaller, larger in pairwise(fitted.q):
         assert ((smaller <= larger) if variant.name == "risk" else ~(larger > smaller)).all()
         np.testing.assert_array_equal(np.isnan(smaller), np.isnan(larger))
@@ -242,7 +240,7 @@ def test_a_larger_alpha_never_raises_a_threshold_and_never_lowers_the_tolerated_
 
 
 def test_class_thresholds_come_as_a_map_for_every_class():
-    maps = maps_of(*labelled_images(22))
+    maps = maps_of(*labeled_images(22))
     (fitted,) = fit(VARIANTS["kmeans, each"], maps, together(22))
     shape = NUM_CLASSES, *maps.shape
     assert fitted.map(1).shape == shape
@@ -251,7 +249,7 @@ def test_class_thresholds_come_as_a_map_for_every_class():
 
 
 def test_a_policy_acts_on_every_class_by_its_own_images():
-    (fitted,) = fit(VARIANTS["image, each"], maps_of(*labelled_images(22)), together(22))
+    (fitted,) = fit(VARIANTS["image, each"], maps_of(*labeled_images(22)), together(22))
     assert np.isinf(fitted.q[0, -1, 0])
     assert fitted.resolve("max").q[0, -1, 0] == fitted.largest[-1, 0]
     assert same(fitted.resolve("abstain"), fitted)

@@ -76,7 +76,7 @@ def test_nearest_agrees_with_exact_arithmetic(height, width, new_height, new_wid
     assert resize_nearest(array, (new_height, new_width)).tolist() == [[array[i, j] for j in columns] for i in rows]
 
 
-def test_examples_are_spread_over_the_unlabelled_images(tmp_path):
+def test_examples_are_spread_over_the_unlabeled_images(tmp_path):
     samples = [Sample(str(i), f"{i}.png", None, "unlabeled") for i in range(10)]
     index = SampleIndex(tmp_path, (Sample("x", "x.png", "x.png", "labeled"), *samples))
     assert [sample.id for sample in example_samples(index, 3)] == ["0", "3", "6"]

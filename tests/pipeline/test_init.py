@@ -94,7 +94,7 @@ def test_forty_images_of_which_eight_have_masks_become_a_report_without_an_edito
     folders = ["photos", "--masks", "elsewhere/few", "--classes", "classes.txt", "--name", "dive"]
     text, run = started(*folders, "--checkpoint", "seem-nano", *settings)
     assert "40 images, height x width 96 x 112 (40)" in text
-    assert "8 masks, so 32 images are unlabelled" in text
+    assert "8 masks, so 32 images are unlabeled" in text
     assert "split     6 labeled, 32 unlabeled, 2 val" in text
     assert text.splitlines()[-1].split(maxsplit=1)[1] == "snakemake --cores 8 all --config run=dive"
 
@@ -170,7 +170,7 @@ def test_masks_without_an_image_are_named(mydata):
     (mydata / "masks/im3.png").rename(mydata / "masks/gone.png")
     text, _ = started(mydata / "images", "--masks", mydata / "masks")
     assert "masks without an image, not used: gone.png" in text
-    assert "4 masks, so 6 images are unlabelled" in text
+    assert "4 masks, so 6 images are unlabeled" in text
 
 
 @pytest.mark.parametrize(

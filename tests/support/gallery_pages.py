@@ -11,7 +11,7 @@ from pipeline.gallery import gallery_page
 from pipeline.run_file import load_settings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-IDS = [f"im{i:02}" for i in range(24)]  # 6 labelled, 2 val, 16 unlabelled
+IDS = [f"im{i:02}" for i in range(24)]  # 6 labeled, 2 val, 16 unlabeled
 SHOWN = (16, 32)
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

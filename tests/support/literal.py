@@ -74,7 +74,7 @@ def literal_risk_threshold(wrong_scores_of_images, num_valid_of_images, alpha):
 
     wrong_scores_of_images: of each image the scores of the labels that are wrong
     num_valid_of_images:    its pixels with a true class; images without any do not count
-    returns:                float, +inf if no threshold can keep that, KEEP_NOTHING if only labelling nothing can
+    returns:                float, +inf if no threshold can keep that, KEEP_NOTHING if only labeling nothing can
     """
     pairs = zip(wrong_scores_of_images, num_valid_of_images, strict=True)
     images = [(sorted(float(score) for score in wrong), n) for wrong, n in pairs if n]

@@ -14,7 +14,7 @@ def literal_block(block, features, num_labeled=0, memory=None, share=0.0):
 
     block:       whose weights and whose mode
     features:    float [B, C, H, W]
-    num_labeled: how many images, the first ones, are labelled
+    num_labeled: how many images, the first ones, are labeled
     memory:      None, or vectors float [K, C, N] and which are there, bool [K, C]
     share:       of dropout
     """

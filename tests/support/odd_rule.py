@@ -1,4 +1,4 @@
-"""One more labelling rule, which only tests register, and its labels from the prediction sets themselves."""
+"""One more labeling rule, which only tests register, and its labels from the prediction sets themselves."""
 
 import numpy as np
 from literal import literal_sets
@@ -21,7 +21,7 @@ ODD = Rule(
 
 
 def odd_labels(probabilities, q_hat, background, uncalibrated):
-    """float32 [H, W]. As alpha grows, a pixel can be labelled, then not, then labelled again."""
+    """float32 [H, W]. As alpha grows, a pixel can be labeled, then not, then labeled again."""
     labels = np.full(probabilities.shape[1:], np.nan, np.float32)
     for place, members in literal_sets(probabilities, q_hat, uncalibrated).items():
         foreground = [j for j in members if j != background]

@@ -40,7 +40,7 @@ def draw_scene(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray
 
 
 def write_images(root: Path, num: dict[str, int]) -> SampleIndex:
-    """Images of all splits below `root`; where the mask of an unlabelled one would be lies a file that is none."""
+    """Images of all splits below `root`; where the mask of an unlabeled one would be lies a file that is none."""
     samples = []
     for split, count in num.items():
         for i in range(count):

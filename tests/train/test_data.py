@@ -79,7 +79,7 @@ def images(make_run):
     return training_images(settings, index, open_run_labels(settings))
 
 
-def test_stage_one_sees_labelled_and_pseudo_labelled_images_but_no_failed_one(images):
+def test_stage_one_sees_labeled_and_pseudo_labeled_images_but_no_failed_one(images):
     assert [sample.id for sample in images.samples] == [
         *("labeled_00", "labeled_01", "labeled_02"),
         *("unlabeled_00", "unlabeled_02", "unlabeled_03", "unlabeled_04"),
@@ -96,7 +96,7 @@ def test_targets_come_from_the_mask_or_from_the_label_store(images):
     assert 0.02 < (expected == 255).mean() < 0.3
 
 
-def test_without_labels_an_unlabelled_target_is_0_everywhere(images):
+def test_without_labels_an_unlabeled_target_is_0_everywhere(images):
     unlabeled = TrainingImages(images.index, images.index.of("unlabeled"), images.data, images.train, "key")
     example = unlabeled[Draw(0, 0)]
     assert not example.target.any()
@@ -157,7 +157,7 @@ def test_loading_draws_nothing_from_the_global_generator(images):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_whole_images_keep_their_size_and_an_unlabelled_one_is_all_ignored(images):
+def test_whole_images_keep_their_size_and_an_unlabeled_one_is_all_ignored(images):
     whole = WholeImages(images.index, images.index.of("val", "unlabeled"), images.data)
     sizes = {tuple(image.shape[1:]) for image, _ in whole}
     assert sizes == {(64, 64), (56, 72)}

@@ -1,4 +1,4 @@
-"""Online hard example mining: which labelled pixels teach, against the published criterion written out literally."""
+"""Online hard example mining: which labeled pixels teach, against the published criterion written out literally."""
 
 import math
 
@@ -76,8 +76,8 @@ def test_the_loss_is_that_of_the_published_criterion(batch, min_kept, threshold,
 
 
 @pytest.mark.parametrize("is_pooled", [False, True])
-def test_only_labelled_pixels_are_mined_and_means_count_what_is_left(is_pooled):
-    """Two labelled pixels, one certain and one not; two others of which one is certain and stays."""
+def test_only_labeled_pixels_are_mined_and_means_count_what_is_left(is_pooled):
+    """Two labeled pixels, one certain and one not; two others of which one is certain and stays."""
     certain, unsure = torch.tensor([9.0, 0.0]), torch.tensor([0.0, 0.0])
     logits = torch.stack([certain, unsure]).T.reshape(1, 2, 1, 2).repeat(2, 1, 1, 1)
     targets = torch.zeros((1, 1, 2), dtype=torch.uint8)
@@ -109,7 +109,7 @@ def test_probabilities_are_up_sampled_like_the_loss():
 
 
 def whole_batch():
-    """Logits and targets of six images, of which two and then one are labelled in the halves of two processes."""
+    """Logits and targets of six images, of which two and then one are labeled in the halves of two processes."""
     generator = torch.Generator().manual_seed(0)
     targets = torch.randint(0, 3, (6, 4, 5), generator=generator).to(torch.uint8)
     return torch.randn((6, 3, 4, 5), generator=generator), targets.masked_fill(targets == 2, 255)
@@ -122,7 +122,7 @@ def objective_of(logits, targets, num_labeled):
 
 
 def check_share_of_hard_pixels(rank, meeting_place, expected, num):
-    """In one of two processes: its labelled images get the targets that one process with all of them gives."""
+    """In one of two processes: its labeled images get the targets that one process with all of them gives."""
     dist.init_process_group("gloo", f"file://{meeting_place}", rank=rank, world_size=2)
     logits, targets = whole_batch()
     own = slice(0, 3) if rank == 0 else slice(3, 6)
@@ -135,7 +135,7 @@ def check_share_of_hard_pixels(rank, meeting_place, expected, num):
 
 def test_the_pixels_of_all_processes_are_compared(tmp_path):
     logits, targets = whole_batch()
-    order = torch.tensor([0, 1, 3, 2, 4, 5])  # labelled ones first
+    order = torch.tensor([0, 1, 3, 2, 4, 5])  # labeled ones first
     hard = hard_objective(objective_of(logits[order], targets[order], 3), logits[order])
     expected, num = hard.terms[0].targets, num_pixels([hard]).tolist()
     assert num_with_class(expected) == 15

@@ -206,7 +206,7 @@ def test_refuses_labels_of_other_images_or_classes(make_run):
     write_json(
         settings.folder / "samples.json", content | {"samples": content["samples"][:-3] + content["samples"][-2:]}
     )
-    with pytest.raises(StoreError, match="labels other images than the unlabelled ones"):
+    with pytest.raises(StoreError, match="labels other images than the unlabeled ones"):
         stage1(settings)
 
 
@@ -232,7 +232,7 @@ def test_reads_no_more_of_the_store_than_it_needs(make_run, labels, arrays):
     stage1(settings)
 
 
-def test_without_pseudo_labels_only_labelled_images_are_seen_and_no_store_is_read(make_run):
+def test_without_pseudo_labels_only_labeled_images_are_seen_and_no_store_is_read(make_run):
     settings = make_run(stage1={"labels": "none"})
     for file in ("labels.zarr", "pseudolabel.json"):
         (settings.folder / file).rename(settings.folder / f"{file}.away")
@@ -252,7 +252,7 @@ def test_raw_labels_are_the_annotators_most_probable_classes(make_run):
     assert stage1(settings)["keep_rate"] == 1
 
 
-def test_a_fixed_number_of_labelled_images_a_batch(make_run):
+def test_a_fixed_number_of_labeled_images_a_batch(make_run):
     settings = make_run(stage1={"batch_size": 3, "batch_labeled": 1})
     index, labels = _opened(settings)
     stage = stage_of(settings, index, labels)
@@ -273,7 +273,7 @@ def test_held_out_images_are_never_trained_on_and_change_with_the_seed(make_run)
     assert not seen & {sample.id for sample in held_out}
     others = {tuple(s.id for s in labeled_samples(settings.model_copy(update={"seed": k}), index)[1]) for k in range(5)}
     assert len(others) > 1
-    with pytest.raises(TrainingError, match=r"held_out is 8, but there are only 8 labelled images; lower it"):
+    with pytest.raises(TrainingError, match=r"held_out is 8, but there are only 8 labeled images; lower it"):
         labeled_samples(with_settings(settings, "train", held_out=8), index)
 
 

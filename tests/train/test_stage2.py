@@ -121,7 +121,7 @@ def test_lambda_weighs_the_two_terms(make_run, one_thread_student):
     assert [(term.name, term.weight) for term in objective.terms] == [("labeled", 0.75), ("unlabeled", 0.25)]
 
 
-def test_the_paper_trains_the_weak_view_on_its_own_labels_and_shows_labelled_images_in_strong_colours(
+def test_the_paper_trains_the_weak_view_on_its_own_labels_and_shows_labeled_images_in_strong_colours(
     make_run, one_thread_student
 ):
     objective, views = objective_of(make_run(stage2={"batch_unlabeled": 3}), one_thread_student)
@@ -153,7 +153,7 @@ def test_strong_views_learn_the_mixed_labels_of_the_weak_view(make_run, one_thre
     assert objective.confident.item() == pytest.approx((own.is_confident.sum() / (weak.targets != 255).sum()).item())
 
 
-def test_the_unlabelled_loss_is_divided_by_confident_or_by_real_pixels(make_run, one_thread_student):
+def test_the_unlabeled_loss_is_divided_by_confident_or_by_real_pixels(make_run, one_thread_student):
     settings = make_run(train={"scale": [0.5, 0.6]}, stage2=PLUS | {"threshold": 0.999, "normaliser": "valid"})
     objective, views = objective_of(settings, one_thread_student)
     assert views.targets.eq(255).any()
@@ -261,7 +261,7 @@ def test_allspark_may_begin_in_stage_two_from_the_plain_network_of_stage_one(mak
     assert not start["optimizer"]["state"]
 
 
-def test_a_batch_holds_labelled_images_first_and_an_epoch_is_a_pass_over_the_unlabelled(make_run):
+def test_a_batch_holds_labeled_images_first_and_an_epoch_is_a_pass_over_the_unlabeled(make_run):
     settings = make_run(stage2={"epochs": 3, "batch_labeled": 2, "batch_unlabeled": 2})
     run_stage1(settings)
     stage = stage2_of(settings)
@@ -295,7 +295,7 @@ def test_does_not_read_the_pseudo_labels(make_run):
     assert stage2(settings)["num_steps"] == 10
 
 
-def test_masks_of_unlabelled_images_make_no_difference(make_run):
+def test_masks_of_unlabeled_images_make_no_difference(make_run):
     settings = make_run()
     index = load_samples(settings.folder / "samples.json")
     masks = [index.root / f"{sample.id}_mask.png" for sample in index.of("unlabeled")]

@@ -96,7 +96,7 @@ def test_classes_are_those_of_transformers_up_sampled_logits():
     assert torch.equal(student.classes(images), expected.to(torch.uint8))
 
 
-def test_labelling_uses_evaluation_mode_and_leaves_no_trace():
+def test_labeling_uses_evaluation_mode_and_leaves_no_trace():
     student = Student(random_network("tiny", NAMES), CPU)
     student.model.train()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
@@ -107,7 +107,7 @@ def test_labelling_uses_evaluation_mode_and_leaves_no_trace():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_weight_gets_a_gradient_after_labelling_without_one(dtype):
+def test_every_weight_gets_a_gradient_after_labeling_without_one(dtype):
     student = Student(random_network("tiny", NAMES), CPU._replace(dtype=dtype))
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     student.model.train()

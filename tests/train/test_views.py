@@ -32,7 +32,7 @@ def test_padding_is_always_ignored(make_run):
     assert (views.targets[is_padding] == 255).all()
 
 
-def test_splits_into_labelled_and_other_images_that_keep_their_places(make_run):
+def test_splits_into_labeled_and_other_images_that_keep_their_places(make_run):
     examples, views = made(make_run)
     labeled, others = views.split()
     assert (labeled.places, others.places) == ([2, 3], [8, 9])

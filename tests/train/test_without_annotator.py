@@ -1,4 +1,4 @@
-"""A recipe that learns from masks alone runs from images to report: no annotator, no unlabelled image, no stores."""
+"""A recipe that learns from masks alone runs from images to report: no annotator, no unlabeled image, no stores."""
 
 import numpy as np
 import pytest
@@ -51,8 +51,8 @@ def test_runs_to_the_report(run_file):
     page = Page(settings)
     val = [sample.id for sample in load_samples(settings.folder / "samples.json").of("val")]
     assert (facts["audit"], facts["examples"]) == (None, val)
-    assert "learnt from 4 labelled images. No annotator took part" in page.text
-    assert "4 labelled, 0 unlabelled, 2 val images" in page.text
+    assert "learnt from 4 labeled images. No annotator took part" in page.text
+    assert "4 labeled, 0 unlabeled, 2 val images" in page.text
     assert "switched off (0 epochs)" in page.text
     panels = [picture for picture in page.pictures if picture["src"].startswith("data:image/webp")]
     assert len(panels) == 3 * len(val)  # image, student, true mask
@@ -68,9 +68,9 @@ def test_another_recipe_says_what_it_lacks(run_file):
     with pytest.raises(DatasetError, match="the split unlabeled is empty"):
         prepare(others)
     Run(alone).finish("prepare", prepare(alone))
-    with pytest.raises(DatasetError, match="no unlabelled image, but this recipe learns from some; add images"):
+    with pytest.raises(DatasetError, match="no unlabeled image, but this recipe learns from some; add images"):
         stage2(others)
-    with pytest.raises(DatasetError, match="no unlabelled image"):
+    with pytest.raises(DatasetError, match="no unlabeled image"):
         annotate(alone)
     Image.new("RGB", (48, 40)).save(run_file.parent / "data/images/more.png")
     Run(alone).finish("prepare", prepare(alone))

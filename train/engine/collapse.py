@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-COMMON = 0.005  # classes below this share of the labelled pixels come and go by themselves
-FACTOR = 10.0  # a share may differ this many times from that of the labelled pixels
+COMMON = 0.005  # classes below this share of the labeled pixels come and go by themselves
+FACTOR = 10.0  # a share may differ this many times from that of the labeled pixels
 JUMP = 0.5  # or rise this much above it
 LOSS_FACTOR = 2.0  # the loss may rise this many times above its lowest
 
@@ -22,7 +22,7 @@ def shares(counts: Sequence[int]) -> Shares | None:
 
 
 def is_within_bounds(predicted: Shares, labeled: Shares) -> npt.NDArray[np.bool_]:
-    """bool [K]: is each class's share of the predictions plausible, given its share of the labelled pixels?"""
+    """bool [K]: is each class's share of the predictions plausible, given its share of the labeled pixels?"""
     is_common = labeled >= COMMON
     too_small = is_common & (predicted < labeled / FACTOR)
     too_large = (predicted > labeled * FACTOR) & (predicted > labeled + COMMON) | (predicted > labeled + JUMP)

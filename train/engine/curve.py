@@ -51,7 +51,7 @@ def _collapses(
     names = stage.images.data.class_names
     return [
         f"{names[k]} has left its bounds: the student predicts it on {100 * predicted[k]:.2f} % of the pixels, at the "
-        f"point before on {100 * before[k]:.2f} %; of the labelled pixels {100 * labeled[k]:.2f} % are {names[k]}"
+        f"point before on {100 * before[k]:.2f} %; of the labeled pixels {100 * labeled[k]:.2f} % are {names[k]}"
         for k in collapse.collapsed_classes(np.array(before), predicted, labeled)
     ]
 

@@ -23,14 +23,14 @@ class Stage(NamedTuple):
     steps_per_epoch: int
     images: TrainingImages
     draws: Callable[[int], Sequence[list[Draw]]]
-    """Step -> its batch, in groups (labelled, unlabelled), each of which is divided equally into micro-batches."""
+    """Step -> its batch, in groups (labeled, unlabeled), each of which is divided equally into micro-batches."""
     objective: Callable[[TrainingState, Views, int], Objective]
     """Weak views of a micro-batch at a step -> the targets, strong views and weights of its loss terms."""
     lr_factor: Callable[[int], float]
     """Step -> factor of the initial learning rates."""
     before_epoch: Callable[[TrainingState], None] = lambda state: None
     lambda_of: Callable[[int], float | None] = lambda step: None
-    """Step -> weight of the unlabelled loss, for the log."""
+    """Step -> weight of the unlabeled loss, for the log."""
 
     @property
     def num_steps(self) -> int:

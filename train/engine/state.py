@@ -27,7 +27,7 @@ class TrainingState:
     num_predicted: Tensor
     """int64 [K] pixels of each class that the student predicted since the last entry of the history."""
     num_labeled: Tensor
-    """int64 [K] pixels of each class in the labelled images since then."""
+    """int64 [K] pixels of each class in the labeled images since then."""
     step: int = 0
     seconds: float = 0.0
     level: float = 0.0

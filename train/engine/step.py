@@ -37,7 +37,7 @@ def training_step(state: TrainingState, stage: Stage, batch: Sequence[Example]) 
     with fastest_kernels():
         # Batch -> weak views of each micro-batch.
         micro_batches = weak_views_by_micro_batch(state, stage, batch)
-        # Weak views -> targets and strong views. In Stage II the teacher labels the unlabelled images here.
+        # Weak views -> targets and strong views. In Stage II the teacher labels the unlabeled images here.
         objectives = [stage.objective(state, views, state.step) for views in micro_batches]
         # A term is a mean over the pixels of the whole batch: of all micro-batches of all processes.
         num_pixels_of_step = summed(num_pixels(objectives))
@@ -105,7 +105,7 @@ def measures_of(objective: Objective, losses: Tensor, loss: Tensor, num_micro_ba
 
 
 def count_classes(state: TrainingState, objective: Objective, logits: Tensor) -> None:
-    """Add to the state, over the pixels with a target: classes of the labelled ones, and predicted classes."""
+    """Add to the state, over the pixels with a target: classes of the labeled ones, and predicted classes."""
     for term, coarse in zip(objective.terms, torch.split(logits, objective.sizes()), strict=True):
         if not len(term.images):
             continue

@@ -1,4 +1,4 @@
-"""What can teach the unlabelled images: nothing, the annotator's own argmax, calibrated labels."""
+"""What can teach the unlabeled images: nothing, the annotator's own argmax, calibrated labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from calib import Candidate, rules_alike
 
 
 class Labels(NamedTuple):
-    """Labels of the unlabelled images. variant, alpha and rule: of calibrated ones."""
+    """Labels of the unlabeled images. variant, alpha and rule: of calibrated ones."""
 
     labels: Literal["none", "raw", "calibrated"]
     variant: str | None = None
@@ -20,7 +20,7 @@ class Labels(NamedTuple):
     def __str__(self) -> str:
         match self.labels:
             case "none":
-                return "the labelled images alone"
+                return "the labeled images alone"
             case "raw":
                 return "the annotator's argmax"
             case _:
@@ -31,7 +31,7 @@ NO_LABELS, RAW = Labels("none"), Labels("raw")
 
 
 class Arm(NamedTuple):
-    """One way to train. weight: of the unlabelled loss beside the labelled one, 0 without labels."""
+    """One way to train. weight: of the unlabeled loss beside the labeled one, 0 without labels."""
 
     labels: Labels
     weight: float
@@ -44,7 +44,7 @@ class Arm(NamedTuple):
 
 
 def arms_of(calibrated: Sequence[Candidate], weights: Sequence[float]) -> list[Arm]:
-    """The labelled images alone, then every kind of labels with every weight; the simplest kinds first."""
+    """The labeled images alone, then every kind of labels with every weight; the simplest kinds first."""
     kinds = [RAW, *(Labels("calibrated", one.variant, one.alpha, one.rule) for one in calibrated)]
     return [Arm(NO_LABELS, 0.0), *(Arm(labels, weight) for labels in kinds for weight in weights)]
 

@@ -1,4 +1,4 @@
-"""The students of all arms and folds: trained without a fold of the labelled images, judged on it, kept on disk."""
+"""The students of all arms and folds: trained without a fold of the labeled images, judged on it, kept on disk."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 VERSION = 1  # raise it when the same features and labels would give other students
 
 LabelOf = Callable[[Labels, Sample], npt.NDArray[np.float32]]
-"""Labels of an unlabelled image, float32 [h, w] on the grid, NaN = abstain."""
+"""Labels of an unlabeled image, float32 [h, w] on the grid, NaN = abstain."""
 
 
 class Judged(NamedTuple):
-    """What the students made of the labelled images.
+    """What the students made of the labeled images.
 
     areas:   int64 [A, N, 3, K], `class_areas` of each image by each arm's student that had not seen its mask
     seconds: that all of them took
@@ -45,7 +45,7 @@ class Judged(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """One student: an arm, trained without the labelled images of a fold."""
+    """One student: an arm, trained without the labeled images of a fold."""
 
     arm: Arm
     fold: int
@@ -55,7 +55,7 @@ class Fit(NamedTuple):
 class CrossFit:
     """Everything that the students of all arms and folds depend on.
 
-    fold:    int64 [N], of each labelled image; -1: it teaches all students and judges none
+    fold:    int64 [N], of each labeled image; -1: it teaches all students and judges none
     made_by: what made the labels: a fingerprint for raw and calibrated ones each
     folder:  where what was judged is kept
     """
@@ -95,7 +95,7 @@ class CrossFit:
         )
 
     def judged(self) -> Judged:
-        """What the students made of the labelled images; trains those that are not on disk yet."""
+        """What the students made of the labeled images; trains those that are not on disk yet."""
         missing = [fit for fit in self.fits if not self._path(fit).is_file()]
         if missing:
             self.cache.fill(self.index, [*self.labeled, *self.unlabeled], self.labeled)

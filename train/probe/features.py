@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features of the views of images, and of whole labelled images.
+    """Features of the views of images, and of whole labeled images.
 
     folder: where the files lie
     key:    fingerprint of the encoder and the views

@@ -1,4 +1,4 @@
-"""One small student: a decoder trained on cached features, and judged on labelled images that it has not seen."""
+"""One small student: a decoder trained on cached features, and judged on labeled images that it has not seen."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a decoder is trained. batch_size: views in a step, half of them unlabelled if there are such."""
+    """How a decoder is trained. batch_size: views in a step, half of them unlabeled if there are such."""
 
     steps: int
     batch_size: int
@@ -68,9 +68,9 @@ class Recipe:
     seed: int
 
     def groups(self, labeled: Examples, unlabeled: Examples | None, weight: float) -> list[Group]:
-        """The labelled part of every batch and, if there is something to learn from it, the unlabelled one.
+        """The labeled part of every batch and, if there is something to learn from it, the unlabeled one.
 
-        All arms with an unlabelled part draw the same images and views, so that only what teaches them differs.
+        All arms with an unlabeled part draw the same images and views, so that only what teaches them differs.
         """
         num_unlabeled = self.batch_size // 2 if unlabeled is not None else 0
         groups = [Group(labeled, self.batch_size - num_unlabeled, 1.0, self._order(labeled, "labeled"))]

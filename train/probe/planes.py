@@ -1,4 +1,4 @@
-"""Planes of the unlabelled images, which any threshold and rule can label: of labels.zarr, or made from the maps."""
+"""Planes of the unlabeled images, which any threshold and rule can label: of labels.zarr, or made from the maps."""
 
 from __future__ import annotations
 

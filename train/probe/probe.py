@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import calib
-from pipeline.calibration.label_choice import Labeller, labeller, ranked_candidates
+from pipeline.calibration.label_choice import Labeler, labeler, ranked_candidates
 from pipeline.errors import TrainingError
 from pipeline.receipt import fingerprint
 from pipeline.run import Run
@@ -33,7 +33,7 @@ def probe(settings: Settings) -> dict[str, Any]:
 
     Reads samples.json, calibration.zarr, and the planes of labels.zarr or else probs.zarr. Keeps features and judged
     students in probe/ of the run, so that a second call trains nothing and returns the same facts.
-    raises: StoreError if the run is not calibrated; TrainingError if there are too few labelled images
+    raises: StoreError if the run is not calibrated; TrainingError if there are too few labeled images
     """
     calibrated = Run(settings).receipt("calibrate")
     crossed = cross_fit(settings, calibrated["fingerprint"])
@@ -70,8 +70,8 @@ def cross_fit(settings: Settings, calibration: str) -> CrossFit:
     labeled, unlabeled = thinned(index.of("labeled"), planes.known(index.of("unlabeled")), own.max_images)
     if len(labeled) < own.folds or not unlabeled:
         raise TrainingError(
-            f"probe.folds is {own.folds}; {len(labeled)} labelled and {len(unlabeled)} unlabelled images take part: "
-            "every fold needs a labelled image, and the students an unlabelled one: lower probe.folds, or add images"
+            f"probe.folds is {own.folds}; {len(labeled)} labeled and {len(unlabeled)} unlabeled images take part: "
+            "every fold needs a labeled image, and the students an unlabeled one: lower probe.folds, or add images"
         )
     plan, student = view_plan(settings), encoding_student(settings)
     ranked = ranked_candidates(settings)
@@ -100,14 +100,14 @@ def encoding_student(settings: Settings) -> Student:
 
 
 def label_of(settings: Settings, ranked: Sequence[calib.Candidate], planes: PlaneSource) -> LabelOf:
-    """What labels an unlabelled image by any of the ranked candidates, or by the annotator's own argmax."""
+    """What labels an unlabeled image by any of the ranked candidates, or by the annotator's own argmax."""
 
     @functools.cache
-    def labels_planes(labels: Labels) -> Labeller:
+    def labels_planes(labels: Labels) -> Labeler:
         if labels.labels == "raw":
             return lambda one: calib.most_probable(one, planes.background)[0].astype(np.float32)
         key = (labels.variant, labels.alpha, labels.rule)
         (candidate,) = (one for one in ranked if (one.variant, one.alpha, one.rule) == key)
-        return labeller(settings, candidate)
+        return labeler(settings, candidate)
 
     return lambda labels, sample: labels_planes(labels)(planes.planes(sample))

@@ -9,7 +9,7 @@ from train.probe.arms import Arm, Labels
 
 Facts = Mapping[str, Any]
 
-COLUMNS = f"{'labels of the unlabelled images':<48} {'weight':>6} {'mIoU':>6}  {'against labels alone':<22} against raw"
+COLUMNS = f"{'labels of the unlabeled images':<48} {'weight':>6} {'mIoU':>6}  {'against labels alone':<22} against raw"
 
 
 def format_probe(name: str, facts: Facts) -> str:
@@ -19,8 +19,8 @@ def format_probe(name: str, facts: Facts) -> str:
 
 def _lines(name: str, facts: Facts) -> Iterator[str]:
     yield (
-        f"{name}: {facts['num_labeled']} labelled images in {facts['folds']} folds, {facts['num_unlabeled']} "
-        "unlabelled ones; mIoU of held-out labelled images, differences paired by image [95 % interval]"
+        f"{name}: {facts['num_labeled']} labeled images in {facts['folds']} folds, {facts['num_unlabeled']} "
+        "unlabeled ones; mIoU of held-out labeled images, differences paired by image [95 % interval]"
     )
     yield ""
     yield f"   {COLUMNS}"

@@ -1,4 +1,4 @@
-"""Which arm to train on: mIoU of all held-out labelled images together, paired by image, and one sentence."""
+"""Which arm to train on: mIoU of all held-out labeled images together, paired by image, and one sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
     miou:     of all held-out images together, 0 to 1
     by_fold:  of those of each fold
-    to_none:  against the labelled images alone; to_raw: against the annotator as it is with the same weight
+    to_none:  against the labeled images alone; to_raw: against the annotator as it is with the same weight
     to_best:  how much the best arm is better; noise: the standard error of that
     """
 
@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 def outcomes(arms: Sequence[Arm], areas: Areas, fold: npt.NDArray[np.integer], seed: int) -> list[Outcome]:
     """An outcome of each arm; the differences are of the same images, whole images are resampled.
 
-    arms:  the labelled images alone are among them, and raw labels with every weight
+    arms:  the labeled images alone are among them, and raw labels with every weight
     areas: int64 [A, N, 3, K], `class_areas` of each image by the arm's student that had not seen its mask
     fold:  int [N]
     """
@@ -121,11 +121,11 @@ def sentence(found: Sequence[Outcome], taken: Outcome) -> str:
     """Which labels to train on, with what weight, or that the labels alone are better; and how sure that is."""
     arm, best = taken.arm, max(found, key=lambda outcome: outcome.miou)
     if arm.labels.labels == "none":
-        told = f"train on the labelled images alone: {100 * taken.miou:.1f} mIoU"
+        told = f"train on the labeled images alone: {100 * taken.miou:.1f} mIoU"
         rival = max((one for one in found if one is not taken), key=lambda outcome: outcome.miou)
         why = f"the best of the other labels ({rival.arm}) {_beside(rival.to_none)}"
         return f"{told}; {why}{'' if rival.to_none.value <= 0 else ', which is no more than its standard error'}"
-    told = f"train on {arm}: {100 * taken.miou:.1f} mIoU, {_beside(taken.to_none)} against the labelled images alone"
+    told = f"train on {arm}: {100 * taken.miou:.1f} mIoU, {_beside(taken.to_none)} against the labeled images alone"
     if arm.labels.labels == "calibrated":
         told += f" and {_beside(taken.to_raw)} against the annotator's argmax"
     if best is not taken:

@@ -75,7 +75,7 @@ def test_tells_the_goal_the_choice_and_what_to_run(settings):
     chosen = facts["chosen"]
     assert (variant, float(alpha), rule) == (chosen["variant"], chosen["alpha"], chosen["rule"])
     assert f"verdict     {facts['verdict']}" in lines
-    assert "6 labelled images in 6 folds, each judged by the others" in lines[0]
+    assert "6 labeled images in 6 folds, each judged by the others" in lines[0]
     assert "asked for   the largest keep rate with held-out precision at least 0.345" in lines
     assert f"label so    {facts['command']}" in lines
     assert "now         variant pixel, alpha 0.4, rule paper:" in text

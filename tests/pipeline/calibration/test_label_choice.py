@@ -8,7 +8,7 @@ from stage_runs import labels_of, run_stages
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline.calibration.label_choice import choose, labeller, ranked_candidates
+from pipeline.calibration.label_choice import choose, labeler, ranked_candidates
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
 from pipeline.run import Run
@@ -21,7 +21,7 @@ AUTO = {"rule": "auto", "alpha": 0.3, "alphas": [0.2, 0.5, 0.7], "variants": ["i
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run file, calibrated and labelled by rule auto."""
+    """A run file, calibrated and labeled by rule auto."""
     folder = tmp_path_factory.mktemp("auto")
     write_sample_files(folder / "data", [f"im{i:02}" for i in range(12)])
     path = write_run_file(folder)
@@ -76,14 +76,14 @@ def choice_of(choice):
     return choice.variant, choice.alphas[0], choice.rule
 
 
-def test_the_labeller_labels_as_the_stage_does(run):
+def test_the_labeler_labels_as_the_stage_does(run):
     settings = load_settings(run, AUTO)
     run_stages(settings, "pseudolabel")
     store, ranked = open_labels(settings.folder / "labels.zarr"), ranked_candidates(settings)
     planes = [store.planes(i) for i in range(len(store.sample_ids))]
-    np.testing.assert_array_equal(np.stack(list(map(labeller(settings, ranked[0]), planes))), labels_of(settings))
+    np.testing.assert_array_equal(np.stack(list(map(labeler(settings, ranked[0]), planes))), labels_of(settings))
     of_variant = {c.variant: c for c in ranked if c.rule == "paper" and c.alpha == 0.3}
-    labels = {variant: labeller(settings, candidate)(planes[0]) for variant, candidate in of_variant.items()}
+    labels = {variant: labeler(settings, candidate)(planes[0]) for variant, candidate in of_variant.items()}
     assert len({label.tobytes() for label in labels.values()}) == 3
     expected = literal_labels_of(planes[0], threshold=0.5)
     np.testing.assert_array_equal(labels["fixed"], expected)
@@ -114,13 +114,13 @@ def test_fixed_takes_what_is_probable_enough_and_promises_nothing(run):
     assert [row["target"] for row in rows] == [None] * 3
 
 
-def test_with_a_single_labelled_image_auto_takes_raw_and_says_why(run, caplog):
+def test_with_a_single_labeled_image_auto_takes_raw_and_says_why(run, caplog):
     settings = load_settings(run, {"rule": "auto", "num_labeled": 1, "alpha": 0.5, "name": "one"})
     with caplog.at_level(logging.WARNING):
         run_stages(settings)
     facts = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
     assert (facts["rule"], facts["keep_rate"], facts["verdict"]) == ("raw", 1, None)
-    assert "a single labelled image cannot be held out, so nothing speaks for calibration" in caplog.text
+    assert "a single labeled image cannot be held out, so nothing speaks for calibration" in caplog.text
 
 
 # --- rule probe ------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_coverage_is_promised_of_what_the_variant_pools(variant):
 
 def test_risk_promises_a_share_of_wrong_pixels_and_no_coverage():
     found = promise(calibrated(variant="risk"), 0.05)
-    assert found.text == "On average over new images, at most 5\u00a0% of an image's pixels are labelled wrong."
+    assert found.text == "On average over new images, at most 5\u00a0% of an image's pixels are labeled wrong."
     assert (found.is_risk, found.target) == (True, 0.05)
     assert "coverage" not in found.text + found.target_name
 
@@ -43,7 +43,7 @@ CAVEATS = {
     "Naive pooling": {"variant": "image", "pooling": "naive"},
     "the largest score is the threshold": {"uncalibrated": "max"},
     "up to that reuse": {"variant": "kmeans"},
-    "Locations with fewer than 3 labelled images (8 of all) took the threshold of their whole image": {
+    "Locations with fewer than 3 labeled images (8 of all) took the threshold of their whole image": {
         "n_min": 3, "fallback": "image", "fallen_back": 8
     },
 }  # fmt: skip

@@ -113,7 +113,7 @@ def test_a_run_without_calibration_or_with_another_one_says_what_to_run(make_set
 
 
 @pytest.mark.usefixtures("data")
-def test_a_single_labelled_image_has_thresholds_but_no_rows(make_settings):
+def test_a_single_labeled_image_has_thresholds_but_no_rows(make_settings):
     settings = calibrated(make_settings, **{"data.splits.num_labeled": 1, "calibrate.alphas": None})
     swept = sweep_run(settings)
     assert swept.rows == []

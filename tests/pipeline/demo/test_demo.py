@@ -35,7 +35,7 @@ def maps_of(seem, images, names):
 
 
 def confusion(maps, masks):
-    """int [true, predicted] over labelled pixels."""
+    """int [true, predicted] over labeled pixels."""
     counts = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), int)
     known = masks != IGNORE_INDEX
     np.add.at(counts, (masks[known], maps.argmax(axis=1)[known]), 1)

@@ -1,4 +1,4 @@
-"""A sound run with 6 labelled, 4 unlabelled and 2 val images, to be spoilt by a test; what the doctor says of it."""
+"""A sound run with 6 labeled, 4 unlabeled and 2 val images, to be spoilt by a test; what the doctor says of it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def data(tmp_path: Path, write_images: Callable[..., None]) -> Path:
 
 @pytest.fixture
 def labeled(data: Path, make_settings: Callable[..., Any]) -> list[Sample]:
-    """The labelled samples."""
+    """The labeled samples."""
     return [sample for sample in find_samples(make_settings().data)[0] if sample.split == "labeled"]
 
 

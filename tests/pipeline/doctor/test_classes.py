@@ -1,4 +1,4 @@
-"""The labelled set: classes that it shows, alphas that it allows."""
+"""The labeled set: classes that it shows, alphas that it allows."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def show_only(data):
 def test_images_per_class_are_counted(show_only, labeled, only):
     show_only(labeled, 0, 1)
     show_only(labeled[:2], 0, 1, 2)
-    assert "background: 6, cat: 6, dog: 2" in str(only("labelled images that show each class"))
+    assert "background: 6, cat: 6, dog: 2" in str(only("labeled images that show each class"))
 
 
-def test_a_class_in_no_labelled_image_is_named(show_only, labeled, only):
+def test_a_class_in_no_labeled_image_is_named(show_only, labeled, only):
     show_only(labeled, 0, 1)
-    finding = only("1 class in no labelled image")
+    finding = only("1 class in no labeled image")
     assert (finding.level, finding.where) == ("warning", ("dog",))
 
 
@@ -41,7 +41,7 @@ def test_a_class_in_no_val_image_is_named(data, show_only, labeled, only):
     assert (finding.level, finding.where) == ("warning", ("background", "dog"))
 
 
-# 6 labelled images: the smallest alpha is 1/7
+# 6 labeled images: the smallest alpha is 1/7
 @pytest.mark.parametrize(
     ("policy", "level", "text"),
     [
@@ -52,7 +52,7 @@ def test_a_class_in_no_val_image_is_named(data, show_only, labeled, only):
     ],
 )
 def test_an_alpha_that_so_few_images_cannot_keep_is_told_with_what_it_does(data, only, policy, level, text):
-    finding = only("6 labelled images allow an alpha of 0.1429 or more; below", alpha=0.14, uncalibrated=policy)
+    finding = only("6 labeled images allow an alpha of 0.1429 or more; below", alpha=0.14, uncalibrated=policy)
     assert (finding.level, finding.where) == (level, ("calibrate.alpha: 0.14",))
     assert text in finding.what
     assert finding.fix.startswith("set calibrate.alpha to 0.1429 or more")
@@ -66,7 +66,7 @@ def test_an_alpha_that_so_few_images_cannot_keep_is_told_with_what_it_does(data,
     ],
 )
 def test_thresholds_that_do_not_count_images_have_no_smallest_alpha(data, findings, settings):
-    assert not any("labelled images allow" in str(finding) for finding in findings(alpha=0.05, **settings))
+    assert not any("labeled images allow" in str(finding) for finding in findings(alpha=0.05, **settings))
 
 
 def test_further_alphas_of_no_use_are_named(data, only):
@@ -78,12 +78,12 @@ def test_class_wise_thresholds_need_images_of_every_class(show_only, labeled, on
     show_only(labeled, 0, 1)
     show_only(labeled[:2], 0, 1, 2)
     settings = {"calibrate.variant": "image", "calibrate.class_thresholds": "each"}
-    finding = only("too few labelled images for a threshold of its own", **settings)
+    finding = only("too few labeled images for a threshold of its own", **settings)
     assert (finding.level, finding.where) == ("warning", ("dog (2 images, alpha 0.3334)",))
-    assert only("too few labelled images for a class-wise promise").level == "note"
+    assert only("too few labeled images for a class-wise promise").level == "note"
 
 
-def test_holding_out_every_labelled_image_leaves_nothing_to_learn_from(data, only, findings):
+def test_holding_out_every_labeled_image_leaves_nothing_to_learn_from(data, only, findings):
     finding = only("stage1 has nothing to learn from", **{"train.held_out": 6})
     assert (finding.level, finding.where) == ("error", ("train.held_out: 6",))
     assert not any("nothing to learn" in str(f) for f in findings(**{"train.held_out": 5}))

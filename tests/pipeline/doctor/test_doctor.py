@@ -52,7 +52,7 @@ def test_nothing_is_written(data, tmp_path, findings):
 def test_a_quick_look_says_so_and_judges_no_class_absent(data, findings):
     told = [str(finding) for finding in findings(quick=2)]
     assert any("looked at 2 of them only (--quick)" in line for line in told)
-    assert not any("in no labelled image" in line or "in no val image" in line for line in told)
+    assert not any("in no labeled image" in line or "in no val image" in line for line in told)
 
 
 def test_the_command_of_a_sound_run_ends_with_the_next_one(call, tmp_path):

@@ -46,7 +46,7 @@ def test_modes_that_lose_something_are_told(data, labeled, only, mode, level, te
 
 @pytest.fixture
 def turned(data, labeled):
-    """A labelled photograph that lies on its side, with the mark that viewers turn it by."""
+    """A labeled photograph that lies on its side, with the mark that viewers turn it by."""
     image, path = Image.effect_noise(SIZE, 80).convert("RGB"), data / labeled[0].image
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

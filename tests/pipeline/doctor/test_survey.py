@@ -33,7 +33,7 @@ def test_mask_values_are_counted_and_colours_too(tmp_path):
     assert (look.num_colours, look.is_grey, look.values) == (2, False, {})
 
 
-def test_masks_of_unlabelled_images_are_never_opened(data, make_settings):
+def test_masks_of_unlabeled_images_are_never_opened(data, make_settings):
     settings = make_settings()
     samples, _ = find_samples(settings.data)
     for sample in samples:

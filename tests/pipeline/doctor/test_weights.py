@@ -121,7 +121,7 @@ def test_mistakes_of_the_network_are_told(with_onnx, only, changed, text):
 
 
 def test_classes_that_the_network_has_no_word_for_are_told(with_onnx, only):
-    finding = only("cat, dog have no channel: they can never be labelled", **with_onnx(class_map=ONE_WORD))
+    finding = only("cat, dog have no channel: they can never be labeled", **with_onnx(class_map=ONE_WORD))
     assert finding.level == "warning"
 
 

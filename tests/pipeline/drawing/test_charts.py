@@ -51,7 +51,7 @@ def test_bars_are_as_high_as_their_counts_and_stand_side_by_side():
     assert {"threshold", "locations"} <= set(marks.texts)
 
 
-def test_shares_are_labelled_in_per_cent():
+def test_shares_are_labeled_in_per_cent():
     marks = Marks(histogram([1, 2], (0.0, 1.0), "share", "images", "how many", shares=True))
     assert {"0 %", "50 %", "100 %"} <= set(marks.texts)
 

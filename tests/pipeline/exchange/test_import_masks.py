@@ -1,4 +1,4 @@
-"""Corrected masks come back: they become labelled images, calibration counts them, and nothing is annotated again."""
+"""Corrected masks come back: they become labeled images, calibration counts them, and nothing is annotated again."""
 
 import zipfile
 
@@ -27,7 +27,7 @@ SIZE = (24, 32)
 
 @pytest.fixture
 def run(tmp_path, write_images, make_settings):
-    """A run up to its labels (6 labelled, 6 unlabelled, 2 val), in which class k has the mask value 10 k + 3."""
+    """A run up to its labels (6 labeled, 6 unlabeled, 2 val), in which class k has the mask value 10 k + 3."""
     write_images(tmp_path / "data", IDS, size=SIZE)
     settings = make_settings(alpha=0.4)
     for path in (tmp_path / "data/masks").iterdir():
@@ -142,7 +142,7 @@ def test_a_second_import_adds_to_the_first_even_into_the_first_run(run, take, tm
 
 def test_masks_as_they_were_exported_are_taken_on_request_only(run, take):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
-    with pytest.raises(DatasetError, match="no unlabelled image would be left"):
+    with pytest.raises(DatasetError, match="no unlabeled image would be left"):
         take(folder, unchanged=True)
     before = fingerprint(run.folder)
     assert take(folder).run is None
@@ -218,7 +218,7 @@ def test_masks_of_validation_images_strangers_and_twins_are_refused(run, take, t
     assert f"{first}.png and {back}/{first}.bmp are masks of one image, {first}; remove one" in str(error.value)
 
 
-def test_a_labelled_images_own_mask_stays_when_a_new_one_is_read_instead(run, take, tmp_path):
+def test_a_labeled_images_own_mask_stays_when_a_new_one_is_read_instead(run, take, tmp_path):
     labeled = splits_of(run)["labeled"]
     back = tmp_path / "back"
     back.mkdir()

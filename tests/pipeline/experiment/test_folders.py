@@ -38,7 +38,7 @@ def prepared(tmp_path):
     return settings
 
 
-def test_all_masks_make_every_unlabelled_image_a_labelled_one(prepared, tmp_path):
+def test_all_masks_make_every_unlabeled_image_a_labeled_one(prepared, tmp_path):
     before = load_samples(prepared.folder / "samples.json")
     write_with_every_mask(before, prepared.data, tmp_path / "own")
     complete = load_samples(tmp_path / "own/samples.json")
@@ -52,7 +52,7 @@ def test_all_masks_need_every_one(prepared, tmp_path):
     index = load_samples(prepared.folder / "samples.json")
     gone = index.of("unlabeled")[0].id
     (tmp_path / f"data/masks/{gone}.png").unlink()
-    with pytest.raises(DatasetError, match=f"the unlabelled image {gone} has no mask"):
+    with pytest.raises(DatasetError, match=f"the unlabeled image {gone} has no mask"):
         write_with_every_mask(index, prepared.data, tmp_path / "own")
 
 

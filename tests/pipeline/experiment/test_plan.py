@@ -14,7 +14,7 @@ ALL_MASKS = Sizes(labeled=80, unlabeled=0)
 
 
 def experiment_on(tmp_path, table, arms=None, protocols=("steps", "epochs"), budget=1.0, **overrides):
-    """60 + 20 epochs of 20 labelled and 60 unlabelled images: 20 steps of 4 and 30 steps of 2 + 2 an epoch."""
+    """60 + 20 epochs of 20 labeled and 60 unlabeled images: 20 steps of 4 and 30 steps of 2 + 2 an epoch."""
     path = write_run_file(tmp_path, stage1={}, stage2={})
     tree = yaml.safe_load(path.read_text())
     del tree["stage1"], tree["stage2"]

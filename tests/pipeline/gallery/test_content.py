@@ -21,10 +21,10 @@ from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.store import FAILED, OUTCOMES, open_labels
 
-IDS = [f"im{i:02}" for i in range(12)]  # 6 labelled, 2 val, 4 unlabelled
+IDS = [f"im{i:02}" for i in range(12)]  # 6 labeled, 2 val, 4 unlabeled
 
 
-def labelled_run(folder, **overrides):
+def labeled_run(folder, **overrides):
     """A run up to its labels; its grid is larger than what the gallery shows of it."""
     write_sample_files(folder / "data", IDS)
     wanted = {"gallery.num_images": 3, "gallery.longest_side": 32, "data.grid": [20, 40]}
@@ -35,7 +35,7 @@ def labelled_run(folder, **overrides):
 
 @pytest.fixture(scope="module")
 def with_background(tmp_path_factory):
-    return labelled_run(tmp_path_factory.mktemp("background"))
+    return labeled_run(tmp_path_factory.mktemp("background"))
 
 
 def content_of(settings):
@@ -54,7 +54,7 @@ def table_of(content, image):
 
 
 def labels_anew(settings, content, rule):
-    """float32 [N, A, H, W] of every unlabelled image, from planes and the thresholds of the sweep."""
+    """float32 [N, A, H, W] of every unlabeled image, from planes and the thresholds of the sweep."""
     store, sweep = open_labels(settings.folder / "labels.zarr"), sweep_run(settings)
     policy = "accept" if settings.calibrate.uncalibrated == "accept" else "abstain"
     background = store.state["background"]
@@ -120,7 +120,7 @@ def test_counts_are_those_of_labels_made_anew(with_background):
     ids=["accept without a background", "max of one map", "risk", "plain quantile, raw"],
 )
 def test_counts_agree_whatever_made_the_thresholds(tmp_path, overrides):
-    settings = labelled_run(tmp_path, **overrides)
+    settings = labeled_run(tmp_path, **overrides)
     assert_counts_agree(settings, content_of(settings))
 
 
@@ -156,7 +156,7 @@ def test_truth_is_left_out_on_request(with_background):
 
 
 def test_an_image_without_a_readable_mask_is_shown_without_truth(tmp_path):
-    settings = labelled_run(tmp_path, **{"gallery.num_images": 60})
+    settings = labeled_run(tmp_path, **{"gallery.num_images": 60})
     unlabeled = [sample.id for sample in load_samples(settings.folder / "samples.json").of("unlabeled")]
     (tmp_path / f"data/masks/{unlabeled[0]}.png").unlink()
     (tmp_path / f"data/masks/{unlabeled[1]}.png").write_bytes(b"no picture")
@@ -184,7 +184,7 @@ def test_held_out_estimates_follow_the_rows_of_the_sweep(with_background):
 
 
 def test_class_wise_thresholds_give_a_stop_for_each_alpha_of_the_store(tmp_path):
-    settings = labelled_run(
+    settings = labeled_run(
         tmp_path, variant="image", class_thresholds="each", rule="argmax", alpha=0.4, alphas=[0.6, 0.2]
     )
     content, store = content_of(settings), open_labels(settings.folder / "labels.zarr")
@@ -204,7 +204,7 @@ def test_class_wise_thresholds_give_a_stop_for_each_alpha_of_the_store(tmp_path)
 
 
 def test_a_failed_image_is_neither_counted_nor_shown(tmp_path):
-    settings = labelled_run(tmp_path, **{"gallery.num_images": 60})
+    settings = labeled_run(tmp_path, **{"gallery.num_images": 60})
     store = open_labels(settings.folder / "labels.zarr", writable=True)
     store.mark(1, FAILED)
     content = content_of(settings)
@@ -215,7 +215,7 @@ def test_a_failed_image_is_neither_counted_nor_shown(tmp_path):
 
 
 def test_labels_that_their_planes_do_not_give_are_refused(tmp_path):
-    settings = labelled_run(tmp_path)
+    settings = labeled_run(tmp_path)
     store = open_labels(settings.folder / "labels.zarr", writable=True)
     store.write_counts(2, store.outcome_pixels[2], store.class_pixels[2] + [1, 0, -1])
     with pytest.raises(StoreError, match=f"labels of {store.sample_ids[2]} are not what its planes and the thresholds"):
@@ -223,7 +223,7 @@ def test_labels_that_their_planes_do_not_give_are_refused(tmp_path):
 
 
 def test_labels_of_another_calibration_are_refused(tmp_path):
-    settings = labelled_run(tmp_path)
+    settings = labeled_run(tmp_path)
     again = settings.model_copy(update={"calibrate": settings.calibrate.model_copy(update={"alpha": 0.3})})
     from stage_runs import STAGES
 
@@ -233,7 +233,7 @@ def test_labels_of_another_calibration_are_refused(tmp_path):
 
 
 def test_a_photograph_that_is_gone_is_a_user_error(tmp_path):
-    settings = labelled_run(tmp_path)
+    settings = labeled_run(tmp_path)
     for path in (tmp_path / "data/images").iterdir():
         path.unlink()
     with pytest.raises(StoreError, match=r"im\d+.png cannot be read .*; run this in the folder that `prepare` ran in"):
@@ -248,7 +248,7 @@ def test_a_run_without_labels_is_a_user_error(tmp_path):
 
 def test_a_lost_label_of_another_alpha_is_refused_as_by_export(tmp_path):
     """A lost chunk reads as no label anywhere; where the gallery shows stored labels, its counts would be wrong."""
-    settings = labelled_run(
+    settings = labeled_run(
         tmp_path, variant="image", class_thresholds="each", rule="argmax", alpha=0.4, alphas=[0.6, 0.2]
     )
     path = settings.folder / "labels.zarr"

@@ -85,7 +85,7 @@ def test_one_more_rule_is_counted_at_every_stop(odd_rule, background, policy):
     labels = np.stack([odd_labels(maps, threshold, background, policy) for threshold in q])
     kept = ~np.isnan(labels)
     assert (kept[:-1].any(axis=0) & ~kept[1:].any(axis=0)).any()
-    if background is not None:  # then a pixel can be labelled, then not, then labelled again
+    if background is not None:  # then a pixel can be labeled, then not, then labeled again
         assert (kept[0] & ~kept[1] & kept[2:].any(axis=0)).any()
     for name, wanted in tally_labels(labels, maps.argmax(axis=0).astype(np.uint8), CLASSES)._asdict().items():
         np.testing.assert_array_equal(getattr(counted, name), wanted, err_msg=name)

@@ -38,8 +38,8 @@ def test_json_cannot_end_the_script_it_stands_in():
 
 
 def test_the_choice_of_images_is_told():
-    assert choice(4, 4) == "All 4 unlabelled images of the run."
-    assert "60 of the run's 1\u202f200 unlabelled images: half are those with the lowest keep rate" in choice(60, 1200)
+    assert choice(4, 4) == "All 4 unlabeled images of the run."
+    assert "60 of the run's 1\u202f200 unlabeled images: half are those with the lowest keep rate" in choice(60, 1200)
 
 
 def test_the_command_writes_one_page_and_says_its_size(run_file, tmp_path):
@@ -50,7 +50,7 @@ def test_the_command_writes_one_page_and_says_its_size(run_file, tmp_path):
     assert f"wrote {out}, {len(html.encode()) / 1e6:.1f} MB" in result.output
     assert html.startswith("<!doctype html>")
     assert "default-src 'none'" in html
-    assert "2 of the run&#39;s 4 unlabelled images" in html
+    assert "2 of the run&#39;s 4 unlabeled images" in html
     assert "95&nbsp;% coverage is not 95&nbsp;% correct labels" in html
     assert "The slider is a preview." in html
 

@@ -42,7 +42,7 @@ def samples_in(folder, num):
 
 @pytest.fixture
 def empty_labels(tmp_path):
-    """A label store of three images, at two alphas, before anything is labelled."""
+    """A label store of three images, at two alphas, before anything is labeled."""
     facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0}
     facts |= {"alpha": 0.1, "rule": "no_background", "variant": "pixel"}
     arrays = label_arrays(3, GRID, 3, has_background=True, num_alphas=2)

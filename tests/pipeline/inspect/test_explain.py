@@ -173,7 +173,7 @@ def test_a_pixel_of_the_image_is_looked_up_as_its_label_goes_back(make_run):
             explain(evidence, x, y)
 
 
-def test_a_labelled_image_comes_with_its_truth_and_score(make_run):
+def test_a_labeled_image_comes_with_its_truth_and_score(make_run):
     settings = make_run()
     calibration = open_calibration(settings.folder / "calibration.zarr")
     evidence = open_evidence(settings, ids_of(settings, "labeled")[3])
@@ -187,7 +187,7 @@ def test_a_labelled_image_comes_with_its_truth_and_score(make_run):
         assert facts["stored"] is None
         seen.add(facts["truth"])
     assert seen == {"void", *NAMES}
-    assert "this image is labelled, so it is behind the threshold itself" in format_explanation(explain(evidence, 0, 0))
+    assert "this image is labeled, so it is behind the threshold itself" in format_explanation(explain(evidence, 0, 0))
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_an_image_that_is_not_there_is_named(explained):
     settings, call = explained
     assert "has no image im0; did you mean im" in call("--id", "im0", "--xy", "1,1").stderr
     val = ids_of(settings, "val")[0]
-    assert f"{val} is a validation image: nothing is labelled there" in call("--id", val, "--xy", "1,1").stderr
+    assert f"{val} is a validation image: nothing is labeled there" in call("--id", val, "--xy", "1,1").stderr
 
 
 def test_a_label_that_does_not_follow_is_told_loudly(explained):

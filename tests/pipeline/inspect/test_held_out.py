@@ -105,7 +105,7 @@ def test_thresholds_come_with_a_row_for_every_alpha_and_rule(calibration, write_
 def test_a_row_is_a_line_and_so_is_a_class(calibration, write_calibrate_receipt):
     write_calibrate_receipt()
     text = text_of(calibration)
-    assert "7 labelled images in 5 folds" in text
+    assert "7 labeled images in 5 folds" in text
     said = "coverage 0.900 [0.800, 1.000], precision 0.800 [0.700, 0.900], keep rate 0.600 [0.500, 0.700]"
     beside = "argmax at that keep rate 0.650 [0.550, 0.750], mIoU of labels 0.500 [0.400, 0.600]"
     assert f"variant pixel  alpha 0.1   rule argmax        {said}, {beside}, target coverage 0.9" in text
@@ -178,9 +178,9 @@ def test_labels_that_do_not_name_their_calibration_are_told_by_variant_and_alpha
     assert bool(held_out_facts(labels)["rows"]) == belongs
 
 
-def test_a_single_labelled_image_cannot_be_held_out(calibration, write_calibrate_receipt):
+def test_a_single_labeled_image_cannot_be_held_out(calibration, write_calibrate_receipt):
     write_calibrate_receipt(rows=None)
-    assert text_of(calibration) == "a single labelled image: none can be held out"
+    assert text_of(calibration) == "a single labeled image: none can be held out"
 
 
 def test_labels_of_an_alpha_that_was_not_judged_have_no_row(labels, write_calibrate_receipt):

@@ -125,7 +125,7 @@ def test_labels_that_are_damaged_need_no_maps_as_long_as_their_planes_are_whole(
     assert digest_of(path) == expected
 
 
-def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labelled_anew(finished, run):
+def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labeled_anew(finished, run):
     """Labels at another alpha are made of the planes alone; a lost plane is not mistaken for a failed image."""
     run_file, _ = finished
     changed = load_settings(run_file, {"results": run.results, "alpha": 0.5})

@@ -22,7 +22,7 @@ def settings(tmp_path):
 
 
 @pytest.fixture
-def labelled(settings):
+def labeled(settings):
     """A run up to its labels."""
     run_stages(settings)
     return settings
@@ -40,8 +40,8 @@ def test_a_run_that_has_not_started_names_every_stage_and_the_command(settings, 
     ]
 
 
-def test_finished_stages_have_their_numbers_and_stores_their_progress(labelled):
-    facts = inspect_run(labelled)
+def test_finished_stages_have_their_numbers_and_stores_their_progress(labeled):
+    facts = inspect_run(labeled)
     prepare, labels = (facts["stages"][stage]["numbers"] for stage in NUMBERS)
     assert (prepare["labeled"], prepare["unlabeled"], prepare["val"]) == (6, 4, 2)
     assert (labels["rule"], labels["alpha"], labels["images"], labels["failed"]) == ("paper", 0.2, 4, 0)
@@ -52,7 +52,7 @@ def test_finished_stages_have_their_numbers_and_stores_their_progress(labelled):
     json.dumps(facts, allow_nan=False)
 
 
-def test_stages_of_other_settings_are_marked_from_the_first_that_they_change(labelled, tmp_path):
+def test_stages_of_other_settings_are_marked_from_the_first_that_they_change(labeled, tmp_path):
     facts = inspect_run(load_settings(tmp_path / "tiny.yaml", {"alpha": 0.3}))
     marked = [stage for stage, found in facts["stages"].items() if found and found["other_settings"]]
     assert marked == ["calibrate", "pseudolabel"]
@@ -64,20 +64,20 @@ def test_stages_that_a_recipe_has_not_are_not_listed(tmp_path):
     assert list(inspect_run(settings)["stages"]) == ["prepare", "stage1", "stage2", "evaluate", "report"]
 
 
-def test_a_store_that_cannot_be_read_is_one_line_and_the_others_are_shown(labelled):
-    (labelled.folder / "labels.zarr/zarr.json").write_text("{")
-    first, *others = reversed(inspect_run(labelled)["stores"])
+def test_a_store_that_cannot_be_read_is_one_line_and_the_others_are_shown(labeled):
+    (labeled.folder / "labels.zarr/zarr.json").write_text("{")
+    first, *others = reversed(inspect_run(labeled)["stores"])
     assert "labels.zarr/zarr.json is damaged" in first["problem"]
     assert all(store["complete"] for store in others)
 
 
-def test_a_damaged_receipt_is_named_with_the_command(labelled):
-    (labelled.folder / "calibrate.json").write_text('{"stage": "calibrate"}')
+def test_a_damaged_receipt_is_named_with_the_command(labeled):
+    (labeled.folder / "calibrate.json").write_text('{"stage": "calibrate"}')
     with pytest.raises(StoreError, match=r"calibrate.json is damaged; remove it and run snakemake .*/tiny.yaml"):
-        inspect_run(labelled)
+        inspect_run(labeled)
 
 
-def test_the_command_shows_a_run_and_never_advises_to_remove_it(labelled, tmp_path):
+def test_the_command_shows_a_run_and_never_advises_to_remove_it(labeled, tmp_path):
     run_file = tmp_path / "tiny.yaml"
     shown = CliRunner().invoke(command, [str(run_file), "--set", "seed=1"])
     assert shown.exit_code == 0, shown.output
@@ -87,4 +87,4 @@ def test_the_command_shows_a_run_and_never_advises_to_remove_it(labelled, tmp_pa
     assert json.loads(CliRunner().invoke(command, [str(run_file), "--json"]).output)["run"] == "tiny"
     store = CliRunner().invoke(command, [str(run_file), "--check"])
     assert store.exit_code == 2
-    assert f"need a store, e.g. {labelled.folder}/labels.zarr" in store.output
+    assert f"need a store, e.g. {labeled.folder}/labels.zarr" in store.output

@@ -99,7 +99,7 @@ def test_thresholds_are_summed_up_once_they_are_there(calibration):
     assert "variant pixel, alpha 0.1, 0.3" in text
     assert "alpha 0.1   0.500 to 0.500, median 0.500; 25.0 % uncalibrated" in text
     assert "alpha 0.3   0.250 to 0.250, median 0.250; 0.0 % uncalibrated" in text
-    assert "9 to 9 labelled images, median 9, behind each location; 0.0 % have none" in text
+    assert "9 to 9 labeled images, median 9, behind each location; 0.0 % have none" in text
 
 
 def test_class_wise_thresholds_are_counted_over_classes_and_locations(calibration):

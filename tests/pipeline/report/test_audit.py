@@ -79,22 +79,22 @@ def test_agrees_with_a_loop_over_pixels(truth, raw, label):
     facts = audit.summarise(audit.count_labels(truth, raw, label, 3), NAMES)
     for what, predicted in (("raw", raw.astype(float)), ("kept", label)):
         pixels = [(t, p) for t, p in zip(truth.ravel(), predicted.ravel(), strict=True) if t != 255]
-        labelled = [(t, p) for t, p in pixels if not math.isnan(p)]
-        ious = [iou for k in range(3) if (iou := naive_share(labelled, k, "iou", pixels)) is not None]
+        labeled = [(t, p) for t, p in pixels if not math.isnan(p)]
+        ious = [iou for k in range(3) if (iou := naive_share(labeled, k, "iou", pixels)) is not None]
         assert facts[what]["miou"] == (pytest.approx(sum(ious) / len(ious)) if ious else None)
         for k, name in enumerate(NAMES):
             for share in ("precision", "recall", "iou"):
-                expected = naive_share(labelled, k, share, pixels)
+                expected = naive_share(labeled, k, share, pixels)
                 assert facts["classes"][name][what][share] == (None if expected is None else pytest.approx(expected))
 
 
-def naive_share(labelled, k, share, pixels):
-    """One share of class k; (true, predicted) pairs of the labelled pixels, and of all that have a true class."""
-    right = sum(t == p == k for t, p in labelled)
+def naive_share(labeled, k, share, pixels):
+    """One share of class k; (true, predicted) pairs of the labeled pixels, and of all that have a true class."""
+    right = sum(t == p == k for t, p in labeled)
     whole = {
-        "precision": sum(p == k for _, p in labelled),
+        "precision": sum(p == k for _, p in labeled),
         "recall": sum(t == k for t, _ in pixels),
-        "iou": sum(k in (t, p) for t, p in labelled),
+        "iou": sum(k in (t, p) for t, p in labeled),
     }[share]
     return right / whole if whole else None
 

@@ -108,7 +108,7 @@ def test_classes_come_with_the_precision_of_the_audit_if_there_is_one():
     assert found_for().classes[0].true_precision is None
 
 
-def test_wrong_pixels_are_the_labelled_ones_that_are_not_right():
+def test_wrong_pixels_are_the_labeled_ones_that_are_not_right():
     assert wrong_share(0.75, 0.4) == pytest.approx(0.1)
     assert wrong_share(None, 0.0) == 0
     assert wrong_share(None, None) is None

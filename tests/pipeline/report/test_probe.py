@@ -42,7 +42,7 @@ def test_the_table_has_a_row_for_each_way_to_train_and_marks_the_one_to_take(mak
     rows = [row for row in page.rows if row[0].startswith(("none:", "the annotator’s argmax", "calibrated:"))]
     difference = "+5.1 -1.2 to +9.4"
     assert rows == [
-        ["none: the labelled images alone", "–", "50.0 %", "–", difference, ""],
+        ["none: the labeled images alone", "–", "50.0 %", "–", difference, ""],
         ["the annotator’s argmax", "0.5", "50.0 %", difference, "–", ""],
         ["calibrated: variant image, α = 0.05, rule paper", "0.5", "50.0 %", difference, difference, "← taken"],
     ]

@@ -11,7 +11,7 @@ from pipeline.run import Run
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.report import report
 
-IDS = [f"im{i:02}" for i in range(12)]  # 6 labelled, 2 val, 4 unlabelled
+IDS = [f"im{i:02}" for i in range(12)]  # 6 labeled, 2 val, 4 unlabeled
 NAMES = ["background", "cat", "dog"]
 
 CASES = {
@@ -95,7 +95,7 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
     summary = page.text[: page.text.index("mIoU: intersection")]
     assert f"precision {percent(row['precision']['value'])}" in summary
     assert f"precision {percent(audit['kept']['precision'])}" in summary
-    for where, share in (("held-out", row["precision"]["value"]), ("unlabelled", audit["kept"]["precision"])):
+    for where, share in (("held-out", row["precision"]["value"]), ("unlabeled", audit["kept"]["precision"])):
         assert f"precision, {where} images: {100 * share:.1f}".removesuffix(".0") in page.text
     for name in NAMES:
         held_out = [told(row["coverage_per_class"][name])]
@@ -121,22 +121,22 @@ def test_every_alpha_and_rule_has_a_row(reported, case):
 def test_under_risk_the_page_speaks_of_wrong_labels_and_sets_no_target_for_coverage(reported):
     settings, _, calibrated, labels = reported(**CASES["risk"])
     text, row = Page(settings).text, row_of(calibrated, labels)
-    assert "On average over new images, at most 40 % of an image's pixels are labelled wrong." in text
+    assert "On average over new images, at most 40 % of an image's pixels are labeled wrong." in text
     wrong = row["keep_rate"]["value"] * (1 - row["precision"]["value"])
-    assert f"{percent(wrong)} of all pixels are labelled wrong (promised: at most 40 %)" in text
+    assert f"{percent(wrong)} of all pixels are labeled wrong (promised: at most 40 %)" in text
     counted = naive_audit(settings)
     truly_wrong = (counted["kept"] - counted["kept_right"]) / counted["pixels"]
-    assert f"Of all pixels, {percent(truly_wrong)} are labelled wrong" in text
+    assert f"Of all pixels, {percent(truly_wrong)} are labeled wrong" in text
     assert "at most 40 % of all pixels wrong" in text  # beside the line of the chart
     assert not re.search(r"target coverage|\(target|target \d", text)
-    assert "The threshold is the same at every location, from 6 labelled images" in text
+    assert "The threshold is the same at every location, from 6 labeled images" in text
 
 
 def test_folds_that_can_only_label_nothing_to_keep_the_promise_label_nothing_wrong(reported):
     settings, _, calibrated, labels = reported(variant="risk", rule="argmax", alpha=0.15)
     assert row_of(calibrated, labels)["precision"] is None
     text = Page(settings).text
-    assert "0.0 % of all pixels are labelled wrong (promised: at most 15 %), keep rate 0.0 %" in text
+    assert "0.0 % of all pixels are labeled wrong (promised: at most 15 %), keep rate 0.0 %" in text
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
 
 
@@ -168,20 +168,20 @@ def test_auto_that_reaches_its_target_says_so(reported):
     assert "the largest mIoU of labels on held-out images among those with a precision (macro) of 20 % or more" in text
 
 
-def test_a_single_labelled_image_leaves_nothing_to_hold_out(reported):
+def test_a_single_labeled_image_leaves_nothing_to_hold_out(reported):
     settings, audit, calibrated, _ = reported(**{"splits.num_labeled": 1, "alpha": 0.5})
     assert calibrated["held_out"] is None
     page = Page(settings)
     assert "Neither coverage nor precision could be measured" in page.text
     assert "precision, held-out images" not in page.text
-    assert f"precision, unlabelled images: {100 * audit['kept']['precision']:.1f}".removesuffix(".0") in page.text
+    assert f"precision, unlabeled images: {100 * audit['kept']['precision']:.1f}".removesuffix(".0") in page.text
 
 
 def test_without_masks_precision_is_that_of_the_held_out_images(reported):
     settings, audit, calibrated, labels = reported(masked=IDS[:8], **CASES["several alphas"])
     text, precision = Page(settings).text, row_of(calibrated, labels)["precision"]
     assert audit is None
-    assert f"{percent(precision['value'])} of the labels are right on held-out labelled images" in text
+    assert f"{percent(precision['value'])} of the labels are right on held-out labeled images" in text
 
 
 def test_an_alpha_that_the_folds_cannot_judge_is_shown_without_numbers(reported):
@@ -195,7 +195,7 @@ def test_an_alpha_that_the_folds_cannot_judge_is_shown_without_numbers(reported)
 def test_locations_that_took_a_pooled_threshold_are_counted(reported):
     settings, _, calibrated, _ = reported(alpha=0.4, n_min=4)
     assert calibrated["fallen_back"] > 0
-    counted = f"fewer than 4 labelled images ({calibrated['fallen_back']} of all)"
+    counted = f"fewer than 4 labeled images ({calibrated['fallen_back']} of all)"
     assert f"{counted} took the threshold of their neighbourhood" in Page(settings).text
 
 

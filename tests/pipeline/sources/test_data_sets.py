@@ -52,7 +52,7 @@ def test_every_label_id_of_cityscapes_is_a_class_or_ignored():
 
 
 def masks_after_prepare(run, root, **overrides):
-    """Class names that each labelled and val mask holds, as the stages read it; None is ignored."""
+    """Class names that each labeled and val mask holds, as the stages read it; None is ignored."""
     places = {"data.root": str(root), "results": str(root / "results")}
     settings = load_settings(CONFIG / f"{run}.yaml", places | overrides)
     prepare(settings)

@@ -137,10 +137,10 @@ def test_in_layout_folder_a_mask_that_a_list_names_must_be_there(root, layout):
     touch(root, *(f"images/{name}.png" for name in "abc"), *(f"masks/{name}.png" for name in "abc"))
     (root / "labeled.txt").write_text("images/a.png other/a.png\n")
     _, problems = find_samples(layout("folder", **{"splits.labeled": "labeled.txt", "splits.num_val": 1}).data)
-    assert problems[0] == "labeled image a has no mask; add one, or make it unlabelled"
+    assert problems[0] == "labeled image a has no mask; add one, or make it unlabeled"
 
 
-def test_none_says_that_an_image_is_unlabelled_even_if_the_layout_has_its_mask(root, layout):
+def test_none_says_that_an_image_is_unlabeled_even_if_the_layout_has_its_mask(root, layout):
     touch(root, *(f"JPEGImages/{name}.jpg" for name in "abv"), *(f"SegmentationClass/{name}.png" for name in "abv"))
     (root / "train.txt").write_text("JPEGImages/a.jpg\nJPEGImages/b.jpg None\n")
     (root / "val.txt").write_text("v\n")
@@ -158,7 +158,7 @@ def test_none_says_that_an_image_is_unlabelled_even_if_the_layout_has_its_mask(r
         ("coco", "train2017/a.jpg", "masks/a.png"),
     ],
 )
-def test_the_truth_of_an_unlabelled_image_is_found_only_when_asked_for(root, layout, name, image, mask):
+def test_the_truth_of_an_unlabeled_image_is_found_only_when_asked_for(root, layout, name, image, mask):
     touch(root, image, mask)
     (root / "unlabeled.txt").write_text(f"{image} {mask}\n")
     samples, _ = find_samples(layout(name, **{"splits.unlabeled": "unlabeled.txt"}).data)

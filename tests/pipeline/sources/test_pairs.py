@@ -16,13 +16,13 @@ def ade_pair(labeled_of, unlabeled_of):
 
 
 @pytest.mark.parametrize("lists_known", [{"train": ADE}, {}])  # by the layout's folder, or by the published split
-def test_the_labelled_images_of_one_split_beside_the_others_of_a_larger_one_are_refused(lists_known):
+def test_the_labeled_images_of_one_split_beside_the_others_of_a_larger_one_are_refused(lists_known):
     assert pair_problems(NAMED, lists_known | ade_pair(64, 64), ADE) == []
     (problem,) = pair_problems(NAMED, lists_known | ade_pair(128, 64), ADE)
     assert problem == (
         "158 of the 20210 training images are neither in data.splits.labeled (a.txt, 158 images: the published split "
         "ade20k/1_128, 20052 others) nor in data.splits.unlabeled (b.txt, 19894 images); take both lists from one "
-        "split, or remove data.splits.unlabeled (the others are unlabelled then), or set data.splits.partial: true to "
+        "split, or remove data.splits.unlabeled (the others are unlabeled then), or set data.splits.partial: true to "
         "leave images out"
     )
     allowed = NAMED.model_copy(update={"partial": True})

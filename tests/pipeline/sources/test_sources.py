@@ -18,7 +18,7 @@ def touch_files(root: Path, images, masks=(), image_folder="images", mask_folder
             (root / folder / name).touch()
 
 
-def test_images_with_masks_are_labelled_and_the_rest_are_not(tmp_path, make_settings):
+def test_images_with_masks_are_labeled_and_the_rest_are_not(tmp_path, make_settings):
     touch_files(tmp_path / "data", [f"{i}.jpg" for i in range(20)], [f"{i}.png" for i in range(10)])
     settings = make_settings(**{"splits.num_labeled": None, "splits.num_val": None})
     samples, problems = find_samples(settings.data)
@@ -104,7 +104,7 @@ def test_every_problem_is_found_with_its_cure(tmp_path, make_settings):
     (root / "val.txt").write_text("a\n")
     _, problems = find_samples(make_settings(**lists).data)
     assert problems == [
-        "labeled image b has no mask; add one, or make it unlabelled",
+        "labeled image b has no mask; add one, or make it unlabeled",
         "labeled image missing has no file; add it, or remove the id from the list",
         "a is both in labeled and in unlabeled; remove it from one of them",
         "a is both in labeled and in val; remove it from one of them",
@@ -134,7 +134,7 @@ def test_an_empty_split_is_a_problem(tmp_path, make_settings):
     assert problems == ["the split unlabeled is empty; see data.splits"]
 
 
-def test_the_truth_of_an_unlabelled_image_is_found_only_when_asked_for(tmp_path, make_settings):
+def test_the_truth_of_an_unlabeled_image_is_found_only_when_asked_for(tmp_path, make_settings):
     touch_files(tmp_path / "data", [f"{i}.png" for i in range(10)], [f"{i}.png" for i in range(9)])
     data = make_settings().data
     samples, _ = find_samples(data)

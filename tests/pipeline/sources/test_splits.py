@@ -80,7 +80,7 @@ def test_the_command_writes_lists_that_verify_knows(ade):
     result = invoke("splits", "verify", root / "splits/1_64", "--expect", "ade20k/1_64")
     assert result.exit_code == 0
     assert "73c19328dfe0     316  ade20k/1_64" in result.output
-    assert "19894  ade20k/1_64, the unlabelled images" in result.output
+    assert "19894  ade20k/1_64, the unlabeled images" in result.output
 
 
 def test_bare_ids_images_and_pairs_have_one_fingerprint(tmp_path):
@@ -109,7 +109,7 @@ def test_a_list_that_is_not_what_it_should_be_ends_with_exit_code_1(ade, tmp_pat
     assert "labeled.txt is ade20k/1_64 (316 images" in result.output
 
 
-def test_unlabelled_images_are_judged_together_with_the_labelled_ones(ade, tmp_path):
+def test_unlabeled_images_are_judged_together_with_the_labeled_ones(ade, tmp_path):
     root, _ = ade
     labeled = (root / "splits/1_64/labeled.txt").read_text()
     unlabeled = (root / "splits/1_64/unlabeled.txt").read_text().splitlines()

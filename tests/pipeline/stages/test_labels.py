@@ -76,7 +76,7 @@ def test_receipts_count_what_the_stores_hold(data, make_settings):
     assert facts["keep_rate_deciles"][0] == pytest.approx(kept.mean(axis=(1, 2)).min())
 
 
-def test_the_masks_of_unlabelled_images_change_no_byte(data, make_settings, tmp_path):
+def test_the_masks_of_unlabeled_images_change_no_byte(data, make_settings, tmp_path):
     settings = make_settings()
     run_stages(settings)
     before = {name: digest_of(settings.folder / name) for name in ("probs.zarr", "calibration.zarr", "labels.zarr")}
@@ -145,7 +145,7 @@ def test_another_mask_changes_the_thresholds_but_not_the_cache(data, make_settin
 
 
 @pytest.mark.parametrize("rule", ["paper", "argmax", "singleton"])
-def test_a_class_that_the_annotator_has_no_word_for_scores_1_and_is_never_labelled(tmp_path, data, make_settings, rule):
+def test_a_class_that_the_annotator_has_no_word_for_scores_1_and_is_never_labeled(tmp_path, data, make_settings, rule):
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, 16, 24])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 3, 16, 24])
     graph = helper.make_graph([helper.make_node("Identity", ["image"], ["logits"])], "net", [image], [logits])
@@ -159,6 +159,6 @@ def test_a_class_that_the_annotator_has_no_word_for_scores_1_and_is_never_labell
     scores, truth = maps["score"], maps["truth"]
     assert (scores[truth == 1] == 1).all()
     assert (scores[truth == 0] < 1).all()
-    labelled = labels_of(settings)
-    assert set(np.unique(labelled[~np.isnan(labelled)])) <= {0, 2}
-    assert (~np.isnan(labelled)).any()
+    labeled = labels_of(settings)
+    assert set(np.unique(labeled[~np.isnan(labeled)])) <= {0, 2}
+    assert (~np.isnan(labeled)).any()

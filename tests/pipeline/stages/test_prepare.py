@@ -31,7 +31,7 @@ def test_writes_every_sample_with_its_size_and_digest(data, make_settings):
     assert set(index.mask(index.of("val")[0], settings.data).ravel()) <= {0, 1, 2, 255}
 
 
-def test_counts_labelled_images_and_pixels_of_each_class(data, make_settings):
+def test_counts_labeled_images_and_pixels_of_each_class(data, make_settings):
     settings = make_settings()
     facts = prepare(settings)
     index = load_samples(settings.folder / "samples.json")
@@ -48,7 +48,7 @@ def test_a_second_run_writes_the_same_bytes(data, make_settings):
     assert (settings.folder / "samples.json").read_bytes() == first
 
 
-def test_the_masks_of_unlabelled_images_are_never_opened(data, make_settings):
+def test_the_masks_of_unlabeled_images_are_never_opened(data, make_settings):
     settings = make_settings()
     prepare(settings)
     first = (settings.folder / "samples.json").read_bytes()

@@ -143,11 +143,11 @@ EXPECTED = {
 def test_a_risk_that_cannot_be_bounded_is_refused_with_one_that_can(data, make_settings):
     settings = make_settings(variant="risk", rule="argmax", alpha=0.1)
     run_stages(settings, "prepare", "annotate")
-    with pytest.raises(ConfigError, match=r"alpha 0.1: 6 labelled images cannot bound .* the smallest .* is 0.1429"):
+    with pytest.raises(ConfigError, match=r"alpha 0.1: 6 labeled images cannot bound .* the smallest .* is 0.1429"):
         calibrate(settings)
 
 
-def test_held_out_facts_are_counts_of_the_labelled_images(data, make_settings):
+def test_held_out_facts_are_counts_of_the_labeled_images(data, make_settings):
     """Each image judged by hand with the thresholds of a run on the other folds' images."""
     settings = make_settings(folds=3, alpha=0.4)
     run_stages(settings, "prepare", "annotate", "calibrate")

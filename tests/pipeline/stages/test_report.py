@@ -15,12 +15,12 @@ from pipeline.stages import report as stage
 from pipeline.stages.report import report
 from pipeline.store import FAILED, open_labels
 
-IDS = [f"im{i:02}" for i in range(12)]  # 6 labelled, 2 val, 4 unlabelled
+IDS = [f"im{i:02}" for i in range(12)]  # 6 labeled, 2 val, 4 unlabeled
 NAMES = ["background", "cat", "dog"]
 
 
 @pytest.fixture
-def labelled_run(make_settings, write_images, tmp_path):
+def labeled_run(make_settings, write_images, tmp_path):
     """Build a run up to the pseudo-labels; `masked` chooses the images that have a mask."""
 
     def build(masked=None, **overrides):
@@ -66,8 +66,8 @@ def student(miou, absent=()):
     }  # fmt: skip
 
 
-def test_the_audit_agrees_with_a_loop_over_pixels(labelled_run):
-    settings = labelled_run()
+def test_the_audit_agrees_with_a_loop_over_pixels(labeled_run):
+    settings = labeled_run()
     found = report(settings)["audit"]
     assert found["num_images"] == found["num_with_mask"] == 4
     expected = naive_audit(settings)
@@ -79,8 +79,8 @@ def test_the_audit_agrees_with_a_loop_over_pixels(labelled_run):
     assert 0 < expected["kept_right"] < expected["kept"] < expected["pixels"]  # the case says something
 
 
-def test_the_page_is_one_balanced_file_that_shows_the_numbers(labelled_run):
-    settings = labelled_run()
+def test_the_page_is_one_balanced_file_that_shows_the_numbers(labeled_run):
+    settings = labeled_run()
     add_training(settings)
     facts = report(settings)
     page = Page(settings)
@@ -97,8 +97,8 @@ def test_the_page_is_one_balanced_file_that_shows_the_numbers(labelled_run):
     assert facts["megabytes"] < 4
 
 
-def test_the_best_student_stands_beside_the_last_with_its_boundaries(labelled_run):
-    settings = labelled_run()
+def test_the_best_student_stands_beside_the_last_with_its_boundaries(labeled_run):
+    settings = labeled_run()
     add_training(settings)
     report(settings)
     page = Page(settings)
@@ -110,8 +110,8 @@ def test_the_best_student_stands_beside_the_last_with_its_boundaries(labelled_ru
     assert "A best student is the one whose mIoU on these same images was the highest" in page.text
 
 
-def test_every_picture_has_words_and_every_example_its_five_panels(labelled_run):
-    settings = labelled_run()
+def test_every_picture_has_words_and_every_example_its_five_panels(labeled_run):
+    settings = labeled_run()
     add_training(settings)
     facts = report(settings)
     page = Page(settings)
@@ -126,17 +126,17 @@ def load_ids(settings):
     return [sample.id for sample in load_samples(settings.folder / "samples.json").of("unlabeled")]
 
 
-def test_without_masks_nothing_is_audited_and_the_page_says_so(labelled_run):
-    settings = labelled_run(masked=IDS[:8])
+def test_without_masks_nothing_is_audited_and_the_page_says_so(labeled_run):
+    settings = labeled_run(masked=IDS[:8])
     assert report(settings)["audit"] is None
     page = Page(settings)
-    assert "No unlabelled image has a mask, so precision on them cannot be measured; on held-out" in page.text
+    assert "No unlabeled image has a mask, so precision on them cannot be measured; on held-out" in page.text
     assert "audit" not in page.text.lower()
     assert page.text.count("no mask") >= 4
 
 
-def test_without_a_student_the_page_ends_at_the_pseudo_labels(labelled_run):
-    settings = labelled_run()
+def test_without_a_student_the_page_ends_at_the_pseudo_labels(labeled_run):
+    settings = labeled_run()
     report(settings)
     page = Page(settings)
     assert "No student has been evaluated on these pseudo-labels yet." in page.text
@@ -144,8 +144,8 @@ def test_without_a_student_the_page_ends_at_the_pseudo_labels(labelled_run):
     assert page.text.count("no prediction") == 4
 
 
-def test_a_student_that_learnt_from_other_labels_is_left_out(labelled_run, caplog):
-    settings = labelled_run()
+def test_a_student_that_learnt_from_other_labels_is_left_out(labeled_run, caplog):
+    settings = labeled_run()
     add_training(settings)
     run = Run(settings)
     run.finish("stage1", run.recorded("stage1") | {"labels_fingerprint": "other"})
@@ -154,8 +154,8 @@ def test_a_student_that_learnt_from_other_labels_is_left_out(labelled_run, caplo
     assert "learnt from other labels" in caplog.text
 
 
-def test_a_second_stage_of_no_epochs_and_classes_that_val_lacks_are_named(labelled_run):
-    settings = labelled_run()
+def test_a_second_stage_of_no_epochs_and_classes_that_val_lacks_are_named(labeled_run):
+    settings = labeled_run()
     add_training(settings, stage2_steps=0, absent=["dog"])
     report(settings)
     page = Page(settings)
@@ -163,20 +163,20 @@ def test_a_second_stage_of_no_epochs_and_classes_that_val_lacks_are_named(labell
     assert "Stage I: dog neither in the val masks nor predicted" in page.text
 
 
-def test_when_no_location_can_be_calibrated_everything_abstains_and_the_page_still_stands(labelled_run):
-    settings = labelled_run(alpha=0.01)
+def test_when_no_location_can_be_calibrated_everything_abstains_and_the_page_still_stands(labeled_run):
+    settings = labeled_run(alpha=0.01)
     facts = report(settings)
     assert facts["audit"]["kept"] == {
         "miou": None, "precision": None, "keep_rate": 0.0, "raw_miou": None, "raw_accuracy": None
     }  # fmt: skip
     assert facts["audit"]["coverage"]["uncalibrated_share"] == 1
     page = Page(settings)
-    assert "100.0 % of the locations have too few labelled images for α = 0.01" in page.text
+    assert "100.0 % of the locations have too few labeled images for α = 0.01" in page.text
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
 
 
-def test_a_deleted_probability_cache_costs_the_coverage_only(labelled_run):
-    settings = labelled_run()
+def test_a_deleted_probability_cache_costs_the_coverage_only(labeled_run):
+    settings = labeled_run()
     with_cache = report(settings)["audit"]
     (settings.folder / "probs.zarr").rename(settings.folder / "elsewhere")
     without = report(settings)["audit"]
@@ -185,8 +185,8 @@ def test_a_deleted_probability_cache_costs_the_coverage_only(labelled_run):
     assert "the probability cache was deleted" in Page(settings).text
 
 
-def test_masks_that_cannot_be_read_are_left_out_and_counted(labelled_run):
-    settings = labelled_run()
+def test_masks_that_cannot_be_read_are_left_out_and_counted(labeled_run):
+    settings = labeled_run()
     masks = [f"{settings.data.root}/masks/{sample_id}.png" for sample_id in load_ids(settings)]
     with open(masks[0], "wb") as file:
         file.write(b"no picture")
@@ -196,25 +196,25 @@ def test_masks_that_cannot_be_read_are_left_out_and_counted(labelled_run):
     assert "2 masks could not be read" in Page(settings).text
 
 
-def test_an_image_that_failed_is_shown_without_labels_and_not_audited(labelled_run):
-    settings = labelled_run()
+def test_an_image_that_failed_is_shown_without_labels_and_not_audited(labeled_run):
+    settings = labeled_run()
     open_labels(settings.folder / "labels.zarr", writable=True).mark(0, FAILED)
     assert report(settings)["audit"]["num_with_mask"] == 3
     page = Page(settings)
     assert page.text.count("the annotator failed") == 2
 
 
-def test_an_audit_of_many_images_takes_an_evenly_spaced_sample_and_says_so(labelled_run, monkeypatch):
+def test_an_audit_of_many_images_takes_an_evenly_spaced_sample_and_says_so(labeled_run, monkeypatch):
     monkeypatch.setattr(stage, "AUDIT_IMAGES", 2)
-    settings = labelled_run()
+    settings = labeled_run()
     audit = report(settings)["audit"]
     assert (audit["num_images"], audit["num_with_mask"]) == (2, 4)
     assert "(of 4, evenly spaced: an audit takes at most 2)" in Page(settings).text
 
 
-def test_a_report_needs_pseudo_labels_of_this_run(labelled_run, make_settings):
+def test_a_report_needs_pseudo_labels_of_this_run(labeled_run, make_settings):
     with pytest.raises(StoreError, match="prepare has not finished; run snakemake --cores 8 prepare --config"):
         report(make_settings())
-    labelled_run()
+    labeled_run()
     with pytest.raises(StoreError, match=r"prepare.json was made with other settings \(data.classes .*; run snakemake"):
         report(make_settings(classes=["background", "cat", "cow"]))

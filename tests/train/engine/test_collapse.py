@@ -15,7 +15,7 @@ def test_shares_sum_to_one_or_are_unknown():
     ("predicted", "expected"),
     [
         ([0.9, 0.096, 0.004], [True, True, True]),
-        ([0.99, 0.0097, 0.0003], [True, True, True]),  # a tenth of the labelled share is just allowed
+        ([0.99, 0.0097, 0.0003], [True, True, True]),  # a tenth of the labeled share is just allowed
         ([0.9905, 0.0095, 0], [True, False, True]),  # the rare third class may vanish
         ([0.30, 0.65, 0.05], [True, False, False]),  # more than 50 points above; more than ten times, and above 0.9 %
         ([0.41, 0.58, 0.0085], [True, True, True]),

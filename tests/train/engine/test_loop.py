@@ -183,7 +183,7 @@ def test_says_so_when_the_student_stops_predicting_a_class_or_the_loss_jumps(mak
     state, stage = start(settings)
 
     def validate(student):
-        """As if the student had predicted as is labelled in the first epoch, and floor alone after it."""
+        """As if the student had predicted as is labeled in the first epoch, and floor alone after it."""
         state.num_predicted.copy_(state.num_labeled if not state.history else torch.tensor([1, 0, 0]))
         return 0.5
 

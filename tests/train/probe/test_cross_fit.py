@@ -101,4 +101,4 @@ def test_a_student_is_told_by_all_that_it_depends_on(crossed):
     assert crossed.key(fit) not in {other.key(fit) for other in others}
     assert crossed.key(fit) != crossed.key(Fit(ARMS[2], 1))
     alone = Fit(ARMS[0], 0)
-    assert crossed.key(alone) == others[1].key(alone) == others[3].key(alone)  # no labels, no unlabelled images
+    assert crossed.key(alone) == others[1].key(alone) == others[3].key(alone)  # no labels, no unlabeled images

@@ -33,7 +33,7 @@ def test_maps_survive_the_file_up_to_half_precision():
         torch.testing.assert_close(back, map_, rtol=1e-3, atol=1e-3)
 
 
-def test_the_loss_is_a_mean_over_labelled_pixels_and_weight_times_one_over_the_others():
+def test_the_loss_is_a_mean_over_labeled_pixels_and_weight_times_one_over_the_others():
     labeled, unlabeled = examples(3, 0), examples(4, 1)
     recipe = Recipe(steps=1, batch_size=5, lr=0.01, seed=0)
     groups = recipe.groups(labeled, unlabeled, 0.25)
@@ -49,7 +49,7 @@ def test_the_loss_is_a_mean_over_labelled_pixels_and_weight_times_one_over_the_o
     torch.testing.assert_close(batch_loss(decoder, SHAPES, groups, 0, CPU), expected)
 
 
-def test_unlabelled_views_without_any_label_teach_nothing():
+def test_unlabeled_views_without_any_label_teach_nothing():
     void = Examples(examples(2, 1).features, [torch.full((2, CROP, CROP), IGNORE_INDEX, dtype=torch.uint8)] * 2)
     recipe = Recipe(steps=1, batch_size=4, lr=0.01, seed=0)
     decoder = PyramidDecoder([6, 10], CLASSES).eval()

@@ -55,7 +55,7 @@ def test_it_answers_for_the_stage_that_labels_and_does_nothing_twice(calibrated)
     assert call(calibrated).output == finished.output  # planes of the labels say what the maps said
 
 
-def test_too_few_labelled_images_are_an_error_that_names_the_setting(calibrated):
+def test_too_few_labeled_images_are_an_error_that_names_the_setting(calibrated):
     finished = call(calibrated, "--set", "probe.folds=7")
     assert finished.exit_code == 1
-    assert "probe.folds is 7; 6 labelled" in finished.output
+    assert "probe.folds is 7; 6 labeled" in finished.output

@@ -117,8 +117,8 @@ def test_is_the_literal_block_whatever_the_sizes(size, num_heads, num_labeled, n
         assert_as_literal(block_of(num_channels, num_heads, torch.float64), features, num_labeled, memory)
 
 
-def test_labelled_images_alone_need_a_memory():
-    with pytest.raises(ValueError, match="no unlabelled image and no memory"):
+def test_labeled_images_alone_need_a_memory():
+    with pytest.raises(ValueError, match="no unlabeled image and no memory"):
         block_of(4)(random(2, 4, 3, 3), num_labeled=2)
 
 
@@ -128,7 +128,7 @@ def test_a_batch_is_evaluated_as_each_image_alone():
     torch.testing.assert_close(block(features), alone, atol=1e-5, rtol=0)
 
 
-def test_hands_over_the_unlabelled_channels_before_it_reads_the_memory():
+def test_hands_over_the_unlabeled_channels_before_it_reads_the_memory():
     block, memory, features = block_of(6), SemanticMemory(2, 6, 12), random(4, 6, 3, 4)
     all_of_class_1 = torch.ones(2, 6, dtype=torch.int64)
     handed = []

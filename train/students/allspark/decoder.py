@@ -1,4 +1,4 @@
-"""AllSpark's block between encoder and head: labelled channels are rebuilt from unlabelled ones by channel attention.
+"""AllSpark's block between encoder and head: labeled channels are rebuilt from unlabeled ones by channel attention.
 
 After "AllSpark: Reborn Labeled Features from Unlabeled in Transformer for Semi-Supervised Semantic Segmentation" (CVPR
 2024). A token is a channel, its vector the channel's N values over the map. Maps of logits have a row and a column a
@@ -31,8 +31,8 @@ Memory = tuple[Tensor, Tensor]
 class AllSparkBlock(nn.Module):
     """Convolution, channel attention, convolution on the encoder's last map; 4.72 million parameters at 512 channels.
 
-    Labelled images look at unlabelled ones (cross-attention), unlabelled ones at themselves (self-attention). In
-    evaluation mode an image plays both roles and what comes of the labelled one is returned.
+    Labeled images look at unlabeled ones (cross-attention), unlabeled ones at themselves (self-attention). In
+    evaluation mode an image plays both roles and what comes of the labeled one is returned.
 
     dropout: share, of the attention as well as of its result
     """
@@ -57,10 +57,10 @@ class AllSparkBlock(nn.Module):
 
         In evaluation mode only `features` counts.
 
-        num_labeled: how many images, the first ones, are labelled; there may be none, and any number of others
-        memory:      what labelled images look at. None (warm-up): the unlabelled images of this batch; if several
+        num_labeled: how many images, the first ones, are labeled; there may be none, and any number of others
+        memory:      what labeled images look at. None (warm-up): the unlabeled images of this batch; if several
                      processes share it, of this process
-        remember:    called with the unlabelled images' channels, float [B, C, H, W] without gradient, before the memory
+        remember:    called with the unlabeled images' channels, float [B, C, H, W] without gradient, before the memory
                      is read: where published training fills the memory
         """
         entered = self.enter(features)
@@ -100,17 +100,17 @@ def over_channels(norm: nn.LayerNorm, features: Tensor) -> Tensor:
 
 
 def key_sources(unlabeled: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor | None]:
-    """What labelled images look at: maps float [G, C, N] and which of them there are, bool [G] (None: all).
+    """What labeled images look at: maps float [G, C, N] and which of them there are, bool [G] (None: all).
 
     Of a memory there is a map a class; a vector that is not there adds nothing to any key (it is 0 in front of a linear
-    layer), and a class without vectors has no keys. In a memory without any vector the unlabelled images take the first
+    layer), and a class without vectors has no keys. In a memory without any vector the unlabeled images take the first
     places; whether it is one the device decides, the host does not wait for it. A memory carries no gradient.
 
     unlabeled: float [B, C, N]
     """
     if memory is None:
         if not len(unlabeled):
-            raise ValueError("labelled images have nothing to look at: no unlabelled image and no memory")
+            raise ValueError("labeled images have nothing to look at: no unlabeled image and no memory")
         return unlabeled, None
     vectors, is_there = memory
     num_images, num_sources = len(unlabeled), max(len(unlabeled), len(vectors))

@@ -11,7 +11,7 @@ from train.students.allspark.decoder import Memory, precise
 
 
 class SemanticMemory(nn.Module):
-    """For each class the C unlabelled channels that came last, first in, first out; the same in every process.
+    """For each class the C unlabeled channels that came last, first in, first out; the same in every process.
 
     Only buffers, which belong to the state of training. The size of the map is fixed: N is part of it.
 
@@ -38,7 +38,7 @@ class SemanticMemory(nn.Module):
 
         All shapes are fixed, so the host does not wait for the device.
 
-        features: float [B, C, N] of unlabelled images; B the same in every process
+        features: float [B, C, N] of unlabeled images; B the same in every process
         groups:   int64 [B, C], class of each channel, -1 for none
         """
         channels = gathered(features.to(self.vectors.dtype)).flatten(0, 1)  # [T, N]

@@ -19,10 +19,10 @@ BLOCK_FILE = "allspark.safetensors"
 
 
 class Grouping(NamedTuple):
-    """What a training pass needs to know of its batch, labelled images first."""
+    """What a training pass needs to know of its batch, labeled images first."""
 
     num_labeled: int
-    logits: Tensor  # float [B, K, h, w] of the unlabelled images, by which their channels are sorted into the classes
+    logits: Tensor  # float [B, K, h, w] of the unlabeled images, by which their channels are sorted into the classes
     uses_memory: bool
 
 
