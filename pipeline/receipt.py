@@ -56,7 +56,7 @@ class CalibrateReceipt(Receipt):
     alphas: list[float]
     num_labeled: int
     num_valid: dict[str, int]
-    never_labeled_share: float
+    never_labeled_fraction: float
     thresholds: list[dict[str, Any]]
     fallen_back: int
     beside: dict[str, dict[str, Any]]

@@ -44,8 +44,8 @@ def refuse_another_recipe(
 
 def _conflicts(written: Mapping[str, Any], preset: Mapping[str, Any]) -> Iterator[Conflict]:
     for section in STAGES:
-        own, has_stage = _section(written, section), preset[section]["share"] > 0
-        for key in ("epochs", "share"):
+        own, has_stage = _section(written, section), preset[section]["fraction"] > 0
+        for key in ("epochs", "fraction"):
             value = own.get(key)
             if isinstance(value, int | float) and (value > 0) != has_stage:
                 expected = "epochs in that stage" if has_stage else "no epochs in that stage"

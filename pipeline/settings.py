@@ -275,8 +275,8 @@ class AnnotateSettings(Section):
     """Resolution of the cached maps: the annotator's own, or `data.grid`."""
     dtype: Literal["auto", "float16", "float32", "uint16"] = "auto"
     """auto: float16 for logits, uint16 fixed point for probabilities. uint16 holds probabilities only."""
-    max_failed_share: float = Field(0.01, ge=0, le=1)
-    """Share of the images that may fail before the stage gives up."""
+    max_failed_fraction: float = Field(0.01, ge=0, le=1)
+    """Fraction of the images that may fail before the stage gives up."""
     batch_size: int = runtime(4, ge=1)
     """Images in one call of the annotator. `seem` halves it when memory runs out."""
 
@@ -432,11 +432,11 @@ class TrainSettings(Section):
     memory_warmup: int = Field(5, ge=0)
     """Of allspark: epochs before the semantic memory is used, counted from the start of the first stage that has
     AllSpark's block."""
-    held_out: int = Field(0, ge=0)
+    holdout: int = Field(0, ge=0)
     """Labeled images that no stage trains on, drawn with the seed, for `stage2.confidence: conformal`."""
     total_epochs: int = source(80, ge=1)
-    """Length of training on this data set: epochs of both stages together, which presets divide (`stage1.share`,
-    `stage2.share`). VOC: 80; ADE20K: 40."""
+    """Length of training on this data set: epochs of both stages together, which presets divide (`stage1.fraction`,
+    `stage2.fraction`). VOC: 80; ADE20K: 40."""
     crop: int = Field(513, ge=32)
     """Side of the square training crop, pixels."""
     scale: list[Annotated[float, Field(gt=0)]] = Field([0.5, 2.0], min_length=2, max_length=2)
@@ -537,11 +537,11 @@ class TrainSettings(Section):
 class Stage1Settings(Section):
     """Labels plus cached pseudo-labels (paper Eq. 2)."""
 
-    share: float = source(0.75, ge=0, le=1)
-    """Share of `train.total_epochs` that this stage takes."""
+    fraction: float = source(0.75, ge=0, le=1)
+    """Fraction of `train.total_epochs` that this stage takes."""
     epochs: int = Field(60, ge=0)
-    """Passes over its images; 0 leaves everything to Stage II. Default: its share of `train.total_epochs`, at least 1
-    if the share is above 0."""
+    """Passes over its images; 0 leaves everything to Stage II. Default: `fraction` of `train.total_epochs`, at
+    least 1 if `fraction` is above 0."""
     labels: Literal["calibrated", "raw", "none"] = "calibrated"
     """calibrated: conformal pseudo-labels. raw: the annotator's most probable class everywhere. none: labeled images
     only, and no annotator is needed."""
@@ -573,8 +573,8 @@ class Stage1Settings(Section):
 class Stage2Settings(Section):
     """Self-reliance: the student labels the unlabeled images itself (paper Eq. 5)."""
 
-    share: float = source(0.25, ge=0, le=1)
-    """Share of `train.total_epochs` that this stage takes."""
+    fraction: float = source(0.25, ge=0, le=1)
+    """Fraction of `train.total_epochs` that this stage takes."""
     epochs: int = Field(20, ge=0)
     """Passes over the unlabeled images; 0 ends with the student of Stage I. Default: as in Stage I."""
     batch_labeled: int = Field(2, ge=1)
@@ -596,7 +596,7 @@ class Stage2Settings(Section):
     maps of one width share a mask, as all levels of DINO do."""
     confidence: Literal["none", "threshold", "conformal"] = "none"
     """Which online pseudo-labels are confident. threshold: those at least that probable. conformal: those alone in the
-    prediction set at level `confidence_alpha`, calibrated every epoch on the `train.held_out` images."""
+    prediction set at level `confidence_alpha`, calibrated every epoch on the `train.holdout` images."""
     threshold: float = Field(0.95, ge=0, lt=1)
     confidence_alpha: float = Field(0.1, gt=0, lt=1)
     normaliser: Literal["confident", "valid"] = "confident"
@@ -621,14 +621,14 @@ STAGES: dict[str, type[Section]] = {"stage1": Stage1Settings, "stage2": Stage2Se
 
 
 def with_epochs(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they were read, in which a stage without `epochs` gets its share of `train.total_epochs`."""
+    """Settings as they were read, in which a stage without `epochs` gets its `fraction` of `train.total_epochs`."""
     total = _given(tree, "train", TrainSettings, "total_epochs")
     result = dict(tree)
     for name, section in STAGES.items():
-        own, share = tree.get(name, {}), _given(tree, name, section, "share")
+        own, fraction = tree.get(name, {}), _given(tree, name, section, "fraction")
         is_given = not isinstance(own, Mapping) or own.get("epochs") is not None
-        if not is_given and isinstance(total, int) and isinstance(share, int | float):
-            result[name] = {**own, "epochs": max(round(share * total), 1 if share > 0 else 0)}
+        if not is_given and isinstance(total, int) and isinstance(fraction, int | float):
+            result[name] = {**own, "epochs": max(round(fraction * total), 1 if fraction > 0 else 0)}
     return result
 
 
@@ -768,7 +768,7 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _stages_without_epochs_get_their_share(cls, tree: Any) -> Any:
+    def _stages_without_epochs_get_their_fraction(cls, tree: Any) -> Any:
         return with_epochs(tree) if isinstance(tree, Mapping) else tree
 
     @model_validator(mode="after")
@@ -818,10 +818,10 @@ class Settings(Section):
             raise ValueError("stage1.batch_labeled mixes with pseudo-labeled images, but stage1.labels is none")
         if self.stage2.confidence == "conformal" and self.stage2.epochs:
             needed = math.ceil(1 / self.stage2.confidence_alpha - 1e-9) - 1
-            if self.train.held_out < needed:
+            if self.train.holdout < needed:
                 raise ValueError(
                     f"stage2.confidence conformal at confidence_alpha {self.stage2.confidence_alpha} needs "
-                    f"train.held_out of at least {needed}, got {self.train.held_out}; hold out more labeled images, "
+                    f"train.holdout of at least {needed}, got {self.train.holdout}; hold out more labeled images, "
                     "raise confidence_alpha, or use threshold"
                 )
         return self

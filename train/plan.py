@@ -15,11 +15,11 @@ VERSION = 4  # raise it when a change of the code changes the weights: checkpoin
 
 
 def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample], list[Sample]]:
-    """Labeled images to train on, and the `train.held_out` ones, drawn with the seed, that only judge the student."""
-    samples, num_held_out = index.of("labeled"), settings.train.held_out
+    """Labeled images to train on, and the `train.holdout` ones, drawn with the seed, that only judge the student."""
+    samples, num_held_out = index.of("labeled"), settings.train.holdout
     if num_held_out >= len(samples):
         raise TrainingError(
-            f"train.held_out is {num_held_out}, but there are only {len(samples)} labeled images; lower it"
+            f"train.holdout is {num_held_out}, but there are only {len(samples)} labeled images; lower it"
         )
     held_out = set(shuffled(len(samples), f"{settings.seed}/held_out")[:num_held_out])
     trained = [sample for i, sample in enumerate(samples) if i not in held_out]

@@ -48,6 +48,6 @@ def preset_settings(name: str) -> str:
 
 
 def _resolved(section: type[Section], given: dict[str, Any]) -> dict[str, Any]:
-    """All settings of a section that change results. A preset has shares and no epochs: those are a data set's."""
+    """All settings of a section that change results. A preset has fractions and no epochs."""
     shown = {name for name, field in section.model_fields.items() if name != "epochs" and not is_runtime(field)}
     return section.model_validate(given).model_dump(include=shown)

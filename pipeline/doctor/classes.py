@@ -77,10 +77,10 @@ def _alphas(num_labeled: int, settings: Settings) -> Iterator[Finding]:
 
 
 def _held_out(num_labeled: int, settings: Settings) -> Iterator[Finding]:
-    held_out = settings.train.held_out
+    held_out = settings.train.holdout
     if held_out >= num_labeled:
         what = f"stage1 has nothing to learn from: all of the {num_labeled} labeled images are held out"
-        yield Finding("error", what, (f"train.held_out: {held_out}",), "lower it, or label more images")
+        yield Finding("error", what, (f"train.holdout: {held_out}",), "lower it, or label more images")
 
 
 def is_too_small(alpha: float, num_images: int) -> bool:

@@ -129,7 +129,7 @@ class Experiment:
         """
         table, shape, unit, switch = table_of(self.request.table), row.shape, protocol, row.switch
         stage: Stage = "stage1" if shape == "first" else "stage2"
-        if switch == self.paper_share:
+        if switch == self.paper_fraction:
             switch = None
         if table.is_of_equal_length:
             unit = "epochs"
@@ -146,8 +146,8 @@ class Experiment:
         return self.settings_of(recipe).stage1.labels != "none"
 
     @functools.cached_property
-    def paper_share(self) -> float:
-        """Share of the paper's epochs that is Stage I: 60 of 80."""
+    def paper_fraction(self) -> float:
+        """Fraction of the paper's epochs that is Stage I: 60 of 80."""
         paper = self.settings_of(PAPER)
         return paper.stage1.epochs / (paper.stage1.epochs + paper.stage2.epochs)
 
@@ -281,13 +281,13 @@ def _batches(settings: Settings) -> list[Any]:
         first.batch_size,
         first.batch_labeled,
         second.batch_unlabeled,
-        settings.train.held_out,
+        settings.train.holdout,
     ]
 
 
 def steps_per_epoch(settings: Settings, sizes: Sizes) -> tuple[int, int]:
     """Batches of an epoch of Stage I and of Stage II, as the trainer counts them (`train/stage1.py`, `stage2.py`)."""
-    own, num_labeled = settings.stage1, sizes.labeled - settings.train.held_out
+    own, num_labeled = settings.stage1, sizes.labeled - settings.train.holdout
     if own.batch_labeled is not None:
         first = sizes.unlabeled // (own.batch_size - own.batch_labeled)
     else:

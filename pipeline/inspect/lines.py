@@ -85,7 +85,7 @@ def _threshold_lines(thresholds: Facts | None) -> Iterator[Line]:
     where = "class and location" if thresholds["is_class_wise"] else "location"
     each = ", each class has its own" if thresholds["is_class_wise"] else ""
     spread = "{min:.0f} to {max:.0f} labeled images, median {median:.0f}".format(**thresholds["n_valid"])
-    never = f"{100 * thresholds['never_labeled_share']:.1f} % have none"
+    never = f"{100 * thresholds['never_labeled_fraction']:.1f} % have none"
     alphas = ", ".join(f"{alpha:g}" for alpha in thresholds["alphas"])
     beside = "; judged beside it: " + ", ".join(thresholds["beside"]) if thresholds["beside"] else ""
     fixed = ", fixed, nothing is calibrated" if calib.find_variant(thresholds["variant"]).bounds == "nothing" else ""
@@ -97,7 +97,7 @@ def _threshold_lines(thresholds: Facts | None) -> Iterator[Line]:
 def _q_hat(facts: Facts) -> str:
     q_hat = facts["q_hat"]
     spread = "{min:.3f} to {max:.3f}, median {median:.3f}".format(**q_hat) if q_hat else "none is finite"
-    return f"alpha {facts['alpha']:<5g} {spread}; {100 * facts['uncalibrated_share']:.1f} % uncalibrated"
+    return f"alpha {facts['alpha']:<5g} {spread}; {100 * facts['uncalibrated_fraction']:.1f} % uncalibrated"
 
 
 def sparks(counts: Sequence[int]) -> str:

@@ -108,7 +108,7 @@ def threshold_facts(store: CalibrationStore) -> dict[str, Any]:
         "is_class_wise": store.is_class_wise,
         "by_alpha": [_alpha_facts(alpha, store.q_hat(alpha)) for alpha in store.alphas],
         "n_valid": _spread(n_valid),
-        "never_labeled_share": float((n_valid == 0).mean()),
+        "never_labeled_fraction": float((n_valid == 0).mean()),
     }
 
 
@@ -118,7 +118,7 @@ def _alpha_facts(alpha: float, q_hat: npt.NDArray[np.float32]) -> dict[str, Any]
     return {
         "alpha": alpha,
         "q_hat": _spread(finite) if finite.size else None,
-        "uncalibrated_share": float(np.isposinf(q_hat).mean()),
+        "uncalibrated_fraction": float(np.isposinf(q_hat).mean()),
     }
 
 

@@ -147,7 +147,7 @@ def coverage(counts: AuditCounts) -> dict[str, float | None]:
     return {
         "coverage": _fact(_share(counts.covered, counts.scored)),
         "calibrated": _fact(_share(counts.covered - counts.uncalibrated, calibrated)),
-        "uncalibrated_share": _fact(_share(counts.uncalibrated, counts.scored)),
+        "uncalibrated_fraction": _fact(_share(counts.uncalibrated, counts.scored)),
     }
 
 

@@ -16,7 +16,7 @@ from pipeline.calibration.promise import Promise
 from pipeline.drawing.charts import Estimate, Series, estimates, histogram, line_chart, quantiles, stacked_bar
 from pipeline.drawing.pictures import data_uri, value_map
 from pipeline.palette import scale_colours
-from pipeline.report.held_out import HeldOut, wrong_share
+from pipeline.report.held_out import HeldOut, wrong_fraction
 
 NUM_BINS = 20
 MAP_SIDE = 480  # pixels of the longer side of a map in the page
@@ -161,7 +161,7 @@ def _coverage_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[
         name = "coverage, held-out images" + _for_want_of_threshold(held_out.row["uncalibrated"])
         rows.append((name, held_out.row["coverage"]))
     if audit is not None:
-        name = "coverage, unlabeled images" + _for_want_of_threshold(audit["coverage"]["uncalibrated_share"])
+        name = "coverage, unlabeled images" + _for_want_of_threshold(audit["coverage"]["uncalibrated_fraction"])
         rows.append((name, {"value": audit["coverage"]["coverage"]}))
     return rows
 
@@ -171,7 +171,7 @@ def _wrong_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[str
     if held_out is not None:
         rows.append(("labeled wrong, held-out images", held_out.row["wrong"]))
     if audit is not None:
-        wrong = wrong_share(audit["kept"]["precision"], audit["kept"]["keep_rate"])
+        wrong = wrong_fraction(audit["kept"]["precision"], audit["kept"]["keep_rate"])
         rows.append(("labeled wrong, unlabeled images", {"value": wrong}))
     return rows
 

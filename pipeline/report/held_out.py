@@ -169,8 +169,8 @@ def _rule_row(row: Facts, used: Facts, is_class_wise: bool) -> RuleRow:
     )
 
 
-def wrong_share(precision: float | None, keep_rate: float | None) -> float | None:
-    """Share of all pixels that are labeled wrong; 0 if nothing is labeled, None if there are no pixels."""
+def wrong_fraction(precision: float | None, keep_rate: float | None) -> float | None:
+    """Fraction of all pixels that are labeled wrong; 0 if nothing is labeled, None if there are no pixels."""
     if keep_rate is None:
         return None
     return 0.0 if precision is None else keep_rate * (1 - precision)

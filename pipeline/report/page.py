@@ -20,7 +20,7 @@ from pipeline.palette import class_colours, css
 from pipeline.progress import clock
 from pipeline.report import figures
 from pipeline.report.examples import Example
-from pipeline.report.held_out import DECILES_SHOWN, held_out, wrong_share
+from pipeline.report.held_out import DECILES_SHOWN, held_out, wrong_fraction
 from pipeline.report.probe import probe_rows
 from pipeline.report.students import student_columns
 
@@ -126,8 +126,8 @@ def _calibration(content: Content) -> dict[str, Any]:
 
 
 def audit_wrong(audit: Facts | None) -> float | None:
-    """Share of all pixels of the audited images that are labeled wrong."""
-    return wrong_share(audit["kept"]["precision"], audit["kept"]["keep_rate"]) if audit else None
+    """Fraction of all pixels of the audited images that are labeled wrong."""
+    return wrong_fraction(audit["kept"]["precision"], audit["kept"]["keep_rate"]) if audit else None
 
 
 class StageLine(NamedTuple):

@@ -240,10 +240,10 @@ def _annotate_batch(
 
 
 def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: AnnotateSettings) -> None:
-    if len(failed) > settings.max_failed_share * num_images:
+    if len(failed) > settings.max_failed_fraction * num_images:
         first, reason = next(iter(failed.items()))
         raise AnnotatorError(
-            f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_share "
-            f"{settings.max_failed_share}; the first: {first}: {reason}. Fix that or raise the share, then rerun: "
+            f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_fraction "
+            f"{settings.max_failed_fraction}; the first: {first}: {reason}. Fix that or raise it, then rerun: "
             "finished maps are kept"
         )

@@ -184,7 +184,7 @@ def _variant_facts(settings: Settings, store: CalibrationStore, variant: str, fo
     n_valid = store.images_behind(variant)
     return {
         "num_valid": {"min": int(n_valid.min()), "max": int(n_valid.max())},
-        "never_labeled_share": float((n_valid == 0).mean()),
+        "never_labeled_fraction": float((n_valid == 0).mean()),
         "thresholds": [_threshold_facts(settings, store, variant, alpha, n_valid) for alpha in store.alphas],
         "fallen_back": found.thresholds.fallen_back,
     }
@@ -206,7 +206,7 @@ def _threshold_facts(
     return {
         "alpha": alpha,
         "q_hat": {name: float(f(finite)) for name, f in NUMBERS.items()} if finite.size else None,
-        "uncalibrated_share": float(uncalibrated.mean()),
+        "uncalibrated_fraction": float(uncalibrated.mean()),
     }
 
 

@@ -163,7 +163,7 @@ def epochs(settings):
 def test_stages_without_epochs_share_the_total(run_file):
     assert epochs(load_settings(run_file)) == (60, 20)  # of 80
     assert epochs(load_settings(run_file, {"total_epochs": 40})) == (30, 10)
-    assert epochs(load_settings(run_file, {"total_epochs": 40, "stage2.share": 0.0})) == (30, 0)
+    assert epochs(load_settings(run_file, {"total_epochs": 40, "stage2.fraction": 0.0})) == (30, 0)
     assert epochs(load_settings(run_file, {"total_epochs": 40, "stage1.epochs": 7, "stage2.epochs": None})) == (7, 10)
     assert epochs(load_settings(run_file, {"total_epochs": 1})) == (1, 1)  # no stage is lost to rounding
     assert epochs(load_settings(run_file, {"total_epochs": 40, "preset": "label-only"})) == (40, 0)
@@ -179,7 +179,7 @@ def test_how_epochs_were_given_is_not_tracked_but_the_epochs_are(run_file):
     ("preset", "sections", "name", "has"),
     [
         ("label-only", "stage2: {epochs: 10}", "stage2.epochs", "no epochs in that stage"),
-        ("raw", "stage2: {share: 0.5}", "stage2.share", "no epochs in that stage"),
+        ("raw", "stage2: {fraction: 0.5}", "stage2.fraction", "no epochs in that stage"),
         ("allspark", "stage1: {epochs: 30}", "stage1.epochs", "no epochs in that stage"),
         ("plus", "stage2: {epochs: 0}", "stage2.epochs", "epochs in that stage"),
         ("label-only", "stage1: {labels: calibrated}", "stage1.labels", "'none'"),
@@ -218,7 +218,7 @@ def test_a_preset_is_changed_by_what_is_written_beside_it(tmp_path, run_file):
         ({"train.framework": "allspark"}, r"needs labeled images in every batch; set stage1\.batch_labeled"),
         ({"stage2.cutmix": 0.5}, "it mixes strong views and views is 0; set views to 1 or 2"),
         ({"stage2": {"complementary_dropout": True, "views": 1}}, "pairs two strong views, but views is 1"),
-        ({"stage2.confidence": "conformal"}, r"needs train\.held_out of at least 9, got 0; hold out more"),
+        ({"stage2.confidence": "conformal"}, r"needs train\.holdout of at least 9, got 0; hold out more"),
         ({"stage2.lambda_end": 0.0}, "lambda_schedule exp needs lambda_start and lambda_end above 0"),
     ],
 )

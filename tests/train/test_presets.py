@@ -33,12 +33,12 @@ PAPER = {
         "crop": 513,
         "scale": [0.5, 2.0],
         "flip": 0.5,
-        "held_out": 0,
+        "holdout": 0,
         "accumulate": 1,
         "total_epochs": 80,
     },
     "stage1": {
-        "share": 0.75,
+        "fraction": 0.75,
         "labels": "calibrated",
         "batch_size": 4,
         "batch_labeled": None,  # union sampling
@@ -46,7 +46,7 @@ PAPER = {
         "strong": True,
     },
     "stage2": {
-        "share": 0.25,
+        "fraction": 0.25,
         "batch_labeled": 2,
         "batch_unlabeled": 2,
         "lambda_schedule": "exp",
@@ -78,16 +78,16 @@ CHANGES = {
             "normaliser": "valid",
         },
     },
-    "label-only": {"stage1": {"share": 1, "labels": "none"}, "stage2": {"share": 0}},
+    "label-only": {"stage1": {"fraction": 1, "labels": "none"}, "stage2": {"fraction": 0}},
     "semi-baseline": {
-        "stage1": {"share": 0, "labels": "none"},
-        "stage2": {"share": 1, "lambda_schedule": "constant"},
+        "stage1": {"fraction": 0, "labels": "none"},
+        "stage2": {"fraction": 1, "lambda_schedule": "constant"},
     },
-    "raw": {"stage1": {"labels": "raw"}, "stage2": {"share": 0}},
+    "raw": {"stage1": {"labels": "raw"}, "stage2": {"fraction": 0}},
     "allspark": {
         "train": {"framework": "allspark", "memory_warmup": 5, "lr": 0.001},
-        "stage1": {"share": 0, "labels": "none"},
-        "stage2": {"share": 1, "lambda_schedule": "constant", "batch_labeled": 8, "batch_unlabeled": 8},
+        "stage1": {"fraction": 0, "labels": "none"},
+        "stage2": {"fraction": 1, "lambda_schedule": "constant", "batch_labeled": 8, "batch_unlabeled": 8},
     },
     "conformalsam-allspark": {
         "train": {"framework": "allspark", "memory_warmup": 5},
@@ -146,7 +146,7 @@ def lengths_of(run):
     if run in LENGTHS or "extends" in tree:
         return LENGTHS[run] if run in LENGTHS else lengths_of(Path(tree["extends"]).stem)
     total = tree["train"]["total_epochs"]
-    assert not {"epochs", "share"} & {*tree["stage1"], *tree["stage2"]}
+    assert not {"epochs", "fraction"} & {*tree["stage1"], *tree["stage2"]}
     return round(0.75 * total), total - round(0.75 * total)
 
 

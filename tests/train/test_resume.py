@@ -106,7 +106,7 @@ def test_killed_and_resumed_gives_the_same_bits(make_run, processes, workers):
 
 RECIPES = {
     "plus": {
-        "train": {"optimizer": "adamw", "lr": 0.001, "ema": 0.9, "held_out": 1},
+        "train": {"optimizer": "adamw", "lr": 0.001, "ema": 0.9, "holdout": 1},
         "stage1": {"batch_size": 3, "batch_labeled": 1},
         "stage2": {
             "views": 2,

@@ -264,7 +264,7 @@ def test_a_fixed_number_of_labeled_images_a_batch(make_run):
 
 
 def test_held_out_images_are_never_trained_on_and_change_with_the_seed(make_run):
-    settings = make_run(num={"labeled": 8, "unlabeled": 2, "val": 2}, train={"held_out": 3})
+    settings = make_run(num={"labeled": 8, "unlabeled": 2, "val": 2}, train={"holdout": 3})
     index, labels = _opened(settings)
     trained, held_out = labeled_samples(settings, index)
     assert sorted(sample.id for sample in trained + held_out) == [sample.id for sample in index.of("labeled")]
@@ -273,8 +273,8 @@ def test_held_out_images_are_never_trained_on_and_change_with_the_seed(make_run)
     assert not seen & {sample.id for sample in held_out}
     others = {tuple(s.id for s in labeled_samples(settings.model_copy(update={"seed": k}), index)[1]) for k in range(5)}
     assert len(others) > 1
-    with pytest.raises(TrainingError, match=r"held_out is 8, but there are only 8 labeled images; lower it"):
-        labeled_samples(with_settings(settings, "train", held_out=8), index)
+    with pytest.raises(TrainingError, match=r"train.holdout is 8, but there are only 8 labeled images; lower it"):
+        labeled_samples(with_settings(settings, "train", holdout=8), index)
 
 
 def losses_of_one_batch(settings):

@@ -207,7 +207,7 @@ def test_feature_maps_of_one_width_share_their_mask():
 def test_conformal_confidence_is_calibrated_on_held_out_images_at_every_epoch(make_run, monkeypatch):
     settings = make_run(
         num={"labeled": 5, "unlabeled": 4, "val": 2},
-        train={"held_out": 3},
+        train={"holdout": 3},
         stage2={"confidence": "conformal", "confidence_alpha": 0.25, "epochs": 2},
     )
     run_stage1(settings)

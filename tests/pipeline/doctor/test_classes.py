@@ -84,9 +84,9 @@ def test_class_wise_thresholds_need_images_of_every_class(show_only, labeled, on
 
 
 def test_holding_out_every_labeled_image_leaves_nothing_to_learn_from(data, only, findings):
-    finding = only("stage1 has nothing to learn from", **{"train.held_out": 6})
-    assert (finding.level, finding.where) == ("error", ("train.held_out: 6",))
-    assert not any("nothing to learn" in str(f) for f in findings(**{"train.held_out": 5}))
+    finding = only("stage1 has nothing to learn from", **{"train.holdout": 6})
+    assert (finding.level, finding.where) == ("error", ("train.holdout: 6",))
+    assert not any("nothing to learn" in str(f) for f in findings(**{"train.holdout": 5}))
 
 
 @given(st.integers(1, 500), st.floats(1e-3, 0.999))

@@ -19,7 +19,7 @@ def experiment_on(tmp_path, table, arms=None, protocols=("steps", "epochs"), bud
     tree = yaml.safe_load(path.read_text())
     del tree["stage1"], tree["stage2"]
     path.write_text(yaml.safe_dump(tree))
-    changes = {"stage1.epochs": 60, "stage2.epochs": 20, "train.held_out": 0, **overrides}
+    changes = {"stage1.epochs": 60, "stage2.epochs": 20, "train.holdout": 0, **overrides}
     return Experiment(str(path), changes, Request(table, 1, budget, arms, protocols))
 
 

@@ -79,7 +79,7 @@ def test_a_failed_image_is_tried_again_with_its_reason_told(finished, run):
     run_file, _ = finished
     store = open_for_inspection(store_of(run, "probabilities"))
     expected, bad = digest_of(store.path), store.sample_ids[3]
-    failing = {"results": run.results, "max_failed_share": 0.1, "python.arguments": {"bad_red": red_of(run, bad)}}
+    failing = {"results": run.results, "max_failed_fraction": 0.1, "python.arguments": {"bad_red": red_of(run, bad)}}
     shutil.rmtree(store.path)
     run_stages(load_settings(run_file, failing))
     assert open_for_inspection(store.path).status.tolist().count(FAILED) == 1
@@ -105,7 +105,7 @@ def test_an_image_that_failed_for_want_of_maps_needs_the_maps_first(finished, ru
     run_file, _ = finished
     bad = open_for_inspection(store_of(run, "labels")).sample_ids[1]
     expected = labels_of(run)
-    failing = {"results": run.results, "max_failed_share": 0.1, "python.arguments": {"bad_red": red_of(run, bad)}}
+    failing = {"results": run.results, "max_failed_fraction": 0.1, "python.arguments": {"bad_red": red_of(run, bad)}}
     shutil.rmtree(store_of(run, "probabilities"))
     shutil.rmtree(store_of(run, "labels"))
     run_stages(load_settings(run_file, failing))

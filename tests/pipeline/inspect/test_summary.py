@@ -90,11 +90,11 @@ def test_thresholds_are_summed_up_once_they_are_there(calibration):
     found = inspect_store(calibration.path)["thresholds"]
     first, second = found["by_alpha"]
     assert first == {
-        "alpha": 0.1, "q_hat": {"min": 0.5, "median": 0.5, "max": 0.5}, "uncalibrated_share": 10 / 40
+        "alpha": 0.1, "q_hat": {"min": 0.5, "median": 0.5, "max": 0.5}, "uncalibrated_fraction": 10 / 40
     }  # fmt: skip
-    assert (second["alpha"], second["q_hat"]["median"], second["uncalibrated_share"]) == (0.3, 0.25, 0)
+    assert (second["alpha"], second["q_hat"]["median"], second["uncalibrated_fraction"]) == (0.3, 0.25, 0)
     assert (found["alphas"], found["variant"], found["is_class_wise"]) == ([0.1, 0.3], "pixel", False)
-    assert found["never_labeled_share"] == 0
+    assert found["never_labeled_fraction"] == 0
     text = format_summary(inspect_store(calibration.path))
     assert "variant pixel, alpha 0.1, 0.3" in text
     assert "alpha 0.1   0.500 to 0.500, median 0.500; 25.0 % uncalibrated" in text
@@ -108,7 +108,7 @@ def test_class_wise_thresholds_are_counted_over_classes_and_locations(calibratio
     finish_with(calibration, [0.1], q_hat)
     facts = inspect_store(calibration.path)
     assert facts["thresholds"]["is_class_wise"]
-    assert facts["thresholds"]["by_alpha"][0]["uncalibrated_share"] == pytest.approx(1 / 3)
+    assert facts["thresholds"]["by_alpha"][0]["uncalibrated_fraction"] == pytest.approx(1 / 3)
     assert "each class has its own" in format_summary(facts)
     assert "behind each class and location" in format_summary(facts)
 

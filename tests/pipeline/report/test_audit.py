@@ -47,7 +47,7 @@ def test_what_was_never_counted_has_no_share():
     assert car == {"pixels": 0, "keep_rate": None, "raw": nothing, "kept": nothing}
     empty = audit.summarise(audit.no_counts(3), NAMES)
     assert empty["raw"] == {"miou": None, "pixel_accuracy": None}
-    assert empty["coverage"] == {"coverage": None, "calibrated": None, "uncalibrated_share": None}
+    assert empty["coverage"] == {"coverage": None, "calibrated": None, "uncalibrated_fraction": None}
 
 
 def test_a_location_without_a_threshold_covers_everything_and_is_told_apart():
@@ -55,7 +55,7 @@ def test_a_location_without_a_threshold_covers_everything_and_is_told_apart():
     q_hat = np.array([[0.2, 0.8, np.inf, 0.5, NAN]], np.float32)
     counts = audit.count_covered(score, q_hat, 3)
     assert (counts.scored, counts.covered, counts.uncalibrated) == (4, 3, 2)
-    assert audit.coverage(counts) == {"coverage": 0.75, "calibrated": 0.5, "uncalibrated_share": 0.5}
+    assert audit.coverage(counts) == {"coverage": 0.75, "calibrated": 0.5, "uncalibrated_fraction": 0.5}
 
 
 def test_a_pixel_is_compared_with_the_threshold_of_its_true_class():

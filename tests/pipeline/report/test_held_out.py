@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.report.held_out import held_out, wrong_share
+from pipeline.report.held_out import held_out, wrong_fraction
 
 RULES = ("paper", "argmax", "singleton")
 
@@ -109,6 +109,6 @@ def test_classes_come_with_the_precision_of_the_audit_if_there_is_one():
 
 
 def test_wrong_pixels_are_the_labeled_ones_that_are_not_right():
-    assert wrong_share(0.75, 0.4) == pytest.approx(0.1)
-    assert wrong_share(None, 0.0) == 0
-    assert wrong_share(None, None) is None
+    assert wrong_fraction(0.75, 0.4) == pytest.approx(0.1)
+    assert wrong_fraction(None, 0.0) == 0
+    assert wrong_fraction(None, None) is None

@@ -66,7 +66,7 @@ def test_maps_of_other_settings_are_kept_and_refused(prepared):
 
 def test_a_bad_image_costs_only_itself_and_is_tried_again_by_the_next_run(prepared):
     bad, red = red_of(prepared(), 3)
-    settings = prepared(**{"python.arguments": {"bad_red": red}, "max_failed_share": 0.1})
+    settings = prepared(**{"python.arguments": {"bad_red": red}, "max_failed_fraction": 0.1})
     facts = annotate(settings)
     assert facts["failed"] == {bad: "RuntimeError: cannot digest this image"}
     status = open_probabilities(settings.folder / "probs.zarr").status
@@ -87,7 +87,7 @@ def test_too_many_bad_images_stop_the_stage_and_lose_nothing(prepared):
 
 
 def test_an_image_that_vanished_is_a_failure_not_a_crash(prepared, tmp_path):
-    settings = prepared(max_failed_share=0.1)
+    settings = prepared(max_failed_fraction=0.1)
     gone = load_samples(settings.folder / "samples.json").of("unlabeled")[0]
     (tmp_path / "data" / gone.image).unlink()
     assert list(annotate(settings)["failed"]) == [gone.id]

@@ -169,7 +169,7 @@ def test_when_no_location_can_be_calibrated_everything_abstains_and_the_page_sti
     assert facts["audit"]["kept"] == {
         "miou": None, "precision": None, "keep_rate": 0.0, "raw_miou": None, "raw_accuracy": None
     }  # fmt: skip
-    assert facts["audit"]["coverage"]["uncalibrated_share"] == 1
+    assert facts["audit"]["coverage"]["uncalibrated_fraction"] == 1
     page = Page(settings)
     assert "100.0 % of the locations have too few labeled images for α = 0.01" in page.text
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
