@@ -91,6 +91,10 @@ class Folder:
         """The student at the best point of a stage's learning curve."""
         return self.training(stage) / "best"
 
+    def tensorboard(self, stage: str) -> Path:
+        """The TensorBoard log of a stage."""
+        return self.training(stage) / "tensorboard"
+
     @property
     def evaluation(self) -> Path:
         return self.path / "evaluate"

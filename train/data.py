@@ -1,8 +1,9 @@
-"""What the trainer sees: images with masks, with pseudo-labels, or with neither, in a fixed random order.
+"""Training images with masks, with pseudo-labels, or with neither, in a reproducible random order.
 
-Order and augmentation are pure functions of (seed, stage, pass, index), so that a resumed run, any number of workers
-and any number of processes see the same views. Workers decode and draw; the device applies what was drawn
-(`train.augment`). A mask of an unlabeled image is never opened.
+The order and the augmentation of an image are pure functions of the seed, the stage, the epoch and the index of the
+image. A resumed run therefore trains on the same views, with any number of workers and processes. Workers decode the
+files and draw the parameters of the augmentation; the device applies them (`train.augment`). The mask of an unlabeled
+image is never opened.
 """
 
 from __future__ import annotations
@@ -24,87 +25,93 @@ from pipeline.settings import DataSettings, TrainSettings
 from pipeline.store import LabelStore
 from train.augment import Box, Geometry, Photometric, draw_box, draw_geometry, draw_photometric
 
-NUM_VIEWS = 2  # strong views that are drawn for every image, whether a stage uses them or not
+NUM_VIEWS = 2  # strong views drawn for every image, whether or not a stage uses them
 
 
 def pseudo_label_to_target(label: npt.NDArray[np.floating[Any]], size: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """uint8 `size` (H, W): the class index of each pixel, IGNORE_INDEX where the pseudo-label abstains.
+    """The training target of a pseudo-label: uint8 [H, W], class index, or IGNORE_INDEX where the label abstains.
 
     label: float [h, w] on the grid, class index, NaN = abstain
+    size:  H and W
     """
     return resize_nearest(class_index(label), size)
 
 
 class Draw(NamedTuple):
-    """One image of the training order, and its place in the batch (`train.engine.stage.own_draws` fills that in)."""
+    """One image of the training order, and its position in the batch (set by `train.engine.stage.own_draws`)."""
 
     epoch: int
-    """Pass over the image's list."""
+    """Number of the pass over the list that the image is drawn from."""
     image: int
-    """Its index in the data set."""
-    place: int = 0
-    """In the whole batch, whichever process computes it."""
+    """Index of the image in `TrainingImages`."""
+    position: int = 0
+    """Position in the whole batch, over all processes."""
     micro_batch: int = 0
-    """Part of the batch that it is computed in, counted over all processes."""
+    """Number of its micro-batch, counted over all processes."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Pass after pass over `num` images, each in its own order; `first` is the dataset's index of image 0.
+    """An endless sequence of passes over the same images, each pass in another random order.
 
-    take: draws of one pass; fewer than `num` leave out the last ones of its order (an incomplete last batch)
+    num:       number of images
+    num_drawn: images drawn in one pass; if fewer than `num`, the last ones of its order are left out, because they do
+               not fill a batch
+    key:       seed of the orders
+    first:     index of the first of these images in the data set; the others follow it
     """
 
     num: int
-    take: int
+    num_drawn: int
     key: str
     first: int = 0
 
     def draws(self, start: int, count: int) -> list[Draw]:
-        """Entries start..start+count-1 of the endless order."""
-        entries = (divmod(position, self.take) for position in range(start, start + count))
+        """Draws number start, ..., start + count - 1 of the sequence."""
+        entries = (divmod(number, self.num_drawn) for number in range(start, start + count))
         return [Draw(epoch, self.first + shuffled(self.num, f"{self.key}/{epoch}")[rank]) for epoch, rank in entries]
 
 
 @lru_cache(maxsize=8)
 def shuffled(num: int, key: str) -> tuple[int, ...]:
-    """A permutation of 0..num-1, a pure function of the key."""
+    """A random permutation of 0, ..., num - 1, a pure function of the key."""
     order = list(range(num))
     random.Random(key).shuffle(order)
     return tuple(order)
 
 
 def passes(num: int, batch_size: int, key: str, first: int = 0) -> tuple[Passes, int]:
-    """Passes of whole batches, and the batches of one pass.
+    """Passes that consist of whole batches, and the number of batches per pass.
 
-    A list shorter than a batch makes one batch a pass, filled up from the next pass.
+    If there are fewer images than one batch needs, a pass has one batch, which also takes images of the next passes.
     """
     num_batches = max(1, num // batch_size)
     return Passes(num, min(num, num_batches * batch_size), key, first), num_batches
 
 
 class Example(NamedTuple):
-    """One image as it is on disk, its place in the batch, and the random numbers of its views."""
+    """One image as it is stored, its draw, and the parameters of its augmentation."""
 
     draw: Draw
     image: Tensor  # uint8 [3, H, W] RGB
     target: Tensor  # uint8 [H, W], class index or IGNORE_INDEX
     is_labeled: bool
     geometry: Geometry
-    photometrics: tuple[Photometric, ...]  # of each strong view
-    boxes: tuple[Box | None, ...]  # of each strong view: what CutMix takes from its partner
+    photometrics: tuple[Photometric, ...]  # one per strong view
+    boxes: tuple[Box | None, ...]  # one per strong view: the box that CutMix fills from the partner; None = no box
     seed: int
-    """Of whatever else is random about this image in this step."""
+    """Seed of everything else that is random about this image in this step."""
 
 
 @dataclass(frozen=True)
 class TrainingImages(Dataset[Example]):
-    """Images with their targets, addressed by draws.
+    """Images with their targets, accessed by draws.
 
-    labels:   pseudo-labels of the samples without a mask, and where each sample's is. Without them such a sample's
-              target is 0: nothing but which pixels are real (padding becomes IGNORE_INDEX).
-    is_raw:   the pseudo-labels are the annotator's most probable classes, not the calibrated ones
-    cutmix:   probability of a box
+    labels: store of the pseudo-labels of the samples without a mask, and the index of each sample id in it. Without a
+            store the target of such a sample is 0 everywhere; it only separates real pixels from padding, which
+            becomes IGNORE_INDEX.
+    is_raw: whether the pseudo-labels are the annotator's most probable classes instead of the calibrated labels
+    cutmix: probability of a CutMix box, 0 to 1
     """
 
     index: SampleIndex
@@ -137,21 +144,20 @@ class TrainingImages(Dataset[Example]):
         )
 
     def target(self, sample: Sample, size: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """uint8 [H, W] at the image's own size."""
+        """Target at the image's own size (H, W): uint8 [H, W], class index or IGNORE_INDEX."""
         if sample.mask is not None:
             return self.index.mask(sample, self.data)
         if self.labels is None:
             return np.zeros(size, np.uint8)
-        store, places = self.labels
-        place = places[sample.id]
+        store, index_of = self.labels
         if self.is_raw:
-            return resize_nearest(store.raw_argmax(place), size)
-        return pseudo_label_to_target(store.label(place), size)
+            return resize_nearest(store.raw_argmax(index_of[sample.id]), size)
+        return pseudo_label_to_target(store.label(index_of[sample.id]), size)
 
 
 @dataclass(frozen=True)
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
-    """Images at their own size, with their masks; without one the target is all IGNORE_INDEX."""
+    """Images at their own size with their masks; the target of an image without a mask is IGNORE_INDEX everywhere."""
 
     index: SampleIndex
     samples: Sequence[Sample]
@@ -160,9 +166,9 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        """uint8 [3, H, W] RGB and uint8 [H, W] target."""
-        sample = self.samples[place]
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        """Image and target of a sample: uint8 [3, H, W] RGB, and uint8 [H, W], class index or IGNORE_INDEX."""
+        sample = self.samples[number]
         image = self.index.image(sample)
         has_mask = sample.mask is not None
         target = self.index.mask(sample, self.data) if has_mask else np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
@@ -176,20 +182,20 @@ def _as_tensor(array: npt.NDArray[np.uint8]) -> Tensor:
 def training_batches(
     images: TrainingImages, draws: Callable[[int], list[Draw]], steps: range, pin_memory: bool
 ) -> Iterator[list[Example]]:
-    """Batches of the steps, one after the other."""
+    """The batches of the steps, one after the other."""
     order: Any = (draws(step) for step in steps)
-    # A generator of its own: iterating a loader must not draw from the global one.
+    # A separate generator, because iterating a loader must not draw from torch's global generator.
     loader: DataLoader[Any] = DataLoader(
         images,
         batch_sampler=order,
         num_workers=images.train.workers,
         generator=torch.Generator(),
-        collate_fn=list,  # images of different sizes; they become tensors of one size on the device
+        collate_fn=list,  # images have different sizes; the device makes views of one size from them
         pin_memory=pin_memory,
     )
     return iter(loader)
 
 
 def whole_images(images: WholeImages, workers: int) -> DataLoader[Any]:
-    """One image a batch, in order."""
+    """A loader of the images in order, one image per batch."""
     return DataLoader(images, batch_size=1, num_workers=workers, generator=torch.Generator())

@@ -1,8 +1,9 @@
-"""Online hard example mining (Shrivastava et al. 2016): only pixels that are hard for the student count in the loss.
+"""Online hard example mining (Shrivastava et al. 2016): the loss counts only pixels that are hard for the student.
 
-As in the public recipes for Cityscapes: a pixel is hard if the probability of its class is at most a threshold; if
-fewer than `min_kept` pixels are, the threshold rises until so many are. Those recipes count the pixels of one GPU (two
-labeled crops of 801 x 801); here they are those of the whole step, whatever number of processes shares it.
+The rule is that of the public recipes for Cityscapes. A pixel is hard if the probability of its true class is at most a
+threshold. If fewer than `min_kept` pixels are hard, the threshold rises until that many are. The public recipes count
+the pixels of one GPU (two labeled crops of 801 x 801 pixels); here the pixels of the whole step count, over all
+processes.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from torch import Tensor
 
 
 class HardPixels(NamedTuple):
-    """Which pixels are hard."""
+    """The rule that selects the hard pixels."""
 
     threshold: float
-    """Probability of a pixel's class up to which the pixel is hard."""
+    """A pixel is hard if its true class has at most this probability, 0 to 1."""
     min_kept: int
-    """Pixels that are kept at least, the hardest ones; all, if a step has fewer."""
+    """Minimum number of pixels that count, the hardest ones; all pixels count if a step has fewer."""
 
 
 def hardness_limit(probabilities: Tensor, hard: HardPixels) -> Tensor:
-    """float32 []: the probability up to which a pixel is hard. No branch looks at a value: that would wait for a GPU.
+    """The largest probability of the true class at which a pixel is still hard: float32 []; +inf if all are hard.
 
-    probabilities: float32 of any shape, of every pixel of the step; +inf for those without a class
+    No branch depends on a value of the tensor, because the host would wait for the GPU.
+
+    probabilities: float32 of any shape, for every pixel of the step; +inf for pixels without a class
     """
     values = probabilities.flatten()
     if hard.min_kept > len(values):

@@ -1,4 +1,4 @@
-"""The loss of both stages: cross-entropy of coarse logits, up-sampled to the targets."""
+"""The loss of both stages: cross-entropy of coarse logits that are up-sampled to the size of the targets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.datasets import IGNORE_INDEX
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies of each image's pixels that have a class, logits up-sampled to the targets' size.
+    """For each image, the sum of the cross-entropies of its pixels that have a class.
 
-    One image after the other is up-sampled and its gradient taken at once, in place: the memory is that of one image's
-    full-size logits, whatever the batch (150 classes at 513 x 513: 158 MB, not several times that for each image).
+    The images are up-sampled one at a time, and the gradient is computed in place at once. The memory needed is that of
+    one image's full-size logits, whatever the batch size (150 classes at 513 x 513 pixels: 158 MB).
 
     logits:  float [B, K, h, w]; computed in float32 whatever their type
     targets: uint8 [B, H, W], class index or IGNORE_INDEX
@@ -48,7 +48,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over the pixels that have a class, float32 [], and its gradient, softmax less one-hot, float32 [K, H, W]."""
+    """Sum over the pixels that have a class, float32 [], and its gradient, softmax minus one-hot, float32 [K, H, W]."""
     has_class = target != IGNORE_INDEX
     true_class = target.masked_fill(~has_class, 0).long()[None]
     log_probabilities = logits.log_softmax(dim=0)
@@ -60,51 +60,52 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def true_class_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
-    """float32 [B, H, W]: the probability of each pixel's class, up-sampled as for the loss; +inf without a class.
+    """The probability of each pixel's true class, from logits up-sampled as for the loss.
 
     logits:  float [B, K, h, w]
     targets: uint8 [B, H, W], class index or IGNORE_INDEX
+    returns: float32 [B, H, W] in [0, 1]; +inf where a pixel has no class
     """
     down, across = _matrices(logits, targets)
     probabilities = torch.full(targets.shape, torch.inf, device=logits.device)
     with torch.autocast(logits.device.type, enabled=False):
-        for place, (image, target) in enumerate(zip(logits, targets, strict=True)):
+        for number, (image, target) in enumerate(zip(logits, targets, strict=True)):
             has_class = target != IGNORE_INDEX
             true_class = target.masked_fill(~has_class, 0).long()[None]
             of_true = _fine(image, down, across).softmax(dim=0).gather(0, true_class)[0]
-            probabilities[place] = of_true.masked_fill(~has_class, torch.inf)
+            probabilities[number] = of_true.masked_fill(~has_class, torch.inf)
     return probabilities
 
 
 def _fine(image: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """float32 [K, H, W] of one image's coarse logits [K, h, w].
+    """Up-sample the coarse logits of one image, float [K, h, w], to float32 [K, H, W].
 
-    Two small matrices up-sample; their transposes take the gradient back, faster than the backward pass of interpolate,
-    and on CUDA in an order that is the same in every run.
+    Multiplication by two small matrices up-samples; multiplication by their transposes gives the gradient. That is
+    faster than the backward pass of `interpolate`, and on CUDA it sums in the same order in every run.
     """
     fine: Tensor = down @ (image.float().contiguous() @ across.T)
     return fine
 
 
 def _matrices(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What brings rows and columns of the logits to the size of the targets."""
+    """Interpolation matrices from the rows and columns of the logits to those of the targets."""
     (height, width), (rows, columns) = logits.shape[-2:], targets.shape[-2:]
     return interpolation(height, rows, logits.device), interpolation(width, columns, logits.device)
 
 
 @lru_cache(maxsize=16)
 def interpolation(coarse: int, fine: int, device: torch.device) -> Tensor:
-    """float32 [fine, coarse]: the matrix that `upsampled` applies to each axis, whose weights in a row sum to 1."""
-    identity = torch.eye(coarse, device=device)[:, None]  # one signal for each coarse value
+    """The matrix that `upsampled` applies along an axis: float32 [fine, coarse], rows sum to 1."""
+    identity = torch.eye(coarse, device=device)[:, None]  # one signal per coarse value
     rows: Tensor = functional.interpolate(identity, size=fine, mode="linear", align_corners=False)[:, 0].T
     return rows.contiguous()
 
 
 def upsampled(logits: Tensor, size: Any) -> Tensor:
-    """float [B, K, *size], bilinear."""
+    """Bilinear up-sampling: float [B, K, h, w] -> float [B, K, *size]."""
     return functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def num_with_class(targets: Tensor) -> Tensor:
-    """int64 [], pixels that have a class."""
+    """Number of pixels that have a class: int64 []. targets: uint8 [...], class index or IGNORE_INDEX."""
     return (targets != IGNORE_INDEX).sum()

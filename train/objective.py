@@ -1,6 +1,6 @@
-"""The training objective of a batch: images, targets and weights of each loss term.
+"""The training objective of a batch: the images, targets and weight of each loss term.
 
-Both stages, and every recipe, differ only in the objective that they make of a batch.
+The two stages and all recipes differ only in the objective that they build from a batch.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from train.views import Views
 
 
 class Term(NamedTuple):
-    """One loss term: `weight` times the sum of the cross-entropies of its images' pixels over `num_pixels`."""
+    """One loss term: `weight` times the sum of the cross-entropies of its images' pixels, divided by `num_pixels`."""
 
     name: Literal["labeled", "unlabeled"]
     images: Tensor  # uint8 [B, 3, H, W]
     targets: Tensor  # uint8 [B, H, W], class index or IGNORE_INDEX
     rows: Sequence[int]
-    """Places of the images among all views of the whole batch: dropout is drawn by place."""
+    """Rows of the images among all views of the whole batch, for dropout (`Views.rows`)."""
     num_pixels: Tensor  # int64 []
     weight: float = 1.0
     channel_masks: Sequence[Tensor] | None = None  # float [B, D, 1, 1] for each feature map
@@ -38,24 +38,24 @@ class Objective(NamedTuple):
 
     terms: Sequence[Term]
     confident: Tensor | None = None
-    """float32 [], share of the unlabeled images' real pixels whose online pseudo-label is confident."""
+    """float32 [] in [0, 1], fraction of the unlabeled images' real pixels whose online pseudo-label is confident."""
     extra: Mapping[str, Any] = MappingProxyType({})
-    """Arguments of the network besides images and channel masks."""
+    """Arguments of the network besides the images and the channel masks."""
     is_pooled: bool = False
-    """Whether the terms share one mean over the pixels of all of them."""
+    """Whether the loss is one mean over the pixels of all terms together, instead of a mean per term."""
     hard: HardPixels | None = None
-    """Which pixels of the labeled term, the first one, count. Default: all that have a class."""
+    """Selection of the hard pixels of the first term, the labeled one. None: all pixels that have a class count."""
 
     def images(self) -> Tensor:
-        """uint8 [B, 3, H, W], all terms one after the other: one pass of the network."""
+        """The images of all terms, one after the other: uint8 [B, 3, H, W] RGB. The network takes them in one pass."""
         return torch.cat([term.images for term in self.terms])
 
     def targets(self) -> Tensor:
-        """uint8 [B, H, W], of `images`."""
+        """The targets of `images`: uint8 [B, H, W], class index or IGNORE_INDEX."""
         return torch.cat([term.targets for term in self.terms])
 
     def rows(self) -> list[int]:
-        """Places of `images`."""
+        """The rows of `images`, for dropout."""
         return [row for term in self.terms for row in term.rows]
 
     def sizes(self) -> list[int]:
@@ -77,21 +77,26 @@ class Objective(NamedTuple):
 def term(
     name: Literal["labeled", "unlabeled"], views: Views, images: Tensor, targets: Tensor, view: int = 0, **more: Any
 ) -> Term:
-    """The term of some images' view number `view`; by default the mean over their pixels that have a class."""
+    """The loss term of view number `view` of some images; by default the mean over their pixels that have a class.
+
+    images:  uint8 [B, 3, H, W] RGB
+    targets: uint8 [B, H, W], class index or IGNORE_INDEX
+    more:    further fields of Term
+    """
     return Term(name, images, targets, views.rows(view), **{"num_pixels": num_with_class(targets), **more})
 
 
 def num_pixels(objectives: Sequence[Objective]) -> Tensor:
-    """int64 [T]: the divisor of each term, counted over the objectives of all micro-batches of a step."""
+    """The divisor of each term, counted over the objectives of all micro-batches of a step: int64 [T]."""
     counts = torch.stack([torch.stack([term.num_pixels for term in one.terms]) for one in objectives]).sum(dim=0)
-    # contiguous: processes add it up in place
+    # contiguous, because the all-reduce over the processes is done in place
     return counts.sum().expand_as(counts).contiguous() if objectives[0].is_pooled else counts
 
 
 def hard_objective(objective: Objective, logits: Tensor) -> Objective:
-    """The objective without the labeled pixels that are easy among those of every process.
+    """The objective without its easy labeled pixels; easy and hard are decided over the pixels of all processes.
 
-    logits: float [B, K, h, w] of the objective's images, which are all of this process's
+    logits: float [B, K, h, w] of the objective's images, which must be all images of this process
     """
     if objective.hard is None:
         return objective
@@ -99,24 +104,28 @@ def hard_objective(objective: Objective, logits: Tensor) -> Objective:
     probabilities = true_class_probabilities(logits[: len(first.images)], first.targets)
     num_others = len(logits) - len(first.images)  # processes may have different numbers of labeled images
     everyone = gathered(functional.pad(probabilities, (0, 0, 0, 0, 0, num_others), value=torch.inf))
-    # written so that NaN counts as hard: the loss must show it
+    # This comparison treats NaN as hard, so that the loss becomes NaN and training stops.
     targets = first.targets.masked_fill(probabilities > hardness_limit(everyone, objective.hard), IGNORE_INDEX)
     return objective._replace(terms=[first._replace(targets=targets, num_pixels=num_with_class(targets)), *others])
 
 
 def term_losses(objective: Objective, logits: Tensor, num_pixels: Tensor) -> Tensor:
-    """float32 [T]: each term's sum of cross-entropies over the pixels of the whole step; 0 if those are none.
+    """The loss of each term, without its weight: float32 [T]; 0 for a term without pixels.
 
-    logits: float [B, K, h, w] of the objective's images
+    logits:     float [B, K, h, w] of the objective's images
+    num_pixels: int64 [T], divisors of the terms over the whole step
     """
     sums = torch.split(summed_cross_entropy(logits, objective.targets()), objective.sizes())
     return torch.stack([one.sum() for one in sums]) / num_pixels.clamp(min=1)
 
 
 def step_losses(objective: Objective, logits: Tensor, num_pixels_of_step: Tensor) -> Tensor:
-    """float32 [T]: as `term_losses`, with the hard pixels alone if the objective has `hard`; all processes call it.
+    """The loss of each term, over the hard pixels alone if the objective has `hard`: float32 [T].
 
-    logits: float [B, K, h, w] of the objective's images
+    All processes must call it, because hard pixels are compared over all of them.
+
+    logits:             float [B, K, h, w] of the objective's images
+    num_pixels_of_step: int64 [T], divisors of the terms over the whole step
     """
     if objective.hard is None:
         return term_losses(objective, logits, num_pixels_of_step)

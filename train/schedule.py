@@ -1,4 +1,4 @@
-"""What changes while training: the learning rate with the step, lambda with the epoch."""
+"""Schedules: the learning rate by step, lambda by epoch."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Literal
 
 
 def poly_lr_factor(step: int, num_steps: int, power: float) -> float:
-    """(1 - t/T)^power in [0, 1], what the initial learning rate is multiplied by before step t = 0..T-1."""
+    """Factor of the initial learning rate in step t = 0, ..., T - 1: (1 - t/T)^power, in [0, 1]."""
     return float((1 - step / num_steps) ** power)
 
 
 def warmup_factor(step: int, warmup_steps: int) -> float:
-    """Evenly rising in steps 0..warmup_steps-1, from 1/warmup_steps to 1; then 1."""
+    """Factor of the learning rate that rises linearly from 1/warmup_steps to 1 in the first steps, and is then 1."""
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
 
 
 def unlabeled_weight(
     schedule: Literal["exp", "constant", "linear", "cosine"], epoch: int, num_epochs: int, start: float, end: float
 ) -> float:
-    """lambda of an epoch (paper Eq. 5): `start` in epoch 0, `end` in the last one.
+    """lambda of an epoch (paper Eq. 5): `start` in epoch 0, `end` in the last epoch.
 
-    The paper says "simple exponential decay" and gives no constants; `exp` is start * (end / start)^x with x the share
-    of the epochs that have passed.
+    The paper has "simple exponential decay" without constants; `exp` is start * (end / start)^x, where x rises linearly
+    from 0 in the first epoch to 1 in the last.
     """
-    share = epoch / (num_epochs - 1) if num_epochs > 1 else 0.0
+    progress = epoch / (num_epochs - 1) if num_epochs > 1 else 0.0
     match schedule:
         case "constant":
             return start
         case "linear":
-            return start + (end - start) * share
+            return start + (end - start) * progress
         case "cosine":
-            return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+            return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
         case "exp":
-            return float(start * (end / start) ** share)
+            return float(start * (end / start) ** progress)

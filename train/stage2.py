@@ -24,7 +24,7 @@ from train.objective import Objective, Term, term
 from train.plan import labeled_samples, lr_schedule, plan_fingerprint, stage2_fingerprint
 from train.recipe import channel_masks, grouping, hard_pixels, has_block, new_student
 from train.schedule import unlabeled_weight
-from train.self_labels import Confidence, conformal_level, self_labels
+from train.self_labels import Confidence, conformal_threshold, self_labels
 from train.students.allspark.network import AllSparkNetwork
 from train.views import Views
 
@@ -121,8 +121,8 @@ def stage_of(settings: Settings, index: SampleIndex, checkpoint: dict[str, Any])
 
     def calibrate(state: TrainingState) -> None:
         if own.confidence == "conformal":
-            judges = WholeImages(index, held_out, settings.data)
-            state.level = conformal_level(state.final_student, judges, own.confidence_alpha, settings.train.workers)
+            judging, workers = WholeImages(index, held_out, settings.data), settings.train.workers
+            state.score_threshold = conformal_threshold(state.final_student, judging, own.confidence_alpha, workers)
 
     return Stage(
         name=NAME,
@@ -147,8 +147,9 @@ def weight_of(settings: Stage2Settings, step: int, steps_per_epoch: int) -> floa
 
 
 def confidence_of(settings: Stage2Settings, state: TrainingState) -> Confidence:
-    """Which online pseudo-labels count at this point of training."""
-    return Confidence(settings.confidence, state.level if settings.confidence == "conformal" else settings.threshold)
+    """The rule that decides, at this point of training, which online pseudo-labels are confident."""
+    is_conformal = settings.confidence == "conformal"
+    return Confidence(settings.confidence, state.score_threshold if is_conformal else settings.threshold)
 
 
 def self_training_objective(

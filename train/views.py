@@ -1,4 +1,4 @@
-"""The views of a batch, made on the device from what the workers decoded and drew."""
+"""Weak and strong views of a batch, computed on the device from the decoded images and the drawn parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from train.data import NUM_VIEWS, Example
 
 
 class Views(NamedTuple):
-    """Weak views of a micro-batch or of some of its images, from which strong ones are made."""
+    """Weak views of a micro-batch or of some of its images; the strong views are computed from them."""
 
     images: Tensor  # uint8 [B, 3, crop, crop] RGB
     targets: Tensor  # uint8 [B, crop, crop], class index or IGNORE_INDEX (also padding)
@@ -22,9 +22,9 @@ class Views(NamedTuple):
     """Number of images of the whole batch."""
 
     @property
-    def places(self) -> list[int]:
-        """Places of the images in the whole batch."""
-        return [example.draw.place for example in self.examples]
+    def positions(self) -> list[int]:
+        """Positions of the images in the whole batch."""
+        return [example.draw.position for example in self.examples]
 
     def select(self, index: Sequence[int]) -> Views:
         """Some of the images, in that order."""
@@ -33,34 +33,42 @@ class Views(NamedTuple):
         return Views(images, targets, [self.examples[i] for i in index], self.batch_size)
 
     def split(self) -> tuple[Views, Views]:
-        """The labeled and the other images."""
+        """The labeled and the unlabeled images."""
         labeled = [i for i, example in enumerate(self.examples) if example.is_labeled]
-        others = [i for i, example in enumerate(self.examples) if not example.is_labeled]
-        return self.select(labeled), self.select(others)
+        unlabeled = [i for i, example in enumerate(self.examples) if not example.is_labeled]
+        return self.select(labeled), self.select(unlabeled)
 
     def rows(self, view: int) -> list[int]:
-        """Places of the images' view number `view` among all views of the whole batch, see `num_rows`."""
-        return [view * self.batch_size + place for place in self.places]
+        """Row of each image's view number `view` among all `num_rows` views of the whole batch; dropout is drawn by it.
+
+        view: 0, ..., NUM_VIEWS - 1
+        """
+        return [view * self.batch_size + position for position in self.positions]
 
     def strong(self, view: int = 0) -> Tensor:
-        """uint8 [B, 3, crop, crop]: colours, grey and blur as drawn for that strong view."""
+        """Strong view number `view` of each image (colours, grey, blur): uint8 [B, 3, crop, crop] RGB."""
         return strong_views(self.images, [example.photometrics[view] for example in self.examples])
 
     def mixed(self, view: int, *maps: Tensor) -> list[Tensor]:
-        """Maps [B, ..., crop, crop], each with its partner's pixels in the box drawn for that strong view."""
+        """CutMix of strong view number `view`: maps of the same views, each with its box filled from its partner.
+
+        maps:    [B, ..., crop, crop] each: images, labels, confidence masks
+        returns: new tensors of the same shapes
+        """
         boxes = [example.boxes[view] for example in self.examples]
         return cutmix(list(maps), boxes, partners(len(boxes)))
 
 
 def num_rows(batch_size: int) -> int:
-    """Number of places of `Views.rows`."""
+    """Number of views of the whole batch, which `Views.rows` counts."""
     return NUM_VIEWS * batch_size
 
 
 def weak_views_of(examples: Sequence[Example], batch_size: int, crop: int, device: torch.device) -> Views:
-    """Send images and targets to the device and take their weak views.
+    """The weak views of the examples, computed on the device.
 
     batch_size: number of images of the whole batch
+    crop:       side of the views, pixels
     """
     images, targets = (
         [tensor.to(device, non_blocking=True) for tensor in tensors]

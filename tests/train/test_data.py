@@ -42,11 +42,11 @@ def test_each_pass_shows_whole_batches_of_different_images(num, batch_size):
     order, num_batches = passes(num, batch_size, "key")
     assert num_batches == max(1, num // batch_size)
     for epoch in range(3):
-        draws = order.draws(epoch * order.take, order.take)
+        draws = order.draws(epoch * order.num_drawn, order.num_drawn)
         assert {draw.epoch for draw in draws} == {epoch}
         assert len({draw.image for draw in draws}) == len(draws)
     if num >= batch_size:
-        assert order.take == num_batches * batch_size
+        assert order.num_drawn == num_batches * batch_size
 
 
 def test_a_list_shorter_than_a_batch_fills_it_from_the_next_pass():
@@ -63,7 +63,7 @@ def test_every_image_is_left_out_now_and_then():
     assert set().union(*left_out) == set(range(5))
 
 
-def test_the_order_is_a_pure_function_of_key_and_position():
+def test_the_order_is_a_pure_function_of_key_and_number():
     order = Passes(7, 7, "key", first=10)
     whole = order.draws(0, 28)
     assert order.draws(9, 6) == whole[9:15]
@@ -89,8 +89,8 @@ def test_stage_one_sees_labeled_and_pseudo_labeled_images_but_no_failed_one(imag
 def test_targets_come_from_the_mask_or_from_the_label_store(images):
     labeled, pseudolabeled = images.samples[0], images.samples[4]
     assert np.array_equal(images.target(labeled, (64, 64)), images.index.mask(labeled, images.data))
-    store, places = images.labels
-    assert places[pseudolabeled.id] == 2
+    store, index_of = images.labels
+    assert index_of[pseudolabeled.id] == 2
     expected = pseudo_label_to_target(store.label(2), (pseudolabeled.height, pseudolabeled.width))
     assert np.array_equal(images.target(pseudolabeled, expected.shape), expected)
     assert 0.02 < (expected == 255).mean() < 0.3
@@ -116,7 +116,7 @@ def test_an_example_is_the_image_as_it_is_with_what_was_drawn_for_it(images):
 
 
 def equal(one, other):
-    """Whether two examples are the same, tensors and numbers."""
+    """Whether two examples have the same tensors and numbers."""
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True))
 
 
@@ -131,8 +131,8 @@ def test_items_are_a_pure_function_of_the_draw(images):
 
 def test_images_survive_pickling_as_spawned_workers_need(images):
     again = pickle.loads(pickle.dumps(images))
-    for place in (0, 4):
-        assert equal(images[Draw(0, place)], again[Draw(0, place)])
+    for number in (0, 4):
+        assert equal(images[Draw(0, number)], again[Draw(0, number)])
 
 
 def batches_of(images, steps, workers):

@@ -14,9 +14,9 @@ from train.engine.state import new_state
 from train.engine.step import training_step
 from train.machine.device import Compute
 from train.plan import labeled_samples
-from train.recipe import _image_masks, images_left_alone
+from train.recipe import _image_masks, unmasked_images
 from train.schedule import unlabeled_weight
-from train.self_labels import Confidence, conformal_level, self_labels
+from train.self_labels import Confidence, conformal_threshold, self_labels
 from train.stage1 import stage1
 from train.stage2 import finished_stage1, self_training_objective, stage2, stage_of
 from train.student import Student
@@ -147,7 +147,7 @@ def test_strong_views_learn_the_mixed_labels_of_the_weak_view(make_run, one_thre
         assert torch.equal(term.targets, labels.masked_fill(~confident, 255))
         assert term.num_pixels == confident.sum()
         assert term.weight == 0.125
-        assert term.rows == [view * 5 + place for place in (1, 2, 3, 4)]
+        assert term.rows == [view * 5 + position for position in (1, 2, 3, 4)]
     assert not torch.equal(first.images, second.images)
     assert torch.equal(labeled.images, views.images[:1])
     assert objective.confident.item() == pytest.approx((own.is_confident.sum() / (weak.targets != 255).sum()).item())
@@ -164,7 +164,7 @@ def test_the_unlabeled_loss_is_divided_by_confident_or_by_real_pixels(make_run, 
         assert (term.targets != 255).sum() < term.num_pixels
 
 
-def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_leaves_half_of_the_images_alone(
+def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_keeps_all_channels_of_half_of_the_images(
     make_run, one_thread_student
 ):
     settings = make_run(
@@ -177,9 +177,9 @@ def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_leaves
     assert [mask.shape for mask in first.channel_masks] == [(16, width, 1, 1) for width in (16, 32, 64, 96)]
     for one, other in zip(first.channel_masks, second.channel_masks, strict=True):
         assert torch.equal(one + other, torch.full_like(one, 2))
-    is_left_alone = [bool((image == 1).all()) for image in first.channel_masks[-1]]
-    assert sum(is_left_alone) == 8
-    dropped = [image for image, alone in zip(first.channel_masks[-1], is_left_alone, strict=True) if not alone]
+    is_unmasked = [bool((image == 1).all()) for image in first.channel_masks[-1]]
+    assert sum(is_unmasked) == 8
+    dropped = [image for image, unmasked in zip(first.channel_masks[-1], is_unmasked, strict=True) if not unmasked]
     assert all(set(image.flatten().tolist()) == {0, 2} for image in dropped)
     masks = objective.arguments()["channel_masks"]
     assert torch.equal(masks[0][:1], torch.ones(1, 16, 1, 1))
@@ -187,17 +187,17 @@ def test_complementary_dropout_shows_each_channel_in_one_of_two_views_and_leaves
 
 
 @pytest.mark.parametrize("num", [1, 2, 5, 8])
-def test_exactly_half_of_the_images_of_every_step_are_left_alone_rounded_down(num):
-    steps = [images_left_alone(7, step, num) for step in range(60)]
-    assert {len(alone) for alone in steps} == {num // 2}
-    assert all(alone <= set(range(num)) for alone in steps)
+def test_exactly_half_of_the_images_of_every_step_keep_all_channels_rounded_down(num):
+    steps = [unmasked_images(7, step, num) for step in range(60)]
+    assert {len(images) for images in steps} == {num // 2}
+    assert all(images <= set(range(num)) for images in steps)
     if num > 1:
         assert set.union(*steps) == set(range(num))
-        assert steps != [images_left_alone(8, step, num) for step in range(60)]
+        assert steps != [unmasked_images(8, step, num) for step in range(60)]
 
 
 def test_feature_maps_of_one_width_share_their_mask():
-    masks = _image_masks(3, [8, 8, 16, 8], is_left_alone=False)
+    masks = _image_masks(3, [8, 8, 16, 8], is_unmasked=False)
     assert torch.equal(masks[0], masks[1])
     assert torch.equal(masks[0], masks[3])
     assert [set(mask.tolist()) for mask in masks] == [{0, 2}] * 4
@@ -215,9 +215,9 @@ def test_conformal_confidence_is_calibrated_on_held_out_images_at_every_epoch(ma
 
     def watched(student, images, alpha, workers):
         seen.append([sample.id for sample in images.samples])
-        return conformal_level(student, images, alpha, workers)
+        return conformal_threshold(student, images, alpha, workers)
 
-    monkeypatch.setattr("train.stage2.conformal_level", watched)
+    monkeypatch.setattr("train.stage2.conformal_threshold", watched)
     facts = stage2(settings)
     held_out = labeled_samples(settings, load_samples(settings.folder / "samples.json"))[1]
     assert seen == [[sample.id for sample in held_out]] * 2

@@ -7,49 +7,49 @@ from train.stage1 import open_run_labels, training_images
 from train.views import num_rows, weak_views_of
 
 
-def made(make_run, **train):
+def examples_and_views(make_run, **train):
     settings = make_run(train=train)
     index = load_samples(settings.folder / "samples.json")
     images = training_images(settings, index, open_run_labels(settings))
-    examples = [images[Draw(0, index, place)] for index, place in ((4, 8), (0, 2), (6, 9), (1, 3))]
+    examples = [images[Draw(0, index, position)] for index, position in ((4, 8), (0, 2), (6, 9), (1, 3))]
     return examples, weak_views_of(examples, 12, 64, torch.device("cpu"))
 
 
 def test_weak_views_are_those_that_were_drawn(make_run):
-    examples, views = made(make_run)
+    examples, views = examples_and_views(make_run)
     assert views.images.shape == (4, 3, 64, 64)
     assert views.images.dtype == views.targets.dtype == torch.uint8
-    for place, example in enumerate(examples):
+    for number, example in enumerate(examples):
         image, target = weak_view(example.image, example.target, example.geometry, 64)
-        assert torch.equal(views.images[place], image)
-        assert torch.equal(views.targets[place], target)
+        assert torch.equal(views.images[number], image)
+        assert torch.equal(views.targets[number], target)
 
 
 def test_padding_is_always_ignored(make_run):
-    _, views = made(make_run, scale=[0.3, 0.4])
+    _, views = examples_and_views(make_run, scale=[0.3, 0.4])
     is_padding = (views.images == 0).all(dim=1)
     assert is_padding.float().mean() > 0.5
     assert (views.targets[is_padding] == 255).all()
 
 
-def test_splits_into_labeled_and_other_images_that_keep_their_places(make_run):
-    examples, views = made(make_run)
-    labeled, others = views.split()
-    assert (labeled.places, others.places) == ([2, 3], [8, 9])
+def test_splits_into_labeled_and_unlabeled_images_that_keep_their_positions(make_run):
+    examples, views = examples_and_views(make_run)
+    labeled, unlabeled = views.split()
+    assert (labeled.positions, unlabeled.positions) == ([2, 3], [8, 9])
     assert labeled.examples == [examples[1], examples[3]]
     assert torch.equal(labeled.images, views.images[[1, 3]])
-    assert torch.equal(others.targets, views.targets[[0, 2]])
+    assert torch.equal(unlabeled.targets, views.targets[[0, 2]])
 
 
-def test_rows_tell_every_view_of_every_image_of_the_batch_apart(make_run):
-    _, views = made(make_run)
+def test_every_view_of_every_image_of_the_batch_has_its_own_row(make_run):
+    _, views = examples_and_views(make_run)
     rows = [row for view in range(NUM_VIEWS) for row in views.rows(view)]
     assert len(set(rows)) == len(rows) == NUM_VIEWS * 4
     assert max(rows) < num_rows(12) == NUM_VIEWS * 12
 
 
 def test_strong_and_mixed_views_are_those_that_were_drawn(make_run):
-    examples, views = made(make_run)
+    examples, views = examples_and_views(make_run)
     for view in range(NUM_VIEWS):
         expected = strong_views(views.images, [example.photometrics[view] for example in examples])
         assert torch.equal(views.strong(view), expected)

@@ -1,1 +1,1 @@
-"""The training loop: a stage, its state, one step of the optimiser, checkpoints and the learning curve."""
+"""The training loop: stages, their state, one optimisation step, checkpoints and the learning curve."""

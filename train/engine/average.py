@@ -13,22 +13,25 @@ from train.students import Network
 
 
 class MovingAverage:
-    """EMA of a student: after step t = 0, 1, ... its decay is min(1 - 1/(t + 1), `decay`) (UniMatch-V2).
+    """EMA of a student's weights and buffers; the decay after step t = 0, 1, ... is min(1 - 1/(t + 1), `decay`).
 
-    So it follows the student closely at first and takes no special start.
+    As in UniMatch-V2: the first updates follow the student closely, so the average needs no special initial value.
+
+    decay:       in (0, 1)
+    is_compiled: whether the averaged network is compiled with torch.compile
     """
 
     def __init__(self, student: Student, decay: float, is_compiled: bool = False):
         self.decay, self.step = decay, 0
         self.averaged = AveragedModel(student.model, multi_avg_fn=self._average, use_buffers=True)
-        # its counter on the CPU: reading it on a GPU would wait for the step to end
+        # The counter stays on the CPU, because reading it from a GPU would wait for the end of the step.
         self.averaged.n_averaged = torch.tensor(1)
         self.averaged.requires_grad_(False).eval()
         self.student = Student(cast(Network, self.averaged.module), student.compute)
         self.student.compile(is_compiled)
 
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after one more step."""
+        """Update the average after an optimisation step. model: the student's network"""
         self.averaged.update_parameters(model)
         self.step += 1
 
@@ -37,7 +40,7 @@ class MovingAverage:
         decay = min(1 - 1 / (self.step + 1), self.decay)
         if torch.is_floating_point(averaged[0]):
             torch._foreach_lerp_(averaged, current, 1 - decay)
-        else:  # counters
+        else:  # counters of batch norms
             torch._foreach_copy_(averaged, current)
 
     def state_dict(self) -> dict[str, Any]:

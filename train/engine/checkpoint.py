@@ -1,4 +1,4 @@
-"""The state of an unfinished or finished stage on disk, written atomically."""
+"""Checkpoints: the state of an unfinished or finished stage on disk, written atomically."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ log = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values; a process killed meanwhile leaves the previous checkpoint as it was."""
-    with replacing(path) as part:
-        torch.save(content, part)
+    """Write tensors and plain values; if the process is killed meanwhile, the previous checkpoint is unchanged."""
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, on the CPU; None if there is none or it cannot be read (the log says so)."""
+    """Read what `save_checkpoint` wrote, with tensors on the CPU.
+
+    returns: None if the file does not exist; also if it cannot be read, with a warning in the log
+    """
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""The one training loop; the stages and recipes differ in the objective that they make of a batch."""
+"""The training loop of both stages; stages and recipes differ only in the objective that they build from a batch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, first_line
 from pipeline.folder import Folder
 from pipeline.progress import Progress
 from pipeline.settings import Settings
 from train.data import Example, WholeImages, training_batches
 from train.engine.checkpoint import load_checkpoint, save_checkpoint
-from train.engine.curve import add_to_history, keep_best, mean_measures
+from train.engine.curve import add_to_history, mean_measures, save_if_best
 from train.engine.stage import Stage, check_batch, own_draws
 from train.engine.state import TrainingState
 from train.engine.step import step_seed, training_step
@@ -33,16 +32,18 @@ from train.students.allspark.network import save_model
 log = logging.getLogger(__name__)
 
 NUM_SHOWN = 2  # val images whose predictions go into the TensorBoard log
-SECONDS_BETWEEN_READS = 5.0  # reading a loss waits for the GPU; NaN is noticed at most this late
+SECONDS_BETWEEN_READS = 5.0  # reading a loss waits for the GPU; a NaN is found at most this late
 
 
-def resume(state: TrainingState, stage: Stage, folder: Path) -> None:
-    """Go on where an unfinished run of the same stage was stopped; otherwise start with an empty folder. Logs which.
+def resume(state: TrainingState, stage: Stage, folder: Folder) -> None:
+    """Continue an unfinished run of the same stage from its checkpoint; otherwise start from the beginning.
 
-    On a CPU with the same number of threads the result has the same bits as that of an undisturbed run; on CUDA some
-    kernels (backward of bilinear up-sampling) sum in an order that changes from run to run.
+    On a CPU with the same number of threads, the result is bit-identical to that of an uninterrupted run. On CUDA some
+    kernels (the backward pass of bilinear up-sampling) sum in an order that changes from run to run.
+
+    folder: of the run
     """
-    path = folder / "checkpoint.pt"
+    path = folder.checkpoint(stage.name)
     checkpoint = load_checkpoint(path)
     if checkpoint is not None and checkpoint["fingerprint"] == stage.fingerprint and not checkpoint["finished"]:
         state.load_weights(checkpoint)
@@ -51,50 +52,53 @@ def resume(state: TrainingState, stage: Stage, folder: Path) -> None:
         return
     if checkpoint is not None:
         is_other = checkpoint["fingerprint"] != stage.fingerprint
-        why = "was made by other settings or data" if is_other else "is of a finished run"
-        log.info("%s: starting from the beginning; %s %s", stage.name, path, why)
+        reason = "was made by other settings or data" if is_other else "is of a finished run"
+        log.info("%s: starting from the beginning; %s %s", stage.name, path, reason)
     wait_for_all()  # every process has read the checkpoint
     if world().is_main:
-        for leftover in ("best", "tensorboard"):
-            shutil.rmtree(folder / leftover, ignore_errors=True)
+        for leftover in (folder.best_student(stage.name), folder.tensorboard(stage.name)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
-def save(state: TrainingState, stage: Stage, folder: Path, finished: bool) -> None:
-    """Write a checkpoint of a sound state; TrainingError instead of overwriting it with NaN."""
+def save(state: TrainingState, stage: Stage, folder: Folder, finished: bool) -> None:
+    """Write a checkpoint; raises TrainingError if a weight is NaN or infinite, and keeps the previous checkpoint.
+
+    folder: of the run
+    """
     if not world().is_main:
         return
-    weights = [parameter.detach().isfinite().all() for parameter in state.student.model.parameters()]
-    if not torch.stack(weights).all():
+    is_finite = [parameter.detach().isfinite().all() for parameter in state.student.model.parameters()]
+    if not torch.stack(is_finite).all():
         raise _diverged(stage, f"the weights after step {state.step} are not finite")
     state.tick()
     facts = {"fingerprint": stage.fingerprint, "num_steps": stage.num_steps, "finished": finished}
-    save_checkpoint(folder / "checkpoint.pt", {**facts, **state.weights(), **state.progress()})
+    save_checkpoint(folder.checkpoint(stage.name), {**facts, **state.weights(), **state.progress()})
 
 
 def run(state: TrainingState, stage: Stage, settings: Settings, validate: Validate) -> dict[str, Any]:
     """Train a stage to its end, resuming an unfinished run of it; writes its checkpoint, last and best student.
 
     returns: facts for the receipt
-    raises:  TrainingError when a loss is NaN or infinite, or memory runs out; the last good checkpoint is kept
+    raises:  TrainingError if a loss is NaN or infinite, or memory runs out; the last good checkpoint is kept
     """
-    place = Folder(settings.folder)
-    folder = place.training(stage.name)
+    folder = Folder(settings.folder)
     check_batch(stage)
     resume(state, stage, folder)
     if world().is_main:
-        place.receipt(stage.name).unlink(missing_ok=True)  # from here on it would tell of other weights
-    waiting = train(state, stage, settings.seed, folder, validate)
+        folder.receipt(stage.name).unlink(missing_ok=True)  # from here on it would describe other weights
+    data_wait = train(state, stage, settings.seed, folder, validate)
     if world().is_main:
-        save_model(state.final_student.model, place.student(stage.name))
-    save(state, stage, folder, finished=True)  # last: a run that is killed before is unfinished and resumes
+        save_model(state.final_student.model, folder.student(stage.name))
+    save(state, stage, folder, finished=True)  # last, so that a run that is killed before this line resumes
     wait_for_all()
-    return _facts(state, stage) | {"data_wait": round(waiting, 4)}
+    return _facts(state, stage) | {"data_wait": round(data_wait, 4)}
 
 
-def train(state: TrainingState, stage: Stage, seed: int, folder: Path, validate: Validate) -> float:
-    """Optimise from `state.step` to the end of the stage, with checkpoints in `folder` on the way (not at the end).
+def train(state: TrainingState, stage: Stage, seed: int, folder: Folder, validate: Validate) -> float:
+    """Optimise from `state.step` to the end of the stage, writing checkpoints on the way (not at the end).
 
-    returns: share of the time that went into waiting for data
+    folder:  of the run
+    returns: fraction of the time spent waiting for data
     """
     settings, student = stage.images.train, state.student
     on_gpu = student.compute.device.type == "cuda"
@@ -102,7 +106,7 @@ def train(state: TrainingState, stage: Stage, seed: int, folder: Path, validate:
     batches = TimedBatches(
         training_batches(stage.images, lambda step: own_draws(stage, step), steps, pin_memory=on_gpu)
     )
-    board = Board(folder / "tensorboard", state.step, shown_images(stage), world().is_main)
+    board = Board(folder.tensorboard(stage.name), state.step, shown_images(stage), world().is_main)
     reader = Reader(state, stage, batches, board)
     time_of_last_save = time.monotonic()
     student.model.train()
@@ -120,17 +124,17 @@ def train(state: TrainingState, stage: Stage, seed: int, folder: Path, validate:
             add_to_history(state, stage, validate(state.final_student))
             board.numbers({"miou": state.history[-1]["miou"]}, state.step)
             board.predictions(state.final_student, state.step)
-            # the best student and the checkpoint that names it belong together: a resumed run may not find the same one
-            is_due = keep_best(state, folder) or is_due
+            # A new best student is always followed by a checkpoint, so that a resumed run has both or neither.
+            is_due = save_if_best(state, stage, folder) or is_due
         if is_due and state.step < stage.num_steps:
             save(state, stage, folder, finished=False)
             time_of_last_save = time.monotonic()
     board.close()
-    return reader.waiting()
+    return reader.data_wait()
 
 
 def shown_images(stage: Stage) -> WholeImages:
-    """A few val images whose predictions are logged."""
+    """The val images whose predictions go into the TensorBoard log."""
     index = stage.images.index
     return WholeImages(index, index.of("val")[:NUM_SHOWN], stage.images.data)
 
@@ -142,7 +146,10 @@ def _ends_epoch_to_validate(step: int, stage: Stage, validate_every: int) -> boo
 
 @contextlib.contextmanager
 def _explained_errors(stage: Stage) -> Iterator[None]:
-    """Out of memory, on whatever device, and batches too small for a batch norm, as errors that say what to do."""
+    """Turn out-of-memory errors, and batches too small for a batch norm, into errors that name the settings to change.
+
+    raises: TrainingError
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -151,27 +158,25 @@ def _explained_errors(stage: Stage) -> Iterator[None]:
         if "not enough memory" not in str(error) and "allocate memory" not in str(error):
             raise
         raise _out_of_memory(stage, error) from None
-    except ValueError as error:  # of a batch norm after a pooling over the whole image
+    except ValueError as error:  # from a batch norm after pooling over the whole image
         if "Expected more than 1 value per channel" not in str(error):
             raise
         raise TrainingError(
-            f"{stage.name}: the student's batch norm needs at least two images at a time, but a batch has fewer (or a "
-            f"part of one: train.accumulate is {stage.images.train.accumulate}); lower train.accumulate, or raise "
-            f"{stage.name}'s batch sizes"
+            f"{stage.name}: the student's batch norm needs at least two images in a micro-batch, but one has fewer; "
+            f"lower train.accumulate (now {stage.images.train.accumulate}), or raise the batch sizes of {stage.name}"
         ) from None
 
 
 def _out_of_memory(stage: Stage, error: Exception) -> TrainingError:
     settings = stage.images.train
     return TrainingError(
-        f"{stage.name} ran out of memory ({str(error).partition(chr(10))[0]}); raise train.accumulate (now "
-        f"{settings.accumulate}), or lower train.crop (now {settings.crop}) or the batch size. It resumes at the last "
-        "checkpoint, unless these settings are tracked and changed: then it starts from the beginning"
+        f"{stage.name} ran out of memory ({first_line(error)}); raise train.accumulate (now {settings.accumulate}), or "
+        f"lower train.crop (now {settings.crop}) or the batch sizes of {stage.name}, which starts it from the beginning"
     )
 
 
 class TimedBatches:
-    """Passes batches on and counts the seconds of waiting for them."""
+    """Iterates over batches and measures the time spent waiting for them, in seconds."""
 
     def __init__(self, batches: Iterator[list[Example]]):
         self.batches = batches
@@ -188,7 +193,7 @@ class TimedBatches:
 
 
 class Reader:
-    """Keeps the measures of steps on the device and reads them seldom, because reading waits for the GPU."""
+    """Collects the measures of the steps on the device and reads them rarely, because reading waits for the GPU."""
 
     def __init__(self, state: TrainingState, stage: Stage, batches: TimedBatches, board: Board):
         self.state, self.stage, self.batches, self.board = state, stage, batches, board
@@ -202,12 +207,12 @@ class Reader:
     def is_due(self) -> bool:
         return time.monotonic() - self.time_of_last_read >= SECONDS_BETWEEN_READS
 
-    def waiting(self) -> float:
-        """Share of the time since the start that went into waiting for data."""
+    def data_wait(self) -> float:
+        """Fraction of the time since the start that was spent waiting for data."""
         return self.batches.seconds / max(time.monotonic() - self.start, 1e-9)
 
     def read(self) -> None:
-        """Move the pending measures into the state and the log; TrainingError if a loss is NaN or infinite."""
+        """Move the pending measures into the state and the log; raises TrainingError if a loss is NaN or infinite."""
         rows, self.pending = torch.stack(self.pending).tolist(), []
         for step, row in enumerate(rows, start=self.state.step - len(rows) + 1):
             if not math.isfinite(row[0]):
@@ -215,20 +220,21 @@ class Reader:
         self.state.measures += rows
         self.time_of_last_read = time.monotonic()
         means = mean_measures(rows, world().size)
-        self.progress.advance(len(rows), f"loss {means['loss']:.4f}, {self.waiting():.0%} of the time waiting for data")
+        note = f"loss {means['loss']:.4f}, {self.data_wait():.0%} of the time waiting for data"
+        self.progress.advance(len(rows), note)
         self.board.numbers(means | self._schedule(), self.state.step)
 
     def _schedule(self) -> dict[str, float | None]:
         step = self.state.step - 1
         lr = self.stage.images.train.lr * self.stage.lr_factor(step)
-        return {"lr": lr, "lambda": self.stage.lambda_of(step), "data_wait": self.waiting()}
+        return {"lr": lr, "lambda": self.stage.lambda_of(step), "data_wait": self.data_wait()}
 
 
-def _diverged(stage: Stage, what: str) -> TrainingError:
+def _diverged(stage: Stage, reason: str) -> TrainingError:
     train = stage.images.train
     return TrainingError(
-        f"{stage.name} diverged: {what}; lower train.lr (now {train.lr}) or train.head_lr_multiplier (now "
-        f"{train.head_lr_multiplier}), or set train.precision to float32. The last good checkpoint, if any, is kept"
+        f"{stage.name} diverged: {reason}; the last good checkpoint, if any, is kept; lower train.lr (now {train.lr}) "
+        f"or train.head_lr_multiplier (now {train.head_lr_multiplier}), or set train.precision: float32"
     )
 
 

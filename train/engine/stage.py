@@ -1,4 +1,4 @@
-"""What one stage is made of, and how processes and micro-batches divide its batches."""
+"""The definition of a training stage, and how its batches are divided among processes and micro-batches."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from train.views import Views
 
 
 class Stage(NamedTuple):
-    """What one stage is made of."""
+    """The definition of a training stage."""
 
     name: str
     fingerprint: str
-    """Changes with everything that changes the weights; a checkpoint of another fingerprint is not resumed."""
+    """Digest of everything that the weights depend on; a checkpoint with another fingerprint is not resumed."""
     num_epochs: int
     steps_per_epoch: int
     images: TrainingImages
     draws: Callable[[int], Sequence[list[Draw]]]
-    """Step -> its batch, in groups (labeled, unlabeled), each of which is divided equally into micro-batches."""
+    """Step -> its batch, in groups (labeled, unlabeled); each group is divided equally into micro-batches."""
     objective: Callable[[TrainingState, Views, int], Objective]
-    """Weak views of a micro-batch at a step -> the targets, strong views and weights of its loss terms."""
+    """State, weak views of a micro-batch, step -> targets, strong views and weights of its loss terms."""
     lr_factor: Callable[[int], float]
-    """Step -> factor of the initial learning rates."""
+    """Step -> factor that the initial learning rates are multiplied by."""
     before_epoch: Callable[[TrainingState], None] = lambda state: None
+    """Called before the first step of each epoch."""
     lambda_of: Callable[[int], float | None] = lambda step: None
-    """Step -> weight of the unlabeled loss, for the log."""
+    """Step -> lambda, the weight of the unlabeled loss, for the log; None for a stage without it."""
 
     @property
     def num_steps(self) -> int:
@@ -38,35 +39,39 @@ class Stage(NamedTuple):
 
     @property
     def num_micro_batches(self) -> int:
-        """Parts that a batch is computed in, over all processes."""
+        """Number of micro-batches that a batch is divided into, over all processes."""
         return world().size * self.images.train.accumulate
 
 
 def check_batch(stage: Stage) -> None:
-    """TrainingError unless every group of a batch can be divided equally into micro-batches."""
+    """Raise TrainingError unless every group of a batch can be divided equally into micro-batches."""
     train, count = stage.images.train, stage.num_micro_batches
     for group in stage.draws(0) if stage.num_steps else ():
         if len(group) % count:
             raise TrainingError(
-                f"{stage.name} has {len(group)} images of a kind in a batch, which {world().size} processes x "
-                f"train.accumulate {train.accumulate} cannot share equally; change {stage.name}'s batch sizes to "
-                f"multiples of {count}, or use fewer processes or parts"
+                f"{stage.name} draws {len(group)} images of a batch from one list, which do not divide equally into "
+                f"{count} micro-batches ({world().size} processes x train.accumulate {train.accumulate}); set the "
+                f"batch sizes of {stage.name} to multiples of {count}, or lower train.processes or train.accumulate"
             )
 
 
 def own_draws(stage: Stage, step: int) -> list[Draw]:
-    """This process's images of a batch, each with its place and its micro-batch; every micro-batch has all groups."""
+    """The draws of this process, each with its position in the whole batch and its micro-batch, in that order.
+
+    Every micro-batch has images of all groups.
+    """
     first = world().rank * stage.images.train.accumulate
     own = range(first, first + stage.images.train.accumulate)
     return sorted(
-        (draw for draw in _placed(stage.draws(step), stage.num_micro_batches) if draw.micro_batch in own),
-        key=lambda draw: (draw.micro_batch, draw.place),
+        (draw for draw in _whole_batch(stage.draws(step), stage.num_micro_batches) if draw.micro_batch in own),
+        key=lambda draw: (draw.micro_batch, draw.position),
     )
 
 
-def _placed(groups: Sequence[list[Draw]], num_micro_batches: int) -> list[Draw]:
-    """All images of a batch with their places, counted from 0 through the groups, and their micro-batches."""
-    numbered = [
-        (draw, position * num_micro_batches // len(group)) for group in groups for position, draw in enumerate(group)
+def _whole_batch(groups: Sequence[list[Draw]], num_micro_batches: int) -> list[Draw]:
+    """All draws of a batch with their positions, counted from 0 through the groups, and their micro-batches."""
+    numbered = [(draw, i * num_micro_batches // len(group)) for group in groups for i, draw in enumerate(group)]
+    return [
+        draw._replace(position=position, micro_batch=micro_batch)
+        for position, (draw, micro_batch) in enumerate(numbered)
     ]
-    return [draw._replace(place=place, micro_batch=number) for place, (draw, number) in enumerate(numbered)]

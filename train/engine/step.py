@@ -26,9 +26,10 @@ from train.views import Views, num_rows, weak_views_of
 
 
 def training_step(state: TrainingState, stage: Stage, batch: Sequence[Example]) -> Tensor:
-    """One step of the optimiser; returns this process's part of its MEASURES, float32 [4], still on the device.
+    """Take one optimisation step.
 
-    batch: this process's examples, in the order of `train.engine.stage.own_draws`
+    batch:   the examples of this process, in the order of `train.engine.stage.own_draws`
+    returns: float32 [4] on the device: the contribution of this process to MEASURES, which are sums over processes
     """
     student = state.student
     for group in state.optimizer.param_groups:
@@ -37,19 +38,19 @@ def training_step(state: TrainingState, stage: Stage, batch: Sequence[Example]) 
     with fastest_kernels():
         # Batch -> weak views of each micro-batch.
         micro_batches = weak_views_by_micro_batch(state, stage, batch)
-        # Weak views -> targets and strong views. In Stage II the teacher labels the unlabeled images here.
+        # Weak views -> targets and strong views. In Stage II the teacher labels the unlabeled images at this point.
         objectives = [stage.objective(state, views, state.step) for views in micro_batches]
-        # A term is a mean over the pixels of the whole batch: of all micro-batches of all processes.
+        # A term is a mean over the pixels of the whole batch: over all micro-batches of all processes.
         num_pixels_of_step = summed(num_pixels(objectives))
-        num_places, measures = num_rows(micro_batches[0].batch_size), []
+        num_rows_of_batch, measures = num_rows(micro_batches[0].batch_size), []
         for objective in objectives:
             is_last = objective is objectives[-1]
-            with dropout_rows(objective.rows(), num_places), synced_gradients(student, is_last):
-                # Images -> logits -> a loss for each term -> their weighted sum -> gradients.
+            with dropout_rows(objective.rows(), num_rows_of_batch), synced_gradients(student, is_last):
+                # Images -> logits -> a loss per term -> their weighted sum -> gradients.
                 logits = student.coarse_logits(objective.images(), student.trained, **objective.arguments())
                 losses = step_losses(objective, logits, num_pixels_of_step)
                 loss = weighted_sum(objective, losses)
-                # gradients are averaged over the processes, and this is a part of one mean
+                # The losses of the processes add up to the loss of the step, but gradients are averaged over processes.
                 torch.autograd.backward(state.scaler.scale(loss * world().size))
             count_classes(state, objective, logits.detach())
             measures.append(measures_of(objective, losses.detach(), loss.detach(), stage.num_micro_batches))
@@ -64,7 +65,7 @@ def training_step(state: TrainingState, stage: Stage, batch: Sequence[Example]) 
 
 @contextlib.contextmanager
 def fastest_kernels() -> Iterator[None]:
-    """cuDNN measures its algorithms once for each size of input, which pays for crops but not for whole images."""
+    """Context in which cuDNN measures its algorithms once per input size; worth it for crops, not for whole images."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield
@@ -74,7 +75,8 @@ def fastest_kernels() -> Iterator[None]:
 
 def weak_views_by_micro_batch(state: TrainingState, stage: Stage, batch: Sequence[Example]) -> list[Views]:
     """The weak views of each micro-batch of this process."""
-    assert len({example.draw.place for example in batch}) == len(batch), "examples of `own_draws` have their own places"
+    positions = {example.draw.position for example in batch}
+    assert len(positions) == len(batch), "the draws of `own_draws` have different positions"
     device, crop = state.student.compute.device, stage.images.train.crop
     groups = [list(group) for _, group in groupby(batch, key=lambda example: example.draw.micro_batch)]
     batch_size = stage.num_micro_batches * len(groups[0])
@@ -82,18 +84,27 @@ def weak_views_by_micro_batch(state: TrainingState, stage: Stage, batch: Sequenc
 
 
 def synced_gradients(student: Student, is_last: bool) -> contextlib.AbstractContextManager[Any]:
-    """Context of a backward pass; the last one of a step averages the gradients over the processes."""
-    shared = student.trained
-    return shared.no_sync() if isinstance(shared, DistributedDataParallel) and not is_last else contextlib.nullcontext()
+    """Context of a backward pass; in the last one of a step the gradients are averaged over the processes."""
+    network = student.trained
+    if isinstance(network, DistributedDataParallel) and not is_last:
+        return network.no_sync()
+    return contextlib.nullcontext()
 
 
 def weighted_sum(objective: Objective, losses: Tensor) -> Tensor:
-    """float32 []; losses: float32 [T]. Weights one by one: a tensor of them would be copied to the device, and wait."""
+    """The loss of the objective, float32 [], from the losses of its terms, float32 [T].
+
+    Each loss is multiplied separately, because the host would wait for the copy of a tensor of weights to the device.
+    """
     return torch.stack([term.weight * loss for term, loss in zip(objective.terms, losses, strict=True)]).sum()
 
 
 def measures_of(objective: Objective, losses: Tensor, loss: Tensor, num_micro_batches: int) -> Tensor:
-    """float32 [4], a micro-batch's part of MEASURES; NaN for one that the objective does not have."""
+    """The contribution of a micro-batch to MEASURES: float32 [4]; NaN for a measure that the objective does not have.
+
+    losses: float32 [T], of the terms
+    loss:   float32 [], their weighted sum
+    """
     nan = torch.full_like(loss, math.nan)
     by_name = {
         name: [one for term, one in zip(objective.terms, losses, strict=True) if term.name == name]
@@ -105,7 +116,10 @@ def measures_of(objective: Objective, losses: Tensor, loss: Tensor, num_micro_ba
 
 
 def count_classes(state: TrainingState, objective: Objective, logits: Tensor) -> None:
-    """Add to the state, over the pixels with a target: classes of the labeled ones, and predicted classes."""
+    """Add to the state's counts, over the pixels that have a target: labeled classes and predicted classes.
+
+    logits: float [B, K, h, w] of the objective's images
+    """
     for term, coarse in zip(objective.terms, torch.split(logits, objective.sizes()), strict=True):
         if not len(term.images):
             continue
@@ -118,12 +132,15 @@ def count_classes(state: TrainingState, objective: Objective, logits: Tensor) ->
 
 
 def _count(total: Tensor, classes: Tensor) -> None:
-    """Add the classes, uint8 [...], to int64 [K]; IGNORE_INDEX is not counted. No bincount: it waits for a GPU."""
+    """Add the counts of the classes, uint8 [...], to `total`, int64 [K]; IGNORE_INDEX is not counted.
+
+    Not by torch.bincount, for which the host waits for the GPU.
+    """
     bins = classes.flatten().long().clamp(max=len(total))
     counts = total.new_zeros(len(total) + 1).scatter_add_(0, bins, torch.ones_like(bins))
     total += counts[:-1]
 
 
 def step_seed(seed: int, stage: str, step: int) -> int:
-    """Seed of dropout and drop path in one step, so that a resumed run draws what an undisturbed one would."""
+    """Seed of dropout and drop path in a step, so that a resumed run draws the same numbers as an uninterrupted one."""
     return random.Random(f"{seed}/{stage}/step/{step}").getrandbits(63)

@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.datasets import load_samples
 from pipeline.errors import TrainingError
+from pipeline.folder import Folder
 from train.engine import loop, step
 from train.engine.checkpoint import load_checkpoint
 from train.engine.state import new_state
@@ -23,12 +24,17 @@ def start(settings):
     return new_state(student, settings.train, settings.data.num_classes), stage
 
 
+def checkpoint_of(settings):
+    return load_checkpoint(Folder(settings.folder).checkpoint("stage1"))
+
+
 def with_losses_times(stage, factor_of):
-    """The stage with the weights of a step's parts multiplied by a factor of the step."""
+    """The stage with the weights of all terms multiplied by a factor that depends on the step."""
 
     def objective(state, views, step):
-        made = stage.objective(state, views, step)
-        return made._replace(terms=[p._replace(weight=p.weight * factor_of(step)) for p in made.terms])
+        original = stage.objective(state, views, step)
+        terms = [term._replace(weight=term.weight * factor_of(step)) for term in original.terms]
+        return original._replace(terms=terms)
 
     return stage._replace(objective=objective)
 
@@ -44,10 +50,9 @@ def test_names_the_step_whose_loss_is_not_a_number_and_keeps_the_checkpoint_befo
     settings = make_run(train={"checkpoint_minutes": 0})
     state, stage = start(settings)
     broken = with_losses_times(stage, lambda step: float("nan") if step == 4 else 1.0)
-    folder = settings.folder / "stage1"
-    with pytest.raises(TrainingError, match=r"the loss of step 5 is nan; lower train\.lr \(now 0\.02\)"):
-        loop.train(state, broken, settings.seed, folder, lambda student: 0.5)
-    checkpoint = load_checkpoint(folder / "checkpoint.pt")
+    with pytest.raises(TrainingError, match=r"the loss of step 5 is nan; .*; lower train\.lr \(now 0\.02\)"):
+        loop.train(state, broken, settings.seed, Folder(settings.folder), lambda student: 0.5)
+    checkpoint = checkpoint_of(settings)
     assert checkpoint["step"] == 4
     assert all(value.isfinite().all() for value in checkpoint["model"].values())
 
@@ -59,7 +64,7 @@ def test_names_the_step_whose_loss_is_not_a_number_and_keeps_the_checkpoint_befo
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     ],
 )
-def test_running_out_of_memory_says_what_to_change_and_keeps_the_checkpoint(make_run, error):
+def test_running_out_of_memory_names_the_settings_to_change_and_keeps_the_checkpoint(make_run, error):
     settings = make_run(train={"checkpoint_minutes": 0})
     state, stage = start(settings)
 
@@ -68,13 +73,12 @@ def test_running_out_of_memory_says_what_to_change_and_keeps_the_checkpoint(make
             raise error
         return stage.objective(state, views, step)
 
-    folder = settings.folder / "stage1"
     with pytest.raises(TrainingError, match=r"ran out of memory \(.*allocate.*\); raise train\.accumulate \(now 1\)"):
-        loop.train(state, stage._replace(objective=objective), settings.seed, folder, lambda student: 0.5)
-    assert load_checkpoint(folder / "checkpoint.pt")["step"] == 3
+        loop.train(state, stage._replace(objective=objective), settings.seed, Folder(settings.folder), lambda _: 0.5)
+    assert checkpoint_of(settings)["step"] == 3
 
 
-def test_a_batch_too_small_for_a_batch_norm_says_what_to_change(make_run):
+def test_a_batch_too_small_for_a_batch_norm_names_the_settings_to_change(make_run):
     settings = make_run()
     state, stage = start(settings)
 
@@ -82,22 +86,22 @@ def test_a_batch_too_small_for_a_batch_norm_says_what_to_change(make_run):
         return torch.nn.BatchNorm2d(2)(torch.zeros(1, 2, 1, 1))
 
     with pytest.raises(TrainingError, match=r"stage1: the student's batch norm needs .*lower train\.accumulate"):
-        loop.train(state, stage._replace(objective=objective), settings.seed, settings.folder / "stage1", lambda _: 0.5)
+        loop.train(state, stage._replace(objective=objective), settings.seed, Folder(settings.folder), lambda _: 0.5)
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_run):
     settings = make_run()
     state, stage = start(settings)
-    folder = settings.folder / "stage1"
+    folder = Folder(settings.folder)
     loop.save(state, stage, folder, finished=False)
     next(state.student.model.parameters()).data[0] = float("inf")
     with pytest.raises(TrainingError, match="weights after step 0 are not finite"):
         loop.save(state, stage, folder, finished=False)
-    assert all(value.isfinite().all() for value in load_checkpoint(folder / "checkpoint.pt")["model"].values())
+    assert all(value.isfinite().all() for value in checkpoint_of(settings)["model"].values())
 
 
 def saves(settings, monkeypatch, scores, seconds_per_step=0.0):
-    """Steps of the checkpoints of a stage whose students have these scores, and the seconds from one to the next."""
+    """Steps of the checkpoints of a stage whose students have these scores, and the seconds between them."""
     state, stage = start(settings)
     steps, times, of_loop = [], [time.monotonic()], loop.save
 
@@ -112,8 +116,7 @@ def saves(settings, monkeypatch, scores, seconds_per_step=0.0):
 
     monkeypatch.setattr(loop, "save", recorded)
     points = iter(scores)
-    folder = settings.folder / "stage1"
-    loop.train(state, stage._replace(objective=slow), settings.seed, folder, lambda student: next(points))
+    loop.train(state, stage._replace(objective=slow), settings.seed, Folder(settings.folder), lambda _: next(points))
     return steps, [later - sooner for sooner, later in itertools.pairwise(times)]
 
 
@@ -145,12 +148,12 @@ def test_a_point_of_the_curve_has_the_mean_loss_since_the_point_before(make_run,
         return measures
 
     monkeypatch.setattr(loop, "training_step", recorded)
-    loop.train(state, stage, settings.seed, settings.folder / "stage1", lambda _: None)
+    loop.train(state, stage, settings.seed, Folder(settings.folder), lambda _: None)
     expected = torch.stack(losses).reshape(2, stage.steps_per_epoch).mean(dim=1).tolist()
     assert [entry["loss"] for entry in state.history] == pytest.approx(expected)
     assert [entry["miou"] for entry in state.history] == [None, None]
-    parts = [entry["loss_labeled"] + entry["loss_unlabeled"] for entry in state.history]
-    assert parts == pytest.approx(expected)  # pooled: two parts of one mean
+    sums = [entry["loss_labeled"] + entry["loss_unlabeled"] for entry in state.history]
+    assert sums == pytest.approx(expected)  # pooled: two terms of one mean
 
 
 def test_the_best_student_is_kept_beside_the_last(make_run):
@@ -163,35 +166,35 @@ def test_the_best_student_is_kept_beside_the_last(make_run):
         at_each_point.append({name: value.clone() for name, value in student.model.state_dict().items()})
         return next(scores)
 
-    loop.train(state, stage, settings.seed, settings.folder / "stage1", validate)
+    loop.train(state, stage, settings.seed, Folder(settings.folder), validate)
     assert state.best == {"epoch": 2, "miou": 0.6}  # the first of two that are as good
     best = load_model(settings.folder / "stage1" / "best").state_dict()
     assert all(torch.equal(value, at_each_point[1][name]) for name, value in best.items())
     assert not all(torch.equal(value, at_each_point[3][name]) for name, value in best.items())
 
 
-def test_a_stage_that_starts_afresh_has_no_best_student_of_before(make_run):
+def test_a_stage_that_starts_from_the_beginning_removes_the_old_best_student(make_run):
     settings = make_run()
     stage1(settings)
     state, stage = start(settings.model_copy(update={"seed": 1}))
-    loop.resume(state, stage, settings.folder / "stage1")
+    loop.resume(state, stage, Folder(settings.folder))
     assert not (settings.folder / "stage1" / "best").exists()
 
 
-def test_says_so_when_the_student_stops_predicting_a_class_or_the_loss_jumps(make_run, caplog):
+def test_warns_when_the_student_stops_predicting_a_class_or_the_loss_jumps(make_run, caplog):
     settings = make_run(stage1={"epochs": 3}, train={"validate_every": 1})
     state, stage = start(settings)
 
     def validate(student):
-        """As if the student had predicted as is labeled in the first epoch, and floor alone after it."""
+        """Count predictions as if they were the labeled classes in the first epoch, and only floor afterwards."""
         state.num_predicted.copy_(state.num_labeled if not state.history else torch.tensor([1, 0, 0]))
         return 0.5
 
     rising = with_losses_times(stage, lambda step: 50.0 if step >= 2 * stage.steps_per_epoch else 1.0)
-    loop.train(state, rising, settings.seed, settings.folder / "stage1", validate)
+    loop.train(state, rising, settings.seed, Folder(settings.folder), validate)
     assert state.history[0]["warnings"] == []
     first, second = state.history[1]["warnings"]
-    assert first.startswith("square has left its bounds: the student predicts it on 0.00 % of the pixels, at the ")
+    assert first.startswith("the student predicts square on 0.00 % of the pixels (")
     assert "disc" in second
     (third,) = state.history[2]["warnings"]
     assert third.startswith("the loss has risen to ")
@@ -210,7 +213,7 @@ def test_writes_a_tensorboard_log_of_numbers_and_predictions(make_run):
     assert written == pytest.approx({entry["step"]: entry["miou"] for entry in facts["history"]})
 
 
-def test_dropout_draws_anew_every_step_and_in_every_stage():
+def test_dropout_has_another_seed_in_every_step_and_stage():
     seeds = {
         step.step_seed(seed, stage, number) for seed in (0, 1) for stage in ("stage1", "stage2") for number in range(9)
     }

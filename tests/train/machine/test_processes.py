@@ -99,7 +99,7 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(settings):
     assert checkpoints(shared)[1]["history"][-1]["confident"] > 0
 
 
-def test_each_process_has_a_card_of_its_own():
+def test_each_process_has_its_own_gpu():
     assert own_card("cpu", 1, num_cards=2) is None
     assert own_card("auto", 1, num_cards=0) is None
     assert own_card("auto", 1, num_cards=2) == torch.device("cuda", 1)
@@ -109,43 +109,44 @@ def test_each_process_has_a_card_of_its_own():
         own_card("cuda:1", 0, num_cards=2)
 
 
-def test_parts_of_a_batch_give_the_gradients_of_the_whole_but_for_batch_statistics(settings):
-    """What accumulates differs by the statistics of a part only: the first loss, in float, does not differ much."""
+def test_micro_batches_give_the_gradients_of_the_whole_batch_except_for_batch_statistics(settings):
+    """Only the batch statistics differ, which are those of a micro-batch; so the first loss differs little."""
     whole = named(settings, "whole")
-    parts = named(settings, "parts")
-    parts = parts.model_copy(update={"train": parts.train.model_copy(update={"accumulate": 2})})
+    divided = named(settings, "divided")
+    divided = divided.model_copy(update={"train": divided.train.model_copy(update={"accumulate": 2})})
     run_alone(whole)
-    run_alone(parts)
-    first, second = (checkpoints(run)[0]["history"][0]["loss"] for run in (whole, parts))
+    run_alone(divided)
+    first, second = (checkpoints(run)[0]["history"][0]["loss"] for run in (whole, divided))
     assert first == pytest.approx(second, rel=0.05)
     assert first != second
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_every_image_is_in_one_micro_batch_and_each_micro_batch_has_its_part_of_every_group(
+def test_every_image_is_in_one_micro_batch_and_each_micro_batch_has_images_of_every_group(
     make_run, monkeypatch, accumulate
 ):
     groups = [[Draw(0, index) for index in range(4)], [Draw(0, index) for index in range(4, 12)]]
     images = type("Images", (), {"train": make_run(train={"accumulate": accumulate}).train})
-    made = stage.Stage("stage", "", 1, 1, images, lambda step: groups, None, None)
+    two_groups = stage.Stage("stage", "", 1, 1, images, lambda step: groups, None, None)
     draws = []
     for rank in range(2):
         monkeypatch.setattr(stage, "world", lambda rank=rank: World(rank, 2))
-        stage.check_batch(made)
-        own = stage.own_draws(made, 0)
+        stage.check_batch(two_groups)
+        own = stage.own_draws(two_groups, 0)
         assert {draw.micro_batch for draw in own} == set(range(rank * accumulate, (rank + 1) * accumulate))
         draws += own
     size = 4 // (2 * accumulate)
     for number in range(2 * accumulate):
         is_labeled = [draw.image < 4 for draw in draws if draw.micro_batch == number]
         assert is_labeled == [True] * size + [False] * 2 * size
-    assert sorted((draw.place, draw.image) for draw in draws) == [(index, index) for index in range(12)]
+    assert sorted((draw.position, draw.image) for draw in draws) == [(index, index) for index in range(12)]
     assert [draw.micro_batch for draw in draws] == sorted(draw.micro_batch for draw in draws)
 
 
-def test_a_batch_that_cannot_be_shared_equally_is_refused(make_run):
+def test_a_batch_that_cannot_be_divided_equally_is_refused(make_run):
     settings = make_run(train={"accumulate": 2}, stage1={"batch_size": 3})
-    with pytest.raises(TrainingError, match=r"3 images of a kind in a batch.*accumulate 2 cannot share equally"):
+    expected = r"3 images of a batch .* into 2 micro-batches .*accumulate 2\); set the batch sizes"
+    with pytest.raises(TrainingError, match=expected):
         stage1(settings)
 
 
