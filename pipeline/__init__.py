@@ -1,1 +1,1 @@
-"""From images and a few masks to pseudo-labels; also the vocabulary that the trainer shares."""
+"""From images and a few masks to pseudo-labels; `train` uses its settings, data sets and receipts."""

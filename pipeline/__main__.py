@@ -1,11 +1,11 @@
-"""Command line: a command for each stage, in the order of the data flow, then the tools."""
+"""Command line: one command per stage, in the order of the data flow, then the tools."""
 
 from __future__ import annotations
 
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]  # `python -m` puts the working folder there: a file train.py or scipy.py in it would be imported
+    del sys.path[0]  # the working folder: a file train.py or scipy.py in it would be imported instead of the package
 
 from importlib.metadata import entry_points
 
@@ -20,9 +20,9 @@ from pipeline.settings import Settings
 @click.group(cls=CommandGroup)
 @click.version_option(package_name="conformalsam")
 def main() -> None:
-    """Trustworthy pseudo-labels from a promptable segmentation model, and a student trained on them.
+    """Calibrated pseudo-labels from a promptable segmentation model, and a student trained on them.
 
-    To run the whole workflow: snakemake --cores 8 all --config run=RUN. To run one stage of it:
+    To run the whole workflow: snakemake --cores 8 all --config run=RUN. To run one stage:
     conformalsam calibrate RUN --set alpha=0.1. RUN is a run file, or its name in config/. Default: demo.
     """
 
@@ -50,7 +50,7 @@ def annotate(settings: Settings) -> None:
 def calibrate(settings: Settings) -> None:
     """Labeled maps and masks -> thresholds, calibration.zarr.
 
-    Held-out labeled images measure what the thresholds are worth.
+    Estimates coverage and precision on held-out labeled images.
     """
     from pipeline.stages.calibrate import calibrate as stage
 
@@ -61,7 +61,7 @@ def calibrate(settings: Settings) -> None:
 def pseudolabel(settings: Settings) -> None:
     """Unlabeled maps and thresholds -> labels.zarr.
 
-    NaN = abstain. Resumes at the image where it stopped.
+    A pixel without a label is NaN. Resumes at the image where it stopped.
     """
     from pipeline.stages.pseudolabel import pseudolabel as stage
 
@@ -70,7 +70,7 @@ def pseudolabel(settings: Settings) -> None:
 
 @run_command(main)
 def report(settings: Settings) -> None:
-    """What ran and what came out -> report.html, one file."""
+    """Settings and results of all stages -> report.html, one file."""
     from pipeline.stages.report import report as stage
 
     Run(settings).finish("report", stage(settings))
@@ -81,7 +81,7 @@ for tool in TOOLS:
 
 
 def conformalsam() -> None:
-    """Console script: these commands and the trainer's, which are found by entry point and never imported here."""
+    """Console script: these commands and those of `train`, which are loaded by entry point."""
     for command in entry_points(group="conformalsam.commands"):
         main.add_command(command.load(), command.name)
     main()

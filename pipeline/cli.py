@@ -1,4 +1,4 @@
-"""What the command lines of `pipeline` and `train` share: the options that name a run, logging, and one-line errors."""
+"""Common parts of the command lines of `pipeline` and `train`: options that name a run, logging, one-line errors."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SECTIONS = {
     "After a run": ("inspect", "alpha", "gallery", "explain", "export", "import-masks", "predict"),
     "Data and weights": ("download", "convert-seem", "convert-sbd", "convert-coco", "splits"),
 }
-"""The commands as `--help` lists them: each section in the order in which they are used."""
+"""The commands as `--help` lists them: in sections, each in order of use."""
 
 
 class CommandGroup(click.Group):
-    """Lists commands in sections; ends a user's error with its message and exit code 1."""
+    """Lists commands in SECTIONS. A UserError ends the process with its message and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         order = [name for names in SECTIONS.values() for name in names]
@@ -47,7 +47,7 @@ class CommandGroup(click.Group):
                     formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        os.environ["PYTHONSAFEPATH"] = "1"  # child processes too import nothing from the working folder
+        os.environ["PYTHONSAFEPATH"] = "1"  # child processes import nothing from the working folder either
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         try:
             return super().invoke(ctx)
@@ -57,7 +57,7 @@ class CommandGroup(click.Group):
 
 
 SET_OPTION = click.option(
-    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting, e.g. alpha=0.1."
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override a setting, e.g. alpha=0.1; repeatable."
 )
 
 
@@ -65,7 +65,7 @@ RUN_HELP = f"RUN is a run file, or its name in config/. Default: {DEFAULT_RUN}."
 
 
 def run_argument(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the argument RUN and `--set`; its function gets the checked settings, then its own options."""
+    """Add the argument RUN and `--set` to a command; its function gets the checked settings, then its own options."""
 
     @functools.wraps(function)
     def command(run: str, overrides: Sequence[str], **options: Any) -> None:
@@ -76,7 +76,10 @@ def run_argument(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_or_store(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the argument RUN or STORE and `--set`; its function gets the checked settings, or the path."""
+    """Add the argument RUN or STORE and `--set` to a command.
+
+    Its function gets the checked settings of a run or the path of a store, then its own options.
+    """
 
     @functools.wraps(function)
     def command(target: str, overrides: Sequence[str], **options: Any) -> None:
@@ -85,7 +88,7 @@ def run_or_store(function: Callable[..., None]) -> Callable[..., None]:
             function(path, **options)
             return
         if (path / "samples.json").is_file():
-            raise ConfigError(f"{path} is the folder of a run's results; name the run, e.g. {path.absolute().name}")
+            raise ConfigError(f"{path} is the folder of a run's results; give the run instead: {path.absolute().name}")
         function(load_settings(target, parse_overrides(overrides)), **options)
 
     command.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{RUN_HELP} STORE is a folder *.zarr."
@@ -93,5 +96,5 @@ def run_or_store(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_command(group: click.Group) -> Callable[[Callable[[Settings], None]], click.Command]:
-    """Register a stage: a command of the function's name that takes RUN and `--set`."""
+    """Register a stage: a command named as the function, with the argument RUN and `--set`."""
     return lambda function: group.command()(run_argument(function))

@@ -1,6 +1,6 @@
-"""Runs tasks with Dask: on threads of this process, or on a running cluster; independent ones, or merged in a tree.
+"""Runs tasks with Dask, on threads of this process or on a running cluster: independent ones, or merged in a tree.
 
-Dask is imported when there is something to run: it takes as long as all the rest, and most that import this only read.
+Dask is imported only when tasks run, because its import takes as long as all others together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 SECONDS_TO_CONNECT = 10
-RETRIES = 2  # of a task: files can be busy, a worker may die
+RETRIES = 2  # of a task: a file system may fail, a worker may die
 SECONDS_BEFORE_RETRY = 0.5
 SPLIT_EVERY = 8  # results that are merged at a time
 
@@ -32,10 +32,12 @@ def run_tasks(
     compute: ComputeSettings,
     on_done: Callable[[Result], None],
 ) -> None:
-    """Call `function` on every job, in any order; `on_done` sees each result as it comes, in this thread only.
+    """Call `function` on every job, in any order; call `on_done` with each result, in this thread only.
 
     On a cluster, function and jobs must be importable and picklable there, and paths must mean the same files. A task
-    that fails because a file is missing is tried again; one whose worker died is given to another.
+    is tried again if the file system fails, and on another worker if its worker dies.
+
+    raises: ConfigError if `compute.scheduler` does not answer
     """
     from dask import delayed
 
@@ -57,9 +59,12 @@ def reduce_tasks(
     compute: ComputeSettings,
     on_done: Callable[[], None],
 ) -> Result:
-    """Call `function` on every job and merge the results in a tree, where they are; `on_done` is called after each job.
+    """Call `function` on every job and merge the results in a tree, on the workers; call `on_done` after each job.
 
-    No more than a few results exist at a time, whatever the number of jobs. At least one job is needed.
+    Only a few results are in memory at a time, whatever the number of jobs.
+
+    jobs:   at least one
+    raises: ConfigError if `compute.scheduler` does not answer
     """
     from dask import delayed
 
@@ -80,12 +85,12 @@ def reduce_tasks(
         return result
 
 
-def _merge_all(merge: Callable[[Result, Result], Result], parts: Sequence[Result]) -> Result:
-    return functools.reduce(merge, parts)
+def _merge_all(merge: Callable[[Result, Result], Result], results: Sequence[Result]) -> Result:
+    return functools.reduce(merge, results)
 
 
 def retrying(function: Callable[[Job], Result], job: Job) -> Result:
-    """function(job), tried again if the file system fails."""
+    """`function(job)`, tried up to RETRIES times again after an OSError."""
     for attempt in range(1, RETRIES + 1):
         try:
             return function(job)
@@ -98,7 +103,7 @@ def retrying(function: Callable[[Job], Result], job: Job) -> Result:
 def _on_threads(
     tasks: list[Any], compute: ComputeSettings, keys: set[Any], on_done: Callable[[Any], None]
 ) -> tuple[Any, ...]:
-    """Compute the tasks; `on_done` sees the results of those with these keys."""
+    """Results of the tasks; `on_done` is called with the results of the tasks that have one of `keys`."""
     import dask
     from dask.callbacks import Callback
 
@@ -118,5 +123,6 @@ def _client(address: str) -> Any:
         return Client(address, timeout=SECONDS_TO_CONNECT)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"compute.scheduler: no Dask scheduler answers at {address} ({error}); start one or use threads"
+            f"compute.scheduler: no Dask scheduler answers at {address} ({error}); start it (dask scheduler), or set "
+            "compute.scheduler: threads"
         ) from None

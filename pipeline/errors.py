@@ -1,8 +1,8 @@
-"""Errors meant for the user: one line that says what was found, where, what was expected and what to do next."""
+"""Errors for users. Each is one line: what was found, where, what was expected, and what fixes it."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error of a library, the name of its type if it has no text."""
+    """First line of a library's error message; the name of the error's type if it has no text."""
     return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 
@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A setting that is unknown, of the wrong type, out of range, or at odds with another."""
+    """A setting that is unknown, of the wrong type, out of range, or contradicts another."""
 
 
 class DatasetError(UserError):
@@ -23,12 +23,12 @@ class StoreError(UserError):
 
 
 class AnnotatorError(UserError):
-    """An annotator that cannot be loaded, or that does not keep its contract."""
+    """An annotator that cannot be loaded, or that violates its contract."""
 
 
 class TrainingError(UserError):
-    """A student or checkpoint that cannot be loaded, or a training run that broke down."""
+    """A student or checkpoint that cannot be loaded, or a training that failed."""
 
 
 class DownloadError(UserError):
-    """Weights that cannot be fetched, or that are not the published ones."""
+    """Weights that cannot be downloaded, or that are not the published ones."""

@@ -1,4 +1,4 @@
-"""The manual of the settings as text, from the schema: name, values, default and meaning of each."""
+"""The manual of the settings as text, from the schema: name, values, default and meaning of each setting."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from pipeline.settings import Settings, did_you_mean
 Schema = Mapping[str, Any]
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 INDENT = "    "
+WIDTH = 120
 
 
 class Entry(NamedTuple):
-    """One setting, or a section of them. name: in full; values: what it may be set to, empty for a section"""
+    """One setting, or a section of settings.
+
+    name:    full name
+    values:  type and range, e.g. `integer >= 1`; empty for a section
+    default: `, default X` or `, required`; empty for a section
+    meaning: docstring
+    """
 
     name: str
     values: str
@@ -25,33 +32,35 @@ class Entry(NamedTuple):
 
     def __str__(self) -> str:
         head = f"{self.name}: {self.values}{self.default}" if self.values else f"{self.name}:"
-        return f"{head}\n{textwrap.indent(self.meaning, INDENT)}".rstrip()
+        paragraphs = (" ".join(text.split()) for text in self.meaning.split("\n\n"))
+        lines = (textwrap.fill(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT) for text in paragraphs)
+        return "\n".join([head, "\n\n".join(lines)]).rstrip()
 
 
 def manual(section: str | None = None) -> str:
-    """Every setting, or those of a section (`train`, `data.splits`), or a single one (`train.lr`, or `lr` for short).
+    """All settings, or those of a section (`train`, `data.splits`), or a single one (`train.lr`, or `lr` for short).
 
-    raises: ConfigError for a name that is none, with the nearest one
+    raises: ConfigError for an unknown name, with the closest known one
     """
     entries = list(_entries(Settings.model_json_schema()))
     if section is not None:
         names = [entry.name for entry in entries]
-        wanted = {section} if section in names else {name for name in names if name.endswith(f".{section}")}
-        if not wanted:
+        selected = {section} if section in names else {name for name in names if name.endswith(f".{section}")}
+        if not selected:
             raise ConfigError(
                 f"{section} is neither a section nor a setting{did_you_mean(section, names)}; "
-                "conformalsam settings lists all"
+                "for a list, run: conformalsam settings"
             )
         entries = [
             entry
             for entry in entries
-            if any(entry.name == name or entry.name.startswith((f"{name}.", f"{name}[")) for name in wanted)
+            if any(entry.name == name or entry.name.startswith((f"{name}.", f"{name}[")) for name in selected)
         ]
     return "\n\n".join(map(str, entries))
 
 
 def _entries(root: Schema) -> Iterator[Entry]:
-    """The settings at the top, then section by section, in the order of the schema."""
+    """The settings outside of sections, then section by section, in the order of the schema."""
     definitions = root["$defs"]
 
     def walk(schema: Schema, prefix: str) -> Iterator[Entry]:
@@ -77,16 +86,16 @@ def _entries(root: Schema) -> Iterator[Entry]:
 
 
 def _section(field: Schema, definitions: Schema) -> Schema | None:
-    """The schema of the section that a field is, or that it is if it is given at all."""
+    """Schema of the section that a field holds; None for a plain setting."""
     for option in field.get("anyOf", [field]):
         if "$ref" in option:
-            found: Schema = definitions[option["$ref"].rpartition("/")[2]]
-            return found
+            section: Schema = definitions[option["$ref"].rpartition("/")[2]]
+            return section
     return None
 
 
 def _values(field: Schema, definitions: Schema) -> str:
-    """What a field may be set to, e.g. `integer >= 1 or null`."""
+    """Type and range of a field, e.g. `integer >= 1 or null`."""
     if "anyOf" in field:
         return " or ".join(_values(option, definitions) for option in field["anyOf"])
     if "$ref" in field:

@@ -1,4 +1,4 @@
-"""Colours, computed in OKLCH: one for every class, and a scale from low to high values."""
+"""Colours, computed in OKLCH: one for each class, and a scale from low to high values."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 Colours = npt.NDArray[np.uint8]
 
-# Neighbours in hue differ in lightness too, so that they stay apart for colour-blind readers and in grey prints.
+# Neighbouring hues differ in lightness too: colour-blind readers and greyscale prints can distinguish them.
 LIGHTNESS = (0.72, 0.5, 0.86)
 CHROMA = 0.16
-FIRST_HUE, HUE_RANGE = 25.0, 340.0  # not the full circle: first and last class would be neighbours
+FIRST_HUE, HUE_RANGE = 25.0, 340.0  # less than the full circle: the first and the last class are no neighbours
 BACKGROUND = (90, 90, 90)
 SCALE_STEPS = 256
 
@@ -32,7 +32,7 @@ RGB_OF_LMS = np.array(
 
 
 def class_colours(num_classes: int, background: int | None = None) -> Colours:
-    """uint8 [K, 3] RGB: hues evenly spaced, lightness alternating; the background is grey."""
+    """uint8 [K, 3] RGB: hues are evenly spaced, lightness alternates. background: class index that is grey, if any."""
     hues = FIRST_HUE + HUE_RANGE * np.arange(num_classes) / num_classes
     colours = np.stack([oklch_to_rgb(LIGHTNESS[k % len(LIGHTNESS)], CHROMA, hue) for k, hue in enumerate(hues)])
     if background is not None:
@@ -41,17 +41,22 @@ def class_colours(num_classes: int, background: int | None = None) -> Colours:
 
 
 def scale_colours() -> Colours:
-    """uint8 [256, 3] RGB, dark blue (low) to light yellow (high): lightness alone tells the order."""
+    """uint8 [256, 3] RGB, from dark blue (low) to light yellow (high); the lightness rises steadily."""
     steps = np.linspace(0, 1, SCALE_STEPS)
     return np.stack([oklch_to_rgb(0.25 + 0.68 * t, 0.085, 285 - 180 * t) for t in steps])
 
 
 def oklch_to_rgb(lightness: float, chroma: float, hue: float) -> Colours:
-    """uint8 [3] sRGB of an OKLCH colour (hue in degrees); chroma shrinks until the screen can show it."""
+    """uint8 [3] sRGB of an OKLCH colour; chroma is reduced until the colour is within sRGB.
+
+    lightness: in [0, 1]
+    chroma:    0 (grey) to about 0.4
+    hue:       degrees
+    """
     angle = np.deg2rad(hue)
     linear = np.full(3, np.nan)
-    for shrunk in np.linspace(chroma, 0, 40):
-        lab = np.array([lightness, shrunk * np.cos(angle), shrunk * np.sin(angle)])
+    for reduced in np.linspace(chroma, 0, 40):
+        lab = np.array([lightness, reduced * np.cos(angle), reduced * np.sin(angle)])
         linear = RGB_OF_LMS @ (LMS_OF_OKLAB @ lab) ** 3
         if linear.min() >= -1e-6 and linear.max() <= 1 + 1e-6:
             break
@@ -62,5 +67,5 @@ def oklch_to_rgb(lightness: float, chroma: float, hue: float) -> Colours:
 
 
 def css(colour: Colours) -> str:
-    """`#rrggbb`."""
+    """`#rrggbb` of a colour, uint8 [3] RGB."""
     return "#" + "".join(f"{value:02x}" for value in colour.tolist())

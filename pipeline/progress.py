@@ -1,4 +1,4 @@
-"""Progress of long work as log lines: how much is done, how fast, how long it will take."""
+"""Progress of long work as log lines: how much is done, the rate, and the time left."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import sys
 import time
 
 SECONDS_BETWEEN_LINES = 60.0
-SHARE_BETWEEN_LINES = 0.1
+FRACTION_BETWEEN_LINES = 0.1
 SECONDS_BETWEEN_BARS = 0.1
 BAR_LENGTH = 30
 CLEAR_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """Logs a line every tenth of the work or every minute, whichever comes first; a terminal gets a bar as well.
+    """Logs a line after every tenth of the work or every minute, whichever comes first; a terminal shows a bar as well.
 
-    done: what an earlier, interrupted run had finished; it counts as done, but not towards the rate
+    what:  the work, the beginning of each line
+    total: number of items
+    unit:  plural of the items, e.g. "images"
+    done:  number of items that an earlier, interrupted run finished; they do not count towards the rate
     """
 
     def __init__(self, log: logging.Logger, what: str, total: int, unit: str, done: int = 0):
@@ -28,11 +31,11 @@ class Progress:
         log.info("%s: %d %s%s", what, total, unit, resumed)
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count finished work; `note` ends the line if one is due."""
+        """Add `count` finished items; `note` ends the line, if one is due."""
         self.done += count
-        share = (self.done - self.done_at_last_line) / max(self.total, 1)
+        fraction = (self.done - self.done_at_last_line) / max(self.total, 1)
         waited = time.monotonic() - self.time_of_last_line
-        if share >= SHARE_BETWEEN_LINES or waited >= SECONDS_BETWEEN_LINES or self.done == self.total:
+        if fraction >= FRACTION_BETWEEN_LINES or waited >= SECONDS_BETWEEN_LINES or self.done == self.total:
             self._write_line(note)
         elif sys.stderr.isatty() and time.monotonic() - self.time_of_last_bar >= SECONDS_BETWEEN_BARS:
             self._draw_bar()
@@ -64,12 +67,12 @@ class Progress:
 
 
 def rate_text(rate: float, unit: str) -> str:
-    """`12.3 images/s`, or `4.5 s/step` below one a second."""
+    """`12.3 images/s`, or `4.5 s/step` if fewer than one per second. rate: in units per second."""
     return f"{rate:.1f} {unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s/{unit.removesuffix('s')}"
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03`, or `2:03` below an hour."""
+    """`1:02:03`, or `2:03` below an hour, or `?` if infinite."""
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

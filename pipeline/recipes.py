@@ -1,4 +1,4 @@
-"""What makes a training recipe the one that it is called: a run file written for another recipe may not change that."""
+"""Refuses a run file whose settings would silently turn a preset into another training recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ KINDS = {"train": "framework", "stage1": "labels"}
 
 
 class Conflict(NamedTuple):
-    """A setting of a run file that makes another recipe of a preset: its name and value, and what the preset has."""
+    """A setting of a run file that contradicts a preset.
+
+    name:     full name
+    value:    in the run file
+    expected: what the preset has, in words
+    fix:      change of the run file that resolves it
+    """
 
     name: str
     value: Any
@@ -24,21 +30,22 @@ class Conflict(NamedTuple):
 def refuse_another_recipe(
     path: Path, written: Mapping[str, Any], given: Mapping[str, Any], preset: Mapping[str, Any], name: str
 ) -> None:
-    """ConfigError if settings of run files would silently make another recipe of a preset that was chosen after them.
+    """Raise ConfigError if settings written for another recipe contradict a preset.
 
-    A stage that the preset does not have, or no longer has; other labels in Stage I; another framework.
+    A contradiction is a stage that only one of the two has, other labels in Stage I, or another framework.
 
-    path:    of the run, for the message
-    written: section -> name -> value, what the run files say that do not know of the preset
-    given:   full name -> value of the command line; whoever writes a setting beside the preset means it
+    path:    of the run file, for the message
+    written: section -> name -> value, of the run files that were written without regard to the preset
+    given:   full name -> value, of the command line; these settings change the preset on purpose
     preset:  section -> name -> value
+    name:    of the preset
     """
     for conflict in _conflicts(written, preset):
         if conflict.name not in given:
             raise ConfigError(
-                f"{path}: {conflict.name} is {conflict.value!r}, but the preset {name} has {conflict.expected}, and "
-                f"would become another recipe; {conflict.fix}, or give it beside the preset, which is then changed on "
-                f"purpose: --set preset={name} --set {conflict.name}={conflict.value}"
+                f"{path}: {conflict.name} is {conflict.value!r}, but the preset {name} has {conflict.expected} and "
+                f"would become another recipe; {conflict.fix}, or change the preset on purpose: --set preset={name} "
+                f"--set {conflict.name}={conflict.value}"
             )
 
 
@@ -49,7 +56,7 @@ def _conflicts(written: Mapping[str, Any], preset: Mapping[str, Any]) -> Iterato
             value = own.get(key)
             if isinstance(value, int | float) and (value > 0) != has_stage:
                 expected = "epochs in that stage" if has_stage else "no epochs in that stage"
-                fix = "replace it by train.total_epochs, the epochs of both stages, which every preset divides"
+                fix = "replace it by train.total_epochs, the epochs of both stages"
                 yield Conflict(f"{section}.{key}", value, expected, fix)
     for section, key in KINDS.items():
         value, expected = _section(written, section).get(key), preset[section][key]

@@ -1,4 +1,4 @@
-"""Run files: `load_settings` reads one YAML file of `config/`, applies overrides and checks the settings."""
+"""Run files: `load_settings` reads a YAML file of `config/`, applies overrides and checks the settings."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pipeline.settings import Origin, Section, Settings, did_you_mean
 CONFIG_FOLDER = Path("config")
 PRESET_FOLDER = Path(__file__).parent / "presets"
 DEFAULT_RUN = "demo"
-BESIDE_THE_STAGES = ("probe", "gallery")  # sections whose settings give way to others of the same short name
+TOOL_SECTIONS = ("probe", "gallery")  # a short name means the setting of another section, if there is one
 
 
 def load_settings(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read a run file, apply overrides, check everything.
+    """Read a run file, apply overrides and check all settings.
 
     run:       path of a YAML file, or the name of one in `config/` without its ending
-    overrides: full or short setting names to values, e.g. {"calibrate.alpha": 0.1}, see `full_names`
-    raises:    ConfigError, one line a problem, each with the setting's full name
+    overrides: full or short name -> value, e.g. {"calibrate.alpha": 0.1}, see `full_names`
+    raises:    ConfigError with one line per problem, each with the setting's full name
     """
     path, given = find_run_file(run), full_names(overrides or {})
     files = _read_files(path, seen=())
@@ -57,7 +57,7 @@ def preset_names() -> list[str]:
 
 
 def preset_tree(name: str) -> dict[str, Any]:
-    """Settings that a preset gives, section -> name -> value; ConfigError lists the known ones."""
+    """Settings of a preset, section -> name -> value; ConfigError for an unknown name, with the known ones."""
     known = preset_names()
     if name not in known:
         raise ConfigError(f"preset is {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}")
@@ -65,13 +65,13 @@ def preset_tree(name: str) -> dict[str, Any]:
 
 
 def _before_preset(files: Sequence[dict[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was written without regard to the preset: files that the one which names it extends; all, if none does."""
-    places = [place for place, tree in enumerate(files) if "preset" in tree]
-    return _merged(files if "preset" in given or not places else files[: places[-1]])
+    """Settings written for another recipe: those of the files below the one that names the preset, or else of all."""
+    naming = [i for i, tree in enumerate(files) if "preset" in tree]
+    return _merged(files if "preset" in given or not naming else files[: naming[-1]])
 
 
 def find_run_file(run: str | Path) -> Path:
-    """Path of a run given by path or by name; ConfigError lists the known names."""
+    """Path of a run file, given by path or by name; ConfigError if there is none, with the known names."""
     for path in (Path(run), CONFIG_FOLDER / f"{run}.yaml"):
         if path.is_file():
             return path
@@ -81,7 +81,7 @@ def find_run_file(run: str | Path) -> Path:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`["alpha=0.1"]` -> `{"alpha": 0.1}`; values are YAML."""
+    """`["alpha=0.1"]` -> `{"alpha": 0.1}`; values are YAML. ConfigError for a word without `=`."""
     overrides = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
@@ -94,9 +94,10 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides by full dotted name.
 
-    Accepted: the full name (`calibrate.alpha`), a short name that only one section has (`alpha`; an adapter's own
-    settings, one level deeper, and those of tools beside the stages do not count then), or a section with a mapping
-    (`calibrate: {alpha: 0.1}`), as the command line of Snakemake can give them.
+    A key is a full name (`calibrate.alpha`), a short name (`alpha`), or a section whose value is a mapping
+    (`calibrate: {alpha: 0.1}`), as Snakemake's command line passes it. A short name means the setting that is nested
+    least deeply, and one of a stage before one of TOOL_SECTIONS.
+
     raises: ConfigError for an unknown or an ambiguous name
     """
     known = dict(_leaves(Settings))
@@ -108,7 +109,7 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
         matches = [full for full in known if full == name or full.endswith(f".{name}")]
         depth = min((full.count(".") for full in matches), default=0)
         shallowest = [full for full in matches if full.count(".") == depth]
-        of_stages = [full for full in shallowest if full.partition(".")[0] not in BESIDE_THE_STAGES]
+        of_stages = [full for full in shallowest if full.partition(".")[0] not in TOOL_SECTIONS]
         shallowest = of_stages or shallowest
         if len(shallowest) != 1:
             raise ConfigError(_unknown_or_ambiguous(name, shallowest, list(known)))
@@ -119,7 +120,8 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
 def split_workflow_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Run and overrides from Snakemake's `--config run=camvid alpha=0.1 stage1={epochs: 3}`.
 
-    Snakemake types plain values but leaves the entries of mappings and lists as text, so those are read as YAML here.
+    Snakemake converts plain values to their types, but leaves the entries of mappings and lists as text. They are read
+    as YAML here.
     """
     overrides = {name: _typed_entries(value) for name, value in config.items() if name != "run"}
     return str(config.get("run", DEFAULT_RUN)), full_names(overrides)
@@ -134,15 +136,16 @@ def _typed_entries(value: Any, nested: bool = False) -> Any:
 
 
 def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
-    """Command line words that `parse_overrides` turns back into `overrides`."""
+    """Command-line words `--set NAME=VALUE` from which `parse_overrides` restores the overrides, by full name."""
     return [word for name, value in full_names(overrides).items() for word in ("--set", f"{name}={json.dumps(value)}")]
 
 
 def as_workflow_config(settings: Settings, changes: Mapping[str, Any]) -> list[str]:
-    """Words of Snakemake's `--config` that `split_workflow_config` turns back into what settings were loaded from.
+    """Words of Snakemake's `--config` from which `split_workflow_config` restores the origin of the settings.
 
-    A name that is unique without its section stands alone; other names are grouped by section, `stage1={epochs: 3}`.
-    changes: further overrides
+    A name that is unique without its section is one word; other names are grouped by section, `stage1={epochs: 3}`.
+
+    changes: further overrides, which take precedence
     """
     origin = settings.origin
     words = [f"run={origin.run or settings.name}"]
@@ -165,14 +168,14 @@ def _is_unique(short: str, name: str) -> bool:
 
 
 def _flow_text(value: Any) -> str:
-    """A value as YAML on one line; plain text without quotes."""
+    """A value as YAML on one line; plain text has no quotes."""
     is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z/][\w./-]*", value) and yaml.safe_load(value) == value
     return str(value) if is_plain else json.dumps(value)
 
 
 def _unknown_or_ambiguous(name: str, matches: list[str], known: list[str]) -> str:
     if matches:
-        return f"the setting {name!r} is ambiguous: {', '.join(matches)}; write one of them in full"
+        return f"the setting {name!r} is ambiguous; write one of {', '.join(matches)}"
     shorts = {full.rpartition(".")[2]: full for full in reversed(known)}
     close = difflib.get_close_matches(name, [*known, *shorts], n=1)
     hint = f"; did you mean {shorts.get(close[0], close[0])}?" if close else ""
@@ -180,7 +183,7 @@ def _unknown_or_ambiguous(name: str, matches: list[str], known: list[str]) -> st
 
 
 def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full names of all settings, including the sections themselves (they can be set to null)."""
+    """Full name and field of every setting, sections included, because a section can be set to null."""
     for name, field in section.model_fields.items():
         yield f"{prefix}{name}", field
         nested = _nested_section(field.annotation)
@@ -195,26 +198,28 @@ def _nested_section(annotation: Any) -> type[Section] | None:
 
 
 def _read_files(path: Path, seen: tuple[Path, ...]) -> list[dict[str, Any]]:
-    """The mappings of a run file and of those that it extends, which come first."""
+    """The mappings of a run file and of the files that it extends, the extended ones first."""
     if path.resolve() in seen:
-        raise ConfigError(f"{path} extends itself; remove one `extends:`")
+        raise ConfigError(f"{path} extends itself; remove its line `extends:`")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not valid YAML; fix this: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, got {type(tree).__name__}")
+        raise ConfigError(
+            f"{path} must contain a mapping, got {type(tree).__name__}; write settings as in {CONFIG_FOLDER}/demo.yaml"
+        )
     parent = tree.pop("extends", None)
     if parent is None:
         return [tree]
     parent_path = path.parent / parent
     if not parent_path.is_file():
-        raise ConfigError(f"{path}: extends {parent!r}, but {parent_path} does not exist")
+        raise ConfigError(f"{path} extends {parent!r}, but {parent_path} does not exist; fix its line `extends:`")
     return [*_read_files(parent_path, (*seen, path.resolve())), tree]
 
 
 def _merged(trees: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Later ones win."""
+    """One tree; later ones take precedence."""
     return reduce(_merge, trees, {})
 
 
@@ -227,7 +232,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def put_setting(tree: dict[str, Any], name: str, value: Any) -> None:
-    """Set what a full name (`calibrate.alpha`) stands for in a tree of settings; sections that are not there appear."""
+    """Set the value of a full name (`calibrate.alpha`) in a tree of settings; missing sections are created."""
     *sections, last = name.split(".")
     for key in sections:
         if not isinstance(tree.get(key), dict):
@@ -237,22 +242,22 @@ def put_setting(tree: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _describe(problem: Any) -> str:
-    """One line for one pydantic problem: full name, what is wanted, what was found."""
+    """One line for one pydantic problem: full name, expected value, found value."""
     name = _dotted(problem["loc"])
-    kind, found = problem["type"], problem["input"]
+    kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         return _unknown_key(name)
     if kind == "missing":
-        return f"{name} is required, but missing"
+        return f"{name} is required, but missing; add it"
     if kind == "value_error":
         return f"{name}: {problem['ctx']['error']}" if name else str(problem["ctx"]["error"])
     if kind in ("too_short", "too_long"):
         return f"{name} has the wrong length: {problem['msg'].lower()}"
-    wanted = problem["msg"].removeprefix("Input should be ").replace("a valid ", "")
+    expected = problem["msg"].removeprefix("Input should be ").replace("a valid ", "")
     hint = (
-        "; write 1.0e-4, not 1e-4, which YAML reads as text" if kind == "float_type" and isinstance(found, str) else ""
+        "; write 1.0e-4, not 1e-4, which YAML reads as text" if kind == "float_type" and isinstance(value, str) else ""
     )
-    return f"{name} must be {wanted}, got {found!r} ({type(found).__name__}){hint}"
+    return f"{name} must be {expected}, got {value!r} ({type(value).__name__}){hint}"
 
 
 def _dotted(location: Sequence[int | str]) -> str:

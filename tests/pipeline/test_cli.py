@@ -72,4 +72,4 @@ def test_a_command_about_a_run_or_a_store_tells_them_apart(tmp_path):
     (results / "samples.json").write_text("{}")
     refused = CliRunner().invoke(group, ["look", str(results)])
     assert refused.exit_code == 1
-    assert f"{results} is the folder of a run's results; name the run, e.g. tiny" in refused.output
+    assert f"{results} is the folder of a run's results; give the run instead: tiny" in refused.output

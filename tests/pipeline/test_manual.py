@@ -26,9 +26,9 @@ def test_every_setting_is_there_once():
 
 def test_a_setting_has_its_values_default_and_meaning():
     assert 'calibrate.fallback: neighbourhood | image, default "neighbourhood"' in manual("calibrate")
-    assert "train.crop: integer >= 32, default 513\n    Side of the square training crop, pixels." in manual("crop")
+    assert "train.crop: integer >= 32, default 513\n    Side of the square training crop, in pixels." in manual("crop")
     assert manual("data.classes").startswith("data.classes: list, each {name, prompts, values}, required")
-    assert "data.classes[].name: string, required\n    What the class is called" in manual("data.classes")
+    assert "data.classes[].name: string, required\n    Name of the class in tables" in manual("data.classes")
     assert "data.workers: integer >= 1 or null, default null, changes no result" in manual("data")
     assert manual("annotate.onnx.class_map").startswith("annotate.onnx.class_map: mapping to list, each integer >= 0")
 

@@ -106,7 +106,7 @@ def test_snakemakes_untyped_entries_are_typed():
     [
         ({"alhpa": 0.1}, "alhpa is not a setting; did you mean calibrate.alpha?"),
         ({"calibrate": {"alhpa": 0.1}}, "calibrate.alhpa is not a setting; did you mean calibrate.alpha?"),
-        ({"epochs": 3}, "'epochs' is ambiguous: stage1.epochs, stage2.epochs"),
+        ({"epochs": 3}, "'epochs' is ambiguous; write one of stage1.epochs, stage2.epochs"),
         ({"alpha": 1.5}, r"calibrate.alpha must be less than 1, got 1.5 \(float\)"),
         ({"alpha": "1e-2"}, r"calibrate.alpha must be number, got '1e-2' \(str\); write 1.0e-4"),
         ({"data.splits.train": 116}, r"data.splits.train must be string, got 116 \(int\)"),
@@ -114,7 +114,7 @@ def test_snakemakes_untyped_entries_are_typed():
         ({"background": "backgroud"}, "not among the classes; did you mean background?"),
         ({"classes": ["a", "a"]}, "class name 'a' twice"),
         ({"classes": [{"name": "a", "values": [1]}, {"name": "b", "values": [1]}]}, "mask value 1 twice"),
-        ({"ignore_values": [8]}, r"ignore_values has \[8\], which classes name too"),
+        ({"ignore_values": [8]}, r"ignore_values has \[8\], which classes have as well; remove them"),
     ],
 )
 def test_a_mistake_is_named_in_full(run_file, overrides, message):
@@ -192,7 +192,7 @@ def test_a_run_file_does_not_make_another_recipe_of_a_preset_that_is_chosen_late
     run_file.write_text(f"{MINIMAL}{sections}\n")
     (tmp_path / "child.yaml").write_text(f"extends: mine.yaml\npreset: {preset}\n")
     for path, overrides in ((run_file, {"preset": preset}), (tmp_path / "child.yaml", {})):
-        with pytest.raises(ConfigError, match=f"{name} is .*, but the preset {preset} has {has}, and would become"):
+        with pytest.raises(ConfigError, match=f"{name} is .*, but the preset {preset} has {has} and would become"):
             load_settings(path, overrides)
 
 
@@ -212,13 +212,16 @@ def test_a_preset_is_changed_by_what_is_written_beside_it(tmp_path, run_file):
             {"train.student": "dinov2_s"},
             r"'dinov2_s', which is neither a folder nor one of .*tiny, b0.*mean dinov2-s\?",
         ),
-        ({"train.scale": [2.0, 0.5]}, r"train: scale is \[2\.0, 0\.5\], smallest first; write \[0\.5, 2\.0\]"),
-        ({"stage1.batch_labeled": 4}, "batch_labeled is 4 of batch_size 4; leave room for pseudo-labeled images"),
-        ({"stage1": {"batch_labeled": 2, "labels": "none"}}, "mixes with pseudo-labeled images, but .* is none"),
-        ({"train.framework": "allspark"}, r"needs labeled images in every batch; set stage1\.batch_labeled"),
-        ({"stage2.cutmix": 0.5}, "it mixes strong views and views is 0; set views to 1 or 2"),
-        ({"stage2": {"complementary_dropout": True, "views": 1}}, "pairs two strong views, but views is 1"),
-        ({"stage2.confidence": "conformal"}, r"needs train\.holdout of at least 9, got 0; hold out more"),
+        ({"train.scale": [2.0, 0.5]}, r"train: scale is \[2\.0, 0\.5\], but .* first; write \[0\.5, 2\.0\]"),
+        ({"stage1.batch_labeled": 4}, "batch_labeled is 4, but batch_size is 4, .*; set batch_size: 5 or more"),
+        ({"stage1": {"batch_labeled": 2, "labels": "none"}}, "stage1.labels is none; remove stage1.batch_labeled"),
+        ({"train.framework": "allspark"}, r"needs labeled images in every batch .*; set stage1\.batch_labeled: 2"),
+        ({"stage2.cutmix": 0.5}, "views is 0, so there is nothing to mix; set views: 1 or 2"),
+        (
+            {"stage2": {"complementary_dropout": True, "views": 1}},
+            "needs two strong views, but views is 1; set views: 2",
+        ),
+        ({"stage2.confidence": "conformal"}, r"needs train\.holdout of at least 9, got 0; set train\.holdout: 9"),
         ({"stage2.lambda_end": 0.0}, "lambda_schedule exp needs lambda_start and lambda_end above 0"),
     ],
 )

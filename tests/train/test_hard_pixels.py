@@ -143,5 +143,5 @@ def test_the_pixels_of_all_processes_are_compared(tmp_path):
 
 
 def test_parts_of_a_batch_are_refused_because_their_pixels_must_be_compared():
-    with pytest.raises(ValueError, match="computes them in parts; set accumulate: 1"):
+    with pytest.raises(ValueError, match="splits the step; set accumulate: 1"):
         TrainSettings(labeled_loss="ohem", accumulate=2)

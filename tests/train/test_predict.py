@@ -178,7 +178,7 @@ def test_options_out_of_range_are_named(student):
         settings_of(scales="1,x")
     with pytest.raises(ConfigError, match="--scales: Input should be greater than 0, got 0"):
         settings_of(scales="1,0")
-    with pytest.raises(ConfigError, match=r"stride is 50, but window is 40; a stride is at most the window$"):
+    with pytest.raises(ConfigError, match=r"stride is 50, but window is 40; lower stride to the window or less$"):
         settings_of(scales="1", window=40, stride=50)
     with pytest.raises(ConfigError, match=r"--device: .* got gpu"):
         open_student(student, "gpu")

@@ -39,6 +39,6 @@ def test_a_single_epoch_has_the_first_lambda():
 
 
 def test_an_exponential_schedule_through_zero_is_refused():
-    with pytest.raises(ValueError, match="exp needs lambda_start and lambda_end above 0; use linear or cosine"):
+    with pytest.raises(ValueError, match="exp needs lambda_start and lambda_end above 0; set lambda_schedule: linear"):
         Stage2Settings(lambda_end=0.0)
     assert Stage2Settings(lambda_schedule="linear", lambda_end=0.0).lambda_end == 0

@@ -176,7 +176,7 @@ def test_a_mistake_is_named_with_its_setting(build, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "grounding", "background": "void"}, "background void exists in mode semantic only"),
+        ({"mode": "grounding", "background": "void"}, "background void needs mode semantic; set mode: semantic"),
         ({"templates": ["a photo"]}, r"annotate.seem.templates\[0\] must"),
         ({"templates": []}, r"annotate.seem.templates has the wrong length"),
         ({"precission": "float16"}, "did you mean annotate.seem.precision"),

@@ -61,5 +61,5 @@ def test_settings_know_it_by_its_entry(halves, tmp_path):
     assert load_settings(path, {"variant": halves, "class_thresholds": "each"}).calibrate.kind.name == halves
     with pytest.raises(ConfigError, match=r"calibrate.variant: unknown variant 'halfs', .*; did you mean halves\?"):
         load_settings(path, {"variant": "halfs"})
-    with pytest.raises(ConfigError, match=r"n_min is for variant pixel, got halves"):
+    with pytest.raises(ConfigError, match=r"n_min is 3, but variant is halves"):
         load_settings(path, {"variant": halves, "n_min": 3})

@@ -150,7 +150,7 @@ def test_the_predicted_class_is_the_most_probable(options):
 
 @pytest.mark.parametrize("options", [{"stride": 8}, {"stride": 40, "window": 32}])
 def test_a_stride_that_would_leave_gaps_is_refused(options):
-    with pytest.raises(ValueError, match="a stride is at most the window"):
+    with pytest.raises(ValueError, match="lower stride to the window or less"):
         EvaluateSettings(**options)
 
 
