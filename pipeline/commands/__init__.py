@@ -1,6 +1,6 @@
-"""The tools beside the stages: one module per command, named as it is typed; it parses and calls one function.
+"""Commands that are not stages: one module per command, named as the command, which parses and calls one function.
 
-Heavy imports are inside the commands, so that `--help` answers at once.
+Heavy imports are inside the commands, so that `--help` is fast.
 """
 
 from pipeline.commands.alpha import alpha

@@ -1,4 +1,4 @@
-"""The command that chooses alpha."""
+"""Command `alpha`: compares alphas and rules, and chooses one."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from pipeline.cli import run_argument
 from pipeline.run import Run
 from pipeline.settings import Settings
 
-SHARE = click.FloatRange(0, 1, min_open=True)
+FRACTION = click.FloatRange(0, 1, min_open=True)
 
 
 @click.command()
 @run_argument
-@click.option(
-    "--precision", type=SHARE, help="Instead of the largest mIoU: most labels of at least this held-out precision."
-)
-@click.option("--keep-rate", type=SHARE, help="Instead: the most precise labels of at least this share of the pixels.")
-@click.option("--cautious", is_flag=True, help="Let the lower end of the precision's 95 % interval reach --precision.")
-@click.option("--rule", help="Choose among the alphas of this rule. Default: of all rules.")
-@click.option("--all", "everything", is_flag=True, help="Print the whole front.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Write the plot here. Default: results/RUN/alpha.svg.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything, of every alpha and rule, as JSON.")
+@click.option("--precision", type=FRACTION, help="Choose the most labels with at least this held-out precision.")
+@click.option("--keep-rate", type=FRACTION, help="Choose the most precise labels with at least this keep rate.")
+@click.option("--cautious", is_flag=True, help="Require --precision of the lower end of the 95 % interval.")
+@click.option("--rule", help="Choose among the alphas of this rule. Default: all rules.")
+@click.option("--all", "everything", is_flag=True, help="Print all choices that no other one beats in both measures.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Path of the plot. Default: results/RUN/alpha.svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers of every alpha and rule as JSON.")
 def alpha(
     settings: Settings,
     precision: float | None,
@@ -38,14 +36,15 @@ def alpha(
 ) -> None:
     """Compare alphas and rules on held-out images; choose one.
 
-    Prints what every alpha and rule would keep of RUN, how right it is on held-out images, and the one to take.
+    Prints the keep rate and the held-out precision of alphas and rules of RUN, and the choice among them.
 
-    Chosen is the largest mIoU of labels on held-out images, a pixel without a label counting as missed, as rule auto
-    chooses (at the run's target_precision, if it has one); --precision and --keep-rate ask for something else.
+    By default the choice is that of rule auto: the largest mIoU of labels on held-out images, where a pixel without a
+    label counts as missed (with the run's target_precision, if it has one). --precision and --keep-rate set another
+    goal.
 
-    Labeled images are judged by thresholds from the others; unlabeled ones have no part in it. The run must be
-    calibrated; nothing is labeled again, and no map is read again. The first call takes a minute or a few, and leaves
-    its numbers in results/RUN/sweep.json.
+    Each labeled image is evaluated with thresholds from the others; unlabeled images are not used. The run must be
+    calibrated; its labels are not changed. The first call takes a few minutes and writes its numbers to
+    results/RUN/sweep.json.
 
     \b
       conformalsam alpha camvid --precision 0.97
@@ -54,9 +53,9 @@ def alpha(
     from pipeline.calibration.alpha_choice import Goal, choose_alpha, format_choice, write_plot
 
     if precision is not None and keep_rate is not None:
-        raise click.UsageError("--precision and --keep-rate are two goals; name one")
+        raise click.UsageError("--precision and --keep-rate are two goals; give one of them")
     if cautious and precision is None:
-        raise click.UsageError("--cautious is about --precision; name that, too")
+        raise click.UsageError("--cautious needs --precision; add it, e.g. --precision 0.95")
     goal = Goal()
     if precision is not None:
         goal = Goal("precision", precision, "low" if cautious else "value")

@@ -1,4 +1,4 @@
-"""The command that converts COCO's masks."""
+"""Command `convert-coco`: converts COCO's annotations to masks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def convert_coco(root: Path) -> None:
 
     Reads ROOT/annotations/instances_*.json. Resumes at the image where it stopped.
 
-    0 is background, then the categories in the order of their ids (1 to 80); crowds are 255. Where objects overlap the
-    smaller one wins. The JSON of train2017 needs about 3 GB of memory.
+    Value 0 is background, 1 to 80 are the categories in the order of their ids, and 255 are crowds. Where objects
+    overlap, the smaller one is on top. Reading the JSON of train2017 needs about 3 GB of memory.
     """
     from pipeline.sources.convert_masks import convert_coco as convert
 

@@ -1,4 +1,4 @@
-"""The command that converts an official SEEM checkpoint."""
+"""Command `convert-seem`: converts an official SEEM checkpoint."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import click
 @click.command("convert-seem")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("folder", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Default: the folder `tokenizer` beside CHECKPOINT.")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="Folder of the tokenizer. Default: `tokenizer` beside CHECKPOINT.",
+)
 def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None) -> None:
     """Convert a published SEEM checkpoint for the annotator.
 
-    CHECKPOINT is a file seem_*.pt; the annotator `seem` reads the folder OUT. The file is read as plain weights, no
-    code of it is run. Which variant it holds is told from its contents; a name or shape that does not fit is an error.
-    OUT gets config.json, model.safetensors and the tokenizer, in the conventions of transformers:
-    Seem.from_pretrained(OUT) loads it.
+    CHECKPOINT is a file seem_*.pt; the annotator `seem` reads the folder OUT. Only weights are read from the file, no
+    code in it is executed. The variant follows from its contents; an unexpected name or shape is an error. OUT gets
+    config.json, model.safetensors and the tokenizer, in the format of transformers: Seem.from_pretrained(OUT) loads it.
 
     Next: in a run file, annotate: {annotator: seem, seem: {checkpoint: OUT}}
     """

@@ -1,4 +1,4 @@
-"""The command that checks a run before it starts."""
+"""Command `doctor`: checks a run before it starts."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pipeline.settings import Settings
 
 @click.command()
 @run_argument
-@click.option("--quick", type=click.IntRange(min=1), metavar="N", help="Look at N images only.")
-@click.option("--time", "timed", is_flag=True, help="Try the annotator on a few images, to tell how long all take.")
+@click.option("--quick", type=click.IntRange(min=1), metavar="N", help="Check N images only.")
+@click.option("--time", "timed", is_flag=True, help="Run the annotator on a few images to estimate the time of all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(settings: Settings, quick: int | None, timed: bool, as_json: bool) -> None:
     """Check a run before any heavy work.
 
-    Prints what could go wrong; exit code 1 if the run should not start. Images and masks are read once, by the readers
-    of the run itself.
+    Prints findings; the exit code is 1 if one of them is an error, and the run should not start. Every image and mask
+    is read once, by the code that the run uses.
     """
-    from pipeline import doctor as examination
+    from pipeline import doctor as checks
 
     command = Run(settings).command("all")
-    findings = examination.examine(settings, quick, timed)
+    findings = checks.examine(settings, quick, timed)
     if as_json:
-        click.echo(json.dumps(examination.as_json(findings, command), indent=1))
+        click.echo(json.dumps(checks.as_json(findings, command), indent=1))
     else:
         for finding in findings:
             click.echo(str(finding))
-        click.echo(examination.verdict(findings, command))
-    if examination.counts(findings)["error"]:
+        click.echo(checks.verdict(findings, command))
+    if checks.counts(findings)["error"]:
         click.get_current_context().exit(1)

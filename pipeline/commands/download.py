@@ -1,4 +1,4 @@
-"""The command that downloads published weights."""
+"""Command `download`: downloads published weights."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import click
 
 @click.command()
 @click.argument("name")
-@click.option("--to", "folder", type=click.Path(path_type=Path), help="Where the files go. Default: checkpoints/NAME.")
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder of the files. Default: checkpoints/NAME.")
 def download(name: str, folder: Path | None) -> None:
     """Download a published SEEM checkpoint and its tokenizer.
 
-    Both come from the Hugging Face hub. NAME is one of these; Focal-L is the one to begin with, Focal-T the small and
-    quick one:
+    Both come from the Hugging Face hub. NAME is one of these; begin with Focal-L, or with Focal-T, which is smaller and
+    faster:
 
     \b
       seem-focalt-v0    0.66 GB    seem-focalt-v1    0.66 GB
       seem-focall-v0    1.37 GB    seem-focall-v1    1.37 GB
       seem-samvitb-v1   0.86 GB    seem-samvitl-v1   1.76 GB
 
-    The checkpoint's sha256 is checked. An interrupted download goes on where it was when you run it again, and what is
-    complete is not fetched twice. Without network, the message says what to fetch elsewhere and where to put it.
+    The SHA-256 of the checkpoint is verified. Run the command again to continue an interrupted download; complete files
+    are not downloaded twice. Without network, the message lists the files to download elsewhere and where to put them.
 
     The licence is AFL-3.0 for the model and Apache-2.0 for its code; by downloading you agree to it.
 

@@ -1,4 +1,4 @@
-"""The commands behind `snakemake experiment`: a set of labels, a run, and the table."""
+"""The commands that `snakemake experiment` runs: one for a set of labels, one for a run, one for the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.receipt import write_receipt
 
 
 def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say which experiment it is part of; its function gets that first."""
+    """Add the options that define an experiment to a command; its function gets the experiment and its own options."""
 
     def command(
         run: str,
@@ -29,15 +29,17 @@ def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
         from pipeline.experiment.request import parse_request
         from pipeline.run_file import full_names, parse_overrides
 
-        asked = {"table": table, "seeds": seeds, "budget": budget, "arms": arms, "protocol": protocol}
-        function(Experiment(run, full_names(parse_overrides(overrides)), parse_request(asked)), **options)
+        request = {"table": table, "seeds": seeds, "budget": budget, "arms": arms, "protocol": protocol}
+        function(Experiment(run, full_names(parse_overrides(overrides)), parse_request(request)), **options)
 
     command.__doc__ = function.__doc__
     for option in (
-        click.option("--protocol", default="both", show_default=True, help="steps, epochs or both."),
-        click.option("--arms", help="Rows of the table, with commas. Default: all."),
-        click.option("--budget", default=1.0, show_default=True, help="What all lengths are multiplied by."),
-        click.option("--seeds", default=3, show_default=True),
+        click.option(
+            "--protocol", default="both", show_default=True, help="Unit of training length: steps, epochs or both."
+        ),
+        click.option("--arms", help="Keys of the table's rows, separated by commas. Default: all."),
+        click.option("--budget", default=1.0, show_default=True, help="Factor of all training lengths."),
+        click.option("--seeds", default=3, show_default=True, help="Number of seeds."),
         click.option("--table", required=True, help="1, 2, 3, 4, 5, 6, fig4, rule, students, evidence."),
         SET_OPTION,
         click.argument("run", metavar="RUN"),
@@ -50,7 +52,7 @@ def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--labels", "name", required=True, help="Name of the labels.")
 @experiment_command
 def experiment_labels(experiment: Any, name: str) -> None:
-    """Calibrate and label for the rows of an experiment that share these labels."""
+    """Calibrate and label for all rows of an experiment that use these labels."""
     from pipeline.experiment.running import make_labels
 
     facts = make_labels(experiment, name)
@@ -62,7 +64,7 @@ def experiment_labels(experiment: Any, name: str) -> None:
 @click.option("--seed", required=True, type=int)
 @experiment_command
 def experiment_run(experiment: Any, name: str, seed: int) -> None:
-    """Train and measure one run of an experiment."""
+    """Train and evaluate one run of an experiment."""
     from pipeline.experiment.running import train_run
 
     facts = train_run(experiment, name, seed)

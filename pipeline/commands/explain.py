@@ -1,4 +1,4 @@
-"""The command that prints the numbers behind one pixel."""
+"""Command `explain`: prints the numbers behind one pixel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.settings import Settings
 
 
 @click.command()
-@click.option("--id", "sample_id", required=True, help="Image, labeled or not.")
-@click.option("--xy", required=True, metavar="X,Y", help="Pixel of the image itself, from its upper left corner.")
+@click.option("--id", "sample_id", required=True, help="Id of the image, labeled or unlabeled.")
+@click.option("--xy", required=True, metavar="X,Y", help="Pixel of the image at its own size; 0,0 is the upper left.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @run_argument
 def explain(settings: Settings, sample_id: str, xy: str, as_json: bool) -> None:
@@ -34,8 +34,8 @@ def explain(settings: Settings, sample_id: str, xy: str, as_json: bool) -> None:
 
 
 def parse_xy(text: str) -> tuple[int, int]:
-    """`12,7` -> (12, 7); ConfigError for anything else."""
+    """`12,7` -> (12, 7), x and y; ConfigError for any other text."""
     match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
     if match is None:
-        raise ConfigError(f"--xy {text} is not a pixel; write two whole numbers with a comma, e.g. --xy 12,7")
+        raise ConfigError(f"--xy {text} is not a pixel; write two integers separated by a comma, e.g. --xy 12,7")
     return int(match[1]), int(match[2])

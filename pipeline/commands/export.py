@@ -1,4 +1,4 @@
-"""The command that writes labels for other tools."""
+"""Command `export`: writes labels for other tools."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pipeline.settings import Settings
 
 @click.command()
 @run_or_store
-@click.option("--to", "format_name", required=True, metavar="FORMAT", help="Format to write.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write. Default: export/FORMAT of the run.")
-@click.option("--alpha", type=float, help="Which of the stored alphas. Default: the chosen one.")
-@click.option("--ids", type=click.Path(path_type=Path), help="Text file with the ids of the images, one a line.")
+@click.option("--to", "format_name", required=True, metavar="FORMAT", help="Format, see above.")
+@click.option("--out", type=click.Path(path_type=Path), help="Output folder. Default: export/FORMAT of the run.")
+@click.option("--alpha", type=float, help="One of the stored alphas. Default: the chosen one.")
+@click.option("--ids", type=click.Path(path_type=Path), help="Text file of image ids, one per line. Default: all.")
 @click.option(
-    "--most-uncertain", type=click.IntRange(min=1), metavar="N", help="The N with fewest labels, fewest first."
+    "--most-uncertain",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="N images with the lowest keep rate, lowest first.",
 )
 def export(
     target: Settings | Path,
@@ -29,23 +32,23 @@ def export(
 ) -> None:
     """Write pseudo-labels in the format of another tool.
 
-    Labels have the images' own sizes. The formats:
+    Labels are written at the size of their images. The formats:
 
     \b
       png          palette PNGs, 255 = no label: masks as other trainers read them
-      coco         one JSON of run-length encodings with scores
-      ome-zarr     OME-Zarr 0.5, images with labels in colours, for napari
-      cvat         a zip "Segmentation mask 1.1" for correction in CVAT, no label = `abstain`
-      huggingface  a folder that datasets.load_dataset reads
+      coco         one JSON file with run-length encodings and scores
+      ome-zarr     OME-Zarr 0.5, images with coloured labels, for napari
+      cvat         zip file "Segmentation mask 1.1" for CVAT, no label = `abstain`
+      huggingface  folder that datasets.load_dataset reads
 
-    Every export has a provenance.json: what made the labels, with what alpha, rule and versions. With --most-uncertain
-    it is a review queue; corrected masks come back with `conformalsam import-masks`.
+    Every export has a provenance.json with the alpha, the rule and the versions behind the labels. Export a review
+    queue with --most-uncertain; read the corrected masks with `conformalsam import-masks`.
     """
     from pipeline.exchange import FORMATS, export_labels
     from pipeline.run import Run
 
     store = Run(target).folder.labels if isinstance(target, Settings) else target
     written = export_labels(store, format_name, out, alpha=alpha, ids=ids, most_uncertain=most_uncertain)
-    failed = f"; left out, for they failed: {', '.join(written.left_out)}" if written.left_out else ""
+    failed = f"; without {', '.join(written.left_out)}, where the annotator failed" if written.left_out else ""
     click.echo(f"wrote {written.folder}: {written.num_images} images{failed}")
     click.echo(FORMATS[format_name].next_step.format(folder=written.folder))

@@ -1,4 +1,4 @@
-"""The command that writes a run file for a folder of images."""
+"""Command `init`: writes a run file for a folder of images."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import click
 @click.command()
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option("--masks", "masks", metavar="FEW", required=True, type=click.Path(path_type=Path),
-              help="Folder of index masks, named as their images (cat.jpg: cat.png).")  # fmt: skip
+              help="Folder of index masks, named as their images (cat.png for cat.jpg).")  # fmt: skip
 @click.option("--classes", "class_list", type=click.Path(path_type=Path),
-              help="Text file, a class a line in the order of mask values: NAME, or NAME: VALUE = PROMPT.")  # fmt: skip
+              help="Text file, one class per line in order of mask values: NAME, or NAME: VALUE = PROMPT.")  # fmt: skip
 @click.option(
     "--name",
-    help="Of the run: config/NAME.yaml, results/NAME. Default: the name of the images' folder, or of the one around it "
-    "if that is called images, photos or the like.",
+    help="Name of the run: config/NAME.yaml, results/NAME. Default: the name of the folder IMAGES, or of its parent if "
+    "the folder is called images, photos or similar.",
 )
-@click.option("--background", metavar="CLASS", help="Class that stands for everything else, or `none`.")
+@click.option("--background", metavar="CLASS", help="Class of everything else, or `none`.")
 @click.option("--annotator", type=click.Choice(["seem", "onnx", "python"]), default="seem", show_default=True)
-@click.option("--checkpoint", help="Folder of SEEM (or seem-nano), .onnx file, or module:factory.  "
+@click.option("--checkpoint", help="Folder of a SEEM checkpoint (or seem-nano), .onnx file, or module:factory.  "
               "[default: checkpoints/focal-l]")  # fmt: skip
-@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Write one more setting; repeatable.")
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Write a further setting; repeatable.")
 def init(
     images: Path,
     masks: Path,
@@ -35,9 +35,9 @@ def init(
 ) -> None:
     """Write a run file for your own images and masks.
 
-    IMAGES and the few masks you have -> config/NAME.yaml. Images without a mask are unlabeled and need nothing. A
-    fifth of the masks, drawn with a seed, is kept to measure the student. Nothing is copied or moved, and a run file
-    that exists is not overwritten.
+    IMAGES and a few masks -> config/NAME.yaml. Images without a mask are unlabeled. A fifth of the masks, drawn with a
+    seed, become val images, on which the student is evaluated. No file is copied or moved, and an existing run file is
+    not overwritten.
     """
     from pipeline.init import Choices, start
     from pipeline.run_file import parse_overrides

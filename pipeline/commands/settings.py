@@ -1,4 +1,4 @@
-"""The command that prints the manual of the settings."""
+"""Command `settings`: prints the manual of the settings."""
 
 from __future__ import annotations
 

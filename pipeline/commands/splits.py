@@ -1,4 +1,4 @@
-"""The commands that check and make split lists."""
+"""Commands `splits verify` and `splits ade`: check and write lists of published splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 @click.group()
 def splits() -> None:
-    """Check published split lists, or make ADE20K's."""
+    """Check lists of published splits, or write ADE20K's."""
 
 
 @splits.command()
@@ -18,14 +18,14 @@ def splits() -> None:
 def verify(lists: tuple[Path, ...], expect: str | None) -> None:
     """Compare lists with the published splits.
 
-    Prints the fingerprint and the number of images of each list, and the published split that it is. A folder stands
-    for every .txt below it, e.g. UniMatch's splits/pascal/92 or U2PL's data/splits. The images of an unlabeled.txt are
-    judged together with the labeled.txt beside it.
+    Prints the fingerprint and the number of images of each list, and the published split that it equals. A folder means
+    all .txt files below it, e.g. UniMatch's splits/pascal/92 or U2PL's data/splits. An unlabeled.txt is compared
+    together with the labeled.txt beside it.
     """
     from pipeline.sources.splits import refuse_others
-    from pipeline.sources.splits import verify as judge
+    from pipeline.sources.splits import verify as compare
 
-    verdicts = judge(lists, expect)
+    verdicts = compare(lists, expect)
     for verdict in verdicts:
         click.echo(str(verdict))
     if expect is not None:
@@ -36,10 +36,10 @@ def verify(lists: tuple[Path, ...], expect: str | None) -> None:
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def ade(root: Path, out: Path) -> None:
-    """Make ADE20K's lists by the published recipe.
+    """Write ADE20K's lists by the published recipe.
 
-    Writes labeled.txt and unlabeled.txt into OUT/1_128 to OUT/1_8. ROOT is ADEChallengeData2016, whose file names are
-    all that is read.
+    Writes labeled.txt and unlabeled.txt into OUT/1_128 to OUT/1_8. ROOT is the folder ADEChallengeData2016; only its
+    file names are read.
     """
     from pipeline.sources.splits import write_ade_lists
 

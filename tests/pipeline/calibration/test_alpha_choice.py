@@ -122,7 +122,7 @@ def test_the_command_prints_writes_the_plot_and_speaks_json(run_file, tmp_path):
 def test_two_goals_at_once_are_refused(run_file):
     refused = CliRunner().invoke(main, ["alpha", str(run_file), "--keep-rate", "0.3", "--precision", "0.9"])
     assert refused.exit_code == 2
-    assert "two goals; name one" in refused.output
+    assert "two goals; give one of them" in refused.output
 
 
 def test_a_run_that_is_not_calibrated_ends_in_one_line(tmp_path):

@@ -234,7 +234,7 @@ def test_what_is_no_pixel_is_refused(explained, xy):
     _, call = explained
     result = call("--id", "im00", f"--xy={xy}")
     assert result.exit_code == 1
-    assert f"error: --xy {xy} is not a pixel; write two whole numbers with a comma" in result.stderr
+    assert f"error: --xy {xy} is not a pixel; write two integers separated by a comma" in result.stderr
 
 
 def test_an_image_that_is_not_there_is_named(explained):
