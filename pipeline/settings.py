@@ -259,7 +259,7 @@ class SeemSettings(Section):
     def _grounding_has_no_void(self) -> SeemSettings:
         if self.mode == "grounding" and self.background == "void":
             raise ValueError(
-                "mode grounding has no background void; set background: prompt or complement, or mode: semantic"
+                "background void needs mode semantic; set mode: semantic, or background: prompt or complement"
             )
         return self
 
