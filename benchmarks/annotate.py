@@ -178,7 +178,7 @@ def text_table(device: str, tokenizer: Path | None) -> None:
                 published.class_embedding(torch.tensor(padded, device=seem.device))
 
     def our_texts() -> None:
-        seem.known_embeddings.clear()
+        seem.embeddings.clear()
         seem.text_embeddings(NAMES)
 
     seconds = seconds_each({"published way (77 positions)": published_texts, "ours": our_texts}, rounds=1)

@@ -1,7 +1,7 @@
-"""What turns an image and K class prompts into K maps: one contract, one module per adapter.
+"""Annotators: they compute K maps from an image and K class prompts. One contract, one module per adapter.
 
-contract  what an annotator is, and the check of every map that it returns
-build     the adapter that a run chooses, prepared for the run's classes
-seem      SEEM, our own code of the network        onnx   any segmentation network as an ONNX file
-download  published weights, by name               convert_seem   an official checkpoint to ours
+contract  the protocol of an annotator, and the check of every map that it returns
+build     builds the adapter that the settings choose, and prepares it for the classes of the run
+seem      SEEM, with our own code of the network   onnx   any segmentation network as an ONNX file
+download  downloads published weights by name      convert_seem   converts an official checkpoint to our format
 """

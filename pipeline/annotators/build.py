@@ -1,4 +1,4 @@
-"""The annotator that a run chooses."""
+"""Builds the annotator that the settings choose."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from pipeline.settings import PythonSettings, Settings
 
 
 def build_annotator(settings: Settings) -> Annotator:
-    """The annotator that the settings choose, prepared for the classes; AnnotatorError if it cannot be loaded."""
+    """Load the annotator of `annotate.annotator`, and prepare it for the classes of `data.classes`.
+
+    raises: AnnotatorError if no annotator is chosen, or if it cannot be loaded or prepared
+    """
     annotator = _load(settings)
     annotator.prepare(settings.data.class_prompts)
     return annotator
 
 
 def _load(settings: Settings) -> Annotator:
-    """Only the chosen adapter is imported, and with it its engine."""
+    """Import and build the chosen adapter. The other adapters and their libraries are not imported."""
     chosen = settings.annotate
     if chosen.seem is not None and chosen.annotator == "seem":
         from pipeline.annotators.seem import SeemAnnotator
@@ -36,41 +39,48 @@ def _load(settings: Settings) -> Annotator:
     if chosen.python is not None and chosen.annotator == "python":
         return load_factory(chosen.python)
     raise AnnotatorError(
-        "annotate.annotator is none, so there is nobody to ask; choose one in the section annotate, or train without: "
-        f"{Run(settings).command('all', preset='label-only')}"
+        "annotate.annotator is none, but a probability map needs an annotator; set annotate.annotator to seem, onnx or "
+        f"python, or train on the labeled images alone: {Run(settings).command('all', preset='label-only')}"
     )
 
 
 def load_factory(settings: PythonSettings) -> Annotator:
-    """Call the user's factory and check that what it returns keeps the contract."""
+    """Call the user's factory, and check that the object it returns has every attribute of the contract.
+
+    raises: AnnotatorError if the factory cannot be imported, or if an attribute is missing
+    """
     module_name, _, name = settings.factory.partition(":")
     with working_folder_last():
         try:
             factory = getattr(importlib.import_module(module_name), name)
         except (ImportError, AttributeError) as error:
-            raise AnnotatorError(f"annotate.python.factory {settings.factory} cannot be loaded: {error}") from None
+            raise AnnotatorError(
+                f"annotate.python.factory {settings.factory} cannot be loaded: {error}; set it to module:function of a "
+                "module that is installed or in the working folder"
+            ) from None
         annotator: Annotator = factory(**settings.arguments)
     missing = [a for a in ("name", "fingerprint", "space", "prepare", "__call__") if not hasattr(annotator, a)]
     if missing:
         raise AnnotatorError(
-            f"{settings.factory} returned {type(annotator).__name__}, which lacks {', '.join(missing)}"
+            f"{settings.factory} returned {type(annotator).__name__}, which lacks {', '.join(missing)}; add them to "
+            f"{type(annotator).__name__}"
         )
     return annotator
 
 
 @contextmanager
 def working_folder_last() -> Iterator[None]:
-    """Let modules be imported from the working folder, where no installed module has that name.
+    """Put the working folder at the end of `sys.path`, so that an installed module of the same name comes first.
 
-    Everywhere else the working folder is not on `sys.path`: a file train.py or scipy.py in it would be imported in
-    place of the installed package.
+    Outside this context the working folder is not on `sys.path`: a file train.py or scipy.py in it would be imported
+    instead of the installed package.
     """
     folder = os.getcwd()
-    is_new = folder not in sys.path
-    if is_new:
+    is_missing = folder not in sys.path
+    if is_missing:
         sys.path.append(folder)
     try:
         yield
     finally:
-        if is_new:
+        if is_missing:
             sys.path.remove(folder)

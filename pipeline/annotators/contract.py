@@ -1,4 +1,4 @@
-"""The contract of an annotator: what turns images and K class prompts into K maps."""
+"""The contract of an annotator, which computes K maps from an image and K class prompts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Space = Literal["logits", "probability"]
 class Annotator(Protocol):
     """The contract.
 
-    name:        what receipts and reports call it
+    name:        its name in receipts and reports
     fingerprint: changes whenever the same image and prompts could give other maps (weights, preprocessing)
-    space:       what the maps are: `logits` (softmax over classes gives P) or `probability` (in [0, 1])
+    space:       values of the maps: `logits` (softmax over classes gives P) or `probability` (in [0, 1])
     """
 
     name: str
@@ -29,7 +29,7 @@ class Annotator(Protocol):
     space: Space
 
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:
-        """Get ready for K classes, each given by one prompt or several aliases, in the order of the K maps."""
+        """Prepare for K classes, in the order of the K maps. Each class has one prompt, or several aliases."""
 
     def __call__(self, images: Images) -> Maps:
         """uint8 [B, H, W, 3] RGB -> float32 [B, K, h, w] in `space`, at the annotator's own resolution."""
@@ -39,15 +39,26 @@ AUTO_DTYPE = {"logits": "float16", "probability": "uint16"}
 
 
 def stored_dtype(annotator: Annotator, settings: AnnotateSettings) -> str:
-    """What the cache stores of its maps; AnnotatorError for fixed point numbers, which cannot hold logits."""
+    """Dtype of the maps in the probability store: "float16", "float32" or "uint16" (fixed point, for [0, 1]).
+
+    raises: AnnotatorError for uint16 and an annotator that returns logits
+    """
     dtype = AUTO_DTYPE[annotator.space] if settings.dtype == "auto" else settings.dtype
     if dtype == "uint16" and annotator.space == "logits":
-        raise AnnotatorError(f"annotate.dtype is uint16, but {annotator.name} gives logits; use float16 or float32")
+        raise AnnotatorError(
+            f"annotate.dtype is uint16, which stores values in [0, 1], but {annotator.name} returns logits; set "
+            "annotate.dtype to float16 or float32"
+        )
     return dtype
 
 
 def check_maps(maps: Any, num_images: int, num_classes: int, annotator: Annotator) -> Maps:
-    """The maps of one call, if they keep the contract; AnnotatorError otherwise."""
+    """Check the maps of one call against the contract, and return them.
+
+    maps:    what the annotator returned, expected float [num_images, num_classes, h, w]
+    returns: the same array
+    raises:  AnnotatorError for another shape, NaN or infinite values, or probabilities outside [0, 1]
+    """
     shape = getattr(maps, "shape", None)
     if shape is None or len(shape) != 4 or shape[:2] != (num_images, num_classes):
         expected = f"[{num_images}, {num_classes}, h, w]"
@@ -57,7 +68,10 @@ def check_maps(maps: Any, num_images: int, num_classes: int, annotator: Annotato
     if not np.isfinite(maps).all():
         raise AnnotatorError(f"annotator {annotator.name} returned NaN or infinite values; fix its __call__")
     if annotator.space == "probability" and (maps.min() < 0 or maps.max() > 1):
-        found = f"{maps.min():.3g} to {maps.max():.3g}"
-        raise AnnotatorError(f"annotator {annotator.name} returned values from {found}; probabilities lie in [0, 1]")
+        value_range = f"{maps.min():.3g} to {maps.max():.3g}"
+        raise AnnotatorError(
+            f"annotator {annotator.name} returned values from {value_range}, expected probabilities in [0, 1]; fix its "
+            "__call__"
+        )
     checked: Maps = maps
     return checked

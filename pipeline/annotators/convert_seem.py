@@ -1,4 +1,4 @@
-"""Turns a published SEEM checkpoint into a folder in the conventions of transformers."""
+"""Converts a published SEEM checkpoint into a folder in the format of transformers."""
 
 from __future__ import annotations
 
@@ -16,36 +16,38 @@ log = logging.getLogger(__name__)
 
 
 def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None = None) -> Path:
-    """Write config.json, model.safetensors and the tokenizer's files; `folder` appears only when it is whole.
+    """Write config.json, model.safetensors and the tokenizer's files. `folder` appears only when it is complete.
 
     checkpoint: a published `seem_*.pt`
-    tokenizer:  folder with CLIP's tokenizer; default: `tokenizer` beside the checkpoint, as `download` lays it
-    raises:     AnnotatorError if the checkpoint or the tokenizer cannot be used, or `folder` is not empty
+    tokenizer:  folder with CLIP's tokenizer; default: `tokenizer` beside the checkpoint, where `download` puts it
+    returns:    `folder`
+    raises:     AnnotatorError if the checkpoint or the tokenizer cannot be used, or if `folder` is not empty or cannot
+                be written
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise AnnotatorError(f"{folder} exists and is not empty; remove it (rm -r {folder}) or name another")
+        raise AnnotatorError(f"{folder} exists and is not empty; remove it (rm -r {folder}) or name another folder")
     log.info("convert-seem: reading %s", checkpoint)
     try:
         weights = read_weights(checkpoint)
         seem = Seem.from_checkpoint(checkpoint, tokenizer or checkpoint.parent / "tokenizer")
     except SeemError as error:
         raise AnnotatorError(str(error)) from None
-    left_out = unused_names(weights)
+    unused = unused_names(weights)
     sha256 = seem.config.source_sha256
     log.info("convert-seem: %s, sha256 %s (%s)", variant_name(seem.config), sha256, _origin(sha256))
-    log.info("convert-seem: left out %d tensors that serve clicks and training: %s", len(left_out), ", ".join(left_out))
+    log.info("convert-seem: left out %d tensors used only for clicks and training: %s", len(unused), ", ".join(unused))
     part = folder.with_name(f"{folder.name}.part{os.getpid()}")
     try:
         seem.save_pretrained(part)
-        part.replace(folder)  # an empty folder may be in its place
+        part.replace(folder)  # replaces an empty folder, too
     except OSError as error:
-        raise AnnotatorError(f"{folder} cannot be written: {error}; free some disk or name another folder") from None
+        raise AnnotatorError(f"{folder} cannot be written: {error}; free disk space or name another folder") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
 def _origin(sha256: str) -> str:
-    """Which published file it is, byte for byte."""
+    """Name of the published file with this sha256, as text for the log."""
     names = [name for name, published in CHECKPOINTS.items() if published.sha256 == sha256]
     return f"{names[0]} as published" if names else "none of the published files"

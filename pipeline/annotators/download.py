@@ -1,7 +1,7 @@
-"""Fetches a published SEEM checkpoint and its tokenizer from the Hugging Face hub, whole and checked, or says why not.
+"""Downloads a published SEEM checkpoint and its tokenizer from the Hugging Face hub, and checks them.
 
-The transfer itself is ours, on huggingface_hub's session: its `hf_hub_download` (2.4.0) deletes what it has of a file
-when it fails, so that an interrupted gigabyte would start again.
+The transfer is our own code on huggingface_hub's session. `hf_hub_download` (2.4.0) deletes a partial file when it
+fails, so an interrupted download of a gigabyte would start again from zero.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LICENCE = "model AFL-3.0, code Apache-2.0; by downloading you agree to it"
 
 
 class Published(NamedTuple):
-    """A file as the hub has it. None: the hub's own word is taken."""
+    """A published file of the hub, its size in bytes and its sha256. None: not checked against a known value."""
 
     repository: str
     file: str
@@ -39,7 +39,7 @@ class Published(NamedTuple):
     sha256: str | None = None
 
 
-# Other files went round under these names in 2023, so a name proves nothing: the sha256 does.
+# In 2023 other files were distributed under the same names, so only the sha256 identifies a checkpoint.
 CHECKPOINTS = {
     file.removesuffix(".pt").replace("_", "-"): Published("xdecoder/SEEM", file, size, sha256)
     for file, size, sha256 in (
@@ -61,27 +61,26 @@ def download(
     endpoint: str | None = None,
     checkpoints: Mapping[str, Published] = CHECKPOINTS,
 ) -> Path:
-    """Fetch the checkpoint `name` into `folder` and the tokenizer into `folder`/tokenizer; what is there is kept.
+    """Download the checkpoint `name` into `folder`, and the tokenizer into `folder`/tokenizer. Existing files are kept.
 
     folder:      default: checkpoints/`name`
-    endpoint:    address of the hub; default: the one huggingface_hub uses, which HF_ENDPOINT changes
-    checkpoints: what there is to choose from; files, sizes and hashes are those of the upload commits b517f17,
-                 1611477, cf130f3 and f807b9e of the hub repository xdecoder/SEEM, the licence that of its model card
+    endpoint:    address of the hub; default: that of huggingface_hub, which HF_ENDPOINT changes
+    checkpoints: the names that exist; files, sizes and hashes are those of the upload commits b517f17, 1611477,
+                 cf130f3 and f807b9e of the hub repository xdecoder/SEEM, the licence that of its model card
     returns:     path of the checkpoint, its sha256 checked
-
-    DownloadError if the name is unknown, the disk too small, the hub out of reach or unwilling, or a file not the
-    published one. What had arrived by then is kept, and the next call goes on from there.
+    raises:      DownloadError if the name is unknown, the disk is full, the hub cannot be reached or refuses, or a file
+                 differs from the published one. A partial file is kept, and the next call resumes it.
     """
     checkpoint = _find(name, checkpoints)
     folder = folder or Path("checkpoints") / name
     log.info("%s: %s of %s -> %s; licence: %s", name, checkpoint.file, checkpoint.repository, folder, LICENCE)
-    wanted = {folder / checkpoint.file: checkpoint}
-    wanted |= {folder / "tokenizer" / file: Published(TOKENIZER, file) for file in TOKENIZER_FILES}
-    missing = [path for path, published in wanted.items() if not _is_finished(path, published)]
+    files = {folder / checkpoint.file: checkpoint}
+    files |= {folder / "tokenizer" / file: Published(TOKENIZER, file) for file in TOKENIZER_FILES}
+    missing = [path for path, published in files.items() if not _is_finished(path, published)]
     if folder / checkpoint.file in missing:
         _check_disk(folder / checkpoint.file, checkpoint)
     for path in missing:
-        _fetch_or_explain(path, wanted, endpoint)
+        _fetch_or_explain(path, files, endpoint)
     log.info("%s: complete and as published in %s", name, folder)
     return folder / checkpoint.file
 
@@ -89,21 +88,25 @@ def download(
 def _find(name: str, checkpoints: Mapping[str, Published]) -> Published:
     if name not in checkpoints:
         hint = did_you_mean(name, list(checkpoints))
-        raise DownloadError(f"no checkpoint is called {name}{hint} (there are {', '.join(checkpoints)})")
+        raise DownloadError(f"no checkpoint is called {name}{hint}; use one of {', '.join(checkpoints)}")
     return checkpoints[name]
 
 
 def _is_finished(path: Path, published: Published) -> bool:
-    """Whether the file is there. Another one in its place is somebody's own: an error, and never overwritten."""
+    """Whether the file exists. DownloadError if its content is not the published one: it is never overwritten."""
     if not path.exists():
         return False
-    advice = "move it away and run this again"
+    advice = "move it to another folder and run this again"
     if published.size is not None and _size(path) != published.size:
-        found = f"{path} has {_size(path)} bytes, the published file {published.size}"
-        raise DownloadError(f"{found}: it is another one, or its copy was cut short; {advice}")
+        raise DownloadError(
+            f"{path} has {_size(path)} bytes, expected {published.size} as published: it is another file or an "
+            f"incomplete copy; {advice}"
+        )
     if published.sha256 is not None and (sha256 := _sha256(path)) != published.sha256:
-        found = f"{path} has sha256 {sha256}, the published file {published.sha256}"
-        raise DownloadError(f"{found}: it is another one, or damaged; {advice}")
+        raise DownloadError(
+            f"{path} has sha256 {sha256}, expected {published.sha256} as published: it is another file or damaged; "
+            f"{advice}"
+        )
     return True
 
 
@@ -114,68 +117,75 @@ def _sha256(path: Path) -> str:
 
 
 def _check_disk(path: Path, checkpoint: Published) -> None:
-    """The checkpoint has to fit; the 1.5 MB of the tokenizer do not count."""
-    to_come = (checkpoint.size or 0) - _size(_part(path))
+    """DownloadError if the checkpoint does not fit on the disk. The 1.5 MB of the tokenizer are not counted."""
+    missing_bytes = (checkpoint.size or 0) - _size(_part(path))
     disk = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(disk).free
-    if free < to_come:
-        found = f"{_readable(to_come)} of {path} are to come, but its disk has only {_readable(free)} free"
-        raise DownloadError(f"{found}; make room, or name a folder on a larger disk with --to")
+    if free < missing_bytes:
+        raise DownloadError(
+            f"{path} needs {_readable(missing_bytes)} more, but its disk has only {_readable(free)} free; free disk "
+            "space, or name a folder on a larger disk with --to"
+        )
 
 
-def _fetch_or_explain(path: Path, wanted: Mapping[Path, Published], endpoint: str | None) -> None:
-    """Fetch one file; whatever goes wrong on the way becomes a DownloadError of one line."""
-    published = wanted[path]
+def _fetch_or_explain(path: Path, files: Mapping[Path, Published], endpoint: str | None) -> None:
+    """Fetch one file. Every failure becomes a DownloadError of one line."""
+    published = files[path]
     url = hf_hub_url(published.repository, published.file, endpoint=endpoint)
     try:
         _fetch(url, path, published)
     except OfflineModeIsEnabled:
-        reason = f"{url} is not asked for, as HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
-        raise DownloadError(f"{reason}; unset it and run this again, or {_by_hand(wanted)}") from None
+        reason = f"{url} is not requested, because HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
+        raise DownloadError(f"{reason}; unset it and run this again, or {_by_hand(files)}") from None
     except HfHubHTTPError as error:
         raise DownloadError(_refusal(url, path, published, error)) from error
     except HTTPError as error:
-        reason = f"{url} cannot be reached ({_one_line(error)}){_kept(path)}; with network, run this again"
-        raise DownloadError(f"{reason}; without, {_by_hand(wanted)}") from error
+        reason = f"{url} cannot be reached ({_one_line(error)}){_kept(path)}; run this again when it can be reached"
+        raise DownloadError(f"{reason}; without network, {_by_hand(files)}") from error
     except OSError as error:
-        found = f"{error.filename or path} cannot be written ({error.strerror})"
-        advice = "is the disk full, or the folder not yours? You can name another folder with --to"
-        raise DownloadError(f"{found}; {advice}") from error
+        reason = f"{error.filename or path} cannot be written ({error.strerror})"
+        advice = "free disk space or change the folder's permissions, or name another folder with --to"
+        raise DownloadError(f"{reason}; {advice}") from error
 
 
 def _fetch(url: str, path: Path, published: Published) -> None:
-    """Fetch into a `.part` beside the file, which gets its name once it is whole and right."""
+    """Fetch into a `.part` beside the file, and rename it when it is complete and has the published sha256."""
     size = _offered_size(url, published)
     part = _part(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _transfer(url, part, size)
     if published.sha256 is not None and (sha256 := _sha256(part)) != published.sha256:
         part.unlink()
-        found = f"{url} arrived with sha256 {sha256}, expected {published.sha256}"
-        raise DownloadError(f"{found}: damaged on its way, so it was removed; run this again to fetch it again")
+        raise DownloadError(
+            f"{url} arrived with sha256 {sha256}, expected {published.sha256}: it was damaged in transit and was "
+            "removed; run this again to download it again"
+        )
     os.replace(part, path)
     log.info("%s: %s%s", path, _readable(size), ", sha256 as published" if published.sha256 else "")
 
 
 def _offered_size(url: str, published: Published) -> int:
-    """Bytes of the file on the hub; DownloadError, before any transfer, if it is not the one we mean.
+    """Size in bytes of the file on the hub; DownloadError, before any transfer, if it is not the published file.
 
-    The ETag that the hub gives a large file is its sha256; a small one's is a git hash, which tells us nothing.
+    For a large file the hub's ETag is its sha256. For a small file it is a git hash, which is not compared.
     """
     offered = get_hf_file_metadata(url)
     if offered.commit_hash is None or offered.size is None:
-        expected = "as a Hugging Face hub does (X-Repo-Commit and the size in the header)"
-        advice = f"look for a login page or proxy in between, and at HF_ENDPOINT, which is {constants.ENDPOINT}"
-        raise DownloadError(f"{url} answers, but not {expected}; {advice}")
+        raise DownloadError(
+            f"{url} answers without the headers of a Hugging Face hub (X-Repo-Commit and the size); check for a login "
+            f"page or a proxy, and check HF_ENDPOINT, which is {constants.ENDPOINT}"
+        )
     has_sha256 = re.fullmatch("[0-9a-f]{64}", offered.etag or "") is not None
     if published.size not in (None, offered.size) or (has_sha256 and published.sha256 not in (None, offered.etag)):
-        found = f"{url} is now another file: {offered.size} bytes, ETag {offered.etag}, expected {_facts(published)}"
-        raise DownloadError(f"{found}; get the older one from the history of {_page(published)}")
+        raise DownloadError(
+            f"{url} is now another file: {offered.size} bytes, ETag {offered.etag}, expected {_facts(published)}; get "
+            f"the older one from the history of {_page(published)}"
+        )
     return offered.size
 
 
 def _transfer(url: str, part: Path, size: int) -> None:
-    """Append to `part` what it lacks, over as many connections as it takes while each brings something."""
+    """Append the missing bytes to `part`. Reconnect as long as each connection brings at least one byte."""
     if _size(part) > size:
         part.unlink()
     with _shown_progress(part.stem, size, _size(part)) as show:
@@ -186,62 +196,67 @@ def _transfer(url: str, part: Path, size: int) -> None:
 
 
 def _receive(url: str, part: Path, done: int, show: Callable[[int], None]) -> None:
-    """Take the bytes from `done` on, until the connection ends; HTTPError if it broke before bringing any."""
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # a range counts in what is sent, zipped or not
+    """Receive the bytes from `done` on, until the connection ends; HTTPError if it breaks before the first byte."""
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # a range counts encoded bytes, so ask for plain
     if done:
         headers["Range"] = f"bytes={done}-"
     try:
         with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
             hf_raise_for_status(response)
-            goes_on = response.status_code == 206  # 200: the server knows no ranges and starts from the first byte
-            with part.open("ab" if goes_on else "wb") as file:
+            is_resumed = response.status_code == 206  # 200: the server ignores ranges and sends from the first byte
+            with part.open("ab" if is_resumed else "wb") as file:
                 for chunk in response.iter_bytes():
                     file.write(chunk)
                     show(file.tell())
     except HTTPError as error:
         if _size(part) <= done:
             raise
-        log.warning("connection lost at %s (%s), going on", _readable(_size(part)), _one_line(error))
+        log.warning("connection lost at %s (%s); reconnecting", _readable(_size(part)), _one_line(error))
 
 
 @contextmanager
 def _shown_progress(what: str, size: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A function to be told how many bytes are there: it moves a bar on a terminal, and logs lines elsewhere."""
+    """A function that takes the number of bytes received. It draws a bar on a terminal, and logs lines elsewhere."""
     with tqdm(desc=what, total=size, initial=done, unit="B", unit_scale=True, disable=None) as bar:
-        in_lines = bar.disable and size > MB
-        lines = Progress(log, f"downloading {what}", size // MB, "MB", done // MB) if in_lines else None
+        logs_lines = bar.disable and size > MB
+        lines = Progress(log, f"downloading {what}", size // MB, "MB", done // MB) if logs_lines else None
 
-        def show(position: int) -> None:
+        def show(received: int) -> None:
             if not bar.disable:
-                bar.update(position - bar.n)
-            elif lines is not None and position // MB > lines.done:
-                lines.advance(position // MB - lines.done)
+                bar.update(received - bar.n)
+            elif lines is not None and received // MB > lines.done:
+                lines.advance(received // MB - lines.done)
 
         yield show
 
 
-def _by_hand(wanted: Mapping[Path, Published]) -> str:
-    """What to get on another machine, where to put it, and what to do then."""
-    places: dict[tuple[str, Path], list[str]] = {}
-    for path, published in wanted.items():
+def _by_hand(files: Mapping[Path, Published]) -> str:
+    """Instructions for a download by hand: files and pages, the folders to put them in, and the commands to run."""
+    names_by_page: dict[tuple[str, Path], list[str]] = {}
+    for path, published in files.items():
         if not path.exists():
             text = f"{published.file} ({_facts(published)})" if published.sha256 else published.file
-            places.setdefault((_page(published), path.parent), []).append(text)
-    files = ", and ".join(f"{', '.join(names)} of {page} into {folder}" for (page, folder), names in places.items())
-    checkpoint = next(iter(wanted))
-    return f"get elsewhere {files}, run this again to check them, then conformalsam convert-seem {checkpoint} OUT"
+            names_by_page.setdefault((_page(published), path.parent), []).append(text)
+    downloads = ", and ".join(
+        f"{', '.join(names)} of {page} into {folder}" for (page, folder), names in names_by_page.items()
+    )
+    checkpoint = next(iter(files))
+    return (
+        f"download on another computer {downloads}, run this again to check them, then conformalsam convert-seem "
+        f"{checkpoint} OUT"
+    )
 
 
 def _refusal(url: str, path: Path, published: Published, error: HfHubHTTPError) -> str:
-    """What an error status of the hub means here, and what to do about it."""
+    """The error message for an error status of the hub."""
     status = error.response.status_code
     if isinstance(error, GatedRepoError) or status == 403:
         advice = f"accept the conditions on {_page(published)}, log in with hf auth login, and run this again"
-    elif status in (401, 404):  # the hub says 401 of a repository that does not exist, too
-        own = f" ({_facts(published)})" if published.sha256 else ""
-        advice = f"look on {_page(published)} where it has gone, and put it at {path}{own}"
+    elif status in (401, 404):  # the hub also answers 401 for a repository that does not exist
+        facts = f" ({_facts(published)})" if published.sha256 else ""
+        advice = f"find where {_page(published)} has moved it, and put it at {path}{facts}"
     else:
-        advice = f"the trouble is the hub's{_kept(path)}: run this again later"
+        advice = f"this is an error of the hub{_kept(path)}: run this again later"
     return f"{url} answers {status} {error.response.reason_phrase}; {advice}"
 
 
@@ -251,7 +266,7 @@ def _part(path: Path) -> Path:
 
 def _kept(path: Path) -> str:
     done = _size(_part(path))
-    return f", {_readable(done)} of it are kept and not fetched again" if done else ""
+    return f", {_readable(done)} of it are kept and will not be downloaded again" if done else ""
 
 
 def _size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The `onnx` annotator: any exported segmentation network, its channels mapped to our classes."""
+"""The `onnx` annotator: any segmentation network as an ONNX file, its channels mapped to the run's classes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 class OnnxAnnotator:
-    """Keeps the Annotator contract.
+    """Implements the Annotator contract.
 
-    Where every class is one channel of a network that returns logits, the chosen logits are passed on. Where a class
-    sums several channels, or has none, the maps are probabilities: the sum over its channels, which is 0 without any.
-    A class's `logit_bias` is added to the logits of each of its channels first, so both kinds of maps follow
-    P_c proportional to exp(bias_c) times the class's own probability.
+    If the network returns logits and every class is one channel, the maps are the logits of these channels. If a class
+    has several channels or none, the maps are probabilities: the sum over the channels of the class, 0 without any.
+    The `logit_bias` of a class is first added to the logits of each of its channels. In both cases P_c is therefore
+    proportional to exp(bias_c) times the probability of class c without a bias.
     """
 
     def __init__(self, settings: OnnxSettings, data: DataSettings):
@@ -36,28 +36,29 @@ class OnnxAnnotator:
         self.groups = channel_groups(settings, data.class_names)
         self.channels = settings.channels or [channel for group in self.groups for channel in group]
         self.bias = channel_bias(settings, data.class_names, self.channels)
-        self.wordless = wordless_classes(settings, data.class_names)
+        self.without_channel = classes_without_channel(settings, data.class_names)
         self.input = self.session.get_inputs()[0]
         self.output = settings.output_name or self.session.get_outputs()[0].name
         self.batch_size, self.input_size = self._input_shape(data.grid)
         one_channel_each = [[channel] for channel in self.channels] == self.groups
         self.space: Space = "logits" if settings.output == "logits" and one_channel_each else "probability"
         self.name = f"onnx {path.name}"
-        content = path.read_bytes() + json.dumps(self._described(data), sort_keys=True).encode()
+        content = path.read_bytes() + json.dumps(self._tracked(data), sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
 
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:
-        """A closed-vocabulary network: its classes are fixed by `class_map`, prompts say nothing to it."""
-        if self.wordless:
-            log.warning("annotate: %s (annotate.onnx.class_map)", never_labeled(self.wordless))
+        """Warn of classes without a channel. Prompts are not used: `class_map` fixes the classes of the network."""
+        if self.without_channel:
+            log.warning("annotate: %s (annotate.onnx.class_map)", never_labeled(self.without_channel))
 
     def __call__(self, images: Images) -> Maps:
+        """uint8 [B, H, W, 3] RGB -> float32 [B, K, h, w] in `space`, at the network's own resolution."""
         size = self.batch_size or len(images)
-        parts = [self._run(images[start : start + size], size) for start in range(0, len(images), size)]
-        return np.concatenate([self._to_classes(part) for part in parts])
+        outputs = [self._run(images[start : start + size], size) for start in range(0, len(images), size)]
+        return np.concatenate([self._to_classes(output) for output in outputs])
 
     def _run(self, images: Images, size: int) -> Maps:
-        """Network output [b, C, h, w]; a last, smaller batch is padded where the network's batch is fixed."""
+        """Network output [b, C, h, w] of b <= size images. If the network's batch size is fixed, they are padded."""
         resized = np.stack([image_to_grid(image, self.input_size) for image in images])
         mean, std = np.float32(self.settings.mean), np.float32(self.settings.std)
         inputs = ((resized.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
@@ -67,112 +68,139 @@ class OnnxAnnotator:
         return outputs[: len(images)]
 
     def _to_classes(self, outputs: Maps) -> Maps:
+        """Maps of the run's classes, float32 [b, K, h, w], from network output [b, C, h, w]."""
         if max(self.channels) >= outputs.shape[1]:
             raise AnnotatorError(
-                f"annotate.onnx.class_map names channel {max(self.channels)}, but the network has {outputs.shape[1]}"
+                f"annotate.onnx.class_map names channel {max(self.channels)}, but the network has {outputs.shape[1]} "
+                f"channels; use 0 to {outputs.shape[1] - 1}"
             )
         if self.space == "logits":
             return outputs[:, self.channels].astype(np.float32) + self.bias
         return np.stack([self._class_probabilities(output) for output in outputs])
 
     def _class_probabilities(self, output: Maps) -> Maps:
-        """float32 [K, h, w] from one image's [C, h, w]: renormalised over the chosen channels, then summed by class."""
+        """float32 [K, h, w] from one image's [C, h, w]: normalised over the chosen channels, then summed by class."""
         chosen = output[self.channels].astype(np.float32)
         if self.settings.output == "logits":
             total = softmax(chosen + self.bias)
         else:
-            weighted = chosen * np.exp(self.bias - self.bias.max())  # a common factor, which the division removes
+            weighted = chosen * np.exp(self.bias - self.bias.max())  # the division removes the common factor
             total = weighted / weighted.sum(axis=0)
-        position = {channel: i for i, channel in enumerate(self.channels)}
-        summed = [total[[position[channel] for channel in group]].sum(axis=0) for group in self.groups]
+        row = {channel: i for i, channel in enumerate(self.channels)}
+        summed = [total[[row[channel] for channel in group]].sum(axis=0) for group in self.groups]
         return np.minimum(np.stack(summed), 1)  # float sums can exceed 1 by one rounding error
 
-    def _described(self, data: DataSettings) -> dict[str, Any]:
-        """What the maps depend on, besides the network; a bias that is not set leaves older caches valid."""
+    def _tracked(self, data: DataSettings) -> dict[str, Any]:
+        """Everything that the maps depend on, besides the network. An empty bias is left out of the fingerprint."""
         settings = {name: value for name, value in self.settings.tracked().items() if value or name != "logit_bias"}
         return {"settings": settings, "classes": data.class_names, "input_size": list(self.input_size)}
 
     def _input_shape(self, grid: Sequence[int]) -> tuple[int | None, tuple[int, int]]:
-        """Fixed batch size (None: any) and the size that images are stretched to."""
+        """Fixed batch size (None: any), and the size [height, width] to which images are resized."""
         batch, _, height, width = self.input.shape
-        own = [height, width] if isinstance(height, int) and isinstance(width, int) else None
-        wanted = self.settings.input_size or own or list(grid)
-        if own is not None and own != wanted:
-            raise AnnotatorError(f"annotate.onnx.input_size is {wanted}, but the network takes only {own}; remove it")
-        return (batch if isinstance(batch, int) else None), (wanted[0], wanted[1])
+        fixed_size = [height, width] if isinstance(height, int) and isinstance(width, int) else None
+        size = self.settings.input_size or fixed_size or list(grid)
+        if fixed_size is not None and fixed_size != size:
+            raise AnnotatorError(
+                f"annotate.onnx.input_size is {size}, but the network takes only {fixed_size}; remove "
+                "annotate.onnx.input_size"
+            )
+        return (batch if isinstance(batch, int) else None), (size[0], size[1])
 
 
 def open_session(path: Path, threads: int) -> Any:
-    """An onnxruntime session, on the GPU if this onnxruntime has one; AnnotatorError if the file cannot be used."""
+    """An onnxruntime session, on the GPU if the installed onnxruntime supports it.
+
+    threads: CPU threads per operation
+    raises:  AnnotatorError if the file is missing, cannot be loaded, or has an input other than [B, 3, H, W]
+    """
     import onnxruntime
 
     if not path.is_file():
-        raise AnnotatorError(f"no network {path}; correct annotate.onnx.model (it is relative to data.root)")
+        raise AnnotatorError(f"no network at {path}; correct annotate.onnx.model (it is relative to data.root)")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    known = onnxruntime.get_available_providers()
-    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in known]
+    available = onnxruntime.get_available_providers()
+    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's own exception classes share no public base
-        raise AnnotatorError(f"{path} is not a network that onnxruntime can run: {error}") from None
+        raise AnnotatorError(
+            f"{path} is not a network that onnxruntime can run: {error}; export it again, or correct "
+            "annotate.onnx.model"
+        ) from None
     shape = session.get_inputs()[0].shape
     if len(shape) != 4 or shape[1] != 3:
-        raise AnnotatorError(f"{path} takes an input of shape {shape}, expected [B, 3, H, W]; export it that way")
+        raise AnnotatorError(
+            f"{path} takes an input of shape {shape}, expected [B, 3, H, W]; export it with that input"
+        )
     return session
 
 
 def channel_groups(settings: OnnxSettings, class_names: Sequence[str]) -> list[list[int]]:
-    """Channels of every class in our order; AnnotatorError for unknown, missing or doubly used ones."""
+    """Channels of every class, in the order of `class_names`.
+
+    raises: AnnotatorError for a class that is unknown or missing in `class_map`, for a channel that is used twice or
+            that `channels` lacks, and if no class has a channel
+    """
     _refuse_unknown_classes("class_map", settings.class_map, class_names)
     missing = [name for name in class_names if name not in settings.class_map]
     if missing:
         raise AnnotatorError(
-            f"annotate.onnx.class_map has no channel for {', '.join(missing)}; add them, with [] for a class that the "
-            "network has no word for"
+            f"annotate.onnx.class_map has no entry for {', '.join(missing)}; add them, with [] for a class that the "
+            "network does not predict"
         )
     groups = [settings.class_map[name] for name in class_names]
     channels = [channel for group in groups for channel in group]
     if not channels:
-        raise AnnotatorError("annotate.onnx.class_map has no channel for any class; name those of at least one")
+        raise AnnotatorError(
+            "annotate.onnx.class_map has no channel for any class; add the channels of at least one class"
+        )
     if len(set(channels)) < len(channels):
-        raise AnnotatorError("annotate.onnx.class_map uses a channel twice; a channel belongs to one class")
-    lost = set(channels) - set(settings.channels or channels)
-    if lost:
-        raise AnnotatorError(f"annotate.onnx.channels lacks {sorted(lost)}, which class_map uses; add them")
+        twice = sorted({channel for channel in channels if channels.count(channel) > 1})
+        raise AnnotatorError(
+            f"annotate.onnx.class_map uses channels {twice} more than once; give each channel to one class only"
+        )
+    missing_channels = set(channels) - set(settings.channels or channels)
+    if missing_channels:
+        raise AnnotatorError(
+            f"annotate.onnx.channels lacks {sorted(missing_channels)}, which annotate.onnx.class_map uses; add them"
+        )
     return groups
 
 
 def channel_bias(settings: OnnxSettings, class_names: Sequence[str], channels: Sequence[int]) -> Maps:
-    """float32 [C, 1, 1]: what is added to the logits of each of the chosen channels; 0 for those of no class.
+    """Bias that is added to the logits of each of the chosen channels, 0 for channels of no class.
 
-    raises: AnnotatorError for the bias of a class that is unknown or has no channel
+    returns: float32 [C, 1, 1]
+    raises:  AnnotatorError for the bias of a class that is unknown or has no channel
     """
     _refuse_unknown_classes("logit_bias", settings.logit_bias, class_names)
-    useless = [name for name in settings.logit_bias if name in wordless_classes(settings, class_names)]
+    useless = [name for name in settings.logit_bias if name in classes_without_channel(settings, class_names)]
     if useless:
         raise AnnotatorError(
-            f"annotate.onnx.logit_bias names {', '.join(useless)}, for which class_map has no channel; remove them"
+            f"annotate.onnx.logit_bias names {', '.join(useless)}, but annotate.onnx.class_map has no channel for "
+            "them; remove them from annotate.onnx.logit_bias"
         )
     by_channel = {channel: bias for name, bias in settings.logit_bias.items() for channel in settings.class_map[name]}
     return np.array([by_channel.get(channel, 0.0) for channel in channels], np.float32)[:, None, None]
 
 
-def wordless_classes(settings: OnnxSettings, class_names: Sequence[str]) -> list[str]:
-    """Classes that the network has no channel for, in our order."""
+def classes_without_channel(settings: OnnxSettings, class_names: Sequence[str]) -> list[str]:
+    """Classes for which the network has no channel, in the order of `class_names`."""
     return [name for name in class_names if not settings.class_map.get(name)]
 
 
-def never_labeled(wordless: Sequence[str]) -> str:
-    """What classes without a channel mean, as the log and the doctor say it."""
-    one = len(wordless) == 1
-    return (
-        f"{', '.join(wordless)} {'has' if one else 'have'} no channel: {'it' if one else 'they'} can never be labeled"
-    )
+def never_labeled(names: Sequence[str]) -> str:
+    """Text for the log and the doctor: classes without a channel are never labeled."""
+    one = len(names) == 1
+    return f"{', '.join(names)} {'has' if one else 'have'} no channel: {'it' if one else 'they'} can never be labeled"
 
 
 def _refuse_unknown_classes(setting: str, names: Iterable[str], class_names: Sequence[str]) -> None:
     for name in names:
         if name not in class_names:
             hint = did_you_mean(name, class_names)
-            raise AnnotatorError(f"annotate.onnx.{setting} names {name!r}, which is not in data.classes{hint}")
+            raise AnnotatorError(
+                f"annotate.onnx.{setting} names {name!r}, which is not in data.classes{hint}; correct or remove it"
+            )

@@ -108,7 +108,13 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 
 def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
     """Whether `class_map` fits the classes, the network can be opened, and has the channels that are named."""
-    from pipeline.annotators.onnx import OnnxAnnotator, channel_bias, channel_groups, never_labeled, wordless_classes
+    from pipeline.annotators.onnx import (
+        OnnxAnnotator,
+        channel_bias,
+        channel_groups,
+        classes_without_channel,
+        never_labeled,
+    )
 
     try:
         channel_groups(onnx, data.class_names)
@@ -117,9 +123,9 @@ def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
         yield from_message(str(error))
         counted_up = {name: [k] for k, name in enumerate(data.class_names)}  # to go on with the network itself
         onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None, "logit_bias": {}})
-    if wordless := wordless_classes(onnx, data.class_names):
+    if names := classes_without_channel(onnx, data.class_names):
         fix = "only labeled images teach them to the student; name their channels if the network has any"
-        yield Finding("warning", never_labeled(wordless), ("annotate.onnx.class_map",), fix)
+        yield Finding("warning", never_labeled(names), ("annotate.onnx.class_map",), fix)
     try:
         annotator = OnnxAnnotator(onnx, data)
     except AnnotatorError as error:

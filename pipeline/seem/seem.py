@@ -59,7 +59,7 @@ class Seem:
         self.tokenizer = tokenizer
         self.templates = tuple(templates)
         self.dtype = dtype
-        self.known_embeddings: dict[str, NDArray[np.float32]] = {}  # by name; may be filled from a file
+        self.embeddings: dict[str, NDArray[np.float32]] = {}  # by name; may be filled from a file
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Seem:
@@ -134,13 +134,13 @@ class Seem:
         returns:     float32 [K, P]
         raises:      SeemError for a prompt that is empty or too long for the text tower
         """
-        unknown = list(dict.fromkeys(name for name in names if name not in self.known_embeddings))
+        unknown = list(dict.fromkeys(name for name in names if name not in self.embeddings))
         for start in range(0, len(unknown), NAMES_BATCH):
             batch = unknown[start : start + NAMES_BATCH]
-            self.known_embeddings |= dict(zip(batch, self._embed(batch), strict=True))
+            self.embeddings |= dict(zip(batch, self._embed(batch), strict=True))
             if on_progress is not None:
                 on_progress(len(batch))
-        return np.stack([self.known_embeddings[name] for name in names])
+        return np.stack([self.embeddings[name] for name in names])
 
     def _embed(self, names: Sequence[str]) -> NDArray[np.float32]:
         token_ids = self._tokenize([text for name in names for text in fill_templates(name, self.templates)])

@@ -141,17 +141,17 @@ def test_the_fingerprint_tells_settings_apart(build):
 @pytest.mark.parametrize(
     ("onnx_settings", "message"),
     [
-        ({"model": "gone.onnx"}, r"no network .*gone.onnx; correct annotate.onnx.model"),
-        ({"class_map": {"background": [0], "cat": [3]}}, "class_map has no channel for dog"),
+        ({"model": "gone.onnx"}, r"no network at .*gone.onnx; correct annotate.onnx.model"),
+        ({"class_map": {"background": [0], "cat": [3]}}, "class_map has no entry for dog"),
         ({"class_map": {"background": [0], "cat": [3], "dgo": [1]}},
          "'dgo', which is not in data.classes; did you mean dog"),
-        ({"class_map": {"background": [0], "cat": [3], "dog": [3]}}, "uses a channel twice"),
+        ({"class_map": {"background": [0], "cat": [3], "dog": [3]}}, r"uses channels \[3\] more than once"),
         ({"channels": [0, 3]}, r"channels lacks \[1\]"),
-        ({"class_map": {"background": [], "cat": [], "dog": []}}, "no channel for any class; name those"),
+        ({"class_map": {"background": [], "cat": [], "dog": []}}, "no channel for any class; add the channels"),
         ({"logit_bias": {"backgruond": 5.0}},
          "logit_bias names 'backgruond', which is not in data.classes; did you mean background"),
         ({"class_map": {"background": [0], "cat": [], "dog": [3]}, "logit_bias": {"cat": 1.0}},
-         "logit_bias names cat, for which class_map has no channel; remove them"),
+         "logit_bias names cat, but annotate.onnx.class_map has no channel for them; remove them"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(build, onnx_settings, message):
@@ -161,7 +161,7 @@ def test_a_wrong_setting_is_named(build, onnx_settings, message):
 
 def test_a_channel_that_the_network_lacks_is_named(build):
     annotator = build(class_map={"background": [0], "cat": [3], "dog": [9]})
-    with pytest.raises(AnnotatorError, match="channel 9, but the network has 5"):
+    with pytest.raises(AnnotatorError, match="channel 9, but the network has 5 channels; use 0 to 4"):
         annotator(IMAGES)
 
 
@@ -189,7 +189,7 @@ def test_a_factory_that_cannot_be_loaded_is_named(make_settings, factory):
     [
         (np.zeros((1, 2, 4, 4), np.float32), r"shape \(1, 2, 4, 4\), expected \[1, 3, h, w\]"),
         (np.full((1, 3, 4, 4), np.nan, np.float32), "NaN or infinite"),
-        (np.full((1, 3, 4, 4), 1.5, np.float32), r"probabilities lie in \[0, 1\]"),
+        (np.full((1, 3, 4, 4), 1.5, np.float32), r"values from 1.5 to 1.5, expected probabilities in \[0, 1\]; fix"),
     ],
 )
 def test_maps_that_break_the_contract_are_refused(make_settings, maps, message):

@@ -32,7 +32,9 @@ def test_the_folder_loads_and_tells_where_it_came_from(convert, published, tmp_p
     assert f"annotate: {{annotator: seem, seem: {{checkpoint: {tmp_path / 'out'}}}}}" in result.output
     assert "focal_dw of width 8, sha256 " in caplog.text
     assert "none of the published files" in caplog.text
-    assert "left out 8 tensors that serve clicks and training: criterion.empty_weight, dilation_kernel, " in caplog.text
+    assert (
+        "left out 8 tensors used only for clicks and training: criterion.empty_weight, dilation_kernel, " in caplog.text
+    )
     seem = Seem.from_pretrained(tmp_path / "out")
     assert seem.config.backbone == "focal_dw"
     assert seem.config.source_sha256 in caplog.text

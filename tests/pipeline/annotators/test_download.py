@@ -196,7 +196,7 @@ def test_a_cut_transfer_ends_in_one_line_and_the_next_call_asks_for_the_rest(hub
     hub.cuts = [CUT, 0]
     message = failure(hub, tmp_path)
     assert "cannot be reached" in message
-    assert "100000 bytes of it are kept and not fetched again; with network, run this again" in message
+    assert "100000 bytes of it are kept and will not be downloaded again; run this again when it can be" in message
     assert not (tmp_path / FILE).exists()
     hub.requests.clear()
     assert fetch(hub, tmp_path).read_bytes() == WEIGHTS
@@ -237,11 +237,11 @@ def test_a_file_that_ends_too_early_does_not_keep_us_waiting(hub, tmp_path):
     assert f"/{FILE} ends after 100000 of 300000 bytes; run this again later" in failure(hub, tmp_path)
 
 
-def test_bytes_damaged_on_their_way_are_removed(hub, tmp_path):
+def test_bytes_damaged_in_transit_are_removed(hub, tmp_path):
     hub.stored = WEIGHTS[::-1]
     message = failure(hub, tmp_path)
-    found = hashlib.sha256(hub.stored).hexdigest()
-    assert f"arrived with sha256 {found}, expected {TINY.sha256}: damaged on its way, so it was removed; run" in message
+    sha256 = hashlib.sha256(hub.stored).hexdigest()
+    assert f"arrived with sha256 {sha256}, expected {TINY.sha256}: it was damaged in transit and was removed" in message
     assert list(tmp_path.iterdir()) == []
     hub.stored = WEIGHTS
     assert fetch(hub, tmp_path).read_bytes() == WEIGHTS
@@ -258,21 +258,18 @@ def test_another_file_on_the_hub_is_noticed_before_the_transfer(hub, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            b"short",
-            "has 5 bytes, the published file 300000: it is another one, or its copy was cut short; move it away",
-        ),
-        (WEIGHTS[::-1], f"the published file {TINY.sha256}: it is another one, or damaged; move it away and run"),
+        (b"short", "has 5 bytes, expected 300000 as published: it is another file or an incomplete copy; move it to"),
+        (WEIGHTS[::-1], f"expected {TINY.sha256} as published: it is another file or damaged; move it to another"),
     ],
 )
-def test_a_file_of_ones_own_in_the_place_is_never_overwritten(hub, tmp_path, content, message):
+def test_an_existing_file_with_other_content_is_never_overwritten(hub, tmp_path, content, message):
     (tmp_path / FILE).write_bytes(content)
     assert message in failure(hub, tmp_path)
     assert (tmp_path / FILE).read_bytes() == content
     assert hub.requests == []
 
 
-def test_an_unreachable_hub_says_what_to_get_elsewhere(hub, tmp_path):
+def test_an_unreachable_hub_lists_the_files_to_download_by_hand(hub, tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers, and nobody else can take it
         hub.url = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -281,8 +278,9 @@ def test_an_unreachable_hub_says_what_to_get_elsewhere(hub, tmp_path):
         message = failure(hub, tmp_path)
     assert message.startswith(f"{hub.url}/xdecoder/SEEM/resolve/main/{FILE} cannot be reached (")
     assert message.endswith(
-        f"get elsewhere {FILE} (300000 bytes, sha256 {TINY.sha256}) of https://huggingface.co/xdecoder/SEEM into "
-        f"{tmp_path}, and merges.txt, tokenizer_config.json, special_tokens_map.json of "
+        f"download on another computer {FILE} (300000 bytes, sha256 {TINY.sha256}) of "
+        f"https://huggingface.co/xdecoder/SEEM into {tmp_path}, and merges.txt, "
+        f"tokenizer_config.json, special_tokens_map.json of "
         f"https://huggingface.co/{TOKENIZER} into {tmp_path}/tokenizer, run this again to check them, then "
         f"conformalsam convert-seem {tmp_path}/{FILE} OUT"
     )
@@ -306,7 +304,7 @@ def test_offline_mode_is_honoured_with_exit_code_1_and_one_line(tmp_path):
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
     (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert "is not asked for, as HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set; unset it and run this again, or" in line
+    assert "is not requested, because HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set; unset it and run this" in line
     assert f"conformalsam convert-seem {tmp_path}/seem_focalt_v1.pt OUT" in line
     assert "Traceback" not in finished.stderr
 
@@ -314,35 +312,36 @@ def test_offline_mode_is_honoured_with_exit_code_1_and_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("status", "code", "message"),
     [
-        (404, "EntryNotFound", "404 Not Found; look on https://huggingface.co/xdecoder/SEEM where it has gone"),
+        (404, "EntryNotFound", "404 Not Found; find where https://huggingface.co/xdecoder/SEEM has moved it"),
         (401, "RepoNotFound", f"401 Unauthorized; .* (300000 bytes, sha256 {TINY.sha256})"),
         (403, "GatedRepo", "403 Forbidden; accept the conditions on .*, log in with hf auth login, and run this again"),
-        (503, "", "503 Service Unavailable; the trouble is the hub's: run this again later"),
+        (503, "", "503 Service Unavailable; this is an error of the hub: run this again later"),
     ],
 )
-def test_a_refusal_is_told_with_what_to_do(hub, tmp_path, status, code, message):
+def test_a_refusal_ends_with_what_to_do(hub, tmp_path, status, code, message):
     hub.refusal = (status, {"X-Error-Code": code})
-    found = failure(hub, tmp_path)
-    assert f"{hub.url}/xdecoder/SEEM/resolve/main/{FILE} answers {status}" in found
-    for part in message.split(".*"):
-        assert part in found
+    error = failure(hub, tmp_path)
+    assert f"{hub.url}/xdecoder/SEEM/resolve/main/{FILE} answers {status}" in error
+    for text in message.split(".*"):
+        assert text in error
 
 
 def test_a_missing_tokenizer_file_is_a_refusal_too(hub, tmp_path):
     hub.files.pop(f"/{TOKENIZER}/resolve/main/merges.txt")
-    assert f"merges.txt answers 404 Not Found; look on https://huggingface.co/{TOKENIZER}" in failure(hub, tmp_path)
+    message = f"merges.txt answers 404 Not Found; find where https://huggingface.co/{TOKENIZER} has moved it"
+    assert message in failure(hub, tmp_path)
 
 
-def test_what_answers_but_is_no_hub_is_told_apart(hub, tmp_path):
+def test_a_server_that_is_not_a_hub_is_refused(hub, tmp_path):
     hub.commit = {}
-    assert "answers, but not as a Hugging Face hub does" in failure(hub, tmp_path)
+    assert "answers without the headers of a Hugging Face hub" in failure(hub, tmp_path)
 
 
 def test_a_disk_too_small_is_noticed_before_any_request(hub, tmp_path):
     huge = TINY._replace(size=10**18)
     message = failure(hub, tmp_path / "new", huge)
-    assert message.startswith(f"1000000000.00 GB of {tmp_path}/new/{FILE} are to come, but its disk has only ")
-    assert message.endswith("free; make room, or name a folder on a larger disk with --to")
+    assert message.startswith(f"{tmp_path}/new/{FILE} needs 1000000000.00 GB more, but its disk has only ")
+    assert message.endswith("free; free disk space, or name a folder on a larger disk with --to")
     assert hub.requests == []
 
 

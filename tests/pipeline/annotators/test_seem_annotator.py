@@ -93,7 +93,7 @@ def test_maps_keep_the_contract(build, options):
 def test_class_texts_are_embedded_once_and_read_from_disk_after_that(build, monkeypatch, caplog, tmp_path):
     with caplog.at_level(logging.INFO):
         maps = build()(IMAGES)
-    assert "class texts, 2 sentences a name: 5/5 names" in caplog.text  # background, wall, cat, dog, pup
+    assert "class texts, 2 sentences per name: 5/5 names" in caplog.text  # background, wall, cat, dog, pup
     (cached,) = (tmp_path / "results/text_embeddings").glob("*.npz")
     monkeypatch.setattr(Seem, "_embed", lambda *_: pytest.fail("embedded again"))
     assert np.array_equal(build()(IMAGES), maps)
@@ -130,10 +130,10 @@ def test_the_batch_is_halved_until_it_fits(build, monkeypatch, error):
     assert sizes[4:] == [1, 1, 1]  # remembered
 
 
-def test_a_single_image_that_does_not_fit_is_an_error_with_a_cure(build, monkeypatch):
+def test_a_single_image_that_does_not_fit_is_an_error_with_a_fix(build, monkeypatch):
     annotator = build()
     monkeypatch.setattr(annotator, "annotate", lambda images: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
-    with pytest.raises(AnnotatorError, match=r"memory runs out with a single image; choose a smaller data.grid"):
+    with pytest.raises(AnnotatorError, match=r"memory runs out with a single image; set a smaller data.grid"):
         annotator(IMAGES)
 
 

@@ -108,12 +108,15 @@ def test_a_network_that_fits_is_not_suspected(with_onnx, findings):
             {"class_map": {"background": [0], "cta": [1], "dog": [2]}},
             "names 'cta', which is not in data.classes; did you",
         ),
-        ({"class_map": {"background": [0], "cat": [1]}}, "no channel for dog; add them"),
+        ({"class_map": {"background": [0], "cat": [1]}}, "no entry for dog; add them"),
         ({"logit_bias": {"dgo": 1.0}}, "logit_bias names 'dgo', which is not in data.classes; did you mean dog?"),
-        ({"class_map": {"background": [0], "cat": [1], "dog": [1]}}, "uses a channel twice"),
+        ({"class_map": {"background": [0], "cat": [1], "dog": [1]}}, "uses channels [1] more than once"),
         ({"class_map": {"background": [0], "cat": [1], "dog": [7]}}, "the channels 0 to 2, but annotate.onnx names: 7"),
         ({"output_name": "masks"}, "output_name is masks, which the network has not; it has: logits; name one"),
-        ({"input_size": [32, 32]}, "input_size is [32, 32], but the network takes only [16, 24]; remove it"),
+        (
+            {"input_size": [32, 32]},
+            "input_size is [32, 32], but the network takes only [16, 24]; remove annotate.onnx.input",
+        ),
     ],
 )
 def test_mistakes_of_the_network_are_told(with_onnx, only, changed, text):
@@ -133,7 +136,7 @@ def test_a_wrong_class_map_does_not_hide_a_missing_network(with_onnx, findings):
 def test_a_wrong_class_map_is_the_only_mistake_that_is_told_of_a_network_that_is_there(with_onnx, findings):
     found = findings(**with_onnx(class_map={"background": [0], "cat": [1]}, channels=[0, 1]))
     assert [finding.what for finding in found if finding.level == "error"] == [
-        "annotate.onnx.class_map has no channel for dog"
+        "annotate.onnx.class_map has no entry for dog"
     ]
 
 

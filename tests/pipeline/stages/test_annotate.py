@@ -94,7 +94,7 @@ def test_an_image_that_vanished_is_a_failure_not_a_crash(prepared, tmp_path):
 
 
 def test_fixed_point_needs_probabilities(prepared):
-    with pytest.raises(AnnotatorError, match="dtype is uint16, but noisy gives logits"):
+    with pytest.raises(AnnotatorError, match=r"dtype is uint16, .* but noisy returns logits"):
         annotate(prepared(**{"annotate.dtype": "uint16"}))
 
 
