@@ -1,7 +1,7 @@
-"""Calibration of a run's stored maps: thresholds, what they are worth on held-out images, and which labels to make.
+"""Calibration of a run's stored maps: thresholds, their quality on held-out images, and the choice of labels.
 
-stored_maps    the labeled images' scores, in blocks       cross_fitting  thresholds judged on images held out
-sweep          the same for many alphas                     label_choice   the variant, alpha and rule of a run
-alpha_choice   what `conformalsam alpha` prints             verdict        one sentence: does calibration pay
-promise        what the thresholds guarantee, in words
+stored_maps    reads the scores of labeled images in blocks  cross_fitting  thresholds, judged on held-out images
+sweep          the same for many alphas                      label_choice   the variant, alpha and rule of a run
+alpha_choice   the output of `conformalsam alpha`            verdict        calibrated labels against the raw argmax
+promise        the guarantee of the thresholds, in words
 """

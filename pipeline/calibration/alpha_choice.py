@@ -1,4 +1,4 @@
-"""Which variant, alpha and rule to label with: what held-out images say of every choice, and the best of them."""
+"""Chooses the variant, alpha and rule to label with, from estimates of every combination on held-out images."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from pipeline.settings import Settings
 
 Facts = dict[str, Any]
 
-BAND = 0.05  # of the keep rate: the front is told by its most precise point in each
-BAR = 40
+BAND = 0.05  # width of a band of keep rates; the table shows the most precise point of the front in each band
+BAR_LENGTH = 40  # characters, at keep rate 1
 
 
 class Goal(NamedTuple):
-    """What a user asks for.
+    """The goal of the choice.
 
-    measure: "miou": the largest mIoU, as rule auto does, with its target if the run has one; "precision": most labels
-             of at least this precision; "keep_rate": the most precise of at least so many
-    target:  share, 0 to 1
-    end:     is it the estimate ("value") that has to reach a precision, or the lower end of its interval ("low")?
+    measure: "miou": largest mIoU, as rule auto chooses, with the target precision of the run if it has one;
+             "precision": largest keep rate with at least the target precision; "keep_rate": highest precision with at
+             least the target keep rate
+    target:  precision or keep rate, a fraction in [0, 1]; None for "miou"
+    end:     number that must reach a target precision: the estimate ("value") or the lower end of its interval ("low")
     """
 
     measure: Literal["miou", "precision", "keep_rate"] = "miou"
@@ -37,7 +38,7 @@ class Goal(NamedTuple):
 
     def __str__(self) -> str:
         if self.measure == "miou":
-            return "the largest held-out mIoU of labels, a pixel without a label counting as missed"
+            return "the largest held-out mIoU of labels; a pixel without a label counts as missed"
         if self.measure == "keep_rate":
             return f"the highest held-out precision with a keep rate of at least {self.target:g}"
         which = "the lower end of held-out precision" if self.end == "low" else "held-out precision"
@@ -45,46 +46,50 @@ class Goal(NamedTuple):
 
 
 def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Facts:
-    """Sweep a calibrated run, in all of its variants, and choose by the goal; with a rule, among its alphas alone.
+    """Sweep the alphas of a calibrated run in all of its variants, and choose one combination by the goal.
 
-    returns: `rows` of every variant, alpha and rule, `front` (those that no other beats, from most labels to most
-             precise), `chosen` (one of them), `is_reached`, the `verdict` on it, and the `command` that labels so
-    raises:  StoreError if the run is not calibrated; ConfigError if nothing can be chosen
+    rule:    choose among the alphas of this rule only; default: all rules
+    returns: `rows` (one per variant, alpha and rule), `front` (the Pareto front, from most labels to most precise),
+             `chosen` (one of the rows), `current` (the row of the settings, or None), `is_reached` (does the choice
+             reach the target), its `verdict`, and the `command` that makes these labels
+    raises:  StoreError if the run is not calibrated; ConfigError if the rule is unknown or nothing can be chosen
     """
     if rule is not None:
         _refuse_unknown_rule(rule)
-    swept = [sweep_run(settings, variant).held_out for variant in settings.variants]
-    judged = [facts for facts in swept if facts is not None]
+    sweeps = [sweep_run(settings, variant).held_out for variant in settings.variants]
+    judged = [facts for facts in sweeps if facts is not None]
     if not judged:
         raise ConfigError(
-            f"{settings.name} has no held-out precision to choose by (a single labeled image: label more)"
+            f"{settings.name} has no held-out precision to choose by, because it has a single labeled image; label at "
+            "least one more"
         )
-    everything = judged[0] | {"rows": [row for facts in judged for row in facts["rows"]]}
-    rows = [row for row in (everything["raw"], *everything["rows"]) if rule is None or row["rule"] == rule]
+    held_out = judged[0] | {"rows": [row for facts in judged for row in facts["rows"]]}
+    rows = [row for row in (held_out["raw"], *held_out["rows"]) if rule is None or row["rule"] == rule]
     if not rows:
-        known = ", ".join(dict.fromkeys(row["rule"] for row in (*everything["rows"], everything["raw"])))
+        judged_rules = ", ".join(dict.fromkeys(row["rule"] for row in (*held_out["rows"], held_out["raw"])))
         raise ConfigError(
-            f"{settings.name} has no held-out precision to choose by (no row of rule {rule}: choose among {known})"
+            f"{settings.name} has no held-out precision of rule {rule} to choose by; set --rule to one of "
+            f"{judged_rules}"
         )
     try:
-        best, is_reached = _pick(settings, goal, everything, rule)
+        best, is_reached = _pick(settings, goal, held_out, rule)
     except ValueError as error:
         raise ConfigError(f"{settings.name}: {error}; label more images") from None
-    at = {(row["variant"], row["alpha"], row["rule"]): row for row in rows}
-    front = calib.pareto_front([c for c in candidates(everything) if rule in (None, c.rule)])
-    now = settings.calibrate.variant, settings.calibrate.alpha, settings.pseudolabel.rule
+    row_of = {(row["variant"], row["alpha"], row["rule"]): row for row in rows}
+    front = calib.pareto_front([c for c in candidates(held_out) if rule in (None, c.rule)])
+    current = settings.calibrate.variant, settings.calibrate.alpha, settings.pseudolabel.rule
     variant = {} if best.variant == settings.calibrate.variant else {"variant": best.variant}
     return {
         "run": settings.name,
-        "num_images": everything["num_images"],
-        "folds": everything["folds"],
+        "num_images": held_out["num_images"],
+        "folds": held_out["folds"],
         "goal": str(goal),
         "is_reached": is_reached,
-        "chosen": at[best[:3]],
-        "now": at.get(now),
-        "front": [at[point[:3]] for point in front],
+        "chosen": row_of[best[:3]],
+        "current": row_of.get(current),
+        "front": [row_of[point[:3]] for point in front],
         "rows": rows,
-        "verdict": verdict(everything, *best[:3]),
+        "verdict": verdict(held_out, *best[:3]),
         "command": Run(settings).command("all", **variant, alpha=best.alpha, rule=best.rule),
     }
 
@@ -97,19 +102,24 @@ def _refuse_unknown_rule(rule: str) -> None:
 
 
 def _pick(settings: Settings, goal: Goal, held_out: Facts, rule: str | None) -> tuple[calib.Candidate, bool]:
-    chosen = settings.pseudolabel
-    precision_of: Measure = chosen.precision_of if goal.measure == "miou" else "pixels"
-    found = [c for c in candidates(held_out, precision_of, goal.end) if rule in (None, c.rule)]
+    """The best candidate for the goal, and whether it reaches the target; ValueError if there is no candidate."""
+    pseudolabel = settings.pseudolabel
+    precision_of: Measure = pseudolabel.precision_of if goal.measure == "miou" else "pixels"
+    allowed = [c for c in candidates(held_out, precision_of, goal.end) if rule in (None, c.rule)]
     if goal.measure == "miou":
-        ranked, is_reached = calib.rank(found, chosen.target_precision)
+        ranked, is_reached = calib.rank(allowed, pseudolabel.target_precision)
         return ranked[0], is_reached
     assert goal.target is not None
     pick = calib.choose_most_labels if goal.measure == "precision" else calib.choose_most_precise
-    return pick(found, goal.target)
+    return pick(allowed, goal.target)
 
 
 def format_choice(facts: Mapping[str, Any], everything: bool = False) -> str:
-    """The front as a table with bars, the choice, and the command; not everything: one row a band of keep rates."""
+    """Text with the front as a table with bars, the choice, and the command.
+
+    facts:      as returned by `choose_alpha`
+    everything: show the whole front; default: one row per band of keep rates
+    """
     alphas = len({row["alpha"] for row in facts["rows"]})
     front = facts["front"] if everything else _thinned(facts["front"])
     if not any(row is facts["chosen"] for row in front):
@@ -117,13 +127,13 @@ def format_choice(facts: Mapping[str, Any], everything: bool = False) -> str:
     return "\n".join(
         [
             f"{facts['run']}: {alphas} alphas, {len(facts['rows'])} combinations with rules; {facts['num_images']} "
-            f"labeled images in {facts['folds']} folds, each judged by the others",
-            "Pareto front: nothing keeps more labels that are as often right (95 % intervals over images)",
+            f"labeled images in {facts['folds']} folds, each judged by thresholds from the other folds",
+            "Pareto front: no other combination has more labels and a higher precision (95 % intervals over images)",
             "",
             f"   variant    alpha  rule           {'held-out precision':<22} {'mIoU of labels':<22} keep rate",
             *(_line(row, row is facts["chosen"]) for row in front),
             "",
-            *_verdict(facts),
+            *_summary(facts),
         ]
     )
 
@@ -136,44 +146,45 @@ def _thinned(front: Sequence[Facts]) -> list[Facts]:
 def _line(row: Facts, is_chosen: bool) -> str:
     keep_rate = row["keep_rate"]["value"]
     precision, miou = ("{value:.3f} [{low:.3f}, {high:.3f}]".format(**row[name]) for name in ("precision", "miou"))
-    mark, bar = "->" if is_chosen else "  ", "█" * round(BAR * keep_rate)
-    made = f"{row['variant']:<8} {row['alpha']:>7g}  {row['rule']:<14}"
+    mark, bar = "->" if is_chosen else "  ", "█" * round(BAR_LENGTH * keep_rate)
+    combination = f"{row['variant']:<8} {row['alpha']:>7g}  {row['rule']:<14}"
     if row["rule"] == "raw":
-        made = f"{'-':<8} {'-':>7}  {row['rule']:<14}"
-    return f"{mark} {made} {precision:<22} {miou:<22} {keep_rate:.3f} {bar}"
+        combination = f"{'-':<8} {'-':>7}  {row['rule']:<14}"
+    return f"{mark} {combination} {precision:<22} {miou:<22} {keep_rate:.3f} {bar}"
 
 
-def _verdict(facts: Facts | Mapping[str, Any]) -> Iterator[str]:
-    chosen, now = facts["chosen"], facts["now"]
-    yield f"asked for   {facts['goal']}"
+def _summary(facts: Facts | Mapping[str, Any]) -> Iterator[str]:
+    """Lines with the goal, the choice, the current settings, the verdict and the command."""
+    chosen, current = facts["chosen"], facts["current"]
+    yield f"goal        {facts['goal']}"
     if not facts["is_reached"]:
-        yield "            nothing reaches that; the nearest one is chosen"
-    yield f"chosen      {_named(chosen)}: {_told(chosen)}"
-    if now is not None and now is not chosen:
-        yield f"now         {_named(now)}: {_told(now)}"
+        yield "            no combination reaches it; the nearest one is chosen"
+    yield f"chosen      {_combination(chosen)}: {_estimates(chosen)}"
+    if current is not None and current is not chosen:
+        yield f"current     {_combination(current)}: {_estimates(current)}"
     if facts["verdict"] is not None:
         yield f"verdict     {facts['verdict']}"
-    yield "            the best of many looks a little better than it is; held-out precision is no bound"
-    yield f"label so    {facts['command']}"
+    yield "caution     the best of many estimates is slightly optimistic, and held-out precision is not a guarantee"
+    yield f"command     {facts['command']}"
 
 
-def _named(row: Facts) -> str:
+def _combination(row: Facts) -> str:
     return (
         "rule raw" if row["rule"] == "raw" else f"variant {row['variant']}, alpha {row['alpha']:g}, rule {row['rule']}"
     )
 
 
-def _told(row: Facts) -> str:
+def _estimates(row: Facts) -> str:
     precision, miou = (f"{row[name]['value']:.3f}" if row[name] else "-" for name in ("precision", "miou"))
     return f"held-out precision {precision}, mIoU of labels {miou}, keep rate {row['keep_rate']['value']:.3f}"
 
 
 def write_plot(facts: Mapping[str, Any], path: Path) -> None:
-    """Write the front, all other combinations and the choice as an SVG of its own."""
+    """Write a plot of the front, all other combinations and the choice to an SVG file."""
     front = [_point(row) for row in facts["front"]]
     others = [_point(row) for row in facts["rows"] if row["precision"] is not None and row not in facts["front"]]
     title = f"Held-out precision against keep rate, {facts['run']}"
-    chart = scatter(front, others, _point(facts["chosen"]), "share of pixels kept", "held-out precision", title)
+    chart = scatter(front, others, _point(facts["chosen"]), "keep rate", "held-out precision", title)
     write_text(path, standalone(chart))
 
 

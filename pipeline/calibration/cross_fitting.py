@@ -1,4 +1,4 @@
-"""What calibration is worth on labeled images that took no part in it: judged image by image, told as facts."""
+"""Cross-fitting: thresholds from the labeled images, judged on held-out labeled images, as facts for a receipt."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ log = logging.getLogger(__name__)
 
 Fact = dict[str, Any]
 
-FEW_IMAGES = 100  # up to which a fold more or less shows in the ranks
-FOLDS_MEGABYTES = 256  # of thresholds of all folds, held at a time
+FEW_IMAGES = 100  # up to this many labeled images, the number of folds changes the ranks of the quantiles noticeably
+FOLDS_MEGABYTES = 256  # memory for the thresholds of all folds at a time
 
 
 class Calibrated(NamedTuple):
-    """Thresholds, and what they are worth on held-out images.
+    """Thresholds, and estimates of their labels on held-out images.
 
-    thresholds: of all labeled images
-    fold:       int64 [N] of the store's images, -1: no part in it
-    rows:       a row of facts for every alpha and rule; None: a single labeled image
-    raw:        the same facts of the annotator's own argmax, but for those of thresholds
+    thresholds: from all labeled images
+    fold:       int64 [N], fold of each image of the store, -1: not used for calibration
+    rows:       facts, one row per alpha and rule; None with a single labeled image
+    raw:        the same facts of the annotator's own argmax, without those about thresholds; None as `rows`
     """
 
     thresholds: calib.Thresholds
@@ -50,7 +50,7 @@ class Calibrated(NamedTuple):
         return int(self.fold.max()) + 1
 
     def held_out(self) -> Fact | None:
-        """What held-out images say, as receipts and sweeps keep it; None of a single labeled image."""
+        """The estimates on held-out images, as stored in receipts and sweeps; None with a single labeled image."""
         if self.rows is None:
             return None
         return {"folds": self.num_folds, "num_images": self.num_images, "raw": self.raw, "rows": self.rows}
@@ -63,13 +63,14 @@ def fit_and_judge(
     store: CalibrationStore,
     probabilities: ProbabilityStore | None,
 ) -> Calibrated:
-    """Thresholds from the images of a calibration store that are done, judged on each fold by those of the others.
+    """Compute thresholds from the finished images of a calibration store, and judge each fold by the other folds.
 
-    With a fold an image, the thresholds of all folds are many maps: some alphas are fitted and judged at a time.
+    Where each image is its own fold, the thresholds of all folds are many maps. Alphas are therefore fitted and judged
+    a few at a time.
 
-    policy:        what to do with thresholds of too few images
-    probabilities: the maps that class-wise thresholds are judged on; else None will do
-    raises:        calib.CalibrationError if an alpha is refused
+    policy:        treatment of thresholds that too few images support
+    probabilities: maps on which class-wise thresholds are judged; may be None for pooled thresholds
+    raises:        calib.CalibrationError if the policy is "raise" and an alpha is too small for the number of images
     """
     maps = _labeled_maps(settings, store)
     folds = num_folds(maps.num_images, settings.calibrate)
@@ -78,26 +79,29 @@ def fit_and_judge(
     fold[maps.images] = fold_of_image
     jobs = _jobs(settings, store, probabilities, fold) if folds > 1 else []
     progress = Progress(log, "held-out images", len(jobs) * len(alphas), "judgements") if jobs else None
-    whole: list[calib.Thresholds] = []
+    final: list[calib.Thresholds] = []
     rows: list[Fact] = []
     raw = None
-    for some in _alphas_at_a_time(alphas, folds, settings):
-        fits = calib.fit(variant_of(settings, some), maps, fold_of_image)
-        whole.append(fits[0].resolve(policy))
+    for some_alphas in _chunks_of_alphas(alphas, folds, settings):
+        fits = calib.fit(variant_of(settings, some_alphas), maps, fold_of_image)
+        final.append(fits[0].resolve(policy))
         if progress is not None:
-            # a promise that is refused is one about new images: folds, which have fewer, only estimate
-            others = [fit.resolve("max" if policy == "max" else "abstain") for fit in fits[1:]]
-            judged = _judge_images(settings, store, jobs, others, progress)
-            # in the order of the images, so that the intervals do not depend on which came first
+            # policy "raise" is about new images; the thresholds of folds have fewer images and only give estimates
+            of_folds = [fit.resolve("max" if policy == "max" else "abstain") for fit in fits[1:]]
+            judged = _judge_images(settings, store, jobs, of_folds, progress)
+            # in the order of the images, so that the intervals do not depend on which task finished first
             held_out = calib.summarise(judged, np.random.default_rng(settings.seed))
-            rows += _rows(settings, held_out, store.class_names, some, whole[-1], jobs[0].rules, folds)
+            rows += _rows(settings, held_out, store.class_names, some_alphas, final[-1], jobs[0].rules, folds)
             raw = raw or _raw(settings, held_out, store.class_names)
-    thresholds = whole[0]._replace(q=np.concatenate([part.q for part in whole]))
+    thresholds = final[0]._replace(q=np.concatenate([chunk.q for chunk in final]))
     return Calibrated(thresholds, fold, rows if jobs else None, raw)
 
 
 def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store: CalibrationStore) -> calib.Thresholds:
-    """Thresholds from all images of a calibration store that are done; nothing is judged."""
+    """Compute thresholds from all finished images of a calibration store, without judging them.
+
+    raises: as `fit_and_judge`
+    """
     maps = _labeled_maps(settings, store)
     (thresholds,) = calib.fit(variant_of(settings, alphas), maps, np.zeros(maps.num_images, np.int64))
     return thresholds.resolve(policy)
@@ -110,18 +114,18 @@ def _labeled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
 
 
 def num_folds(num_images: int, settings: CalibrateSettings) -> int:
-    """As many as the settings say; by default many, but no more than can be calibrated in a short time."""
+    """Number of cross-fitting folds: that of the settings, or a default that keeps the time short."""
     if settings.folds is not None:
-        wanted = settings.folds
+        folds = settings.folds
     elif num_images > FEW_IMAGES:
-        wanted = 10
+        folds = 10
     else:
-        wanted = num_images if settings.kind.by_location else 20
-    return min(wanted, num_images)
+        folds = num_images if settings.kind.by_location else 20
+    return min(folds, num_images)
 
 
 def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
-    """The settings of the calibration, as the method takes them."""
+    """The settings of the calibration as an argument of `calib.fit`."""
     chosen = settings.calibrate
     return calib.Variant(
         name=chosen.variant,
@@ -139,8 +143,11 @@ def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
     )
 
 
-def _alphas_at_a_time(alphas: Sequence[float], folds: int, settings: Settings) -> Iterator[Sequence[float]]:
-    """Only thresholds by location are whole maps; groups of classes (clustered) depend on all alphas at once."""
+def _chunks_of_alphas(alphas: Sequence[float], folds: int, settings: Settings) -> Iterator[Sequence[float]]:
+    """Split the alphas so that thresholds by location, which are whole maps, fit into FOLDS_MEGABYTES.
+
+    Other variants take all alphas at once: clusters of classes depend on all of them.
+    """
     height, width = settings.data.grid
     size = len(alphas)
     if settings.calibrate.kind.by_location:
@@ -149,16 +156,19 @@ def _alphas_at_a_time(alphas: Sequence[float], folds: int, settings: Settings) -
 
 
 class JudgeJob(NamedTuple):
-    """One labeled image, its fold, and its maps, which class-wise thresholds need.
+    """One labeled image to judge by the thresholds of its fold.
 
-    thresholds: folder with a file a fold; probabilities: None if the thresholds are not class-wise
+    image_index:   index of the image in the calibration store
+    probabilities: store with its maps; None if the thresholds are not class-wise
+    maps_index:    index of the image in that store; -1 if there is none
+    thresholds:    folder with one file per fold
     """
 
     calibration: Path
-    place: int
+    image_index: int
     fold: int
     probabilities: Path | None
-    position: int
+    maps_index: int
     rules: tuple[str, ...]
     background: int | None
     accept_uncalibrated: bool
@@ -169,16 +179,16 @@ def _jobs(
     settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore | None, fold: npt.NDArray[np.int64]
 ) -> list[JudgeJob]:
     is_class_wise = settings.calibrate.class_thresholds != "pooled"
-    position: dict[str, int] = {}
+    maps_index: dict[str, int] = {}
     if is_class_wise and probabilities is not None:
-        position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
+        maps_index = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
     return [
         JudgeJob(
             calibration=store.path.absolute(),
-            place=i,
+            image_index=i,
             fold=int(fold[i]),
             probabilities=probabilities.path.absolute() if probabilities is not None and is_class_wise else None,
-            position=position.get(store.sample_ids[i], -1),
+            maps_index=maps_index.get(store.sample_ids[i], -1),
             rules=candidate_rules(is_class_wise, settings.calibrate.variant),
             background=settings.data.background_index,
             accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
@@ -194,7 +204,10 @@ def _judge_images(
     thresholds: Sequence[calib.Thresholds],
     progress: Progress,
 ) -> list[calib.Judgement]:
-    """Judge every image; thresholds: of all folds but the first, but the second, ..."""
+    """Judge every image, in the order of the images.
+
+    thresholds: one per fold f, computed from all folds but f
+    """
     judged: dict[int, calib.Judgement] = {}
 
     def on_done(result: tuple[int, calib.Judgement]) -> None:
@@ -202,14 +215,14 @@ def _judge_images(
         progress.advance(len(thresholds[0].q))
 
     with tempfile.TemporaryDirectory(prefix=".held_out", dir=store.path.parent) as folder:
-        for fold, own in enumerate(thresholds):
-            np.savez(Path(folder) / f"{fold}.npz", region=own.region, q=own.q)
+        for fold, of_fold in enumerate(thresholds):
+            np.savez(Path(folder) / f"{fold}.npz", region=of_fold.region, q=of_fold.q)
         run_tasks(judge, [job._replace(thresholds=Path(folder).absolute()) for job in jobs], settings.compute, on_done)
     return [judged[i] for i in sorted(judged)]
 
 
 def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
-    """Counts of one image, judged by the thresholds of the other folds; with its index, to put them in order."""
+    """Index and counts of one image, judged by the thresholds from the other folds."""
     store = open_calibration(job.calibration, writable=True)
     with np.load(job.thresholds / f"{job.fold}.npz") as file:
         q, region = file["q"], file["region"]
@@ -217,24 +230,27 @@ def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
     maps = None
     if is_class_wise:
         assert job.probabilities is not None
-        maps = open_probabilities(job.probabilities).probabilities(job.position).rows(slice(None))
+        maps = open_probabilities(job.probabilities).probabilities(job.maps_index).rows(slice(None))
     counts = calib.judge_image(
-        store.planes(job.place),
-        store.read_chunk("score", job.place),
-        store.read_chunk("truth", job.place),
-        (own[:, region] if is_class_wise else own[0, region] for own in q),
+        store.planes(job.image_index),
+        store.read_chunk("score", job.image_index),
+        store.read_chunk("truth", job.image_index),
+        (q_alpha[:, region] if is_class_wise else q_alpha[0, region] for q_alpha in q),
         job.rules,
         len(store.class_names),
         job.background,
         "accept" if job.accept_uncalibrated else "abstain",
         maps,
     )
-    return job.place, counts
+    return job.image_index, counts
 
 
 def candidate_rules(is_class_wise: bool, variant: str) -> tuple[str, ...]:
-    """Rules that are judged: of those that are alike with one threshold for all classes, one; of a variant whose
-    promise is about one rule, that rule. Rule raw, which needs no threshold, is judged once beside them."""
+    """Rules that are judged.
+
+    A variant whose guarantee is about one rule has that rule only. With one threshold for all classes some rules give
+    the same labels, and one of them is judged. Rule raw needs no threshold and is judged once, separately.
+    """
     only = calib.find_variant(variant).rule
     if only is not None:
         return (only,)
@@ -255,13 +271,13 @@ def _rows(
         if _is_of_other_thresholds(held_out.uncalibrated[a], thresholds.map(a)):
             held_out = held_out.without(a)
         per_image = held_out.coverage_per_image[:, a]
-        known = per_image[~np.isnan(per_image)]
+        finite = per_image[~np.isnan(per_image)]
         coverage = {
             "target": None if settings.calibrate.kind.bounds == "nothing" else 1 - alpha,
             "folds": folds,
             "coverage": _estimate(held_out.coverage, a),
             "coverage_per_class": {n: _estimate(held_out.coverage_per_class, (a, k)) for k, n in enumerate(names)},
-            "coverage_per_image": np.quantile(known, np.linspace(0, 1, 11)).tolist() if known.size else [],
+            "coverage_per_image": np.quantile(finite, np.linspace(0, 1, 11)).tolist() if finite.size else [],
             "image_coverage": _estimate(held_out.image_coverage, a),
             "uncalibrated": _number(held_out.uncalibrated[a]),
             "set_sizes": {name: _estimate(held_out.sizes, (a, size)) for size, name in enumerate(calib.SET_SIZES)},
@@ -279,15 +295,15 @@ def _rows(
                 "miou": _estimate(held_out.miou, (a, r)),
                 "keep_rate": _estimate(held_out.keep_rate, (a, r)),
                 "wrong": _estimate(held_out.wrong, (a, r)),
-                "against_raw": {name: _estimate(shares, (a, r)) for name, shares in against_raw.items()},
+                "against_raw": {name: _estimate(estimate, (a, r)) for name, estimate in against_raw.items()},
             }
 
 
 def _raw(settings: Settings, held_out: calib.HeldOut, names: Sequence[str]) -> Fact:
-    """The annotator's own argmax: with the alpha and variant that stand beside it, as it has none of its own."""
+    """Facts of the annotator's own argmax. It has no alpha or variant: those of the settings are filled in."""
     raw = held_out.raw
     precision = _estimate(raw.precision, ())
-    whole = None if precision is None else dict.fromkeys(calib.Estimate._fields, 1.0)
+    keep_rate = None if precision is None else dict.fromkeys(calib.Estimate._fields, 1.0)
     wrong = None if precision is None else {"value": 1 - precision["value"]}
     if precision is not None and wrong is not None:
         wrong |= {"low": 1 - precision["high"], "high": 1 - precision["low"]}
@@ -299,23 +315,27 @@ def _raw(settings: Settings, held_out: calib.HeldOut, names: Sequence[str]) -> F
         "precision_per_class": _by_class(raw.precision_per_class, names, ()),
         "recall_per_class": _by_class(raw.recall_per_class, names, ()),
         "miou": _estimate(raw.miou, ()),
-        "keep_rate": whole,
+        "keep_rate": keep_rate,
         "wrong": wrong,
         "against_raw": None,
     }
 
 
-def _by_class(shares: calib.Estimate, names: Sequence[str], index: tuple[int, ...]) -> Fact:
-    return {name: _estimate(shares, (*index, k)) for k, name in enumerate(names)}
+def _by_class(estimate: calib.Estimate, names: Sequence[str], index: tuple[int, ...]) -> Fact:
+    return {name: _estimate(estimate, (*index, k)) for k, name in enumerate(names)}
 
 
 def _is_of_other_thresholds(uncalibrated: float | np.floating, q_hat: npt.NDArray[np.float32]) -> bool:
-    """Without the images held out, far more is uncalibrated than in the end, so counts say nothing of the latter."""
+    """Whether most pixels are uncalibrated in the folds but not with all images: the counts then tell nothing.
+
+    uncalibrated: fraction of pixels without a finite threshold in the folds, in [0, 1]
+    q_hat:        final thresholds, +inf = uncalibrated
+    """
     return bool(uncalibrated > 0.5 and np.isposinf(q_hat).mean() < 0.5)
 
 
 def _estimate(estimate: calib.Estimate, index: Any) -> Fact | None:
-    """value, low and high; None where there is nothing to share."""
+    """value, low and high at an index; None where the value is NaN (a fraction of zero pixels)."""
     if math.isnan(estimate.value[index]):
         return None
     return {name: float(values[index]) for name, values in estimate._asdict().items()}
@@ -326,24 +346,24 @@ def _number(value: float | npt.NDArray[np.float64]) -> float | None:
 
 
 def of_variant(calibrated: Mapping[str, Any], variant: str) -> Fact:
-    """The receipt of calibrate as if this variant, one of those judged, were the run's own."""
-    own = dict(calibrated)
-    return own if variant == own["variant"] else own | own["beside"][variant] | {"variant": variant}
+    """The receipt of calibrate with the facts of another judged variant in place of those of `calibrate.variant`."""
+    facts = dict(calibrated)
+    return facts if variant == facts["variant"] else facts | facts["beside"][variant] | {"variant": variant}
 
 
 def find_row(held_out: Mapping[str, Any] | None, variant: str, alpha: float, rule: str) -> Fact | None:
-    """The row of a variant, alpha and rule, if held-out images were judged.
+    """The row of a variant, alpha and rule; None if it was not judged on held-out images.
 
-    One of `calib.rules_alike` stands for a rule that was not judged. Of rule raw, the facts of the sets are those of
-    the variant and alpha.
+    For a rule that was not judged, the row is that of one of `calib.rules_alike`, which gives the same labels. For rule
+    raw, the facts about prediction sets are those of the variant and alpha.
     """
     rows = held_out["rows"] if held_out else []
-    same = calib.RULES if rule == calib.RAW else (rule, *calib.rules_alike(rule))
-    there = [row for row in rows if row["alpha"] == alpha and row["variant"] == variant]
-    found = [row for name in same for row in there if row["rule"] == name]
-    if not found or held_out is None:
+    same_labels = calib.RULES if rule == calib.RAW else (rule, *calib.rules_alike(rule))
+    of_alpha = [row for row in rows if row["alpha"] == alpha and row["variant"] == variant]
+    matches = [row for name in same_labels for row in of_alpha if row["rule"] == name]
+    if not matches or held_out is None:
         return None
-    row: Fact = found[0]
+    row: Fact = matches[0]
     return row | held_out["raw"] | {"variant": variant, "alpha": alpha} if rule == calib.RAW else row
 
 
@@ -353,12 +373,15 @@ Measure = Literal["pixels", "macro", "every_class"]
 def candidates(
     held_out: Mapping[str, Any], precision_of: Measure = "pixels", end: Literal["value", "low"] = "value"
 ) -> list[calib.Candidate]:
-    """What may be chosen from, rule raw first; of a variant without a promise, the same at all alphas, the first alpha.
+    """All combinations to choose from, rule raw first.
 
-    precision_of: what counts as precision, as in `pseudolabel.precision_of`
-    end:          "value", the estimate of the precision, or "low", the end of its interval
+    Thresholds of a variant without a guarantee are the same at all alphas: only its first alpha is a candidate.
+
+    held_out:     of the receipt of calibrate
+    precision_of: definition of precision, as in `pseudolabel.precision_of`
+    end:          "value": the estimate of the precision; "low": the lower end of its interval
     """
-    found: dict[tuple[Any, ...], calib.Candidate] = {}
+    by_key: dict[tuple[Any, ...], calib.Candidate] = {}
     for row in (held_out["raw"], *held_out["rows"]):
         if row["precision"] is None or row["miou"] is None:
             continue
@@ -368,12 +391,12 @@ def candidates(
             row["rule"],
             None if calib.find_variant(row["variant"]).bounds == "nothing" else row["alpha"],
         )
-        found.setdefault(key, calib.Candidate(row["variant"], row["alpha"], row["rule"], *numbers))
-    return list(found.values())
+        by_key.setdefault(key, calib.Candidate(row["variant"], row["alpha"], row["rule"], *numbers))
+    return list(by_key.values())
 
 
 def _precision(row: Fact, precision_of: Measure, end: Literal["value", "low"]) -> float:
     if precision_of == "pixels":
         return float(row["precision"][end])
-    of_classes = [shares[end] for shares in row["precision_per_class"].values() if shares is not None]
-    return float(min(of_classes) if precision_of == "every_class" else np.mean(of_classes))
+    per_class = [estimate[end] for estimate in row["precision_per_class"].values() if estimate is not None]
+    return float(min(per_class) if precision_of == "every_class" else np.mean(per_class))

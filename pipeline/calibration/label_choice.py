@@ -1,7 +1,7 @@
-"""Which labels a run makes: the variant, alpha and rule of its settings, or those that held-out images or a probe name.
+"""Chooses the variant, alpha and rule of a run's labels: from the settings, by held-out images, or by a probe.
 
-Whatever else wants to label as a run could (a probe that tries several candidates) asks here: `ranked_candidates` says
-which there are, from the best on, and `labeler` makes the labels of one of them.
+A probe compares several candidates: `ranked_candidates` lists them from the best on, and `labeler` makes the labels of
+one of them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ Facts = Mapping[str, Any]
 
 
 class Choice(NamedTuple):
-    """What the labels are made with.
+    """The chosen variant, alphas and rule.
 
-    alphas:                  the chosen one first, then those labeled beside it
-    labels_alone_are_better: as a probe found; the pseudo-labels are made all the same, to be looked at
+    alphas:                  the chosen alpha first, then the other alphas that are labeled, too
+    is_automatic:            chosen by rule auto or probe
+    labels_alone_are_better: a probe found that training on the labeled images alone is better; the pseudo-labels are
+                             made all the same, for inspection
     """
 
     variant: str
@@ -39,51 +41,53 @@ class Choice(NamedTuple):
 
 
 def choose(settings: Settings, calibrated: Facts) -> Choice:
-    """The variant, alphas and rule of the settings or, under rule auto and probe, those that were found best.
+    """The variant, alphas and rule of the settings; under rule auto and probe, the best ones.
 
     calibrated: receipt of calibrate
-    raises:     StoreError under rule probe if there is no probe of this calibration
+    raises:     StoreError under rule probe if this calibration has no probe; ConfigError if the probe's rule is unknown
+                or, under rule auto, no pixel of a held-out image has a class
     """
     calibrate = settings.calibrate
-    wanted = [calibrate.alpha, *calibrate.alphas] if calibrate.alphas else []
+    more_alphas = [calibrate.alpha, *calibrate.alphas] if calibrate.alphas else []
     rule = settings.pseudolabel.rule
     if rule == "probe":
-        return _probed(settings, calibrated, wanted)
+        return _probed(settings, calibrated, more_alphas)
     if rule != "auto":
-        return Choice(calibrate.variant, list(dict.fromkeys([calibrate.alpha, *wanted])), rule, is_automatic=False)
+        return Choice(calibrate.variant, list(dict.fromkeys([calibrate.alpha, *more_alphas])), rule, is_automatic=False)
     best, _ = _best(settings, calibrated["held_out"])
-    return Choice(best.variant, list(dict.fromkeys([best.alpha, *wanted])), best.rule, is_automatic=True)
+    return Choice(best.variant, list(dict.fromkeys([best.alpha, *more_alphas])), best.rule, is_automatic=True)
 
 
-def _probed(settings: Settings, calibrated: Facts, wanted: list[float]) -> Choice:
+def _probed(settings: Settings, calibrated: Facts, more_alphas: list[float]) -> Choice:
+    """The choice of the probe's receipt."""
     run = Run(settings)
     facts = run.receipt("probe")
     if facts["fingerprint"] != calibrated["fingerprint"]:
         raise StoreError(
-            f"{run.folder.receipt('probe')} is about another calibration than {run.folder.receipt('calibrate')}; run "
-            f"{run.command('probe', rerun='probe')}"
+            f"{run.folder.receipt('probe')} was made from another calibration than that of "
+            f"{run.folder.receipt('calibrate')}; run {run.command('probe', rerun='probe')}"
         )
     chosen = facts["chosen"]
     if chosen["labels"] == "none":
         best, _ = _best(settings, calibrated["held_out"])
-        alphas = list(dict.fromkeys([best.alpha, *wanted]))
+        alphas = list(dict.fromkeys([best.alpha, *more_alphas]))
         return Choice(best.variant, alphas, best.rule, is_automatic=True, labels_alone_are_better=True)
     rule = calib.RAW if chosen["labels"] == "raw" else chosen["rule"]
     try:
         calib.find_rule(rule)
     except calib.UnknownNameError as error:
-        again = run.command("probe", rerun="probe")
-        raise ConfigError(f"{run.folder.receipt('probe')} has {error}; run {again}") from None
+        command = run.command("probe", rerun="probe")
+        raise ConfigError(f"{run.folder.receipt('probe')} has {error}; run {command}") from None
     variant = settings.calibrate.variant if chosen["variant"] is None else chosen["variant"]
     alpha = settings.calibrate.alpha if chosen["alpha"] is None else chosen["alpha"]
-    return Choice(variant, list(dict.fromkeys([alpha, *wanted])), rule, is_automatic=True)
+    return Choice(variant, list(dict.fromkeys([alpha, *more_alphas])), rule, is_automatic=True)
 
 
 def _best(settings: Settings, held_out: Facts | None) -> tuple[calib.Candidate, bool]:
-    """The best candidate, and whether it reaches the target precision; rule raw where no image can be held out."""
+    """The best candidate, and whether it reaches the target precision; rule raw if no image can be held out."""
     if held_out is None:
-        unknown = float("nan")
-        raw = calib.Candidate(settings.calibrate.variant, settings.calibrate.alpha, calib.RAW, unknown, unknown, 1.0)
+        nan = float("nan")
+        raw = calib.Candidate(settings.calibrate.variant, settings.calibrate.alpha, calib.RAW, nan, nan, 1.0)
         return raw, settings.pseudolabel.target_precision is None
     ranked, is_reached = rank_candidates(settings, held_out)
     return ranked[0], is_reached
@@ -92,17 +96,21 @@ def _best(settings: Settings, held_out: Facts | None) -> tuple[calib.Candidate, 
 def rank_candidates(settings: Settings, held_out: Facts) -> tuple[list[calib.Candidate], bool]:
     """All candidates from the best on, and whether the best reaches `pseudolabel.target_precision`.
 
-    raises: ConfigError if no pixel of a held-out image has a class
+    held_out: of the receipt of calibrate
+    raises:   ConfigError if no pixel of a held-out image has a class
     """
-    chosen = settings.pseudolabel
+    pseudolabel = settings.pseudolabel
     try:
-        return calib.rank(candidates(held_out, chosen.precision_of), chosen.target_precision)
+        return calib.rank(candidates(held_out, pseudolabel.precision_of), pseudolabel.target_precision)
     except ValueError as error:
         raise ConfigError(f"pseudolabel.rule auto: {error} of the held-out images; label more images") from None
 
 
 def ranked_candidates(settings: Settings) -> list[calib.Candidate]:
-    """The same of a calibrated run, from its receipt; [] if a single labeled image is all there is to judge by."""
+    """The candidates of a calibrated run, from the best on; [] with a single labeled image.
+
+    raises: StoreError if the run is not calibrated
+    """
     held_out = Run(settings).receipt("calibrate")["held_out"]
     return [] if held_out is None else rank_candidates(settings, held_out)[0]
 
@@ -111,18 +119,20 @@ Labeler = Callable[[calib.Planes], npt.NDArray[np.float32]]
 
 
 def labeler(settings: Settings, candidate: calib.Candidate) -> Labeler:
-    """What labels an image of a calibrated run by a candidate: its planes -> float32 [H, W], NaN = abstain.
+    """A function that labels an image of a calibrated run with a candidate: planes -> float32 [H, W], NaN = abstain.
 
-    The thresholds are those of all labeled images. Class-wise thresholds need the maps of all classes, not planes.
-    raises: StoreError if the run is not calibrated; ConfigError if its thresholds are class-wise
+    The thresholds are those from all labeled images.
+
+    raises: StoreError if the run is not calibrated; ConfigError if its thresholds are class-wise, because these need
+            the maps of all classes
     """
     store = Run(settings).open_calibration()
     background = store.state["background"]
     uncalibrated = "accept" if settings.calibrate.uncalibrated == "accept" else "abstain"
     if store.is_class_wise and candidate.rule != calib.RAW:
         raise ConfigError(
-            f"{settings.name} has class-wise thresholds, and planes cannot answer for them; set "
-            "calibrate.class_thresholds: pooled"
+            f"{settings.name} has class-wise thresholds, which need the maps of all classes, but only planes are "
+            "read here; set calibrate.class_thresholds: pooled"
         )
     if candidate.rule == calib.RAW:
         q_hat = np.ones(store.grid, np.float32)
@@ -132,38 +142,40 @@ def labeler(settings: Settings, candidate: calib.Candidate) -> Labeler:
 
 
 def log_choice(settings: Settings, calibrated: Facts, choice: Choice) -> None:
-    """What rule auto or probe took, and loudly if that is not what was asked for."""
+    """Log the choice of rule auto or probe; warn if it misses the target, or could not be made."""
     if not choice.is_automatic:
         return
     rule, held_out = settings.pseudolabel.rule, calibrated["held_out"]
-    took = f"variant {choice.variant}, alpha {choice.alphas[0]:g}, rule {choice.rule}"
+    chosen = f"variant {choice.variant}, alpha {choice.alphas[0]:g}, rule {choice.rule}"
     if rule == "probe":
-        log.info("pseudolabel: rule probe takes %s", took)
+        log.info("pseudolabel: rule probe chooses %s", chosen)
         if choice.labels_alone_are_better:
             log.warning(
-                "pseudolabel: the probe found that a student learns more from the labeled images alone; these labels "
-                "are those of rule auto. Train without them: stage1={labels: none}, or preset=label-only"
+                "pseudolabel: the probe found that training on the labeled images alone is better; these labels are "
+                "those of rule auto. To train without them, set stage1={labels: none} or preset=label-only"
             )
         return
     if held_out is None:
         log.warning(
-            "pseudolabel: a single labeled image cannot be held out, so nothing speaks for calibration and rule auto "
-            "takes raw, the annotator's own argmax; label more images, or name a rule"
+            "pseudolabel: a single labeled image cannot be held out, so labels cannot be compared, and rule auto "
+            "chooses raw, the annotator's own argmax; label more images, or set pseudolabel.rule"
         )
         return
     best, is_reached = _best(settings, held_out)
     log.info(
-        "pseudolabel: rule auto takes %s, of %d candidates the largest held-out mIoU of labels%s: %.1f, keep rate %.3f",
-        took, len(candidates(held_out)), _under(settings), 100 * best.miou, best.keep_rate,
+        "pseudolabel: rule auto chooses %s, which has the largest held-out mIoU of labels of %d candidates%s: %.1f, "
+        "keep rate %.3f",
+        chosen, len(candidates(held_out)), _target_text(settings), 100 * best.miou, best.keep_rate,
     )  # fmt: skip
     if not is_reached:
         log.warning(
             "pseudolabel: NO LABELS REACH target_precision %g (%s) on held-out images; the most precise ones are "
-            "taken, with %.3f. Larger calibrate.alphas keep fewer and better labels",
+            "chosen, with precision %.3f. Add larger alphas to calibrate.alphas: they keep fewer labels of higher "
+            "precision",
             settings.pseudolabel.target_precision, settings.pseudolabel.precision_of, best.precision,
         )  # fmt: skip
 
 
-def _under(settings: Settings) -> str:
+def _target_text(settings: Settings) -> str:
     target = settings.pseudolabel.target_precision
     return "" if target is None else f" with a precision ({settings.pseudolabel.precision_of}) of {target:g} or more"

@@ -1,4 +1,4 @@
-"""What calibration promises of the labels in use, in words: it differs by variant, and so does what can be measured."""
+"""The guarantee of the calibration in words. It differs by variant, and so does the quantity that is measured."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ FALLBACKS = {"neighbourhood": "neighbourhood", "image": "whole image"}
 
 
 class Promise(NamedTuple):
-    """What is promised of labels at one alpha.
+    """The guarantee at one alpha.
 
-    is_risk:    the share of pixels labeled wrong is bounded, not the coverage
-    is_of_images: coverage is a mean over images that count the same, however many pixels of them have a class
-    target:     1 - alpha, which coverage shall reach; under risk alpha, which the share of wrong pixels shall not pass;
-                None of a fixed threshold, which promises nothing
-    target_name: what is written beside the line at the target
-    shared_by:  which pixels share a threshold
-    text:       the promise, a sentence
-    caveats:    sentences on why it holds less than that
+    is_risk:      bounds the fraction of wrongly labeled pixels instead of the coverage
+    is_of_images: coverage is a mean over images; each image counts the same, however many of its pixels have a class
+    target:       in [0, 1]: lower bound of the coverage, 1 - alpha; under variant risk upper bound of the fraction of
+                  wrong pixels, alpha; None for variant fixed, which has no guarantee
+    target_name:  label of the line at the target in charts
+    shared_by:    the pixels that share a threshold
+    text:         the guarantee, one sentence
+    caveats:      sentences on what weakens it
     """
 
     alpha: float
@@ -38,22 +38,25 @@ class Promise(NamedTuple):
 
 
 def promise(calibrated: Facts, alpha: float) -> Promise:
-    """The promise at `alpha`. calibrated: receipt of calibrate, with its settings."""
+    """The guarantee at `alpha`.
+
+    calibrated: receipt of calibrate, with its settings
+    """
     kind, classes = calib.find_variant(calibrated["variant"]), calibrated["class_thresholds"]
     if kind.bounds == "wrong labels":
-        name = f"at most {exact_percent(alpha)} of all pixels wrong"
+        name = f"at most {exact_percent(alpha)} of all pixels labeled wrong"
         text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labeled wrong."
         return Promise(alpha, True, False, alpha, name, kind.shared_by, text, caveats=[])
     if kind.bounds == "nothing":
-        told = exact_percent(calibrated["settings"]["calibrate"]["fixed_threshold"])
+        threshold = exact_percent(calibrated["settings"]["calibrate"]["fixed_threshold"])
         text = (
-            f"The threshold is a fixed number: a class is believed from a probability of {told} on. Nothing was "
-            "calibrated, so no coverage is promised, at any alpha."
+            f"The threshold is fixed: a class is in the prediction set if its probability is at least {threshold}. "
+            "Nothing was calibrated, so no coverage is guaranteed, at any alpha."
         )
-        return Promise(alpha, False, False, None, "nothing is promised", kind.shared_by, text, caveats=[])
+        return Promise(alpha, False, False, None, "no guarantee", kind.shared_by, text, caveats=[])
     target = exact_percent(1 - alpha)
     covered = kind.covered.format(of_class=OF_CLASS[classes])
-    text = f"{covered} has its true class in the set with a probability of {target} or more."
+    text = f"{covered} has its true class in the prediction set with a probability of {target} or more."
     return Promise(
         alpha,
         is_risk=False,
@@ -71,23 +74,29 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
 def _caveats(calibrated: Facts) -> Iterator[str]:
     settings, kind = calibrated["settings"]["calibrate"], calib.find_variant(calibrated["variant"])
     if kind.learns_regions:
-        yield "The same images made the regions and the thresholds, so this holds up to that reuse."
+        yield "The same images define the regions and the thresholds; the guarantee does not account for this reuse."
     if not kind.by_location and settings["pooling"] == "naive":
-        yield "Naive pooling counts pixels as if they were independent, so this is hoped for, not guaranteed."
+        yield "Naive pooling treats pixels as independent, which they are not, so this coverage is not guaranteed."
     if calibrated["quantile"] == "paper":
-        yield "The plain quantile (calibrate.quantile: paper) leaves out the correction for few images: it covers less."
-    if settings["uncalibrated"] == "max":
-        yield "Where images are too few, the largest score is the threshold; n images then cover n / (n + 1) only."
-    if calibrated["fallen_back"]:
-        where, num = f"fewer than {settings['n_min']} labeled images", calibrated["fallen_back"]
         yield (
-            f"Locations with {where} ({num} of all) took the "
-            f"threshold of their {FALLBACKS[settings['fallback']]}; there it holds on average over that area only."
+            "The plain quantile (calibrate.quantile: paper) has no correction for a small number of images, so the "
+            "coverage is lower."
+        )
+    if settings["uncalibrated"] == "max":
+        yield (
+            "Where there are too few images, the largest score is the threshold: n images then guarantee a coverage of "
+            "n / (n + 1) only."
+        )
+    if calibrated["fallen_back"]:
+        yield (
+            f"Locations with fewer than {settings['n_min']} labeled images ({calibrated['fallen_back']} locations) use "
+            f"the threshold of their {FALLBACKS[settings['fallback']]}; there the guarantee is an average over that "
+            "area only."
         )
 
 
-def exact_percent(share: float | None) -> str:
-    """`97.5 %`, without needless digits; `none` for what does not exist."""
-    if share is None:
+def exact_percent(fraction: float | None) -> str:
+    """`97.5 %` of 0.975, without trailing zeros; `none` of None."""
+    if fraction is None:
         return "none"
-    return f"{round(100 * share, 4):g}\u00a0%"
+    return f"{round(100 * fraction, 4):g}\u00a0%"

@@ -1,4 +1,4 @@
-"""The labeled images of a calibration store, gone through block by block with Dask (`calib.LabeledMaps`)."""
+"""Reads the labeled images of a calibration store block by block with Dask (implements `calib.LabeledMaps`)."""
 
 from __future__ import annotations
 
@@ -25,24 +25,34 @@ T = TypeVar("T")
 
 
 class BlockJob(NamedTuple):
-    """A band of rows of some labeled images. images: places in the store; positions: places among those used."""
+    """A band of rows of some labeled images.
+
+    indices: of the images in the store
+    numbers: the same images, counted 0 to L - 1 among the L labeled images
+    names:   arrays to read
+    """
 
     calibration: Path
-    images: list[int]
-    positions: list[int]
+    indices: list[int]
+    numbers: list[int]
     names: tuple[str, ...]
     rows: slice
 
 
 def apply_to_block(function: Callable[[calib.Block], T], job: BlockJob) -> T:
-    """Read a block, and apply the function."""
-    maps = open_calibration(job.calibration, writable=True).maps(job.names, job.images, job.rows)
-    return function(calib.Block(np.array(job.positions, np.int64), maps))
+    """Read a block, and apply the function to it."""
+    maps = open_calibration(job.calibration, writable=True).maps(job.names, job.indices, job.rows)
+    return function(calib.Block(np.array(job.numbers, np.int64), maps))
 
 
 @dataclass
 class StoredMaps:
-    """The images of a calibration store that are done; a block, and what a band keeps, take `tile_megabytes` each."""
+    """The finished images of a calibration store. A block takes at most `tile_megabytes`, and so does a band's result.
+
+    images: indices in the store
+    shape:  height and width of the grid
+    passes: number of passes over the images so far, for the log
+    """
 
     calibration: Path
     images: list[int]
@@ -55,6 +65,7 @@ class StoredMaps:
         return len(self.images)
 
     def bands(self, bytes_per_row: int) -> Iterable[slice]:
+        """Slices of rows that cover the grid. The result of each takes at most `tile_megabytes`."""
         height = self.shape[0]
         step = max(1, self.compute.tile_megabytes * 1_000_000 // bytes_per_row)
         return [slice(start, min(start + step, height)) for start in range(0, height, step)]
@@ -66,6 +77,7 @@ class StoredMaps:
         merge: Callable[[T, T], T],
         rows: slice,
     ) -> T:
+        """Apply `function` to blocks of all images in a band of rows, and merge the results in order."""
         bytes_per_image = 4 * len(names) * (rows.stop - rows.start) * self.shape[1]
         fitting = max(1, self.compute.tile_megabytes * 1_000_000 // bytes_per_image)
         workers = self.compute.workers or os.cpu_count() or 1
@@ -82,14 +94,14 @@ class StoredMaps:
             for start in starts
         ]
         self.passes += 1
-        told = time.monotonic()
+        time_of_last_line = time.monotonic()
         done = 0
 
         def on_done() -> None:
-            nonlocal done, told
+            nonlocal done, time_of_last_line
             done += 1
-            if time.monotonic() - told > SECONDS_BETWEEN_LINES / 6:
-                told = time.monotonic()
+            if time.monotonic() - time_of_last_line > SECONDS_BETWEEN_LINES / 6:
+                time_of_last_line = time.monotonic()
                 log.info("calibrate: pass %d over the labeled images, block %d of %d", self.passes, done, len(jobs))
 
         return reduce_tasks(functools.partial(apply_to_block, function), merge, jobs, self.compute, on_done)

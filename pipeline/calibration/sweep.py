@@ -1,4 +1,4 @@
-"""All alphas at once: the thresholds of each, and what they are worth on labeled images that were left out."""
+"""Thresholds of many alphas at once, and estimates of their labels on held-out labeled images."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from pipeline.store import CalibrationStore, ProbabilityStore
 log = logging.getLogger(__name__)
 
 VERSION = 2  # raise it when the same calibration would give other rows
-STEPS = ((0.005, 0.1, 0.005), (0.11, 0.3, 0.01), (0.32, 0.6, 0.02), (0.65, 0.95, 0.05))  # from, to and with, by
+STEPS = ((0.005, 0.1, 0.005), (0.11, 0.3, 0.01), (0.32, 0.6, 0.02), (0.65, 0.95, 0.05))  # first, last, step
 
 
 class Sweep(NamedTuple):
-    """What a run's calibration would be at other alphas.
+    """The calibration of a run at many alphas.
 
-    alphas:     the larger, the fewer labels; of variant risk, where alpha bounds the wrong labels, from large to small:
-                from stop to stop, no threshold rises
-    thresholds: of all labeled images, one map an alpha, as `calibrate` finds them
-    n_valid:    int64 [H, W] or [K, H, W], labeled images behind each threshold
-    held_out:   `num_images`, `folds`, `raw` and `rows`, a row for every alpha and rule, as in the receipt of calibrate;
-                None if nothing can be held out
+    alphas:     ordered so that no threshold rises from one alpha to the next: ascending, but descending for variant
+                risk, where alpha bounds the wrong labels
+    thresholds: from all labeled images, one map per alpha, as `calibrate` computes them
+    n_valid:    int64 [H, W] or [K, H, W], number of labeled images behind each threshold
+    held_out:   `num_images`, `folds`, `raw` and `rows` (one row per alpha and rule), as in the receipt of calibrate;
+                None with a single labeled image
     """
 
     alphas: tuple[float, ...]
@@ -44,57 +44,57 @@ class Sweep(NamedTuple):
 
 
 def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
-    """Thresholds at every stop, and their held-out rows, which are kept in `sweep.json` of the run.
+    """Compute thresholds at all alphas of the sweep, and judge them. The held-out rows are cached in `sweep.json`.
 
-    variant: one of those that were calibrated; default: `calibrate.variant`
-    raises: StoreError if the run is not calibrated, or was with other settings; ConfigError from reading them
+    variant: one of the calibrated variants; default: `calibrate.variant`
+    raises:  StoreError if the run is not calibrated, or was calibrated with other settings
     """
     store = calibrated_store(settings)
-    own = settings.of_variant(variant or settings.calibrate.variant)
-    alphas = stops(own, store)
-    policy = _policy(own)
+    settings = settings.of_variant(variant or settings.calibrate.variant)
+    alphas = swept_alphas(settings, store)
+    policy = _policy(settings)
     path = Run(settings).folder.sweep
     key = fingerprint({"version": VERSION, "calibration": store.fingerprint, "alphas": alphas})
-    swept = read_json(path) if path.is_file() else {}
-    known = swept.get(own.calibrate.variant, {})
-    if known.get("fingerprint") != key:
-        log.info("sweep: judging %d alphas on held-out images, once; they are kept in %s", len(alphas), path)
-        found = fit_and_judge(own, alphas, policy, store, _maps_to_judge_on(own, store))
-        known = {"fingerprint": key, "held_out": found.held_out()}
-        write_json(path, swept | {own.calibrate.variant: known})
-        thresholds = found.thresholds
+    by_variant = read_json(path) if path.is_file() else {}
+    cached = by_variant.get(settings.calibrate.variant, {})
+    if cached.get("fingerprint") != key:
+        log.info("sweep: judging %d alphas on held-out images, once; the results are kept in %s", len(alphas), path)
+        calibrated = fit_and_judge(settings, alphas, policy, store, _maps_to_judge_on(settings, store))
+        cached = {"fingerprint": key, "held_out": calibrated.held_out()}
+        write_json(path, by_variant | {settings.calibrate.variant: cached})
+        thresholds = calibrated.thresholds
     else:
-        thresholds = fit(own, alphas, policy, store)
-    return Sweep(tuple(alphas), thresholds, thresholds.images_behind(), known["held_out"])
+        thresholds = fit(settings, alphas, policy, store)
+    return Sweep(tuple(alphas), thresholds, thresholds.images_behind(), cached["held_out"])
 
 
 def calibrated_store(settings: Settings) -> CalibrationStore:
-    """The finished calibration of a run; StoreError unless these settings made it, whichever alphas they name."""
+    """The finished calibration of a run; StoreError if other settings than these made it (the alphas may differ)."""
     return Run(settings).open_calibration(free=CHOSEN_LATER)
 
 
-def stops(settings: Settings, store: CalibrationStore) -> list[float]:
-    """The alphas of a sweep: fine steps and those of the store, from the most labels to the fewest.
+def swept_alphas(settings: Settings, store: CalibrationStore) -> list[float]:
+    """The alphas of a sweep, from the most labels to the fewest: those of STEPS and those of the store.
 
-    Class-wise thresholds are swept at the store's alone: which classes share one depends on the alphas. So is variant
-    fixed, which is the same at all.
+    For class-wise thresholds only the store's alphas are swept, because the clusters of classes depend on the alphas.
+    The same holds for variant fixed, whose threshold is the same at all alphas.
     """
     if store.is_class_wise or settings.calibrate.kind.bounds == "nothing":
         return sorted(store.alphas)
-    fine = {round(first + i * by, 3) for first, last, by in STEPS for i in range(round((last - first) / by) + 1)}
-    alphas = sorted(fine | set(store.alphas))
+    steps = {round(first + i * step, 3) for first, last, step in STEPS for i in range(round((last - first) / step) + 1)}
+    alphas = sorted(steps | set(store.alphas))
     if settings.calibrate.kind.bounds != "wrong labels":
         return alphas
-    smallest = calib.smallest_alpha(int(store.n_valid.max()))  # below it, the bound cannot be kept at all
+    smallest = calib.smallest_alpha(int(store.n_valid.max()))  # no threshold keeps the bound at a smaller alpha
     return sorted((alpha for alpha in alphas if alpha >= smallest), reverse=True)
 
 
 def _policy(settings: Settings) -> calib.Policy:
-    """As calibrate does, but that an alpha which it would refuse is swept, and labels nothing."""
+    """The policy of the settings; under "raise", a sweep labels nothing at an alpha that calibrate refuses."""
     policy = settings.calibrate.uncalibrated
     return "abstain" if policy == "raise" else policy
 
 
 def _maps_to_judge_on(settings: Settings, store: CalibrationStore) -> ProbabilityStore | None:
-    """The maps, which class-wise thresholds are judged on."""
+    """The maps on which class-wise thresholds are judged; None for pooled thresholds."""
     return Run(settings).open_probabilities() if store.is_class_wise else None

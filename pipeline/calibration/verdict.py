@@ -1,4 +1,4 @@
-"""Calibrated labels beside the annotator's own argmax, in one sentence that log, inspect, report and gallery share."""
+"""The verdict: calibrated labels against the annotator's own argmax, in one sentence, the same wherever it is shown."""
 
 from __future__ import annotations
 
@@ -12,49 +12,51 @@ Facts = Mapping[str, Any]
 
 
 def verdict(held_out: Facts | None, variant: str, alpha: float, rule: str) -> str | None:
-    """What the labels of a variant, alpha and rule are worth on held-out images, and what the argmax is, and so what to
-    train on; of rule raw, beside the best calibrated labels. None if held-out images cannot tell.
+    """Compare the labels of a variant, alpha and rule with the argmax on held-out images, and recommend one of them.
+
+    For rule raw the best calibrated labels are compared with the argmax.
 
     held_out: of the receipt of calibrate
+    returns:  one sentence without a full stop; None if there are no held-out estimates to compare
     """
     row = find_row(held_out, variant, alpha, rule)
     if held_out is None or row is None or held_out["raw"]["precision"] is None:
         return None
     if rule != "raw":
-        return _beside_raw(row, held_out["raw"], "the calibrated labels are")
+        return _against_raw(row, held_out["raw"], "the calibrated labels")
     raw, *others = candidates(held_out)
-    # a calibration that labels every pixel by the argmax is no other than that
+    # leave out calibrations that label every pixel by the argmax
     calibrated = [candidate for candidate in others if candidate.keep_rate and candidate[3:] != raw[3:]]
     if not calibrated:
         return None
     best = calib.rank(calibrated)[0][0]
     row = find_row(held_out, best.variant, best.alpha, best.rule)
     assert row is not None
-    named = f"variant {best.variant}, alpha {best.alpha:g}, rule {best.rule}"
-    return _beside_raw(
-        row, held_out["raw"], f"the labels are the annotator's own argmax; calibrated ones ({named}) are"
+    combination = f"variant {best.variant}, alpha {best.alpha:g}, rule {best.rule}"
+    return _against_raw(
+        row, held_out["raw"], f"the labels are the annotator's own argmax; the best calibrated labels ({combination})"
     )
 
 
-def _beside_raw(row: Facts, raw: Facts, labels: str) -> str | None:
+def _against_raw(row: Facts, raw: Facts, labels: str) -> str | None:
     against = row["against_raw"]
     if row["precision"] is None or against["miou"] is None:
         return None
     return (
-        f"{labels} {_percent(row['precision'])} right on held-out images, where the annotator's own argmax is "
-        f"{_percent(raw['precision'])} right (all pixels) and {_percent(against['same_keep'])} at the same keep rate "
-        f"({_percent(row['keep_rate'])}); mIoU of the labels {_points(row['miou']['value'])} against "
+        f"{labels} have a held-out precision of {_percent(row['precision'])}, the annotator's own argmax of "
+        f"{_percent(raw['precision'])} (all pixels) and {_percent(against['same_keep'])} (at the same keep rate, "
+        f"{_percent(row['keep_rate'])}); mIoU of the labels {_points(row['miou']['value'])} against "
         f"{_points(raw['miou']['value'])} ({_signed(against['miou']['value'])}, 95 % interval "
         f"{_signed(against['miou']['low'])} to {_signed(against['miou']['high'])}): {_advice(against['miou'])}"
     )
 
 
 def _advice(difference: Mapping[str, float]) -> str:
-    """What to train on, by the mIoU of the labels minus that of the argmax."""
+    """The recommendation. difference: mIoU of the labels minus mIoU of the argmax, with its 95 % interval."""
     if difference["low"] > 0:
-        return "calibration pays, train on the calibrated labels"
+        return "calibration is better, train on the calibrated labels"
     if difference["high"] < 0:
-        return "calibration costs more than it brings, train on the raw argmax (rule=raw)"
+        return "calibration is worse, train on the raw argmax (rule=raw)"
     return "no difference beyond noise"
 
 
@@ -62,9 +64,9 @@ def _percent(estimate: Mapping[str, float]) -> str:
     return f"{100 * estimate['value']:.1f} %"
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
 
 
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}"
+def _signed(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}"

@@ -37,7 +37,7 @@ GOALS = [Goal(), Goal("precision", 0.345), Goal("precision", 0.32, "low"), Goal(
 
 @pytest.mark.parametrize("rule", [None, "singleton"])
 @pytest.mark.parametrize("goal", GOALS, ids=str)
-def test_chooses_what_the_rows_speak_for(settings, goal, rule):
+def test_chooses_the_best_row_by_the_goal(settings, goal, rule):
     facts = choose_alpha(settings, goal, rule)
     assert {row["rule"] for row in facts["rows"]} == ({rule} if rule else {"paper", "argmax", "singleton", "raw"})
     usable = [row for row in facts["rows"] if value(row, "keep_rate") > 0]
@@ -56,7 +56,7 @@ def test_chooses_what_the_rows_speak_for(settings, goal, rule):
     assert facts["command"].endswith(f"/tiny.yaml alpha={chosen['alpha']:g} rule={chosen['rule']}")
 
 
-def test_nothing_beats_a_row_of_the_front(settings):
+def test_no_row_dominates_a_row_of_the_front(settings):
     facts = choose_alpha(settings, Goal("precision", 0.345))
     front = [(value(row, "keep_rate"), value(row, "precision")) for row in facts["front"]]
     assert len(front) > 5
@@ -66,7 +66,7 @@ def test_nothing_beats_a_row_of_the_front(settings):
         assert any(kept >= keep_rate and right >= precision for kept, right in front)
 
 
-def test_tells_the_goal_the_choice_and_what_to_run(settings):
+def test_prints_the_goal_the_choice_and_the_command(settings):
     facts = choose_alpha(settings, Goal("precision", 0.345), "paper")
     text = format_choice(facts)
     lines = text.splitlines()
@@ -75,26 +75,26 @@ def test_tells_the_goal_the_choice_and_what_to_run(settings):
     chosen = facts["chosen"]
     assert (variant, float(alpha), rule) == (chosen["variant"], chosen["alpha"], chosen["rule"])
     assert f"verdict     {facts['verdict']}" in lines
-    assert "6 labeled images in 6 folds, each judged by the others" in lines[0]
-    assert "asked for   the largest keep rate with held-out precision at least 0.345" in lines
-    assert f"label so    {facts['command']}" in lines
-    assert "now         variant pixel, alpha 0.4, rule paper:" in text
+    assert "6 labeled images in 6 folds, each judged by thresholds from the other folds" in lines[0]
+    assert "goal        the largest keep rate with held-out precision at least 0.345" in lines
+    assert f"command     {facts['command']}" in lines
+    assert "current     variant pixel, alpha 0.4, rule paper:" in text
     whole = format_choice(facts, everything=True).splitlines()
     shown = [line for line in whole if "[" in line]
     assert len(shown) - len(facts["front"]) == (facts["chosen"] not in facts["front"])
 
 
-def test_says_so_if_no_alpha_reaches_the_goal(settings):
+def test_the_nearest_is_chosen_if_no_alpha_reaches_the_goal(settings):
     facts = choose_alpha(settings, Goal("precision", 0.9999))
     most = max(value(row, "precision") for row in facts["rows"])
     assert most < 0.9999
     assert not facts["is_reached"]
     assert value(facts["chosen"], "precision") == most
-    assert "nothing reaches that; the nearest one is chosen" in format_choice(facts)
+    assert "no combination reaches it; the nearest one is chosen" in format_choice(facts)
 
 
 def test_a_rule_that_was_not_judged_is_named_with_those_that_were(settings):
-    with pytest.raises(ConfigError, match="no row of rule no_background: choose among paper, argmax, singleton, raw"):
+    with pytest.raises(ConfigError, match="of rule no_background to choose by; set --rule to one of paper, argmax"):
         choose_alpha(settings, Goal("precision", 0.345), "no_background")
 
 
@@ -103,12 +103,12 @@ def test_an_unknown_rule_is_refused_with_the_nearest_known_one(settings):
         choose_alpha(settings, Goal("precision", 0.345), "argmx")
 
 
-def test_the_command_prints_writes_the_plot_and_speaks_json(run_file, tmp_path):
+def test_the_command_prints_the_choice_writes_the_plot_and_prints_json(run_file, tmp_path):
     plot = tmp_path / "plot.svg"
     words = ["alpha", str(run_file), "--keep-rate", "0.3", "--plot", str(plot)]
     printed = CliRunner().invoke(main, words)
     assert printed.exit_code == 0
-    assert "asked for   the highest held-out precision with a keep rate of at least 0.3" in printed.output
+    assert "goal        the highest held-out precision with a keep rate of at least 0.3" in printed.output
     assert printed.output.rstrip().endswith(f"plot        {plot}")
     facts = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
     drawn = ElementTree.parse(plot)

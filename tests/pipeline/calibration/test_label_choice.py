@@ -103,7 +103,7 @@ def test_raw_labels_are_the_argmax_of_every_pixel(run):
     np.testing.assert_array_equal(labels_of(settings), raw)
     facts = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
     assert (facts["keep_rate"], facts["pixels"]["empty"], facts["pixels"]["uncalibrated"]) == (1, 0, 0)
-    assert facts["verdict"].startswith("the labels are the annotator's own argmax; calibrated ones (variant pixel")
+    assert facts["verdict"].startswith("the labels are the annotator's own argmax; the best calibrated labels (")
 
 
 def test_fixed_takes_what_is_probable_enough_and_promises_nothing(run):
@@ -114,13 +114,13 @@ def test_fixed_takes_what_is_probable_enough_and_promises_nothing(run):
     assert [row["target"] for row in rows] == [None] * 3
 
 
-def test_with_a_single_labeled_image_auto_takes_raw_and_says_why(run, caplog):
+def test_with_a_single_labeled_image_auto_chooses_raw_and_logs_why(run, caplog):
     settings = load_settings(run, {"rule": "auto", "num_labeled": 1, "alpha": 0.5, "name": "one"})
     with caplog.at_level(logging.WARNING):
         run_stages(settings)
     facts = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
     assert (facts["rule"], facts["keep_rate"], facts["verdict"]) == ("raw", 1, None)
-    assert "a single labeled image cannot be held out, so nothing speaks for calibration" in caplog.text
+    assert "a single labeled image cannot be held out, so labels cannot be compared" in caplog.text
 
 
 # --- rule probe ------------------------------------------------------------------------------------------------------

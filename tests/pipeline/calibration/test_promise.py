@@ -31,7 +31,7 @@ def test_coverage_is_promised_of_what_the_variant_pools(variant):
     assert ("each class with its own" in found.shared_by) == (variant[1] == "each")
 
 
-def test_risk_promises_a_share_of_wrong_pixels_and_no_coverage():
+def test_risk_promises_a_fraction_of_wrong_pixels_and_no_coverage():
     found = promise(calibrated(variant="risk"), 0.05)
     assert found.text == "On average over new images, at most 5\u00a0% of an image's pixels are labeled wrong."
     assert (found.is_risk, found.target) == (True, 0.05)
@@ -42,17 +42,17 @@ CAVEATS = {
     "plain quantile": {"quantile": "paper"},
     "Naive pooling": {"variant": "image", "pooling": "naive"},
     "the largest score is the threshold": {"uncalibrated": "max"},
-    "up to that reuse": {"variant": "kmeans"},
-    "Locations with fewer than 3 labeled images (8 of all) took the threshold of their whole image": {
+    "does not account for this reuse": {"variant": "kmeans"},
+    "Locations with fewer than 3 labeled images (8 locations) use the threshold of their whole image": {
         "n_min": 3, "fallback": "image", "fallen_back": 8
     },
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("caveat", CAVEATS)
-def test_what_weakens_the_promise_is_told(caveat):
-    (told,) = promise(calibrated(**CAVEATS[caveat]), 0.1).caveats
-    assert caveat in told
+def test_what_weakens_the_promise_is_a_caveat(caveat):
+    (sentence,) = promise(calibrated(**CAVEATS[caveat]), 0.1).caveats
+    assert caveat in sentence
 
 
 def test_by_default_nothing_weakens_it():

@@ -143,10 +143,10 @@ def test_coverage_for_want_of_a_threshold_is_told(calibration, write_calibrate_r
 def test_the_verdict_stands_below_the_numbers(request, write_calibrate_receipt, kind):
     write_calibrate_receipt()
     lines = dict(held_out_lines(held_out_facts(request.getfixturevalue(kind))))
-    right = "80.0 %" if kind == "labels" else "70.0 %"  # of all thresholds, the first among equals would be taken
+    precision = "80.0 %" if kind == "labels" else "70.0 %"  # of all thresholds, the first among equals would be taken
     assert lines["verdict"] == (
-        f"the calibrated labels are {right} right on held-out images, where the annotator's own argmax is 60.0 % right "
-        "(all pixels) and 65.0 % at the same keep rate (60.0 %); mIoU of the labels 50.0 against 45.0 (+5.0, 95 % "
+        f"the calibrated labels have a held-out precision of {precision}, the annotator's own argmax of 60.0 % (all "
+        "pixels) and 65.0 % (at the same keep rate, 60.0 %); mIoU of the labels 50.0 against 45.0 (+5.0, 95 % "
         "interval -2.0 to +10.0): no difference beyond noise"
     )
 

@@ -90,7 +90,7 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
         assert cells[-4:-1] == [told(row["precision"]), told(same_keep_of(row)), told(row["keep_rate"])]
     assert marked[0][-5] == told(row["miou"])
     raw = calibrated["held_out"]["raw"]
-    assert f"the annotator's own argmax is {percent(raw['precision']['value'])} right (all pixels)" in page.text
+    assert f"the annotator's own argmax of {percent(raw['precision']['value'])} (all pixels)" in page.text
     assert labels["verdict"] in page.text
     summary = page.text[: page.text.index("mIoU: intersection")]
     assert f"precision {percent(row['precision']['value'])}" in summary
@@ -127,7 +127,7 @@ def test_under_risk_the_page_speaks_of_wrong_labels_and_sets_no_target_for_cover
     counted = naive_audit(settings)
     truly_wrong = (counted["kept"] - counted["kept_right"]) / counted["pixels"]
     assert f"Of all pixels, {percent(truly_wrong)} are labeled wrong" in text
-    assert "at most 40 % of all pixels wrong" in text  # beside the line of the chart
+    assert "at most 40 % of all pixels labeled wrong" in text  # beside the line of the chart
     assert not re.search(r"target coverage|\(target|target \d", text)
     assert "The threshold is the same at every location, from 6 labeled images" in text
 
@@ -195,8 +195,8 @@ def test_an_alpha_that_the_folds_cannot_judge_is_shown_without_numbers(reported)
 def test_locations_that_took_a_pooled_threshold_are_counted(reported):
     settings, _, calibrated, _ = reported(alpha=0.4, n_min=4)
     assert calibrated["fallen_back"] > 0
-    counted = f"fewer than 4 labeled images ({calibrated['fallen_back']} of all)"
-    assert f"{counted} took the threshold of their neighbourhood" in Page(settings).text
+    counted = f"fewer than 4 labeled images ({calibrated['fallen_back']} locations)"
+    assert f"{counted} use the threshold of their neighbourhood" in Page(settings).text
 
 
 def test_labels_of_other_thresholds_are_refused(reported, make_settings):
