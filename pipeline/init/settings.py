@@ -15,7 +15,7 @@ from pipeline.init.classes import ClassPlan
 from pipeline.init.folders import Found, data_paths
 from pipeline.init.recipe import CPU_BATCH, CPU_STEPS, recipe
 from pipeline.run_file import put_setting
-from pipeline.sources.samples import DEFAULT_VAL_SHARE
+from pipeline.sources.samples import DEFAULT_VAL_FRACTION
 
 DEFAULT_CHECKPOINT = "checkpoints/focal-l"
 ALPHA_STEP = 0.05
@@ -38,7 +38,7 @@ class Choices(NamedTuple):
 def settings_tree(choices: Choices, found: Found, plan: ClassPlan, is_on_gpu: bool) -> dict[str, Any]:
     """Section -> name -> value; what the user set has the last word."""
     grid = fitting_grid(found.sizes) if len(found.sizes) else None
-    num_val = max(1, round(DEFAULT_VAL_SHARE * len(found.masks)))
+    num_val = max(1, round(DEFAULT_VAL_FRACTION * len(found.masks)))
     tree: dict[str, Any] = {
         "data": {
             **data_paths(choices.images, choices.masks),

@@ -1,6 +1,6 @@
-"""From folders and id lists to samples: the known layouts, the files they hold, and the splits.
+"""From folders and id lists to samples: the layouts of data sets, their files, and the splits.
 
-Nothing is decoded here: `pipeline.stages.prepare` checks each image.
+No image is decoded here; `pipeline.stages.prepare` checks each image.
 """
 
 from pipeline.sources.samples import find_samples, truth_path

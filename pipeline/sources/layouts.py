@@ -1,4 +1,4 @@
-"""Layouts of data sets: where the images and masks lie, and which mask belongs to which image."""
+"""Layouts of data sets: the folders of images and masks, and the mask of each image."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pipeline.sources.lists import Entry
 
 
 class Layout(NamedTuple):
-    """Folders and lists are relative to `data.root`."""
+    """The folders and lists of a data set, relative to `data.root`."""
 
     images: str
     masks: str
     train_list: str | None = None
     val_list: str | None = None
     train_folder: str | None = None
-    """Folder below `images` with the training images, if they lie in folders by split."""
+    """Folder below `images` with the training images, if there is one folder per split."""
     val_folder: str | None = None
     more_folders: tuple[str, ...] = ()
-    """Folders below `images` whose images belong to a split only if a list names them."""
+    """More folders below `images`. Their images belong to a split only if a list names them."""
     mirrored: bool = False
-    """Whether the folders below `masks` are those below `images`; else all masks lie in one folder."""
+    """True: the folders below `masks` are the same as those below `images`. False: all masks are in one folder."""
     image_ending: str = ""
-    """End of an image's stem that its mask's file name lacks."""
+    """End of an image's stem that the file name of its mask does not have."""
     mask_ending: str | None = None
-    """What a mask's file name has instead. None: any suffix of masks."""
+    """End of a mask's file name in place of `image_ending`. None: any suffix of masks."""
     completes_lists: bool = True
-    """Whether masks that a list does not name, or that are not there, are looked for where the layout has them.
+    """Whether masks that a list does not name, or that do not exist, are looked up in the layout's mask folder.
 
-    The field's lists name masks that somebody derived: VOC's SegmentationClass with the masks of SBD added to it,
-    Cityscapes' labelTrainIds; or, as U2PL's, none at all.
+    Published lists often name derived masks, e.g. VOC's SegmentationClass with the masks of SBD added, or Cityscapes'
+    labelTrainIds. U2PL's lists name no masks.
     """
 
 
@@ -78,10 +78,10 @@ class Tree:
         self.masks = self.root / self.layout.masks
 
     def scan(self, problems: list[str]) -> dict[str, Entry]:
-        """Every image by its stem, with its mask if there is one; what is wrong is added to `problems`."""
+        """Every image by its stem, with its mask if there is one. Messages of errors are added to `problems`."""
         images = by_stem(self._image_files(problems), problems)
         if self.images.is_dir() and not images:
-            problems.append(f"{self.images} holds no image ({', '.join(IMAGE_SUFFIXES)}); set data.images")
+            problems.append(f"{self.images} contains no image ({', '.join(IMAGE_SUFFIXES)}); set data.images")
         masks = self._masks_by_stem(problems)
         return {
             stem: Entry(stem, path, self.mask_of(path) if masks is None else masks.get(stem))
@@ -102,13 +102,13 @@ class Tree:
                 yield from files_with(IMAGE_SUFFIXES, (self.images / folder).rglob("*"))
 
     def _masks_by_stem(self, problems: list[str]) -> dict[str, Path] | None:
-        """Masks of a folder that is looked through once; None if each mask has one place where it can be."""
+        """Masks by stem, from one listing of the mask folder; None if the path of a mask follows from its image."""
         if self.layout.mask_ending is not None:
             return None
         return by_stem(files_with(MASK_SUFFIXES, self.masks.glob("*")), problems)
 
     def mask_of(self, image: Path) -> Path | None:
-        """Mask file of an image, if it is there."""
+        """Mask file of an image; None if it does not exist."""
         stem = image.stem.removesuffix(self.layout.image_ending)
         folder = self.masks
         if self.layout.mirrored:
@@ -119,18 +119,18 @@ class Tree:
         return next((path for path in (folder / f"{stem}{ending}" for ending in endings) if path.is_file()), None)
 
     def entries_in(self, folder: str, known: Iterable[Entry]) -> list[Entry]:
-        """Those of the known images that lie below a folder of the image folder."""
-        start = f"{self.images / folder}{os.sep}"  # as text: COCO has 123,287 images
+        """Those of the known images that are below a folder of the image folder."""
+        start = f"{self.images / folder}{os.sep}"  # strings are faster than paths: COCO has 123,287 images
         return [entry for entry in known if str(entry.image).startswith(start)]
 
 
 def by_stem(paths: Iterable[Path], problems: list[str]) -> dict[str, Path]:
-    """Files by their stem; two of the same stem are added to `problems`."""
+    """Files by their stem. Two files with the same stem are added to `problems`."""
     files: dict[str, Path] = {}
     for path in paths:
         if path.stem in files:
             first = files[path.stem]
             shown = first.name if first.parent == path.parent else first
-            problems.append(f"{path} and {shown} share the stem {path.stem}; rename or remove one")
+            problems.append(f"{path} and {shown} have the same stem {path.stem}; rename or remove one of them")
         files[path.stem] = path
     return files

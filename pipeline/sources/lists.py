@@ -1,4 +1,4 @@
-"""Id lists in the field's formats: bare ids, images, and `image mask` pairs, one a line."""
+"""Id lists in the usual formats: one id, image path, or pair of image and mask path per line."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ NO_MASK = "None"
 
 
 class Entry(NamedTuple):
-    """One line of an id list: a bare id, or with the paths that it gives."""
+    """One line of an id list: an id, and the paths if the line has any."""
 
     id: str
     image: Path | None = None
     mask: Path | None = None
     names_mask: bool = False
-    """Whether the line says which mask the image has, or that it has none."""
+    """Whether the line has a second word: the mask of the image, or None for an image without a mask."""
 
 
 def parse_list(text: str, root: Path) -> list[Entry]:
-    """Entries of a list, in its order; empty lines count for nothing. Paths get `root` in front."""
+    """Entries of a list, in its order. Empty lines are skipped. Paths are joined to `root`."""
     return [_entry(line.split(), root) for line in text.splitlines() if line.strip()]
 
 
@@ -34,7 +34,7 @@ def _entry(words: list[str], root: Path) -> Entry:
 
 
 def read_list(root: Path, name: str, relative: str, problems: list[str]) -> list[Entry]:
-    """Entries of the list that `data.splits.<name>` gives; what is wrong with it is added to `problems`."""
+    """Entries of the list of `data.splits.<name>`. Messages of errors are added to `problems`."""
     path = root / relative
     if not path.is_file():
         problems.append(f"no id list {path}; correct data.splits.{name}")
@@ -43,8 +43,8 @@ def read_list(root: Path, name: str, relative: str, problems: list[str]) -> list
     seen: set[str] = set()
     for entry in entries:
         if entry.id in seen:
-            problems.append(f"{path} names {entry.id} twice; remove one line")
+            problems.append(f"{path} contains {entry.id} twice; remove one line")
         seen.add(entry.id)
     if not entries:
-        problems.append(f"{path} is empty; list at least one id, or remove data.splits.{name}")
+        problems.append(f"{path} is empty; add at least one id, or remove data.splits.{name}")
     return entries

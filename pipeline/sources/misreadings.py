@@ -1,7 +1,7 @@
-"""Masks in another coding than the settings expect.
+"""Detects masks whose coding differs from the one that the settings expect.
 
-`misreading` knows the published codings (ADE20K shifted by one, Cityscapes' label ids and train ids) and is always
-right; `suspicions` looks at masks of any origin, for people to judge.
+`misreading` compares with the published codings (ADE20K, official or shifted by one; Cityscapes' label ids and train
+ids) and has no false alarms. `suspicions` checks masks of any origin; a user has to judge the result.
 """
 
 from __future__ import annotations
@@ -9,33 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from pipeline.datasets import IGNORE_INDEX
 from pipeline.settings import DataSettings
 
-NOTHING = 255
-WRAPPED = NOTHING - 1  # what 255 became in a shift by one
+WRAPPED = IGNORE_INDEX - 1  # 255 after a shift by one
 MASKS_TO_JUDGE = 100
 
 
 class Coding(NamedTuple):
-    """A way to write a data set's classes into masks."""
+    """A mapping from the classes of a data set to mask values."""
 
     name: str
-    own_values: frozenset[int]
+    distinct_values: frozenset[int]
     """Values that no mask of the other coding has."""
     fix: str
-    """What to write in the run file to read such masks."""
+    """Settings to write in the run file to read such masks."""
 
 
 class Codings(NamedTuple):
+    """The two published codings of a data set."""
+
     original: Coding
     shifted: Coding
-    """The one whose 255 means nothing."""
+    """The coding in which 255 is void."""
 
 
 # ADE20K, official: 0 is "other", 1 to 150 are classes. Shifted, as several projects distribute it: 0 to 149, and 255.
-# Both have 1 to 149, so one mask alone can look like either; only 150 ("flag") and 255 tell. In val, which every run
-# checks whole, they occur: papers report an IoU of every class. Files that were shifted twice have 0 to 148 and 255,
-# which is legal, and cannot be told; ours are shifted once, by the lookup of `data.classes`.
+# Both have 1 to 149, so a single mask may fit both; only 150 ("flag") and 255 distinguish them. Both values occur in
+# val, whose masks every run checks: papers report an IoU for every class. Files that were shifted twice have 0 to 148
+# and 255. These values are valid, so a double shift cannot be detected here.
 CODINGS = {
     "ade20k": Codings(
         Coding(
@@ -45,19 +47,19 @@ CODINGS = {
         ),
         Coding(
             "shifted by one (0 to 149 are classes, 255 is other)",
-            frozenset({NOTHING}),
+            frozenset({IGNORE_INDEX}),
             "no values (class k is k) and ignore_values: [255]",
         ),
     ),
     "cityscapes": Codings(
         Coding("labelIds", frozenset(range(19, 34)), "the values of config/cityscapes.yaml"),
-        Coding("labelTrainIds", frozenset({NOTHING}), "the values of config/cityscapes_trainids.yaml"),
+        Coding("labelTrainIds", frozenset({IGNORE_INDEX}), "the values of config/cityscapes_trainids.yaml"),
     ),
 }
 
 
 def misreading(masks: Iterable[frozenset[int]], data: DataSettings) -> str | None:
-    """What betrays that the masks are of the coding that the settings do not expect; None if nothing does.
+    """A message if the masks have the coding that the settings do not expect; None otherwise.
 
     masks: the values of every checked mask, as stored
     """
@@ -65,77 +67,79 @@ def misreading(masks: Iterable[frozenset[int]], data: DataSettings) -> str | Non
     if codings is None:
         return None
     masks = list(masks)
-    found = frozenset().union(*masks)
-    expected, other = codings if NOTHING not in data.ignore_values else (codings.shifted, codings.original)
-    telling = sorted(found & other.own_values)
-    if telling:
-        return _message(f"the masks have the value {telling[0]}", expected, other, data)
-    # hardly an image has no pixel that is nothing, so many masks without any are not what they should be
-    if expected is codings.shifted and len(masks) >= MASKS_TO_JUDGE and NOTHING not in found:
-        return _message(f"none of {len(masks)} masks has the value {NOTHING}", expected, other, data)
+    present = frozenset().union(*masks)
+    expected, actual = codings if IGNORE_INDEX not in data.ignore_values else (codings.shifted, codings.original)
+    distinct = sorted(present & actual.distinct_values)
+    if distinct:
+        return _message(f"the masks have the value {distinct[0]}", expected, actual, data)
+    # almost every image has some void pixels, so many masks without any have another coding
+    if expected is codings.shifted and len(masks) >= MASKS_TO_JUDGE and IGNORE_INDEX not in present:
+        return _message(f"none of {len(masks)} masks has the value {IGNORE_INDEX}", expected, actual, data)
     return None
 
 
-def _message(found: str, expected: Coding, other: Coding, data: DataSettings) -> str:
+def _message(evidence: str, expected: Coding, actual: Coding, data: DataSettings) -> str:
     return (
-        f"{found}: they are {other.name}, but the settings expect {expected.name}, so every class would be read as "
-        f"another; get masks in {data.root} that fit the settings, or write for data.classes {other.fix}"
+        f"{evidence}: their coding is {actual.name}, but the settings expect {expected.name}, so every class would be "
+        f"read as another; put masks into {data.root} that fit the settings, or write data.classes with {actual.fix}"
     )
 
 
 class Suspicion(NamedTuple):
-    """A mistake that the values of all masks together hint at."""
+    """A probable mistake, judged by the values of all masks together."""
 
     is_certain: bool
-    """False where another, harmless explanation exists."""
+    """False if a harmless explanation is possible."""
     what: str
     fix: str
 
 
 def suspicions(masks: Iterable[frozenset[int]], data: DataSettings) -> list[Suspicion]:
-    """Mistakes in which data of any origin are read: 0/255 masks, classes counted from another number, double shifts.
+    """Probable mistakes: masks of 0 and 255 only, classes counted from another number, repeated shifts.
 
     masks: the values of every checked mask, as stored
     """
-    found = frozenset().union(*masks)
-    return list(_suspicions(found, data)) if found else []
+    present = frozenset().union(*masks)
+    return list(_suspicions(present, data)) if present else []
 
 
-def _suspicions(found: frozenset[int], data: DataSettings) -> Iterator[Suspicion]:
-    ignored, named = set(data.ignore_values), {value for values in data.mask_values for value in values}
-    unnamed, last, num = found - named - ignored, max(named), len(named)
-    if found == {0, NOTHING} and NOTHING in ignored:
+def _suspicions(present: frozenset[int], data: DataSettings) -> Iterator[Suspicion]:
+    """present: all values of the masks."""
+    ignored, listed = set(data.ignore_values), {value for values in data.mask_values for value in values}
+    unlisted, last, num = present - listed - ignored, max(listed), len(listed)
+    if present == {0, IGNORE_INDEX} and IGNORE_INDEX in ignored:
         yield Suspicion(
             True,
-            f"the masks hold 0 and {NOTHING} only, and {NOTHING} is ignored: what they mark is never learnt",
-            f"give its class values: [{NOTHING}] and set data.ignore_values: []",
+            f"the masks contain 0 and {IGNORE_INDEX} only, and {IGNORE_INDEX} is ignored: the marked class is never "
+            "learned",
+            f"give its class values: [{IGNORE_INDEX}] and set data.ignore_values: []",
         )
-    elif WRAPPED in unnamed and unnamed <= {WRAPPED - 1, WRAPPED, NOTHING}:
-        times = "twice" if WRAPPED - 1 in unnamed else "once"
+    elif WRAPPED in unlisted and unlisted <= {WRAPPED - 1, WRAPPED, IGNORE_INDEX}:
+        times = "two shifts" if WRAPPED - 1 in unlisted else "a shift"
         yield Suspicion(
             True,
-            f"the masks hold {min(unnamed)}, as after a shift by one, {times}, that {NOTHING} did not survive",
-            "take the masks as they were before, and list the classes' values there in data.classes",
+            f"the masks contain {min(unlisted)}, which is probably {IGNORE_INDEX} after {times} by one",
+            "use the original masks, and list their values in data.classes",
         )
-    elif named == set(range(num)) and unnamed == {num}:
+    elif listed == set(range(num)) and unlisted == {num}:
         yield Suspicion(
             True,
             f"the masks count classes from 1 to {num}, the settings from 0 to {last}: every class is read as another",
-            "give each class its own number in values, and put 0 into data.ignore_values or give it a background class",
+            "give each class its own number in values, and add 0 to data.ignore_values or to a background class",
         )
-    elif named == set(range(1, num + 1)) and last not in found and {*range(last)} <= found:
+    elif listed == set(range(1, num + 1)) and last not in present and {*range(last)} <= present:
         yield Suspicion(
-            NOTHING in unnamed,
+            IGNORE_INDEX in unlisted,
             f"the masks count classes from 0 to {last - 1}, as after a shift by one (reduce zero label); the settings "
             f"count from 1 to {last}: every class is read as another",
-            "list data.classes without values and set data.ignore_values: [255], or get the masks as they were before",
+            "list data.classes without values and set data.ignore_values: [255], or use the original masks",
         )
-    elif named == set(range(num)) and num > 2 and last not in found and {*range(last), NOTHING} <= found:
+    elif listed == set(range(num)) and num > 2 and last not in present and {*range(last), IGNORE_INDEX} <= present:
         yield Suspicion(
             False,
-            f"every value but the last, {last} ({_class_of(last, data)}), occurs, and {NOTHING} does: so look masks "
-            "that were shifted by one (reduce zero label) once too often",
-            "look at a mask beside its image; if every class is its neighbour, get the masks as they were before",
+            f"all class values occur except the last, {last} ({_class_of(last, data)}), and {IGNORE_INDEX} occurs: the "
+            "masks were perhaps shifted by one (reduce zero label) once too often",
+            "compare a mask with its image; if each class has the value of the next one, use the original masks",
         )
 
 

@@ -1,4 +1,4 @@
-"""Do a list of labeled and a list of unlabeled images belong together, or are training images lost between them?"""
+"""Checks that the lists of labeled and of unlabeled images belong to the same split, so that no image is left out."""
 
 from __future__ import annotations
 
@@ -12,52 +12,55 @@ from pipeline.sources.published import KNOWN, Split, fingerprint
 log = logging.getLogger(__name__)
 
 
-class Loss(NamedTuple):
-    """Training images that are in neither list."""
+class LeftOut(NamedTuple):
+    """Counts of the training images that are in neither list, and of all training images."""
 
-    num_lost: int
+    num_left_out: int
     num_training: int
 
 
 def pair_problems(splits: SplitSettings, ids: Mapping[str, Collection[str]], known: Collection[str]) -> list[str]:
-    """What is wrong with two lists that leave training images out; nothing where only one of them is given.
+    """A message if the two lists leave training images out; [] if they do not, or if only one list is given.
 
-    Lists of two different splits look right, but whatever only the other splits' lists hold takes no part.
+    Two lists of different splits can look right, but together they leave images out.
 
-    ids:   of the lists that the settings or the layout name
+    ids:   ids in the lists that the settings or the layout name, by name of the list
     known: ids of all images
     """
     if splits.labeled is None or splits.unlabeled is None or splits.partial:
         return []
     labeled, unlabeled = set(ids["labeled"]), set(ids["unlabeled"])
-    split = next((one for one in KNOWN if one.num_unlabeled and one.fingerprint == fingerprint(labeled)), None)
-    losses = [_of_train(ids, labeled | unlabeled), _of_published(split, labeled | unlabeled)]
-    loss = max((one for one in losses if one is not None), default=None)
-    if loss is None:
-        without = set(known).difference(labeled, unlabeled, ids.get("val", ()))
-        if without:
-            log.info("%d images are in no list and take no part, e.g. %s", len(without), min(without))
+    of_labeled = fingerprint(labeled)
+    split = next((s for s in KNOWN if s.num_unlabeled and s.fingerprint == of_labeled), None)
+    counts = [_left_out_of_train(ids, labeled | unlabeled), _left_out_of_split(split, labeled | unlabeled)]
+    left_out = max((count for count in counts if count is not None), default=None)
+    if left_out is None:
+        in_no_list = set(known).difference(labeled, unlabeled, ids.get("val", ()))
+        if in_no_list:
+            log.info("%d images are in no list and are not used, e.g. %s", len(in_no_list), min(in_no_list))
         return []
-    if loss.num_lost <= 0:
+    if left_out.num_left_out <= 0:
         return []
     published = f": the published split {split.name}, {split.num_unlabeled} others" if split is not None else ""
     return [
-        f"{loss.num_lost} of the {loss.num_training} training images are neither in data.splits.labeled "
+        f"{left_out.num_left_out} of the {left_out.num_training} training images are neither in data.splits.labeled "
         f"({splits.labeled}, {len(labeled)} images{published}) nor in data.splits.unlabeled ({splits.unlabeled}, "
-        f"{len(unlabeled)} images); take both lists from one split, or remove data.splits.unlabeled (the others are "
-        "unlabeled then), or set data.splits.partial: true to leave images out"
+        f"{len(unlabeled)} images); use both lists of one split, or remove data.splits.unlabeled (all other images are "
+        "then unlabeled), or set data.splits.partial: true to leave images out"
     ]
 
 
-def _of_train(ids: Mapping[str, Collection[str]], given: Collection[str]) -> Loss | None:
+def _left_out_of_train(ids: Mapping[str, Collection[str]], listed: Collection[str]) -> LeftOut | None:
+    """Compared with the list of all training images, if there is one."""
     if "train" not in ids:
         return None
     train = set(ids["train"])
-    return Loss(len(train.difference(given, ids.get("val", ()))), len(train))
+    return LeftOut(len(train.difference(listed, ids.get("val", ()))), len(train))
 
 
-def _of_published(split: Split | None, given: Collection[str]) -> Loss | None:
+def _left_out_of_split(split: Split | None, listed: Collection[str]) -> LeftOut | None:
+    """Compared with the number of images of the published split, if the labeled images are one."""
     if split is None:
         return None
     num_training = split.num_labeled + split.num_unlabeled
-    return Loss(num_training - len(given), num_training)
+    return LeftOut(num_training - len(listed), num_training)

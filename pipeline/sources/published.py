@@ -1,7 +1,7 @@
-"""The splits that papers mean, by fingerprints of their lists.
+"""Fingerprints of the published splits that papers use.
 
-Nobody's lists come with this project, only their fingerprints: get the lists from the projects that publish them, and
-`conformalsam splits verify` says whether they are the ones that papers mean.
+This project contains only the fingerprints, not the lists. Get the lists from the projects that publish them;
+`conformalsam splits verify` checks them.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ ADE_TRAIN_IMAGES = 20_210
 
 
 class Split(NamedTuple):
-    """A published split: its labeled images, and how many there are besides."""
+    """A published split."""
 
     name: str
     num_labeled: int
     fingerprint: str
-    """Of the labeled images, see `fingerprint`."""
+    """Fingerprint of the labeled images, see `fingerprint`."""
     num_unlabeled: int = 0
     whole: str | None = None
-    """Fingerprint of the labeled and the unlabeled images together, where it is known."""
+    """Fingerprint of the labeled and the unlabeled images together; None if it is unknown."""
 
 
 VOC_TRAIN_AUG = "5b12fb32d8de"
 ADE_TRAIN = "c677006e451b"
 
-# 1_16 etc. are the augmented splits of VOC, u2pl_* those of U2PL (a dagger in papers). The 1_32 of ADE20K exists twice:
-# 20210/32 = 631.56 images are 632 in most lists and 631 in UniMatch-V2's.
+# 1_16 etc. are the augmented splits of VOC, u2pl_* those of U2PL (a dagger in papers). There are two splits 1_32 of
+# ADE20K: 20210/32 = 631.56 images are 632 in most lists and 631 in UniMatch-V2's.
 KNOWN = tuple(
     Split(*row)
     for row in (

@@ -1,4 +1,4 @@
-"""Samples of a data set: the images that its layout and lists give, sorted into splits."""
+"""Samples of a data set: its images by layout and lists, divided into splits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from pipeline.sources.pairs import pair_problems
 
 log = logging.getLogger(__name__)
 
-DEFAULT_VAL_SHARE = 0.2
+DEFAULT_VAL_FRACTION = 0.2
 
 
 def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list[Sample], list[str]]:
-    """Samples of all splits, and every problem found on the way (missing files, double stems, empty splits).
+    """Samples of all splits, and messages of all problems (missing files, equal stems, empty splits).
 
-    needs_unlabeled: whether it is a problem if there are no unlabeled images
+    needs_unlabeled: whether an empty unlabeled split is a problem
+    returns:         the samples, ordered by split ([] after a problem with folders or lists), and the messages
     """
     problems: list[str] = []
     tree = Tree(data)
@@ -42,7 +43,7 @@ def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list
 
 
 def truth_path(sample: Sample, data: DataSettings) -> Path | None:
-    """Mask file of any sample, also of unlabeled ones, if there is one: for reports after the fact only."""
+    """Mask file of a sample, also of an unlabeled one; None if there is none. Only for evaluation in reports."""
     tree = Tree(data)
     if sample.mask is not None:
         return tree.root / sample.mask
@@ -50,18 +51,18 @@ def truth_path(sample: Sample, data: DataSettings) -> Path | None:
 
 
 def _list_paths(data: DataSettings, tree: Tree) -> dict[str, str]:
-    """Id lists to read: those that the settings name, else those of the layout that exist."""
+    """Id lists to read, relative to the root: those of the settings, else those of the layout that exist."""
     layout, root = tree.layout, tree.root
-    named = {name: getattr(data.splits, name) for name in ("train", *SPLITS)}
-    if named["val"] is None and data.splits.num_val is None and layout.val_list and (root / layout.val_list).is_file():
-        named["val"] = layout.val_list
-    if named["train"] is None and layout.train_list and (root / layout.train_list).is_file():
-        named["train"] = layout.train_list
-    return {name: path for name, path in named.items() if path is not None}
+    paths = {name: getattr(data.splits, name) for name in ("train", *SPLITS)}
+    if paths["val"] is None and data.splits.num_val is None and layout.val_list and (root / layout.val_list).is_file():
+        paths["val"] = layout.val_list
+    if paths["train"] is None and layout.train_list and (root / layout.train_list).is_file():
+        paths["train"] = layout.train_list
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def _folder_lists(data: DataSettings, tree: Tree, files: Mapping[str, Entry]) -> dict[str, list[Entry]]:
-    """The same as id lists, of layouts whose images lie in folders by split."""
+    """Entries of the splits train and val, for layouts with one image folder per split."""
     layout, lists = tree.layout, {}
     if layout.train_folder is not None:
         lists["train"] = tree.entries_in(layout.train_folder, files.values())
@@ -71,7 +72,7 @@ def _folder_lists(data: DataSettings, tree: Tree, files: Mapping[str, Entry]) ->
 
 
 def _completed(name: str, entries: Sequence[Entry], tree: Tree, files: Mapping[str, Entry]) -> list[Entry]:
-    """Entries with the layout's ids, and its masks for those that the list does not name or that are not there."""
+    """Entries with the ids of the layout. Masks that the list does not name, or that do not exist, are looked up."""
     ending = tree.layout.image_ending
     entries = [
         e._replace(id=f"{e.id}{ending}") if e.image is None and e.id not in files and f"{e.id}{ending}" in files else e
@@ -81,7 +82,7 @@ def _completed(name: str, entries: Sequence[Entry], tree: Tree, files: Mapping[s
         return entries
     missing = {e.id for e in entries if e.mask is not None and not e.mask.is_file()}
     if missing:
-        log.info("%d masks that the list %s names are not there; those in %s are used", len(missing), name, tree.masks)
+        log.info("%d masks named in the list %s do not exist; those in %s are used", len(missing), name, tree.masks)
     return [
         e._replace(mask=tree.mask_of(e.image)) if e.image and (e.id in missing or not e.names_mask) else e
         for e in entries
@@ -91,7 +92,7 @@ def _completed(name: str, entries: Sequence[Entry], tree: Tree, files: Mapping[s
 def _split_ids(
     data: DataSettings, listed: Mapping[str, list[str]], known: Mapping[str, Entry], problems: list[str]
 ) -> dict[Split, list[str]]:
-    """Ids of each split: listed ones as listed, the others drawn from those that have masks."""
+    """Ids of each split: those of its list, or a random draw from the images that have masks."""
     splits = data.splits
     pool = listed.get("train", list(known))
     named = {i for ids in listed.values() for i in ids}
@@ -100,7 +101,7 @@ def _split_ids(
     if val is None:
         candidates = _with_mask((set(known) - named) or pool, known)
         val = _draw(
-            candidates, splits.num_val or round(DEFAULT_VAL_SHARE * len(candidates)), "val", splits.seed, problems
+            candidates, splits.num_val or round(DEFAULT_VAL_FRACTION * len(candidates)), "val", splits.seed, problems
         )
     if "train" not in listed or "val" not in listed:
         pool = [i for i in pool if i not in set(val)]
@@ -118,9 +119,12 @@ def _with_mask(ids: Iterable[str], known: Mapping[str, Entry]) -> list[str]:
 
 
 def _draw(candidates: Sequence[str], num: int, split: str, seed: int, problems: list[str]) -> list[str]:
-    """Seeded draw. Candidates are ranked by a hash, so that masks which were not drawn may vanish without effect."""
+    """Seeded draw of `num` ids. They are ranked by a hash, so removing a mask that was not drawn changes nothing."""
     if len(candidates) < num:
-        problems.append(f"data.splits.num_{split} is {num}, but only {len(candidates)} candidates have masks; lower it")
+        problems.append(
+            f"data.splits.num_{split} is {num}, but only {len(candidates)} images to draw from have masks; set "
+            f"data.splits.num_{split} to at most {len(candidates)}"
+        )
     ranked = sorted(candidates, key=lambda i: hashlib.blake2b(f"{seed}/{i}".encode()).digest())
     return sorted(ranked[:num])
 
@@ -131,19 +135,19 @@ def _samples_of(
     for sample_id in ids:
         entry = known.get(sample_id)
         if entry is None or entry.image is None or not entry.image.is_file():
-            problems.append(f"{split} image {sample_id} has no file; add it, or remove the id from the list")
+            problems.append(f"{split} image {sample_id} has no file; add the file, or remove the id from the list")
             continue
         mask = None
         if split != "unlabeled":
             if entry.mask is None or not entry.mask.is_file():
-                problems.append(f"{split} image {sample_id} has no mask; add one, or make it unlabeled")
+                problems.append(f"{split} image {sample_id} has no mask; add a mask, or list the image as unlabeled")
                 continue
             mask = _below(root, entry.mask)
         yield Sample(sample_id, _below(root, entry.image), mask, split)
 
 
 def _below(root: Path, path: Path) -> str:
-    """The path from the root on; as it is if it lies elsewhere, where `root / path` finds it too."""
+    """The path relative to the root; the absolute path if it is outside (`root / path` is right for both)."""
     try:
         return str(path.relative_to(root))
     except ValueError:
@@ -152,14 +156,14 @@ def _below(root: Path, path: Path) -> str:
 
 def _split_problems(ids: Mapping[Split, Sequence[str]], needs_unlabeled: bool) -> list[str]:
     empty = [split for split in SPLITS if not ids[split] and (needs_unlabeled or split != "unlabeled")]
-    problems = [f"the split {split} is empty; see data.splits" for split in empty]
+    problems = [f"the split {split} is empty; add images to it, or change data.splits" for split in empty]
     for first, second in combinations(SPLITS, 2):
-        shared = sorted(set(ids[first]) & set(ids[second]))
-        if len(shared) == 1:
-            problems.append(f"{shared[0]} is both in {first} and in {second}; remove it from one of them")
-        elif shared:
+        in_both = sorted(set(ids[first]) & set(ids[second]))
+        if len(in_both) == 1:
+            problems.append(f"{in_both[0]} is both in {first} and in {second}; remove it from one of them")
+        elif in_both:
             problems.append(
-                f"{len(shared)} images are both in {first} and in {second}, e.g. {shared[0]}; remove them from one of "
-                "the lists, or take both lists from one split"
+                f"{len(in_both)} images are both in {first} and in {second}, e.g. {in_both[0]}; remove them from one "
+                "of the lists, or use both lists of one split"
             )
     return problems

@@ -1,4 +1,4 @@
-"""The field's split lists: which known split a list is, and those of ADE20K, which are a recipe."""
+"""Published split lists: identifies the split of a list, and generates the lists of ADE20K by their recipe."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from pipeline.sources.lists import NO_MASK, parse_list
 from pipeline.sources.published import ADE_TRAIN, ADE_TRAIN_IMAGES, KNOWN, fingerprint
 
 LABELED, UNLABELED = "labeled.txt", "unlabeled.txt"
-ADE_PARTS = (128, 64, 32, 16, 8)
+ADE_DENOMINATORS = (128, 64, 32, 16, 8)  # 1/128 to 1/8 of the training images are labeled
 
 
 class Verdict(NamedTuple):
-    """What is known of one list."""
+    """The result for one list."""
 
     path: Path
     fingerprint: str
     num: int
     split: str | None
-    """Name of the published split that the list belongs to; None if it is none."""
+    """Name of the published split that the list belongs to; None if it belongs to none."""
     is_labeled: bool
+    """Whether it is the list of labeled images."""
 
     def __str__(self) -> str:
         kind = "" if self.is_labeled else ", the unlabeled images"
@@ -33,13 +34,15 @@ class Verdict(NamedTuple):
 
 
 def verify(paths: Sequence[Path], expected: str | None = None) -> list[Verdict]:
-    """A verdict for every list; folders are searched for labeled.txt, unlabeled.txt and other .txt lists.
+    """Compare every list with the published splits. Folders are searched for all .txt files.
 
-    expected: name of the published split that every list must belong to
-    raises:   DatasetError for a path that is missing or holds no list
+    expected: name of a published split; only its spelling is checked, see `refuse_others`
+    raises:   DatasetError for an unknown name, and for a path that is missing or contains no list
     """
     if expected is not None and expected not in names():
-        raise DatasetError(f"{expected} is not a known split{did_you_mean(expected, names())}; known: {_listed()}")
+        raise DatasetError(
+            f"{expected} is not a known split{did_you_mean(expected, names())}; set --expect to one of {_all_names()}"
+        )
     return [_verdict(path) for path in lists_in(paths)]
 
 
@@ -48,23 +51,23 @@ def names() -> list[str]:
     return [split.name for split in KNOWN]
 
 
-def _listed() -> str:
+def _all_names() -> str:
     return ", ".join(names())
 
 
 def lists_in(paths: Sequence[Path]) -> list[Path]:
-    """Lists among files and folders, in order; DatasetError for a path that is missing or holds none."""
-    found: list[Path] = []
+    """Lists among files and folders, in order; DatasetError for a path that is missing or contains none."""
+    lists: list[Path] = []
     for path in paths:
-        lists = [path] if path.is_file() else sorted(path.rglob("*.txt"))
-        if not lists:
-            raise DatasetError(f"{path} is neither a list nor a folder with lists (*.txt); give one of them")
-        found += lists
-    return list(dict.fromkeys(found))
+        below = [path] if path.is_file() else sorted(path.rglob("*.txt"))
+        if not below:
+            raise DatasetError(f"{path} is neither a list nor a folder with lists (*.txt); correct the path")
+        lists += below
+    return list(dict.fromkeys(lists))
 
 
 def refuse_others(verdicts: Sequence[Verdict], expected: str) -> None:
-    """DatasetError if a list does not belong to the expected split."""
+    """DatasetError if a list does not belong to the split `expected`."""
     split = next(known for known in KNOWN if known.name == expected)
     for verdict in verdicts:
         if verdict.split != expected:
@@ -81,22 +84,27 @@ def _verdict(path: Path) -> Verdict:
     stems = _stems(path)
     labeled = path.with_name(LABELED)
     if path.name == UNLABELED and labeled.is_file():
-        split = _split_with_rest(_stems(labeled), stems)
+        split = _split_of_pair(_stems(labeled), stems)
         return Verdict(path, fingerprint(stems), len(stems), split, is_labeled=False)
-    found = fingerprint(stems)
-    split = next((known.name for known in KNOWN if known.fingerprint == found), None)
-    return Verdict(path, found, len(stems), split, is_labeled=True)
+    of_list = fingerprint(stems)
+    split = next((known.name for known in KNOWN if known.fingerprint == of_list), None)
+    return Verdict(path, of_list, len(stems), split, is_labeled=True)
 
 
 def _stems(path: Path) -> list[str]:
     try:
         return [entry.id for entry in parse_list(path.read_text(encoding="utf-8"), Path())]
     except UnicodeDecodeError:
-        raise DatasetError(f"{path} is no text; give lists with an id or an image path a line") from None
+        raise DatasetError(
+            f"{path} is not a text file; expected a list with one id or image path per line; correct the path"
+        ) from None
 
 
-def _split_with_rest(labeled: Sequence[str], unlabeled: Sequence[str]) -> str | None:
-    """Name of the split that two lists are together: by their union where its fingerprint is known, else by counts."""
+def _split_of_pair(labeled: Sequence[str], unlabeled: Sequence[str]) -> str | None:
+    """Name of the split to which both lists belong; None if there is none.
+
+    The union is compared by its fingerprint if that is known; otherwise the numbers of images are compared.
+    """
     split = next((known for known in KNOWN if known.fingerprint == fingerprint(labeled)), None)
     if split is None or len(unlabeled) != split.num_unlabeled or not set(unlabeled).isdisjoint(labeled):
         return None
@@ -105,35 +113,37 @@ def _split_with_rest(labeled: Sequence[str], unlabeled: Sequence[str]) -> str | 
     return split.name
 
 
-def ade_lists(file_names: Iterable[str], part: int) -> tuple[list[str], list[str]]:
-    """Labeled and unlabeled file names: one in `part` of ADE20K's training images is labeled.
+def ade_lists(file_names: Iterable[str], denominator: int) -> tuple[list[str], list[str]]:
+    """Labeled and unlabeled file names: 1/`denominator` of ADE20K's training images is labeled.
 
-    The recipe behind the published lists, whose order this is too: sort, shuffle with Python's generator seeded 0, take
-    the first ones. So each split holds the smaller ones.
+    This is the recipe of the published lists and gives the same order: sort, shuffle with Python's generator seeded
+    with 0, and take the first ones. Each split therefore contains all smaller ones.
     """
     shuffled = sorted(file_names)
     random.Random(0).shuffle(shuffled)
-    num = round(len(shuffled) / part)
+    num = round(len(shuffled) / denominator)
     return shuffled[:num], shuffled[num:]
 
 
 def write_ade_lists(root: Path, out: Path) -> Iterator[Verdict]:
-    """Write OUT/1_<part>/labeled.txt and unlabeled.txt for every part, with paths relative to the data set's root.
+    """Write OUT/1_<denominator>/labeled.txt and unlabeled.txt, with paths relative to the data set's root.
 
-    raises: DatasetError if the training images are not the official 20,210
+    returns: the verdict on each labeled.txt, as soon as it is written
+    raises:  DatasetError if the training images are not the official 20,210
     """
     folder = root / "images/training"
     file_names = [path.name for path in files_with(IMAGE_SUFFIXES, folder.glob("*"))]
     if fingerprint(Path(name).stem for name in file_names) != ADE_TRAIN:
         raise DatasetError(
-            f"{folder} holds {len(file_names)} images, expected the {ADE_TRAIN_IMAGES} of ADEChallengeData2016, "
+            f"{folder} contains {len(file_names)} images, expected the {ADE_TRAIN_IMAGES} of ADEChallengeData2016, "
             "ADE_train_00000001.jpg and so on; unpack ADEChallengeData2016.zip again"
         )
-    for part in ADE_PARTS:
-        labeled, unlabeled = ade_lists(file_names, part)
-        _write_lines(out / f"1_{part}" / LABELED, [_ade_pair(name) for name in labeled])
-        _write_lines(out / f"1_{part}" / UNLABELED, [f"images/training/{name} {NO_MASK}" for name in unlabeled])
-        yield _verdict(out / f"1_{part}" / LABELED)
+    for denominator in ADE_DENOMINATORS:
+        labeled, unlabeled = ade_lists(file_names, denominator)
+        split = out / f"1_{denominator}"
+        _write_lines(split / LABELED, [_ade_pair(name) for name in labeled])
+        _write_lines(split / UNLABELED, [f"images/training/{name} {NO_MASK}" for name in unlabeled])
+        yield _verdict(split / LABELED)
 
 
 def _ade_pair(name: str) -> str:

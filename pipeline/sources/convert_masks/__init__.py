@@ -1,4 +1,4 @@
-"""Official annotations of other kinds (SBD's .mat files, COCO's JSON) to index masks, one PNG an image."""
+"""Converts official annotations in other formats (SBD's .mat files, COCO's JSON) to index masks, one PNG per image."""
 
 from pipeline.sources.convert_masks.coco import convert_coco
 from pipeline.sources.convert_masks.sbd import convert_sbd

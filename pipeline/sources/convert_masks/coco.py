@@ -1,4 +1,4 @@
-"""COCO's instances to semantic masks: background 0, then the categories in the order of their ids."""
+"""Converts COCO's instances to semantic masks: background is 0, the categories follow in the order of their ids."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
 from pipeline.progress import Progress
-from pipeline.sources.convert_masks.png import IGNORE, write_mask
+from pipeline.sources.convert_masks.png import write_mask
 from pipeline.sources.convert_masks.shapes import shape_mask
 
 log = logging.getLogger(__name__)
 
 
 def convert_coco(root: Path, workers: int | None = None) -> Path:
-    """Write ROOT/masks/STEM.png for every image of ROOT/annotations/instances_*.json that has none; returns the folder.
+    """Write ROOT/masks/STEM.png for every image of ROOT/annotations/instances_*.json that has no mask yet.
 
-    raises: DatasetError for a file that is missing or is no COCO JSON, and for a shape that cannot be drawn
+    workers: threads; default: one per core
+    returns: the folder of the masks
+    raises:  DatasetError for a file that is missing or is no COCO JSON, and for a shape that cannot be drawn
     """
     files = sorted((root / "annotations").glob("instances_*.json"))
     if not files:
         raise DatasetError(f"no {root / 'annotations'}/instances_*.json; unpack annotations_trainval2017.zip in {root}")
     folder = root / "masks"
     folder.mkdir(exist_ok=True)
-    owners: dict[str, str] = {}
+    image_of_stem: dict[str, str] = {}
     for path in files:
-        convert_file(path, folder, owners, workers)
+        convert_file(path, folder, image_of_stem, workers)
     return folder
 
 
-def convert_file(path: Path, folder: Path, owners: dict[str, str], workers: int | None = None) -> None:
-    """Write the masks of one annotation file that are not there yet; `owners` says which image each mask is of."""
+def convert_file(path: Path, folder: Path, image_of_stem: dict[str, str], workers: int | None = None) -> None:
+    """Write the missing masks of one annotation file.
+
+    image_of_stem: file and image of each mask's stem, over all annotation files; extended here
+    """
     log.info("reading %s", path)
     content = _read(path)
-    _claim_names(content["images"], owners, path)
+    _check_stems(content["images"], image_of_stem, path)
     classes = category_classes(content["categories"], path)
     shapes: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
@@ -59,11 +65,15 @@ def convert_file(path: Path, folder: Path, owners: dict[str, str], workers: int 
             progress.advance()
 
 
-def _claim_names(images: Sequence[Mapping[str, Any]], owners: dict[str, str], path: Path) -> None:
+def _check_stems(images: Sequence[Mapping[str, Any]], image_of_stem: dict[str, str], path: Path) -> None:
+    """Add the images to `image_of_stem`; DatasetError if two images would have the same mask file."""
     for image in images:
         name, stem = image["file_name"], Path(image["file_name"]).stem
-        if owners.setdefault(stem, f"{path.name}: {name}") != f"{path.name}: {name}":
-            raise DatasetError(f"{path}: the mask of {name} would have the name of that of {owners[stem]}; rename one")
+        if image_of_stem.setdefault(stem, f"{path.name}: {name}") != f"{path.name}: {name}":
+            raise DatasetError(
+                f"{path}: the masks of {name} and of {image_of_stem[stem]} would have the same file name {stem}.png; "
+                "rename one of the images"
+            )
 
 
 def _mask_path(folder: Path, image: Mapping[str, Any]) -> Path:
@@ -77,25 +87,36 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise DatasetError(f"{path} is not valid JSON ({error}); unpack it again") from None
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
     if missing:
-        raise DatasetError(f"{path} has no {' and no '.join(missing)}; expected COCO's instances")
+        raise DatasetError(
+            f"{path} has no {' and no '.join(missing)}, expected COCO's instances; unpack "
+            "annotations_trainval2017.zip again"
+        )
     return content
 
 
 def category_classes(categories: Sequence[Mapping[str, Any]], path: Path) -> dict[int, int]:
-    """Class index by category id: the ids have gaps (1 to 90 for 80 categories), the classes 1, 2, ... do not."""
+    """Class index by category id. The ids have gaps (1 to 90 for 80 categories); the classes 1, 2, ... do not.
+
+    raises: DatasetError for more than 254 categories
+    """
     ids = sorted(category["id"] for category in categories)
-    if len(ids) >= IGNORE:
-        raise DatasetError(f"{path} has {len(ids)} categories, at most {IGNORE - 1} fit into an 8-bit mask")
+    if len(ids) >= IGNORE_INDEX:
+        raise DatasetError(
+            f"{path} has {len(ids)} categories, but an 8-bit mask has only {IGNORE_INDEX - 1}; remove some categories"
+        )
     return {category: index for index, category in enumerate(ids, start=1)}
 
 
 def draw(
     image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], classes: Mapping[int, int], path: Path
 ) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W] class index, 255 in crowds.
+    """Semantic mask of an image, uint8 [H, W]: class index, 0 = background, 255 in crowds.
 
-    Where shapes overlap the smaller one wins (a tie on the tablecloth is a tie), and every object wins against a crowd,
-    whose outline is coarse. So crowds are painted first, then objects from large to small, equal ones by id.
+    Where objects overlap, the smaller one is in front (a tie lies on a table). Objects are in front of crowds, whose
+    outlines are coarse. So crowds are drawn first, then objects from large to small; objects of equal size by id.
+
+    classes: class index by category id
+    raises:  DatasetError for an annotation that cannot be drawn or has an unknown category
     """
     height, width = image["height"], image["width"]
     crowds, objects = [], []
@@ -103,16 +124,21 @@ def draw(
         try:
             shape = shape_mask(annotation.get("segmentation"), height, width)
         except ValueError as error:
-            raise DatasetError(f"{path}: annotation {annotation['id']} cannot be drawn: {error}") from None
+            raise DatasetError(
+                f"{path}: annotation {annotation['id']} cannot be drawn: {error}; correct or remove it"
+            ) from None
         if annotation["category_id"] not in classes:
-            raise DatasetError(f"{path}: annotation {annotation['id']} is of a category that the file does not list")
+            raise DatasetError(
+                f"{path}: annotation {annotation['id']} has category_id {annotation['category_id']}, which is not in "
+                "categories; correct or remove it"
+            )
         if annotation.get("iscrowd"):
             crowds.append(shape)
         else:
             objects.append((-int(shape.sum()), annotation["id"], shape, classes[annotation["category_id"]]))
     mask = np.zeros((height, width), np.uint8)
     for shape in crowds:
-        mask[shape] = IGNORE
+        mask[shape] = IGNORE_INDEX
     for *_, shape, class_index in sorted(objects, key=lambda entry: entry[:2]):
         mask[shape] = class_index
     return mask

@@ -1,4 +1,4 @@
-"""Index masks as palette PNGs, written whole or not at all."""
+"""Writes index masks as palette PNGs, atomically."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from PIL import Image
 
 from pipeline.files import replacing
 
-IGNORE = 255
-
 
 def write_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W] as a palette PNG in VOC's colours; what has its final name is complete."""
+    """Write a mask, uint8 [H, W], as a palette PNG in VOC's colours. A file with its final name is complete."""
     picture = Image.fromarray(mask)
     picture.putpalette(PALETTE)
     with replacing(path) as part:
-        picture.save(part, format="PNG", compress_type=zlib.Z_RLE)  # masks are runs: a third of the time, and smaller
+        # masks consist of runs: Z_RLE takes a third of the time and gives smaller files
+        picture.save(part, format="PNG", compress_type=zlib.Z_RLE)
 
 
 def voc_palette() -> bytes:
-    """768 bytes, RGB of each index: the bits of the index, dealt in turn to red, green and blue from the top bit on."""
+    """768 bytes, RGB of each index. The bits of the index go in turn to red, green and blue, from their top bit on."""
     index = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):

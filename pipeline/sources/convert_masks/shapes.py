@@ -1,4 +1,4 @@
-"""COCO's shapes as boolean masks: polygons and run-length encodings, decoded by their definitions."""
+"""Decodes COCO's shapes, polygons and run-length encodings, to boolean masks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy.typing as npt
 
 Bools = npt.NDArray[np.bool_]
 
-ASCII_OFFSET = 48  # of COCO's strings: each character holds 5 bits of a number and a bit that says whether more follow
+ASCII_OFFSET = 48  # of COCO's strings: each character has 5 bits of a number, and a bit that is set if more follow
 PAYLOAD, MORE, SIGN = 0x1F, 0x20, 0x10
 
 
 def shape_mask(segmentation: Any, height: int, width: int) -> Bools:
-    """bool [H, W] of one annotation's `segmentation`: a list of polygons (their union), or a run-length encoding.
+    """Mask of an annotation, bool [H, W].
 
-    raises: ValueError if it is neither, or does not fit the image's size
+    segmentation: a list of polygons (the mask is their union), or a run-length encoding
+    raises:       ValueError if it is neither, or does not fit the size of the image
     """
     if isinstance(segmentation, dict):
         return rle_mask(segmentation, height, width)
     if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("it has no segmentation (a list of polygons, or a run-length encoding)")
+        raise ValueError("its segmentation is neither a list of polygons nor a run-length encoding")
     mask = np.zeros((height, width), bool)
     for polygon in segmentation:
         add_polygon(mask, polygon)
@@ -30,18 +31,19 @@ def shape_mask(segmentation: Any, height: int, width: int) -> Bools:
 
 
 def add_polygon(mask: Bools, polygon: Sequence[float]) -> None:
-    """Set the pixels whose centre lies inside x1, y1, x2, y2, ... (even-odd rule).
+    """Set the pixels whose centre is inside a polygon (even-odd rule).
 
     mask:    bool [H, W], changed in place; pixel (0, 0) spans 0 to 1 in both directions, so its centre is (0.5, 0.5)
-    polygon: pixels; fewer than three points enclose nothing
+    polygon: x1, y1, x2, y2, ... in pixels; fewer than three points enclose no pixel
+    raises:  ValueError if it is not a list of x, y, x, y, ...
     """
     points = np.asarray(polygon, np.float64)
     if points.ndim != 1 or len(points) % 2:
-        raise ValueError("a polygon is no list of x, y, x, y, ...")
+        raise ValueError("its polygon is not a list of x, y, x, y, ...")
     height, width = mask.shape
     x0, y0 = points[0::2], points[1::2]
     x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-    # rows whose centre an edge crosses: it counts at its upper end and not at its lower one, so no corner counts twice
+    # rows whose centre an edge crosses: its upper end is included and its lower one is not, so no corner counts twice
     first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.intp)
     last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.intp)
     if not len(points) or first.min() >= last.max():
@@ -52,7 +54,7 @@ def add_polygon(mask: Bools, polygon: Sequence[float]) -> None:
     slope = (x1 - x0)[edge] / (y1 - y0)[edge]
     crossing = x0[edge] + (row + 0.5 - y0[edge]) * slope
     column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.intp)
-    # every crossing turns inside to outside for all centres from it on
+    # each crossing toggles inside and outside for all centres to its right
     top, bottom, left = int(first.min()), int(last.max()), int(column.min())
     turns = np.zeros((bottom - top, width + 1 - left), bool)
     np.logical_xor.at(turns, (row - top, column - left), True)
@@ -60,7 +62,11 @@ def add_polygon(mask: Bools, polygon: Sequence[float]) -> None:
 
 
 def rle_mask(segmentation: dict[str, Any], height: int, width: int) -> Bools:
-    """bool [H, W] of `{"size": [H, W], "counts": ...}`: lengths of runs down the columns, outside first."""
+    """Mask of a run-length encoding, bool [H, W].
+
+    segmentation: `{"size": [H, W], "counts": ...}`, lengths of runs down the columns, the first one outside
+    raises:       ValueError if it is malformed or has another size
+    """
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:
         raise ValueError(f"its run-length encoding is of size {size}, the image is {[height, width]} (height, width)")
@@ -76,8 +82,10 @@ def rle_mask(segmentation: dict[str, Any], height: int, width: int) -> Bools:
 def string_counts(text: str) -> list[int]:
     """Run lengths of COCO's compressed string.
 
-    Numbers are written 5 bits a character, the lowest first; the highest bit of the last is the sign. From the fourth
-    on a number is the difference from the one two before it, which tends to be small.
+    Each character has 5 bits of a number, the lowest bits first. The highest bit of its last character is the sign.
+    From the fourth number on, a number is stored as the difference from the one two before it.
+
+    raises: ValueError if the string ends within a number
     """
     numbers: list[int] = []
     value = shift = 0

@@ -137,7 +137,7 @@ def test_in_layout_folder_a_mask_that_a_list_names_must_be_there(root, layout):
     touch(root, *(f"images/{name}.png" for name in "abc"), *(f"masks/{name}.png" for name in "abc"))
     (root / "labeled.txt").write_text("images/a.png other/a.png\n")
     _, problems = find_samples(layout("folder", **{"splits.labeled": "labeled.txt", "splits.num_val": 1}).data)
-    assert problems[0] == "labeled image a has no mask; add one, or make it unlabeled"
+    assert problems[0] == "labeled image a has no mask; add a mask, or list the image as unlabeled"
 
 
 def test_none_says_that_an_image_is_unlabeled_even_if_the_layout_has_its_mask(root, layout):
@@ -175,7 +175,8 @@ def test_a_missing_folder_and_a_stem_in_two_folders_are_named(root, layout):
     assert problems == [f"no image folder {root / 'train2017'}; set data.root or data.images"]
     touch(root, "train2017/1.jpg")
     _, problems = find_samples(layout("coco").data)
-    assert problems == [f"{root}/val2017/1.jpg and {root}/train2017/1.jpg share the stem 1; rename or remove one"]
+    message = f"{root}/val2017/1.jpg and {root}/train2017/1.jpg have the same stem 1; rename or remove one of them"
+    assert problems == [message]
 
 
 def test_masks_may_lie_outside_the_root(root, layout, tmp_path):

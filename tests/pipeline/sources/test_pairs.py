@@ -21,9 +21,9 @@ def test_the_labeled_images_of_one_split_beside_the_others_of_a_larger_one_are_r
     (problem,) = pair_problems(NAMED, lists_known | ade_pair(128, 64), ADE)
     assert problem == (
         "158 of the 20210 training images are neither in data.splits.labeled (a.txt, 158 images: the published split "
-        "ade20k/1_128, 20052 others) nor in data.splits.unlabeled (b.txt, 19894 images); take both lists from one "
-        "split, or remove data.splits.unlabeled (the others are unlabeled then), or set data.splits.partial: true to "
-        "leave images out"
+        "ade20k/1_128, 20052 others) nor in data.splits.unlabeled (b.txt, 19894 images); use both lists of one "
+        "split, or remove data.splits.unlabeled (all other images are then unlabeled), or set data.splits.partial: "
+        "true to leave images out"
     )
     allowed = NAMED.model_copy(update={"partial": True})
     assert pair_problems(allowed, lists_known | ade_pair(128, 64), ADE) == []
@@ -36,10 +36,10 @@ def test_val_images_and_images_of_no_training_list_are_not_missed():
     assert problem.startswith("1 of the 3 training images are neither in")
 
 
-def test_without_a_training_list_the_log_tells_what_takes_no_part(caplog):
+def test_without_a_training_list_images_that_are_not_used_are_logged(caplog):
     with caplog.at_level("INFO"):
         assert pair_problems(NAMED, {"labeled": ["a"], "unlabeled": ["b"], "val": ["c"]}, "abcde") == []
-    assert "2 images are in no list and take no part, e.g. d" in caplog.text
+    assert "2 images are in no list and are not used, e.g. d" in caplog.text
 
 
 def test_the_images_of_a_data_set_are_found_so(tmp_path, make_settings):

@@ -88,7 +88,7 @@ def test_voc_layout_uses_its_own_lists(tmp_path, make_settings):
     assert len(ids_of(samples, "unlabeled")) == 2
 
 
-def test_every_problem_is_found_with_its_cure(tmp_path, make_settings):
+def test_every_problem_is_found_with_its_fix(tmp_path, make_settings):
     root = tmp_path / "data"
     touch_files(root, ["a.jpg", "a.png", "b.jpg", "c.jpg"], ["a.png"])
     (root / "labeled.txt").write_text("a\nb\nmissing\n")
@@ -96,16 +96,16 @@ def test_every_problem_is_found_with_its_cure(tmp_path, make_settings):
     (root / "val.txt").write_text("\n")
     lists = {"splits.labeled": "labeled.txt", "splits.unlabeled": "unlabeled.txt", "splits.val": "val.txt"}
     _, problems = find_samples(make_settings(**lists).data)
-    assert any("a.png and a.jpg share the stem a; rename or remove one" in p for p in problems)
-    assert any("unlabeled.txt names a twice; remove one line" in p for p in problems)
+    assert any("a.png and a.jpg have the same stem a; rename or remove one" in p for p in problems)
+    assert any("unlabeled.txt contains a twice; remove one line" in p for p in problems)
     assert any("val.txt is empty" in p for p in problems)
     (root / "images/a.png").unlink()
     (root / "unlabeled.txt").write_text("a\n")
     (root / "val.txt").write_text("a\n")
     _, problems = find_samples(make_settings(**lists).data)
     assert problems == [
-        "labeled image b has no mask; add one, or make it unlabeled",
-        "labeled image missing has no file; add it, or remove the id from the list",
+        "labeled image b has no mask; add a mask, or list the image as unlabeled",
+        "labeled image missing has no file; add the file, or remove the id from the list",
         "a is both in labeled and in unlabeled; remove it from one of them",
         "a is both in labeled and in val; remove it from one of them",
         "a is both in unlabeled and in val; remove it from one of them",
@@ -117,7 +117,10 @@ def test_every_problem_is_found_with_its_cure(tmp_path, make_settings):
     [
         ({"data.images": "pictures"}, "no image folder .*pictures; set data.root or data.images"),
         ({"splits.train": "train.txt"}, "no id list .*train.txt; correct data.splits.train"),
-        ({"splits.num_labeled": 9}, "num_labeled is 9, but only 2 candidates have masks; lower it"),
+        (
+            {"splits.num_labeled": 9},
+            "num_labeled is 9, but only 2 images to draw from have masks; set data.splits",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path, make_settings, overrides, message):
@@ -131,7 +134,7 @@ def test_a_wrong_setting_is_named(tmp_path, make_settings, overrides, message):
 def test_an_empty_split_is_a_problem(tmp_path, make_settings):
     touch_files(tmp_path / "data", ["a.png", "b.png", "c.png"], ["a.png", "b.png", "c.png"])
     _, problems = find_samples(make_settings(**{"splits.num_labeled": 2, "splits.num_val": 1}).data)
-    assert problems == ["the split unlabeled is empty; see data.splits"]
+    assert problems == ["the split unlabeled is empty; add images to it, or change data.splits"]
 
 
 def test_the_truth_of_an_unlabeled_image_is_found_only_when_asked_for(tmp_path, make_settings):

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from pipeline.__main__ import main
 from pipeline.errors import DatasetError
 from pipeline.sources.splits import (
-    ADE_PARTS,
+    ADE_DENOMINATORS,
     ADE_TRAIN_IMAGES,
     KNOWN,
     ade_lists,
@@ -61,13 +61,13 @@ def test_the_recipe_gives_the_published_lists_of_ade20k(part, num, published):
 
 
 def test_larger_splits_of_ade20k_hold_the_smaller_ones():
-    splits = [set(ade_lists(ADE_NAMES, part)[0]) for part in ADE_PARTS]
+    splits = [set(ade_lists(ADE_NAMES, part)[0]) for part in ADE_DENOMINATORS]
     assert all(small < large for small, large in pairwise(splits))
 
 
 def test_the_command_writes_lists_that_verify_knows(ade):
     root, output = ade
-    assert [line.split()[2] for line in output.splitlines()] == [f"ade20k/1_{part}" for part in ADE_PARTS]
+    assert [line.split()[2] for line in output.splitlines()] == [f"ade20k/1_{part}" for part in ADE_DENOMINATORS]
     first = (root / "splits/1_128/labeled.txt").read_text().splitlines()[0]
     assert first == "images/training/ADE_train_00001609.jpg annotations/training/ADE_train_00001609.png"
     assert (root / "splits/1_128/unlabeled.txt").read_text().splitlines()[0].endswith(".jpg None")
@@ -127,7 +127,7 @@ def test_unlabeled_images_are_judged_together_with_the_labeled_ones(ade, tmp_pat
 def test_the_recipe_refuses_other_images(tmp_path):
     (tmp_path / "images/training").mkdir(parents=True)
     (tmp_path / "images/training/ADE_train_00000001.jpg").touch()
-    with pytest.raises(DatasetError, match=r"holds 1 images, expected the 20210 of ADEChallengeData2016"):
+    with pytest.raises(DatasetError, match=r"contains 1 images, expected the 20210 of ADEChallengeData2016"):
         next(write_ade_lists(tmp_path, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -137,8 +137,12 @@ def test_the_recipe_refuses_other_images(tmp_path):
     [
         (["missing.txt"], None, "missing.txt is neither a list nor a folder with lists"),
         (["empty"], None, r"empty is neither a list nor a folder with lists \(\*.txt\)"),
-        (["list.txt"], "voc/91", "voc/91 is not a known split; did you mean voc/92.*known: voc/92, voc/183"),
-        (["image.txt"], None, "image.txt is no text"),
+        (
+            ["list.txt"],
+            "voc/91",
+            "voc/91 is not a known split; did you mean voc/92.*to one of voc/92, voc/183",
+        ),
+        (["image.txt"], None, "image.txt is not a text file"),
     ],
 )
 def test_a_wrong_argument_is_named(tmp_path, paths, expected, message):

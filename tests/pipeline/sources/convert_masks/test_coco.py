@@ -91,9 +91,9 @@ def test_what_is_there_is_not_made_again_and_what_was_half_written_is(tmp_path):
 @pytest.mark.parametrize(
     ("annotations", "message"),
     [
-        ([annotation(3, 1, [])], "annotation 3 cannot be drawn: it has no segmentation"),
+        ([annotation(3, 1, [])], "annotation 3 cannot be drawn: its segmentation is neither"),
         ([annotation(4, 1, {"size": [6, 8], "counts": [1]})], "annotation 4 cannot be drawn.*covers 1 pixels"),
-        ([annotation(5, 2, rectangle(0, 0, 1, 1))], "annotation 5 is of a category that the file does not list"),
+        ([annotation(5, 2, rectangle(0, 0, 1, 1))], "annotation 5 has category_id 2, which is not in categories"),
     ],
 )
 def test_an_annotation_that_makes_no_sense_is_named(tmp_path, annotations, message):
@@ -114,14 +114,14 @@ def test_files_that_are_missing_or_something_else_are_named(tmp_path):
     with pytest.raises(DatasetError, match="is not valid JSON"):
         convert_coco(tmp_path)
     write(tmp_path, [], categories=[{"id": i} for i in range(255)])
-    with pytest.raises(DatasetError, match="has 255 categories, at most 254 fit"):
+    with pytest.raises(DatasetError, match="has 255 categories, but an 8-bit mask has only 254"):
         convert_coco(tmp_path)
 
 
 def test_two_images_whose_masks_would_have_one_name_are_refused(tmp_path):
     images = [{"id": i, "file_name": f"{i}/a.jpg", "height": 2, "width": 2} for i in range(2)]
     write(tmp_path, [], images=images)
-    with pytest.raises(DatasetError, match=r"the mask of 1/a.jpg would have the name of that of .*0/a.jpg"):
+    with pytest.raises(DatasetError, match=r"masks of 1/a.jpg and of .*0/a.jpg would have the same file name"):
         convert_coco(tmp_path)
 
 

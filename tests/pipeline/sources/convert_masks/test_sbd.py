@@ -64,9 +64,9 @@ def test_what_is_there_is_not_made_again(folders):
 
 def test_what_is_missing_or_damaged_is_named(folders, tmp_path):
     sbd, voc = folders
-    with pytest.raises(DatasetError, match=r"no folder dataset/cls in .*; give benchmark_RELEASE"):
+    with pytest.raises(DatasetError, match=r"no folder dataset/cls in .*; give the path of benchmark_RELEASE"):
         convert_sbd(voc, voc)
-    with pytest.raises(DatasetError, match=r"SegmentationClass holds no \*.png; unpack VOCtrainval"):
+    with pytest.raises(DatasetError, match=r"SegmentationClass contains no \*.png; unpack VOCtrainval"):
         convert_sbd(sbd, tmp_path)
     (sbd / "dataset/cls/2008_4.mat").write_bytes(b"hello")
     with pytest.raises(DatasetError, match=r"2008_4\.mat cannot be read as a mask of SBD"):

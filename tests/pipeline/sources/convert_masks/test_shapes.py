@@ -143,9 +143,9 @@ def test_both_encodings_give_the_mask_that_pycocotools_encoded(height, width, ra
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        (None, "no segmentation"),
-        ([], "no segmentation"),
-        ([[1, 2, 3, 4, 5]], "a polygon is no list of x, y"),
+        (None, "its segmentation is neither a list of polygons nor a run-length encoding"),
+        ([], "its segmentation is neither a list of polygons nor a run-length encoding"),
+        ([[1, 2, 3, 4, 5]], "its polygon is not a list of x, y"),
         ({"size": [3, 2], "counts": [6]}, r"is of size \[3, 2\], the image is \[2, 3\]"),
         ({"size": [2, 3], "counts": [1, 2]}, "covers 3 pixels, the image has 6"),
         ({"size": [2, 3], "counts": [7, -1]}, "covers 6 pixels"),
