@@ -1,4 +1,4 @@
-"""Command line of the trainer: one command a stage."""
+"""Command line of the trainer: one command per stage."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from train.machine.launch import launch, must_launch
 def main() -> None:
     """Train a student on labels and pseudo-labels, and measure it.
 
-    These commands need what `python -m pipeline` wrote for the same run, e.g.: python -m train stage1 RUN
+    These commands read the files that `python -m pipeline` wrote for the same run. Example: python -m train stage1 RUN
     """
 
 
 def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[str, Any]]) -> None:
-    """Run a stage in as many processes as the settings say; the first of them writes the receipt."""
+    """Run a stage in `train.processes` processes; the first of them writes the receipt."""
     from train.machine.processes import process_group
 
     if must_launch(settings.train.processes):
@@ -43,7 +43,7 @@ def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[st
 def stage1(settings: Settings) -> None:
     """Labels and pseudo-labels -> student of Stage I, stage1/.
 
-    Resumes at the last checkpoint.
+    Resumes from the last checkpoint.
     """
     from train.stage1 import stage1 as stage
 
@@ -52,9 +52,9 @@ def stage1(settings: Settings) -> None:
 
 @run_command(main)
 def stage2(settings: Settings) -> None:
-    """The same student, on labels of its own -> stage2/.
+    """The same student, on its own labels -> stage2/.
 
-    Resumes at the last checkpoint.
+    Resumes from the last checkpoint.
     """
     from train.stage2 import stage2 as stage
 
@@ -65,7 +65,7 @@ def stage2(settings: Settings) -> None:
 def evaluate(settings: Settings) -> None:
     """Measure the students on the val images -> evaluate.json.
 
-    A few predictions are kept in evaluate/ for the report.
+    A few predictions are written to evaluate/ for the report.
     """
     from train.evaluate import evaluate as stage
 
@@ -75,20 +75,21 @@ def evaluate(settings: Settings) -> None:
 @main.command()
 @run_argument
 def probe(settings: Settings) -> None:
-    """Ask small students which labels to train on -> probe.json.
+    """Compare labels by training small students -> probe.json.
 
-    Prints the answer with its command.
+    Prints the result, and the command that trains on the best labels.
 
-    Decoders on the features of a frozen pretrained encoder learn from the labeled images alone, from the annotator's
-    argmax and from the best calibrated labels, each with several weights; every labeled image judges those that have
-    not seen its mask. Takes minutes of one core; needs what calibrate wrote. What is done is kept in probe/ of the run.
+    Small decoders on the features of a frozen pretrained encoder are trained on the labeled images alone, with the
+    annotator's argmax, and with the best calibrated labels, each with several weights. They are compared by
+    cross-fitting: each labeled image judges only students that were not trained on it. Takes minutes on one core.
+    Needs a finished calibrate. Finished students are kept in probe/ of the run, so an interrupted probe continues.
     """
-    from train.probe.probe import is_told
+    from train.probe.probe import is_recorded
     from train.probe.probe import probe as stage
     from train.probe.table import format_probe
 
     run, facts = Run(settings), stage(settings)
-    if not is_told(run, facts):
+    if not is_recorded(run, facts):
         run.finish("probe", facts)
     click.echo(format_probe(settings.name, facts))
 
@@ -99,27 +100,34 @@ def probe(settings: Settings) -> None:
 @click.option("--student", required=True, type=click.Path(path_type=Path), help="e.g. results/demo/stage2/student")
 @click.option("--window", type=click.IntRange(min=32), help="Side of a sliding window, pixels. Default: whole images.")
 @click.option("--stride", type=click.IntRange(min=1), help="Step of the window. Default: two thirds of its side.")
-@click.option("--flips", is_flag=True, help="Also look at the mirrored image.")
-@click.option("--scales", default="1", show_default=True, help="Sizes to look at the image in, e.g. 0.75,1,1.25.")
+@click.option("--flips", is_flag=True, help="Average over the image and its mirror image.")
+@click.option("--scales", default="1", show_default=True, help="Scales to average over, e.g. 0.75,1,1.25.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Windows at a time.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Windows per pass.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Processes that decode.")
 @click.option("--probabilities", is_flag=True, help="Also write ID.npy, float16 [class, row, column].")
-@click.option("--overwrite", is_flag=True, help="Redo predictions that are there.")
+@click.option("--overwrite", is_flag=True, help="Replace existing predictions.")
 def predict(
-    images: Path, out: Path, student: Path, device: str, probabilities: bool, overwrite: bool, scales: str, **how: Any
+    images: Path,
+    out: Path,
+    student: Path,
+    device: str,
+    probabilities: bool,
+    overwrite: bool,
+    scales: str,
+    **options: Any,
 ) -> None:
     """Apply a student to every image of a folder.
 
     Images of FOLDER and its sub-folders -> OUT/ID.png and OUT/classes.txt.
-    The PNGs have a palette; their values are class indices, lines of classes.txt. STUDENT is a folder that training
-    wrote, or any of a semantic segmentation network in transformers format. Run it again to go on after an
-    interruption: what is there is left as it is.
+    The PNGs have a palette; their values are class indices, the line numbers of classes.txt counted from 0. STUDENT is
+    a folder that training wrote, or a folder with any semantic segmentation network in transformers format. After an
+    interruption, run the same command again: existing predictions are kept.
     """
     from train.predict import Request, settings_of
     from train.predict import predict as run
 
-    request = Request(images, out, student, settings_of(scales=scales, **how), device, probabilities, overwrite)
+    request = Request(images, out, student, settings_of(scales=scales, **options), device, probabilities, overwrite)
     click.echo(f"wrote {run(request)} predictions to {out}")
 
 
@@ -128,8 +136,8 @@ def predict(
 def presets(name: str | None) -> None:
     """List the training recipes, or the settings of one, NAME.
 
-    In a run file: preset: plus; on the command line: --set preset=plus (Snakemake: --config preset=plus). What the run
-    file itself sets comes first.
+    In a run file: preset: plus; on the command line: --set preset=plus (Snakemake: --config preset=plus). Settings of
+    the run file take precedence over those of the preset.
     """
     from train.presets import preset_list, preset_settings
 

@@ -1,4 +1,4 @@
-"""The student measured on the val images at their own size, and a few of its predictions kept for the report."""
+"""Stage evaluate: measures the students on the val images at their own size, and keeps predictions for the report."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ from train.student import Student, Validate, load_student
 log = logging.getLogger(__name__)
 
 STAGES: tuple[TrainingStage, ...] = ("stage1", "stage2")
-NAMES_SHOWN = 5
+MAX_NAMES = 5  # class names that a message lists
 
 
 def evaluate(settings: Settings) -> dict[str, Any]:
-    """Measure the last and the best student of every finished stage; returns facts for the receipt.
+    """Measure the last and the best student of every finished training stage.
 
-    Reads samples.json and the students; writes evaluate/ID.png, what the last student predicts for a few unlabeled
-    images (grey PNG, class index, the image's own size), and evaluate/areas.npz, to compare students image by image
-    (stage -> int64 [N, 3, K] of its last student, `class_areas` of each val image in the order of samples.json).
-    raises: DatasetError without samples; TrainingError without a finished stage, or for students of other classes
+    Reads samples.json and the students. Writes evaluate/ID.png, the predictions of the final student for a few
+    unlabeled images (grey PNG, class index, the image's own size). Writes evaluate/areas.npz, with which students can
+    be compared image by image: for each stage int64 [N, 3, K], `class_areas` of each val image by its last student, in
+    the order of samples.json.
+
+    returns: facts for the receipt
+    raises:  DatasetError without samples; TrainingError without a finished stage, or for a student with other classes
     """
     start = time.monotonic()
     run = Run(settings)
@@ -53,7 +56,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     examples = write_examples(list(students.values())[-1], index, settings)
     if world().is_main:
         areas = {stage: one.areas for stage, one in measured.items()}
-        with replacing(run.folder.areas) as part, part.open("wb") as file:
+        with replacing(run.folder.areas) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **areas)  # type: ignore[arg-type]
     return {
         "num_val": len(val),
@@ -65,39 +68,40 @@ def evaluate(settings: Settings) -> dict[str, Any]:
 
 
 def finished_stages(run: Run) -> dict[TrainingStage, TrainingReceipt]:
-    """Receipts of the stages that have one.
+    """The receipts of the training stages that have finished.
 
-    raises: TrainingError if none has, or if Stage II belongs to another Stage I; StoreError if other settings made them
+    raises: TrainingError if none has, or if Stage II was trained from another Stage I; StoreError for a stage that was
+            run with other settings
     """
     facts = {stage: run.receipt(stage) for stage in STAGES if run.has_receipt(stage)}
     if not facts:
         raise TrainingError(f"no student in {run.folder.path}; run {run.command('stage1')}")
     if len(facts) == 2 and facts["stage2"]["stage1_fingerprint"] != facts["stage1"]["fingerprint"]:
         again = run.command("stage2", rerun="stage2")
-        raise TrainingError(f"stage2 in {run.folder.path} goes on from another stage1; run {again}")
+        raise TrainingError(f"stage2 in {run.folder.path} was trained from another stage1; run {again}")
     return facts
 
 
 def student_of(folder: Path, settings: Settings) -> Student:
-    """A student that training wrote; TrainingError if it is not there or has other classes than the run."""
+    """The student in a folder; TrainingError if it is missing or has another number of classes than the run."""
     student = load_student(folder, compute_of(settings.train))
     names, expected = class_names_of(folder), settings.data.class_names
     if len(names) != len(expected):
         raise TrainingError(
             f"the student in {folder} has {_listed(names)}, but data.classes of the run has {_listed(expected)}; "
-            "evaluate it with the run file of its training, or train it on these classes: run "
+            "evaluate it with the run file that it was trained with, or train it on these classes: run "
             f"{Run(settings).command('stage1', rerun='stage1')}"
         )
     return student
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
+    shown = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
     return f"{len(names)} classes ({shown})"
 
 
 class Measured(NamedTuple):
-    """What a stage's students are worth. areas: of the last one, as `Tally.areas`."""
+    """Measurements of the students of a stage. areas: of the last one, as `Tally.areas`"""
 
     scores: dict[str, Any]
     areas: npt.NDArray[np.int64]
@@ -106,17 +110,18 @@ class Measured(NamedTuple):
 def measure(
     stage: TrainingStage, student: Student, receipt: TrainingReceipt, images: WholeImages, settings: Settings
 ) -> Measured:
-    """Scores of a stage's last student and, under `best`, of the one that was best on the learning curve.
+    """Scores of the last student of a stage and, under `best`, of the student with the best mIoU on its learning curve.
 
-    receipt: of the stage. Its `best` is None if there was no curve; the best student's epoch may be the last
+    receipt: of the stage. Its `best` is None if the stage has no learning curve. The best student may be the last one;
+             it is not measured again then.
     """
     tally = _tally(stage, student, images, settings)
     last = scores_of(tally, settings)
     log.info("evaluate %s: %s", stage, _text(last))
-    of_curve = receipt["best"]
-    if of_curve is None:
+    best_point = receipt["best"]
+    if best_point is None:
         return Measured(last | {"best": None}, tally.areas)
-    epoch, scores = of_curve["epoch"], last
+    epoch, scores = best_point["epoch"], last
     if epoch != receipt["last"]["epoch"]:
         student = student_of(Run(settings).folder.best_student(stage), settings)
         scores = scores_of(_tally(f"{stage}, best", student, images, settings), settings)
@@ -131,7 +136,7 @@ def _tally(what: str, student: Student, images: WholeImages, settings: Settings)
 
 
 def scores_of(tally: Tally, settings: Settings) -> dict[str, Any]:
-    """What a receipt says of a student; None for a score of nothing."""
+    """The scores of a student for the receipt; None for a score that is a mean over nothing."""
     own, names = settings.evaluate, settings.data.class_names
     iou = by_class(names, iou_per_class(tally.confusion))
     interval = miou_interval(tally.areas, own.absent, settings.seed)
@@ -147,7 +152,9 @@ def scores_of(tally: Tally, settings: Settings) -> dict[str, Any]:
 
 
 def boundary_facts(sums: npt.NDArray[np.float64], names: Sequence[str]) -> dict[str, Any]:
-    """Means over the images in which a class has a boundary, and the mean F of the classes that have one at all.
+    """Boundary scores of each class, as means over the images in which it has a boundary; and the mean F.
+
+    The mean F is over the classes that have a boundary in some image.
 
     sums: float64 [4, K] as `Tally.boundary`
     """
@@ -164,13 +171,14 @@ def boundary_facts(sums: npt.NDArray[np.float64], names: Sequence[str]) -> dict[
 
 
 def by_class(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    """The value of each class, by its name; None for NaN."""
     return {name: _none_if_nan(value) for name, value in zip(names, values.tolist(), strict=True)}
 
 
 def validation(settings: Settings, index: SampleIndex) -> Validate:
-    """mIoU on the val images as `evaluate` measures it, for the learning curve of a stage and its best student."""
+    """A function that measures mIoU on the val images as `evaluate` does, for the learning curve of a stage."""
     images = WholeImages(index, index.of("val"), settings.data)
-    own = settings.evaluate.model_copy(update={"boundary_tolerance": None})  # boundaries are not part of the curve
+    own = settings.evaluate.model_copy(update={"boundary_tolerance": None})  # the curve has no boundary scores
 
     def validate(student: Student) -> float | None:
         return _none_if_nan(mean_iou(tally_of(student, images, own, settings.train.workers).confusion, own.absent))
@@ -179,7 +187,7 @@ def validation(settings: Settings, index: SampleIndex) -> Validate:
 
 
 def write_examples(student: Student, index: SampleIndex, settings: Settings) -> list[str]:
-    """Write the predictions of `example_samples` into an empty evaluate/; returns their ids."""
+    """Empty evaluate/ and write the predictions for `example_samples` there; returns their ids."""
     samples = example_samples(index, settings.evaluate.num_examples)
     if world().is_main:
         folder = Run(settings).folder.evaluation
@@ -197,15 +205,15 @@ def _none_if_nan(value: float) -> float | None:
 
 
 def _text(scores: Mapping[str, Any]) -> str:
-    """The scores of a log line."""
+    """The scores for a log line."""
     interval, boundary = scores["miou_interval"], scores["boundary"]
-    parts = [f"mIoU {_number(scores['miou'])}"]
+    phrases = [f"mIoU {_number(scores['miou'])}"]
     if interval is not None:
-        parts.append(f"95 % interval {interval['low']:.4f} to {interval['high']:.4f}")
-    parts.append(f"pixel accuracy {_number(scores['pixel_accuracy'])}")
+        phrases.append(f"95 % interval {interval['low']:.4f} to {interval['high']:.4f}")
+    phrases.append(f"pixel accuracy {_number(scores['pixel_accuracy'])}")
     if boundary is not None:
-        parts.append(f"boundary F {_number(boundary['mean_f'])}")
-    return ", ".join(parts)
+        phrases.append(f"boundary F {_number(boundary['mean_f'])}")
+    return ", ".join(phrases)
 
 
 def _number(value: float | None) -> str:

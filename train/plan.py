@@ -1,4 +1,4 @@
-"""What both stages derive from the settings and the samples: who is held out, steps, learning rates, fingerprints."""
+"""What both stages derive from settings and samples: held-out images, steps, learning rates, fingerprints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.settings import Settings
 from train.data import shuffled
 from train.schedule import poly_lr_factor, warmup_factor
 
-VERSION = 4  # raise it when a change of the code changes the weights: checkpoints of before are not resumed then
+VERSION = 4  # raise it when a change of the code changes the weights; older checkpoints are then not resumed
 
 
 def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample], list[Sample]]:
@@ -27,26 +27,29 @@ def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample
 
 
 def num_stage2_steps(settings: Settings, num_unlabeled: int) -> int:
-    """Steps of Stage II: its epochs are passes over the unlabeled images."""
+    """Number of steps of Stage II, whose epochs are passes over the unlabeled images."""
     return settings.stage2.epochs * max(1, num_unlabeled // settings.stage2.batch_unlabeled)
 
 
 def lr_schedule(settings: Settings, steps_before: int, steps: int, steps_after: int) -> Callable[[int], float]:
-    """Step of a stage -> learning rate factor; before and after count with `lr_scope: both` only."""
+    """The learning rate schedule of a stage: step of the stage -> factor of the initial learning rates.
+
+    steps_before, steps_after: steps of the other stage; they count with `train.lr_scope: both` only
+    """
     train = settings.train
     if train.lr_scope == "stage":
         steps_before = steps_after = 0
     num_steps = steps_before + steps + steps_after
 
     def factor(step: int) -> float:
-        place = steps_before + step
-        return poly_lr_factor(place, num_steps, train.power) * warmup_factor(place, train.warmup_steps)
+        total = steps_before + step
+        return poly_lr_factor(total, num_steps, train.power) * warmup_factor(total, train.warmup_steps)
 
     return factor
 
 
 def plan_fingerprint(settings: Settings, index: SampleIndex) -> str:
-    """What the weights of Stage I depend on, besides the pseudo-labels."""
+    """Fingerprint of everything that the weights of Stage I depend on, except the pseudo-labels."""
     unlabeled = index.of("unlabeled")
     steps_after = num_stage2_steps(settings, len(unlabeled)) if settings.train.lr_scope == "both" else 0
     return receipt.fingerprint(
@@ -58,18 +61,23 @@ def plan_fingerprint(settings: Settings, index: SampleIndex) -> str:
             "unlabeled": _digests(unlabeled),
             "train": settings.train.tracked(),
             "stage1": settings.stage1.tracked(),
-            "steps_after": steps_after,  # they count through the learning rate
+            "steps_after": steps_after,  # the learning rate depends on them
         }
     )
 
 
 def stage1_fingerprint(plan: str, labels: str | None, samples: Sequence[Sample]) -> str:
-    """What the weights of Stage I depend on: the plan, the pseudo-labels, and which images have one."""
+    """Fingerprint of everything that the weights of Stage I depend on.
+
+    plan:    `plan_fingerprint`
+    labels:  fingerprint of the pseudo-labels, if any
+    samples: images that Stage I trains on
+    """
     return receipt.fingerprint({"plan": plan, "labels": labels, "samples": [sample.id for sample in samples]})
 
 
 def stage2_fingerprint(settings: Settings, stage1: str) -> str:
-    """What the weights of Stage II depend on: those of Stage I, and its own settings."""
+    """Fingerprint of everything that the weights of Stage II depend on. stage1: fingerprint of Stage I"""
     return receipt.fingerprint({"version": VERSION, "stage1": stage1, "stage2": settings.stage2.tracked()})
 
 

@@ -1,4 +1,4 @@
-"""The student on any folder of images: a palette PNG for each, whose values are class indices."""
+"""Predictions of a student for a folder of images: a palette PNG for each, whose values are class indices."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline import receipt
 from pipeline.datasets import IGNORE_INDEX, read_image
 from pipeline.errors import ConfigError, DatasetError, TrainingError
 from pipeline.files import IMAGE_SUFFIXES, file_digest, replacing, write_text
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
-from pipeline.receipt import fingerprint
 from pipeline.settings import EvaluateSettings, Section, TrainSettings
 from train.machine.device import compute_of
 from train.measure.inference import class_names_of, class_scores, predicted_classes
@@ -31,59 +31,67 @@ log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Section)
 
-MAKER = "conformalsam"  # key of the PNG's text that tells which student made it, and how
-BACKGROUND = "background"  # a class of this name is grey
-NUM_NAMED = 5  # files that an error names
+FINGERPRINT_KEY = "conformalsam"  # key of the PNG's text that holds the fingerprint of its student and options
+BACKGROUND = "background"  # a class of this name is drawn in grey
+MAX_NAMES = 5  # files that an error lists
 
 
 class Request(NamedTuple):
-    """What is wanted of which student."""
+    """The options of a call of `predict`."""
 
     images: Path
-    """Folder; images in its sub-folders count, and are written to sub-folders."""
+    """Folder of images; those of its sub-folders are predicted too, and written to sub-folders of `out`."""
     out: Path
+    """Folder that the predictions are written to."""
     student: Path
     """Folder in transformers format, as training writes it."""
-    how: EvaluateSettings
-    """How the student looks at an image."""
+    settings: EvaluateSettings
+    """Window, flips and scales of the predictions."""
     device: str = "auto"
     has_probabilities: bool = False
-    """Also write ID.npy, float16 [K, H, W]."""
+    """Also write ID.npy, float16 [K, H, W] in [0, 1]."""
     overwrite: bool = False
-    """Also redo what is there."""
+    """Predict again the images whose predictions exist."""
 
 
 def predict(request: Request) -> int:
-    """Write OUT/ID.png for every image, and OUT/classes.txt, a name a line; returns how many were made this time.
+    """Write OUT/ID.png for every image, and OUT/classes.txt with one class name per line.
 
-    What the same student has made in the same way is left as it is, so that an interrupted run goes on.
+    Predictions that exist and were made by the same student with the same options are kept, so an interrupted run can
+    be continued.
 
-    raises: DatasetError for a folder without images; TrainingError for a folder that is no checkpoint, for predictions
-            of another student in OUT, and, after all others are done, for images that cannot be read
+    returns: number of predictions written
+    raises:  DatasetError for a folder without images; TrainingError for a folder without a student, for predictions of
+             another student in OUT, and, after all other images are done, for images that cannot be read
     """
     files = image_files(request.images, request.out)
     student, names = open_student(request.student, request.device)
-    maker = maker_of(request.student, request.how)
-    left = {name: path for name, path in files.items() if request.overwrite or not is_made(request, name, maker)}
+    fingerprint = fingerprint_of(request.student, request.settings)
+    left = {name: path for name, path in files.items() if request.overwrite or not is_done(request, name, fingerprint)}
     write_text(request.out / "classes.txt", "\n".join([*names, ""]))
     log.info("predict: %s, %d classes, on %s", request.student, len(names), student.compute.device)
     progress = Progress(log, "predict", len(files), "images", done=len(files) - len(left))
-    problems = _predict_all(request, student, _Palette.of(names, maker), left, progress)
+    problems = _predict_all(request, student, _Palette.of(names, fingerprint), left, progress)
     if problems:
-        shown = "; ".join(problems[:NUM_NAMED]) + ("; …" if len(problems) > NUM_NAMED else "")
+        shown = "; ".join(problems[:MAX_NAMES]) + ("; …" if len(problems) > MAX_NAMES else "")
         raise TrainingError(
             f"{len(problems)} of {len(files)} images cannot be read: {shown}. The predictions of the others are in "
-            f"{request.out}; repair or remove these files and run it again"
+            f"{request.out}; repair or remove these files, and run the same command again"
         )
     return len(left)
 
 
 def settings_of(scales: str, **options: Any) -> EvaluateSettings:
-    """Settings that the options ask for; ConfigError for values out of range. `scales`: numbers with commas between."""
+    """The settings that command line options give; ConfigError for values out of range.
+
+    scales: numbers separated by commas
+    """
     try:
         numbers = [float(number) for number in scales.split(",")]
     except ValueError:
-        raise ConfigError(f"--scales is {scales!r}, expected numbers with commas between, e.g. 0.75,1,1.25") from None
+        raise ConfigError(
+            f"--scales is {scales!r}, expected numbers separated by commas; write e.g. --scales 0.75,1,1.25"
+        ) from None
     return _checked(EvaluateSettings, scales=numbers, **options)
 
 
@@ -93,20 +101,23 @@ def _checked(section: type[S], **options: Any) -> S:
     except ValidationError as error:
         problem = error.errors()[0]
         text = problem["msg"].removeprefix("Value error, ")
-        if problem["loc"]:  # else several options are at odds, and the text names them
+        if problem["loc"]:  # otherwise several options contradict each other, and the text names them
             text = f"--{problem['loc'][0]}".replace("_", "-") + f": {text}, got {problem['input']}"
         raise ConfigError(text) from None
 
 
 def image_files(folder: Path, out: Path) -> dict[str, Path]:
-    """Images below a folder by id: their path in it without the suffix. Hidden files and those below `out` are none.
+    """Images in a folder and its sub-folders, by id: the path inside the folder without the suffix.
 
-    raises: DatasetError for a missing folder, for none in it, and for two of one id
+    Hidden files and files below `out` do not count.
+
+    raises: DatasetError for a missing folder, for a folder without images, and for two images with the same id
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is {'a file' if folder.exists() else 'not there'}; expected a folder of images")
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise DatasetError(f"{folder} {problem}, expected a folder of images; give that as FOLDER")
     if out.resolve() == folder.resolve():
-        raise DatasetError(f"predictions would overwrite the images in {folder}; choose another folder for them")
+        raise DatasetError(f"predictions would overwrite the images in {folder}; give another folder as OUT")
     is_inside = out.resolve().is_relative_to(folder.resolve())
     predictions = folder / out.resolve().relative_to(folder.resolve()) if is_inside else None
     files: dict[str, Path] = {}
@@ -118,56 +129,60 @@ def image_files(folder: Path, out: Path) -> dict[str, Path]:
             raise DatasetError(f"{files[name]} and {path} would both become {name}.png; rename one of them")
         files[name] = path
     if not files:
-        raise DatasetError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise DatasetError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}); give a folder of images as FOLDER")
     return files
 
 
 def open_student(folder: Path, device: str) -> tuple[Student, list[str]]:
-    """A student and the names of its classes; TrainingError for a folder without one."""
+    """The student in a folder and the names of its classes; TrainingError for a folder without a student."""
     if not folder.is_dir():
-        raise TrainingError(f"no student {folder}; give a folder such as results/demo/stage2/student")
+        raise TrainingError(f"no student {folder}; give a folder such as --student results/demo/stage2/student")
     compute = compute_of(_checked(TrainSettings, device=device))
     student, names = load_student(folder, compute), class_names_of(folder)
     if len(names) > IGNORE_INDEX:
-        raise TrainingError(f"the student in {folder} has {len(names)} classes, more than {IGNORE_INDEX} fit in a PNG")
+        raise TrainingError(
+            f"the student in {folder} has {len(names)} classes, but a PNG holds at most {IGNORE_INDEX}; give a student "
+            "with fewer classes"
+        )
     return student, names
 
 
-def maker_of(student: Path, how: EvaluateSettings) -> str:
-    """Digits that change with the student's weights and with how it looks at images."""
+def fingerprint_of(student: Path, settings: EvaluateSettings) -> str:
+    """A digest of the files of a student and of the settings of its predictions."""
     files = sorted(path for path in student.iterdir() if path.suffix in (".safetensors", ".bin", ".json"))
-    return fingerprint({"files": [[path.name, file_digest(path)] for path in files], "how": how.tracked()})
+    digests = [[path.name, file_digest(path)] for path in files]
+    return receipt.fingerprint({"files": digests, "how": settings.tracked()})
 
 
-def is_made(request: Request, name: str, maker: str) -> bool:
-    """Whether the prediction is there; TrainingError if it is of another maker."""
+def is_done(request: Request, name: str, fingerprint: str) -> bool:
+    """Whether the prediction for an image exists; TrainingError if it has another fingerprint."""
     path = request.out / f"{name}.png"
     if not path.exists():
         return False
-    if _maker_in(path) != maker:
+    if _fingerprint_in(path) != fingerprint:
         raise TrainingError(
-            f"{path} was not made by the student {request.student} with these options; give another folder, or "
-            "--overwrite"
+            f"{path} was not made by the student {request.student} with these options; give another folder as OUT, or "
+            "add --overwrite"
         )
     return not request.has_probabilities or path.with_suffix(".npy").is_file()
 
 
-def _maker_in(path: Path) -> str | None:
+def _fingerprint_in(path: Path) -> str | None:
     try:
         with Image.open(path) as image:
-            found: str | None = image.info.get(MAKER)
+            text: str | None = image.info.get(FINGERPRINT_KEY)
     except OSError:
         return None
-    return found
+    return text
 
 
 def _predict_all(
     request: Request, student: Student, palette: _Palette, files: Mapping[str, Path], progress: Progress
 ) -> list[str]:
-    """Write the predictions; returns what is wrong with the images that cannot be read."""
+    """Write the predictions; returns a description of each image that cannot be read."""
     problems = []
     loader: Any = DataLoader(
-        FolderImages(list(files.values())), batch_size=None, num_workers=request.how.workers, collate_fn=_as_it_is
+        FolderImages(list(files.values())), batch_size=None, num_workers=request.settings.workers, collate_fn=_same
     )
     for (name, path), (image, problem) in zip(files.items(), loader, strict=True):
         if image is None:
@@ -180,43 +195,43 @@ def _predict_all(
 
 
 def _predict_one(request: Request, student: Student, palette: _Palette, name: str, image: Tensor) -> None:
-    """image: uint8 [1, 3, H, W]"""
+    """Write the prediction for one image, uint8 [1, 3, H, W] RGB."""
     target = request.out / f"{name}.png"
     try:
         if request.has_probabilities:
-            scores = class_scores(student, image, request.how)
+            scores = class_scores(student, image, request.settings)
             classes = scores.argmax(dim=1)
             array = scores[0].half().cpu().numpy()
-            with replacing(target.with_suffix(".npy")) as part, part.open("wb") as file:
+            with replacing(target.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
                 np.save(file, array)
         else:
-            classes = predicted_classes(student, image, request.how)
+            classes = predicted_classes(student, image, request.settings)
     except torch.OutOfMemoryError:
         height, width = image.shape[-2:]
         raise TrainingError(
-            f"the image {name} of {height} x {width} pixels needs more memory than there is; give --window, e.g. 512"
+            f"there is not enough memory for the image {name} of {height} x {width} pixels; add e.g. --window 512"
         ) from None
-    drawn = Image.fromarray(classes[0].to(torch.uint8).cpu().numpy(), "P")
-    with replacing(target) as part, part.open("wb") as file:  # last: a PNG that is there is complete
-        palette.save(drawn, file)
+    picture = Image.fromarray(classes[0].to(torch.uint8).cpu().numpy(), "P")
+    with replacing(target) as temporary, temporary.open("wb") as file:  # last, so that a PNG means a finished image
+        palette.save(picture, file)
 
 
 class _Palette(NamedTuple):
-    """What every PNG has beside its pixels."""
+    """The colours and the text of every PNG."""
 
     colours: list[int]
     text: PngInfo
 
     @classmethod
-    def of(cls, names: Sequence[str], maker: str) -> _Palette:
+    def of(cls, names: Sequence[str], fingerprint: str) -> _Palette:
         text = PngInfo()
-        text.add_text(MAKER, maker)
+        text.add_text(FINGERPRINT_KEY, fingerprint)
         background = names.index(BACKGROUND) if BACKGROUND in names else None
         return cls(class_colours(len(names), background).ravel().tolist(), text)
 
     def save(self, image: Image.Image, file: BinaryIO) -> None:
         image.putpalette(self.colours)
-        image.save(file, "png", bits=8, pnginfo=self.text)  # 8, however few the classes: as others read masks
+        image.save(file, "png", bits=8, pnginfo=self.text)  # always 8 bits, because many readers of masks expect them
 
 
 @dataclass(frozen=True)
@@ -228,14 +243,14 @@ class FolderImages(Dataset[tuple[Tensor | None, str]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, place: int) -> tuple[Tensor | None, str]:
-        """uint8 [1, 3, H, W] RGB and nothing, or None and what is wrong with the file."""
+    def __getitem__(self, number: int) -> tuple[Tensor | None, str]:
+        """An image, uint8 [1, 3, H, W] RGB, and an empty text; or None and why the file cannot be read."""
         try:
-            image = read_image(self.paths[place])
+            image = read_image(self.paths[number])
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
             return None, str(error)
         return torch.from_numpy(image.transpose(2, 0, 1)[None].copy()), ""
 
 
-def _as_it_is(item: Any) -> Any:
+def _same(item: Any) -> Any:
     return item

@@ -1,4 +1,4 @@
-"""The training recipes as text: a list, and every setting of one."""
+"""The presets (training recipes) as text: a list of all, and all settings of one."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 def preset_list() -> str:
-    """One line a preset: its name and what it is."""
+    """A list with one line per preset: its name and its summary."""
     names = preset_names()
     width = max(map(len, names))
     return "".join(f"{name:{width}}  {_summary(name)}\n" for name in names)
 
 
 def _summary(name: str) -> str:
-    """First sentence of the preset's file."""
+    """First sentence of the comment in the preset's file."""
     lines = (PRESET_FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comment = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
     return comment.partition(". ")[0].removesuffix(".")
 
 
 def preset_settings(name: str) -> str:
-    """YAML of all settings that matter to a preset, resolved; ConfigError lists the known names."""
+    """The settings of a preset as YAML, with defaults filled in; ConfigError for an unknown name."""
     tree = preset_tree(name)
     resolved = {section: _resolved(of, tree.get(section, {})) for section, of in SECTIONS.items()}
     return yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None)

@@ -1,4 +1,4 @@
-"""Stage I: the student learns from labels and cached pseudo-labels."""
+"""Stage I: trains the student on masks and on the pseudo-labels of labels.zarr."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ NAME = "stage1"
 
 
 def stage1(settings: Settings) -> dict[str, Any]:
-    """Train on labeled and pseudo-labeled images; returns facts for the receipt.
+    """Train on labeled and pseudo-labeled images.
 
-    Reads samples.json and, unless `stage1.labels` is none, labels.zarr of the run; writes stage1/checkpoint.pt,
-    stage1/student/ (last), stage1/best/ and stage1/tensorboard/.
-    raises: DatasetError, StoreError if what it reads is missing or does not belong together; TrainingError
+    Reads samples.json and, unless `stage1.labels` is none, labels.zarr of the run. Writes stage1/checkpoint.pt,
+    stage1/student/ (the last student), stage1/best/ and stage1/tensorboard/.
+
+    returns: facts for the receipt
+    raises:  DatasetError, StoreError if an input is missing, or inputs do not belong together; TrainingError if
+             training diverges or runs out of memory
     """
     own_run = Run(settings)
     own_run.check_inputs(NAME)
@@ -58,7 +61,7 @@ def stage1(settings: Settings) -> dict[str, Any]:
 
 
 def open_run_labels(settings: Settings) -> LabelStore:
-    """The run's pseudo-labels, of its settings and whole; StoreError otherwise."""
+    """Open the pseudo-labels of the run; StoreError unless they are complete and were made with its settings."""
     run = Run(settings)
     labels = run.open_labels()
     needed = labels.raw_arrays if settings.stage1.labels == "raw" else ("label",)
@@ -70,16 +73,17 @@ def open_run_labels(settings: Settings) -> LabelStore:
 
 
 def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore | None) -> Stage:
-    """Everything that makes Stage I."""
+    """The definition of Stage I. labels: the pseudo-labels, or None if it trains on masks only"""
     own, images = settings.stage1, training_images(settings, index, labels)
     num_labeled = len(labeled_samples(settings, index)[0])
     if own.batch_labeled is None:
         order, steps_per_epoch = passes(len(images), own.batch_size, f"{images.key}/order")
         groups = [(order, own.batch_size)]
     else:
-        rest = own.batch_size - own.batch_labeled
-        others, steps_per_epoch = passes(len(images) - num_labeled, rest, f"{images.key}/order", first=num_labeled)
-        groups = [(Passes(num_labeled, num_labeled, f"{images.key}/labeled"), own.batch_labeled), (others, rest)]
+        num_unlabeled, size = len(images) - num_labeled, own.batch_size - own.batch_labeled
+        unlabeled, steps_per_epoch = passes(num_unlabeled, size, f"{images.key}/order", first=num_labeled)
+        labeled = Passes(num_labeled, num_labeled, f"{images.key}/labeled")
+        groups = [(labeled, own.batch_labeled), (unlabeled, size)]
 
     def draws(step: int) -> list[list[Draw]]:
         return [order.draws(step * size, size) for order, size in groups]
@@ -102,22 +106,22 @@ def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore | None) 
 
 
 def training_images(settings: Settings, index: SampleIndex, labels: LabelStore | None) -> TrainingImages:
-    """Labeled images, then those whose pseudo-label was made (an annotator may fail on a few)."""
+    """The labeled images, then the unlabeled images that have a pseudo-label (an annotator may fail on a few)."""
     samples, key = labeled_samples(settings, index)[0], f"{settings.seed}/{NAME}"
     if labels is None:
         return TrainingImages(index, samples, settings.data, settings.train, key)
     is_done = labels.status == DONE
-    places = {sample_id: i for i, sample_id in enumerate(labels.sample_ids) if is_done[i]}
-    samples += [sample for sample in index.of("unlabeled") if sample.id in places]
+    index_of = {sample_id: i for i, sample_id in enumerate(labels.sample_ids) if is_done[i]}
+    samples += [sample for sample in index.of("unlabeled") if sample.id in index_of]
     is_raw = settings.stage1.labels == "raw"
-    return TrainingImages(index, samples, settings.data, settings.train, key, (labels, places), is_raw)
+    return TrainingImages(index, samples, settings.data, settings.train, key, (labels, index_of), is_raw)
 
 
 def pseudo_label_objective(settings: Settings, state: TrainingState, views: Views, epoch: int) -> Objective:
-    """Labeled and pseudo-labeled pixels: one mean over both, or one of each (paper Eq. 2)."""
+    """The objective of Stage I: one mean over labeled and pseudo-labeled pixels, or one mean of each (paper Eq. 2)."""
     own = settings.stage1
     labeled, unlabeled = views.split()
-    labeled_images, unlabeled_images = (some.strong() if own.strong else some.images for some in (labeled, unlabeled))
+    labeled_images, unlabeled_images = (kind.strong() if own.strong else kind.images for kind in (labeled, unlabeled))
     terms = [term("labeled", labeled, labeled_images, labeled.targets)]
     if own.labels == "none":
         return Objective(terms, hard=hard_pixels(settings.train))
@@ -143,7 +147,7 @@ def _facts(settings: Settings, index: SampleIndex, labels: LabelStore | None, st
 
 
 def _keep_rate(settings: Settings, labels: LabelStore) -> float:
-    """Share of the pseudo-labeled pixels that have a class."""
+    """Fraction of the pixels of the pseudo-labels that have a class."""
     if settings.stage1.labels == "raw":
         return 1.0
     done = labels.outcome_pixels[labels.status == DONE].sum(axis=0)

@@ -1,4 +1,4 @@
-"""Stage II: the student labels the unlabeled images itself; the pseudo-labels on disk are not read any more."""
+"""Stage II: the student labels the unlabeled images online; the pseudo-labels of labels.zarr are not read any more."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ NAME = "stage2"
 
 
 def stage2(settings: Settings) -> dict[str, Any]:
-    """Go on from Stage I's last weights and momentum by self-reliance; returns facts for the receipt.
+    """Continue training from Stage I's last weights and momentum, on online pseudo-labels (self-reliance).
 
-    Reads samples.json and stage1/checkpoint.pt; writes stage2/ as Stage I writes its folder. With 0 epochs the student
-    of Stage I is the result.
-    raises: DatasetError without samples; TrainingError without a finished Stage I of the same data; StoreError of
-    the same settings
+    Reads samples.json and stage1/checkpoint.pt. Writes stage2/ with the same files as stage1/. With 0 epochs the result
+    is the student of Stage I.
+
+    returns: facts for the receipt
+    raises:  DatasetError without samples; StoreError without a Stage I that has finished with these settings;
+             TrainingError if its checkpoint is missing or of other data, or if training diverges or runs out of memory
     """
     own_run = Run(settings)
     index = own_run.samples()
@@ -47,7 +49,7 @@ def stage2(settings: Settings) -> dict[str, Any]:
         require_unlabeled(index, own_run.command("all", rerun="prepare"))
     checkpoint = finished_stage1(settings, index)
     stage = stage_of(settings, index, checkpoint)
-    torch.manual_seed(settings.seed)  # for a block that Stage I did without
+    torch.manual_seed(settings.seed)  # for the weights of AllSpark's block, if Stage I trained without it
     student = new_student(settings, compute_of(settings.train), weights="random", stage=NAME)
     state = new_state(student, settings.train, settings.data.num_classes)
     if has_block(settings, NAME) and not has_block(settings, "stage1"):
@@ -67,7 +69,10 @@ def stage2(settings: Settings) -> dict[str, Any]:
 
 
 def load_plain_network(state: TrainingState, checkpoint: dict[str, Any]) -> None:
-    """Stage I's plain network into AllSpark's; the block is new, so momentum and second moments start at zero."""
+    """Load the plain network of Stage I into AllSpark's network; the state of the optimiser starts at zero.
+
+    checkpoint: of Stage I
+    """
     students = [(state.student, checkpoint["model"])]
     if state.average is not None:
         students.append((state.average.student, checkpoint["average"]["model"]))
@@ -78,26 +83,29 @@ def load_plain_network(state: TrainingState, checkpoint: dict[str, Any]) -> None
 
 
 def finished_stage1(settings: Settings, index: SampleIndex) -> dict[str, Any]:
-    """Stage I's checkpoint; StoreError or TrainingError if it is unfinished, or was made by other settings or data."""
+    """The checkpoint of Stage I.
+
+    raises: StoreError or TrainingError if Stage I has not finished, or was trained with other settings or data
+    """
     own = Run(settings)
     facts = own.receipt("stage1")
     path, again = own.folder.checkpoint("stage1"), own.command("stage1", rerun="stage1")
     checkpoint = load_checkpoint(path)
     if checkpoint is None or not checkpoint["finished"]:
-        raise TrainingError(f"stage2 goes on from a finished stage1, but there is none in {path.parent}; run {again}")
+        raise TrainingError(f"stage2 needs a finished stage1, but there is none in {path.parent}; run {again}")
     if (facts["fingerprint"], facts["plan_fingerprint"]) != (
         checkpoint["fingerprint"],
         plan_fingerprint(settings, index),
     ):
         raise TrainingError(
-            f"{path} was made by other settings or data than this run's (with train.lr_scope both, the length of "
-            f"stage2 counts too); run {again}"
+            f"{path} was made by other settings or data than those of this run (with train.lr_scope both, the length "
+            f"of stage2 counts too); run {again}"
         )
     return checkpoint
 
 
 def stage_of(settings: Settings, index: SampleIndex, checkpoint: dict[str, Any]) -> Stage:
-    """Everything that makes Stage II: two lists, a batch from each, and the loss of Eq. 5."""
+    """The definition of Stage II: a batch takes images from two lists, and its loss is Eq. 5. checkpoint: of Stage I"""
     labeled, held_out = labeled_samples(settings, index)
     own, unlabeled, key = settings.stage2, index.of("unlabeled"), f"{settings.seed}/{NAME}"
     images = TrainingImages(index, labeled + unlabeled, settings.data, settings.train, key, cutmix=own.cutmix)
@@ -139,7 +147,7 @@ def stage_of(settings: Settings, index: SampleIndex, checkpoint: dict[str, Any])
 
 
 def weight_of(settings: Stage2Settings, step: int, steps_per_epoch: int) -> float:
-    """lambda at a step, counted from 0."""
+    """lambda in a step, which is counted from 0."""
     time, times = step // steps_per_epoch, settings.epochs
     if settings.lambda_per == "step":
         time, times = step, settings.epochs * steps_per_epoch
@@ -155,10 +163,13 @@ def confidence_of(settings: Stage2Settings, state: TrainingState) -> Confidence:
 def self_training_objective(
     settings: Settings, state: TrainingState, views: Views, weight: float, epoch: int
 ) -> Objective:
-    """Eq. 5: masks where there are any, and online pseudo-labels of the weak view elsewhere.
+    """The objective of Stage II (paper Eq. 5): masks for labeled images, online pseudo-labels for unlabeled ones.
 
-    The weak view itself is trained on them (the paper), or strong views of it are (`stage2.views`).
+    The pseudo-labels come from the weak view. The student trains on the weak view itself (as in the paper) or on strong
+    views of it (`stage2.views`).
+
     weight: lambda
+    epoch:  counted from the start of the first stage that has AllSpark's block
     """
     own = settings.stage2
     labeled, unlabeled = views.split()
@@ -167,15 +178,15 @@ def self_training_objective(
     # Labeled term: the masks.
     labeled_images = labeled.strong() if own.strong_labeled else labeled.images
     terms = [term("labeled", labeled, labeled_images, labeled.targets, weight=1 - weight)]
-    # Unlabeled terms: the weak view, or each strong view, with its part of lambda.
+    # Unlabeled terms: the weak view, or each strong view with an equal fraction of lambda.
     if own.views == 0:
         terms.append(unlabeled_term(own, unlabeled, 0, unlabeled.images, labels.labels, labels.is_confident, weight))
     masks = channel_masks(settings, state.student, unlabeled, state.step)
     for view in range(own.views):
         strong = unlabeled.strong(view)
         images, classes, is_confident = unlabeled.mixed(view, strong, labels.labels, labels.is_confident)
-        one = unlabeled_term(own, unlabeled, view, images, classes, is_confident, weight / own.views)
-        terms.append(one._replace(channel_masks=masks[view]))
+        view_term = unlabeled_term(own, unlabeled, view, images, classes, is_confident, weight / own.views)
+        terms.append(view_term._replace(channel_masks=masks[view]))
     confident = labels.is_confident.sum() / num_with_class(unlabeled.targets).clamp(min=1)
     objective = Objective(terms, confident, hard=hard_pixels(settings.train))
     if not has_block(settings, NAME):
@@ -192,9 +203,9 @@ def unlabeled_term(
     is_confident: Tensor,
     weight: float,
 ) -> Term:
-    """The term of the confident online pseudo-labels of one view.
+    """The loss term of the confident online pseudo-labels of one view.
 
-    images:       uint8 [B, 3, H, W]
+    images:       uint8 [B, 3, H, W] RGB
     labels:       uint8 [B, H, W], class index or IGNORE_INDEX
     is_confident: bool [B, H, W]
     """

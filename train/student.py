@@ -1,4 +1,4 @@
-"""The student on its device: images in; logits, classes or a training pass out."""
+"""The student: a network on its device, from images to logits, classes or features."""
 
 from __future__ import annotations
 
@@ -21,88 +21,88 @@ from train.students.allspark.network import load_model
 
 
 class Student:
-    """A network on its device, in its precision."""
+    """A network on its device, computed in its precision."""
 
     def __init__(self, model: Network, compute: Compute):
         self.model: Network = model.to(device=compute.device, memory_format=model.memory_format)  # type: ignore[call-overload]
         self.compute = compute
-        # of pixels in [0, 255], float32 [3, 1, 1]; copied to the device once
+        # For pixels in [0, 255], float32 [3, 1, 1]; copied to the device once.
         self.mean, self.std = (
             255 * torch.tensor(values, device=compute.device)[:, None, None] for values in (model.mean, model.std)
         )
         self.compiled: nn.Module = self.model
-        """What passes over crops of one size call."""
+        """The network for passes over crops, which have one size: compiled, if the settings ask for it."""
         self.trained: nn.Module = self.model
-        """What passes with a gradient call."""
+        """The network for passes with a gradient: averages gradients over the processes, if there are several."""
 
     def compile(self, is_compiled: bool) -> None:
-        """Compile the network for passes over crops, if asked to."""
+        """Compile the network for passes over crops if `is_compiled`."""
         if is_compiled:
             self.compiled = torch.compile(self.model)  # type: ignore[assignment]
 
     def prepare_training(self, is_compiled: bool) -> None:
-        """Compile the network if asked to, and share the gradients if there are several processes."""
+        """Compile the network if `is_compiled`, and wrap it for several processes if there are."""
         self.compile(is_compiled)
         self.trained = self.compiled
         if world().size > 1:
-            self.trained = _shared(self.compiled)
+            self.trained = _data_parallel(self.compiled)
 
     def coarse_logits(self, images: Tensor, network: nn.Module | None = None, **arguments: Any) -> Tensor:
-        """uint8 [B, 3, H, W] RGB -> float [B, K, h, w], as fine as the network gives them.
+        """Logits at the resolution of the network: uint8 [B, 3, H, W] RGB -> float [B, K, h, w].
 
-        network:   what to call. Default: the model as it is
+        network:   `compiled` or `trained`. Default: the model itself
         arguments: passed on to the network
         """
-        images = self._fitting(self._normalised(images.to(self.compute.device, non_blocking=True)))
+        images = self._stretched(self._normalised(images.to(self.compute.device, non_blocking=True)))
         with self.compute.autocast():
             logits: Tensor = (self.model if network is None else network)(images, **arguments)
         return logits
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> float32, by the network's mean and standard deviation."""
+        """Normalise pixels by the network's mean and standard deviation: uint8 [B, 3, H, W] -> float32."""
         return (images - self.mean) / self.std
 
-    def _fitting(self, images: Tensor) -> Tensor:
-        """Stretched so that both sides are what the network takes."""
+    def _stretched(self, images: Tensor) -> Tensor:
+        """Resize images, float [B, 3, H, W], to the next larger height and width that the network accepts."""
         multiple, smallest = self.model.multiple, self.model.smallest_side
         size = [math.ceil(max(side, smallest) / multiple) * multiple for side in images.shape[-2:]]
         return images if size == list(images.shape[-2:]) else upsampled(images, size)
 
     def logits(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] RGB -> float32 [B, K, H, W]."""
+        """Logits at the size of the images: uint8 [B, 3, H, W] RGB -> float32 [B, K, H, W]."""
         return upsampled(self.coarse_logits(images).float(), images.shape[-2:])
 
     @torch.no_grad()
     def features(self, images: Tensor) -> list[Tensor]:
-        """uint8 [B, 3, H, W] RGB -> maps of the encoder in evaluation mode, float [B, D, h, w] each, finest first."""
-        images = self._fitting(self._normalised(images.to(self.compute.device)))
+        """Encoder maps in evaluation mode: uint8 [B, 3, H, W] RGB -> float [B, D, h, w] each, finest first."""
+        images = self._stretched(self._normalised(images.to(self.compute.device)))
         with evaluating(self.model), self.compute.autocast():
             return self.model.encode(images)
 
     @torch.no_grad()
     def classes(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] RGB -> uint8 [B, H, W], the most probable class, in evaluation mode."""
+        """The most probable class, in evaluation mode: uint8 [B, 3, H, W] RGB -> uint8 [B, H, W], class index."""
         with evaluating(self.model):
             return self.logits(images).argmax(dim=1).to(torch.uint8)
 
 
 Validate = Callable[[Student], float | None]
-"""mIoU of a student on the val images; None if their masks hold no class."""
+"""Computes the mIoU of a student on the val images; None if their masks hold no class."""
 
 
-def _shared(network: nn.Module) -> DistributedDataParallel:
+def _data_parallel(network: nn.Module) -> DistributedDataParallel:
     """A network whose gradients are averaged over the processes.
 
-    Batch statistics are those of all processes (train.students.norm), so no buffer needs to be sent.
+    Its batch statistics are already those of all processes (train.students.norm), so buffers are not broadcast.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the successor of broadcast_buffers is only in torch 2.13
+        warnings.simplefilter("ignore", FutureWarning)  # the replacement of broadcast_buffers needs torch 2.13
         return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Context in which a network is in evaluation mode."""
+    """Context in which a network is in evaluation mode; afterwards it is in its previous mode."""
     was_training = model.training
     model.train(False)
     try:
@@ -112,5 +112,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def load_student(folder: Path, compute: Compute) -> Student:
-    """A student that training wrote; TrainingError if it is not there."""
+    """The student in a folder that training wrote; TrainingError if it is missing or incomplete."""
     return Student(load_model(folder), compute)

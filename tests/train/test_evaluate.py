@@ -18,14 +18,14 @@ from train.students.allspark.network import save_model
 
 
 def finish(settings, stage, seed, **facts):
-    """A finished stage with random weights, as far as evaluation looks at it."""
+    """Write what evaluation reads of a finished stage: a receipt, and a student with random weights."""
     torch.manual_seed(seed)
     save_model(random_network("tiny", settings.data.class_names), settings.folder / stage / "student")
     Run(settings).finish(stage, {"best": None} | facts)
 
 
 def predictions_of_transformers(settings, stage, image):
-    """What a user gets who knows nothing of this package."""
+    """Predictions by transformers alone, as a user without this package would get them."""
     folder = settings.folder / stage / "student"
     model = SegformerForSemanticSegmentation.from_pretrained(folder).eval()
     processor = SegformerImageProcessorPil.from_pretrained(folder)
@@ -40,16 +40,16 @@ def test_scores_are_those_of_the_saved_student_counted_pixel_by_pixel(make_run):
     Run(settings).finish("stage1", stage1_facts)
     facts = evaluate(settings)["students"]["stage1"]
     index = load_samples(settings.folder / "samples.json")
-    intersection, union, right, counted = np.zeros(3), np.zeros(3), 0, 0
+    intersection, union, correct, counted = np.zeros(3), np.zeros(3), 0, 0
     for sample in index.of("val"):
         prediction = predictions_of_transformers(settings, "stage1", index.image(sample))
         mask = index.mask(sample, settings.data)
         for k in range(3):
             intersection[k] += ((prediction == k) & (mask == k)).sum()
             union[k] += ((prediction == k) | (mask == k)).sum()
-        right, counted = right + (prediction == mask).sum(), counted + mask.size
+        correct, counted = correct + (prediction == mask).sum(), counted + mask.size
     assert facts["miou"] == pytest.approx(np.mean(intersection / union))
-    assert facts["pixel_accuracy"] == pytest.approx(right / counted)
+    assert facts["pixel_accuracy"] == pytest.approx(correct / counted)
     assert list(facts["iou"].values()) == pytest.approx(list(intersection / union))
     assert list(facts["iou"]) == ["floor", "square", "disc"]
     assert np.sum(facts["confusion"]) == counted
@@ -72,10 +72,10 @@ def test_measures_every_finished_stage_and_draws_with_the_last(make_run):
             assert drawn.mode == "L"
             expected = predictions_of_transformers(settings, "stage2", index.image(sample))
             assert np.array_equal(np.asarray(drawn), expected)
-    Run(settings).finish("evaluate", facts)  # all of it is JSON
+    Run(settings).finish("evaluate", facts)  # everything is JSON
 
 
-def test_predictions_of_an_earlier_evaluation_are_gone(make_run):
+def test_predictions_of_an_earlier_evaluation_are_removed(make_run):
     settings = make_run()
     finish(settings, "stage1", seed=1, fingerprint="one")
     evaluate(settings)
@@ -84,7 +84,7 @@ def test_predictions_of_an_earlier_evaluation_are_gone(make_run):
     assert [path.name for path in (settings.folder / "evaluate").iterdir()] == ["areas.npz"]
 
 
-def test_a_class_that_is_neither_there_nor_predicted_is_named_absent(make_run):
+def test_a_class_that_is_neither_in_the_masks_nor_predicted_is_listed_as_absent(make_run):
     settings = make_run()
     finish(settings, "stage1", seed=1, fingerprint="one")
     model = random_network("tiny", settings.data.class_names)
@@ -104,7 +104,7 @@ def test_a_class_that_is_neither_there_nor_predicted_is_named_absent(make_run):
 
 
 def always(settings, folder, *logits):
-    """A student that says the same of every pixel."""
+    """Write a student that gives every pixel the same logits."""
     model = random_network("tiny", settings.data.class_names)
     torch.nn.init.zeros_(model.decode_head.classifier.weight)
     model.decode_head.classifier.bias.data = torch.tensor(logits)
@@ -173,7 +173,7 @@ def test_boundaries_are_means_over_the_images_that_have_them(make_run):
     boundary = evaluate(settings)["students"]["stage1"]["boundary"]
     assert boundary["num_images"] == {"floor": 2, "square": 2, "disc": 1}
     assert boundary["f"] == {"floor": 0, "square": 0, "disc": 0}
-    assert boundary["precision"] == {"floor": 1, "square": 1, "disc": 1}  # there is none that could be wrong
+    assert boundary["precision"] == {"floor": 1, "square": 1, "disc": 1}  # no predicted boundary pixel is wrong
     assert boundary["recall"] == {"floor": 0, "square": 0, "disc": 0}
     assert boundary["mean_f"] == 0
 
@@ -184,20 +184,20 @@ def test_boundaries_can_be_left_out(make_run):
     assert evaluate(settings)["students"]["stage1"]["boundary"] is None
 
 
-def test_the_learning_curve_looks_at_images_as_the_evaluation_does(make_run):
+def test_the_learning_curve_predicts_as_the_evaluation_does(make_run):
     plain, windowed = (make_run(evaluate=own) for own in ({}, {"window": 40, "flips": True, "scales": [0.5, 1.0]}))
     finish(plain, "stage1", seed=1, fingerprint="one")
     index = load_samples(plain.folder / "samples.json")
     student = load_student(plain.folder / "stage1/student", compute_of(plain.train))
-    seen, logits = [], student.logits
-    student.logits = lambda images: seen.append(tuple(images.shape)) or logits(images)
+    shapes, logits = [], student.logits
+    student.logits = lambda images: shapes.append(tuple(images.shape)) or logits(images)
     assert validation(plain, index)(student) == pytest.approx(evaluate(plain)["students"]["stage1"]["miou"])
-    assert seen == [(1, 3, 64, 64), (1, 3, 56, 72)]
-    seen.clear()
+    assert shapes == [(1, 3, 64, 64), (1, 3, 56, 72)]
+    shapes.clear()
     on_curve = validation(windowed, index)(student)
     assert on_curve == pytest.approx(evaluate(windowed)["students"]["stage1"]["miou"])
     assert on_curve != validation(plain, index)(student)
-    assert (4, 3, 40, 40) in seen
+    assert (4, 3, 40, 40) in shapes
 
 
 def test_needs_a_finished_stage(make_run):
@@ -205,9 +205,11 @@ def test_needs_a_finished_stage(make_run):
         evaluate(make_run())
 
 
-def test_refuses_a_stage_two_that_goes_on_from_another_stage_one(make_run):
+def test_refuses_a_stage_two_that_was_trained_from_another_stage_one(make_run):
     settings = make_run()
     finish(settings, "stage1", seed=1, fingerprint="one")
     finish(settings, "stage2", seed=2, stage1_fingerprint="another")
-    with pytest.raises(TrainingError, match="goes on from another stage1; run snakemake --cores 8 stage2 -R stage2"):
+    with pytest.raises(
+        TrainingError, match="was trained from another stage1; run snakemake --cores 8 stage2 -R stage2"
+    ):
         evaluate(settings)

@@ -23,14 +23,14 @@ ONE_PROCESS = EvaluateSettings(workers=0)
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images in nested folders, beside files that are none."""
+    """Three images in nested folders, and files that are not images."""
     rng = np.random.default_rng(0)
     for name, size in SIZES.items():
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
     (tmp_path / "images/notes.txt").write_text("no image")
-    (tmp_path / "images/._a.png").write_bytes(b"what some file systems leave behind")
+    (tmp_path / "images/._a.png").write_bytes(b"a hidden file that some file systems create")
     return tmp_path / "images"
 
 
@@ -42,13 +42,13 @@ def student(tmp_path):
 def make_student(folder, seed):
     torch.manual_seed(seed)
     network = random_network("tiny", NAMES)
-    torch.nn.init.normal_(network.decode_head.classifier.weight)  # so that there is more than one class to see
+    torch.nn.init.normal_(network.decode_head.classifier.weight)  # so that it predicts more than one class
     save_model(network, folder)
     return folder
 
 
 def request_of(folder, student, out, **options):
-    return Request(folder, out, student, options.pop("how", ONE_PROCESS), "cpu", **options)
+    return Request(folder, out, student, options.pop("settings", ONE_PROCESS), "cpu", **options)
 
 
 def test_every_image_gets_a_palette_png_of_class_indices_in_its_sub_folder(folder, student, tmp_path):
@@ -59,7 +59,7 @@ def test_every_image_gets_a_palette_png_of_class_indices_in_its_sub_folder(folde
     assert (out / "classes.txt").read_text().splitlines() == NAMES
     network, names = open_student(student, "cpu")
     assert names == NAMES
-    found = set()
+    classes = set()
     for name, size in SIZES.items():
         pixels = np.asarray(Image.open(folder / name).convert("RGB"))
         expected = network.classes(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()))[0].numpy()
@@ -68,24 +68,24 @@ def test_every_image_gets_a_palette_png_of_class_indices_in_its_sub_folder(folde
             assert drawn.size == size[::-1]
             assert drawn.getpalette()[:9] == class_colours(3, background=0).ravel().tolist()
             assert np.array_equal(np.asarray(drawn), expected)
-        found |= set(np.unique(expected).tolist())
-    assert len(found) > 1
+        classes |= set(np.unique(expected).tolist())
+    assert len(classes) > 1
 
 
-def test_probabilities_lie_beside_as_half_floats(folder, student, tmp_path):
-    out, how = tmp_path / "out", EvaluateSettings(workers=0, window=32, flips=True)
-    predict(request_of(folder, student, out, how=how, has_probabilities=True))
+def test_probabilities_are_written_beside_as_float16(folder, student, tmp_path):
+    out, settings = tmp_path / "out", EvaluateSettings(workers=0, window=32, flips=True)
+    predict(request_of(folder, student, out, settings=settings, has_probabilities=True))
     array = np.load(out / "deep/b.npy")
     pixels = np.asarray(Image.open(folder / "deep/b.jpg").convert("RGB"))
     scores = class_scores(
-        open_student(student, "cpu")[0], torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()), how
+        open_student(student, "cpu")[0], torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()), settings
     )
     assert array.dtype == np.float16
     np.testing.assert_allclose(array, scores[0].numpy(), atol=1e-3)
     assert np.array_equal(np.asarray(Image.open(out / "deep/b.png")), scores[0].argmax(dim=0).numpy())
 
 
-def test_what_is_there_is_left_and_what_is_missing_is_made(folder, student, tmp_path, caplog):
+def test_existing_predictions_are_kept_and_missing_ones_are_written(folder, student, tmp_path, caplog):
     out = tmp_path / "out"
     predict(request_of(folder, student, out))
     (out / "deep/b.png").unlink()
@@ -100,22 +100,24 @@ def test_what_is_there_is_left_and_what_is_missing_is_made(folder, student, tmp_
     assert predict(request_of(folder, student, out, has_probabilities=True)) == 0
 
 
-def test_predictions_of_another_student_or_of_other_options_are_not_taken_for_its_own(folder, student, tmp_path):
+def test_predictions_of_another_student_or_of_other_options_are_refused(folder, student, tmp_path):
     out = tmp_path / "out"
     predict(request_of(folder, student, out))
     another = make_student(tmp_path / "another", seed=1)
     for request in (
         request_of(folder, another, out),
-        request_of(folder, student, out, how=EvaluateSettings(workers=0, flips=True)),
+        request_of(folder, student, out, settings=EvaluateSettings(workers=0, flips=True)),
     ):
-        with pytest.raises(TrainingError, match=r"a.png was not made by .* give another folder, or --overwrite"):
+        with pytest.raises(
+            TrainingError, match=r"a.png was not made by .* give another folder as OUT, or add --overwrite"
+        ):
             predict(request)
-    same = request_of(folder, student, out, how=EvaluateSettings(workers=1, batch_size=9, num_examples=6))
+    same = request_of(folder, student, out, settings=EvaluateSettings(workers=1, batch_size=9, num_examples=6))
     assert predict(same) == 0
     assert predict(request_of(folder, another, out, overwrite=True)) == 3
 
 
-def test_a_killed_run_leaves_no_half_prediction(folder, student, tmp_path, monkeypatch):
+def test_a_killed_run_leaves_no_incomplete_prediction(folder, student, tmp_path, monkeypatch):
     def killed(part, path):
         if path.name == "b.png":
             raise KeyboardInterrupt
@@ -143,7 +145,7 @@ def test_an_unreadable_image_is_named_after_the_others_are_done(folder, student,
     assert {path.name for path in out.rglob("*.png")} == {"a.png", "b.png", "c.png"}
 
 
-def test_predictions_inside_the_folder_of_images_are_no_images(folder, student, monkeypatch):
+def test_predictions_inside_the_folder_of_images_do_not_count_as_images(folder, student, monkeypatch):
     out = folder / "predictions"
     assert predict(request_of(folder, student, out)) == 3
     monkeypatch.chdir(folder)
@@ -154,9 +156,9 @@ def test_predictions_inside_the_folder_of_images_are_no_images(folder, student, 
 
 
 def test_folders_without_images_and_two_images_of_one_name_are_refused(folder, tmp_path):
-    with pytest.raises(DatasetError, match="nowhere is not there; expected a folder of images"):
+    with pytest.raises(DatasetError, match="nowhere does not exist, expected a folder of images"):
         image_files(tmp_path / "nowhere", tmp_path)
-    with pytest.raises(DatasetError, match=r"a.png is a file; expected a folder of images"):
+    with pytest.raises(DatasetError, match=r"a.png is a file, expected a folder of images"):
         image_files(folder / "a.png", tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=r"empty holds no image \(.jpg, "):
@@ -166,7 +168,7 @@ def test_folders_without_images_and_two_images_of_one_name_are_refused(folder, t
         image_files(folder, tmp_path / "out")
 
 
-def test_a_folder_that_is_no_checkpoint_is_refused(folder, tmp_path):
+def test_a_folder_without_a_student_is_refused(folder, tmp_path):
     with pytest.raises(TrainingError, match=r"no student .*nowhere; give a folder such as"):
         open_student(tmp_path / "nowhere", "cpu")
     with pytest.raises(TrainingError, match="holds no segmentation network in transformers format"):
@@ -174,7 +176,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(folder, tmp_path):
 
 
 def test_options_out_of_range_are_named(student):
-    with pytest.raises(ConfigError, match="--scales is '1,x', expected numbers with commas between"):
+    with pytest.raises(ConfigError, match="--scales is '1,x', expected numbers separated by commas"):
         settings_of(scales="1,x")
     with pytest.raises(ConfigError, match="--scales: Input should be greater than 0, got 0"):
         settings_of(scales="1,0")
@@ -184,7 +186,7 @@ def test_options_out_of_range_are_named(student):
         open_student(student, "gpu")
 
 
-def test_the_command_writes_and_ends_a_users_error_with_exit_code_1(folder, student, tmp_path):
+def test_the_command_writes_predictions_and_exits_with_1_on_an_error(folder, student, tmp_path):
     arguments = ["predict", str(folder), str(tmp_path / "out"), "--student", str(student), "--device", "cpu"]
     options = ["--window", "32", "--flips", "--scales", "1,1.5", "--workers", "0"]
     done = CliRunner().invoke(main, arguments + options)

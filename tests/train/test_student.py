@@ -34,7 +34,7 @@ def test_optimisers_have_the_settings_values():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("decay_norms", [False, True])
-def test_weight_decay_pulls_at_norms_and_biases_only_if_asked_to(optimizer, decay_norms):
+def test_weight_decay_applies_to_norms_and_biases_only_if_set(optimizer, decay_norms):
     student = Student(random_network("tiny", NAMES), CPU)
     decayed = TrainSettings(optimizer=optimizer, lr=0.1, weight_decay=0.5, decay_norms=decay_norms)
     before = {name: p.detach().clone() for name, p in student.model.named_parameters()}
@@ -131,8 +131,8 @@ def test_precision_and_device_follow_the_settings():
     assert compute_of(TrainSettings(device="cpu", precision="bfloat16")).dtype == torch.bfloat16
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="tells what happens without a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests a computer without a GPU")
 def test_a_missing_gpu_is_an_error_and_auto_falls_back():
     assert compute_of(TrainSettings(device="auto")) == CPU
-    with pytest.raises(TrainingError, match="torch finds 0 CUDA devices; use auto or cpu"):
+    with pytest.raises(TrainingError, match="torch finds 0 CUDA devices; set it to auto or cpu"):
         compute_of(TrainSettings(device="cuda"))

@@ -1,7 +1,7 @@
-"""Augmentation: drawn in the loader as plain numbers, applied on the device to the whole batch.
+"""Augmentation: the loader draws parameters for each image, and the device applies them to the whole batch.
 
-The numbers come from a `random.Random` that the caller seeds, so a view depends on its image's seed alone: on no other
-image of the batch, on no number of workers or processes, on no generator of the device.
+The parameters are drawn from a `random.Random` that the caller seeds. A view therefore depends on the seed of its image
+only, and not on the other images of the batch, the number of workers or processes, or a generator of the device.
 """
 
 from train.augment.cutmix import Box, cutmix, draw_box, partners

@@ -1,4 +1,4 @@
-"""CutMix: a box of each view shows its partner's pixels."""
+"""CutMix: a box of each view is filled with the pixels of another view, its partner."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-AREA = (0.02, 0.4)  # of the box, in parts of the view's; this and the aspect as in UniMatch
-ASPECT = (0.3, 1 / 0.3)  # height / width of the box
+AREA = (0.02, 0.4)  # range of the box's area, as a fraction of the view's; as in UniMatch
+ASPECT = (0.3, 1 / 0.3)  # range of the box's height / width; as in UniMatch
 
 
 class Box(NamedTuple):
-    """A rectangle of pixels."""
+    """A rectangle of a view, in pixels."""
 
     top: int
     left: int
@@ -23,10 +23,10 @@ class Box(NamedTuple):
 
 
 def draw_box(rng: random.Random, side: int, probability: float = 0.5) -> Box | None:
-    """A box inside a view of `side` x `side`, with the probability; else None.
+    """With the given probability a random box inside a view of `side` x `side` pixels; otherwise None.
 
-    The area is uniform. Aspect and corner are drawn again until the box fits, the area is not: else large boxes, which
-    fit less often, would be rarer than the law says.
+    The area is uniform in AREA. If the box does not fit into the view, its aspect and corner are drawn again but not
+    its area, because large boxes fit less often and would otherwise be too rare.
     """
     if rng.random() >= probability:
         return None
@@ -40,16 +40,17 @@ def draw_box(rng: random.Random, side: int, probability: float = 0.5) -> Box | N
 
 
 def partners(num: int) -> list[int]:
-    """For each of `num` views the one it takes pixels from: neighbours swap, an odd last one takes the first's."""
-    swapped = [place ^ 1 for place in range(num)]
-    return [place if place < num else 0 for place in swapped]
+    """The partner of each of `num` views: views 0 and 1, 2 and 3, ... are partners; an odd last one takes view 0."""
+    neighbours = [view ^ 1 for view in range(num)]
+    return [view if view < num else 0 for view in neighbours]
 
 
 def cutmix(tensors: Sequence[Tensor], boxes: Sequence[Box | None], partner: Sequence[int]) -> list[Tensor]:
-    """New tensors in which each view's box shows its partner's pixels, as the partner was before.
+    """New tensors in which the box of each view has the pixels of its partner, as they were before mixing.
 
-    tensors: [B, ..., H, W] of any type: images, targets, confidences of the same views
-    boxes:   None leaves a view as it is
+    tensors: [B, ..., H, W] each, of any type: images, targets, confidence masks of the same views
+    boxes:   one per view; None leaves the view unchanged
+    partner: one per view, as `partners` returns them
     """
     return [_pasted(tensor, boxes, partner) for tensor in tensors]
 

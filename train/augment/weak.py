@@ -1,4 +1,4 @@
-"""Weak augmentation of an image together with its target: random resize, pad, random crop, flip."""
+"""Weak augmentation of an image together with its target: random resize, padding, random crop, flip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.datasets import IGNORE_INDEX
 
 
 class Geometry(NamedTuple):
-    """Where a weak view looks."""
+    """Parameters of one weak view, in pixels."""
 
     height: int  # of the image after the random resize
     width: int
@@ -26,12 +26,14 @@ class Geometry(NamedTuple):
 def draw_geometry(
     rng: random.Random, size: tuple[int, int], crop: int, scale: tuple[float, float], flip: float
 ) -> Geometry:
-    """The usual geometry of semi-supervised segmentation for an image of `size` (height, width).
+    """Random parameters as usual in semi-supervised segmentation.
 
-    crop:  side of the view; a smaller image is padded at the right and at the bottom. The corner is uniform over the
-           places where the window fits
-    scale: range of the long side, in parts of the image's own: a uniform random integer of it; the aspect is kept
-    flip:  probability of a horizontal flip
+    size:  height and width of the image, pixels
+    crop:  side of the view, pixels. A smaller image is padded at the right and at the bottom. The corner of the crop is
+           uniform over all corners at which the crop fits.
+    scale: range of the resized long side, relative to that of the image. The side is a uniform random integer; the
+           aspect ratio is kept.
+    flip:  probability of a horizontal flip, 0 to 1
     """
     height, width = _random_size(rng, size, scale)
     left, top = rng.randint(0, max(0, width - crop)), rng.randint(0, max(0, height - crop))
@@ -46,7 +48,9 @@ def _random_size(rng: random.Random, size: tuple[int, int], scale: tuple[float, 
 
 
 def weak_view(image: Tensor, target: Tensor, geometry: Geometry, crop: int) -> tuple[Tensor, Tensor]:
-    """Image (bilinear, antialiased) and target (nearest pixel) as `geometry` sees them; padding is black and ignored.
+    """The weak view of an image (bilinear, antialiased) and its target (nearest pixel).
+
+    Padding is black in the image and IGNORE_INDEX in the target.
 
     image:   uint8 [3, H, W]
     target:  uint8 [H, W], class index or IGNORE_INDEX
@@ -57,7 +61,7 @@ def weak_view(image: Tensor, target: Tensor, geometry: Geometry, crop: int) -> t
 
 
 def target_view(target: Tensor, geometry: Geometry, crop: int) -> Tensor:
-    """The target alone, as `weak_view` sees it: uint8 [H, W] -> uint8 [crop, crop]."""
+    """The target of `weak_view`, without the image: uint8 [H, W] -> uint8 [crop, crop]."""
     rows, columns = _window(geometry, crop)
     window = _resized_target(target, geometry, rows, columns)
     return _placed(window, geometry, target.new_full((crop, crop), IGNORE_INDEX))
@@ -66,11 +70,12 @@ def target_view(target: Tensor, geometry: Geometry, crop: int) -> Tensor:
 def weak_views(
     images: Sequence[Tensor], targets: Sequence[Tensor], geometries: Sequence[Geometry], crop: int
 ) -> tuple[Tensor, Tensor]:
-    """The weak views of images of any size, side by side.
+    """The weak views of several images of any sizes.
 
-    images:  uint8 [3, H, W] each
+    images:  uint8 [3, H, W] RGB each
     targets: uint8 [H, W] each, class index or IGNORE_INDEX
-    returns: uint8 [B, 3, crop, crop] and uint8 [B, crop, crop]
+    crop:    side of the views, pixels
+    returns: uint8 [B, 3, crop, crop] RGB, and uint8 [B, crop, crop], class index or IGNORE_INDEX
     """
     image_views = images[0].new_zeros((len(images), 3, crop, crop))
     target_views = targets[0].new_full((len(targets), crop, crop), IGNORE_INDEX)
@@ -88,9 +93,9 @@ def _window(geometry: Geometry, crop: int) -> tuple[slice, slice]:
 
 
 def _placed(window: Tensor, geometry: Geometry, view: Tensor) -> Tensor:
-    """Put a window, [..., h, w], into the upper left of a view of padding, mirrored as the geometry says."""
+    """Copy a window, [..., h, w], to the upper left of a view of padding, mirrored if the geometry is."""
     height, width = window.shape[-2:]
-    if geometry.flip:  # the padding moves to the left, too
+    if geometry.flip:  # the padding is then on the left
         view[..., :height, view.shape[-1] - width :] = window.flip(-1)
     else:
         view[..., :height, :width] = window
@@ -99,24 +104,24 @@ def _placed(window: Tensor, geometry: Geometry, view: Tensor) -> Tensor:
 
 def _resized(image: Tensor, geometry: Geometry) -> Tensor:
     size = (geometry.height, geometry.width)
-    if image.device.type == "cpu":  # has a kernel for bytes, three times as fast as Pillow's
+    if image.device.type == "cpu":  # there torch has a kernel for uint8, three times as fast as Pillow's
         return functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
     return resized_in_float(image, size)
 
 
 def resized_in_float(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [3, *size] of uint8 [3, H, W], for devices without a kernel for bytes."""
+    """Resize uint8 [3, H, W] to uint8 [3, *size] on a device without a kernel for uint8."""
     resized = functional.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
     return resized.round_().to(torch.uint8)
 
 
 def _resized_target(target: Tensor, geometry: Geometry, rows: slice, columns: slice) -> Tensor:
-    """A window of the resized target, without the rest of it."""
+    """The window of the resized target; the rest is not computed."""
     chosen_rows = target.index_select(0, _nearest(target.shape[0], geometry.height, rows, target.device))
     return chosen_rows.index_select(1, _nearest(target.shape[1], geometry.width, columns, target.device))
 
 
-def _nearest(source: int, resized: int, window: slice, device: torch.device) -> Tensor:
-    # floor((i + 0.5) * source / resized) in integers: the same pixel on every device, see pipeline.datasets
-    places = torch.arange(window.start, window.stop, device=device)
-    return (2 * places + 1) * source // (2 * resized)
+def _nearest(length: int, resized: int, window: slice, device: torch.device) -> Tensor:
+    # floor((i + 0.5) * length / resized) in integers, so that every device takes the same pixel; as pipeline.datasets
+    pixels = torch.arange(window.start, window.stop, device=device)
+    return (2 * pixels + 1) * length // (2 * resized)

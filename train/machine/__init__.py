@@ -1,1 +1,1 @@
-"""Devices and processes that training runs on."""
+"""The devices and processes that training runs on."""

@@ -1,4 +1,4 @@
-"""Where and in which precision the student runs."""
+"""The device and the precision of the student."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Compute(NamedTuple):
-    """A device and the autocast type; float32 means no autocast."""
+    """A device and its autocast type; float32 means no autocast."""
 
     device: torch.device
     dtype: torch.dtype
 
     def autocast(self) -> torch.autocast:
-        """A fresh context: its cache of cast weights must not outlive one forward pass.
+        """A new autocast context; each forward pass needs its own.
 
-        Weights cast without a gradient (Stage II labels before it trains) would otherwise be reused with one.
+        The context caches cast weights. Weights cast without a gradient (Stage II labels images before it trains) must
+        not be reused in a pass with a gradient.
         """
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 def compute_of(settings: TrainSettings) -> Compute:
-    """Device and precision that the settings ask for; also sets torch's threads. TrainingError if there is no GPU."""
+    """The device and precision that the settings name; also sets the number of torch threads.
+
+    raises: TrainingError if the settings name a GPU that does not exist
+    """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = _device(settings.device)
@@ -38,9 +42,9 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise TrainingError(f"train.device is {name}, but torch finds {found} CUDA devices; use auto or cpu")
+    num_gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise TrainingError(f"train.device is {name}, but torch finds {num_gpus} CUDA devices; set it to auto or cpu")
     return device
 
 

@@ -1,7 +1,7 @@
-"""Starts one process a GPU for a stage that `train.processes` wants to share, and waits for them.
+"""Starts the processes of a stage that has `train.processes` above 1, one per GPU, and waits for them.
 
-torchrun does as well, also over several machines: a process that finds WORLD_SIZE set takes part instead of starting
-others.
+torchrun can start them as well, also on several machines: a process in whose environment WORLD_SIZE is set joins the
+others and starts none.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ import sys
 import time
 from collections.abc import Sequence
 
-SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_POLLS = 0.2
 
 
 def must_launch(num_processes: int) -> bool:
-    """Whether this process is to start others, and is none of them itself."""
+    """Whether this process must start the processes of a stage, and is not one of them."""
     return num_processes > 1 and "WORLD_SIZE" not in os.environ
 
 
 def launch(arguments: Sequence[str], num_processes: int) -> int:
-    """Run `python -P -m train ARGUMENTS` in that many processes on this machine; returns the first exit code but 0.
+    """Run `python -P -m train ARGUMENTS` in several processes on this machine.
 
-    When one process fails the others are stopped: they would wait for it.
+    When one process fails, the others are stopped, because they would wait for it.
+
+    returns: 0, or the exit code of the first process that failed
     """
-    common = os.environ | {
+    environment = os.environ | {
         "WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
     }
     command = [sys.executable, "-P", "-m", "train", *arguments]
     processes = [
-        subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(num_processes)
     ]
     try:
@@ -50,7 +52,7 @@ def _first_failure(processes: Sequence[subprocess.Popen[bytes]]) -> int:
         failed = [code for code in codes if code]
         if failed or None not in codes:
             return failed[0] if failed else 0
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(SECONDS_BETWEEN_POLLS)
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Several processes that share every batch: who this one is, and sums over all of them."""
+"""Processes that divide every batch among them: rank, number of processes, all-reduce and all-gather."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.errors import TrainingError
 
 
 class World(NamedTuple):
-    """This process and how many there are; one alone is number 0 of 1."""
+    """The rank of this process and the number of processes; a single process has rank 0 of 1."""
 
     rank: int
     size: int
@@ -29,6 +29,7 @@ class World(NamedTuple):
 
 
 def world() -> World:
+    """The rank of this process and the number of processes."""
     if not (dist.is_available() and dist.is_initialized()):
         return World(0, 1)
     return World(dist.get_rank(), dist.get_world_size())
@@ -36,22 +37,23 @@ def world() -> World:
 
 @contextmanager
 def process_group(device: str) -> Iterator[World]:
-    """Join the processes that torchrun started (it sets WORLD_SIZE, ...); alone, do nothing.
+    """Context in which this process belongs to the group that `launch` or torchrun started; alone, it does nothing.
 
-    Over gloo on CPU, over nccl on GPUs, where each process takes the card of its number on this machine. All but the
-    first log warnings only, so that the log reads as that of one process.
+    The processes communicate by gloo on CPUs and by nccl on GPUs, where each process takes the GPU of its local rank.
+    Processes other than the first only log warnings, so that the log reads as that of one process.
+
     device: `train.device`
-    raises: TrainingError if there are fewer cards than processes, or the setting names one card for all
+    raises: TrainingError if there are fewer GPUs than processes, or the setting names one GPU for all of them
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield world()
         return
-    card = own_card(device, int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
-    if card is not None:
-        torch.cuda.set_device(card)
-    # of two ways to write the strides of a depth-wise kernel, whose second axis is 1: the memory is the same
+    gpu = own_gpu(device, int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+    # Harmless: the second axis of a depth-wise kernel has length 1, so two sets of strides describe the same memory.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    dist.init_process_group("gloo" if card is None else "nccl", device_id=card)
+    dist.init_process_group("gloo" if gpu is None else "nccl", device_id=gpu)
     try:
         if not world().is_main:
             logging.getLogger().setLevel(logging.WARNING)
@@ -60,40 +62,46 @@ def process_group(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def own_card(device: str, local_rank: int, num_cards: int) -> torch.device | None:
-    """The GPU of one of several processes; None on CPU. TrainingError if it would have to share one."""
-    if device == "cpu" or num_cards == 0:
+def own_gpu(device: str, local_rank: int, num_gpus: int) -> torch.device | None:
+    """The GPU of this process; None on a CPU.
+
+    raises: TrainingError if two processes would have to use one GPU
+    """
+    if device == "cpu" or num_gpus == 0:
         return None
     if device.startswith("cuda:"):
         raise TrainingError(
-            f"train.device is {device}, one card for all of train.processes; set device: auto, and choose cards with "
-            "CUDA_VISIBLE_DEVICES"
+            f"train.device is {device}, one GPU for all of train.processes; set train.device: auto, and choose the "
+            "GPUs with the environment variable CUDA_VISIBLE_DEVICES"
         )
-    if local_rank >= num_cards:
+    if local_rank >= num_gpus:
         raise TrainingError(
-            f"process {local_rank + 1} finds only {num_cards} CUDA devices on this machine, and each needs one of its "
-            f"own; set train.processes: {num_cards}"
+            f"each process needs its own GPU, but process {local_rank + 1} finds only {num_gpus} CUDA devices on this "
+            f"machine; set train.processes: {num_gpus}"
         )
     return torch.device("cuda", local_rank)
 
 
 def summed(tensor: Tensor) -> Tensor:
-    """The sum of every process's tensor, in place; alone, the tensor as it is."""
+    """All-reduce: the sum of the tensors of all processes, in place; of a single process, the tensor itself."""
     if world().size > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """[B, ...] of every process, one after the other by rank; alone, the tensor as it is. Shapes must be the same."""
+    """All-gather: the tensors [B, ...] of all processes, concatenated by rank; of a single process, the tensor itself.
+
+    All processes must give the same shape.
+    """
     if world().size == 1:
         return tensor
-    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world().size)]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    tensors = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world().size)]
+    dist.all_gather(tensors, tensor.contiguous())
+    return torch.cat(tensors)
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
+    """Return when every process has called this function."""
     if world().size > 1:
         dist.barrier()

@@ -1,1 +1,1 @@
-"""Measuring a student: what it predicts in images of any size, and how often that is right."""
+"""Measuring a student: its predictions for images of any size, and their scores."""

@@ -1,4 +1,4 @@
-"""What a student sees in an image of any size: at once or through a sliding window, mirrored, at several sizes."""
+"""Predictions for images of any size: of the whole image or by a sliding window, with flips and at several scales."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from train.student import Student, evaluating
 
 
 class Window(NamedTuple):
-    """A rectangle of an image, pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -26,45 +26,49 @@ class Window(NamedTuple):
     width: int
 
     def of(self, tensor: Tensor) -> Tensor:
-        """What is in it of [..., H, W]; a view."""
+        """The values of a tensor [..., H, W] inside the window, as a torch view: [..., height, width]."""
         return tensor[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 @torch.no_grad()
 def predicted_classes(student: Student, image: Tensor, settings: EvaluateSettings) -> Tensor:
-    """uint8 [1, 3, H, W] RGB -> uint8 [1, H, W], the most probable class."""
+    """The most probable class of each pixel: uint8 [1, 3, H, W] RGB -> uint8 [1, H, W], class index."""
     if settings.window is None and not settings.flips and settings.scales == [1.0]:
-        return student.classes(image)  # a single look: the largest logit is the largest probability
+        return student.classes(image)  # nothing is averaged, so the largest logit is the largest probability
     return class_scores(student, image, settings).argmax(dim=1).to(torch.uint8)
 
 
 @torch.no_grad()
 def class_scores(student: Student, image: Tensor, settings: EvaluateSettings) -> Tensor:
-    """Class probabilities: the mean over all looks at the image (scales, mirrored and not).
+    """Class probabilities: the mean over all scales, and with flips over the image and its mirror image.
 
     image:   uint8 [1, 3, H, W] RGB
-    returns: float32 [1, K, H, W] on the student's device
+    returns: float32 [1, K, H, W] in [0, 1], on the student's device
     """
     image = image.to(student.compute.device, non_blocking=True)
-    looks = [(scale, is_mirrored) for scale in settings.scales for is_mirrored in ([False, True][: 1 + settings.flips])]
+    mirrorings = [False, True] if settings.flips else [False]
+    versions = [(scale, is_mirrored) for scale in settings.scales for is_mirrored in mirrorings]
     with evaluating(student.model):
-        total = _look(student, image, *looks[0], settings)
-        for scale, is_mirrored in looks[1:]:
-            total += _look(student, image, scale, is_mirrored, settings)
-    return total.div_(len(looks))
+        total = _scores_of(student, image, *versions[0], settings)
+        for scale, is_mirrored in versions[1:]:
+            total += _scores_of(student, image, scale, is_mirrored, settings)
+    return total.div_(len(versions))
 
 
-def _look(student: Student, image: Tensor, scale: float, is_mirrored: bool, settings: EvaluateSettings) -> Tensor:
-    """float32 [1, K, H, W], probabilities at the image's own size."""
-    seen = resized(image, scale)
-    seen = seen.flip(-1) if is_mirrored else seen
-    scores = student.logits(seen).softmax(dim=1) if settings.window is None else window_scores(student, seen, settings)
+def _scores_of(student: Student, image: Tensor, scale: float, is_mirrored: bool, settings: EvaluateSettings) -> Tensor:
+    """Probabilities of one version of the image, at the image's own size: float32 [1, K, H, W]."""
+    version = resized(image, scale)
+    version = version.flip(-1) if is_mirrored else version
+    if settings.window is None:
+        scores = student.logits(version).softmax(dim=1)
+    else:
+        scores = window_scores(student, version, settings)
     scores = scores.flip(-1) if is_mirrored else scores
     return scores if scores.shape[-2:] == image.shape[-2:] else upsampled(scores, image.shape[-2:])
 
 
 def resized(image: Tensor, scale: float) -> Tensor:
-    """uint8 [1, 3, H, W] -> the same at `scale` times the size, bilinear with antialiasing."""
+    """An image, uint8 [1, 3, H, W], at `scale` times its size, bilinear with antialiasing."""
     if scale == 1:
         return image
     size = [max(1, round(scale * side)) for side in image.shape[-2:]]
@@ -72,10 +76,12 @@ def resized(image: Tensor, scale: float) -> Tensor:
 
 
 def window_scores(student: Student, image: Tensor, settings: EvaluateSettings) -> Tensor:
-    """Each pixel's mean over the windows that see it; what is missing to a whole window is black, as in training.
+    """Probabilities of each pixel, as the mean over the windows that contain it.
+
+    An image smaller than the window is padded with black, as in training (`evaluate.windows` shifted).
 
     image:   uint8 [1, 3, H, W] RGB on the student's device
-    returns: float32 [1, K, H, W], probabilities
+    returns: float32 [1, K, H, W] in [0, 1]
     """
     assert settings.window is not None
     side, is_shifted = settings.window, settings.windows == "shifted"
@@ -97,16 +103,17 @@ def window_scores(student: Student, image: Tensor, settings: EvaluateSettings) -
 
 
 def windows(size: Sequence[int], side: int, stride: int, is_shifted: bool) -> list[Window]:
-    """Windows that cover an image of `size` (H, W), row by row."""
+    """Windows that cover an image of `size` (H, W), row by row; side and stride in pixels."""
     rows, columns = (spans(length, side, stride, is_shifted) for length in size)
     return [Window(top, left, height, width) for top, height in rows for left, width in columns]
 
 
 def spans(length: int, side: int, stride: int, is_shifted: bool) -> list[tuple[int, int]]:
-    """First pixel and length of the windows along an axis.
+    """First pixel and length of each window along an axis.
 
-    is_shifted: the last window ends where the axis ends, which is at least `side` long (UniMatch-V2). Else a window
-                begins every `stride` pixels, and what is beyond the end is cut off (UniMatch, AllSpark).
+    is_shifted: the last window ends where the axis ends, which must be at least `side` long (as in UniMatch-V2).
+                Otherwise a window begins every `stride` pixels, and is cut off at the end of the axis (as in UniMatch
+                and AllSpark).
     """
     if not is_shifted:
         return [(start, min(side, length - start)) for start in range(0, length, stride)]
@@ -115,7 +122,7 @@ def spans(length: int, side: int, stride: int, is_shifted: bool) -> list[tuple[i
 
 
 def batches(windows: Sequence[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Windows of one shape, up to `batch_size` at a time."""
+    """Batches of windows; those of one batch have the same shape."""
 
     def shape(window: Window) -> tuple[int, int]:
         return window.height, window.width
@@ -127,6 +134,6 @@ def batches(windows: Sequence[Window], batch_size: int) -> Iterator[list[Window]
 
 
 def class_names_of(folder: Path) -> list[str]:
-    """Names of the classes of a checkpoint that `load_student` reads, in the order of their indices."""
+    """Names of the classes of the student in a folder, in the order of the class indices."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     return [str(config.id2label[index]) for index in range(config.num_labels)]

@@ -56,7 +56,7 @@ def probe(settings: Settings) -> dict[str, Any]:
     }
 
 
-def is_told(run: Run, facts: Mapping[str, Any]) -> bool:
+def is_recorded(run: Run, facts: Mapping[str, Any]) -> bool:
     """Whether a receipt of these settings is there and has these facts."""
     if not run.has_receipt("probe") or run.is_stale("probe"):
         return False

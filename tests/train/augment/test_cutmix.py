@@ -33,23 +33,23 @@ def test_areas_and_aspects_span_their_ranges():
     assert 3.0 < aspects.max() < 3.7
 
 
-def test_boxes_that_fit_rarely_are_as_frequent_as_others():
+def test_boxes_that_rarely_fit_are_as_frequent_as_others():
     areas = [box.height * box.width / SIDE**2 for box in boxes_of(5000)]
     assert np.mean(areas) == pytest.approx(0.21, abs=0.006)
     assert np.std(areas) == pytest.approx(0.38 / 12**0.5, abs=0.004)
 
 
-def test_corners_lie_anywhere():
+def test_corners_are_spread_over_the_view():
     boxes = boxes_of(5000)
     assert {box.top for box in boxes} >= set(range(100))
     assert np.mean([box.top + box.height / 2 for box in boxes]) == pytest.approx(SIDE / 2, abs=2)
     assert np.mean([box.left + box.width / 2 for box in boxes]) == pytest.approx(SIDE / 2, abs=2)
 
 
-def test_there_is_a_box_with_the_probability_that_is_set():
+def test_a_box_is_drawn_with_the_given_probability():
     for probability in (0.0, 1.0, 0.3):
-        share = np.mean([box is not None for box in boxes_of(2000, probability)])
-        assert share == pytest.approx(probability, abs=0.04)
+        fraction = np.mean([box is not None for box in boxes_of(2000, probability)])
+        assert fraction == pytest.approx(probability, abs=0.04)
 
 
 def test_neighbours_are_partners_and_an_odd_last_one_takes_the_first():
@@ -73,7 +73,7 @@ def test_pastes_the_partners_pixels_inside_the_box():
     assert (images.dtype, targets.dtype, confidences.dtype) == (torch.uint8, torch.uint8, torch.float32)
 
 
-def test_both_of_a_pair_take_pixels_from_before_and_nothing_is_overwritten():
+def test_partners_exchange_their_original_pixels_and_the_input_is_unchanged():
     targets = torch.tensor([1, 2])[:, None, None].expand(2, 4, 4).contiguous()
     before = targets.clone()
     whole = Box(0, 0, 4, 4)
@@ -82,7 +82,7 @@ def test_both_of_a_pair_take_pixels_from_before_and_nothing_is_overwritten():
     assert torch.equal(targets, before)
 
 
-def test_alone_or_without_boxes_nothing_changes():
+def test_a_single_view_or_one_without_a_box_is_unchanged():
     targets = torch.arange(16).reshape(1, 4, 4)
     assert torch.equal(cutmix([targets], [Box(1, 1, 2, 2)], partners(1))[0], targets)
     assert torch.equal(cutmix([targets], [None], partners(1))[0], targets)

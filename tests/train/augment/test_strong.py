@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import gaussian_filter
 
 from train.augment import Photometric, draw_photometric, strong_views
-from train.augment.strong import change_colors, turn_hue
+from train.augment.strong import change_colours, turn_hue
 
 torch.set_num_threads(1)
 NOTHING = Photometric(1.0, 1.0, 1.0, 0.0, (0, 1, 2, 3), False, False, 0.0)
@@ -25,7 +25,7 @@ def noise(num=1, side=24, seed=0):
 
 
 def photo(side=64, seed=0):
-    """Smooth colours with some grain, as photographs have; uint8 [1, 3, side, side]"""
+    """Smooth colours with some noise, like a photograph: uint8 [1, 3, side, side]"""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
@@ -42,7 +42,7 @@ def levels_apart(view, pillow):
 
 
 def turned_by_pillow(image, hue):
-    """The turn that torchvision gives Pillow's images: the hue is one byte of 255 steps."""
+    """The rotation that torchvision applies to images of Pillow, whose hue is one byte with 255 steps."""
     channels = list(image.convert("HSV").split())
     channels[0] = channels[0].point(lambda step: (step + int(hue * 255)) % 256)
     return Image.merge("HSV", channels).convert("RGB")
@@ -59,7 +59,7 @@ def changed_by_pillow(image, draw):
     return image.filter(ImageFilter.GaussianBlur(draw.sigma)) if draw.sigma else image
 
 
-def test_draws_follow_the_law():
+def test_draws_follow_their_distributions():
     draws = [draw_photometric(random.Random(seed)) for seed in range(6000)]
     for name in ENHANCERS:
         factors = [getattr(draw, name) for draw in draws]
@@ -70,11 +70,11 @@ def test_draws_follow_the_law():
     sigmas = [draw.sigma for draw in draws if draw.sigma]
     assert (min(sigmas), max(sigmas)) == pytest.approx((0.1, 2.0), abs=0.01)
     assert np.mean(sigmas) == pytest.approx(1.05, abs=0.04)
-    shares = np.mean([(draw.jitter, draw.grey, draw.sigma > 0) for draw in draws], axis=0)
-    assert shares == pytest.approx([0.8, 0.2, 0.5], abs=0.025)
+    fractions = np.mean([(draw.jitter, draw.grey, draw.sigma > 0) for draw in draws], axis=0)
+    assert fractions == pytest.approx([0.8, 0.2, 0.5], abs=0.025)
 
 
-def test_every_order_of_the_jitter_is_as_frequent():
+def test_every_order_of_the_jitter_is_equally_frequent():
     orders = [draw_photometric(random.Random(seed)).order for seed in range(6000)]
     counts = {order: orders.count(order) for order in set(orders)}
     assert len(counts) == 24
@@ -95,7 +95,7 @@ def test_a_draw_takes_the_same_number_of_random_values_with_and_without_each_cha
 
 
 @pytest.mark.parametrize("jitter", [False, True])
-def test_factors_of_one_and_no_turn_change_nothing(jitter):
+def test_factors_of_one_and_no_rotation_change_nothing(jitter):
     images = noise(3)
     assert torch.equal(strong_views(images, [NOTHING._replace(jitter=jitter)] * 3), images)
 
@@ -107,7 +107,7 @@ def test_without_jitter_its_values_do_not_matter():
 
 @pytest.mark.parametrize("name", list(ENHANCERS))
 @pytest.mark.parametrize("factor", [0.5, 0.83, 1.27, 1.5])
-def test_enhances_as_pillow_does(name, factor):
+def test_factors_act_as_in_pillow(name, factor):
     image = noise(seed=3)
     view = strong_views(image, [NOTHING._replace(jitter=True, **{name: factor})])[0]
     assert levels_apart(view, ENHANCERS[name](to_pillow(image[0])).enhance(factor)).max() <= 1
@@ -119,7 +119,7 @@ def test_without_contrast_an_image_is_its_mean_grey_rounded(levels, mean):
     assert (strong_views(image, [NOTHING._replace(jitter=True, contrast=0.0)]) == mean).all()
 
 
-def test_grey_is_pillows_bit_for_bit():
+def test_grey_is_bit_identical_to_pillows():
     image = noise(side=200)
     view = strong_views(image, [NOTHING._replace(grey=True)])[0]
     assert levels_apart(view, to_pillow(image[0]).convert("L").convert("RGB")).max() == 0
@@ -127,7 +127,7 @@ def test_grey_is_pillows_bit_for_bit():
 
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.floats(-0.5, 0.5))
-def test_turns_the_hue_and_keeps_value_and_saturation(seed, turn):
+def test_rotates_the_hue_and_keeps_value_and_saturation(seed, turn):
     image = noise(1, 4, seed).float()
     pixels = image[0].flatten(1).T.tolist()
     turn_hue(image, [turn])
@@ -143,14 +143,14 @@ def test_pure_colours_turn_into_each_other():
     assert torch.allclose(turned, torch.cat([green, blue, blue]), atol=1e-3)
 
 
-def test_greys_have_no_hue_to_turn():
+def test_greys_have_no_hue_to_rotate():
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
     assert torch.equal(strong_views(image, [NOTHING._replace(jitter=True, hue=0.2)]), image)
 
 
 @pytest.mark.parametrize("steps", [-60, -7, 20, 63])
-def test_turns_the_hue_as_pillow_does_but_for_its_bytes(steps):
-    # One of Pillow's steps of hue is up to 6 levels of a channel, and it rounds hue and saturation down.
+def test_rotates_the_hue_as_pillow_does_up_to_its_rounding(steps):
+    # One step of Pillow's hue is up to 6 levels of a channel, and Pillow rounds hue and saturation down.
     image = photo()
     view = strong_views(image, [NOTHING._replace(jitter=True, hue=(steps + 0.01 * np.sign(steps)) / 255)])[0]
     apart = levels_apart(view, turned_by_pillow(to_pillow(image[0]), (steps + 0.01 * np.sign(steps)) / 255))
@@ -162,7 +162,7 @@ def test_turns_the_hue_as_pillow_does_but_for_its_bytes(steps):
 def test_blurs_as_a_gaussian_filter_does(sigma):
     image = noise(side=30)
     view = strong_views(image, [NOTHING._replace(sigma=sigma)])[0]
-    # four sigmas, where we stop at three
+    # a radius of four sigmas; ours is three
     wanted = gaussian_filter(image[0].float().numpy(), sigma, axes=(1, 2), mode="mirror", truncate=4)
     assert np.abs(view.numpy() - wanted).max() < 0.5 + 0.7
     narrow = gaussian_filter(
@@ -186,7 +186,7 @@ def test_an_image_smaller_than_the_kernel_is_blurred_too():
     assert torch.equal(strong_views(image, [NOTHING._replace(sigma=2.0)]), image)
 
 
-def test_all_together_stay_close_to_pillow():
+def test_all_changes_together_stay_close_to_pillow():
     apart = []
     for seed in range(100):
         image, draw = photo(seed=seed), draw_photometric(random.Random(seed))
@@ -207,18 +207,18 @@ def test_the_order_of_the_jitter_matters():
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(seeds, min_size=1, max_size=5))
-def test_a_batch_is_its_images_one_by_one(batch_seeds):
+def test_a_batch_gives_the_same_bits_as_its_images_one_by_one(batch_seeds):
     images = noise(len(batch_seeds), seed=batch_seeds[0])
     draws = [draw_photometric(random.Random(seed)) for seed in batch_seeds]
     before = images.clone()
     views = strong_views(images, draws)
     assert views.dtype == torch.uint8
     assert torch.equal(images, before)
-    together = change_colors(images.float(), draws).round()  # as an accelerator does it
-    for place, draw in enumerate(draws):
-        alone = strong_views(images[place : place + 1], [draw])[0]
-        assert torch.equal(views[place], alone)
-        assert torch.equal(together[place], alone.float())
+    together = change_colours(images.float(), draws).round()  # as on a GPU
+    for number, draw in enumerate(draws):
+        alone = strong_views(images[number : number + 1], [draw])[0]
+        assert torch.equal(views[number], alone)
+        assert torch.equal(together[number], alone.float())
 
 
 def test_no_step_waits_for_a_value_of_the_device():
@@ -228,7 +228,7 @@ def test_no_step_waits_for_a_value_of_the_device():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gives_what_the_processor_gives():
+def test_a_gpu_gives_the_same_views_as_a_cpu():
     images, draws = noise(32), [draw_photometric(random.Random(seed)) for seed in range(32)]
     on_gpu = strong_views(images.cuda(), draws).cpu()
     assert (strong_views(images, draws).int() - on_gpu.int()).abs().max() <= 1

@@ -17,14 +17,14 @@ seeds = st.integers(0, 10_000)
 
 
 def noise(height, width, seed=0):
-    """uint8 [3, H, W] and uint8 [H, W], nowhere black and nowhere ignored."""
+    """uint8 [3, H, W] and uint8 [H, W], without black or ignored pixels."""
     rng = np.random.default_rng(seed)
     image = rng.integers(1, 256, (3, height, width), dtype=np.uint8)
     return torch.from_numpy(image), torch.from_numpy(rng.integers(0, 255, (height, width), dtype=np.uint8))
 
 
 def mask_colored(height, width, seed=0):
-    """An image whose red channel is 100 in class 0 and 200 in class 1, in large blocks; nowhere black."""
+    """An image whose red channel is 100 in class 0 and 200 in class 1, in large blocks, without black pixels."""
     blocks = np.random.default_rng(seed).integers(0, 2, (3, 3)).astype(np.uint8)
     mask = np.kron(blocks, np.ones((-(-height // 3), -(-width // 3)), np.uint8))[:height, :width]
     image = np.full((3, height, width), 50, np.uint8)
@@ -48,7 +48,7 @@ def test_scale_one_keeps_the_size():
     assert drawn(0, (37, 91), 20, (1.0, 1.0))[:2] == (37, 91)
 
 
-def test_crops_at_every_place_where_the_window_fits():
+def test_crops_at_every_corner_where_the_window_fits():
     corners = {drawn(seed, (6, 5), 4, (1.0, 1.0))[2:4] for seed in range(200)}
     assert corners == {(top, left) for top in range(3) for left in range(2)}
 
@@ -73,7 +73,7 @@ def test_a_window_lies_inside_the_padded_image(height, width, seed):
 
 @settings(max_examples=80, deadline=None)
 @given(sides, sides, seeds)
-def test_agrees_with_pillow_and_the_rule_for_masks(height, width, seed):
+def test_agrees_with_pillow_and_with_resize_nearest(height, width, seed):
     image, target = noise(height, width, seed)
     geometry = drawn(seed, (height, width), 48, flip=0.0)
     view, view_target = weak_view(image, target, geometry, 48)
@@ -89,8 +89,8 @@ def test_agrees_with_pillow_and_the_rule_for_masks(height, width, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(sides, sides, sides, sides, seeds)
-def test_masks_are_pillows_but_where_a_centre_falls_between_two_pixels(height, width, new_height, new_width, seed):
-    # There Pillow goes by the rounding errors of a running sum; about 0.3 % of the pixels of a 500 x 375 mask.
+def test_masks_equal_pillows_except_where_a_centre_falls_between_two_pixels(height, width, new_height, new_width, seed):
+    # There the rounding errors of a running sum decide in Pillow; about 0.3 % of the pixels of a 500 x 375 mask.
     target = noise(height, width, seed)[1]
     crop = max(new_height, new_width)
     ours = weak_view(*noise(height, width, seed), Geometry(new_height, new_width, 0, 0, False), crop)[1]
@@ -103,7 +103,7 @@ def test_masks_are_pillows_but_where_a_centre_falls_between_two_pixels(height, w
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(30, 70), st.integers(30, 70), seeds)
-def test_image_and_target_go_through_the_same_geometry(height, width, seed):
+def test_image_and_target_have_the_same_geometry(height, width, seed):
     view, target = weak_view(*mask_colored(height, width, seed), drawn(seed, (height, width), 32), 32)
     red = view[0]
     far_from_edges = (red == 100) | (red == 200)  # bilinear resampling mixes the colours at edges only
@@ -140,7 +140,7 @@ def test_a_geometry_that_changes_nothing_changes_nothing():
     assert torch.equal(view_target, target)
 
 
-def test_resizing_a_target_invents_no_class():
+def test_resizing_a_target_adds_no_class():
     target = torch.tensor([[0, 7], [IGNORE_INDEX, 3]], dtype=torch.uint8)
     view = weak_view(torch.zeros(3, 2, 2, dtype=torch.uint8), target, Geometry(31, 17, 0, 0, False), 40)[1]
     assert set(view[:31, :17].unique().tolist()) == {0, 3, 7, IGNORE_INDEX}
@@ -148,19 +148,19 @@ def test_resizing_a_target_invents_no_class():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=4), seeds)
-def test_a_batch_is_its_images_one_by_one(sizes, seed):
-    images, targets = zip(*(noise(*size, seed + place) for place, size in enumerate(sizes)), strict=True)
-    geometries = [drawn(seed + place, size, 40) for place, size in enumerate(sizes)]
+def test_a_batch_gives_the_same_views_as_its_images_one_by_one(sizes, seed):
+    images, targets = zip(*(noise(*size, seed + number) for number, size in enumerate(sizes)), strict=True)
+    geometries = [drawn(seed + number, size, 40) for number, size in enumerate(sizes)]
     views, view_targets = weak_views(images, targets, geometries, 40)
-    for place, geometry in enumerate(geometries):
-        view, view_target = weak_view(images[place], targets[place], geometry, 40)
-        assert torch.equal(views[place], view)
-        assert torch.equal(view_targets[place], view_target)
+    for number, geometry in enumerate(geometries):
+        view, view_target = weak_view(images[number], targets[number], geometry, 40)
+        assert torch.equal(views[number], view)
+        assert torch.equal(view_targets[number], view_target)
 
 
 @settings(max_examples=30, deadline=None)
 @given(sides, sides, sides, sides, seeds)
-def test_bytes_and_floats_are_resized_within_a_level_of_each_other(height, width, new_height, new_width, seed):
+def test_uint8_and_float_resizing_differ_by_one_level_at_most(height, width, new_height, new_width, seed):
     image, target = noise(height, width, seed)
     side = max(new_height, new_width)
     view = weak_view(image, target, Geometry(new_height, new_width, 0, 0, False), side)[0]
@@ -180,7 +180,7 @@ def test_no_step_waits_for_a_value_of_the_device():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_sees_what_the_processor_sees():
+def test_a_gpu_gives_the_same_views_as_a_cpu():
     image, target = noise(60, 45)
     for seed in range(20):
         geometry = drawn(seed, (60, 45), 48)

@@ -1,4 +1,4 @@
-"""Processes that share every batch end with the weights of one process that has all of it."""
+"""Processes that divide every batch end with the weights of one process that computes the whole batch."""
 
 import multiprocessing
 import runpy
@@ -14,7 +14,7 @@ from train.data import Draw
 from train.engine import stage
 from train.engine.checkpoint import load_checkpoint
 from train.machine.launch import launch, must_launch
-from train.machine.processes import World, own_card, process_group, world
+from train.machine.processes import World, own_gpu, process_group, world
 from train.stage1 import stage1
 from train.stage2 import stage2
 
@@ -100,13 +100,13 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(settings):
 
 
 def test_each_process_has_its_own_gpu():
-    assert own_card("cpu", 1, num_cards=2) is None
-    assert own_card("auto", 1, num_cards=0) is None
-    assert own_card("auto", 1, num_cards=2) == torch.device("cuda", 1)
+    assert own_gpu("cpu", 1, num_gpus=2) is None
+    assert own_gpu("auto", 1, num_gpus=0) is None
+    assert own_gpu("auto", 1, num_gpus=2) == torch.device("cuda", 1)
     with pytest.raises(TrainingError, match=r"process 3 finds only 2 CUDA devices .*set train\.processes: 2"):
-        own_card("cuda", 2, num_cards=2)
-    with pytest.raises(TrainingError, match=r"one card for all of train\.processes; set device: auto"):
-        own_card("cuda:1", 0, num_cards=2)
+        own_gpu("cuda", 2, num_gpus=2)
+    with pytest.raises(TrainingError, match=r"one GPU for all of train\.processes; set train\.device: auto"):
+        own_gpu("cuda:1", 0, num_gpus=2)
 
 
 def test_micro_batches_give_the_gradients_of_the_whole_batch_except_for_batch_statistics(settings):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.measure.boundary import boundary_scores, is_boundary, share_near, without_rims
+from train.measure.boundary import boundary_scores, fraction_near, is_boundary, without_rims
 
 SIDE = 12
 DIAGONAL = SIDE * 2**0.5
@@ -28,31 +28,31 @@ def naive_boundary(mask, k):
 
 
 def naive_closed(truth, pixels):
-    """Ties between equally near classes go as in `without_rims`: which one is nobody's promise."""
+    """Ties between equally near classes are broken as in `without_rims`, because the choice among them is free."""
     closed, given = truth.copy(), without_rims(truth, pixels)
-    places = np.argwhere(truth != 255)
+    points = np.argwhere(truth != 255)
     for y, x in np.argwhere(truth == 255):
-        distances = ((places - (y, x)) ** 2).sum(axis=1)
-        nearest = {truth[tuple(place)] for place in places[distances == distances.min()]}
+        distances = ((points - (y, x)) ** 2).sum(axis=1)
+        nearest = {truth[tuple(point)] for point in points[distances == distances.min()]}
         if distances.min() <= pixels**2:
             assert given[y, x] in nearest
             closed[y, x] = given[y, x]
     return closed
 
 
-def naive_share(points, others, pixels):
+def naive_fraction(points, others, pixels):
     near = [any((a - c) ** 2 + (b - d) ** 2 <= pixels**2 for c, d in others) for a, b in points]
     return sum(near) / len(near) if near else 1.0
 
 
-@pytest.mark.parametrize(("pixels", "share"), [(0, 4 / 12), (1, 8 / 12), (2, 1)])
-def test_a_shifted_square_has_the_f_score_counted_by_hand(pixels, share):
+@pytest.mark.parametrize(("pixels", "fraction"), [(0, 4 / 12), (1, 8 / 12), (2, 1)])
+def test_a_shifted_square_has_the_f_score_counted_by_hand(pixels, fraction):
     """Both outlines have 12 pixels, 2 columns apart: 4 coincide, 8 are at most one pixel away, all at most two."""
     scores = boundary_scores(square(3), square(5), 2, tolerance=max(0, pixels - 0.5) / DIAGONAL)
-    np.testing.assert_allclose(scores[:, 1], share)
+    np.testing.assert_allclose(scores[:, 1], fraction)
 
 
-def test_precision_and_recall_tell_too_much_from_too_little():
+def test_too_little_boundary_lowers_recall_and_not_precision():
     missing = np.zeros((SIDE, SIDE), np.uint8)
     missing[3:7, 3] = 1  # one column of the square: 4 pixels, all of its outline
     precision, recall, f = boundary_scores(square(3), missing, 2, tolerance=0)[:, 1]
@@ -60,7 +60,7 @@ def test_precision_and_recall_tell_too_much_from_too_little():
     assert f == pytest.approx(0.5)
 
 
-def test_a_part_of_a_pixel_is_rounded_up():
+def test_a_fraction_of_a_pixel_is_rounded_up():
     scores = boundary_scores(square(3), square(4), 2, tolerance=0.01 / DIAGONAL)
     np.testing.assert_allclose(scores[:, 1], 1)
 
@@ -117,18 +117,18 @@ def test_equals_a_loop_over_pixels(seed, num_classes, pixels):
     truth, prediction = (np.repeat(np.repeat(rng.integers(0, num_classes, (3, 3)), 3, 0), 3, 1) for _ in range(2))
     truth, prediction = truth.astype(np.uint8), prediction.astype(np.uint8)
     truth[rng.random(truth.shape) < 0.1] = 255
-    found = boundary_scores(truth, prediction, num_classes, tolerance=max(0, pixels - 0.5) / np.hypot(*truth.shape))
+    scores = boundary_scores(truth, prediction, num_classes, tolerance=max(0, pixels - 0.5) / np.hypot(*truth.shape))
     truth = naive_closed(truth, pixels)
     seen = np.where(truth == 255, 255, prediction)
     for k in range(num_classes):
         true, predicted = naive_boundary(truth, k), naive_boundary(seen, k)
         if not true and not predicted:
-            assert np.isnan(found[:, k]).all()
+            assert np.isnan(scores[:, k]).all()
             continue
-        precision, recall = naive_share(predicted, true, pixels), naive_share(true, predicted, pixels)
+        precision, recall = naive_fraction(predicted, true, pixels), naive_fraction(true, predicted, pixels)
         f = 2 * precision * recall / (precision + recall) if precision + recall else 0
-        np.testing.assert_allclose(found[:, k], [precision, recall, f])
+        np.testing.assert_allclose(scores[:, k], [precision, recall, f])
 
 
 def test_the_distance_is_euclidean_and_its_bound_inclusive():
-    assert share_near(np.array([[0, 0], [3, 4], [0, 6]]), np.array([[0, 0]]), 5) == 2 / 3
+    assert fraction_near(np.array([[0, 0], [3, 4], [0, 6]]), np.array([[0, 0]]), 5) == 2 / 3

@@ -69,7 +69,7 @@ def test_a_window_is_a_rectangle_of_the_last_two_axes():
 
 @pytest.mark.parametrize("kind", ["shifted", "truncated"])
 @pytest.mark.parametrize("size", [(50, 70), (32, 32), (20, 90), (9, 7)])
-def test_windows_change_nothing_for_a_student_that_looks_at_single_pixels(size, kind):
+def test_windows_change_nothing_for_a_student_whose_predictions_depend_on_single_pixels(size, kind):
     image = random_image(*size)
     whole = class_scores(FormulaStudent(of_colour), image, EvaluateSettings())
     slid = class_scores(FormulaStudent(of_colour), image, EvaluateSettings(window=32, stride=21, windows=kind))
@@ -78,7 +78,7 @@ def test_windows_change_nothing_for_a_student_that_looks_at_single_pixels(size, 
     assert slid.shape == (1, 3, *size)
 
 
-def test_a_pixel_gets_the_mean_of_the_probabilities_of_the_windows_that_see_it():
+def test_a_pixel_gets_the_mean_of_the_probabilities_of_the_windows_that_contain_it():
     image = random_image(40, 60)
     scores = class_scores(FormulaStudent(of_place), image, EvaluateSettings(window=32, batch_size=3))
     total, count = np.zeros((2, 40, 60)), np.zeros((40, 60))
@@ -92,7 +92,7 @@ def test_a_pixel_gets_the_mean_of_the_probabilities_of_the_windows_that_see_it()
     assert count.max() == 6
 
 
-def test_how_many_windows_pass_together_does_not_matter():
+def test_the_batch_size_of_windows_does_not_matter():
     image = random_image(70, 50)
     one, many = (
         class_scores(FormulaStudent(of_place), image, EvaluateSettings(window=32, windows="truncated", batch_size=size))
@@ -101,7 +101,7 @@ def test_how_many_windows_pass_together_does_not_matter():
     torch.testing.assert_close(one, many)
 
 
-def test_a_student_sees_windows_of_one_size_however_small_the_image():
+def test_a_student_gets_windows_of_one_size_even_from_a_smaller_image():
     student = FormulaStudent(of_colour)
     class_scores(student, random_image(20, 40), EvaluateSettings(window=32, stride=8, batch_size=1))
     assert set(student.seen) == {(1, 3, 32, 32)}
@@ -117,14 +117,14 @@ def test_flips_are_the_mean_of_the_image_and_its_mirror_image_turned_back():
     assert not torch.allclose(straight, mirrored)
 
 
-def test_scales_and_flips_look_as_often_as_there_are_combinations():
+def test_scales_and_flips_are_averaged_over_all_combinations():
     student = FormulaStudent(of_colour)
     scores = class_scores(student, random_image(6, 8), EvaluateSettings(flips=True, scales=[0.5, 1.0, 2.0]))
     assert student.seen == [(1, 3, *size) for size in [(3, 4), (6, 8), (12, 16)] for _ in range(2)]
     torch.testing.assert_close(scores.sum(dim=1), torch.ones(1, 6, 8))
 
 
-def test_an_image_of_one_colour_looks_alike_at_all_scales():
+def test_an_image_of_one_colour_has_the_same_scores_at_all_scales():
     image = torch.tensor([200, 100, 50], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 6, 8)
     expected = torch.tensor([4.0, 2.0, 1.0]).softmax(dim=0)[None, :, None, None].expand(1, 3, 6, 8)
     torch.testing.assert_close(

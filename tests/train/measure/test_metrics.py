@@ -45,7 +45,7 @@ def test_mean_iou_of_published_code_counts_an_absent_class_as_zero():
     assert mean_iou(COUNTED_BY_HAND, "zero") == pytest.approx((3 / 6 + 4 / 7 + 0) / 3)
 
 
-def test_areas_are_right_true_and_predicted_pixels():
+def test_areas_are_correct_true_and_predicted_pixels():
     assert class_areas(torch.from_numpy(COUNTED_BY_HAND)).tolist() == [[3, 4, 0], [4, 6, 0], [5, 5, 0]]
 
 
@@ -59,7 +59,7 @@ def test_of_two_images_the_interval_reaches_from_one_to_the_other():
     assert miou_interval(areas_of(good, bad), "skip", seed=1) == pytest.approx((6 / 10, 1))
 
 
-def test_images_that_are_alike_leave_no_doubt():
+def test_equal_images_have_an_interval_of_width_zero():
     assert miou_interval(areas_of(*[COUNTED_BY_HAND] * 5), "zero", seed=1) == pytest.approx(
         (mean_iou(COUNTED_BY_HAND, "zero"),) * 2
     )
@@ -72,7 +72,7 @@ def test_one_image_and_images_of_void_have_no_interval():
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_the_interval_holds_what_was_measured(seed):
+def test_the_interval_contains_the_measured_miou(seed):
     confusions = np.random.default_rng(seed).integers(0, 50, (30, 3, 3))
     low, high = miou_interval(areas_of(*confusions), "skip", seed)
     assert low < mean_iou(confusions.sum(axis=0)) < high
@@ -83,7 +83,7 @@ def test_a_class_that_is_only_predicted_counts_as_zero():
     assert mean_iou(np.array([[3, 1], [0, 0]])) == pytest.approx(3 / 4 / 2)
 
 
-def test_pixel_accuracy_is_the_share_of_the_diagonal():
+def test_pixel_accuracy_is_the_fraction_on_the_diagonal():
     assert pixel_accuracy(COUNTED_BY_HAND) == 7 / 10
 
 

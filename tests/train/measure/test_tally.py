@@ -30,9 +30,9 @@ def test_counts_are_those_of_each_image_added_up(val_images):
     for areas, (image, target) in zip(tally.areas, images, strict=True):
         prediction, truth = of_colour(image[None]).argmax(dim=1)[0].numpy(), target.numpy()
         np.add.at(confusion, (truth, prediction), 1)
-        right = [((prediction == k) & (truth == k)).sum() for k in range(3)]
+        correct = [((prediction == k) & (truth == k)).sum() for k in range(3)]
         assert areas.tolist() == [
-            right, np.bincount(truth.flat, minlength=3).tolist(), np.bincount(prediction.flat, minlength=3).tolist()
+            correct, np.bincount(truth.flat, minlength=3).tolist(), np.bincount(prediction.flat, minlength=3).tolist()
         ]  # fmt: skip
         scores = boundary_scores(truth, prediction.astype(np.uint8), 3, 0.02)
         boundary += np.vstack([np.nan_to_num(scores), ~np.isnan(scores[:1])])
@@ -41,7 +41,7 @@ def test_counts_are_those_of_each_image_added_up(val_images):
     assert boundary[3].min() > 0
 
 
-def test_boundaries_that_nobody_asks_for_are_not_measured(val_images):
+def test_boundaries_are_not_measured_without_a_tolerance(val_images):
     tally = tally_of(FormulaStudent(of_colour), val_images(1), EvaluateSettings(boundary_tolerance=None), workers=0)
     assert not tally.boundary.any()
 
