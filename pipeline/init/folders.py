@@ -1,4 +1,4 @@
-"""What lies in a folder of images and a folder of masks, and which mask belongs to which image."""
+"""Lists the files of an image folder and a mask folder, and matches masks with images."""
 
 from __future__ import annotations
 
@@ -18,67 +18,69 @@ from pipeline.errors import DatasetError
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with
 from pipeline.sources.layouts import by_stem
 
-SHOWN = 3
-PLAIN_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")
+NUM_SHOWN = 3
+GENERIC_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")
 
 
-class Found(NamedTuple):
-    """Images with and without a mask."""
+class ImagesAndMasks(NamedTuple):
+    """The files of an image folder and a mask folder."""
 
     images: dict[str, Path]
-    """By stem."""
+    """All images, by stem."""
     masks: dict[str, Path]
-    """By the stem of their image."""
+    """Masks of these images, by the stem of the image."""
     without_image: list[Path]
     """Masks that belong to no image."""
     ending: str | None
-    """What masks have after their image's stem, e.g. `_mask.png`; None if they are named as their images."""
+    """End of a mask's file name after the stem of its image, e.g. `_mask.png`; None if the stems are the same."""
     sizes: npt.NDArray[np.int64]
-    """int64 [N, 2] heights and widths of the images whose header can be read."""
+    """int64 [N, 2], heights and widths of the images whose header can be read."""
 
 
-def look_into(images: Path, masks: Path) -> Found:
-    """Match the files of two folders; their pixels are not read.
+def find_files(images: Path, masks: Path) -> ImagesAndMasks:
+    """Match the files of two folders by name. Their pixels are not read.
 
-    raises: DatasetError for folders that are missing, empty or the same, two of one stem, and masks that fit no image
+    raises: DatasetError for folders that are missing, empty or the same, two files with the same stem, and masks that
+            belong to no image
     """
-    _refuse_no_folder(images, "IMAGES")
-    _refuse_no_folder(masks, "--masks")
+    _check_folder(images, "IMAGES")
+    _check_folder(masks, "--masks")
     if images.resolve() == masks.resolve():
         raise DatasetError(f"images and masks are both in {images}; move the masks into a folder of their own")
     problems: list[str] = []
-    known = by_stem(_pictures(images, IMAGE_SUFFIXES, "image"), problems)
+    image_of_stem = by_stem(_pictures(images, IMAGE_SUFFIXES, "image"), problems)
     files = _pictures(masks, MASK_SUFFIXES, "mask")
-    ending = None if any(path.stem in known for path in files) else common_ending(files, known)
-    of_stem = by_stem(files, problems) if ending is None else _by_ending(files, ending)
+    ending = None if any(path.stem in image_of_stem for path in files) else common_ending(files, image_of_stem)
+    mask_of_stem = by_stem(files, problems) if ending is None else _by_ending(files, ending)
     if problems:
-        raise DatasetError("\n  ".join([f"the files in {images} and {masks} cannot be told apart:", *problems]))
-    matched = {stem: path for stem, path in of_stem.items() if stem in known}
+        raise DatasetError("\n  ".join([f"some files in {images} and {masks} have the same name:", *problems]))
+    matched = {stem: path for stem, path in mask_of_stem.items() if stem in image_of_stem}
     if not matched:
+        first = next(iter(image_of_stem.values()))
         raise DatasetError(
-            f"no mask in {masks} has the name of an image in {images}: {files[0].name} would belong to "
-            f"{files[0].stem}.*, the first image is {next(iter(known.values())).name}; name masks as their images"
+            f"no mask in {masks} has the name of an image in {images}: the first mask is {files[0].name}, the first "
+            f"image is {first.name}; give each mask the name of its image"
         )
-    alone = sorted(set(files) - set(matched.values()))
-    return Found(known, matched, alone, ending, image_sizes(list(known.values())))
+    without_image = sorted(set(files) - set(matched.values()))
+    return ImagesAndMasks(image_of_stem, matched, without_image, ending, image_sizes(list(image_of_stem.values())))
 
 
-def _refuse_no_folder(folder: Path, what: str) -> None:
+def _check_folder(folder: Path, argument: str) -> None:
     if not folder.is_dir():
-        raise DatasetError(f"{what} is {folder}, which is no folder; give one that is there")
+        raise DatasetError(f"{argument} is {folder}, which is not a folder; correct {argument}")
 
 
-def _pictures(folder: Path, suffixes: Sequence[str], what: str) -> list[Path]:
-    found = files_with(suffixes, folder.glob("*"))
-    if not found:
+def _pictures(folder: Path, suffixes: Sequence[str], kind: str) -> list[Path]:
+    files = files_with(suffixes, folder.glob("*"))
+    if not files:
         below = {path.parent for path in files_with(suffixes, folder.rglob("*"))}
-        hint = f"; those in {min(below)} are, give that folder" if below else "; give the folder that has some"
-        raise DatasetError(f"no {what} ({', '.join(suffixes)}) lies directly in {folder}{hint}")
-    return found
+        hint = f"; use {min(below)}, which contains some" if below else f"; use a folder with {kind}s"
+        raise DatasetError(f"{folder} itself contains no {kind} ({', '.join(suffixes)}){hint}")
+    return files
 
 
 def common_ending(files: Sequence[Path], images: Mapping[str, Path]) -> str | None:
-    """The commonest rest of mask names after an image's stem: `a_mask.png` beside image `a` gives `_mask.png`."""
+    """The most common end of mask names after an image's stem: `a_mask.png` with an image `a` gives `_mask.png`."""
     endings: Counter[str] = Counter()
     for path in files:
         starts = (path.stem[:length] for length in range(len(path.stem), 0, -1))
@@ -93,7 +95,7 @@ def _by_ending(files: Sequence[Path], ending: str) -> dict[str, Path]:
 
 
 def image_sizes(paths: Sequence[Path]) -> npt.NDArray[np.int64]:
-    """int64 [N, 2] heights and widths from the headers; those that cannot be read are left to the doctor."""
+    """int64 [N, 2], heights and widths from the files' headers. Unreadable files are left out; doctor reports them."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sizes = [size for size in pool.map(_header_size, paths) if size is not None]
     return np.array(sizes, np.int64).reshape(-1, 2)
@@ -108,10 +110,13 @@ def _header_size(path: Path) -> tuple[int, int] | None:
 
 
 def data_paths(images: Path, masks: Path) -> dict[str, str]:
-    """`root`, and `images` and `masks` below it: the nearest folder that holds both, seen from here if below."""
+    """Settings `root`, the nearest folder that contains both, and `images` and `masks` relative to it.
+
+    The root is relative to the working folder if it is below it.
+    """
     here, folders = Path.cwd(), [images.absolute(), masks.absolute()]
     root = Path(os.path.commonpath([folder.parent for folder in folders]))
-    if root == root.parent:  # two disks, so to speak
+    if root == root.parent:  # the folders have only / in common
         return {"root": _shown(folders[0].parent, here), "images": folders[0].name, "masks": str(folders[1])}
     below = [os.path.relpath(folder, root) for folder in folders]
     return {"root": _shown(root, here), "images": below[0], "masks": below[1]}
@@ -122,13 +127,13 @@ def _shown(folder: Path, here: Path) -> str:
 
 
 def run_name(images: Path) -> str:
-    """The images' folder, or what it lies in if its name says nothing; of letters, digits, `_`, `.` and `-`."""
+    """Name of the image folder, or of the first parent with a specific name; only letters, digits, `_`, `.` and `-`."""
     folder = images.absolute()
-    named = next((f for f in (folder, *folder.parents) if f.name and f.name.lower() not in PLAIN_NAMES), folder)
-    return re.sub(r"[^\w.-]+", "_", named.name).strip("._-") or "mine"
+    specific = next((f for f in (folder, *folder.parents) if f.name and f.name.lower() not in GENERIC_NAMES), folder)
+    return re.sub(r"[^\w.-]+", "_", specific.name).strip("._-") or "mine"
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many there are besides."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
+    return ", ".join(names[:NUM_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""The text of a run file: settings as YAML, with a comment beside each that a user will want to change."""
+"""The text of a run file: settings as YAML, with comments on those that users often change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ INDENT = "  "
 
 
 def render(head: list[str], tree: Mapping[str, Any], comments: Mapping[str, str]) -> str:
-    """head: lines of the opening comment; comments: full name of a setting, or `data.classes.NAME`, to its comment."""
+    """Text of a run file.
+
+    head:     lines of the opening comment
+    tree:     section -> name -> value
+    comments: by full name of a setting, or by `data.classes.NAME`
+    """
     return "\n".join([*(f"# {line}" for line in head), *_lines(tree, "", comments)]) + "\n"
 
 
@@ -25,8 +30,8 @@ def _lines(tree: Mapping[str, Any], prefix: str, comments: Mapping[str, str]) ->
         elif name == "data.classes":
             yield _commented(f"{indent}{key}:", comments.get(name))
             for entry in value:
-                called = entry["name"] if isinstance(entry, Mapping) else entry
-                yield _commented(f"{indent}{INDENT}- {flow(entry)}", comments.get(f"{name}.{called}"))
+                class_name = entry["name"] if isinstance(entry, Mapping) else entry
+                yield _commented(f"{indent}{INDENT}- {flow(entry)}", comments.get(f"{name}.{class_name}"))
         else:
             yield _commented(f"{indent}{flow(key)}: {flow(value)}", comments.get(name))
 
@@ -36,7 +41,7 @@ def _commented(line: str, comment: str | None) -> str:
 
 
 def flow(value: Any) -> str:
-    """A value on one line, as YAML reads it back."""
+    """A value as YAML on one line."""
     text: str = yaml.dump(
         value, Dumper=Quoting, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
     )
@@ -44,7 +49,7 @@ def flow(value: Any) -> str:
 
 
 class Quoting(yaml.SafeDumper):
-    """Quotes text with characters that do not print or look like a space, such as U+00A0: YAML drops or folds them."""
+    """Quotes text with non-printing or space-like characters, such as U+00A0, because YAML drops or folds them."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')

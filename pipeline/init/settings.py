@@ -1,4 +1,4 @@
-"""The settings that a run starts with, and what is said beside each in the run file."""
+"""The settings of a new run, and the comments on them in the run file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.doctor.grid import fitting_grid
 from pipeline.errors import ConfigError
 from pipeline.folder import snakemake_command
 from pipeline.init.classes import ClassPlan
-from pipeline.init.folders import Found, data_paths
+from pipeline.init.folders import ImagesAndMasks, data_paths
 from pipeline.init.recipe import CPU_BATCH, CPU_STEPS, recipe
 from pipeline.run_file import put_setting
 from pipeline.sources.samples import DEFAULT_VAL_FRACTION
@@ -22,7 +22,7 @@ ALPHA_STEP = 0.05
 
 
 class Choices(NamedTuple):
-    """What the user gave."""
+    """The arguments and options of the user."""
 
     images: Path
     masks: Path
@@ -35,14 +35,14 @@ class Choices(NamedTuple):
     """Full name of a setting -> value."""
 
 
-def settings_tree(choices: Choices, found: Found, plan: ClassPlan, is_on_gpu: bool) -> dict[str, Any]:
-    """Section -> name -> value; what the user set has the last word."""
-    grid = fitting_grid(found.sizes) if len(found.sizes) else None
-    num_val = max(1, round(DEFAULT_VAL_FRACTION * len(found.masks)))
+def settings_tree(choices: Choices, files: ImagesAndMasks, plan: ClassPlan, is_on_gpu: bool) -> dict[str, Any]:
+    """Settings by section and name. Settings of the user replace the chosen ones."""
+    grid = fitting_grid(files.sizes) if len(files.sizes) else None
+    num_val = max(1, round(DEFAULT_VAL_FRACTION * len(files.masks)))
     tree: dict[str, Any] = {
         "data": {
             **data_paths(choices.images, choices.masks),
-            **({"mask_ending": found.ending} if found.ending else {}),
+            **({"mask_ending": files.ending} if files.ending else {}),
             "classes": plan.classes,
             **({"background": plan.background} if plan.background else {}),
             "ignore_values": plan.ignore_values,
@@ -51,28 +51,28 @@ def settings_tree(choices: Choices, found: Found, plan: ClassPlan, is_on_gpu: bo
         },
         "annotate": annotator_section(choices, plan),
         "calibrate": {},
-        **recipe(found.sizes, grid, len(found.images) - num_val, choices.overrides, is_on_gpu),
+        **recipe(files.sizes, grid, len(files.images) - num_val, choices.overrides, is_on_gpu),
     }
     for name, value in choices.overrides.items():
         put_setting(tree, name, value)
-    tree["calibrate"].setdefault("alpha", starting_alpha(num_labeled(tree, len(found.masks))))
+    tree["calibrate"].setdefault("alpha", starting_alpha(num_labeled(tree, len(files.masks))))
     return tree
 
 
 def num_labeled(tree: Mapping[str, Any], num_masks: int) -> int:
-    """Labeled images that the splits leave, at most: id lists, if there are any, are not read here."""
+    """Upper bound of the number of labeled images by the settings of the splits. Id lists are not read here."""
     splits = tree["data"]["splits"]
     return max(1, splits.get("num_labeled") or num_masks - (splits.get("num_val") or 0))
 
 
 def annotator_section(choices: Choices, plan: ClassPlan) -> dict[str, Any]:
-    """The annotator with what `--checkpoint` names."""
+    """The section `annotate`, with the value of `--checkpoint`; ConfigError if that is missing."""
     kind, checkpoint = choices.annotator, choices.checkpoint
     if kind == "seem":
         return {"annotator": kind, kind: {"checkpoint": checkpoint or DEFAULT_CHECKPOINT}}
     if checkpoint is None:
-        what = "the network, FILE.onnx" if kind == "onnx" else "your factory, MODULE:FACTORY"
-        raise ConfigError(f"--annotator {kind} needs {what}; give it with --checkpoint")
+        what, value = ("a network", "FILE.onnx") if kind == "onnx" else ("your factory", "MODULE:FACTORY")
+        raise ConfigError(f"--annotator {kind} needs {what}; add --checkpoint {value}")
     if kind == "onnx":
         channels = {entry["name"]: [k] for k, entry in enumerate(plan.classes)}
         return {"annotator": kind, kind: {"model": str(Path(checkpoint).absolute()), "class_map": channels}}
@@ -80,57 +80,62 @@ def annotator_section(choices: Choices, plan: ClassPlan) -> dict[str, Any]:
 
 
 def starting_alpha(number: int) -> float:
-    """The smallest multiple of 0.05 that so many labeled images can keep; 0.5 for a single one."""
+    """The smallest multiple of 0.05 that `number` labeled images can guarantee; 0.5 for a single one."""
     steps = math.ceil(round(calib.smallest_alpha(number) / ALPHA_STEP, 6))
     return round(steps * ALPHA_STEP, 2)
 
 
-def opening(name: str, found: Found) -> list[str]:
-    """Lines of the comment that the run file begins with."""
+def opening(name: str, files: ImagesAndMasks) -> list[str]:
+    """Lines of the opening comment of the run file."""
     return [
-        f"{len(found.images)} images, {len(found.masks)} of them with a mask. Written by conformalsam init.",
-        "What is not here has a default: conformalsam settings prints every setting with its meaning.",
+        f"{len(files.images)} images, {len(files.masks)} of them with a mask. Written by conformalsam init.",
+        "All other settings have defaults: conformalsam settings prints every setting with its meaning.",
         f"Check: conformalsam doctor {name}. Run: {snakemake_command('all', [f'run={name}'])}",
     ]
 
 
-def comments(found: Found, plan: ClassPlan, num_images: Mapping[str, int], tree: Mapping[str, Any]) -> dict[str, str]:
-    """Full name of a setting -> what is said beside it. num_images: class -> masks that show it"""
-    num_masks = len(found.masks)
+def comments(
+    files: ImagesAndMasks, plan: ClassPlan, num_images: Mapping[str, int], tree: Mapping[str, Any]
+) -> dict[str, str]:
+    """Comments of the run file by full name of a setting.
+
+    num_images: number of masks in which a class occurs, by class name
+    """
+    num_masks = len(files.masks)
     number = num_labeled(tree, num_masks)
     smallest = calib.smallest_alpha(number)
     return {
         "data.root": "the paths below are relative to it",
-        "data.masks": "of the labeled images only",
-        "data.mask_ending": "what a mask's name has after its image's",
-        "data.classes": "values: of the mask files; prompts: [aliases] for the annotator, if not the name",
+        "data.masks": "masks of the labeled images only",
+        "data.mask_ending": "end of a mask's file name after the stem of its image",
+        "data.classes": "values: mask values; prompts: [aliases] for the annotator, by default the name",
         **{f"data.classes.{name}": f"in {count} of {num_masks} masks" for name, count in num_images.items()},
-        "data.background": "any other class in the prediction set beats it; remove the line if there is no such class",
-        "data.ignore_values": "mask values that mean nothing",
-        "data.splits.num_val": "images with masks that are kept to measure the student",
-        "data.splits.seed": "draws them; or list ids in text files: val: val.txt, labeled: labeled.txt",
-        "data.grid": "height and width that images are stretched to for maps and thresholds; larger: finer, slower",
-        "annotate.seem.checkpoint": "folder from conformalsam convert-seem; or seem-nano, the demo's own tiny network",
-        "annotate.onnx.class_map": "channels of the network that mean each class: CHECK THEM, they are only counted up",
-        "calibrate.alpha": f"miscoverage: how often the true class may be left out; {number} images allow {smallest:g}",
-        "train.student": "the paper's is b5; see docs/training.md",
+        "data.background": "background class; remove the line if there is none",
+        "data.ignore_values": "mask values of void pixels, which have no class",
+        "data.splits.num_val": "number of images with masks that are used only to evaluate the student",
+        "data.splits.seed": "seed of their draw; or list ids in text files: val: val.txt, labeled: labeled.txt",
+        "data.grid": "height and width of maps and thresholds, to which images are resized; larger: finer, slower",
+        "annotate.seem.checkpoint": "folder from conformalsam convert-seem; or seem-nano, the tiny network of the demo",
+        "annotate.onnx.class_map": "channels of the network for each class: PLACEHOLDERS 0, 1, ..., CORRECT THEM",
+        "calibrate.alpha": f"tolerated miscoverage; the smallest possible with {number} labeled images is {smallest:g}",
+        "train.student": "network of the student; the paper's is b5; see docs/training.md",
         "train.weights": "pretrained, Apache-2.0; or a folder, or a name of the hub; `random` needs far more images",
-        "train.frozen_stages": "first stages of the encoder that keep their weights: faster, and less to overfit",
-        "train.frozen_norms": "batches this small cannot measure statistics of their own",
-        "train.crop": "side of the training crop, pixels; larger: finer, slower",
-        "train.scale": "sizes that images are resized to before the crop, in parts of their own",
-        "train.optimizer": "with a learning rate for a pretrained encoder",
-        "train.lr": "of the encoder",
-        "train.head_lr_multiplier": "learning rate of the decoder, in parts of the encoder's",
-        "train.weight_decay": "pulls the weights towards 0",
-        "train.total_epochs": f"of both stages: some {CPU_STEPS} steps of {CPU_BATCH} images; more is better",
+        "train.frozen_stages": "number of first encoder stages whose weights stay fixed: faster, less overfitting",
+        "train.frozen_norms": "keep the pretrained batch statistics, because the batches are small",
+        "train.crop": "size of the training crop in pixels; larger: finer, slower",
+        "train.scale": "range of factors by which images are resized before the crop",
+        "train.optimizer": "optimizer for a pretrained encoder",
+        "train.lr": "learning rate of the encoder",
+        "train.head_lr_multiplier": "learning rate of the decoder divided by that of the encoder",
+        "train.weight_decay": "weight decay of the optimizer",
+        "train.total_epochs": f"of both stages: about {CPU_STEPS} steps of {CPU_BATCH} images; more is better",
         "train.validate_every": "epochs between two points of the learning curve",
-        "stage1": "learns from masks and calibrated pseudo-labels",
-        "stage1.batch_size": "images",
-        "stage1.strong": "colour changes are too much for training this short",
-        "stage2": "goes on with labels that the student makes itself",
-        "stage2.batch_labeled": "images with masks in a batch",
-        "stage2.batch_unlabeled": "images without",
+        "stage1": "trains on masks and calibrated pseudo-labels",
+        "stage1.batch_size": "number of images",
+        "stage1.strong": "no strong colour changes, because the training is short",
+        "stage2": "continues with online pseudo-labels of the student",
+        "stage2.batch_labeled": "number of labeled images in a batch",
+        "stage2.batch_unlabeled": "number of unlabeled images in a batch",
         "stage2.strong_labeled": "as stage1.strong",
-        "evaluate.scales": "the middle of the sizes that it was trained on",
+        "evaluate.scales": "factor by which images are resized for evaluation, within train.scale",
     }

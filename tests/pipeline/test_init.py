@@ -127,7 +127,7 @@ def test_a_run_file_that_exists_is_kept(mydata):
     message = refused(mydata / "images", "--masks", mydata / "masks", "--name", "mine")
     assert (
         message.strip()
-        == "config/mine.yaml exists and is not overwritten; give another --name, or remove it: rm config/mine.yaml"
+        == "config/mine.yaml exists and is not overwritten; use another --name, or remove it: rm config/mine.yaml"
     )
     assert Path("config/mine.yaml").read_bytes() == before
 
@@ -158,11 +158,11 @@ def test_folders_that_share_nothing_but_the_root_keep_their_own_places():
     assert paths == {"root": "/disk_a", "images": "images", "masks": "/disk_b/few"}
 
 
-def test_masks_named_after_their_images_and_something_more_are_found(mydata):
+def test_masks_named_as_their_images_with_an_ending_are_found(mydata):
     for path in (mydata / "masks").glob("*.png"):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
     text, settings = started(mydata / "images", "--masks", mydata / "masks")
-    assert "masks are named as their images, and then _mask.png" in text
+    assert "name of a mask: stem of its image, then _mask.png" in text
     assert sum(sample.mask is not None for sample in find_samples(settings.data)[0]) == 5
 
 
@@ -176,12 +176,17 @@ def test_masks_without_an_image_are_named(mydata):
 @pytest.mark.parametrize(
     ("images", "masks", "message"),
     [
-        ("gone", "mydata/masks", "IMAGES is gone, which is no folder"),
-        ("mydata/images", "gone", "--masks is gone, which is no folder"),
-        ("mydata", "mydata/masks", "lies directly in mydata; those in mydata/images are, give that folder"),
+        ("gone", "mydata/masks", "IMAGES is gone, which is not a folder; correct IMAGES"),
+        ("mydata/images", "gone", "--masks is gone, which is not a folder; correct --masks"),
+        ("mydata", "mydata/masks", "mydata itself contains no image (.jpg, .jpeg, .png, "),
+        ("mydata", "mydata/masks", "); use mydata/images, which contains some"),
         ("mydata/images", "mydata/images", "move the masks into a folder of their own"),
-        ("mydata/images", "empty", "no mask (.png, .bmp, .tif, .tiff, .gif) lies directly in empty"),
-        ("mydata/images", "strangers", "no mask in strangers has the name of an image in mydata/images: x1.png would"),
+        ("mydata/images", "empty", "empty itself contains no mask (.png, .bmp, .tif, .tiff, .gif); use a folder with"),
+        (
+            "mydata/images",
+            "strangers",
+            "has the name of an image in mydata/images: the first mask is x1.png",
+        ),
     ],
 )
 def test_folders_that_cannot_be_used_are_told(here, mydata, images, masks, message):
@@ -323,7 +328,7 @@ def test_values_without_a_list_get_placeholders_to_be_named(mydata):
     text, settings = started("mydata/images", "--masks", "mydata/masks")
     assert settings.data.class_names == ["background", "class 1", "class 2"]
     assert settings.data.background == "background"
-    assert "in the run file, or by --classes: class 1, class 2" in text
+    assert "write them in the run file, or use --classes: class 1, class 2" in text
     assert "class     class 1 (value 1): in 5 masks" in text
 
 
@@ -371,7 +376,7 @@ def test_prompts_follow_an_equals_sign_and_identifiers_are_spelled_out(tmp_path)
     assert plan.background == "_background_"
 
 
-def test_a_class_that_no_mask_shows_is_told(tmp_path):
+def test_a_class_that_is_in_no_mask_is_a_remark(tmp_path):
     plan = plan_classes([frozenset({0, 1})], read_class_list(written(tmp_path, "bg\ncat\ndog")), None)
     assert plan.remarks == ["in no mask: dog"]
 
@@ -379,27 +384,27 @@ def test_a_class_that_no_mask_shows_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("text", "found", "background", "message"),
     [
-        ("", {0, 1}, None, "is empty; write a class a line"),
-        ("cat: x", {0, 1}, None, "'cat: x' is no class"),
-        ("cat\ncat", {0, 1}, None, "has 'cat' twice; several values of a class: cat: 1, 2"),
-        ("cat\ndog", {0, 1, 7, 9}, None, "does not name: 7, 9; add a line for each, e.g. NAME: 7, or void: 7"),
+        ("", {0, 1}, None, "is empty; write one class per line"),
+        ("cat: x", {0, 1}, None, "'cat: x' is not a class"),
+        ("cat\ncat", {0, 1}, None, "has 'cat' twice; write all values of a class on one line: cat: 1, 2"),
+        ("cat\ndog", {0, 1, 7, 9}, None, "does not name: 7, 9; add one line for each to the class list: NAME: 7 for"),
         ("cat\ndog", {0, 1}, "cta", "--background is 'cta', expected one of cat, dog, or none; did you mean cat?"),
-        ("cat", {0}, None, "1 class is too few"),
+        ("cat", {0}, None, "needs at least two classes, the background included, but the masks give 1 (cat;"),
     ],
 )
-def test_lists_that_cannot_be_used_are_told(tmp_path, text, found, background, message):
+def test_lists_that_cannot_be_used_are_refused(tmp_path, text, found, background, message):
     with pytest.raises(DatasetError) as error:
         planned(found, text, background, tmp_path)
     assert message in str(error.value)
 
 
-def test_a_list_that_is_not_there_is_told(tmp_path):
+def test_a_list_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"gone.txt cannot be read .*; give a text file"):
         read_class_list(tmp_path / "gone.txt")
 
 
-def test_masks_with_hundreds_of_values_are_hardly_index_masks():
-    with pytest.raises(DatasetError, match="200 different values, which are hardly classes"):
+def test_masks_with_hundreds_of_values_are_refused():
+    with pytest.raises(DatasetError, match="200 different values, more than 64: they were probably smoothed"):
         planned(range(200))
 
 
@@ -441,6 +446,6 @@ def test_scaled_masks_are_no_placeholder_classes_for_ever(mydata):
     for path in (mydata / "masks").glob("*.png"):
         Image.fromarray(np.where(np.eye(24, 32) > 0, 255, 0).astype(np.uint8)).save(path)
     text, settings = started("mydata/images", "--masks", "mydata/masks")
-    assert "255 is taken for a class and not for void" in text
+    assert "the masks have the values 0 and 255 only, so 255 is a class and not void" in text
     assert settings.data.mask_values == [[0], [255]]
     assert settings.data.ignore_values == []
