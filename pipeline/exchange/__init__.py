@@ -1,12 +1,12 @@
-"""Labels of a run in the formats of other tools, and corrected masks back from them: one module a format.
+"""Exports labels to other tools, and imports corrected masks from them. Each format has a module.
 
-labels      what is exported: labels of one alpha, at the images' own sizes
-choice      which images, in which order
-provenance  what made the labels, written beside every export
-record      what was exported, so that unchanged masks are known when they come back
-shell       the export itself: a folder that is whole or not there
+labels      the exported labels: those of one alpha, at the images' own sizes
+choice      the exported images, and their order
+provenance  how the labels were made, written into every export
+record      digests of exported labels, to detect masks that come back unchanged
+shell       the export: its folder appears only when it is complete
 
-import_masks     corrected masks to a new run file      corrected_masks  which of them a person changed
+import_masks     imports corrected masks                corrected_masks  their folder, id lists and run file
 """
 
 from pipeline.exchange.formats import FORMATS, READABLE, detect_format, refuse_unknown_format

@@ -1,4 +1,4 @@
-"""Which images of a label store are exported, and in which order."""
+"""Chooses the images of a label store to export, and their order."""
 
 from __future__ import annotations
 
@@ -16,52 +16,59 @@ from pipeline.store import DONE, OUTCOMES
 
 
 class Choice(NamedTuple):
-    """Places in the store, in the order of the export; and ids of wanted images that have no labels (they failed)."""
+    """Images to export.
 
-    places: list[int]
+    indices:  indices in the store, in the order of the export
+    left_out: ids of chosen images without labels, because the annotator failed on them
+    """
+
+    indices: list[int]
     left_out: list[str]
 
 
 def choose_images(source: LabelSource, ids: Path | None = None, most_uncertain: int | None = None) -> Choice:
-    """All images of a store, or those that a list names, or of these the ones with the lowest keep rates first.
+    """All images of a store, or those of a list, in this order; or those of them with the lowest keep rates.
 
-    ids:            text file with an id, or an image's path, a line; its order is that of the export
-    most_uncertain: how many
+    ids:            text file with one id or image path per line
+    most_uncertain: number of images with the lowest keep rates, lowest first
     raises:         StoreError for an id that the store does not have, and if no image has labels
     """
     store = source.store
-    places = list(range(len(store.sample_ids))) if ids is None else _listed_places(source, ids)
+    indices = list(range(len(store.sample_ids))) if ids is None else _listed_indices(source, ids)
     status, names = store.status, store.sample_ids
-    left_out = [names[place] for place in places if status[place] != DONE]
-    places = [place for place in places if status[place] == DONE]
-    if not places:
-        raise StoreError(f"{store.path} has no labels of the wanted images: {len(left_out)} failed; see annotate.json")
+    left_out = [names[index] for index in indices if status[index] != DONE]
+    indices = [index for index in indices if status[index] == DONE]
+    if not indices:
+        raise StoreError(
+            f"{store.path} has no labels of the chosen images, because the annotator failed on all {len(left_out)}; "
+            "choose other images, or fix the causes in annotate.json"
+        )
     if most_uncertain is not None:
-        rates = keep_rates(source, places)
-        places = [places[i] for i in np.argsort(rates, kind="stable")[:most_uncertain]]
-    return Choice(places, left_out)
+        rates = keep_rates(source, indices)
+        indices = [indices[i] for i in np.argsort(rates, kind="stable")[:most_uncertain]]
+    return Choice(indices, left_out)
 
 
-def keep_rates(source: LabelSource, places: list[int]) -> npt.NDArray[np.float64]:
-    """float64 [N]: share of the pixels that have a label, on the grid."""
-    if source.position == 0:
-        pixels, kept = (source.store.outcome_pixels[places, OUTCOMES.index(name)] for name in ("pixels", "kept"))
+def keep_rates(source: LabelSource, indices: list[int]) -> npt.NDArray[np.float64]:
+    """float64 [N] in [0, 1]: fraction of the pixels that have a label, on the grid."""
+    if source.alpha_index == 0:
+        pixels, kept = (source.store.outcome_pixels[indices, OUTCOMES.index(name)] for name in ("pixels", "kept"))
         rates: npt.NDArray[np.float64] = kept / pixels
         return rates
-    return np.array([(~np.isnan(source.grid_label(place))).mean() for place in places])
+    return np.array([(~np.isnan(source.grid_label(index))).mean() for index in indices])
 
 
-def _listed_places(source: LabelSource, ids: Path) -> list[int]:
+def _listed_indices(source: LabelSource, ids: Path) -> list[int]:
     try:
-        wanted = [entry.id for entry in parse_list(ids.read_text(encoding="utf-8"), Path())]
+        listed = [entry.id for entry in parse_list(ids.read_text(encoding="utf-8"), Path())]
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{ids} cannot be read as a list ({error}); give a text file with an id a line") from None
-    known = list(source.place_of)
-    strange = [name for name in dict.fromkeys(wanted) if name not in source.place_of]
-    if strange:
-        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise StoreError(f"{ids} cannot be read as a list ({error}); give a text file with one id per line") from None
+    known = list(source.index_of)
+    unknown = [name for name in dict.fromkeys(listed) if name not in source.index_of]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise StoreError(
-            f"{ids} names {strange[0]}{more}, not in {source.store.path}{did_you_mean(strange[0], known)}; it has the "
-            f"unlabeled images, e.g. {known[0]}"
+            f"{ids} names {unknown[0]}{more}, not in {source.store.path}{did_you_mean(unknown[0], known)}; name only "
+            f"unlabeled images of the run, e.g. {known[0]}"
         )
-    return [source.place_of[name] for name in dict.fromkeys(wanted)]
+    return [source.index_of[name] for name in dict.fromkeys(listed)]

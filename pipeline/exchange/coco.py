@@ -1,4 +1,4 @@
-"""COCO's JSON: a run-length encoded shape for every class of every image, with the score of its pixels."""
+"""COCO's JSON: one run-length encoded shape per class and image, with a score."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ KEYS = ("images", "annotations", "categories")
 Annotation = dict[str, Any]
 
 
-def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> list[Annotation]:
-    """Annotations of one image, without ids yet; nothing is written."""
-    return class_shapes(label, source.probability(place))
+def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> list[Annotation]:
+    """Annotations of the image at an index of the store, without ids. `write_rest` writes them."""
+    return class_shapes(label, source.probability(index))
 
 
 def class_shapes(label: Label, probability: npt.NDArray[np.float32]) -> list[Annotation]:
-    """One annotation for every class of a label: all its pixels, whether or not they hang together.
+    """One annotation per class of a label. It contains all pixels of the class, connected or not.
 
     label:       uint8 [H, W], 255 = abstain
-    probability: float32 [H, W] of the label, NaN where it is not known
-    returns:     score is the mean of the known probabilities; without any there is none
+    probability: float32 [H, W], probability of the label, NaN where it is unknown
+    returns:     annotations; the score is the mean of the known probabilities, and is missing if there are none
     """
     from pycocotools import mask as shapes
 
@@ -58,12 +58,12 @@ def class_shapes(label: Label, probability: npt.NDArray[np.float32]) -> list[Ann
 
 
 def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
-    """Write the JSON. An image's id is its place in the store plus 1, a category's its class index plus 1."""
+    """Write the JSON. Image ids are indices in the store plus 1, category ids are class indices plus 1."""
     images = [
-        {"id": place + 1, "file_name": sample.image, "height": sample.height, "width": sample.width}
-        for place, sample in ((place, source.samples[place]) for place, _ in rows)
+        {"id": index + 1, "file_name": sample.image, "height": sample.height, "width": sample.width}
+        for index, sample in ((index, source.samples[index]) for index, _ in rows)
     ]
-    owned = [(place + 1, annotation) for place, annotations in rows for annotation in annotations]
+    with_image_id = [(index + 1, annotation) for index, annotations in rows for annotation in annotations]
     content = {
         "info": {
             "description": "Semantic pseudo-labels: one annotation for all pixels of a class in an image. Pixels in no "
@@ -72,14 +72,17 @@ def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]
             **{name: facts[name] for name in ("fingerprint", "alpha", "rule", "variant")},
         },
         "images": images,
-        "annotations": [{"id": n, "image_id": owner, **shape} for n, (owner, shape) in enumerate(owned, start=1)],
+        "annotations": [
+            {"id": number, "image_id": image_id, **annotation}
+            for number, (image_id, annotation) in enumerate(with_image_id, start=1)
+        ],
         "categories": [{"id": index, "name": name} for index, name in enumerate(source.class_names, start=1)],
     }
     (folder / FILE_NAME).write_text(json.dumps(content), encoding="utf-8")
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Files below a folder that hold COCO's annotations."""
+    """JSON files below a folder that contain COCO's annotations."""
     return [path for path in sorted(folder.rglob("*.json")) if all(key in _content(path) for key in KEYS)]
 
 
@@ -92,10 +95,13 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 
 def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
-    """Masks drawn from polygons and run-length encodings; where shapes overlap the smaller one wins.
+    """Masks drawn from polygons and run-length encodings. Where shapes overlap, the smaller one is in front.
 
-    Pixels in no shape have no label, unless the file has no category for the run's background: then they are that.
-    Crowds count as their category: annotation tools mark every run-length encoding as one.
+    Pixels in no shape are background if the run has a background class and the file has no category for it; otherwise
+    they have no label. Crowds are drawn as their category, because annotation tools mark every run-length encoding as a
+    crowd.
+
+    raises: DatasetError for a file that is not valid COCO JSON
     """
     return [mask for path in find_files(folder) for mask in _masks_of(path, data)]
 
@@ -120,7 +126,11 @@ def _drawn(
     data: DataSettings,
     path: Path,
 ) -> Label:
-    """Label of one image. codes: of the categories in `draw`'s mask, names: what each code means."""
+    """Label of one image.
+
+    codes: value of each category id in the mask of `draw`
+    names: category name of each of these values
+    """
     mask = draw(image, annotations, codes, path)
     lookup = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
     if data.background is not None and data.background not in names.values():

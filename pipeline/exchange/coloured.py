@@ -1,4 +1,4 @@
-"""Masks that come back from other tools, as palette, grey or colour pictures: their values or colours mean labels."""
+"""Decodes masks of other tools: palette, grey or colour images whose values or colours stand for labels."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.exchange.incoming import Incoming, class_named
 from pipeline.exchange.labels import Label
 
 Codes = npt.NDArray[np.int64]
-"""int64 [H, W]: values of a mask, or its colours as 0xRRGGBB."""
+"""int64 [H, W]: values of a mask, or its colours as 0xRRGGBB numbers."""
 
 MAX_SHOWN = 5
 
 
 class Legend(NamedTuple):
-    """Names of the labels that the values and the colours of masks stand for, and the classes of the run."""
+    """Names of labels by mask value and by colour, and the class names of the run."""
 
     by_value: Mapping[int, str]
     by_colour: Mapping[int, str]
@@ -37,33 +37,34 @@ def make_legend(
     class_names: Sequence[str],
     where: Path,
 ) -> Legend:
-    """A legend of labels, each with a value and a colour; DatasetError if two share a colour."""
+    """A legend of labels, each with a value and a colour (red, green, blue); DatasetError if two colours are equal."""
     packed = [pack(colour) for colour in colours]
     for i, colour in enumerate(packed):
         if colour in packed[:i]:
             first = names[packed.index(colour)]
             raise DatasetError(
-                f"{where} gives {names[i]} and {first} the same colour #{colour:06x}; change one of them"
+                f"{where} gives {names[i]} and {first} the same colour #{colour:06x}; change one of the colours"
             )
     return Legend(dict(zip(values, names, strict=True)), dict(zip(packed, names, strict=True)), class_names)
 
 
 def pack(colour: Sequence[int]) -> int:
-    """0xRRGGBB."""
+    """A colour (red, green, blue) as the number 0xRRGGBB."""
     red, green, blue = colour
     return red << 16 | green << 8 | blue
 
 
 def read_coloured(path: Path, legend: Legend) -> Incoming:
-    """The mask of a file, to be read later."""
+    """The mask of a file. Its pixels are read later, by `Incoming.read`."""
     return Incoming(path.stem, str(path), functools.partial(decode, path, legend))
 
 
 def decode(path: Path, legend: Legend) -> Label:
-    """Label of one mask file, by its colours if it has any and all are the legend's, else by its values.
+    """Label of one mask file: by its colours if all of them are in the legend, otherwise by its values.
 
-    So a palette may be in any order, as painting programs leave it, and may also have colours of its own.
-    raises: DatasetError for a file that cannot be read, and for values or colours that mean no class of the run
+    A palette may therefore be in any order, as some painting programs write it, or have other colours.
+
+    raises: DatasetError for a file that cannot be read, and for values or colours that stand for no class of the run
     """
     values, colours = _read(path)
     if colours is not None and (values is None or set(np.unique(colours).tolist()) <= legend.by_colour.keys()):
@@ -73,25 +74,27 @@ def decode(path: Path, legend: Legend) -> Label:
 
 
 def _read(path: Path) -> tuple[Codes | None, Codes | None]:
-    """Values and colours of a picture; None for what it does not have."""
+    """Values and colours of an image; None if it has none."""
     try:
         with Image.open(path) as picture:
             values = np.asarray(picture).astype(np.int64) if picture.mode in INDEX_MODES else None
             if values is not None and picture.mode != "P":
                 return values, None
             red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.int64), -1, 0)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for unreadable and truncated files
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's exceptions for unreadable and truncated files
         raise DatasetError(f"{path} cannot be read ({error}); export it again") from None
     return values, red << 16 | green << 8 | blue
 
 
 def _label(path: Path, codes: Codes, names: Mapping[int, str], shown: str, class_names: Sequence[str]) -> Label:
     unique, inverse = np.unique(codes, return_inverse=True)
-    found = unique.tolist()
-    strange = [shown.format(code) for code in found if code not in names]
-    if strange:
-        listed = ", ".join(strange[:MAX_SHOWN]) + (", ..." if len(strange) > MAX_SHOWN else "")
-        raise DatasetError(f"{path} has {listed} for no label of the export; paint those pixels with one of its labels")
-    lookup = np.array([class_named(names[code], class_names, str(path)) for code in found], np.uint8)
+    present = unique.tolist()
+    unknown = [shown.format(code) for code in present if code not in names]
+    if unknown:
+        listed = ", ".join(unknown[:MAX_SHOWN]) + (", ..." if len(unknown) > MAX_SHOWN else "")
+        raise DatasetError(
+            f"{path} has {listed}, which stands for no label of the export; paint these pixels with one of its labels"
+        )
+    lookup = np.array([class_named(names[code], class_names, str(path)) for code in present], np.uint8)
     label: Label = lookup[inverse].reshape(codes.shape)
     return label

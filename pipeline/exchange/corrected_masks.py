@@ -1,7 +1,7 @@
-"""Where the corrected masks of a run lie, and the id lists and the run file that make it read them.
+"""The folder of a run's corrected masks, and the id lists and the run file with which the run reads them.
 
-The lists freeze the splits as they are: a new mask moves its image from the unlabeled to the labeled ones, and what
-validates stays the same, although images to validate with may once have been drawn from those that have masks.
+The lists fix the current splits. A new mask moves its image from unlabeled to labeled. Validation images stay the same,
+even if they were drawn from the images with masks.
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ class CorrectedMasks:
         return self.masks / f"{sample_id}.png"
 
     def lists(self) -> dict[str, str]:
-        """`data.splits` of a run that reads the lists, relative to the data root."""
+        """Settings `data.splits` of a run that reads the lists, relative to the data root."""
         return {split: str((self.folder / f"{split}.txt").relative_to(self.root)) for split in SPLITS}
 
     def are_read_by(self, settings: Settings) -> bool:
         return {split: getattr(settings.data.splits, split) for split in SPLITS} == self.lists()
 
     def index_with(self, index: SampleIndex, new: Collection[str] = ()) -> SampleIndex:
-        """The samples as prepare finds them once it reads the lists; new: ids whose masks are still to be put here."""
+        """The samples that prepare will find when it reads the lists.
+
+        new: ids of images whose masks will be moved into the folder
+        """
         samples = [
             self._corrected(sample) if sample.id in new or self.mask(sample.id).is_file() else sample
             for sample in index.samples
@@ -64,10 +67,10 @@ class CorrectedMasks:
 def list_lines(index: SampleIndex) -> dict[Split, list[str]]:
     """Lines of the id list of each split, `image mask`.
 
-    raises: DatasetError if a path has a space, which a list cannot hold, and if there is no unlabeled image
+    raises: DatasetError if a path contains a space, which separates paths in a list, and if no image is unlabeled
     """
     if not index.of("unlabeled"):
-        raise DatasetError("no unlabeled image would be left; keep one at least, so that there is one to label")
+        raise DatasetError("no unlabeled image would be left; import fewer masks, so that at least one image is left")
     return {split: [_list_line(sample) for sample in index.of(split)] for split in SPLITS}
 
 
@@ -77,7 +80,9 @@ def _list_line(sample: Sample) -> str:
 
 def _without_space(path: str) -> str:
     if path.split() != [path]:
-        raise DatasetError(f"{path!r} has a space, which an id list cannot hold; rename the file and run prepare again")
+        raise DatasetError(
+            f"{path!r} contains a space, which separates paths in an id list; rename the file and run prepare again"
+        )
     return path
 
 
@@ -89,16 +94,16 @@ class RunFile(NamedTuple):
 
     @property
     def run(self) -> str:
-        """What `--config run=` takes for it."""
+        """Value of `--config run=` for this file."""
         return self.path.stem if self.path.parent == CONFIG_FOLDER else str(self.path)
 
 
 def run_file_for(run: str, overrides: Mapping[str, Any], settings: Settings, masks: CorrectedMasks) -> RunFile | None:
-    """A run file beside that of a run: the same run, but it reads the lists of its corrected masks.
+    """A second run file of a run that reads the lists of its corrected masks; None if the run reads them already.
 
-    It has the run's name, so that results and annotator's maps are the same, and what the overrides changed. None: the
-    run reads the lists already.
-    raises: ConfigError if another file is in its place
+    It has the same run name, so results and maps are the same, and contains the overrides.
+
+    raises: ConfigError if another file has its name
     """
     if masks.are_read_by(settings):
         return None
@@ -107,12 +112,14 @@ def run_file_for(run: str, overrides: Mapping[str, Any], settings: Settings, mas
     chosen = full_names(overrides) | {f"data.splits.{split}": path for split, path in masks.lists().items()}
     for name, value in chosen.items():
         *sections, last = name.split(".")
-        place = tree
+        node = tree
         for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
-    text = f"# {original.name} with the corrected masks that conformalsam import-masks took.\n"
+            node = node.setdefault(section, {})
+        node[last] = value
+    text = f"# {original.name} with the corrected masks imported by conformalsam import-masks.\n"
     file = RunFile(original.with_name(f"{original.stem}{SUFFIX}.yaml"), text + yaml.safe_dump(tree, sort_keys=False))
     if file.path.is_file() and file.path.read_text(encoding="utf-8") != file.text:
-        raise ConfigError(f"{file.path} is in the way: another run; import into that (RUN {file.run}), or move it away")
+        raise ConfigError(
+            f"{file.path} exists and is another run file; import into it (RUN {file.run}), or move it to another folder"
+        )
     return file

@@ -1,4 +1,4 @@
-"""CVAT's "Segmentation mask 1.1": a zip in the manner of PASCAL VOC, with the colour of each label in labelmap.txt."""
+"""CVAT's "Segmentation mask 1.1": a zip in the layout of PASCAL VOC, with the colour of each label in labelmap.txt."""
 
 from __future__ import annotations
 
@@ -26,28 +26,32 @@ LABELMAP = "labelmap.txt"
 MASKS = "SegmentationClass"
 LIST = "ImageSets/Segmentation/default.txt"
 HEADER = "# label:color_rgb:parts:actions"
-CONTENT = "content"  # folder that becomes the zip
+CONTENT = "content"  # folder that is zipped
 
 
-def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> str:
-    """Write the mask in colours; returns the photograph's path. StoreError for class names that CVAT cannot take."""
+def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> str:
+    """Write the mask of the image at an index of the store in colours.
+
+    returns: path of the image
+    raises:  StoreError for class names that CVAT cannot store
+    """
     refuse_names(source.class_names)
     masks = folder / CONTENT / MASKS
     masks.mkdir(parents=True, exist_ok=True)
     colours = np.full((IGNORE_INDEX + 1, 3), ABSTAIN_COLOUR, np.uint8)
     colours[: len(source.class_names)] = label_colours(source)
     picture = Image.fromarray(colours[label])
-    picture.save(masks / f"{source.samples[place].id}.png", format="PNG", compress_type=zlib.Z_RLE)
-    return str(source.index.root / source.samples[place].image)
+    picture.save(masks / f"{source.samples[index].id}.png", format="PNG", compress_type=zlib.Z_RLE)
+    return str(source.index.root / source.samples[index].image)
 
 
 def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
-    """Zip the masks with their label map and list; write the task's labels and the images to upload beside the zip."""
+    """Zip the masks with their label map and list. Write the labels of the task, and the list of images to upload."""
     content, colours = folder / CONTENT, label_colours(source)
     labels = [*zip(source.class_names, colours.tolist(), strict=True), (ABSTAIN, ABSTAIN_COLOUR)]
     lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in labels]
     _write_lines(content / LABELMAP, [HEADER, *lines])
-    _write_lines(content / LIST, [source.samples[place].id for place, _ in rows])
+    _write_lines(content / LIST, [source.samples[index].id for index, _ in rows])
     with zipfile.ZipFile(folder / ARCHIVE, "w") as archive:  # PNGs are compressed already
         for path in sorted(path for path in content.rglob("*") if path.is_file()):
             archive.write(path, path.relative_to(content))
@@ -58,7 +62,7 @@ def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]
 
 
 def label_colours(source: LabelSource) -> Colours:
-    """uint8 [K, 3]: those of the palette, but a class called `background` is black, as it is for CVAT."""
+    """uint8 [K, 3] RGB, the palette of the run. A class called `background` is black, as in CVAT."""
     colours = source.colours.copy()
     if UNANNOTATED in source.class_names:
         colours[source.class_names.index(UNANNOTATED)] = 0
@@ -66,12 +70,12 @@ def label_colours(source: LabelSource) -> Colours:
 
 
 def refuse_names(class_names: Sequence[str]) -> None:
-    """StoreError for names that a label map cannot hold."""
+    """StoreError for class names that a label map cannot contain."""
     for name in class_names:
         if name == ABSTAIN or ":" in name or name.startswith("#"):
             raise StoreError(
-                f"the class {name!r} cannot be told to CVAT: its label map separates by ':', '#' begins a comment, and "
-                f"{ABSTAIN!r} means no label; rename it in data.classes, or use another format"
+                f"the class {name!r} cannot be exported to CVAT: in its label map ':' is a separator, '#' starts a "
+                f"comment, and {ABSTAIN!r} means no label; rename it in data.classes, or use another format"
             )
 
 
@@ -81,7 +85,10 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
-    """The masks of an unpacked archive; a mask in subfolders is of the image with its file's stem."""
+    """The masks of an unpacked archive. A mask belongs to the image with the stem of its file, also in subfolders.
+
+    raises: DatasetError for a label map that is missing or malformed
+    """
     labelmap = folder / LABELMAP
     if not labelmap.is_file():
         raise DatasetError(f"no {LABELMAP} in {folder}; export the task as Segmentation mask 1.1")

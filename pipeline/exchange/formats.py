@@ -1,4 +1,4 @@
-"""The table of formats: how each is written, and how masks are read back from those that annotation tools write."""
+"""The table of formats: the functions that write each format, and that read masks of annotation tools."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.settings import DataSettings, did_you_mean
 
 Write = Callable[[Path, LabelSource, int, Label], Any]
-"""Writes into the folder what the image at a place of the store needs, given its label; runs in several threads."""
+"""Writes the files of one image. Arguments: folder, store, index in the store, label. It runs in several threads."""
 WriteRest = Callable[[Path, LabelSource, Sequence[tuple[int, Any]], dict[str, Any]], None]
-"""Writes what the images share, at the end: given the places with what `Write` returned there, and the provenance."""
+"""Writes the common files at the end. Arguments: folder, store, (index, result of `Write`) per image, provenance."""
 Read = Callable[[Path, DataSettings], list[Incoming]]
+"""Finds the masks in a folder."""
 
 
 class Format(NamedTuple):
-    """One format. next_step: what to do with the folder, {folder} stands for it."""
+    """One format.
+
+    next_step:  instructions for the user; {folder} is replaced by the folder
+    read_masks: None if masks cannot be imported from this format
+    """
 
     write_image: Write
     write_rest: WriteRest
@@ -50,9 +55,9 @@ FORMATS = {
     "cvat": Format(
         cvat.write_image,
         cvat.write_rest,
-        "in CVAT make a task with the labels of {folder}/labels.json (tab Raw) and the images of {folder}/images.txt, "
-        "upload {folder}/annotations.zip as Segmentation mask 1.1; export the corrected task in the same format, "
-        "then: conformalsam import-masks RUN task.zip",
+        "in CVAT create a task with the labels of {folder}/labels.json (tab Raw) and the images of {folder}/images.txt "
+        "and upload {folder}/annotations.zip as Segmentation mask 1.1; export the corrected task in the same format, "
+        "then run conformalsam import-masks RUN task.zip",
         cvat.read_masks,
     ),
     "huggingface": Format(
@@ -65,13 +70,13 @@ READABLE = tuple(name for name, form in FORMATS.items() if form.read_masks is no
 
 
 def refuse_unknown_format(name: str, known: Sequence[str]) -> None:
-    """ConfigError if the name is none of those known."""
+    """ConfigError if the name is not among the known ones."""
     if name not in known:
-        raise ConfigError(f"no format {name}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        raise ConfigError(f"no format {name}{did_you_mean(name, known)}; use one of {', '.join(known)}")
 
 
 def detect_format(folder: Path) -> str | None:
-    """Which of the formats that can be read a folder holds; None if none does."""
+    """Name of the readable format of the files in a folder; None if there is none."""
     if (folder / cvat.LABELMAP).is_file():
         return "cvat"
     if coco.find_files(folder):

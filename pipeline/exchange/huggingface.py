@@ -18,10 +18,14 @@ from pipeline.exchange.png import save_palette_png
 METADATA = "metadata.jsonl"
 
 
-def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> dict[str, Any]:
-    """Copy the photograph as it is, and write its label; returns its line of the metadata."""
-    image = source.image_file(place)
-    sample_id = source.samples[place].id
+def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> dict[str, Any]:
+    """Copy the image at an index of the store unchanged, and write its label.
+
+    returns: its line of the metadata
+    raises:  StoreError if the image file is missing
+    """
+    image = source.image_file(index)
+    sample_id = source.samples[index].id
     for name in ("images", "labels"):
         (folder / name).mkdir(exist_ok=True)
     copy = f"images/{sample_id}{image.suffix.lower()}"
@@ -29,7 +33,7 @@ def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> 
     save_palette_png(folder / f"labels/{sample_id}.png", label, source.colours)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     return {
-        "file_name": copy,  # becomes the column `image`, and the next one `label`
+        "file_name": copy,  # becomes the column `image`; label_file_name becomes `label`
         "label_file_name": f"labels/{sample_id}.png",
         "id": sample_id,
         "keep_rate": 1 - int(counts[IGNORE_INDEX]) / label.size,
@@ -46,7 +50,7 @@ def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]
 
 
 def card(facts: dict[str, Any]) -> str:
-    """The data set's card in Markdown; its licence is left to whoever publishes the photographs."""
+    """The data set's card in Markdown. The licence is left open, because it depends on the images."""
     loader = PackageLoader("pipeline.exchange", "")
     environment = Environment(
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True

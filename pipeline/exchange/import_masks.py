@@ -1,4 +1,4 @@
-"""Corrected masks become labeled images of a run: each is checked, and all are taken or none."""
+"""Imports corrected masks as labeled images of a run. Every mask is checked; after an error none is imported."""
 
 from __future__ import annotations
 
@@ -37,18 +37,20 @@ log = logging.getLogger(__name__)
 
 MAX_8_BIT = 255
 
-Fate = Literal["taken", "known", "unchanged", "empty"]
-FATES: tuple[Fate, ...] = get_args(Fate)
+Result = Literal["imported", "known", "unchanged", "empty"]
+RESULTS: tuple[Result, ...] = get_args(Result)
 
 
 class Imported(NamedTuple):
-    """What an import did: ids of the masks by their fate, the folder they are in, and the run to go on with.
+    """The result of an import.
 
-    taken: written; known: equal the mask that the image has; unchanged: as they were exported; empty: without a class
-    run: None if everything is as it was
+    ids:    ids of the masks by result. imported: written; known: equal to the image's present mask; unchanged: equal to
+            the exported mask; empty: no pixel has a class
+    folder: folder of the corrected masks
+    run:    run file to continue with; None if nothing changed
     """
 
-    ids: dict[Fate, list[str]]
+    ids: dict[Result, list[str]]
     folder: Path
     run: str | None
 
@@ -62,13 +64,15 @@ def import_masks(
     overwrite: bool = False,
     unchanged: bool = False,
 ) -> Imported:
-    """Take corrected masks into a prepared run; the user's files stay as they are.
+    """Import corrected masks into a prepared run. The user's files are not changed.
 
     run, overrides: as on the command line
-    source:         folder, zip or COCO JSON; format_name: one of READABLE, by default found out
-    overwrite:      also take masks of images that have one; the run then reads the new one
-    unchanged:      also take masks that are as they were exported
-    raises:         ConfigError for an unknown format; DatasetError with every problem; then nothing is taken
+    source:         folder, zip or COCO JSON
+    format_name:    one of READABLE; default: detected
+    overwrite:      also import masks of images that have a mask already; the run then reads the new ones
+    unchanged:      also import masks that are equal to the exported ones
+    raises:         ConfigError for an unknown format or unsuitable classes; DatasetError with every problem of the
+                    masks. After an error no mask is imported.
     """
     if format_name is not None:
         refuse_unknown_format(format_name, READABLE)
@@ -76,34 +80,36 @@ def import_masks(
     settings = load_settings(run, changed)
     if ABSTAIN in settings.data.class_names:
         raise ConfigError(
-            f"data.classes has a class {ABSTAIN!r}, which means no class in masks that come back; rename it"
+            f"data.classes has a class {ABSTAIN!r}, which means no class in imported masks; rename it in data.classes"
         )
-    place = Run(settings)
-    index = place.samples()
+    to_import = Run(settings)
+    index = to_import.samples()
     if index.root != Path(settings.data.root):
         raise DatasetError(
-            f"{place.folder.samples} is about images in {index.root}, the run about those in {settings.data.root}; "
-            f"run {place.command('prepare', rerun='prepare')}"
+            f"{to_import.folder.samples} lists images in {index.root}, but data.root is {settings.data.root}; run "
+            f"{to_import.command('prepare', rerun='prepare')}"
         )
     masks = CorrectedMasks(settings)
     run_file = run_file_for(run, changed, settings, masks)
-    desk = Desk(settings.data, index, masks, exported_digests(settings.folder), overwrite, unchanged)
+    importer = Importer(settings.data, index, masks, exported_digests(settings.folder), overwrite, unchanged)
     try:
         with unpacked(source) as folder:
-            ids = desk.take(incoming_masks(folder, source, format_name, settings.data))
+            ids = importer.import_all(incoming_masks(folder, source, format_name, settings.data))
         is_changed = masks.index_with(index) != index
         if is_changed:
-            put_to_use(masks, masks.index_with(index), run_file, place.folder)
+            activate(masks, masks.index_with(index), run_file, to_import.folder)
     except OSError as error:
-        raise DatasetError(f"the import into {masks.folder} stopped: {error}; fix that and run it again") from None
+        raise DatasetError(
+            f"the import into {masks.folder} stopped: {error}; remove the cause and run it again"
+        ) from None
     return Imported(ids, masks.masks, (run_file.run if run_file is not None else run) if is_changed else None)
 
 
-def put_to_use(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | None, results: Folder) -> None:
-    """Write the id lists and the run file, and let the next snakemake run what depends on the new samples.
+def activate(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | None, results: Folder) -> None:
+    """Write the id lists, the run file and samples.json, so that the next snakemake uses the masks.
 
-    Newer samples make it run annotate and what follows, and prepare as well, because its receipt is missing. They come
-    last: an import that was killed before them does all of this when it is repeated.
+    Snakemake runs prepare, because its receipt is missing, and annotate and the stages after it, because samples.json
+    is newer. samples.json is written last: if the import is killed before, running it again completes it.
     """
     masks.write_lists(index)
     if run_file is not None:
@@ -114,12 +120,15 @@ def put_to_use(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | No
 
 @contextlib.contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
-    """The folder itself, or a temporary one with what is in a zip, or with a JSON; nested lone folders are entered."""
+    """The folder itself, or a temporary folder with the contents of a zip or with a JSON file.
+
+    A folder that contains nothing but one folder is replaced by that one.
+    """
     if source.is_dir():
         yield source
         return
     if not source.is_file():
-        raise DatasetError(f"no {source}; name a folder, a zip or a COCO JSON with corrected masks")
+        raise DatasetError(f"no {source}; give a folder, a zip or a COCO JSON with corrected masks")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if source.suffix.lower() == ".json":
@@ -129,7 +138,7 @@ def unpacked(source: Path) -> Iterator[Path]:
                 with zipfile.ZipFile(source) as archive:
                     archive.extractall(folder)
             except zipfile.BadZipFile as error:
-                raise DatasetError(f"{source} is no whole zip ({error}); export it again") from None
+                raise DatasetError(f"{source} is not a complete zip ({error}); export it again") from None
         entries = list(folder.iterdir())
         while len(entries) == 1 and entries[0].is_dir():
             folder = entries[0]
@@ -138,19 +147,24 @@ def unpacked(source: Path) -> Iterator[Path]:
 
 
 def incoming_masks(folder: Path, source: Path, format_name: str | None, data: DataSettings) -> list[Incoming]:
-    """Masks in a folder, none read yet; DatasetError if there are none."""
-    found = format_name or detect_format(folder)
-    read = FORMATS[found].read_masks if found is not None else None
+    """The masks in a folder; DatasetError if there are none. Their pixels are not read yet."""
+    name = format_name or detect_format(folder)
+    read = FORMATS[name].read_masks if name is not None else None
     masks = read(folder, data) if read is not None else []
     if not masks:
-        what = f"masks of format {found}" if found is not None else f"masks ({', '.join(READABLE)})"
-        raise DatasetError(f"{source} holds no {what}; export the corrected masks again, or say what it is with --from")
+        what = f"masks of format {name}" if name is not None else f"masks ({', '.join(READABLE)})"
+        raise DatasetError(
+            f"{source} contains no {what}; export the corrected masks again, or set their format with --from"
+        )
     return masks
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where masks are checked and taken in. exported: digests of the labels that went out, by image."""
+class Importer:
+    """Checks masks and imports them.
+
+    exported: digests of the exported labels, by image id
+    """
 
     data: DataSettings
     index: SampleIndex
@@ -159,55 +173,61 @@ class Desk:
     overwrite: bool
     unchanged: bool
 
-    def take(self, incoming: Sequence[Incoming]) -> dict[Fate, list[str]]:
-        """Write the masks that pass; DatasetError with every problem, also of the lists to come, and then none."""
+    def import_all(self, incoming: Sequence[Incoming]) -> dict[Result, list[str]]:
+        """Check all masks, and write those to be imported; ids by result.
+
+        raises: DatasetError with every problem of the masks and of the new lists; then nothing is written
+        """
         samples = {sample.id: sample for sample in self.index.samples}
         _refuse(_id_problems(incoming, samples))
         part = self.masks.folder / "masks.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:
-            fates = self._judge_all(incoming, samples, part)
-            _refuse([str(fate) for fate in fates if isinstance(fate, DatasetError)])
-            ids = {fate: [mask.id for mask, f in zip(incoming, fates, strict=True) if f == fate] for fate in FATES}
-            list_lines(self.masks.index_with(self.index, ids["taken"]))
+            results = self._check_all(incoming, samples, part)
+            _refuse([str(result) for result in results if isinstance(result, DatasetError)])
+            ids = {name: [mask.id for mask, r in zip(incoming, results, strict=True) if r == name] for name in RESULTS}
+            list_lines(self.masks.index_with(self.index, ids["imported"]))
             self.masks.masks.mkdir(exist_ok=True)
-            for sample_id in ids["taken"]:
+            for sample_id in ids["imported"]:
                 os.replace(part / f"{sample_id}.png", self.masks.mask(sample_id))
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return ids
 
-    def _judge_all(
+    def _check_all(
         self, incoming: Sequence[Incoming], samples: Mapping[str, Sample], folder: Path
-    ) -> list[Fate | DatasetError]:
-        """The fate of every mask, or why it is refused; those to be taken are written into a folder."""
+    ) -> list[Result | DatasetError]:
+        """The result or the error of every mask. The masks to be imported are written into a folder."""
         values = mask_values(self.data)
         progress = Progress(log, "import-masks", len(incoming), "masks")
 
-        def check(mask: Incoming) -> Fate | DatasetError:
+        def check(mask: Incoming) -> Result | DatasetError:
             try:
-                fate, label = self.judge(mask, samples[mask.id])
+                result, label = self.check(mask, samples[mask.id])
             except DatasetError as error:
                 return error
-            if fate == "taken":
+            if result == "imported":
                 write_values(folder / f"{mask.id}.png", values[label])
-            return fate
+            return result
 
-        fates = []
+        results = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for fate in pool.map(check, incoming):
-                fates.append(fate)
+            for result in pool.map(check, incoming):
+                results.append(result)
                 progress.advance()
-        return fates
+        return results
 
-    def judge(self, mask: Incoming, sample: Sample) -> tuple[Fate, Label]:
-        """What becomes of one mask, and its label; DatasetError if it cannot be read or does not fit its image."""
+    def check(self, mask: Incoming, sample: Sample) -> tuple[Result, Label]:
+        """The result and the label of one mask.
+
+        raises: DatasetError if the mask cannot be read, has another size than its image, or would replace a mask
+        """
         label = mask.read()
         if label.shape != (sample.height, sample.width):
             size = f"{label.shape[1]} x {label.shape[0]}"
             raise DatasetError(
-                f"{mask.where} is {size}, its image is {sample.width} x {sample.height}; make them equal"
+                f"{mask.where} is {size}, but its image is {sample.width} x {sample.height}; resize the mask"
             )
         present = self.present(sample)
         if present is not None:
@@ -215,16 +235,16 @@ class Desk:
                 return "known", label
             if not self.overwrite:
                 raise DatasetError(
-                    f"{mask.where}: {sample.id} has the mask {present} already; to read the new one: --overwrite"
+                    f"{mask.where}: {sample.id} already has the mask {present}; add --overwrite to use the new one"
                 )
         if (label == IGNORE_INDEX).all():
             return "empty", label
         if not self.unchanged and label_digest(label) in self.exported.get(sample.id, ()):
             return "unchanged", label
-        return "taken", label
+        return "imported", label
 
     def present(self, sample: Sample) -> Path | None:
-        """The mask that an image has: one that came in before, or its own."""
+        """The present mask of an image: one imported before, or that of the data set."""
         corrected = self.masks.mask(sample.id)
         if corrected.is_file():
             return corrected
@@ -232,40 +252,47 @@ class Desk:
 
 
 def _id_problems(incoming: Sequence[Incoming], samples: Mapping[str, Sample]) -> list[str]:
-    """Masks of images that the run does not have or validates with, and second masks of one image."""
+    """Messages for masks of unknown images, of validation images, and second masks of an image."""
     problems: list[str] = []
-    strangers: list[str] = []
-    seen: dict[str, str] = {}
+    has_hint = False
+    first_mask: dict[str, str] = {}
     for mask in incoming:
         sample = samples.get(mask.id)
         if sample is None:
-            hint = "" if strangers else did_you_mean(mask.id, list(samples))  # slow, among many images
-            strangers.append(mask.id)
-            problems.append(f"{mask.where}: the run has no image {mask.id}{hint}")
+            hint = "" if has_hint else did_you_mean(mask.id, list(samples))  # once only: it is slow for many images
+            has_hint = True
+            problems.append(f"{mask.where}: the run has no image {mask.id}{hint}; rename or remove the mask")
         elif sample.split == "val":
-            problems.append(f"{mask.where}: {mask.id} is a validation image, nothing may be learnt from it; remove it")
-        if mask.id in seen:
-            problems.append(f"{mask.where} and {seen[mask.id]} are masks of one image, {mask.id}; remove one")
-        seen[mask.id] = mask.where
+            problems.append(
+                f"{mask.where}: {mask.id} is a validation image and must not be used for training; remove the mask"
+            )
+        if mask.id in first_mask:
+            problems.append(
+                f"{mask.where} and {first_mask[mask.id]} are masks of the same image {mask.id}; remove one of them"
+            )
+        first_mask[mask.id] = mask.where
     return problems
 
 
 def mask_values(data: DataSettings) -> npt.NDArray[np.uint16]:
-    """uint16 [256]: mask value of each class index as the run reads it, and of 255 (no class).
+    """Mask value of each class index, and of 255 (no class), uint16 [256].
 
-    raises: ConfigError if the run has no value for pixels without a class
+    raises: ConfigError if the run has no mask value for pixels without a class
     """
-    named = {value for values in data.mask_values for value in values}
-    spare = data.ignore_values or [v for v in range(IGNORE_INDEX, -1, -1) if v not in named]
-    if not spare or (not data.ignore_values and data.unknown_values == "error"):
-        raise ConfigError("data.ignore_values is empty, but corrected masks have pixels without a class; write [255]")
-    lookup = np.full(IGNORE_INDEX + 1, spare[0], np.uint16)
+    of_classes = {value for values in data.mask_values for value in values}
+    void = data.ignore_values or [v for v in range(IGNORE_INDEX, -1, -1) if v not in of_classes]
+    if not void or (not data.ignore_values and data.unknown_values == "error"):
+        raise ConfigError(
+            "data.ignore_values is empty, but corrected masks have pixels without a class; set data.ignore_values: "
+            "[255]"
+        )
+    lookup = np.full(IGNORE_INDEX + 1, void[0], np.uint16)
     lookup[: data.num_classes] = [values[0] for values in data.mask_values]
     return lookup
 
 
 def write_values(path: Path, values: npt.NDArray[np.uint16]) -> None:
-    """Write a mask as PNG, of 16 bits only if its values need them."""
+    """Write a mask, uint16 [H, W], as PNG with 8 bits, or with 16 bits if a value is above 255."""
     if values.max() > MAX_8_BIT:
         Image.fromarray(values).save(path)
     else:
@@ -276,20 +303,20 @@ def _refuse(problems: Sequence[str]) -> None:
     """DatasetError that lists the problems, if there are any."""
     if problems:
         noun = "problem" if len(problems) == 1 else "problems"
-        head = f"{len(problems)} {noun} with the corrected masks; none was taken:"
+        head = f"{len(problems)} {noun} with the corrected masks; none was imported:"
         raise DatasetError("\n  ".join([head, *problems]))
 
 
 def summary(imported: Imported) -> str:
-    """What the command prints."""
+    """The text that the command prints."""
     ids = imported.ids
-    lines = [f"corrected masks taken into {imported.folder}: {len(ids['taken'])}"]
-    lines += [f"equal to the masks that their images have: {len(ids['known'])}"] if ids["known"] else []
-    lines += [f"left out, without a pixel that has a class: {len(ids['empty'])}"] if ids["empty"] else []
+    lines = [f"corrected masks imported into {imported.folder}: {len(ids['imported'])}"]
+    lines += [f"not imported, equal to the present masks of their images: {len(ids['known'])}"] if ids["known"] else []
+    lines += [f"not imported, no pixel has a class: {len(ids['empty'])}"] if ids["empty"] else []
     if ids["unchanged"]:
         lines.append(
-            f"left out, as they were exported: {len(ids['unchanged'])}, e.g. {ids['unchanged'][0]}; if somebody looked "
-            "at them and found no fault, take them with --unchanged"
+            f"not imported, unchanged since the export: {len(ids['unchanged'])}, e.g. {ids['unchanged'][0]}; if a "
+            "person has reviewed them and they are correct, add --unchanged"
         )
     if imported.run is not None:
         lines.append(f"next: {snakemake_command('all', [f'run={imported.run}'])}")

@@ -1,4 +1,4 @@
-"""Masks that come back from other tools, and what the names of their labels mean to a run."""
+"""Masks to be imported from other tools, and the classes that their label names stand for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from pipeline.errors import DatasetError
 from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.settings import did_you_mean
 
-UNANNOTATED = "background"  # what CVAT calls pixels that nobody annotated
+UNANNOTATED = "background"  # CVAT's name of pixels that are not annotated
 
 
 class Incoming(NamedTuple):
-    """One mask that comes back. `read` gives it as a label, or raises DatasetError."""
+    """One mask to be imported.
+
+    id:    id of its image
+    where: file (and entry) for messages
+    read:  reads the label, uint8 [H, W], or raises DatasetError
+    """
 
     id: str
     where: str
@@ -22,7 +27,7 @@ class Incoming(NamedTuple):
 
 
 def class_named(name: str, class_names: Sequence[str], where: str) -> int:
-    """Index of the class of this name; 255 for `abstain`, and for a `background` that is no class of the run.
+    """Index of the class with this name; 255 for `abstain`, and for `background` if the run has no such class.
 
     raises: DatasetError for any other name
     """
@@ -31,4 +36,6 @@ def class_named(name: str, class_names: Sequence[str], where: str) -> int:
     if name in (ABSTAIN, UNANNOTATED):
         return IGNORE_INDEX
     hint = did_you_mean(name, class_names)
-    raise DatasetError(f"{where} has pixels of {name!r}, which is no class of the run{hint}; use the run's labels")
+    raise DatasetError(
+        f"{where} has pixels of {name!r}, which is no class of the run{hint}; use only classes of the run"
+    )

@@ -1,4 +1,4 @@
-"""What is exported: the labels of one alpha of a store, each at its image's own size."""
+"""The exported labels: those of one alpha of a store, each at its image's own size."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ABSTAIN_COLOUR = (255, 255, 255)  # no class has it
 
 @dataclass(frozen=True)
 class LabelSource:
-    """A finished label store, the samples behind it, and which of its alphas is meant (0: the chosen one)."""
+    """A finished label store, its samples, and the index of one of its alphas (0: the chosen one)."""
 
     store: LabelStore
     index: SampleIndex
-    position: int
+    alpha_index: int
 
     @cached_property
     def alphas(self) -> list[float]:
@@ -37,7 +37,7 @@ class LabelSource:
 
     @property
     def alpha(self) -> float:
-        return self.alphas[self.position]
+        return self.alphas[self.alpha_index]
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -55,50 +55,57 @@ class LabelSource:
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """The store's images in its order; StoreError if samples.json does not list one."""
+        """The samples of the store's images, in the order of the store.
+
+        raises: StoreError if samples.json does not list an image of the store
+        """
         by_id = {sample.id: sample for sample in self.index.samples}
         ids = self.store.sample_ids
-        strange = next((i for i in ids if i not in by_id), None)
-        if strange is not None:
+        missing = next((i for i in ids if i not in by_id), None)
+        if missing is not None:
             listing = Folder(self.store.path.parent).samples
-            again = stage_command(self.store.path, "pseudolabel")
-            raise StoreError(f"{listing} does not list {strange} of {self.store.path}; run {again}")
+            command = stage_command(self.store.path, "pseudolabel")
+            raise StoreError(f"{listing} does not list {missing} of {self.store.path}; run {command}")
         return [by_id[i] for i in ids]
 
     @cached_property
-    def place_of(self) -> dict[str, int]:
-        """Where the store has the image of an id."""
-        return {sample.id: place for place, sample in enumerate(self.samples)}
+    def index_of(self) -> dict[str, int]:
+        """Index in the store by sample id."""
+        return {sample.id: index for index, sample in enumerate(self.samples)}
 
-    def grid_label(self, place: int) -> npt.NDArray[np.float32]:
-        """float32 [h, w] on the grid, NaN = abstain, of the image at a place of the store."""
-        return self.store.label(place, self.position)
+    def grid_label(self, index: int) -> npt.NDArray[np.float32]:
+        """Label of an image on the grid: float32 [h, w], class index, NaN = abstain."""
+        return self.store.label(index, self.alpha_index)
 
-    def label(self, place: int) -> Label:
-        """uint8 [H, W] at the image's own size, 255 = abstain."""
-        sample = self.samples[place]
-        return class_index(resize_nearest(self.grid_label(place), (sample.height, sample.width)))
+    def label(self, index: int) -> Label:
+        """Label of an image at its own size: uint8 [H, W], class index, 255 = abstain."""
+        sample = self.samples[index]
+        return class_index(resize_nearest(self.grid_label(index), (sample.height, sample.width)))
 
-    def probability(self, place: int) -> npt.NDArray[np.float32]:
-        """float32 [H, W] at the image's own size: the annotator's probability of each label, see `kept_probability`."""
-        sample = self.samples[place]
-        on_grid = kept_probability(self.grid_label(place), self.store.planes(place), self.background)
+    def probability(self, index: int) -> npt.NDArray[np.float32]:
+        """The annotator's probability of each label at the image's own size: float32 [H, W], see `kept_probability`."""
+        sample = self.samples[index]
+        on_grid = kept_probability(self.grid_label(index), self.store.planes(index), self.background)
         return resize_nearest(on_grid, (sample.height, sample.width))
 
-    def image_file(self, place: int) -> Path:
-        """The photograph; StoreError if it is not where prepare found it."""
-        path = self.index.root / self.samples[place].image
+    def image_file(self, index: int) -> Path:
+        """The image file; StoreError if it does not exist."""
+        path = self.index.root / self.samples[index].image
         if not path.is_file():
-            raise StoreError(f"no image {path}; run this in the folder that `prepare` ran in, or run prepare again")
+            raise StoreError(
+                f"no image {path}; run this in the folder in which `prepare` was run, or run prepare again"
+            )
         return path
 
 
 def kept_probability(
     label: npt.NDArray[np.float32], planes: calib.Planes, background: int | None
 ) -> npt.NDArray[np.float32]:
-    """float32 [h, w]: probability of each pixel's label, as far as the planes have it.
+    """Probability of each pixel's label, as far as the planes contain it.
 
-    NaN where the label abstains, and where class-wise thresholds chose a class that is not the best foreground one.
+    label:   float32 [h, w], class index, NaN = abstain
+    returns: float32 [h, w] in [0, 1]; NaN where the label abstains, and where class-wise thresholds chose a foreground
+             class that is not the most probable one
     """
     kept = np.where(label == planes.best_foreground, planes.p_foreground, np.float32(np.nan))
     if planes.p_background is not None:
@@ -107,8 +114,9 @@ def kept_probability(
 
 
 def open_source(path: Path, alpha: float | None = None) -> LabelSource:
-    """The labels of an alpha (default: the chosen one) of a finished store.
+    """Open the labels of one alpha of a finished store.
 
+    alpha:  default: the chosen one
     raises: StoreError if there is no finished label store, or it has no labels of this alpha
     """
     store = open_labels(path)
@@ -117,6 +125,6 @@ def open_source(path: Path, alpha: float | None = None) -> LabelSource:
         return source
     if alpha not in source.alphas:
         stored = ", ".join(f"{known:g}" for known in source.alphas)
-        again = f"{stage_command(path, 'pseudolabel')} alpha={alpha:g}"
-        raise StoreError(f"{path} has labels of alpha {stored}, not of {alpha:g}; choose one of them, or run {again}")
+        command = f"{stage_command(path, 'pseudolabel')} alpha={alpha:g}"
+        raise StoreError(f"{path} has labels of alpha {stored}, not of {alpha:g}; choose one of them, or run {command}")
     return LabelSource(store, source.index, source.alphas.index(alpha))

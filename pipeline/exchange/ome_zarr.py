@@ -1,7 +1,7 @@
-"""OME-Zarr 0.5: for every image a store ID.zarr with the photograph, and its labels with colours and names.
+"""OME-Zarr 0.5: one store ID.zarr per image, with the image, its labels, and their colours and names.
 
-OME-Zarr has no NaN: a label's id is its class index plus 1, and 0 is abstention. These are files for viewers; the
-stores that the stages share are the business of `pipeline.store`.
+OME-Zarr has no NaN: the id of a label is its class index plus 1, and 0 means abstain. These stores are for viewers
+only; the stores of the stages are in `pipeline.store`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pipeline.store.creation import codecs
 VERSION = "0.5"
 LABELS = "pseudolabels"
 MIN_LEVELS = 2
-SMALL_ENOUGH = 256  # pixels: no smaller level is needed than the one whose long side is this
+SMALL_ENOUGH = 256  # pixels: the long side of the smallest level is at most this
 MAX_CHUNK = 1024
 CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 Array = npt.NDArray[np.uint8]
 
 
-def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> None:
-    """Write ID.zarr: the image (c, y, x), and below `labels` its label (y, x)."""
-    sample = source.samples[place]
-    image, ids = read_image(source.image_file(place)), label_ids(label)
+def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> None:
+    """Write ID.zarr: the image (c, y, x), and its label (y, x) below `labels`."""
+    sample = source.samples[index]
+    image, ids = read_image(source.image_file(index)), label_ids(label)
     group = zarr.open_group(folder / f"{sample.id}.zarr", mode="w-")
     sizes = level_sizes(*ids.shape)
     _write_levels(group, [np.moveaxis(image_to_grid(image, size), -1, 0) for size in sizes], ("c", "y", "x"))
@@ -43,7 +43,7 @@ def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> 
         "multiscales": [_multiscales(sample.id, sizes, ("c", "y", "x"))],
         "omero": {"channels": [_channel(name, colour) for name, colour in CHANNELS]},
     }
-    # 0.5 puts the list below `ome`; some viewers still look for it where 0.4 had it
+    # version 0.5 has the list below `ome`; some viewers still read it where version 0.4 had it
     labels.attrs.update({"ome": {"version": VERSION, "labels": [LABELS]}, "labels": [LABELS]})
     pseudolabels.attrs["ome"] = {
         "version": VERSION,
@@ -53,16 +53,16 @@ def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> 
 
 
 def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
-    """Nothing: every image's store is complete in itself."""
+    """Write nothing: there are no common files."""
 
 
 def label_ids(label: Label) -> Array:
-    """uint8 [H, W]: class index plus 1, 0 = abstain; 255 classes fit just."""
+    """uint8 [H, W]: class index plus 1, 0 = abstain. At most 255 classes fit."""
     return np.where(label == IGNORE_INDEX, 0, label + 1).astype(np.uint8)
 
 
 def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """(H, W) of the pyramid's levels, each half as high and wide as the one before; two at least."""
+    """(H, W) of the levels of the pyramid, at least two. Each has half the height and width of the one before."""
     sizes = [(height, width)]
     while len(sizes) < MIN_LEVELS or max(sizes[-1]) > SMALL_ENOUGH:
         height, width = (max(1, (side + 1) // 2) for side in sizes[-1])
@@ -84,13 +84,13 @@ def _write_levels(group: zarr.Group, levels: Sequence[Array], axes: Sequence[str
 
 
 def _multiscales(name: str, sizes: Sequence[tuple[int, int]], axes: Sequence[str]) -> dict[str, Any]:
-    """Axes and levels. Pixel (0, 0) of level 0 lies at the origin, that of a coarser one a fraction off it."""
+    """Axes and levels. Pixel (0, 0) of level 0 is at the origin; that of a coarser level is shifted."""
     kinds = {"c": "channel", "y": "space", "x": "space"}
     datasets = []
     for number, size in enumerate(sizes):
         factors = [full / side for full, side in zip(sizes[0], size, strict=True)]
-        rest = len(axes) - 2
-        scale, shift = [1.0] * rest + factors, [0.0] * rest + [(factor - 1) / 2 for factor in factors]
+        others = len(axes) - 2
+        scale, shift = [1.0] * others + factors, [0.0] * others + [(factor - 1) / 2 for factor in factors]
         transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
         datasets.append({"path": str(number), "coordinateTransformations": transformations})
     return {"name": name, "axes": [{"name": axis, "type": kinds[axis]} for axis in axes], "datasets": datasets}
@@ -102,7 +102,7 @@ def _channel(name: str, colour: str) -> dict[str, Any]:
 
 
 def _legend(source: LabelSource) -> dict[str, Any]:
-    """Colour and name of every id; abstention is transparent."""
+    """Colour and name of every label id. Id 0, abstain, is transparent."""
     colours = [[0, 0, 0, 0], *([*colour, 255] for colour in source.colours.tolist())]
     names = [ABSTAIN, *source.class_names]
     return {

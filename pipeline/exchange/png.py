@@ -1,4 +1,4 @@
-"""Index masks as palette PNGs: value = class index, 255 = abstain, and the names in classes.txt."""
+"""Index masks as palette PNGs: value = class index, 255 = abstain. The class names are in classes.txt."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pipeline.settings import DataSettings
 CLASSES = "classes.txt"
 
 
-def write_image(folder: Path, source: LabelSource, place: int, label: Label) -> None:
+def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> None:
     """Write ID.png at the image's own size."""
-    save_palette_png(folder / f"{source.samples[place].id}.png", label, source.colours)
+    save_palette_png(folder / f"{source.samples[index].id}.png", label, source.colours)
 
 
 def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
-    """Write the names of the classes, a line each; the first is value 0."""
+    """Write the names of the classes, one per line. The first line is value 0."""
     (folder / CLASSES).write_text("".join(f"{name}\n" for name in source.class_names), encoding="utf-8")
 
 
 def save_palette_png(path: Path, label: Label, colours: Colours) -> None:
-    """Write a label in the colours of its classes, abstention in white."""
+    """Write a label in the colours of its classes, uint8 [K, 3]. Pixels without a label are white."""
     palette = np.zeros((IGNORE_INDEX + 1, 3), np.uint8)
     palette[: len(colours)] = colours
     palette[IGNORE_INDEX] = ABSTAIN_COLOUR
@@ -42,7 +42,7 @@ def save_palette_png(path: Path, label: Label, colours: Colours) -> None:
 
 
 def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
-    """The masks of a folder; classes.txt, if it is there, says what their values mean, else the run's class order."""
+    """The masks of a folder. Their values are line numbers of classes.txt, or class indices of the run without it."""
     names = data.class_names
     background = data.background_index
     if (folder / CLASSES).is_file():

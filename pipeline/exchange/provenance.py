@@ -1,4 +1,4 @@
-"""What made exported labels: from the store and, where they are about it, the receipts beside it."""
+"""How exported labels were made: facts of the store, and of the receipts that belong to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Facts = dict[str, Any]
 
 
 def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
-    """Facts of an export, fit for JSON. Those of the receipts are None if these are gone or about other labels."""
+    """Facts of an export for JSON. Facts of a receipt are None if it is missing or belongs to other labels."""
     store = source.store
     folder = store.path.parent
     annotated, calibrated, labeled = (_receipt(folder, name) for name in ("annotate", "calibrate", "pseudolabel"))
@@ -43,7 +43,7 @@ def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
         "held_out": _held_out(calibrated, source),
         "classes": source.class_names,
         "background": source.background,
-        "num_images": len(choice.places),
+        "num_images": len(choice.indices),
         "left_out": {name: annotated.get("failed", {}).get(name) for name in choice.left_out},
         "versions": {package: version(package) for package in PACKAGES},
     }
@@ -56,7 +56,7 @@ def _receipt(folder: Path, stage: str) -> Facts:
 
 
 def _held_out(calibrated: Facts, source: LabelSource) -> Facts | None:
-    """Estimates on held-out labeled images, of these labels' alpha and rule."""
+    """Estimates on held-out labeled images for the alpha and rule of these labels."""
     state = source.store.state
     row = find_row(calibrated.get("held_out"), state.get("variant", ""), source.alpha, state.get("rule", ""))
     return None if row is None else {name: row[name] for name in ESTIMATES}

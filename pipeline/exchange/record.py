@@ -1,6 +1,7 @@
-"""What was exported of a run, image by image: so that a mask which comes back as it went is not taken for a correction.
+"""Digests of all exported labels of a run, by image, so that a mask that comes back unchanged is not imported.
 
-Kept beside the label store, for its labels change with the next calibration, and an export may come back long after.
+They are stored outside the label store, because its labels change with the next calibration, and a mask may come back
+after that.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from pipeline.folder import Folder
 
 
 def label_digest(label: Label) -> str:
-    """16 hex digits of a label's size and pixels."""
+    """Digest of the size and the pixels of a label, 16 hex digits."""
     return hashlib.blake2b(label.tobytes(), digest_size=8, key=repr(label.shape).encode()).hexdigest()
 
 
 def exported_digests(folder: Path) -> dict[str, list[str]]:
-    """Digests of all labels of each image that exports wrote, by id."""
+    """Digests of all exported labels of each image, by sample id."""
     path = Folder(folder).exported
     digests: dict[str, list[str]] = read_json(path) if path.is_file() else {}
     return digests
 
 
 def add_exported(folder: Path, digests: Mapping[str, str]) -> None:
-    """Remember one more label of each of these images."""
-    known = exported_digests(folder)
+    """Add the digest of one more exported label of each of these images."""
+    stored = exported_digests(folder)
     for sample_id, digest in digests.items():
-        known[sample_id] = sorted({*known.get(sample_id, []), digest})
-    write_json(Folder(folder).exported, known)
+        stored[sample_id] = sorted({*stored.get(sample_id, []), digest})
+    write_json(Folder(folder).exported, stored)

@@ -1,4 +1,4 @@
-"""The export of a label store: a folder that appears under its name only when it is whole."""
+"""Exports a label store to a folder, which appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Export(NamedTuple):
-    """What was written, and which of the wanted images have no labels."""
+    """The folder and number of exported images, and the ids of chosen images without labels."""
 
     folder: Path
     num_images: int
@@ -42,69 +42,72 @@ def export_labels(
 ) -> Export:
     """Write the labels of a store in one of FORMATS.
 
-    An interrupted export leaves nothing under the folder's name, and the next one starts again. An older export is
-    replaced at the end.
-    out:     default: export/FORMAT beside the store
-    alpha:   see `open_source`; ids, most_uncertain: see `choose_images`
+    An interrupted export leaves no folder, and the next one starts again. An older export is replaced at the end.
+
+    out:     folder; default: export/FORMAT beside the store
+    alpha:   see `open_source`
+    ids, most_uncertain: see `choose_images`
     raises:  ConfigError for an unknown format; StoreError for a store, alpha or list that cannot be used, damaged
-             labels, photographs that are not there, and a folder in the way that no export wrote
+             labels, missing image files, and an existing folder that is not an export
     """
     refuse_unknown_format(format_name, tuple(FORMATS))
     out = out or Folder(store.parent).export(format_name)
-    _refuse_foreign(out)
+    _refuse_other_folder(out)
     source = open_source(store, alpha)
     choice = choose_images(source, ids, most_uncertain)
     facts = provenance(source, choice, format_name)
     for name in choice.left_out:
         log.warning("export: %s failed and has no label; it is left out", name)
     part = out.with_name(f"{out.name}.part")
-    _refuse_foreign(part)
+    _refuse_other_folder(part)
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         write_json(part / PROVENANCE, facts)
-        digests = _write(part, source, choice.places, format_name, facts)
+        digests = _write(part, source, choice.indices, format_name, facts)
     except OSError as error:
-        raise StoreError(f"the export to {out} stopped: {error}; fix that, or name another folder: --out") from None
+        raise StoreError(
+            f"the export to {out} stopped: {error}; remove the cause, or use another folder: --out"
+        ) from None
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
     if format_name in READABLE:
-        _remember(store.parent, digests)
-    return Export(out, len(choice.places), choice.left_out)
+        _record(store.parent, digests)
+    return Export(out, len(choice.indices), choice.left_out)
 
 
 def _write(
-    folder: Path, source: LabelSource, places: list[int], format_name: str, facts: dict[str, Any]
+    folder: Path, source: LabelSource, indices: list[int], format_name: str, facts: dict[str, Any]
 ) -> dict[str, str]:
-    """Write all files; returns digests of the labels, by id."""
+    """Write all files; returns digests of the labels by sample id."""
     form = FORMATS[format_name]
-    progress = Progress(log, f"export {format_name}", len(places), "images")
+    progress = Progress(log, f"export {format_name}", len(indices), "images")
     rows, digests = [], {}
 
-    def write_image(place: int) -> tuple[str, Any]:
-        label = source.label(place)
-        return label_digest(label), form.write_image(folder, source, place, label)
+    def write_image(index: int) -> tuple[str, Any]:
+        label = source.label(index)
+        return label_digest(label), form.write_image(folder, source, index, label)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for place, (digest, row) in zip(places, pool.map(write_image, places), strict=True):
-            digests[source.samples[place].id] = digest
-            rows.append((place, row))
+        for index, (digest, row) in zip(indices, pool.map(write_image, indices), strict=True):
+            digests[source.samples[index].id] = digest
+            rows.append((index, row))
             progress.advance()
     form.write_rest(folder, source, rows, facts)
     return digests
 
 
-def _remember(folder: Path, digests: dict[str, str]) -> None:
+def _record(folder: Path, digests: dict[str, str]) -> None:
     try:
         add_exported(folder, digests)
     except OSError as error:
-        log.warning("export: %s; import-masks will not know masks that nobody corrected", error)
+        log.warning("export: %s; import-masks cannot detect masks that come back unchanged", error)
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """StoreError if there is something that no export wrote."""
+def _refuse_other_folder(folder: Path) -> None:
+    """StoreError if a folder exists that is neither empty nor an export."""
     if folder.exists() and not (folder / PROVENANCE).is_file() and not _is_empty(folder):
-        raise StoreError(f"{folder} exists, and no export wrote it (no {PROVENANCE} in it); name another folder: --out")
+        raise StoreError(f"{folder} exists and is not an export (it has no {PROVENANCE}); use another folder: --out")
 
 
 def _is_empty(folder: Path) -> bool:

@@ -63,7 +63,7 @@ def test_beside_the_archive_lie_the_tasks_labels_and_its_images(store, tmp_path)
 @pytest.mark.parametrize("name", ["a:b", "#1", "abstain"])
 def test_names_that_a_label_map_cannot_hold_are_refused(tmp_path, name):
     path = write_label_store(tmp_path, np.zeros((1, 1, 1, 1), np.float32), [(1, 1)], names=["background", name])
-    with pytest.raises(StoreError, match=f"the class '{name}' cannot be told to CVAT"):
+    with pytest.raises(StoreError, match=f"the class '{name}' cannot be exported to CVAT"):
         export_labels(path, "cvat")
     assert not (tmp_path / "export/cvat").exists()
 
@@ -89,7 +89,7 @@ def test_grey_masks_number_the_lines_of_the_label_map(tmp_path):
     assert mask.read().tolist() == [[2, 255, 1]]
 
 
-def test_two_labels_of_one_colour_cannot_be_told_apart(tmp_path):
+def test_two_labels_of_one_colour_are_refused(tmp_path):
     write_archive(tmp_path, "cat:9,8,7::\ndog:9,8,7::\n", [(9, 8, 7)])
     with pytest.raises(DatasetError, match=r"labelmap.txt gives dog and cat the same colour #090807; change one"):
         read_masks(tmp_path, DATA)

@@ -82,7 +82,7 @@ def test_failed_images_are_named_and_left_out(tmp_path, caplog):
     assert not (export.folder / "im_1.png").exists()
     assert json.loads((export.folder / "provenance.json").read_text())["left_out"] == {"im_1": None}
     (tmp_path / "ids.txt").write_text("im_1\n")
-    with pytest.raises(StoreError, match=r"has no labels of the wanted images: 1 failed"):
+    with pytest.raises(StoreError, match=r"has no labels of the chosen images, because the annotator failed on all 1;"):
         export_labels(path, "png", ids=tmp_path / "ids.txt")
 
 
@@ -107,7 +107,7 @@ def test_an_interrupted_export_leaves_the_older_one_and_the_next_one_is_whole(st
 def test_a_folder_that_no_export_wrote_is_not_touched(store, tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "photo.png").write_text("precious")
-    with pytest.raises(StoreError, match=rf"{name} exists, and no export wrote it .*name another folder: --out"):
+    with pytest.raises(StoreError, match=rf"{name} exists and is not an export .*use another folder: --out"):
         export_labels(store, "png", tmp_path / "mine")
     assert (tmp_path / name / "photo.png").read_text() == "precious"
 
@@ -132,7 +132,7 @@ def test_damaged_labels_stop_the_export_with_the_cure(store, alpha, chunk, is_lo
 @pytest.mark.parametrize("name", ["huggingface", "ome-zarr"])
 def test_a_photograph_that_is_gone_is_named(store, tmp_path, name):
     (tmp_path / "images/im_3.png").unlink()
-    with pytest.raises(StoreError, match=r"no image .*im_3.png; run this in the folder that `prepare` ran in"):
+    with pytest.raises(StoreError, match=r"no image .*im_3.png; run this in the folder in which `prepare` was run"):
         export_labels(store, name)
 
 
@@ -179,7 +179,7 @@ def test_results_that_cannot_be_written_do_not_stop_an_export(store, tmp_path, c
     (tmp_path / "exported.json").mkdir()
     assert export_labels(store, "png", tmp_path / "out").num_images == 4
     assert "exported.json" in caplog.text
-    assert "import-masks will not know masks that nobody corrected" in caplog.text
+    assert "import-masks cannot detect masks that come back unchanged" in caplog.text
 
 
 def test_the_probability_of_a_label_is_known_where_the_planes_have_it():
@@ -204,9 +204,9 @@ def test_the_commands_describe_the_formats_of_the_table():
 
 
 def test_an_unknown_format_is_named_with_those_that_exist(store):
-    with pytest.raises(ConfigError, match=r"no format ome_zarr; did you mean ome-zarr\?; known: png, coco, ome-zarr,"):
+    with pytest.raises(ConfigError, match=r"no format ome_zarr; did you mean ome-zarr\?; use one of png, coco,"):
         export_labels(store, "ome_zarr")
-    with pytest.raises(ConfigError, match=r"no format huggingface; known: png, coco, cvat"):
+    with pytest.raises(ConfigError, match=r"no format huggingface; use one of png, coco, cvat"):
         take("demo", (), store, "huggingface")
 
 

@@ -86,7 +86,7 @@ def test_corrected_masks_are_calibrated_on_and_nothing_is_annotated_anew(run, ta
     imported = take(folder)
 
     left = [sample_id for sample_id in before["unlabeled"] if sample_id not in edited]
-    assert imported.ids == {"taken": edited, "known": [], "unchanged": left, "empty": []}
+    assert imported.ids == {"imported": edited, "known": [], "unchanged": left, "empty": []}
     assert fingerprint(tmp_path / "data") == users, "no file of the user's changed"
     assert not (run.folder / "prepare.json").exists(), "prepare is to be run again"
     corrected = load_settings(imported.run)
@@ -132,10 +132,10 @@ def test_a_second_import_adds_to_the_first_even_into_the_first_run(run, take, tm
     run_stages(load_settings(take(folder).run))
     correct(folder, second)
     again = take(folder, name="tiny_corrected")
-    assert again.ids == {"taken": [second], "known": [first], "unchanged": [third, *rest], "empty": []}
+    assert again.ids == {"imported": [second], "known": [first], "unchanged": [third, *rest], "empty": []}
     assert again.run == str(tmp_path / "tiny_corrected.yaml")
     correct(folder, third)
-    assert take(folder).ids["taken"] == [third]
+    assert take(folder).ids["imported"] == [third]
     run_stages(load_settings(again.run))
     assert splits_of(run)["labeled"][-3:] == [first, second, third]
 
@@ -151,7 +151,7 @@ def test_masks_as_they_were_exported_are_taken_on_request_only(run, take):
     (folder / f"{first}.png").unlink()
     run_stages(run, "prepare", "annotate", "calibrate")
     assert take(folder).ids["unchanged"] == rest, "whatever has become of the labels since"
-    assert take(folder, unchanged=True).ids["taken"] == rest
+    assert take(folder, unchanged=True).ids["imported"] == rest
 
 
 @pytest.mark.parametrize("name", ["coco", "cvat"])
@@ -166,7 +166,7 @@ def test_other_formats_come_back_too(run, take, tmp_path, name, is_named):
     (tmp_path / "keep.txt").write_text("\n".join(unlabeled[:2]))
     folder = export_labels(run.folder / "labels.zarr", name, ids=tmp_path / "keep.txt").folder
     imported = take(folder / file.name, name if is_named else None, unchanged=True)
-    assert imported.ids["taken"] == unlabeled[:2]
+    assert imported.ids["imported"] == unlabeled[:2]
     for place, sample_id in enumerate(unlabeled[:2]):
         mask = read_mask(imported.folder / f"{sample_id}.png", run.data)
         label = labels.label(place)
@@ -180,7 +180,7 @@ def test_a_zip_of_a_folder_of_pngs_is_entered(run, take, tmp_path):
     correct(folder, sample_id)
     with zipfile.ZipFile(tmp_path / "back.zip", "w") as archive:
         archive.write(folder / f"{sample_id}.png", f"done/by me/{sample_id}.png")
-    assert take(tmp_path / "back.zip").ids["taken"] == [sample_id]
+    assert take(tmp_path / "back.zip").ids["imported"] == [sample_id]
 
 
 def test_every_mask_that_does_not_fit_is_named_and_none_is_taken(run, take, tmp_path):
@@ -196,10 +196,10 @@ def test_every_mask_that_does_not_fit_is_named_and_none_is_taken(run, take, tmp_
     with pytest.raises(DatasetError) as error:
         take(back)
     text = str(error.value)
-    assert text.startswith("3 problems with the corrected masks; none was taken:")
-    assert f"{second}.png is 32 x 23, its image is 32 x 24; make them equal" in text
-    assert f"{third}.png has value 9 for no label" in text
-    assert f"{splits['labeled'][0]} has the mask {tmp_path}/data/masks/{splits['labeled'][0]}.png already" in text
+    assert text.startswith("3 problems with the corrected masks; none was imported:")
+    assert f"{second}.png is 32 x 23, but its image is 32 x 24; resize the mask" in text
+    assert f"{third}.png has value 9, which stands for no label" in text
+    assert f"{splits['labeled'][0]} already has the mask {tmp_path}/data/masks/{splits['labeled'][0]}.png;" in text
     assert not list((tmp_path / "data/corrected").rglob("*.*"))
     assert (run.folder / "prepare.json").exists()
     assert not (tmp_path / "tiny_corrected.yaml").exists()
@@ -213,9 +213,9 @@ def test_masks_of_validation_images_strangers_and_twins_are_refused(run, take, t
         Image.fromarray(np.ones(SIZE, np.uint8)).save(back / name)
     with pytest.raises(DatasetError) as error:
         take(back)
-    assert f"{val} is a validation image, nothing may be learnt from it; remove it" in str(error.value)
+    assert f"{val} is a validation image and must not be used for training; remove the mask" in str(error.value)
     assert "im99.png: the run has no image im99; did you mean im09?" in str(error.value)
-    assert f"{first}.png and {back}/{first}.bmp are masks of one image, {first}; remove one" in str(error.value)
+    assert f"{first}.png and {back}/{first}.bmp are masks of the same image {first}; remove" in str(error.value)
 
 
 def test_a_labeled_images_own_mask_stays_when_a_new_one_is_read_instead(run, take, tmp_path):
@@ -239,14 +239,14 @@ def test_a_mask_without_any_class_is_left_out(run, take, tmp_path):
     Image.fromarray(np.full(SIZE, 255, np.uint8)).save(tmp_path / f"back/{first}.png")
     imported = take(tmp_path / "back")
     assert imported.ids["empty"] == [first]
-    assert summary(imported).splitlines()[1:] == ["left out, without a pixel that has a class: 1"]
+    assert summary(imported).splitlines()[1:] == ["not imported, no pixel has a class: 1"]
 
 
 def test_a_run_file_that_is_in_the_way_is_kept(run, take, tmp_path):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     correct(folder, splits_of(run)["unlabeled"][0])
     (tmp_path / "tiny_corrected.yaml").write_text("mine: true\n")
-    with pytest.raises(ConfigError, match=r"tiny_corrected.yaml is in the way"):
+    with pytest.raises(ConfigError, match=r"tiny_corrected.yaml exists and is another run file"):
         take(folder)
     assert (tmp_path / "tiny_corrected.yaml").read_text() == "mine: true\n"
     assert not (tmp_path / "data/corrected").exists()
@@ -258,7 +258,7 @@ def test_names_with_spaces_do_not_fit_into_a_list(tmp_path, write_images, make_s
     run_stages(run)
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     correct(folder, splits_of(run)["unlabeled"][1])
-    with pytest.raises(DatasetError, match=r"'images/a b.png' has a space, which an id list cannot hold; rename"):
+    with pytest.raises(DatasetError, match=r"'images/a b.png' contains a space, which separates paths in an id list"):
         take(folder)
     assert not list((tmp_path / "data/corrected").rglob("*.png"))
 
@@ -284,27 +284,27 @@ def test_a_folder_that_cannot_be_written_is_named(run, take, tmp_path):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     correct(folder, splits_of(run)["unlabeled"][0])
     (tmp_path / "data/corrected").write_text("in the way")
-    with pytest.raises(DatasetError, match=r"the import into .*data/corrected/tiny stopped: .*fix that"):
+    with pytest.raises(DatasetError, match=r"the import into .*data/corrected/tiny stopped: .*remove the cause"):
         take(folder)
 
 
-def test_a_class_that_is_called_abstain_cannot_be_told_from_abstention(run, tmp_path):
+def test_a_class_that_is_called_abstain_is_refused(run, tmp_path):
     classes = "data.classes=[background, abstain, dog]"
-    with pytest.raises(ConfigError, match=r"data.classes has a class 'abstain', which means no class in masks that"):
+    with pytest.raises(ConfigError, match=r"data.classes has a class 'abstain', which means no class in imported"):
         import_masks(str(tmp_path / "tiny.yaml"), [classes], tmp_path)
 
 
 def test_samples_of_another_root_are_refused(run, tmp_path):
-    with pytest.raises(DatasetError, match=r"samples.json is about images in .*data, the run about those in other"):
+    with pytest.raises(DatasetError, match=r"samples.json lists images in .*data, but data.root is other"):
         import_masks(str(tmp_path / "tiny.yaml"), ["data.root=other"], tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none", None, "no .*none; name a folder, a zip or a COCO JSON"),
-        ("broken.zip", b"PK", "broken.zip is no whole zip .*export it again"),
-        ("empty.json", b"{}", r"empty.json holds no masks \(png, coco, cvat\); .*say what it is with --from"),
+        ("none", None, "no .*none; give a folder, a zip or a COCO JSON"),
+        ("broken.zip", b"PK", "broken.zip is not a complete zip .*export it again"),
+        ("empty.json", b"{}", r"empty.json contains no masks \(png, coco, cvat\); .*set their format with --from"),
     ],
 )
 def test_what_holds_no_masks_is_refused(run, take, tmp_path, name, content, message):
@@ -332,7 +332,7 @@ def test_masks_have_the_values_that_the_run_reads(data, expected):
 
 
 def test_a_run_without_a_value_for_no_class_cannot_take_masks():
-    with pytest.raises(ConfigError, match=r"data.ignore_values is empty, .*write \[255\]"):
+    with pytest.raises(ConfigError, match=r"data.ignore_values is empty, .*set data.ignore_values: \[255\]"):
         mask_values(DataSettings(classes=["a", "b"], ignore_values=[]))
 
 
@@ -342,8 +342,8 @@ def test_the_command_prints_what_happened_and_what_to_run(run, tmp_path):
     group = CommandGroup(commands={"import-masks": command})
     said = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny.yaml"), str(folder), "--set", "alpha=0.3"])
     assert said.exit_code == 0, said.output
-    assert f"corrected masks taken into {tmp_path}/data/corrected/tiny/masks: 1\n" in said.output
-    assert "left out, as they were exported: 5, e.g. " in said.output
+    assert f"corrected masks imported into {tmp_path}/data/corrected/tiny/masks: 1\n" in said.output
+    assert "not imported, unchanged since the export: 5, e.g. " in said.output
     assert f"next: snakemake --cores 8 all --config run={tmp_path}/tiny_corrected.yaml" in said.output
     assert load_settings(tmp_path / "tiny_corrected.yaml").calibrate.alpha == 0.3, "what --set changed goes along"
     refused = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny_corrected.yaml"), "nothing"])

@@ -90,9 +90,9 @@ def test_values_and_colours_that_stand_for_no_label_are_refused(exported):
     Image.fromarray(np.array([[0, 7, 9]], np.uint8)).save(exported / "im_0.png")
     Image.fromarray(np.array([[[1, 2, 3]]], np.uint8)).save(exported / "im_1.png")
     grey, coloured = read_masks(exported, DATA)
-    with pytest.raises(DatasetError, match=r"im_0.png has value 7, value 9 for no label"):
+    with pytest.raises(DatasetError, match=r"im_0.png has value 7, value 9, which stands for no label"):
         grey.read()
-    with pytest.raises(DatasetError, match=r"im_1.png has colour #010203 for no label"):
+    with pytest.raises(DatasetError, match=r"im_1.png has colour #010203, which stands for no label"):
         coloured.read()
 
 
