@@ -64,7 +64,7 @@ def true_counts(settings: Settings, variants: Sequence[str]) -> dict[str, calib.
     index, planes = load_samples(settings.folder / "samples.json"), open_planes(settings)
     store, background = open_calibration(settings.folder / "calibration.zarr"), settings.data.background_index
     judged: dict[str, list[calib.Judgement]] = {variant: [] for variant in variants}
-    for sample in planes.known(index.of("unlabeled")):
+    for sample in planes.available(index.of("unlabeled")):
         path = truth_path(sample, settings.data)
         if path is None:
             continue

@@ -1,4 +1,4 @@
-"""What can teach the unlabeled images: nothing, the annotator's own argmax, calibrated labels."""
+"""The arms of the comparison: labels of the unlabeled images (none, annotator's argmax, calibrated) and a weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from calib import Candidate, rules_alike
 
 
 class Labels(NamedTuple):
-    """Labels of the unlabeled images. variant, alpha and rule: of calibrated ones."""
+    """Labels of the unlabeled images. variant, alpha and rule are set for calibrated labels only."""
 
     labels: Literal["none", "raw", "calibrated"]
     variant: str | None = None
@@ -31,7 +31,7 @@ NO_LABELS, RAW = Labels("none"), Labels("raw")
 
 
 class Arm(NamedTuple):
-    """One way to train. weight: of the unlabeled loss beside the labeled one, 0 without labels."""
+    """One way to train. weight: of the unlabeled loss, relative to the labeled loss; 0 without labels"""
 
     labels: Labels
     weight: float
@@ -40,22 +40,24 @@ class Arm(NamedTuple):
         return str(self.labels) if self.labels.labels == "none" else f"{self.labels}, weight {self.weight:g}"
 
     def as_json(self) -> dict[str, Any]:
+        """The arm as in the receipt."""
         return self.labels._asdict() | {"weight": self.weight}
 
 
 def arms_of(calibrated: Sequence[Candidate], weights: Sequence[float]) -> list[Arm]:
-    """The labeled images alone, then every kind of labels with every weight; the simplest kinds first."""
-    kinds = [RAW, *(Labels("calibrated", one.variant, one.alpha, one.rule) for one in calibrated)]
+    """The arms: the labeled images alone, then every kind of labels with every weight; the simplest kinds first."""
+    kinds = [RAW, *(Labels("calibrated", c.variant, c.alpha, c.rule) for c in calibrated)]
     return [Arm(NO_LABELS, 0.0), *(Arm(labels, weight) for labels in kinds for weight in weights)]
 
 
 def distinct_candidates(ranked: Sequence[Candidate], num: int, has_background: bool) -> list[Candidate]:
-    """Of calibrated labels the best of each rule, then the best of other variants; at most `num`.
+    """The best calibrated labels of each rule, then the best of other variants; at most `num`.
 
-    Labels of one rule at neighbouring alphas differ in few pixels, and the held-out mIoU that ranks them orders those
-    well. What it cannot tell is whether a student prefers more labels or purer ones: that is what rules differ in.
+    Labels of one rule at neighbouring alphas differ in few pixels, and the held-out mIoU orders them well. It does not
+    show whether a student learns more from more labels or from more precise ones, and that is how rules differ.
 
-    has_background: without a background class, fewer rules differ (`calib.rules_alike`)
+    ranked:         candidates, best first
+    has_background: whether the data set has a background class; without one, fewer rules differ (`calib.rules_alike`)
     """
 
     def rule(candidate: Candidate) -> tuple[str, ...]:
@@ -64,5 +66,5 @@ def distinct_candidates(ranked: Sequence[Candidate], num: int, has_background: b
     calibrated = [candidate for candidate in ranked if candidate.rule != RAW_RULE]
     of_rule = {rule(candidate): candidate for candidate in reversed(calibrated)}
     of_variant = {(rule(candidate), candidate.variant): candidate for candidate in reversed(calibrated)}
-    best, others = (sorted(some.values(), key=calibrated.index) for some in (of_rule, of_variant))
+    best, others = (sorted(group.values(), key=calibrated.index) for group in (of_rule, of_variant))
     return list(dict.fromkeys([*best, *others]))[:num]

@@ -1,4 +1,4 @@
-"""The students of all arms and folds: trained without a fold of the labeled images, judged on it, kept on disk."""
+"""The students of all arms and folds: trained without one fold of the labeled images, and evaluated on that fold."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from train.probe.verdict import Areas
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when the same features and labels would give other students
+VERSION = 1  # raise it when a change of the code gives other students from the same features and labels
 
 LabelOf = Callable[[Labels, Sample], npt.NDArray[np.float32]]
-"""Labels of an unlabeled image, float32 [h, w] on the grid, NaN = abstain."""
+"""Labels of an unlabeled image: float32 [h, w] on the grid, class index, NaN = abstain."""
 
 
 class Judged(NamedTuple):
-    """What the students made of the labeled images.
+    """The evaluation of all students on the labeled images.
 
-    areas:   int64 [A, N, 3, K], `class_areas` of each image by each arm's student that had not seen its mask
-    seconds: that all of them took
+    areas:   int64 [A, N, 3, K], for each arm and labeled image `class_areas` by the student not trained on that image
+    seconds: total time of training and evaluating the students
     """
 
     areas: Areas
@@ -45,7 +45,7 @@ class Judged(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """One student: an arm, trained without the labeled images of a fold."""
+    """One student: it is trained as its arm says, without the labeled images of its fold."""
 
     arm: Arm
     fold: int
@@ -55,9 +55,9 @@ class Fit(NamedTuple):
 class CrossFit:
     """Everything that the students of all arms and folds depend on.
 
-    fold:    int64 [N], of each labeled image; -1: it teaches all students and judges none
-    made_by: what made the labels: a fingerprint for raw and calibrated ones each
-    folder:  where what was judged is kept
+    fold:    int64 [N], fold of each labeled image; -1: all students are trained on it, and none is evaluated on it
+    made_by: fingerprint of what made the labels, for raw and for calibrated labels
+    folder:  folder of the evaluations of the students, one file each
     """
 
     data: DataSettings
@@ -74,11 +74,11 @@ class CrossFit:
 
     @property
     def fits(self) -> list[Fit]:
-        """All students, those that learn from the same labels one after the other."""
+        """All students; those with the same labels follow each other."""
         return [Fit(arm, fold) for arm in self.arms for fold in range(int(self.fold.max()) + 1)]
 
     def key(self, fit: Fit) -> str:
-        """Fingerprint of all that a student and its judgement depend on."""
+        """Fingerprint of everything that a student and its evaluation depend on."""
         kind = fit.arm.labels.labels
         return fingerprint(
             {
@@ -95,7 +95,7 @@ class CrossFit:
         )
 
     def judged(self) -> Judged:
-        """What the students made of the labeled images; trains those that are not on disk yet."""
+        """The evaluation of all students; trains those whose evaluation is not on disk yet."""
         missing = [fit for fit in self.fits if not self._path(fit).is_file()]
         if missing:
             self.cache.fill(self.index, [*self.labeled, *self.unlabeled], self.labeled)
@@ -103,9 +103,9 @@ class CrossFit:
         areas = np.zeros((len(self.arms), len(self.labeled), 3, self.data.num_classes), np.int64)
         seconds = 0.0
         for fit in self.fits:
-            kept = read_json(self._path(fit))
-            areas[self.arms.index(fit.arm), self.fold == fit.fold] = kept["areas"]
-            seconds += kept["seconds"]
+            content = read_json(self._path(fit))
+            areas[self.arms.index(fit.arm), self.fold == fit.fold] = content["areas"]
+            seconds += content["seconds"]
         return Judged(areas, seconds)
 
     def _path(self, fit: Fit) -> Path:
@@ -134,7 +134,7 @@ class CrossFit:
         masks: Sequence[npt.NDArray[np.uint8]],
         progress: Progress,
     ) -> Areas:
-        """int64 [n, 3, K] of the images of the fold, by a student that learnt from the others."""
+        """`class_areas` of the images of a fold by a student trained on the others: int64 [n, 3, K]."""
         groups = self.recipe.groups(
             labeled.of(np.flatnonzero(self.fold != fit.fold).tolist()), unlabeled, fit.arm.weight
         )

@@ -1,4 +1,4 @@
-"""The head that is trained on cached features: a light feature pyramid down to stride 8."""
+"""The decode head that is trained on cached features: a light feature pyramid with logits at stride 8."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DROPOUT = 0.1
 
 
 class PyramidDecoder(nn.Module):
-    """Every level is projected to `WIDTH` channels and takes in the coarser ones; the finest is classified.
+    """A feature pyramid with `WIDTH` channels: each level adds the next coarser one, and the finest is classified.
 
     widths: channels of the levels, finest first
     """
@@ -25,7 +25,7 @@ class PyramidDecoder(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout2d(DROPOUT), nn.Conv2d(WIDTH, num_classes, 1))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """float [B, D, h, w] of each level, finest first -> logits, float [B, K, h, w] of the finest."""
+        """Feature maps, float [B, D, h, w] each, finest first -> logits of the finest size, float [B, K, h, w]."""
         fused: Tensor | None = None
         levels = list(zip(features, self.lateral, self.smooth, strict=True))
         for feature, lateral, smooth in reversed(levels):

@@ -1,4 +1,4 @@
-"""One small student: a decoder trained on cached features, and judged on labeled images that it has not seen."""
+"""One small student: a decoder trained on cached features, and evaluated on labeled images it was not trained on."""
 
 from __future__ import annotations
 
@@ -19,30 +19,33 @@ from train.probe.decoder import PyramidDecoder
 from train.probe.features import Shapes, unflattened
 from train.schedule import poly_lr_factor
 
-POWER = 0.9  # of the learning rate's decay
+POWER = 0.9  # of the polynomial decay of the learning rate
 WEIGHT_DECAY = 0.01
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images of one kind in their fixed views.
+    """Labeled or unlabeled images in their fixed views.
 
-    features: float16 [V, L] of each image
-    targets:  uint8 [V, crop, crop] of each image, class index or IGNORE_INDEX
+    features: float16 [V, L] per image
+    targets:  uint8 [V, crop, crop] per image, class index or IGNORE_INDEX
     """
 
     features: Sequence[npt.NDArray[np.float16]]
     targets: Sequence[Tensor]
 
     def of(self, images: Sequence[int]) -> Examples:
-        """Those of some of the images."""
+        """The examples of some of the images, by their numbers."""
         return Examples([self.features[i] for i in images], [self.targets[i] for i in images])
 
     def batch(self, draws: Sequence[Draw], key: str) -> tuple[npt.NDArray[np.float16], Tensor]:
-        """float16 [B, L] and uint8 [B, crop, crop]: one view of each drawn image, a pure function of key and draw."""
-        places = [(draw.image, _drawn_view(key, draw, len(self.targets[draw.image]))) for draw in draws]
-        features = np.stack([self.features[image][view] for image, view in places])
-        return features, torch.stack([self.targets[image][view] for image, view in places])
+        """One random view of each drawn image, a pure function of key and draw.
+
+        returns: features, float16 [B, L], and targets, uint8 [B, crop, crop]
+        """
+        views = [(draw.image, _drawn_view(key, draw, len(self.targets[draw.image]))) for draw in draws]
+        features = np.stack([self.features[image][view] for image, view in views])
+        return features, torch.stack([self.targets[image][view] for image, view in views])
 
 
 def _drawn_view(key: str, draw: Draw, num: int) -> int:
@@ -50,17 +53,23 @@ def _drawn_view(key: str, draw: Draw, num: int) -> int:
 
 
 class Group(NamedTuple):
-    """What a part of every batch is drawn from, how many views, and the weight of their loss."""
+    """The labeled or the unlabeled images of every batch."""
 
     examples: Examples
     size: int
+    """Number of views in a batch."""
     weight: float
+    """Weight of their loss."""
     order: Passes
+    """Order in which the images are drawn."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a decoder is trained. batch_size: views in a step, half of them unlabeled if there are such."""
+    """How a decoder is trained.
+
+    batch_size: views per step; half of them are unlabeled, except in the arm without labels
+    """
 
     steps: int
     batch_size: int
@@ -68,9 +77,9 @@ class Recipe:
     seed: int
 
     def groups(self, labeled: Examples, unlabeled: Examples | None, weight: float) -> list[Group]:
-        """The labeled part of every batch and, if there is something to learn from it, the unlabeled one.
+        """The labeled group of every batch and, unless `unlabeled` is None, the unlabeled group.
 
-        All arms with an unlabeled part draw the same images and views, so that only what teaches them differs.
+        All arms with an unlabeled group draw the same images and views, so that they differ in their labels only.
         """
         num_unlabeled = self.batch_size // 2 if unlabeled is not None else 0
         groups = [Group(labeled, self.batch_size - num_unlabeled, 1.0, self._order(labeled, "labeled"))]
@@ -91,12 +100,12 @@ def trained_decoder(
     device: torch.device,
     on_step: Callable[[], None],
 ) -> PyramidDecoder:
-    """A decoder that has learnt; every arm starts from the same weights.
+    """Train a decoder and return it in evaluation mode; every arm starts from the same weights.
 
-    shapes:  of the maps of a view
-    on_step: told of every finished step
+    shapes:  of the feature maps of a view
+    on_step: called after every step
     """
-    torch.manual_seed(recipe.seed)  # of weights and dropout
+    torch.manual_seed(recipe.seed)  # for weights and dropout
     decoder = PyramidDecoder([width for _, _, width in shapes], num_classes).to(device).train()
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=WEIGHT_DECAY)
     for step in range(recipe.steps):
@@ -112,17 +121,22 @@ def trained_decoder(
 def batch_loss(
     decoder: PyramidDecoder, shapes: Shapes, groups: Sequence[Group], step: int, device: torch.device
 ) -> Tensor:
-    """float32 []: the weighted sum of the groups' mean cross-entropies over the pixels with a class (paper Eq. 2)."""
-    parts = [
+    """The loss of a step: the weighted sum over the groups of the mean cross-entropy of their pixels with a class.
+
+    As in paper Eq. 2.
+
+    returns: float32 []
+    """
+    batches = [
         group.examples.batch(group.order.draws(step * group.size, group.size), group.order.key) for group in groups
     ]
-    targets = torch.cat([part for _, part in parts]).to(device)
-    features = unflattened(np.concatenate([rows for rows, _ in parts]), shapes)
+    targets = torch.cat([targets for _, targets in batches]).to(device)
+    features = unflattened(np.concatenate([rows for rows, _ in batches]), shapes)
     sums = summed_cross_entropy(decoder([map_.to(device) for map_ in features]), targets)
     sizes = [group.size for group in groups]
     losses = [
-        group.weight * part.sum() / num_with_class(target).clamp(min=1)
-        for group, part, target in zip(groups, torch.split(sums, sizes), torch.split(targets, sizes), strict=True)
+        group.weight * group_sums.sum() / num_with_class(target).clamp(min=1)
+        for group, group_sums, target in zip(groups, torch.split(sums, sizes), torch.split(targets, sizes), strict=True)
     ]
     return torch.stack(losses).sum()
 
@@ -131,9 +145,10 @@ def batch_loss(
 def judged_areas(
     decoder: PyramidDecoder, maps: Sequence[Tensor], mask: npt.NDArray[np.uint8], device: torch.device
 ) -> npt.NDArray[np.int64]:
-    """int64 [3, K], `class_areas` of what a decoder in evaluation mode makes of a whole image.
+    """`class_areas` of the predictions of a decoder in evaluation mode for a whole image: int64 [3, K].
 
-    maps: float32 [1, D, h, w] each; mask: uint8 [H, W], class index or IGNORE_INDEX
+    maps: feature maps of the image, float32 [1, D, h, w] each
+    mask: uint8 [H, W], class index or IGNORE_INDEX
     """
     logits = decoder([map_.to(device) for map_ in maps])
     prediction = upsampled(logits, mask.shape).argmax(dim=1)[0]

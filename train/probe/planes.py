@@ -1,4 +1,4 @@
-"""Planes of the unlabeled images, which any threshold and rule can label: of labels.zarr, or made from the maps."""
+"""Planes of the unlabeled images, from which any threshold and rule can label: read from labels.zarr or computed."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ from pipeline.store import DONE, LabelStore, ProbabilityStore, open_labels, stor
 
 
 @dataclass(frozen=True)
-class PlaneSource:
-    """Planes by the id of an image.
+class StoredPlanes:
+    """Planes of the images of a store.
 
-    store:   what they are read or made from
-    places:  of the images that the annotator did not fail on
-    made_by: fingerprint of the annotator's maps
+    store:      holds the planes, or the probability maps that they are computed from
+    index_of:   index in the store of each image on which the annotator did not fail, by sample id
+    background: index of the background class, if there is one
+    made_by:    fingerprint of the annotator's maps
     """
 
     store: LabelStore | ProbabilityStore
-    places: Mapping[str, int]
+    index_of: Mapping[str, int]
     background: int | None
     made_by: str
 
-    def known(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Those that there are planes of."""
-        return [sample for sample in samples if sample.id in self.places]
+    def available(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples that have planes."""
+        return [sample for sample in samples if sample.id in self.index_of]
 
     def planes(self, sample: Sample) -> calib.Planes:
-        place = self.places[sample.id]
+        """Planes of an image, [H, W] on the grid."""
+        index = self.index_of[sample.id]
         if isinstance(self.store, LabelStore):
-            return self.store.planes(place)
-        return calib.class_planes(self.store.probabilities(place).rows(slice(None)), self.background)
+            return self.store.planes(index)
+        return calib.class_planes(self.store.probabilities(index).rows(slice(None)), self.background)
 
 
-def open_planes(settings: Settings) -> PlaneSource:
-    """From the labels if they were made of the run's maps, else from the maps; StoreError if neither is there."""
+def open_planes(settings: Settings) -> StoredPlanes:
+    """Open the planes in the labels if these belong to the run's maps, otherwise compute them from the maps.
+
+    raises: StoreError if neither labels nor maps exist
+    """
     run = Run(settings)
     made_by = run.receipt("annotate")["fingerprint"]
     path, background = run.folder.labels, settings.data.background_index
@@ -49,4 +54,4 @@ def open_planes(settings: Settings) -> PlaneSource:
     store: LabelStore | ProbabilityStore
     store = open_labels(path) if state and wanted.items() <= state.items() else run.open_probabilities()
     ids = store.sample_ids
-    return PlaneSource(store, {ids[i]: i for i in np.flatnonzero(store.status == DONE).tolist()}, background, made_by)
+    return StoredPlanes(store, {ids[i]: i for i in np.flatnonzero(store.status == DONE).tolist()}, background, made_by)

@@ -1,4 +1,4 @@
-"""probe: which labels to train on, answered by small students on the frozen features of a pretrained encoder."""
+"""probe: finds the labels to train on, with small students on the features of a frozen pretrained encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.probe.arms import Labels, arms_of, distinct_candidates
 from train.probe.cross_fit import CrossFit, LabelOf
 from train.probe.features import FeatureCache, feature_key
 from train.probe.fit import Recipe
-from train.probe.planes import PlaneSource, open_planes
+from train.probe.planes import StoredPlanes, open_planes
 from train.probe.verdict import chosen, command, outcome_facts, outcomes, sentence
 from train.probe.views import thinned, view_plan
 from train.student import Student
@@ -29,49 +29,56 @@ from train.students import new_network
 
 
 def probe(settings: Settings) -> dict[str, Any]:
-    """Train and judge small students on every kind of labels; returns facts for the receipt.
+    """Train and evaluate small students on every kind of labels.
 
-    Reads samples.json, calibration.zarr, and the planes of labels.zarr or else probs.zarr. Keeps features and judged
-    students in probe/ of the run, so that a second call trains nothing and returns the same facts.
-    raises: StoreError if the run is not calibrated; TrainingError if there are too few labeled images
+    Reads samples.json, calibration.zarr, and the planes of labels.zarr or probs.zarr. Keeps features and evaluations in
+    probe/ of the run, so that a second call trains nothing and returns the same facts.
+
+    returns: facts for the receipt
+    raises:  StoreError if the run is not calibrated; TrainingError if there are too few labeled or unlabeled images
     """
     calibrated = Run(settings).receipt("calibrate")
-    crossed = cross_fit(settings, calibrated["fingerprint"])
-    judged = crossed.judged()
-    found = outcomes(crossed.arms, judged.areas, crossed.fold, settings.seed)
-    taken = chosen(found)
+    students = cross_fit(settings, calibrated["fingerprint"])
+    judged = students.judged()
+    results = outcomes(students.arms, judged.areas, students.fold, settings.seed)
+    choice = chosen(results)
     return {
         "fingerprint": calibrated["fingerprint"],
-        "students": fingerprint({"keys": [crossed.key(fit) for fit in crossed.fits]}),
-        "chosen": taken.arm.as_json(),
-        "verdict": sentence(found, taken),
-        "command": command(Run(settings), taken.arm),
-        "outcomes": [outcome_facts(outcome) for outcome in found],
-        "num_labeled": len(crossed.labeled),
-        "num_unlabeled": len(crossed.unlabeled),
+        "students": fingerprint({"keys": [students.key(fit) for fit in students.fits]}),
+        "chosen": choice.arm.as_json(),
+        "verdict": sentence(results, choice),
+        "command": command(Run(settings), choice.arm),
+        "outcomes": [outcome_facts(outcome) for outcome in results],
+        "num_labeled": len(students.labeled),
+        "num_unlabeled": len(students.unlabeled),
         "folds": settings.probe.folds,
-        "crop": crossed.cache.plan.crop,
-        "scale": list(crossed.cache.plan.scale),
+        "crop": students.cache.plan.crop,
+        "scale": list(students.cache.plan.scale),
         "seconds": round(judged.seconds, 1),
     }
 
 
 def is_recorded(run: Run, facts: Mapping[str, Any]) -> bool:
-    """Whether a receipt of these settings is there and has these facts."""
+    """Whether a receipt with these settings and these facts exists."""
     if not run.has_receipt("probe") or run.is_stale("probe"):
         return False
-    known: Mapping[str, Any] = run.recorded("probe")
-    return bool({name: known.get(name) for name in facts} == json.loads(json.dumps(facts)))
+    recorded: Mapping[str, Any] = run.recorded("probe")
+    return bool({name: recorded.get(name) for name in facts} == json.loads(json.dumps(facts)))
 
 
 def cross_fit(settings: Settings, calibration: str) -> CrossFit:
-    """The students to train. calibration: its fingerprint"""
+    """The students of all arms and folds.
+
+    calibration: fingerprint of the calibration
+    raises:      TrainingError if there are too few images
+    """
     own, index, planes = settings.probe, Run(settings).samples(), open_planes(settings)
-    labeled, unlabeled = thinned(index.of("labeled"), planes.known(index.of("unlabeled")), own.max_images)
+    labeled, unlabeled = thinned(index.of("labeled"), planes.available(index.of("unlabeled")), own.max_images)
     if len(labeled) < own.folds or not unlabeled:
         raise TrainingError(
-            f"probe.folds is {own.folds}; {len(labeled)} labeled and {len(unlabeled)} unlabeled images take part: "
-            "every fold needs a labeled image, and the students an unlabeled one: lower probe.folds, or add images"
+            f"probe.folds is {own.folds}, but the probe has {len(labeled)} labeled and {len(unlabeled)} unlabeled "
+            "images; every fold needs a labeled image, and every student an unlabeled one: lower probe.folds, or add "
+            "images"
         )
     plan, student = view_plan(settings), encoding_student(settings)
     ranked = ranked_candidates(settings)
@@ -93,21 +100,21 @@ def cross_fit(settings: Settings, calibration: str) -> CrossFit:
 
 
 def encoding_student(settings: Settings) -> Student:
-    """The student whose encoder sees the images. raises: TrainingError for weights that are missing or do not fit"""
+    """The student whose encoder computes the features; TrainingError for weights that are missing or do not fit."""
     own = settings.probe
-    torch.manual_seed(settings.seed)  # of an encoder without weights
+    torch.manual_seed(settings.seed)  # for an encoder without given weights
     return Student(new_network(own.encoder, own.weights, settings.data.class_names), compute_of(settings.train))
 
 
-def label_of(settings: Settings, ranked: Sequence[calib.Candidate], planes: PlaneSource) -> LabelOf:
-    """What labels an unlabeled image by any of the ranked candidates, or by the annotator's own argmax."""
+def label_of(settings: Settings, ranked: Sequence[calib.Candidate], planes: StoredPlanes) -> LabelOf:
+    """A function that labels an unlabeled image as one of the ranked candidates does, or as the annotator's argmax."""
 
     @functools.cache
-    def labels_planes(labels: Labels) -> Labeler:
+    def labeler_of(labels: Labels) -> Labeler:
         if labels.labels == "raw":
-            return lambda one: calib.most_probable(one, planes.background)[0].astype(np.float32)
+            return lambda of_image: calib.most_probable(of_image, planes.background)[0].astype(np.float32)
         key = (labels.variant, labels.alpha, labels.rule)
-        (candidate,) = (one for one in ranked if (one.variant, one.alpha, one.rule) == key)
+        (candidate,) = (c for c in ranked if (c.variant, c.alpha, c.rule) == key)
         return labeler(settings, candidate)
 
-    return lambda labels, sample: labels_planes(labels)(planes.planes(sample))
+    return lambda labels, sample: labeler_of(labels)(planes.planes(sample))

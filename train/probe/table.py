@@ -1,4 +1,4 @@
-"""What the command prints: the arms, the one to take, and the command that trains on it."""
+"""The output of the command: a table of the arms, the chosen one, and the command that trains on its labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = f"{'labels of the unlabeled images':<48} {'weight':>6} {'mIoU':>6}  {'
 
 
 def format_probe(name: str, facts: Facts) -> str:
-    """Table and sentence. name: of the run; facts: as `probe` returns them"""
+    """The table and the verdict. name: of the run; facts: as `probe` returns them"""
     return "\n".join(_lines(name, facts))
 
 
@@ -25,10 +25,10 @@ def _lines(name: str, facts: Facts) -> Iterator[str]:
     yield ""
     yield f"   {COLUMNS}"
     for row in facts["outcomes"]:
-        yield _row(row, is_chosen=all(row[name] == value for name, value in facts["chosen"].items()))
+        yield _row(row, is_chosen=all(row[key] == value for key, value in facts["chosen"].items()))
     yield ""
-    yield f"verdict   {facts['verdict']}"
-    yield f"train so  {facts['command']}"
+    yield f"verdict  {facts['verdict']}"
+    yield f"command  {facts['command']}"
 
 
 def _row(row: Facts, is_chosen: bool) -> str:

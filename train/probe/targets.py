@@ -1,4 +1,4 @@
-"""Masks and labels of the fixed views: what each cached feature map is taught."""
+"""Masks and labels in the fixed views: the targets of the cached features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from train.data import pseudo_label_to_target
 
 
 def view_targets(target: npt.NDArray[np.uint8], geometries: Sequence[Geometry], crop: int) -> Tensor:
-    """uint8 [H, W] at the image's own size, class index or IGNORE_INDEX -> uint8 [V, crop, crop]."""
+    """A mask in each view of its image: uint8 [H, W], class index or IGNORE_INDEX -> uint8 [V, crop, crop]."""
     whole = torch.from_numpy(np.array(target, order="C"))
     return torch.stack([target_view(whole, geometry, crop) for geometry in geometries])
 
@@ -23,5 +23,9 @@ def view_targets(target: npt.NDArray[np.uint8], geometries: Sequence[Geometry], 
 def label_targets(
     label: npt.NDArray[np.floating[Any]], size: Sequence[int], geometries: Sequence[Geometry], crop: int
 ) -> Tensor:
-    """The same of a label on the grid, float [h, w], NaN = abstain, of an image of `size` (H, W)."""
+    """A label on the grid in each view of its image, which has `size` (H, W).
+
+    label:   float [h, w], class index, NaN = abstain
+    returns: uint8 [V, crop, crop], class index or IGNORE_INDEX
+    """
     return view_targets(pseudo_label_to_target(label, size), geometries, crop)

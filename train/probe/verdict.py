@@ -1,4 +1,4 @@
-"""Which arm to train on: mIoU of all held-out labeled images together, paired by image, and one sentence."""
+"""The verdict of the probe: mIoU of each arm on held-out images, differences paired by image, and the chosen arm."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ class Difference(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an arm is worth.
+    """The result of an arm.
 
-    miou:     of all held-out images together, 0 to 1
-    by_fold:  of those of each fold
-    to_none:  against the labeled images alone; to_raw: against the annotator as it is with the same weight
-    to_best:  how much the best arm is better; noise: the standard error of that
+    miou:    of all held-out images together, 0 to 1
+    by_fold: mIoU of the images of each fold
+    to_none: mIoU minus that of the labeled images alone
+    to_raw:  mIoU minus that of the annotator's argmax with the same weight
+    to_best: mIoU of the best arm minus that of this arm
+    noise:   standard error of `to_best`
     """
 
     arm: Arm
@@ -42,70 +44,70 @@ class Outcome(NamedTuple):
     noise: float
 
     @property
-    def is_level(self) -> bool:
-        """Whether the best arm is better by no more than the standard error of their difference."""
+    def is_near_best(self) -> bool:
+        """Whether the best arm is better by at most one standard error of their difference."""
         return self.to_best <= self.noise
 
 
 def outcomes(arms: Sequence[Arm], areas: Areas, fold: npt.NDArray[np.integer], seed: int) -> list[Outcome]:
-    """An outcome of each arm; the differences are of the same images, whole images are resampled.
+    """The outcome of each arm; intervals by resampling whole images, the same images for all arms.
 
-    arms:  the labeled images alone are among them, and raw labels with every weight
-    areas: int64 [A, N, 3, K], `class_areas` of each image by the arm's student that had not seen its mask
-    fold:  int [N]
+    arms:  must contain the labeled images alone, and raw labels with every weight
+    areas: int64 [A, N, 3, K], `class_areas` of each image by the student of the arm that was not trained on it
+    fold:  int [N], fold of each image
     """
     num = areas.shape[1]
     draws = np.random.default_rng(seed).multinomial(num, np.full(num, 1 / num), NUM_RESAMPLINGS)
-    found, resampled = _miou(areas.sum(axis=1)), _miou(np.tensordot(draws, areas.astype(np.float64), axes=(1, 1)))
+    miou, resampled = _miou(areas.sum(axis=1)), _miou(np.tensordot(draws, areas.astype(np.float64), axes=(1, 1)))
     by_fold = np.stack([_miou(areas[:, fold == f].sum(axis=1)) for f in np.unique(fold)], axis=1)  # [A, F]
     resampled = resampled.T  # [A, resampling]
-    best = int(found.argmax())
+    best = int(miou.argmax())
 
-    def against(arm: int, other: int) -> Difference:
+    def difference(arm: int, other: int) -> Difference:
         low, high = np.quantile(resampled[arm] - resampled[other], [0.025, 0.975])
-        return Difference(float(found[arm] - found[other]), float(low), float(high))
+        return Difference(float(miou[arm] - miou[other]), float(low), float(high))
 
     return [
         Outcome(
             arm,
-            float(found[a]),
+            float(miou[a]),
             by_fold[a].tolist(),
-            against(a, _place(arms, "none", 0.0)),
-            against(a, _place(arms, "raw", arm.weight)),
-            float(found[best] - found[a]),
+            difference(a, _number_of(arms, "none", 0.0)),
+            difference(a, _number_of(arms, "raw", arm.weight)),
+            float(miou[best] - miou[a]),
             float((resampled[best] - resampled[a]).std()),
         )
         for a, arm in enumerate(arms)
     ]
 
 
-def _place(arms: Sequence[Arm], labels: str, weight: float) -> int:
-    """The arm with these labels and this weight; if none has it, the first with these labels."""
-    places = [a for a, arm in enumerate(arms) if arm.labels.labels == labels]
-    return next((a for a in places if arms[a].weight == weight), places[0])
+def _number_of(arms: Sequence[Arm], labels: str, weight: float) -> int:
+    """Number of the arm with these labels and this weight; if there is none, of the first arm with these labels."""
+    numbers = [a for a, arm in enumerate(arms) if arm.labels.labels == labels]
+    return next((a for a in numbers if arms[a].weight == weight), numbers[0])
 
 
 def _miou(areas: npt.NDArray[np.integer | np.floating]) -> npt.NDArray[np.float64]:
-    """[..., 3, K] -> float64 [...]; classes that are neither there nor predicted do not count."""
+    """mIoU from `class_areas`, [..., 3, K] -> float64 [...]; classes neither in masks nor predicted do not count."""
     return mean_over_classes(iou_of_areas(np.moveaxis(areas, -2, 0)), "skip")
 
 
-def chosen(found: Sequence[Outcome]) -> Outcome:
-    """The simplest labels that are level with the best arm (the one-standard-error rule), with their best weight.
+def chosen(results: Sequence[Outcome]) -> Outcome:
+    """The simplest labels within one standard error of the best arm, with their best weight.
 
-    The best of many arms looks better than it is, and what is simpler needs less to hold later: labels alone need no
-    annotator, raw labels no calibration that fits them.
+    This is the one-standard-error rule: the measured mIoU of the best of many arms is too high on average, and simpler
+    labels depend on less. Labels alone need no annotator, and raw labels need no calibration.
     """
-    level = [outcome for outcome in found if outcome.is_level]
-    simplest = min(SIMPLICITY.index(outcome.arm.labels.labels) for outcome in level)
+    candidates = [outcome for outcome in results if outcome.is_near_best]
+    simplest = min(SIMPLICITY.index(outcome.arm.labels.labels) for outcome in candidates)
     return max(
-        (outcome for outcome in level if SIMPLICITY.index(outcome.arm.labels.labels) == simplest),
+        (outcome for outcome in candidates if SIMPLICITY.index(outcome.arm.labels.labels) == simplest),
         key=lambda outcome: outcome.miou,
     )
 
 
 def outcome_facts(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as it stands in the receipt."""
+    """An outcome as in the receipt."""
     return {
         **outcome.arm.as_json(),
         "miou": outcome.miou,
@@ -117,30 +119,30 @@ def outcome_facts(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def sentence(found: Sequence[Outcome], taken: Outcome) -> str:
-    """Which labels to train on, with what weight, or that the labels alone are better; and how sure that is."""
-    arm, best = taken.arm, max(found, key=lambda outcome: outcome.miou)
+def sentence(results: Sequence[Outcome], choice: Outcome) -> str:
+    """The verdict in one sentence: the labels to train on, their weight, and the differences with their intervals."""
+    arm, best = choice.arm, max(results, key=lambda outcome: outcome.miou)
     if arm.labels.labels == "none":
-        told = f"train on the labeled images alone: {100 * taken.miou:.1f} mIoU"
-        rival = max((one for one in found if one is not taken), key=lambda outcome: outcome.miou)
-        why = f"the best of the other labels ({rival.arm}) {_beside(rival.to_none)}"
-        return f"{told}; {why}{'' if rival.to_none.value <= 0 else ', which is no more than its standard error'}"
-    told = f"train on {arm}: {100 * taken.miou:.1f} mIoU, {_beside(taken.to_none)} against the labeled images alone"
+        text = f"train on the labeled images alone: {100 * choice.miou:.1f} mIoU"
+        other = max((outcome for outcome in results if outcome is not choice), key=lambda outcome: outcome.miou)
+        note = "" if other.to_none.value <= 0 else ", which is no more than its standard error"
+        return f"{text}; the best other labels ({other.arm}) differ by {_with_interval(other.to_none)}{note}"
+    to_none, to_raw = _with_interval(choice.to_none), _with_interval(choice.to_raw)
+    text = f"train on {arm}: {100 * choice.miou:.1f} mIoU, {to_none} against the labeled images alone"
     if arm.labels.labels == "calibrated":
-        told += f" and {_beside(taken.to_raw)} against the annotator's argmax"
-    if best is not taken:
-        told += (
-            f"; {best.arm} is {100 * taken.to_best:.1f} better, no more than the standard error {100 * taken.noise:.1f}"
-        )
-    return told
+        text += f" and {to_raw} against the annotator's argmax"
+    if best is not choice:
+        noise = f"no more than the standard error {100 * choice.noise:.1f}"
+        text += f"; {best.arm} is {100 * choice.to_best:.1f} better, {noise}"
+    return text
 
 
-def _beside(difference: Difference) -> str:
+def _with_interval(difference: Difference) -> str:
     return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
 def command(run: Run, arm: Arm) -> str:
-    """What trains on the labels of an arm with its weight."""
+    """The command that trains on the labels of an arm with its weight."""
     labels = arm.labels
     if labels.labels == "none":
         return run.command("all", preset="label-only")

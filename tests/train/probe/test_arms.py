@@ -27,12 +27,12 @@ def test_the_best_labels_of_each_rule_are_tried_in_the_order_of_their_rank():
 
 def test_further_ones_are_the_best_of_other_variants():
     assert distinct_candidates(RANKED, 9, has_background=True) == [
-        *[RANKED[place] for place in (0, 4, 6)],
-        *[RANKED[place] for place in (3, 5)],
+        *[RANKED[i] for i in (0, 4, 6)],
+        *[RANKED[i] for i in (3, 5)],
     ]
 
 
-def test_without_a_background_all_rules_but_singleton_are_one():
+def test_without_a_background_all_rules_but_singleton_are_equal():
     assert distinct_candidates(RANKED, 3, has_background=False) == [RANKED[0], RANKED[6], RANKED[3]]
 
 

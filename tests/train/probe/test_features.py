@@ -16,22 +16,22 @@ def run(make_run, cache_of):
     return settings, load_samples(settings.folder / "samples.json"), cache_of(settings)
 
 
-def test_the_file_holds_what_the_encoder_sees_in_each_view(run):
+def test_the_file_holds_the_features_of_each_view(run):
     _, index, cache = run
     sample = index.of("labeled")[1]
     cache.fill(index, [sample], [])
     maps = unflattened(np.array(cache.views(sample)), cache.shapes())
     image = torch.from_numpy(index.image(sample).transpose(2, 0, 1).copy())
     for view, geometry in enumerate(cache.geometries(sample)):
-        seen, _ = weak_view(image, torch.zeros(image.shape[1:], dtype=torch.uint8), geometry, 64)
-        fresh = cache.student.features(seen[None])
+        view_image, _ = weak_view(image, torch.zeros(image.shape[1:], dtype=torch.uint8), geometry, 64)
+        fresh = cache.student.features(view_image[None])
         assert [one.shape[-1] for one in fresh] == [16, 8, 4, 2]
         assert [one.shape[-1] for one in maps] == [8, 4, 2]  # stride 4 is left out
         for kept, expected in zip(maps, fresh[1:], strict=True):
             torch.testing.assert_close(kept[view], expected[0], rtol=2e-3, atol=2e-3)
 
 
-def test_a_whole_image_is_seen_at_the_middle_of_the_training_sizes(run):
+def test_a_whole_image_has_the_middle_of_the_training_sizes(run):
     settings, index, cache = run
     sample = index.of("labeled")[1]  # 56 x 72
     cache.fill(index, [], [sample])
@@ -39,7 +39,7 @@ def test_a_whole_image_is_seen_at_the_middle_of_the_training_sizes(run):
     assert [tuple(one.shape[-2:]) for one in cache.whole(sample)] == [(9, 12), (5, 6), (3, 3)]
 
 
-def test_what_is_there_is_not_computed_again_and_what_nobody_needs_is_deleted(run):
+def test_existing_files_are_kept_and_unneeded_ones_deleted(run):
     _, index, cache = run
     labeled, unlabeled = index.of("labeled"), index.of("unlabeled")
     cache.fill(index, [*labeled, unlabeled[0]], labeled)
@@ -60,7 +60,7 @@ def test_another_encoder_or_other_views_are_another_cache(run, cache_of):
     assert feature_key(cache.student.model, cache.plan._replace(num=3)) != cache.key
 
 
-def test_the_decode_head_is_no_part_of_the_key(run):
+def test_the_key_does_not_depend_on_the_decode_head(run):
     _, _, cache = run
     network = cache.student.model
     with torch.no_grad():

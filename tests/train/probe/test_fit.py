@@ -39,7 +39,7 @@ def test_the_loss_is_a_mean_over_labeled_pixels_and_weight_times_one_over_the_ot
     groups = recipe.groups(labeled, unlabeled, 0.25)
     assert [group.size for group in groups] == [3, 2]
     torch.manual_seed(0)
-    decoder = PyramidDecoder([6, 10], CLASSES).eval()  # no dropout, and norms that do not depend on the batch
+    decoder = PyramidDecoder([6, 10], CLASSES).eval()  # no dropout, and batch norms with fixed statistics
     means = []
     for group in groups:
         rows, targets = group.examples.batch(group.order.draws(0, group.size), group.order.key)
@@ -49,7 +49,7 @@ def test_the_loss_is_a_mean_over_labeled_pixels_and_weight_times_one_over_the_ot
     torch.testing.assert_close(batch_loss(decoder, SHAPES, groups, 0, CPU), expected)
 
 
-def test_unlabeled_views_without_any_label_teach_nothing():
+def test_unlabeled_views_without_any_label_do_not_change_the_loss():
     void = Examples(examples(2, 1).features, [torch.full((2, CROP, CROP), IGNORE_INDEX, dtype=torch.uint8)] * 2)
     recipe = Recipe(steps=1, batch_size=4, lr=0.01, seed=0)
     decoder = PyramidDecoder([6, 10], CLASSES).eval()
@@ -69,8 +69,8 @@ def test_batches_are_the_same_every_time_and_each_pass_sees_each_image_once():
     assert torch.equal(first[1], again[1])
 
 
-def test_a_decoder_learns_what_the_features_say_and_the_same_every_time():
-    # the first channel of the finest map says the class
+def test_a_decoder_learns_from_the_features_and_is_the_same_every_time():
+    # the first channel of the finest map encodes the class
     rng, truths = np.random.default_rng(0), []
     features = []
     for _ in range(4):
@@ -86,9 +86,9 @@ def test_a_decoder_learns_what_the_features_say_and_the_same_every_time():
     for one, other in zip(*(decoder.state_dict().values() for decoder in decoders), strict=True):
         assert torch.equal(one, other)
     areas = judged_areas(decoders[0], unflattened(features[0], SHAPES), truths[0][0].numpy(), CPU)
-    right, true, predicted = areas
+    correct, true, predicted = areas
     assert true.sum() == predicted.sum() == CROP**2
-    assert right.sum() > 0.7 * CROP**2
+    assert correct.sum() > 0.7 * CROP**2
 
 
 @pytest.mark.parametrize("num_levels", [1, 2])

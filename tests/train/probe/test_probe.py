@@ -27,7 +27,7 @@ def call(run_file, *arguments):
     return CliRunner().invoke(main, ["probe", str(run_file), *arguments], catch_exceptions=False)
 
 
-def test_it_answers_for_the_stage_that_labels_and_does_nothing_twice(calibrated):
+def test_pseudolabel_uses_its_result_and_a_second_call_trains_nothing(calibrated):
     finished = call(calibrated)
     assert finished.exit_code == 0, finished.output
     settings = load_settings(calibrated)
@@ -46,16 +46,16 @@ def test_it_answers_for_the_stage_that_labels_and_does_nothing_twice(calibrated)
     assert call(calibrated).output == finished.output
     assert path.stat().st_mtime_ns == before
     run_stages(settings, "pseudolabel")  # rule probe reads it
-    made = json.loads((settings.folder / "pseudolabel.json").read_text())
+    labeled = json.loads((settings.folder / "pseudolabel.json").read_text())
     if receipt["chosen"]["labels"] == "calibrated":
-        assert {name: made[name] for name in ("variant", "alpha", "rule")} == {
+        assert {name: labeled[name] for name in ("variant", "alpha", "rule")} == {
             name: receipt["chosen"][name] for name in ("variant", "alpha", "rule")
         }
-    assert made["is_automatic"]
-    assert call(calibrated).output == finished.output  # planes of the labels say what the maps said
+    assert labeled["is_automatic"]
+    assert call(calibrated).output == finished.output  # the planes of the labels equal those of the maps
 
 
 def test_too_few_labeled_images_are_an_error_that_names_the_setting(calibrated):
     finished = call(calibrated, "--set", "probe.folds=7")
     assert finished.exit_code == 1
-    assert "probe.folds is 7; 6 labeled" in finished.output
+    assert "probe.folds is 7, but the probe has 6 labeled" in finished.output

@@ -14,7 +14,7 @@ ARMS = [Arm(NO_LABELS, 0.0), Arm(RAW, 1.0), Arm(RAW, 0.5), Arm(CALIBRATED, 1.0),
 
 
 def areas_of(ious, num_images=6):
-    """int64 [A, N, 3, 1]: of one class of 100 pixels, as many are found in every image as gives an arm its IoU."""
+    """int64 [A, N, 3, 1]: in every image an arm finds, of the 100 pixels of one class, the fraction `ious`."""
     image = [[[round(100 * iou)], [100], [round(100 * iou)]] for iou in ious]
     return np.repeat(np.array(image, np.int64)[:, None], num_images, axis=1)
 
@@ -24,33 +24,33 @@ def judged(areas, folds=2):
 
 
 def test_the_miou_is_of_all_images_together():
-    # two images of two classes; class 0: 30 of 60 and 10 found besides, class 1: 20 of 40
+    # two images of two classes; class 0: 30 of 60 pixels and 10 wrong ones, class 1: 20 of 40
     areas = np.array([[[10, 20], [30, 40], [20, 20]], [[20, 0], [30, 0], [20, 0]]])
-    found = outcomes(ARMS, np.stack([areas] * 5), np.array([0, 1]), seed=0)
-    assert found[0].miou == pytest.approx((30 / 70 + 20 / 40) / 2)
-    assert found[0].by_fold == pytest.approx(
+    results = outcomes(ARMS, np.stack([areas] * 5), np.array([0, 1]), seed=0)
+    assert results[0].miou == pytest.approx((30 / 70 + 20 / 40) / 2)
+    assert results[0].by_fold == pytest.approx(
         [(10 / 40 + 20 / 40) / 2, 20 / 30]
     )  # a class that is absent does not count
 
 
-def test_arms_that_do_the_same_differ_by_nothing():
+def test_arms_with_equal_predictions_have_no_difference():
     rng = np.random.default_rng(0)
     right = rng.integers(1, 50, (1, 8, 1, 3))
     same = np.repeat(np.concatenate([right, right + 20, right + 10], axis=2), 5, axis=0)
     for outcome in judged(same):
         assert outcome.to_none == outcome.to_raw == (0, 0, 0)
-        assert outcome.is_level
+        assert outcome.is_near_best
 
 
-def test_differences_are_to_the_arm_with_the_same_weight():
-    found = judged(areas_of([0.5, 0.6, 0.7, 0.9, 0.8]))
-    assert found[3].to_raw.value == pytest.approx(0.3)
-    assert found[4].to_raw.value == pytest.approx(0.1)
-    assert found[4].to_none.value == pytest.approx(0.3)
-    assert found[4].to_best == pytest.approx(0.1)
+def test_differences_are_relative_to_the_arm_with_the_same_weight():
+    results = judged(areas_of([0.5, 0.6, 0.7, 0.9, 0.8]))
+    assert results[3].to_raw.value == pytest.approx(0.3)
+    assert results[4].to_raw.value == pytest.approx(0.1)
+    assert results[4].to_none.value == pytest.approx(0.3)
+    assert results[4].to_best == pytest.approx(0.1)
 
 
-def test_the_best_is_taken_when_it_is_better_in_every_image():
+def test_the_best_is_chosen_when_it_is_better_in_every_image():
     assert chosen(judged(areas_of([0.5, 0.6, 0.7, 0.9, 0.8]))).arm == ARMS[3]
     assert chosen(judged(areas_of([0.5, 0.6, 0.7, 0.6, 0.6]))).arm == ARMS[2]
     assert chosen(judged(areas_of([0.9, 0.6, 0.7, 0.6, 0.6]))).arm == ARMS[0]
@@ -65,25 +65,25 @@ def noisy(ious, gain, seed=0):
     return areas.round().astype(np.int64)
 
 
-def test_the_simplest_labels_win_where_the_difference_is_noise():
-    found = judged(noisy([0.5, 0.5, 0.4, 0.3, 0.5], 0.02))
-    assert max(found, key=lambda one: one.miou).arm == ARMS[4]
-    assert chosen(found).arm == ARMS[0]
-    assert "which is no more than its standard error" in sentence(found, chosen(found))
+def test_the_simplest_labels_are_chosen_where_the_difference_is_noise():
+    results = judged(noisy([0.5, 0.5, 0.4, 0.3, 0.5], 0.02))
+    assert max(results, key=lambda one: one.miou).arm == ARMS[4]
+    assert chosen(results).arm == ARMS[0]
+    assert "which is no more than its standard error" in sentence(results, chosen(results))
 
 
 def test_raw_labels_win_over_calibrated_ones_in_the_noise_if_labels_alone_are_worse():
-    found = judged(noisy([0.2, 0.5, 0.4, 0.3, 0.5], 0.02))
-    assert chosen(found).arm == ARMS[1]
-    assert "no more than the standard error" in sentence(found, chosen(found))
+    results = judged(noisy([0.2, 0.5, 0.4, 0.3, 0.5], 0.02))
+    assert chosen(results).arm == ARMS[1]
+    assert "no more than the standard error" in sentence(results, chosen(results))
 
 
 @given(st.lists(st.floats(0.05, 0.95), min_size=5, max_size=5))
 def test_what_is_chosen_is_never_worse_than_the_best_by_more_than_the_noise(ious):
-    found = judged(areas_of(ious))
-    taken = chosen(found)
-    assert taken.to_best <= taken.noise
-    assert taken.miou == pytest.approx(max(one.miou for one in found))  # no image disagrees: there is no noise
+    results = judged(areas_of(ious))
+    choice = chosen(results)
+    assert choice.to_best <= choice.noise
+    assert choice.miou == pytest.approx(max(one.miou for one in results))  # all images agree, so there is no noise
 
 
 @pytest.mark.parametrize("arm", ARMS)

@@ -16,7 +16,7 @@ def test_views_are_as_in_training(make_run):
     assert plan.whole_size((100, 60)) == (75, 45)
 
 
-def test_larger_crops_and_the_images_are_shrunk_alike(make_run):
+def test_larger_crops_and_the_images_are_shrunk_by_the_same_factor(make_run):
     plan = view_plan(make_run(train={"crop": 128, "scale": [0.5, 2.0]}, probe={"crop": 32}))
     assert (plan.crop, plan.scale) == (32, (0.125, 0.5))
 
