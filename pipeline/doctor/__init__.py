@@ -1,10 +1,10 @@
-"""What could go wrong with a run, told before any heavy work: every finding with what, where and the fix.
+"""Checks a run before any heavy work. Every finding has what was found, where, and the fix.
 
-findings  what a finding is, and the verdict        survey    one look at every image and mask
-files     files that are not what they should be    masks     what masks hold
-classes   the labeled set, and the alpha it allows grid      shapes and sizes
-prompts   the words the annotator is asked for      weights   networks and weights that are needed
-twins     images that are there twice               costs     disk and time; trial: a few images annotated
+findings  the finding, and the verdict              survey    facts of every image and mask
+files     damaged or unsuitable files               masks     the values of masks
+classes   the labeled images, and possible alphas   grid      shapes and sizes of images
+prompts   the prompts of the annotator              weights   the networks and weights that are needed
+twins     duplicate images                          costs     disk and time; trial: annotates a few images
 machine   versions and devices
 """
 
@@ -34,20 +34,18 @@ __all__ = ["Finding", "as_json", "counts", "examine", "verdict"]
 
 
 def examine(settings: Settings, quick: int | None = None, timed: bool = False) -> list[Finding]:
-    """Every finding, errors first. Nothing is written, and masks of unlabeled images are not opened.
+    """All findings, errors first. Nothing is written, and masks of unlabeled images are not opened.
 
-    quick: look at this many images only
-    timed: try the annotator on a few images
+    quick: check only this many images
+    timed: run the annotator on a few images
     """
     findings = weight_findings(settings)
     if settings.needs_annotator:
         findings += prompt_findings(settings, _vocabulary(settings))
     samples, problems = find_samples(settings.data, settings.needs_unlabeled)
     if settings.data.scenes is not None and problems:
-        fix = f"run conformalsam prepare {settings.name} first, to have them looked at"
-        findings.append(
-            Finding("note", "prepare draws the scenes of this run, and they are not all there yet", fix=fix)
-        )
+        fix = f"run conformalsam prepare {settings.name} first, so that they can be checked"
+        findings.append(Finding("note", "prepare draws the scenes of this run, and not all exist yet", fix=fix))
     else:
         findings += map(from_message, problems)
         findings += _of_samples(samples, settings, quick, timed) if samples else []
@@ -55,7 +53,7 @@ def examine(settings: Settings, quick: int | None = None, timed: bool = False) -
 
 
 def _vocabulary(settings: Settings) -> Vocabulary | None:
-    """SEEM's; None for other annotators, and if it cannot be read, which `weight_findings` tells."""
+    """SEEM's vocabulary; None for other annotators, and if it cannot be read (`weight_findings` reports that)."""
     if settings.annotate.annotator != "seem" or settings.annotate.seem is None:
         return None
     vocabulary = seem_vocabulary(settings.annotate.seem)
@@ -63,18 +61,18 @@ def _vocabulary(settings: Settings) -> Vocabulary | None:
 
 
 def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None, timed: bool) -> list[Finding]:
-    data, looked = settings.data, survey(samples, settings.data, quick)
+    data, surveyed = settings.data, survey(samples, settings.data, quick)
     number: Counter[str] = Counter(sample.split for sample in samples)
-    told = ", ".join(f"{number[split]} {split}" for split in SPLITS)
-    part = "" if looked.is_whole else f"; looked at {len(looked.looks)} of them only (--quick)"
-    findings = [Finding("note", f"images: {told}{part}")]
-    findings += file_findings(looked, data)
-    findings += mask_findings(looked, data)
-    findings += class_findings(looked, number["labeled"], settings)
-    findings += grid_findings(looked, settings)
-    findings += twin_findings(looked)
-    trial, untried = _trial(settings, samples) if timed and settings.needs_annotator else (None, [])
-    return [*findings, *untried, *cost_findings(looked, number, settings, trial)]
+    numbers = ", ".join(f"{number[split]} {split}" for split in SPLITS)
+    checked = "" if surveyed.is_complete else f"; only {len(surveyed.samples)} of them were checked (--quick)"
+    findings = [Finding("note", f"images: {numbers}{checked}")]
+    findings += file_findings(surveyed, data)
+    findings += mask_findings(surveyed, data)
+    findings += class_findings(surveyed, number["labeled"], settings)
+    findings += grid_findings(surveyed, settings)
+    findings += twin_findings(surveyed)
+    trial, failures = _trial(settings, samples) if timed and settings.needs_annotator else (None, [])
+    return [*findings, *failures, *cost_findings(surveyed, number, settings, trial)]
 
 
 def _trial(settings: Settings, samples: Sequence[Sample]) -> tuple[Trial | None, list[Finding]]:
@@ -82,6 +80,6 @@ def _trial(settings: Settings, samples: Sequence[Sample]) -> tuple[Trial | None,
         return try_annotator(settings, [sample for sample in samples if sample.split != "val"]), []
     except UserError as error:
         return None, [from_message(str(error))]
-    except Exception as error:  # an annotator is foreign code: whatever it raises is told
+    except Exception as error:  # an annotator may be the user's code and raise anything
         what = f"the annotator failed on an image ({type(error).__name__}: {error})"
-        return None, [Finding("error", what, fix="fix it, or choose another annotator")]
+        return None, [Finding("error", what, fix="fix the annotator, or set annotate.annotator to another one")]

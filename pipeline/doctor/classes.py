@@ -1,4 +1,4 @@
-"""Findings about the labeled set: how many images show each class, and which alphas so many images allow."""
+"""Findings about the labeled images: the number of images with each class, and the smallest possible alpha."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 import calib
 from pipeline.datasets import IGNORE_INDEX, mask_classes
 from pipeline.doctor.findings import Finding, Level
-from pipeline.doctor.survey import MaskLook, Survey
+from pipeline.doctor.survey import MaskFacts, Survey
 from pipeline.settings import DataSettings, Settings
 
 
 def class_findings(survey: Survey, num_labeled: int, settings: Settings) -> list[Finding]:
-    """Whether the labeled images are enough for the classes and the alphas.
+    """Check whether the labeled images suffice for the classes and the alphas.
 
-    num_labeled: labeled images of the run, whether or not all were looked at
+    num_labeled: number of labeled images of the run, including those that were not surveyed
     """
     in_labeled = images_per_class(survey.masks_of("labeled"), settings.data)
     in_val = images_per_class(survey.masks_of("val"), settings.data)
     shown = ", ".join(f"{name}: {number}" for name, number in in_labeled.items())
-    seen = "" if survey.is_whole else " (of those that were looked at)"
-    findings = [Finding("note", f"labeled images that show each class{seen}: {shown}")]
-    findings += [*_alphas(num_labeled, settings), *_held_out(num_labeled, settings)]
-    if survey.is_whole:  # after a quick look a class may only not have been met
+    checked = "" if survey.is_complete else " (of the checked ones)"
+    findings = [Finding("note", f"labeled images with each class{checked}: {shown}")]
+    findings += [*_alphas(num_labeled, settings), *_holdout(num_labeled, settings)]
+    if survey.is_complete:  # with --quick, a class may be in an image that was not checked
         findings += [*_absent(in_labeled, in_val), *_class_alphas(in_labeled, settings)]
     return findings
 
 
-def images_per_class(masks: Sequence[MaskLook], data: DataSettings) -> dict[str, int]:
+def images_per_class(masks: Sequence[MaskFacts], data: DataSettings) -> dict[str, int]:
     """Class name -> number of masks in which it has a pixel."""
     shown = np.zeros(IGNORE_INDEX + 1, np.int64)
     for mask in masks:
@@ -40,12 +40,12 @@ def images_per_class(masks: Sequence[MaskLook], data: DataSettings) -> dict[str,
 def _absent(in_labeled: Mapping[str, int], in_val: Mapping[str, int]) -> Iterator[Finding]:
     never = tuple(name for name, number in in_labeled.items() if not number)
     if never:
-        what = f"{_classes(never)} in no labeled image, so only pseudo-labels teach the student what it is"
-        yield Finding("warning", what, never, "label an image that shows it, or remove the class")
+        what = f"{_classes(never)} in no labeled image, so the student is trained on them by pseudo-labels only"
+        yield Finding("warning", what, never, "label an image that shows the class, or remove the class")
     unmeasured = tuple(name for name, number in in_val.items() if not number and name not in never)
     if unmeasured:
         what = f"{_classes(unmeasured)} in no val image, so no IoU can be measured"
-        yield Finding("warning", what, unmeasured, "raise data.splits.num_val, or choose another data.splits.seed")
+        yield Finding("warning", what, unmeasured, "increase data.splits.num_val, or set another data.splits.seed")
 
 
 def _classes(names: Sequence[str]) -> str:
@@ -53,43 +53,44 @@ def _classes(names: Sequence[str]) -> str:
 
 
 def _alphas(num_labeled: int, settings: Settings) -> Iterator[Finding]:
-    """Alphas below 1 / (n + 1): no threshold keeps such a promise, and `calibrate.uncalibrated` decides."""
+    """Alphas below 1 / (n + 1): no threshold guarantees them, and `calibrate.uncalibrated` applies."""
     calibrate = settings.calibrate
     if not num_labeled or not counts_images(settings):
         return
     smallest = calib.smallest_alpha(num_labeled)
-    told = f"{num_labeled} labeled images allow an alpha of {smallest:g} or more"
+    smallest_text = f"the smallest alpha possible with {num_labeled} labeled images is {smallest:g}"
     if is_too_small(calibrate.alpha, num_labeled):
-        means = {
-            "abstain": "every pixel abstains and no pseudo-label is left",
+        effect = {
+            "abstain": "no pixel gets a pseudo-label",
             "raise": "calibrate stops",
             "accept": "every label is accepted, unfiltered",
-            "max": "the largest score stands in, without any promise",
+            "max": "the largest score is the threshold, without any guarantee",
         }[calibrate.uncalibrated]
         level: Level = "error" if calibrate.uncalibrated in ("abstain", "raise") else "warning"
         fix = f"set calibrate.alpha to {smallest:g} or more, or label more images"
-        yield Finding(level, f"{told}; below it {means}", (f"calibrate.alpha: {calibrate.alpha:g}",), fix)
+        yield Finding(level, f"{smallest_text}; below it {effect}", (f"calibrate.alpha: {calibrate.alpha:g}",), fix)
     else:
-        yield Finding("note", f"{told}; calibrate.alpha is {calibrate.alpha:g}")
-    useless = tuple(f"{alpha:g}" for alpha in calibrate.alphas or () if is_too_small(alpha, num_labeled))
-    if useless:
-        yield Finding("warning", f"{told}; of no use are", useless, "leave them out of calibrate.alphas")
+        yield Finding("note", f"{smallest_text}; calibrate.alpha is {calibrate.alpha:g}")
+    too_small = tuple(f"{alpha:g}" for alpha in calibrate.alphas or () if is_too_small(alpha, num_labeled))
+    if too_small:
+        yield Finding("warning", f"{smallest_text}; smaller alphas", too_small, "remove them from calibrate.alphas")
 
 
-def _held_out(num_labeled: int, settings: Settings) -> Iterator[Finding]:
-    held_out = settings.train.holdout
-    if held_out >= num_labeled:
-        what = f"stage1 has nothing to learn from: all of the {num_labeled} labeled images are held out"
-        yield Finding("error", what, (f"train.holdout: {held_out}",), "lower it, or label more images")
+def _holdout(num_labeled: int, settings: Settings) -> Iterator[Finding]:
+    holdout = settings.train.holdout
+    if holdout >= num_labeled:
+        what = f"train.holdout leaves stage1 none of the {num_labeled} labeled images to train on"
+        fix = f"set train.holdout below {num_labeled}, or label more images"
+        yield Finding("error", what, (f"train.holdout: {holdout}",), fix)
 
 
 def is_too_small(alpha: float, num_images: int) -> bool:
-    """Whether no score among so many images' can keep the promise."""
+    """Whether no threshold from `num_images` images can guarantee this alpha."""
     return calib.conformal_rank(num_images, alpha) > num_images
 
 
 def counts_images(settings: Settings) -> bool:
-    """Whether a threshold rests on as many observations as there are images, in finite-sample form."""
+    """Whether a threshold has one observation per image and the finite-sample correction."""
     calibrate = settings.calibrate
     if calibrate.variant in ("risk", "fixed"):
         return calibrate.variant == "risk"
@@ -98,7 +99,7 @@ def counts_images(settings: Settings) -> bool:
 
 
 def _class_alphas(in_labeled: Mapping[str, int], settings: Settings) -> Iterator[Finding]:
-    """Classes that show in too few labeled images for a threshold of their own."""
+    """Classes in too few labeled images for a class-wise threshold."""
     alpha = settings.calibrate.alpha
     few = {name: number for name, number in in_labeled.items() if number and is_too_small(alpha, number)}
     if not few or not counts_images(settings):
@@ -108,8 +109,8 @@ def _class_alphas(in_labeled: Mapping[str, int], settings: Settings) -> Iterator
         for name, number in few.items()
     )
     if settings.calibrate.class_thresholds == "each":
-        what = f"too few labeled images for a threshold of its own at calibrate.alpha {alpha:g}"
-        fix = "label more images of them, raise alpha, or set calibrate.class_thresholds: clustered or pooled"
+        what = f"too few labeled images for a class-wise threshold at calibrate.alpha {alpha:g}"
+        fix = "label more images of them, increase alpha, or set calibrate.class_thresholds: clustered or pooled"
         yield Finding("warning", what, where, fix)
     else:
-        yield Finding("note", f"too few labeled images for a class-wise promise at calibrate.alpha {alpha:g}", where)
+        yield Finding("note", f"too few labeled images for a class-wise guarantee at calibrate.alpha {alpha:g}", where)

@@ -1,4 +1,4 @@
-"""Estimates of disk and time, each with what it rests on; what nothing was measured of gets no number."""
+"""Estimates of disk space and time, each with its basis. Without a measurement there is no estimate of time."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pipeline.settings import Settings
 from pipeline.store import calibration_arrays, label_arrays, probability_arrays, store_state
 
 STAGES = ("prepare", "annotate", "calibrate", "pseudolabel", "stage1", "stage2", "evaluate", "report")
-SHORT = 60.0  # seconds; shorter times are told with a decimal
+SHORT = 60.0  # seconds; shorter times are shown with a decimal
 
 
 class StoreSize(NamedTuple):
-    """What a store will take on disk."""
+    """Estimated size of a store on disk."""
 
     name: str
     num_bytes: float | None
-    """None: not known before the annotator was tried."""
+    """None: unknown without a trial of the annotator."""
     basis: str = "before compression"
     is_measured: bool = False
 
@@ -38,7 +38,11 @@ class StoreSize(NamedTuple):
 def cost_findings(
     survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
 ) -> list[Finding]:
-    """num_images: of each split"""
+    """Findings about disk space and time.
+
+    num_images: number of images by split
+    trial:      measurements of the annotator; None without --time
+    """
     sizes = store_sizes(num_images, settings, trial) if settings.needs_annotator else []
     return [*disk_findings(sizes, settings), *time_findings(survey, num_images, settings, trial)]
 
@@ -47,7 +51,7 @@ def cost_findings(
 
 
 def store_sizes(num_images: Mapping[str, int], settings: Settings, trial: Trial | None) -> list[StoreSize]:
-    """Of the three stores; one that is complete already needs nothing more."""
+    """Sizes of the three stores, without stores that are complete already."""
     data, num_labeled, num_unlabeled = settings.data, num_images["labeled"], num_images["unlabeled"]
     has_background, num_alphas = data.background is not None, len(settings.alphas)
     calibration = calibration_arrays(num_labeled, data.grid, has_background)
@@ -73,14 +77,14 @@ def _probability_size(num_images: int, settings: Settings, trial: Trial | None) 
         return StoreSize(FILE_OF["probabilities"], trial.stored_bytes * num_images, basis, is_measured=True)
     size = map_size(settings)
     if size is None:
-        return StoreSize(FILE_OF["probabilities"], None, "not known before the annotator is tried, with --time")
+        return StoreSize(FILE_OF["probabilities"], None, "unknown; measure it with --time")
     dtype = "float16" if settings.annotate.dtype == "auto" else settings.annotate.dtype
     arrays = probability_arrays(num_images, (settings.data.num_classes, *size), dtype)
     return StoreSize(FILE_OF["probabilities"], array_bytes(arrays))
 
 
 def map_size(settings: Settings) -> tuple[int, int] | None:
-    """Height and width of the cached maps, where the settings tell it."""
+    """Height and width of the stored maps; None if they do not follow from the settings."""
     height, width = settings.data.grid
     seem = settings.annotate.seem
     if settings.annotate.resolution == "grid":
@@ -92,24 +96,24 @@ def map_size(settings: Settings) -> tuple[int, int] | None:
 
     try:
         config: Any = SeemConfig.from_pretrained(seem_folder(seem), local_files_only=True)
-    except (OSError, ValueError):  # `weight_findings` tells
+    except (OSError, ValueError):  # `weight_findings` reports it
         return None
     return plan_sizes((height, width), seem.short_side or config.short_side, config).native
 
 
 def disk_findings(sizes: Sequence[StoreSize], settings: Settings) -> Iterator[Finding]:
-    """The stores against the free space: an error if what was measured does not fit, a warning if the rest may not."""
+    """Compare the sizes with the free space: an error if the measured sizes do not fit, a warning if all may not."""
     if not sizes:
         return
     folder = next(parent for parent in [settings.folder, *settings.folder.parents] if parent.exists())
     free = shutil.disk_usage(folder).free
-    told = ", ".join(f"{size.name} {_bytes_text(size.num_bytes)} ({size.basis})" for size in sizes)
-    what = f"disk: {told}; students are not counted; {_bytes_text(free)} free"
+    needed = ", ".join(f"{size.name} {_bytes_text(size.num_bytes)} ({size.basis})" for size in sizes)
+    what = f"disk: {needed}; students are not counted; {_bytes_text(free)} free"
     if sum(size.num_bytes or 0 for size in sizes) <= free:
         yield Finding("note", what)
         return
     measured = sum(size.num_bytes or 0 for size in sizes if size.is_measured)
-    fix = "free some, set `results` to a larger disk, or choose a smaller data.grid or annotate.resolution"
+    fix = "free disk space, set results to a folder on a larger disk, or set a smaller data.grid or annotate.resolution"
     yield Finding("error" if measured > free else "warning", what, (f"results: {settings.results}",), fix)
 
 
@@ -126,32 +130,32 @@ def _bytes_text(num_bytes: float | None) -> str:
 def time_findings(
     survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
 ) -> Iterator[Finding]:
-    """One line a stage that something is known of, and one for the others."""
-    known = dict(_times(survey, num_images, settings, trial))
-    for stage, text in known.items():
+    """One finding per stage with a known time, and one for the others."""
+    times = dict(_times(survey, num_images, settings, trial))
+    for stage, text in times.items():
         yield Finding("note", f"time of {stage}: {text}")
-    unknown = [stage for stage in STAGES if stage not in known]
+    unknown = [stage for stage in STAGES if stage not in times]
     if unknown:
-        hint = "; --time tries the annotator" if "annotate" in unknown else ""
+        hint = "; --time measures the annotator" if "annotate" in unknown else ""
         yield Finding("note", f"time of {', '.join(unknown)}: not measured{hint}")
 
 
 def _times(
     survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
 ) -> Iterator[tuple[str, str]]:
-    if survey.looks:
-        total = survey.seconds * survey.num_samples / len(survey.looks)
+    if survey.samples:
+        total = survey.seconds * survey.num_samples / len(survey.samples)
         threads = settings.data.workers or os.cpu_count()
-        yield "prepare", f"about {_duration(total)} (measured on {len(survey.looks)} images, {threads} threads)"
+        yield "prepare", f"about {_duration(total)} (measured on {len(survey.samples)} images, {threads} threads)"
     if trial is not None:
         num = num_images["labeled"] + num_images["unlabeled"]
         total = trial.seconds_before + num * trial.seconds_per_image
-        rate = f"{trial.seconds_per_image:.2g} s an image, one at a time, after {trial.seconds_before:.1f} s to load"
+        rate = f"{trial.seconds_per_image:.2g} s per image, one at a time, after {trial.seconds_before:.1f} s to load"
         yield "annotate", f"about {_duration(total)} for {num} images (measured on {trial.num_images}: {rate})"
     for stage in STAGES[1 if trial is None else 2 :]:
         seconds = _last_time(Folder(settings.folder).receipt(stage), stage)
         if seconds is not None:
-            yield stage, f"{_duration(seconds)} when it ran last (its receipt)"
+            yield stage, f"{_duration(seconds)} in its last run (from its receipt)"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What the doctor says: one finding a line, each with what was found, where, and the fix."""
+"""The output of doctor: one finding per line, with what was found, where, and the fix."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MAX_PLACES = 3  # a line names this many; --json names all
 
 
 class Finding(NamedTuple):
-    """One thing that the doctor found.
+    """One finding.
 
-    level: error: the run would fail, or its result would mean nothing. warning: it would be worse than it need be, or
-           not what it seems. note: a fact to know
+    level: error: the run would fail, or its result would be meaningless; warning: the result would be worse than
+           necessary, or misleading; note: information
     what:  a sentence without its full stop
-    where: every file, image, class or setting that it is about
-    fix:  what to do; empty for notes that ask for nothing
+    where: all affected files, images, classes or settings
+    fix:   what to do; empty for notes that need no action
     """
 
     level: Level
@@ -32,35 +32,36 @@ class Finding(NamedTuple):
 
 
 def shortened(places: Sequence[str]) -> str:
-    """The first places, and how many there are besides."""
+    """The first places, and the number of the others."""
     more = f" and {len(places) - MAX_PLACES} more" if len(places) > MAX_PLACES else ""
     return ", ".join(places[:MAX_PLACES]) + more
 
 
 def from_message(message: str, level: Level = "error") -> Finding:
-    """A finding from one of the project's messages, which name the fix after their last semicolon."""
+    """A finding from an error message of this project. Its fix follows the last semicolon."""
     what, semicolon, fix = message.rpartition("; ")
     return Finding(level, what, fix=fix) if semicolon else Finding(level, message)
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors first, then warnings, then notes; in each, the order in which they came."""
+    """Errors first, then warnings, then notes. The order within a level is kept."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
 def counts(findings: Iterable[Finding]) -> dict[Level, int]:
-    found = Counter(finding.level for finding in findings)
-    return {level: found[level] for level in LEVELS}
+    """Number of findings by level."""
+    number = Counter(finding.level for finding in findings)
+    return {level: number[level] for level in LEVELS}
 
 
 def verdict(findings: Sequence[Finding], command: str) -> str:
-    """The last line: whether to go on, and with which command."""
+    """The last line: whether the run can start, and the command that starts it."""
     number = counts(findings)
     if number["error"]:
-        told = f"{_plural(number['error'], 'error')}, {_plural(number['warning'], 'warning')}"
-        return f"{told}: fix the errors first"
-    told = f" ({_plural(number['warning'], 'warning')} to read)" if number["warning"] else ""
-    return f"nothing stands in the way{told}; run {command}"
+        numbers = f"{_plural(number['error'], 'error')}, {_plural(number['warning'], 'warning')}"
+        return f"{numbers}: fix the errors first"
+    warnings = f" ({_plural(number['warning'], 'warning')} to read)" if number["warning"] else ""
+    return f"no errors{warnings}; run {command}"
 
 
 def _plural(number: int, noun: str) -> str:
@@ -68,7 +69,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def as_json(findings: Sequence[Finding], command: str) -> dict[str, Any]:
-    """The same for scripts."""
+    """All findings and the verdict, for JSON."""
     return {
         "findings": [finding._asdict() for finding in findings],
         "counts": counts(findings),

@@ -1,4 +1,4 @@
-"""Findings about the machine: versions, devices, memory."""
+"""Findings about the machine: versions and devices."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ from pipeline.settings import Settings
 
 
 def machine_findings(settings: Settings) -> list[Finding]:
-    """What the run would compute with, and devices that it asks for and that are not there."""
+    """Versions and devices, and an error for CUDA devices that the settings name but torch does not find."""
     import torch
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return [
-        *missing_devices(asked_devices(settings), len(devices)),
+        *missing_devices(chosen_devices(settings), len(devices)),
         Finding("note", f"versions: Python {platform.python_version()}, {packages}"),
         Finding("note", f"device: {', '.join(devices) or 'no CUDA device'}; {processor()}, {os.cpu_count()} cores"),
     ]
 
 
-def asked_devices(settings: Settings) -> dict[str, str]:
-    """Setting -> device, of everything that chooses one."""
-    asked = {"train.device": settings.train.device}
+def chosen_devices(settings: Settings) -> dict[str, str]:
+    """Device by full name of the setting that chooses it."""
+    devices = {"train.device": settings.train.device}
     if settings.annotate.annotator == "seem" and settings.annotate.seem is not None:
-        asked["annotate.seem.device"] = settings.annotate.seem.device
-    return asked
+        devices["annotate.seem.device"] = settings.annotate.seem.device
+    return devices
 
 
-def missing_devices(asked: dict[str, str], num_devices: int) -> Iterator[Finding]:
-    """CUDA devices that a setting names by number, but torch does not find."""
+def missing_devices(devices: dict[str, str], num_devices: int) -> Iterator[Finding]:
+    """An error for CUDA devices that a setting names but torch does not find.
+
+    devices:     device by full name of its setting
+    num_devices: number of CUDA devices that torch finds
+    """
     missing = tuple(
         f"{setting}: {device}"
-        for setting, device in asked.items()
+        for setting, device in devices.items()
         if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= num_devices
     )
     if missing:
-        what = f"torch finds {num_devices} CUDA devices, fewer than the settings ask for"
-        yield Finding("error", what, missing, "use auto or cpu, or install a torch build for your GPU")
+        what = f"torch finds {num_devices} CUDA devices, but the settings name others"
+        yield Finding("error", what, missing, "set them to auto or cpu, or install a torch build for your GPU")
 
 
 def processor() -> str:
-    """The CPU's name, as Linux tells it."""
+    """Name of the CPU, from /proc/cpuinfo or the platform."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

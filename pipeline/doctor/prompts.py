@@ -1,4 +1,4 @@
-"""Findings about the words that the annotator is asked for: placeholders, spelling, tokens, collisions."""
+"""Findings about the prompts of the annotator: placeholders, spelling, tokens, equal prompts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipeline.doctor.findings import Finding, Level
 from pipeline.settings import DataSettings, SeemSettings, Settings
 
 PLACEHOLDER = re.compile(r"(class|category|label|value|object|id)?[ _-]*\d+|unnamed|todo|.", re.IGNORECASE)
-MANY_PIECES = 4  # of one word; CLIP's vocabulary has common words whole
+MANY_PIECES = 4  # per word; common words are a single piece in CLIP's vocabulary
 
 
 class Prompt(NamedTuple):
-    """What an annotator is asked for, and the class that it stands for."""
+    """A prompt and its class."""
 
     class_name: str
     text: str
@@ -25,12 +25,12 @@ class Prompt(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """A tokenizer, as the checks need it.
+    """The functions of a tokenizer that the checks need.
 
-    tokens:    texts -> token ids of each, with those of the start and the end
-    pieces:    a word -> the parts that it is cut into
-    unknown:   the piece that stands for what the vocabulary cannot spell
-    longest:   tokens that the text tower takes
+    tokens:    texts -> token ids of each, including start and end tokens
+    pieces:    a word -> its subword pieces
+    unknown:   the piece for unknown characters
+    longest:   maximal number of tokens of a text
     sentences: a prompt -> the texts that are embedded for it
     """
 
@@ -42,14 +42,17 @@ class Vocabulary(NamedTuple):
 
 
 def prompt_findings(settings: Settings, vocabulary: Vocabulary | None) -> list[Finding]:
-    """vocabulary: that of SEEM; None for an annotator of one's own, or where SEEM's is not there"""
+    """Check the prompts.
+
+    vocabulary: SEEM's; None for another annotator, or if SEEM's cannot be read
+    """
     chosen = settings.annotate
-    if chosen.annotator == "onnx":  # its classes are channels, and prompts say nothing to it
+    if chosen.annotator == "onnx":  # its classes are channels, and prompts are not used
         return []
     is_seem = chosen.annotator == "seem"
-    prompts = asked_prompts(settings.data, chosen.seem if is_seem else None)
-    level: Level = "error" if is_seem else "warning"  # an annotator of one's own may not listen to prompts
-    findings = [*_placeholders(prompts, level), *_spelling(prompts), *_given_twice(prompts, level)]
+    prompts = used_prompts(settings.data, chosen.seem if is_seem else None)
+    level: Level = "error" if is_seem else "warning"  # an annotator of the user may ignore prompts
+    findings = [*_placeholders(prompts, level), *_spelling(prompts), *_equal(prompts, level)]
     if vocabulary is not None:
         findings += [*_pieces(prompts, vocabulary), *_too_long(prompts, vocabulary), *_same_tokens(prompts, vocabulary)]
     if is_seem:
@@ -57,20 +60,20 @@ def prompt_findings(settings: Settings, vocabulary: Vocabulary | None) -> list[F
     return findings
 
 
-def asked_prompts(data: DataSettings, seem: SeemSettings | None) -> list[Prompt]:
-    """Every prompt that is used: SEEM may get the background from elsewhere."""
+def used_prompts(data: DataSettings, seem: SeemSettings | None) -> list[Prompt]:
+    """All prompts that are used. SEEM uses the background's prompts only with `annotate.seem.background: prompt`."""
     unused = data.background if seem is not None and seem.background != "prompt" else None
     pairs = zip(data.class_names, data.class_prompts, strict=True)
     return [Prompt(name, text) for name, texts in pairs if name != unused for text in texts]
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a prompt names nothing: `class 1`, `label_2`, `3`, a single letter."""
+    """Whether a prompt is a placeholder: `class 1`, `label_2`, `3`, a single letter."""
     return PLACEHOLDER.fullmatch(text.strip()) is not None
 
 
 def spelled_out(name: str) -> str:
-    """A name as a person would write it: `traffic_light`, `TrafficLight` -> `traffic light`."""
+    """An identifier as words: `traffic_light`, `TrafficLight` -> `traffic light`."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("_", " "))
     return " ".join(apart.lower().split() if apart != name else apart.split())
 
@@ -78,25 +81,26 @@ def spelled_out(name: str) -> str:
 def _placeholders(prompts: Sequence[Prompt], level: Level) -> Iterator[Finding]:
     where = tuple(str(prompt) for prompt in prompts if is_placeholder(prompt.text))
     if where:
-        what = f"{len(where)} prompts name nothing that a picture could show"
-        yield Finding(level, what, where, "write what they are into name or prompts of data.classes")
+        what = f"{len(where)} prompts are placeholders that do not describe an object"
+        yield Finding(level, what, where, "describe the classes in name or prompts of data.classes")
 
 
 def _spelling(prompts: Sequence[Prompt]) -> Iterator[Finding]:
-    odd = [p for p in prompts if p.text != spelled_out(p.text) and not is_placeholder(p.text)]
-    if odd:
-        fix = f"add prompts with spaces, e.g. {{name: {odd[0].class_name}, prompts: [{spelled_out(odd[0].text)}]}}"
-        what = f"{len(odd)} prompts are written as identifiers, not as words"
-        yield Finding("warning", what, tuple(map(str, odd)), fix)
+    identifiers = [p for p in prompts if p.text != spelled_out(p.text) and not is_placeholder(p.text)]
+    if identifiers:
+        first = identifiers[0]
+        fix = f"add prompts with spaces, e.g. {{name: {first.class_name}, prompts: [{spelled_out(first.text)}]}}"
+        what = f"{len(identifiers)} prompts are written as identifiers, not as words"
+        yield Finding("warning", what, tuple(map(str, identifiers)), fix)
 
 
-def _given_twice(prompts: Sequence[Prompt], level: Level) -> Iterator[Finding]:
+def _equal(prompts: Sequence[Prompt], level: Level) -> Iterator[Finding]:
     groups: dict[str, list[Prompt]] = defaultdict(list)
     for prompt in prompts:
         groups[prompt.text.strip().lower()].append(prompt)
     where = tuple(_collision(group) for group in groups.values() if len(group) > 1)
     if where:
-        yield Finding(level, f"{len(where)} prompts are given twice", where, "give each class prompts of its own")
+        yield Finding(level, f"{len(where)} prompts are given twice", where, "give each class different prompts")
 
 
 def _collision(group: Sequence[Prompt]) -> str:
@@ -109,12 +113,15 @@ def _pieces(prompts: Sequence[Prompt], vocabulary: Vocabulary) -> Iterator[Findi
     for prompt in prompts:
         for word in spelled_out(prompt.text).split():
             pieces = vocabulary.pieces(word)
-            is_spelt = len(pieces) >= max(3, len(word))  # letter by letter
-            if len(pieces) >= MANY_PIECES or is_spelt or vocabulary.unknown in pieces:
+            is_letters = len(pieces) >= max(3, len(word))  # one piece per letter
+            if len(pieces) >= MANY_PIECES or is_letters or vocabulary.unknown in pieces:
                 where.append(f"{word} of {prompt}: {' '.join(piece.removesuffix('</w>') for piece in pieces)}")
     if where:
-        what = f"{len(where)} words are not in the annotator's vocabulary but spelt in pieces, so it hardly knows them"
-        yield Finding("warning", what, tuple(where), "add a commoner word to prompts, and see what the maps show")
+        what = (
+            f"{len(where)} words are not in the annotator's vocabulary and are split into pieces, so their maps may be "
+            "poor"
+        )
+        yield Finding("warning", what, tuple(where), "add a more common word to prompts, and check the maps")
 
 
 def _too_long(prompts: Sequence[Prompt], vocabulary: Vocabulary) -> Iterator[Finding]:
@@ -129,20 +136,20 @@ def _too_long(prompts: Sequence[Prompt], vocabulary: Vocabulary) -> Iterator[Fin
 
 
 def _same_tokens(prompts: Sequence[Prompt], vocabulary: Vocabulary) -> Iterator[Finding]:
-    """Prompts that differ to the eye only; equal ones are `_given_twice`."""
+    """Prompts that are written differently but have the same tokens. Equal prompts are found by `_equal`."""
     groups: dict[tuple[int, ...], dict[str, Prompt]] = defaultdict(dict)
     for prompt in prompts:
         ids = tuple(vocabulary.tokens([vocabulary.sentences(prompt.text)[0]])[0])
         groups[ids].setdefault(prompt.text.strip().lower(), prompt)
     where = tuple(_collision(list(group.values())) for group in groups.values() if len(group) > 1)
     if where:
-        what = f"{len(where)} groups of prompts are the same to the annotator, token by token"
-        yield Finding("error", what, where, "give each class prompts of its own")
+        what = f"{len(where)} groups of prompts have the same tokens, so the annotator cannot distinguish them"
+        yield Finding("error", what, where, "give each class different prompts")
 
 
 def _void(prompts: Sequence[Prompt], data: DataSettings) -> Iterator[Finding]:
-    """SEEM's own "no object" is the text `background`."""
-    taken = [p for p in prompts if p.text.strip().lower() == "background" and p.class_name != data.background]
-    if taken:
-        what = "a class is asked for as what the annotator calls nothing, `background`, but it is not data.background"
-        yield Finding("warning", what, tuple(map(str, taken)), f"set data.background: {taken[0].class_name}")
+    """SEEM uses the text `background` for "no object"."""
+    conflicts = [p for p in prompts if p.text.strip().lower() == "background" and p.class_name != data.background]
+    if conflicts:
+        what = "a class has the prompt `background`, which SEEM uses for no object, but it is not data.background"
+        yield Finding("warning", what, tuple(map(str, conflicts)), f"set data.background: {conflicts[0].class_name}")

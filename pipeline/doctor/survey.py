@@ -1,4 +1,4 @@
-"""Look once at every image and every mask that a run may use, in parallel, through the readers that the stages use."""
+"""Reads every image and every mask that a run may use once, in parallel, with the readers of the stages."""
 
 from __future__ import annotations
 
@@ -24,131 +24,134 @@ from pipeline.settings import DataSettings
 log = logging.getLogger(__name__)
 
 UPRIGHT = 1  # EXIF orientation
-# what Pillow raises for files that are unreadable, truncated, or larger than it will decode
+# Pillow's exceptions for files that are unreadable, truncated, or too large
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-class ImageLook(NamedTuple):
-    """What an image file holds."""
+class ImageFacts(NamedTuple):
+    """Facts of an image file."""
 
     size: tuple[int, int]
-    """Height and width."""
+    """Height and width in pixels."""
     mode: str
-    """Pillow's, as stored."""
+    """Pillow's mode of the file."""
     orientation: int
-    """EXIF's: 1 is upright, 5 to 8 lie on their side."""
+    """EXIF orientation: 1 is upright, 5 to 8 are rotated by 90 degrees."""
     digest: str
-    """Of the pixels: equal pictures have equal ones, whatever their format."""
+    """Digest of the pixels, independent of the file format."""
     perceptual_hash: int
-    """64 bits; pictures that look alike differ in few of them."""
+    """64 bits; similar images differ in few of them."""
 
 
-class MaskLook(NamedTuple):
-    """What a mask file holds."""
+class MaskFacts(NamedTuple):
+    """Facts of a mask file."""
 
     size: tuple[int, int]
+    """Height and width in pixels."""
     values: Mapping[int, int]
-    """Value -> number of pixels; empty for colour pictures."""
+    """Number of pixels by value; empty for colour images."""
     num_colours: int = 0
-    """Of a colour picture; 0 for index masks."""
+    """Number of colours of a colour image; 0 for index masks."""
     is_grey: bool = False
-    """Of a colour picture: are its channels equal?"""
+    """Whether the channels of a colour image are equal."""
 
 
-class Look(NamedTuple):
-    """One sample: its image and, unless it is unlabeled, its mask; or why they cannot be read."""
+class SampleFacts(NamedTuple):
+    """Facts of a sample: of its image and its mask. Masks of unlabeled images are not read."""
 
     sample: Sample
-    image: ImageLook | None
-    mask: MaskLook | None
+    image: ImageFacts | None
+    mask: MaskFacts | None
     problems: tuple[str, ...] = ()
+    """Files that cannot be read, with the reason."""
 
 
 class Survey(NamedTuple):
-    """Everything that was looked at."""
+    """Facts of all samples that were read."""
 
-    looks: tuple[Look, ...]
+    samples: tuple[SampleFacts, ...]
     num_samples: int
-    """How many the run has; more than `looks` after a quick look."""
+    """Number of samples of the run; with --quick more than were read."""
     seconds: float
+    """Time of reading them."""
 
     @property
-    def is_whole(self) -> bool:
-        return len(self.looks) == self.num_samples
+    def is_complete(self) -> bool:
+        return len(self.samples) == self.num_samples
 
     @property
     def image_sizes(self) -> npt.NDArray[np.int64]:
-        """int64 [N, 2] heights and widths of the readable images."""
-        sizes = [look.image.size for look in self.looks if look.image is not None]
+        """int64 [N, 2], heights and widths of the readable images."""
+        sizes = [facts.image.size for facts in self.samples if facts.image is not None]
         return np.array(sizes, np.int64).reshape(-1, 2)
 
-    def masks_of(self, *splits: str) -> list[MaskLook]:
-        """Index masks of the images of these splits."""
-        looks = (look.mask for look in self.looks if look.sample.split in splits)
-        return [mask for mask in looks if mask is not None and not mask.num_colours]
+    def masks_of(self, *splits: str) -> list[MaskFacts]:
+        """Facts of the index masks of these splits."""
+        masks = (facts.mask for facts in self.samples if facts.sample.split in splits)
+        return [mask for mask in masks if mask is not None and not mask.num_colours]
 
 
 def survey(samples: Sequence[Sample], data: DataSettings, quick: int | None = None) -> Survey:
-    """Decode images and masks with all cores.
+    """Decode images and masks with `data.workers` threads.
 
-    quick: look at this many images only, evenly spaced over the list of samples
+    quick: read only this many samples, evenly spaced over the list
     """
     chosen = evenly_spaced(samples, quick or len(samples))
     start, root = time.monotonic(), Path(data.root)
-    progress, looks = Progress(log, "doctor", len(chosen), "images"), []
+    progress, all_facts = Progress(log, "doctor", len(chosen), "images"), []
     with ThreadPoolExecutor(data.workers or os.cpu_count()) as pool:
-        for look in pool.map(lambda sample: look_at(sample, root), chosen):
-            looks.append(look)
+        for facts in pool.map(lambda sample: sample_facts(sample, root), chosen):
+            all_facts.append(facts)
             progress.advance()
-    return Survey(tuple(looks), len(samples), time.monotonic() - start)
+    return Survey(tuple(all_facts), len(samples), time.monotonic() - start)
 
 
-def look_at(sample: Sample, root: Path) -> Look:
-    """Read one image and its mask; what cannot be read becomes a problem."""
+def sample_facts(sample: Sample, root: Path) -> SampleFacts:
+    """Read one image and its mask. A file that cannot be read becomes a problem."""
     image, mask, problems = None, None, []
     try:
-        image = look_at_image(root / sample.image)
+        image = image_facts(root / sample.image)
     except UNREADABLE as error:
         problems.append(f"{root / sample.image} ({error})")
     if sample.mask is not None:
         try:
-            mask = look_at_mask(root / sample.mask)
+            mask = mask_facts(root / sample.mask)
         except UNREADABLE as error:
             problems.append(f"{root / sample.mask} ({error})")
-    return Look(sample, image, mask, tuple(problems))
+    return SampleFacts(sample, image, mask, tuple(problems))
 
 
-def look_at_image(path: Path) -> ImageLook:
-    """raises: one of UNREADABLE"""
+def image_facts(path: Path) -> ImageFacts:
+    """Read an image; one of UNREADABLE if that fails."""
     with Image.open(path) as header:
         mode, orientation = header.mode, header.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
     pixels = read_image(path)
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=8, key=str(pixels.shape).encode()).hexdigest()
     height, width = pixels.shape[:2]
-    return ImageLook((height, width), mode, orientation, digest, perceptual_hash(pixels))
+    return ImageFacts((height, width), mode, orientation, digest, perceptual_hash(pixels))
 
 
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
-    """64 bits of uint8 [H, W, 3] RGB: signs of its coarsest cosine coefficients (imagehash.phash)."""
+    """64-bit hash of an image, uint8 [H, W, 3] RGB: signs of its lowest cosine coefficients (imagehash.phash)."""
     bits: npt.NDArray[np.bool_] = imagehash.phash(Image.fromarray(pixels)).hash
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def look_at_mask(path: Path) -> MaskLook:
-    """raises: one of UNREADABLE"""
+def mask_facts(path: Path) -> MaskFacts:
+    """Read a mask; one of UNREADABLE if that fails."""
     try:
         values = read_mask_values(path)
-    except DatasetError:  # a colour picture
-        return _look_at_colours(read_image(path))
-    found, numbers = np.unique(values, return_counts=True)
-    return MaskLook(_size(values), dict(zip(found.tolist(), numbers.tolist(), strict=True)))
+    except DatasetError:  # a colour image
+        return _colour_facts(read_image(path))
+    unique, numbers = np.unique(values, return_counts=True)
+    return MaskFacts(_size(values), dict(zip(unique.tolist(), numbers.tolist(), strict=True)))
 
 
-def _look_at_colours(pixels: npt.NDArray[np.uint8]) -> MaskLook:
-    """uint8 [H, W, 3] RGB"""
+def _colour_facts(pixels: npt.NDArray[np.uint8]) -> MaskFacts:
+    """Facts of a mask saved as a colour image, uint8 [H, W, 3] RGB."""
     red, green, blue = pixels.astype(np.uint32).transpose(2, 0, 1)
     num_colours = len(np.unique(red << 16 | green << 8 | blue))
-    return MaskLook(_size(pixels), {}, num_colours, is_grey=bool((red == green).all() and (green == blue).all()))
+    return MaskFacts(_size(pixels), {}, num_colours, is_grey=bool((red == green).all() and (green == blue).all()))
 
 
 def _size(pixels: npt.NDArray[Any]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A few images through the annotator: how long they take, and how large their maps are."""
+"""Annotates a few images, and measures the time and the size of their maps."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ TIMED_IMAGES = 4
 
 
 class Trial(NamedTuple):
-    """What a few images took."""
+    """Measurements on a few images."""
 
     num_images: int
     seconds_before: float
-    """To load the network and embed the class names."""
+    """Time to load the network and embed the class names."""
     seconds_per_image: float
     map_size: tuple[int, int]
-    """Of the maps as they are cached."""
+    """Height and width of the maps as they are stored."""
     stored_bytes: float
-    """Of one image's maps in the cache, compressed."""
+    """Compressed size of one image's maps in the store."""
 
 
 def try_annotator(settings: Settings, samples: Sequence[Sample]) -> Trial:
-    """Annotate a few images, after one that warms up; AnnotatorError if that cannot be done."""
+    """Annotate a few images, after a warm-up image.
+
+    raises: AnnotatorError if the annotator cannot be built, breaks its contract, or no image can be read
+    """
     start = time.monotonic()
     annotator = build_annotator(settings)
     loaded = time.monotonic()
@@ -54,13 +57,13 @@ def try_annotator(settings: Settings, samples: Sequence[Sample]) -> Trial:
 
 
 def annotate(annotator: Annotator, image: npt.NDArray[np.uint8], settings: Settings) -> Maps:
-    """uint8 [H, W, 3] -> float32 [K, h, w] at the resolution that is cached."""
+    """Maps of an image, uint8 [H, W, 3] -> float32 [K, h, w], at the resolution at which they are stored."""
     maps = check_maps(annotator(image[np.newaxis]), 1, settings.data.num_classes, annotator)[0]
     return resize_bilinear(maps, settings.data.grid) if settings.annotate.resolution == "grid" else maps
 
 
 def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> int:
-    """Bytes of float32 [K, h, w] as the store writes them."""
+    """Compressed size in bytes of maps, float32 [K, h, w], in the store."""
     dtype = stored_dtype(annotator, settings.annotate)
     return bytes_on_disk(encode_maps(maps, dtype))
 
@@ -70,6 +73,6 @@ def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Images]:
     for sample in samples:
         try:
             images.append(image_to_grid(read_image(Path(settings.data.root) / sample.image), settings.data.grid))
-        except UNREADABLE:  # the survey names it
+        except UNREADABLE:  # the survey reports it
             continue
     return images

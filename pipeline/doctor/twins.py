@@ -1,4 +1,4 @@
-"""Findings about images that are there twice, or nearly, within a split or across two."""
+"""Findings about duplicate and near-duplicate images, within a split or in two splits."""
 
 from __future__ import annotations
 
@@ -11,42 +11,43 @@ import numpy.typing as npt
 
 from pipeline.datasets import SPLITS
 from pipeline.doctor.findings import Finding
-from pipeline.doctor.survey import ImageLook, Look, Survey
+from pipeline.doctor.survey import ImageFacts, SampleFacts, Survey
 
-MAX_DISTANCE = 4  # of 64 bits; pictures of different things differ in about 32
+MAX_DISTANCE = 4  # of 64 bits; unrelated images differ in about 32
 ROWS = 256  # hashes compared with all others at a time
-LEAK = "the student is measured on pictures that it has learnt from"
-# splits of the two images -> what that does, and the fix; the other pairs of splits are a fact only
+LEAK = "the student is evaluated on images that it was trained on"
+# splits of the two images -> the harm, and the fix; other pairs of splits are reported as notes
 HARM = {
-    ("labeled", "val"): (LEAK, "take one of each pair out of data.splits.val or labeled"),
-    ("unlabeled", "val"): (LEAK, "take one of each pair out of data.splits.val, or remove the unlabeled one"),
-    ("labeled", "labeled"): ("thresholds take labeled images for independent", "keep one of each pair"),
+    ("labeled", "val"): (LEAK, "remove one of each pair from data.splits.val or data.splits.labeled"),
+    ("unlabeled", "val"): (LEAK, "remove one of each pair from data.splits.val, or remove the unlabeled image"),
+    ("labeled", "labeled"): ("calibration assumes independent labeled images", "keep one of each pair"),
 }
 
 
 class Twin(NamedTuple):
-    """An image, and the one among others that looks most like it."""
+    """An image, and the most similar one among the others."""
 
     image: int
     other: int
     distance: int
-    """Bits in which their perceptual hashes differ."""
+    """Number of bits in which their perceptual hashes differ."""
 
 
 def twin_findings(survey: Survey) -> list[Finding]:
-    """A finding for each pair of splits: images of the second that look like one of the first."""
-    by_split = {split: [look for look in survey.looks if look.sample.split == split] for split in SPLITS}
-    found = (
+    """One finding per pair of splits: images of the second split that are similar to one of the first."""
+    by_split = {split: [facts for facts in survey.samples if facts.sample.split == split] for split in SPLITS}
+    findings = (
         _finding((first, second), by_split[first], by_split[second])
         for first, second in combinations_with_replacement(SPLITS, 2)
     )
-    return [finding for finding in found if finding is not None]
+    return [finding for finding in findings if finding is not None]
 
 
 def find_twins(images: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64] | None = None) -> Iterator[Twin]:
-    """For every image the nearest of the others, if it is near enough; others None: the earlier ones of the images.
+    """For every image the nearest of the others, if at most MAX_DISTANCE bits differ.
 
-    images, others: uint64 [N], uint64 [M] perceptual hashes
+    images: uint64 [N], perceptual hashes
+    others: uint64 [M], perceptual hashes; None: each image is compared with the images before it
     """
     for start in range(0, len(images), ROWS):
         rows = images[start : start + ROWS]
@@ -63,12 +64,12 @@ def find_twins(images: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64] | 
 
 
 def hash_distances(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-    """uint8 [N, M]: bits in which each of uint64 [N] differs from each of uint64 [M]."""
+    """Number of differing bits of each pair of hashes: uint64 [N], uint64 [M] -> uint8 [N, M]."""
     distances: npt.NDArray[np.uint8] = np.bitwise_count(first[:, np.newaxis] ^ second)
     return distances
 
 
-def _finding(splits: tuple[str, str], firsts: Sequence[Look], seconds: Sequence[Look]) -> Finding | None:
+def _finding(splits: tuple[str, str], firsts: Sequence[SampleFacts], seconds: Sequence[SampleFacts]) -> Finding | None:
     is_within = splits[0] == splits[1]
     others, images = _readable(firsts), _readable(seconds)
     twins = list(find_twins(_hashes(images), None if is_within else _hashes(others)))
@@ -76,19 +77,19 @@ def _finding(splits: tuple[str, str], firsts: Sequence[Look], seconds: Sequence[
         return None
     pairs = [(others[twin.other], images[twin.image]) for twin in twins]
     where = tuple(f"{a[0]} {'=' if a[1].digest == b[1].digest else '~'} {b[0]}" for a, b in pairs)
-    beside = "an earlier one" if is_within else f"a {splits[0]} one"
-    verb = "looks" if len(twins) == 1 else "look"
-    what = f"{len(twins)} of {len(images)} {splits[1]} images {verb} like {beside} (= equal, ~ nearly)"
+    twin_of = f"another {splits[0]} image" if is_within else f"a {splits[0]} image"
+    verb = "is" if len(twins) == 1 else "are"
+    what = f"{len(twins)} of {len(images)} {splits[1]} images {verb} equal (=) or similar (~) to {twin_of}"
     if splits not in HARM:
         return Finding("note", what, where)
     harm, fix = HARM[splits]
     return Finding("warning", f"{what}, but {harm}" if is_within else f"{what}: {harm}", where, fix)
 
 
-def _readable(looks: Sequence[Look]) -> list[tuple[str, ImageLook]]:
-    """Ids and what the images are, of those that could be read."""
-    return [(look.sample.id, look.image) for look in looks if look.image is not None]
+def _readable(samples: Sequence[SampleFacts]) -> list[tuple[str, ImageFacts]]:
+    """Ids and facts of the readable images."""
+    return [(facts.sample.id, facts.image) for facts in samples if facts.image is not None]
 
 
-def _hashes(images: Sequence[tuple[str, ImageLook]]) -> npt.NDArray[np.uint64]:
+def _hashes(images: Sequence[tuple[str, ImageFacts]]) -> npt.NDArray[np.uint64]:
     return np.array([image.perceptual_hash for _, image in images], np.uint64)

@@ -1,4 +1,4 @@
-"""Findings about weights and networks that a run needs: SEEM's checkpoint, the ONNX model, the student's encoder."""
+"""Findings about the weights and networks of a run: SEEM's checkpoint, the ONNX model, the student's encoder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WEIGHTS_FILES = (".pth", ".pt")
 
 
 def weight_findings(settings: Settings) -> list[Finding]:
-    """What of the annotator and the student is missing or does not fit the settings."""
+    """Files of the annotator and the student that are missing or do not fit the settings."""
     of_annotator = _annotator(settings) if settings.needs_annotator else ()
     return [*of_annotator, *student_findings(settings.train)]
 
@@ -48,26 +48,27 @@ def _annotator(settings: Settings) -> Iterator[Finding]:
 
 
 def seem_folder(seem: SeemSettings) -> Path:
-    """Folder that the checkpoint setting means."""
+    """Folder of the setting `annotate.seem.checkpoint`."""
     from pipeline.annotators.seem import NANO, NANO_FOLDER
 
     return NANO_FOLDER if seem.checkpoint == NANO else Path(seem.checkpoint)
 
 
 def seem_findings(seem: SeemSettings) -> Iterator[Finding]:
-    """Whether the folder has its files, and the weights are whole; the network is not built."""
+    """Check that the folder has its files, and that the weights are complete. The network is not built."""
     folder, where = seem_folder(seem), (f"annotate.seem.checkpoint: {seem.checkpoint}",)
     convert = f"conformalsam convert-seem FILE.pt {folder.with_suffix('') if folder.is_file() else folder}"
     if folder.is_file():
-        yield Finding("error", "a published file, expected the folder that it is converted to", where, f"run {convert}")
+        what = "the checkpoint is a published file, expected the folder to which it is converted"
+        yield Finding("error", what, where, f"run {convert}")
         return
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
     if missing:
-        fix = f"run conformalsam download seem-focall-v0, then {convert}; or name another folder"
+        fix = f"run conformalsam download seem-focall-v0, then {convert}; or set annotate.seem.checkpoint"
         yield Finding("error", f"no {' and no '.join(missing)} in the checkpoint's folder", where, fix)
         return
     try:
-        with safe_open(folder / "model.safetensors", "numpy"):  # reads the header, which knows the file's length
+        with safe_open(folder / "model.safetensors", "numpy"):  # reads the header, which has the file's length
             pass
     except (SafetensorError, OSError) as error:
         what = f"model.safetensors is damaged ({error})"
@@ -103,11 +104,11 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
     return Vocabulary(tokens, tokenizer.tokenize, tokenizer.unk_token, text.max_position_embeddings, sentences)
 
 
-# --- ONNX and annotators of one's own --------------------------------------------------------------------------------
+# --- ONNX, and annotators of the user --------------------------------------------------------------------------------
 
 
 def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
-    """Whether `class_map` fits the classes, the network can be opened, and has the channels that are named."""
+    """Check that `class_map` fits the classes, that the network can be opened, and that it has the used channels."""
     from pipeline.annotators.onnx import (
         OnnxAnnotator,
         channel_bias,
@@ -121,10 +122,10 @@ def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
         channel_bias(onnx, data.class_names, channels=[])
     except AnnotatorError as error:
         yield from_message(str(error))
-        counted_up = {name: [k] for k, name in enumerate(data.class_names)}  # to go on with the network itself
-        onnx = onnx.model_copy(update={"class_map": counted_up, "channels": None, "logit_bias": {}})
+        placeholders = {name: [k] for k, name in enumerate(data.class_names)}  # so that the network can be checked
+        onnx = onnx.model_copy(update={"class_map": placeholders, "channels": None, "logit_bias": {}})
     if names := classes_without_channel(onnx, data.class_names):
-        fix = "only labeled images teach them to the student; name their channels if the network has any"
+        fix = "if the network has channels for them, add these; otherwise the student is trained on them by masks only"
         yield Finding("warning", never_labeled(names), ("annotate.onnx.class_map",), fix)
     try:
         annotator = OnnxAnnotator(onnx, data)
@@ -133,28 +134,29 @@ def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
         return
     shapes = {output.name: output.shape for output in annotator.session.get_outputs()}
     if annotator.output not in shapes:
-        what = f"annotate.onnx.output_name is {annotator.output}, which the network has not; it has"
-        yield Finding("error", what, tuple(shapes), "name one of them")
+        what = f"annotate.onnx.output_name is {annotator.output}, but the outputs of the network are"
+        yield Finding("error", what, tuple(shapes), "set annotate.onnx.output_name to one of them")
         return
     num_channels = shapes[annotator.output][1]
     outside = sorted(c for c in annotator.channels if isinstance(num_channels, int) and c >= num_channels)
     if outside:
-        what = f"the network has the channels 0 to {num_channels - 1}, but annotate.onnx names"
+        what = f"the network has the channels 0 to {num_channels - 1}, but annotate.onnx uses"
         yield Finding("error", what, tuple(map(str, outside)), "correct annotate.onnx.class_map and channels")
 
 
 def python_findings(python: PythonSettings) -> Iterator[Finding]:
-    """Whether the factory can be imported; it is called with --time only, as it may load a large network."""
+    """Check that the factory can be imported. It is called only with --time, because it may load a large network."""
     where = (f"annotate.python.factory: {python.factory}",)
     module, _, name = python.factory.partition(":")
     try:
         with working_folder_last():
-            is_there = callable(getattr(importlib.import_module(module), name, None))
-    except Exception as error:  # foreign code: whatever it raises is told, and the checks go on
+            exists = callable(getattr(importlib.import_module(module), name, None))
+    except Exception as error:  # the module is the user's code and may raise anything
         what = f"importing {module} failed ({type(error).__name__}: {error})"
-        yield Finding("error", what, where, "run from the folder that it lies in, and fix it")
+        fix = "run this in the folder of the module, or fix the module"
+        yield Finding("error", what, where, fix)
         return
-    if not is_there:
+    if not exists:
         yield Finding("error", f"{module} has no function {name}", where, "correct annotate.python.factory")
 
 
@@ -162,9 +164,9 @@ def python_findings(python: PythonSettings) -> Iterator[Finding]:
 
 
 def student_findings(train: TrainSettings) -> Iterator[Finding]:
-    """Whether the student's weights are on this machine."""
+    """Check that the files of the student exist on this machine."""
     if train.student not in STUDENTS and not (Path(train.student) / "config.json").is_file():
-        fix = "give a folder in transformers format, or a student that conformalsam knows"
+        fix = f"set train.student to a folder in transformers format, or to one of {', '.join(STUDENTS)}"
         yield Finding("error", "no config.json in the student's folder", (f"train.student: {train.student}",), fix)
     weights = train.initial_weights
     where, path = (f"train.weights: {weights}",), Path(weights)
@@ -178,17 +180,17 @@ def student_findings(train: TrainSettings) -> Iterator[Finding]:
             yield Finding("error", f"the package {package} is not installed", where, f"run pip install {package}")
     elif path.suffix in WEIGHTS_FILES:
         if not path.is_file():
-            yield Finding("error", "no such file", where, "download mit_b*.pth of NVlabs/SegFormer there")
+            yield Finding("error", "no such file", where, "download mit_b*.pth of NVlabs/SegFormer to this path")
     elif path.is_dir():
         if not (path / "config.json").is_file():
-            yield Finding("error", "no config.json in the weights' folder", where, "copy the whole folder")
+            yield Finding("error", "no config.json in the weights' folder", where, "copy the whole folder again")
     elif not is_cached(weights):
         fix = f"run hf download {weights} if stage1 will have no network, or set train.weights to a folder"
-        yield Finding("warning", "weights that are not on this machine, so stage1 fetches them", where, fix)
+        yield Finding("warning", "the weights are not on this machine, so stage1 downloads them", where, fix)
 
 
 def is_cached(hub_name: str) -> bool:
-    """Whether an earlier download of that model is in the hub's cache."""
+    """Whether the cache of the hub contains this model."""
     try:
         return isinstance(try_to_load_from_cache(hub_name, "config.json"), str)
     except ValueError:  # not of the form owner/name

@@ -25,7 +25,7 @@ def show_only(data):
 def test_images_per_class_are_counted(show_only, labeled, only):
     show_only(labeled, 0, 1)
     show_only(labeled[:2], 0, 1, 2)
-    assert "background: 6, cat: 6, dog: 2" in str(only("labeled images that show each class"))
+    assert "background: 6, cat: 6, dog: 2" in str(only("labeled images with each class"))
 
 
 def test_a_class_in_no_labeled_image_is_named(show_only, labeled, only):
@@ -45,14 +45,16 @@ def test_a_class_in_no_val_image_is_named(data, show_only, labeled, only):
 @pytest.mark.parametrize(
     ("policy", "level", "text"),
     [
-        ("abstain", "error", "every pixel abstains"),
+        ("abstain", "error", "no pixel gets a pseudo-label"),
         ("raise", "error", "calibrate stops"),
         ("accept", "warning", "every label is accepted"),
-        ("max", "warning", "the largest score stands in"),
+        ("max", "warning", "the largest score is the threshold"),
     ],
 )
-def test_an_alpha_that_so_few_images_cannot_keep_is_told_with_what_it_does(data, only, policy, level, text):
-    finding = only("6 labeled images allow an alpha of 0.1429 or more; below", alpha=0.14, uncalibrated=policy)
+def test_an_alpha_that_so_few_images_cannot_guarantee_is_found_with_its_effect(data, only, policy, level, text):
+    finding = only(
+        "the smallest alpha possible with 6 labeled images is 0.1429; below it", alpha=0.14, uncalibrated=policy
+    )
     assert (finding.level, finding.where) == (level, ("calibrate.alpha: 0.14",))
     assert text in finding.what
     assert finding.fix.startswith("set calibrate.alpha to 0.1429 or more")
@@ -66,11 +68,11 @@ def test_an_alpha_that_so_few_images_cannot_keep_is_told_with_what_it_does(data,
     ],
 )
 def test_thresholds_that_do_not_count_images_have_no_smallest_alpha(data, findings, settings):
-    assert not any("labeled images allow" in str(finding) for finding in findings(alpha=0.05, **settings))
+    assert not any("the smallest alpha possible" in str(finding) for finding in findings(alpha=0.05, **settings))
 
 
-def test_further_alphas_of_no_use_are_named(data, only):
-    finding = only("of no use are", alpha=0.2, alphas=[0.05, 0.1, 0.3])
+def test_further_alphas_that_are_too_small_are_named(data, only):
+    finding = only("smaller alphas", alpha=0.2, alphas=[0.05, 0.1, 0.3])
     assert (finding.level, finding.where) == ("warning", ("0.05", "0.1"))
 
 
@@ -78,15 +80,15 @@ def test_class_wise_thresholds_need_images_of_every_class(show_only, labeled, on
     show_only(labeled, 0, 1)
     show_only(labeled[:2], 0, 1, 2)
     settings = {"calibrate.variant": "image", "calibrate.class_thresholds": "each"}
-    finding = only("too few labeled images for a threshold of its own", **settings)
+    finding = only("too few labeled images for a class-wise threshold", **settings)
     assert (finding.level, finding.where) == ("warning", ("dog (2 images, alpha 0.3334)",))
-    assert only("too few labeled images for a class-wise promise").level == "note"
+    assert only("too few labeled images for a class-wise guarantee").level == "note"
 
 
-def test_holding_out_every_labeled_image_leaves_nothing_to_learn_from(data, only, findings):
-    finding = only("stage1 has nothing to learn from", **{"train.holdout": 6})
+def test_a_holdout_of_all_labeled_images_is_an_error(data, only, findings):
+    finding = only("train.holdout leaves stage1 none of the 6 labeled images", **{"train.holdout": 6})
     assert (finding.level, finding.where) == ("error", ("train.holdout: 6",))
-    assert not any("nothing to learn" in str(f) for f in findings(**{"train.holdout": 5}))
+    assert not any("train.holdout leaves" in str(f) for f in findings(**{"train.holdout": 5}))
 
 
 @given(st.integers(1, 500), st.floats(1e-3, 0.999))

@@ -67,13 +67,13 @@ def test_what_was_not_measured_gets_no_number(data, only):
     assert "annotate, calibrate, pseudolabel, stage1, stage2, evaluate, report: not measured" in str(
         only("not measured")
     )
-    assert "probs.zarr ? (not known before the annotator is tried, with --time)" in str(only("disk:"))
+    assert "probs.zarr ? (unknown; measure it with --time)" in str(only("disk:"))
     assert "(measured on 12 images" in str(only("time of prepare"))
 
 
 def test_a_stage_that_ran_before_tells_its_time(data, make_settings, only):
     run_stages(make_settings(), "prepare", "annotate")
-    assert "when it ran last (its receipt)" in str(only("time of annotate"))
+    assert "in its last run (from its receipt)" in str(only("time of annotate"))
     assert "probs.zarr" not in str(only("disk:"))
 
 
@@ -94,16 +94,16 @@ def test_a_disk_that_is_too_small_is_an_error_only_by_measure(data, only, monkey
     monkeypatch.setattr(costs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     finding = only("disk:", timed=timed)
     assert finding.level == level
-    assert "choose a smaller data.grid" in finding.fix
+    assert "set a smaller data.grid" in finding.fix
 
 
-def test_an_annotator_that_fails_is_told(data, make_settings, only):
+def test_an_annotator_that_fails_is_an_error(data, make_settings, only):
     factory = {"factory": "noisy_annotator:build", "arguments": {"stride": 0}}
     finding = only("the annotator failed on an image (ZeroDivisionError", timed=True, **{"annotate.python": factory})
     assert finding.level == "error"
 
 
-def test_an_annotator_that_breaks_its_contract_is_told(data, only):
+def test_an_annotator_that_breaks_its_contract_is_an_error(data, only):
     factory = {"factory": "noisy_annotator:build", "arguments": {"space": "logits"}}
     settings = {"annotate.python": factory, "annotate.dtype": "uint16"}
     assert only("annotate.dtype is uint16", timed=True, **settings).level == "error"

@@ -29,13 +29,19 @@ def test_a_sound_run_gets_notes_only(data, findings):
     assert {finding.level for finding in findings()} == {"note"}
 
 
-def test_all_mistakes_are_told_at_once_errors_first(data, labeled, findings):
+def test_all_mistakes_are_found_at_once_errors_first(data, labeled, findings):
     (data / labeled[0].image).write_bytes(b"no image")
     Image.fromarray(np.full((24, 32), 77, np.uint8)).save(data / labeled[1].mask)
     seem = {"checkpoint": "gone"}
     found = findings(alpha=0.05, annotator="seem", **{"annotate.seem": seem, "train.weights": "gone.pth"})
     errors = [str(finding) for finding in found if finding.level == "error"]
-    for text in ("cannot be read", "no class names: 77", "every pixel abstains", "no config.json", "no such file"):
+    for text in (
+        "cannot be read",
+        "without a class: 77",
+        "no pixel gets a pseudo-label",
+        "no config.json",
+        "no such file",
+    ):
         assert any(text in error for error in errors), text
     assert len(errors) == 5
     assert [finding.level for finding in found[:5]] == ["error"] * 5
@@ -49,9 +55,9 @@ def test_nothing_is_written(data, tmp_path, findings):
     assert all(before[path] == time for path, time in after.items() if path != tmp_path)
 
 
-def test_a_quick_look_says_so_and_judges_no_class_absent(data, findings):
+def test_a_quick_check_is_noted_and_reports_no_class_as_absent(data, findings):
     told = [str(finding) for finding in findings(quick=2)]
-    assert any("looked at 2 of them only (--quick)" in line for line in told)
+    assert any("only 2 of them were checked (--quick)" in line for line in told)
     assert not any("in no labeled image" in line or "in no val image" in line for line in told)
 
 
@@ -59,7 +65,7 @@ def test_the_command_of_a_sound_run_ends_with_the_next_one(call, tmp_path):
     result = call("--set", "alpha=0.3")
     assert result.exit_code == 0
     command = f"snakemake --cores 8 all --config run={tmp_path / 'tiny.yaml'} alpha=0.3"
-    assert result.stdout.splitlines()[-1] == f"nothing stands in the way; run {command}"
+    assert result.stdout.splitlines()[-1] == f"no errors; run {command}"
 
 
 def test_the_command_fails_where_there_is_an_error(call):

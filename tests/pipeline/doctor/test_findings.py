@@ -45,5 +45,5 @@ def test_only_errors_stand_in_the_way(findings):
 def test_the_verdict_counts_in_words():
     error, warning = Finding("error", "e"), Finding("warning", "w")
     assert verdict([error, warning, warning], "go") == "1 error, 2 warnings: fix the errors first"
-    assert verdict([warning], "go") == "nothing stands in the way (1 warning to read); run go"
-    assert verdict([], "go") == "nothing stands in the way; run go"
+    assert verdict([warning], "go") == "no errors (1 warning to read); run go"
+    assert verdict([], "go") == "no errors; run go"

@@ -33,7 +33,7 @@ def test_a_fitting_grid_is_a_multiple_and_stretches_hardly(height, width):
 
 
 def test_stretched_images_get_another_grid(data, only):
-    finding = only("12 of 12 images are stretched by more than 1.5", **{"data.grid": [32, 16]})
+    finding = only("the grid changes the aspect ratio of 12 of 12 images by more than 1.5", **{"data.grid": [32, 16]})
     assert (finding.level, finding.where, finding.fix) == (
         "warning",
         ("data.grid: [32, 16]",),
@@ -43,7 +43,7 @@ def test_stretched_images_get_another_grid(data, only):
 
 def test_images_far_larger_than_the_grid_lose_small_things(tmp_path, write_images, only):
     write_images(tmp_path / "data", [f"im{i}" for i in range(12)], size=(120, 160))
-    assert "so small things vanish" in str(only("times as large as the grid", **{"data.grid": [24, 32]}))
+    assert "so small objects are lost" in str(only("times as large as the grid", **{"data.grid": [24, 32]}))
 
 
 def test_a_grid_far_larger_than_the_images_is_of_no_use(data, only):
@@ -54,7 +54,7 @@ def test_a_grid_far_larger_than_the_images_is_of_no_use(data, only):
 def test_crops_larger_than_the_images_are_mostly_padding(data, only):
     finding = only("crops are larger than the images (short side 24)", **{"train.crop": 513})
     assert (finding.level, finding.where) == ("warning", ("train.crop: 513",))
-    assert finding.fix == "set train.crop to 33, or raise train.scale"
+    assert finding.fix == "set train.crop to 33, or increase train.scale"
 
 
 @pytest.mark.parametrize(("grid", "crop"), [([368, 480], 353), ([512, 512], 513), ([2048, 1024], 513), ([16, 16], 32)])

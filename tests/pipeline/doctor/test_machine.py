@@ -1,6 +1,6 @@
 """Versions and devices: what is asked for must be there."""
 
-from pipeline.doctor.machine import asked_devices, machine_findings, missing_devices, processor
+from pipeline.doctor.machine import chosen_devices, machine_findings, missing_devices, processor
 
 
 def test_a_cuda_device_that_is_not_there_is_an_error(make_settings):
@@ -18,8 +18,10 @@ def test_devices_are_counted_from_zero():
 
 def test_the_annotators_device_counts_where_it_is_seem(make_settings):
     seem = {"checkpoint": "seem-nano", "device": "cuda:5"}
-    assert asked_devices(make_settings(annotator="seem", **{"annotate.seem": seem}))["annotate.seem.device"] == "cuda:5"
-    assert asked_devices(make_settings(**{"annotate.seem": seem})) == {"train.device": "auto"}
+    assert (
+        chosen_devices(make_settings(annotator="seem", **{"annotate.seem": seem}))["annotate.seem.device"] == "cuda:5"
+    )
+    assert chosen_devices(make_settings(**{"annotate.seem": seem})) == {"train.device": "auto"}
 
 
 def test_versions_and_processor_are_noted(make_settings):

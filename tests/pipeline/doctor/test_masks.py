@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.doctor.masks import void_share
-from pipeline.doctor.survey import MaskLook
+from pipeline.doctor.masks import void_fraction
+from pipeline.doctor.survey import MaskFacts
 from pipeline.run_file import load_settings
 from pipeline.sources.misreadings import suspicions
 
@@ -34,12 +34,12 @@ def write_masks(data):
     return write
 
 
-def test_colour_pictures_are_told_with_their_number_of_colours(data, labeled, only):
+def test_colour_images_are_found_with_their_number_of_colours(data, labeled, only):
     pixels = np.zeros((24, 32, 3), np.uint8)
     pixels[:, 10:20] = (128, 0, 0)
     pixels[:, 20:] = (0, 128, 0)
     Image.fromarray(pixels).save(data / labeled[0].mask)
-    finding = only("1 masks are colour pictures (3 colours each)")
+    finding = only("1 masks are colour images (3 colours each)")
     assert (finding.level, finding.where) == ("error", (labeled[0].mask,))
     assert "index" in finding.fix
 
@@ -53,7 +53,7 @@ def test_index_masks_saved_in_colour_need_one_channel_only(data, labeled, only):
     assert "mode L" in finding.fix
 
 
-def test_masks_of_0_and_255_would_teach_nothing(write_masks, only):
+def test_masks_of_0_and_255_are_an_error_where_255_is_ignored(write_masks, only):
     write_masks(0, 255)
     finding = only("contain 0 and 255 only")
     assert finding.level == "error"
@@ -119,14 +119,14 @@ def test_published_codings_are_recognised_by_the_sources(tmp_path, only):
 
 def test_values_without_a_class_are_listed(write_masks, only):
     write_masks(0, 1, 2, 77, 99)
-    finding = only("values that no class names: 77, 99")
+    finding = only("values without a class: 77, 99")
     assert (finding.level, len(finding.where)) == ("error", 8)
     assert "data.unknown_values: ignore" in finding.fix
 
 
 def test_many_values_hint_at_smoothed_masks(write_masks, only):
     write_masks(*range(30))
-    assert "(27 values: smoothed or compressed masks have such)" in str(only("values that no class names"))
+    assert "(27 values, probably from smoothing or compression)" in str(only("values without a class"))
 
 
 def test_much_void_is_a_warning_and_a_mask_without_a_class_too(data, write_masks, labeled, findings):
@@ -134,10 +134,10 @@ def test_much_void_is_a_warning_and_a_mask_without_a_class_too(data, write_masks
     Image.new("L", (32, 24), 255).save(data / labeled[0].mask)
     told = [str(finding) for finding in findings() if finding.level == "warning"]
     # 7 masks of 8 have 5 eighths of void, one is nothing else
-    assert any(f"void is {100 * (7 * 5 / 8 + 1) / 8:.1f} % of a mask on average" in line for line in told)
-    assert any(f"1 masks have no pixel of any class: {labeled[0].mask}" in line for line in told)
+    assert any(f"on average {100 * (7 * 5 / 8 + 1) / 8:.1f} % of a mask is void" in line for line in told)
+    assert any(f"1 masks have no pixel with a class: {labeled[0].mask}" in line for line in told)
 
 
-def test_the_void_share_counts_pixels_and_not_values():
+def test_the_void_fraction_counts_pixels_and_not_values():
     data = load_settings(CONFIG / "demo.yaml").data
-    assert void_share(MaskLook((1, 8), {0: 2, 255: 6}), data) == 0.75
+    assert void_fraction(MaskFacts((1, 8), {0: 2, 255: 6}), data) == 0.75

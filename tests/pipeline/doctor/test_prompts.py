@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.doctor.prompts import asked_prompts, is_placeholder, spelled_out
+from pipeline.doctor.prompts import is_placeholder, spelled_out, used_prompts
 
 BACKGROUND = {"name": "background", "values": [0]}
 
@@ -50,7 +50,9 @@ def test_identifiers_are_spelled_out(name, words):
 
 
 def test_placeholders_must_be_named(asking):
-    finding = asking("name nothing that a picture could show", "class 1", {"name": "pet", "prompts": ["turtle", "2"]})
+    finding = asking(
+        "placeholders that do not describe an object", "class 1", {"name": "pet", "prompts": ["turtle", "2"]}
+    )
     assert (finding.level, finding.where) == ("error", ("class 1", "2 (pet)"))
 
 
@@ -60,20 +62,20 @@ def test_identifiers_get_words_to_write_instead(asking):
     assert finding.fix.endswith("{name: sea_turtle, prompts: [sea turtle]}")
 
 
-def test_two_classes_of_one_prompt_cannot_be_told_apart(asking):
+def test_two_classes_with_one_prompt_are_an_error(asking):
     finding = asking("1 prompts are given twice", "fish", {"name": "shark", "prompts": ["Fish "]})
     assert (finding.level, finding.where) == ("error", ("'fish' = 'Fish ' of fish and shark",))
 
 
 def test_prompts_that_differ_to_the_eye_only_are_found_by_their_tokens(asking):
-    finding = asking("token by token", "fish", {"name": "shark", "prompts": ["fish-other"]})
+    finding = asking("have the same tokens", "fish", {"name": "shark", "prompts": ["fish-other"]})
     assert finding.level == "error"
     assert finding.where == ("'fish' = 'fish-other' of fish and shark",)
 
 
 @pytest.mark.parametrize(("word", "pieces"), [("zebu", "z e b u"), ("yak", "y a k")])
-def test_words_that_are_spelt_letter_by_letter_are_shown_in_pieces(asking, word, pieces):
-    finding = asking("spelt in pieces", word, "fish")
+def test_words_that_are_split_into_letters_are_shown_in_pieces(asking, word, pieces):
+    finding = asking("split into pieces", word, "fish")
     assert finding.level == "warning"
     assert finding.where == (f"{word} of {word}: {pieces}",)
 
@@ -100,20 +102,20 @@ def test_grounding_uses_no_templates(asking):
 
 
 def test_a_class_called_background_that_is_not_the_background_is_warned_of(asking):
-    finding = asking("what the annotator calls nothing", "fish", "turtle", background={"name": "background"})
+    finding = asking("which SEEM uses for no object", "fish", "turtle", background={"name": "background"})
     assert (finding.level, finding.fix) == ("warning", "set data.background: background")
 
 
 def test_a_background_that_is_not_asked_for_needs_no_prompt(make_settings):
     seem = {"checkpoint": "seem-nano", "background": "void"}
     settings = make_settings(annotator="seem", **{"annotate.seem": seem})
-    assert [prompt.text for prompt in asked_prompts(settings.data, settings.annotate.seem)] == ["cat", "dog"]
-    assert [prompt.text for prompt in asked_prompts(settings.data, None)] == ["background", "cat", "dog"]
+    assert [prompt.text for prompt in used_prompts(settings.data, settings.annotate.seem)] == ["cat", "dog"]
+    assert [prompt.text for prompt in used_prompts(settings.data, None)] == ["background", "cat", "dog"]
 
 
-def test_an_annotator_of_ones_own_may_not_listen_to_prompts(data, only):
+def test_an_annotator_of_the_user_may_ignore_prompts(data, only):
     classes = ["background", "class 1", {"name": "class 2", "prompts": ["class 1"]}]
-    assert only("name nothing", **{"data.classes": classes}).level == "warning"
+    assert only("placeholders that", **{"data.classes": classes}).level == "warning"
     assert only("given twice", **{"data.classes": classes}).level == "warning"
 
 
@@ -121,4 +123,4 @@ def test_a_closed_vocabulary_is_not_judged(data, findings):
     onnx = {"model": "x.onnx", "class_map": {"class 1": [0], "class 2": [1]}}
     classes = [{"name": "class 1", "values": [0]}, {"name": "class 2", "values": [1, 2]}]
     settings = {"annotator": "onnx", "annotate.onnx": onnx, "data.classes": classes, "data.background": None}
-    assert not any("name nothing" in str(finding) for finding in findings(**settings))
+    assert not any("placeholders that" in str(finding) for finding in findings(**settings))

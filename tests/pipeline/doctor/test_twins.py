@@ -78,7 +78,7 @@ def samples(data, make_settings):
 def test_a_copy_is_named_with_its_original(data, samples, only, first, second, level):
     original, copy = samples[first][0], samples[second][1]
     shutil.copy(data / original.image, data / copy.image)
-    finding = only("looks like")
+    finding = only("equal (=) or similar (~) to")
     assert finding.level == level
     assert finding.where == (f"{original.id} = {copy.id}",)
     assert (level == "warning") == bool(finding.fix)
@@ -90,4 +90,6 @@ def test_a_copy_in_another_format_is_nearly_equal(data, samples, only):
     scene.save(data / original.image)
     (data / copy.image).unlink()
     scene.save((data / copy.image).with_suffix(".jpg"), quality=90)
-    assert only("1 of 2 val images looks like a labeled one").where == (f"{original.id} ~ {copy.id}",)
+    assert only("1 of 2 val images is equal (=) or similar (~) to a labeled image").where == (
+        f"{original.id} ~ {copy.id}",
+    )

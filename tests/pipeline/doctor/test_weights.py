@@ -49,7 +49,7 @@ def test_truncated_weights_are_found_by_their_header(checkpoint):
 
 
 @pytest.mark.parametrize(("name", "text"), [("tokenizer.json", "no tokenizer"), ("config.json", "cannot be read")])
-def test_a_tokenizer_or_configuration_that_is_not_there_is_told(checkpoint, name, text):
+def test_a_tokenizer_or_configuration_that_is_not_there_is_found(checkpoint, name, text):
     if name == "config.json":
         (checkpoint / name).write_text("no json")
     else:
@@ -77,7 +77,7 @@ def test_the_vocabulary_is_that_of_the_configuration(checkpoint):
 # --- ONNX ------------------------------------------------------------------------------------------------------------
 
 
-ONE_WORD = {"background": [0], "cat": [], "dog": []}
+ONE_CHANNEL = {"background": [0], "cat": [], "dog": []}
 
 
 @pytest.fixture
@@ -111,20 +111,20 @@ def test_a_network_that_fits_is_not_suspected(with_onnx, findings):
         ({"class_map": {"background": [0], "cat": [1]}}, "no entry for dog; add them"),
         ({"logit_bias": {"dgo": 1.0}}, "logit_bias names 'dgo', which is not in data.classes; did you mean dog?"),
         ({"class_map": {"background": [0], "cat": [1], "dog": [1]}}, "uses channels [1] more than once"),
-        ({"class_map": {"background": [0], "cat": [1], "dog": [7]}}, "the channels 0 to 2, but annotate.onnx names: 7"),
-        ({"output_name": "masks"}, "output_name is masks, which the network has not; it has: logits; name one"),
+        ({"class_map": {"background": [0], "cat": [1], "dog": [7]}}, "the channels 0 to 2, but annotate.onnx uses: 7"),
+        ({"output_name": "masks"}, "output_name is masks, but the outputs of the network are: logits; set annotate"),
         (
             {"input_size": [32, 32]},
             "input_size is [32, 32], but the network takes only [16, 24]; remove annotate.onnx.input",
         ),
     ],
 )
-def test_mistakes_of_the_network_are_told(with_onnx, only, changed, text):
+def test_mistakes_of_the_network_are_found(with_onnx, only, changed, text):
     assert only(text, **with_onnx(**changed)).level == "error"
 
 
-def test_classes_that_the_network_has_no_word_for_are_told(with_onnx, only):
-    finding = only("cat, dog have no channel: they can never be labeled", **with_onnx(class_map=ONE_WORD))
+def test_classes_without_a_channel_are_found(with_onnx, only):
+    finding = only("cat, dog have no channel: they can never be labeled", **with_onnx(class_map=ONE_CHANNEL))
     assert finding.level == "warning"
 
 
@@ -133,7 +133,7 @@ def test_a_wrong_class_map_does_not_hide_a_missing_network(with_onnx, findings):
     assert sum(finding.level == "error" for finding in found) == 2
 
 
-def test_a_wrong_class_map_is_the_only_mistake_that_is_told_of_a_network_that_is_there(with_onnx, findings):
+def test_a_wrong_class_map_is_the_only_mistake_of_a_network_that_exists(with_onnx, findings):
     found = findings(**with_onnx(class_map={"background": [0], "cat": [1]}, channels=[0, 1]))
     assert [finding.what for finding in found if finding.level == "error"] == [
         "annotate.onnx.class_map has no entry for dog"
@@ -147,12 +147,12 @@ def test_a_wrong_class_map_is_the_only_mistake_that_is_told_of_a_network_that_is
     ("factory", "text"),
     [("gone_module:build", "importing gone_module failed"), ("noisy_annotator:biuld", "has no function biuld")],
 )
-def test_a_factory_that_is_not_there_is_told(data, only, factory, text):
+def test_a_factory_that_is_not_there_is_found(data, only, factory, text):
     finding = only(text, **{"annotate.python": {"factory": factory}})
     assert (finding.level, finding.where) == ("error", (f"annotate.python.factory: {factory}",))
 
 
-def test_a_module_that_breaks_on_import_is_told(data, only, tmp_path, monkeypatch):
+def test_a_module_that_breaks_on_import_is_found(data, only, tmp_path, monkeypatch):
     (tmp_path / "breaking_annotator.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     assert (
@@ -169,11 +169,11 @@ def test_a_module_that_breaks_on_import_is_told(data, only, tmp_path, monkeypatc
     [
         ("gone/mit_b0.pth", "error", "no such file"),
         ("EMPTY", "error", "no config.json in the weights' folder"),
-        ("nobody/has-this-model", "warning", "not on this machine, so stage1 fetches them"),
+        ("nobody/has-this-model", "warning", "the weights are not on this machine, so stage1 downloads"),
         ("gone", "warning", "not on this machine"),
     ],
 )
-def test_weights_of_the_student_that_are_not_there_are_told(data, only, tmp_path, weights, level, text):
+def test_weights_of_the_student_that_are_not_there_are_found(data, only, tmp_path, weights, level, text):
     (tmp_path / "empty").mkdir()
     weights = weights.replace("EMPTY", str(tmp_path / "empty"))
     finding = only(text, **{"train.weights": weights})
