@@ -11,9 +11,8 @@ from importlib.metadata import entry_points
 
 import click
 
-from pipeline.cli import CommandGroup, run_command
+from pipeline.cli import CommandGroup, run_command, run_stage
 from pipeline.commands import TOOLS
-from pipeline.run import Run
 from pipeline.settings import Settings
 
 
@@ -32,7 +31,7 @@ def prepare(settings: Settings) -> None:
     """Check images and masks, and split them -> samples.json."""
     from pipeline.stages.prepare import prepare as stage
 
-    Run(settings).finish("prepare", stage(settings))
+    run_stage(settings, "prepare", stage)
 
 
 @run_command(main)
@@ -43,7 +42,7 @@ def annotate(settings: Settings) -> None:
     """
     from pipeline.stages.annotate import annotate as stage
 
-    Run(settings).finish("annotate", stage(settings))
+    run_stage(settings, "annotate", stage)
 
 
 @run_command(main)
@@ -54,7 +53,7 @@ def calibrate(settings: Settings) -> None:
     """
     from pipeline.stages.calibrate import calibrate as stage
 
-    Run(settings).finish("calibrate", stage(settings))
+    run_stage(settings, "calibrate", stage)
 
 
 @run_command(main)
@@ -65,7 +64,7 @@ def pseudolabel(settings: Settings) -> None:
     """
     from pipeline.stages.pseudolabel import pseudolabel as stage
 
-    Run(settings).finish("pseudolabel", stage(settings))
+    run_stage(settings, "pseudolabel", stage)
 
 
 @run_command(main)
@@ -73,7 +72,7 @@ def report(settings: Settings) -> None:
     """Settings and results of all stages -> report.html, one file."""
     from pipeline.stages.report import report as stage
 
-    Run(settings).finish("report", stage(settings))
+    run_stage(settings, "report", stage)
 
 
 for tool in TOOLS:

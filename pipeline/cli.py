@@ -7,13 +7,15 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.errors import ConfigError, UserError
+from pipeline.errors import ConfigError, UserError, disk_problem
+from pipeline.lock import only_writer
+from pipeline.run import Run
 from pipeline.run_file import DEFAULT_RUN, load_settings, parse_overrides
 from pipeline.settings import Settings
 
@@ -54,6 +56,12 @@ class CommandGroup(click.Group):
         except UserError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(1)
+        except OSError as error:
+            problem = disk_problem(error)
+            if problem is None:
+                raise
+            click.echo(f"error: {problem}", err=True)
+            ctx.exit(1)
 
 
 SET_OPTION = click.option(
@@ -93,6 +101,13 @@ def run_or_store(function: Callable[..., None]) -> Callable[..., None]:
 
     command.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{RUN_HELP} STORE is a folder *.zarr."
     return click.argument("target", metavar="[RUN|STORE]", default=DEFAULT_RUN)(SET_OPTION(command))
+
+
+def run_stage(settings: Settings, name: str, stage: Callable[[Settings], Mapping[str, Any]]) -> None:
+    """Run a stage as the only process that writes its results, and write its receipt; BusyError if it is not."""
+    run = Run(settings)
+    with only_writer(run.folder.path, name):
+        run.finish(name, stage(settings))
 
 
 def run_command(group: click.Group) -> Callable[[Callable[[Settings], None]], click.Command]:

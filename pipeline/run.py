@@ -106,6 +106,10 @@ class Run:
         """Inputs that make Snakemake run a stage again, which are written; none unless it is stale."""
         return stale_notes(self.folder.receipt(stage), self.tracked(stage))
 
+    def begin(self, stage: str) -> None:
+        """Remove the receipt of a stage that is about to change its results; its inputs have been checked."""
+        self.folder.receipt(stage).unlink(missing_ok=True)
+
     def finish(self, stage: str, facts: Mapping[str, Any]) -> None:
         """Write the receipt of a stage that has finished."""
         write_receipt(self.folder.receipt(stage), stage, facts, self.tracked(stage))

@@ -20,6 +20,7 @@ LIGHT = {
     "errors",
     "files",
     "folder",
+    "lock",
     "palette",
     "progress",
     "receipt",

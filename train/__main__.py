@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
@@ -14,9 +15,10 @@ from typing import Any
 import click
 
 from pipeline.cli import CommandGroup, run_argument, run_command
+from pipeline.lock import only_writer
 from pipeline.run import Run
 from pipeline.settings import Settings
-from train.machine.launch import launch, must_launch
+from train.machine.launch import is_first_process, launch, must_launch
 
 
 @click.group(cls=CommandGroup)
@@ -28,15 +30,22 @@ def main() -> None:
 
 
 def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[str, Any]]) -> None:
-    """Run a stage in `train.processes` processes; the first of them writes the receipt."""
+    """Run a stage in `train.processes` processes; the first of them writes everything, the receipt last.
+
+    That process holds the stage's lock. So the lock lasts as long as something is written, whichever process is killed.
+    """
     from train.machine.processes import process_group
 
     if must_launch(settings.train.processes):
         sys.exit(launch(sys.argv[1:], settings.train.processes))
-    with process_group(settings.train.device) as world:
+    run = Run(settings)
+    with contextlib.ExitStack() as held:
+        if is_first_process():
+            held.enter_context(only_writer(run.folder.path, name))
+        world = held.enter_context(process_group(settings.train.device))
         facts = stage(settings)
         if world.is_main:
-            Run(settings).finish(name, facts)
+            run.finish(name, facts)
 
 
 @run_command(main)
@@ -88,9 +97,11 @@ def probe(settings: Settings) -> None:
     from train.probe.probe import probe as stage
     from train.probe.table import format_probe
 
-    run, facts = Run(settings), stage(settings)
-    if not is_recorded(run, facts):
-        run.finish("probe", facts)
+    run = Run(settings)
+    with only_writer(run.folder.path, "probe"):
+        facts = stage(settings)
+        if not is_recorded(run, facts):
+            run.finish("probe", facts)
     click.echo(format_probe(settings.name, facts))
 
 

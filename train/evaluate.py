@@ -53,6 +53,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     students = {stage: student_of(run.folder.student(stage), settings) for stage in receipts}
     val = WholeImages(index, index.of("val"), settings.data)
     measured = {stage: measure(stage, student, receipts[stage], val, settings) for stage, student in students.items()}
+    if world().is_main:
+        run.begin("evaluate")
     examples = write_examples(list(students.values())[-1], index, settings)
     if world().is_main:
         areas = {stage: one.areas for stage, one in measured.items()}

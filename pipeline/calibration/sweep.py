@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import calib
 from pipeline.calibration.cross_fitting import Fact, fit, fit_and_judge
 from pipeline.files import read_json, write_json
+from pipeline.lock import only_writer
 from pipeline.receipt import fingerprint
 from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings
@@ -47,7 +49,8 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
     """Compute thresholds at all alphas of the sweep, and judge them. The held-out rows are cached in `sweep.json`.
 
     variant: one of the calibrated variants; default: `calibrate.variant`
-    raises:  StoreError if the run is not calibrated, or was calibrated with other settings
+    raises:  StoreError if the run is not calibrated, or was calibrated with other settings; BusyError while another
+             process judges the alphas or calibrates
     """
     store = calibrated_store(settings)
     settings = settings.of_variant(variant or settings.calibrate.variant)
@@ -55,17 +58,23 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
     policy = _policy(settings)
     path = Run(settings).folder.sweep
     key = fingerprint({"version": VERSION, "calibration": store.fingerprint, "alphas": alphas})
-    by_variant = read_json(path) if path.is_file() else {}
-    cached = by_variant.get(settings.calibrate.variant, {})
+    cached = cached_rows(path).get(settings.calibrate.variant, {})
     if cached.get("fingerprint") != key:
-        log.info("sweep: judging %d alphas on held-out images, once; the results are kept in %s", len(alphas), path)
-        calibrated = fit_and_judge(settings, alphas, policy, store, _maps_to_judge_on(settings, store))
-        cached = {"fingerprint": key, "held_out": calibrated.held_out()}
-        write_json(path, by_variant | {settings.calibrate.variant: cached})
+        with only_writer(settings.folder, "sweep"):
+            log.info("sweep: judging %d alphas on held-out images, once; the results are kept in %s", len(alphas), path)
+            calibrated = fit_and_judge(settings, alphas, policy, store, _maps_to_judge_on(settings, store))
+            cached = {"fingerprint": key, "held_out": calibrated.held_out()}
+            write_json(path, cached_rows(path) | {settings.calibrate.variant: cached})
         thresholds = calibrated.thresholds
     else:
         thresholds = fit(settings, alphas, policy, store)
     return Sweep(tuple(alphas), thresholds, thresholds.images_behind(), cached["held_out"])
+
+
+def cached_rows(path: Path) -> dict[str, Fact]:
+    """Variant -> fingerprint and held-out rows of its sweep; {} before the first."""
+    cached: dict[str, Fact] = read_json(path) if path.is_file() else {}
+    return cached
 
 
 def calibrated_store(settings: Settings) -> CalibrationStore:

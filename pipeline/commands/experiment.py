@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli import SET_OPTION
 from pipeline.files import write_json, write_text
+from pipeline.lock import only_writer
 from pipeline.receipt import write_receipt
 
 
@@ -55,8 +56,9 @@ def experiment_labels(experiment: Any, name: str) -> None:
     """Calibrate and label for all rows of an experiment that use these labels."""
     from pipeline.experiment.running import make_labels
 
-    facts = make_labels(experiment, name)
-    write_receipt(experiment.labels_receipt(name), "experiment-labels", facts, {})
+    with only_writer(experiment.labels_folder(name), "labels"):
+        facts = make_labels(experiment, name)
+        write_receipt(experiment.labels_receipt(name), "experiment-labels", facts, {})
 
 
 @click.command("experiment-run", hidden=True)
@@ -67,10 +69,10 @@ def experiment_run(experiment: Any, name: str, seed: int) -> None:
     """Train and evaluate one run of an experiment."""
     from pipeline.experiment.running import train_run
 
-    facts = train_run(experiment, name, seed)
-    write_receipt(
-        experiment.run_receipt(name, seed), "experiment-run", facts, experiment.tracked(experiment.run_named(name))
-    )
+    with only_writer(experiment.run_folder(name, seed), "run"):
+        facts = train_run(experiment, name, seed)
+        tracked = experiment.tracked(experiment.run_named(name))
+        write_receipt(experiment.run_receipt(name, seed), "experiment-run", facts, tracked)
 
 
 @click.command("experiment-table", hidden=True)

@@ -22,9 +22,7 @@ from pipeline.settings import Settings
     help="Number of images to list.",
 )
 @click.option("--check", is_flag=True, help="Verify the checksum of every chunk; exit code 1 if one is damaged.")
-@click.option(
-    "--repair", is_flag=True, help="Check, and let the stage compute damaged images again. Not while it runs."
-)
+@click.option("--repair", is_flag=True, help="Check, and let the stage compute damaged images again.")
 @click.option("--png", "sample_id", metavar="ID", help="Write a picture of this image.")
 @click.option("--out", type=click.Path(path_type=Path), help="Path of the picture. Default: ID.png.")
 def inspect(

@@ -27,6 +27,7 @@ from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.exchange.record import exported_digests, label_digest
 from pipeline.files import write_json, write_text
 from pipeline.folder import Folder, snakemake_command
+from pipeline.lock import only_writer
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.run_file import load_settings, parse_overrides
@@ -93,7 +94,7 @@ def import_masks(
     run_file = run_file_for(run, changed, settings, masks)
     importer = Importer(settings.data, index, masks, exported_digests(settings.folder), overwrite, unchanged)
     try:
-        with unpacked(source) as folder:
+        with only_writer(to_import.folder.path, "prepare"), unpacked(source) as folder:
             ids = importer.import_all(incoming_masks(folder, source, format_name, settings.data))
         is_changed = masks.index_with(index) != index
         if is_changed:

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.folder import STAGE_OF, stage_command
 from pipeline.inspect.findings import Finding, damage_findings, named, receipt_of, run_findings, state_findings
+from pipeline.lock import only_writer
 from pipeline.progress import Progress
 from pipeline.store import (
     FAILED,
@@ -68,11 +69,15 @@ def check_facts(check: Check) -> dict[str, Any]:
 def repair(path: Path) -> dict[str, Any]:
     """Check a store and fix what can be: damaged and failed images become absent, the store unfinished again.
 
-    The receipt of its stage is taken away, so that the stage runs again: it makes those images again and no others. Not
-    to be called while the stage runs.
+    The receipt of its stage is taken away, so that the stage runs again: it makes those images again and no others.
 
-    raises: StoreError as `check_store`
+    raises: StoreError as `check_store`; BusyError while the stage runs, or one that reads the store
     """
+    with only_writer(path.resolve().parent, STAGE_OF[open_for_inspection(path).state["kind"]]):
+        return _repair(path)
+
+
+def _repair(path: Path) -> dict[str, Any]:
     check = check_store(path)
     store, fixable = check.store, [finding for finding in check.findings if finding.fix == "repair"]
     if not all(can_be_mended(store, damage) for damage in check.damages):

@@ -114,6 +114,7 @@ def _open_or_create(
             f"{identity}). To keep it, give this run another name: --config name=NEW. To make it again: rm -r {path}"
         )
     elif not state["complete"]:
+        Run(settings).begin("annotate")
         restore_coordinates(path, samples, settings.data.class_names)
     return open_probabilities(path, writable=True)
 
@@ -133,6 +134,7 @@ def _create(
         "class_names": settings.data.class_names,
         "class_prompts": settings.data.class_prompts,
     }
+    Run(settings).begin("annotate")
     create_store(path, "probabilities", facts, samples, probability_arrays(len(samples), maps.shape, dtype))
 
 

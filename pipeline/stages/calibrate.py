@@ -81,6 +81,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
         "quantile": settings.calibrate.quantile,
     }
     arrays = calibration_arrays(len(labeled), data.grid, data.background_index is not None)
+    Run(settings).begin("calibrate")
     resume_or_create(path, "calibration", facts, labeled, arrays)
     return open_calibration(path, writable=True)
 

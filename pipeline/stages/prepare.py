@@ -50,7 +50,9 @@ def prepare(settings: Settings) -> dict[str, Any]:
     if problems:
         raise DatasetError(_list_problems(problems, data))
     index = SampleIndex(Path(data.root), tuple(check.sample for check in checked))
-    write_json(Run(settings).folder.samples, index.as_json())
+    run = Run(settings)
+    run.begin("prepare")
+    write_json(run.folder.samples, index.as_json())
     return _facts(index, checked, data) | {"seconds": round(time.monotonic() - start, 1)}
 
 

@@ -26,6 +26,7 @@ from pipeline.store import (
     OUTCOMES,
     CalibrationStore,
     LabelStore,
+    has_planes,
     keep_planes,
     label_arrays,
     open_calibration,
@@ -88,9 +89,16 @@ def _open(
         "rule": choice.rule,
         "variant": choice.variant,
     }
-    path = Run(settings).folder.labels
+    run = Run(settings)
+    path = run.folder.labels
     going_on = store_state(path).get("fingerprint") == facts["fingerprint"] and not store_state(path)["complete"]
-    if going_on or calibration.is_class_wise or not keep_planes(path, facts, data.num_classes, len(choice.alphas)):
+    is_relabeled = not going_on and not calibration.is_class_wise and has_planes(path, facts["planes"])
+    if not going_on and not is_relabeled:
+        run.open_probabilities()  # a cache that is gone is refused before the labels that are there are replaced
+    run.begin("pseudolabel")
+    if is_relabeled:
+        keep_planes(path, facts, data.num_classes, len(choice.alphas))
+    else:
         has_background = data.background_index is not None
         arrays = label_arrays(len(unlabeled), data.grid, data.num_classes, has_background, len(choice.alphas))
         resume_or_create(path, "labels", facts, unlabeled, arrays)

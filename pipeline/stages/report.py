@@ -72,7 +72,9 @@ def report(settings: Settings) -> dict[str, Any]:
     else:
         audited = None
         examples, html = page_without_labels(settings)
-    path = Run(settings).folder.report
+    run = Run(settings)
+    path = run.folder.report
+    run.begin("report")
     write_text(path, html)
     log.info("report: %s, %.1f MB", path, len(html.encode()) / 1e6)
     return {

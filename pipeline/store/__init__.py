@@ -30,7 +30,7 @@ from pipeline.store.group import (
     store_state,
 )
 from pipeline.store.integrity import Damage, can_be_mended, chunks_of, metadata_damage, read_chunks, repair_store
-from pipeline.store.labels import OUTCOMES, LabelStore, keep_planes, label_arrays, open_labels
+from pipeline.store.labels import OUTCOMES, LabelStore, has_planes, keep_planes, label_arrays, open_labels
 from pipeline.store.probabilities import (
     ProbabilityReader,
     ProbabilityStore,
@@ -58,6 +58,7 @@ __all__ = [
     "compressed_bytes",
     "create_store",
     "encode_maps",
+    "has_planes",
     "keep_planes",
     "label_arrays",
     "metadata_damage",

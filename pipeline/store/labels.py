@@ -105,15 +105,18 @@ class LabelStore(Store):
         return self.read("class_pixels")
 
 
-def keep_planes(path: Path, facts: Mapping[str, Any], num_classes: int, num_alphas: int) -> bool:
+def has_planes(path: Path, made_by: str) -> bool:
+    """Whether there is a label store with all planes of the same maps (`planes`), finished or being labeled again."""
+    state = store_state(path)
+    return state.get("planes") == made_by and bool(state["complete"] or state["relabel"])
+
+
+def keep_planes(path: Path, facts: Mapping[str, Any], num_classes: int, num_alphas: int) -> None:
     """Empty a finished label store of its labels, but keep its planes if they were made of the same maps (`planes`).
 
     A kill in the middle is harmless: until its last step the store has no fingerprint, and this function repeats it.
-    Returns False, and does nothing, if there is no such store.
+    To be called if `has_planes` is true.
     """
-    state = store_state(path)
-    if state.get("planes") != facts["planes"] or not (state["complete"] or state["relabel"]):
-        return False
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
     again = {"kind": "labels", "complete": False, **facts, "relabel": True}
     group.attrs[NAMESPACE] = {**again, "fingerprint": ""}
@@ -123,7 +126,6 @@ def keep_planes(path: Path, facts: Mapping[str, Any], num_classes: int, num_alph
     for name, spec in _answer_arrays(shape, num_classes, num_alphas).items():
         create_array(group, name, spec)
     group.attrs[NAMESPACE] = again
-    return True
 
 
 def label_arrays(

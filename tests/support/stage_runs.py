@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.lock import FOLDER as LOCKS
 from pipeline.run import Run
 from pipeline.stages.annotate import annotate
 from pipeline.stages.calibrate import calibrate
@@ -35,9 +36,9 @@ def labels_of(settings):
 
 
 def digest_of(folder: Path) -> str:
-    """Of all files of a store, names and contents."""
+    """Of all files of a store or a run, names and contents; locks are left out."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.parent.name != LOCKS:
             digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return digest.hexdigest()

@@ -84,7 +84,9 @@ def test_killed_and_resumed_gives_the_same_bits(make_run, processes, workers):
     killed = twin(undisturbed, workers=workers)
 
     facts = finish(undisturbed, "stage1")
+    Run(killed).finish("stage1", {"fingerprint": "of an earlier run"})
     run_until_killed(processes, killed, "stage1", renames=1)  # before the first checkpoint is in its place
+    assert not Run(killed).has_receipt("stage1"), "Snakemake would find nothing to be done"
     assert step_of(killed, "stage1") is None
     run_until_killed(processes, killed, "stage1", steps=5)
     assert step_of(killed, "stage1") == 4

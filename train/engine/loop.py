@@ -16,6 +16,7 @@ from torch import Tensor
 from pipeline.errors import TrainingError, first_line
 from pipeline.folder import Folder
 from pipeline.progress import Progress
+from pipeline.run import Run
 from pipeline.settings import Settings
 from train.data import Example, WholeImages, training_batches
 from train.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -83,9 +84,9 @@ def run(state: TrainingState, stage: Stage, settings: Settings, validate: Valida
     """
     folder = Folder(settings.folder)
     check_batch(stage)
-    resume(state, stage, folder)
     if world().is_main:
-        folder.receipt(stage.name).unlink(missing_ok=True)  # from here on it would describe other weights
+        Run(settings).begin(stage.name)
+    resume(state, stage, folder)
     data_wait = train(state, stage, settings.seed, folder, validate)
     if world().is_main:
         save_model(state.final_student.model, folder.student(stage.name))

@@ -21,6 +21,11 @@ def must_launch(num_processes: int) -> bool:
     return num_processes > 1 and "WORLD_SIZE" not in os.environ
 
 
+def is_first_process() -> bool:
+    """Whether this process is alone or the first of several, the one that writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def launch(arguments: Sequence[str], num_processes: int) -> int:
     """Run `python -P -m train ARGUMENTS` in several processes on this machine.
 

@@ -94,9 +94,14 @@ class CrossFit:
             }
         )
 
+    @property
+    def missing(self) -> list[Fit]:
+        """Students whose evaluation is not on disk yet."""
+        return [fit for fit in self.fits if not self._path(fit).is_file()]
+
     def judged(self) -> Judged:
         """The evaluation of all students; trains those whose evaluation is not on disk yet."""
-        missing = [fit for fit in self.fits if not self._path(fit).is_file()]
+        missing = self.missing
         if missing:
             self.cache.fill(self.index, [*self.labeled, *self.unlabeled], self.labeled)
             self._train(missing)

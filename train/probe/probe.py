@@ -39,6 +39,8 @@ def probe(settings: Settings) -> dict[str, Any]:
     """
     calibrated = Run(settings).receipt("calibrate")
     students = cross_fit(settings, calibrated["fingerprint"])
+    if students.missing:
+        Run(settings).begin("probe")
     judged = students.judged()
     results = outcomes(students.arms, judged.areas, students.fold, settings.seed)
     choice = chosen(results)

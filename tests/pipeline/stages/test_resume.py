@@ -17,7 +17,8 @@ from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import DONE, open_for_inspection
 
 STAGES = {"prepare": prepare, "annotate": annotate, "calibrate": calibrate, "pseudolabel": pseudolabel}
-SUPPORT = Path(__file__).parents[2] / "support"
+ROOT = Path(__file__).parents[3]
+SUPPORT = ROOT / "tests/support"
 CHUNKS = {
     "annotate": ("probs.zarr", "prob/c"),
     "calibrate": ("calibration.zarr", "score/c"),
@@ -48,6 +49,7 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(tmp_path, write_ima
 
     settings = make_settings()
     run_until(settings, list(STAGES)[list(STAGES).index(stage) - 1])
+    Run(settings).finish(stage, {"fingerprint": "of an earlier run"})
     command = [
         sys.executable,
         str(SUPPORT / "killed_stage.py"),
@@ -56,9 +58,10 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(tmp_path, write_ima
         fragment,
         str(moment),
     ]
-    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SUPPORT)}, check=False, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SUPPORT}"}
+    killed = subprocess.run(command, env=environment, check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert not (settings.folder / f"{stage}.json").exists()
+    assert not (settings.folder / f"{stage}.json").exists(), "Snakemake would find nothing to be done"
     half_done = open_for_inspection(settings.folder / store)
     done = int((half_done.status == DONE).sum())
     assert done < moment + 1

@@ -1,0 +1,195 @@
+"""One writer at a time: locks in a run's folder, and one line about who holds them.
+
+A lock is an flock on `RUN/.locks/NAME`. The kernel frees it when its process ends, however it ends. The file's text
+names the process; it stays behind, and an old text locks nothing. Where flock does not exist, or holds within one
+machine only (some network disks), the process also holds a lease: a second file, whose time it renews.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from shlex import join, quote
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.errors import BusyError
+
+if TYPE_CHECKING:
+    from filelock import LeaseCompromise, SoftFileLease
+
+log = logging.getLogger(__name__)
+
+FOLDER = ".locks"
+READS = {
+    "calibrate": ("annotate",),
+    "sweep": ("annotate", "calibrate"),
+    "probe": ("annotate", "calibrate", "pseudolabel"),
+    "pseudolabel": ("annotate", "calibrate"),
+    "stage1": ("pseudolabel",),
+    "evaluate": ("stage1", "stage2"),
+    "report": ("annotate", "calibrate", "pseudolabel"),
+}
+"""Writer -> those whose results it reads while it works: neither may start while the other runs."""
+
+SECONDS_TO_RETRY = 0.2  # another process may hold a lock for a moment, only to see whether it is free
+LEASE_SECONDS = 120.0
+NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+LOCAL_OPTIONS = {"nolock", "local_lock=flock", "local_lock=all", "localflock"}  # of NFS and Lustre
+
+
+class Holder(NamedTuple):
+    """The process that holds a lock. started: local time with its zone, ISO 8601"""
+
+    host: str
+    pid: int
+    started: str
+    command: str
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, name: str) -> Iterator[None]:
+    """Be the only process that writes what `name` makes in a run's folder, while nothing that it reads changes.
+
+    name:   a stage, or another key of READS
+    raises: BusyError if another process writes it, reads it or writes what it reads; OSError if the folder cannot be
+            written
+    """
+    with _held(folder, name, name):
+        (folder / FOLDER / name).write_text(json.dumps(_this_process()._asdict()), encoding="utf-8")
+        for other in (*READS.get(name, ()), *(other for other, read in READS.items() if name in read)):
+            if (folder / FOLDER / other).is_file():
+                with _held(folder, other, name):
+                    pass
+        yield
+
+
+@contextlib.contextmanager
+def _held(folder: Path, name: str, wanted_by: str) -> Iterator[None]:
+    """Hold the lock of `name` on behalf of `wanted_by`; BusyError if another process does."""
+    from filelock import Timeout
+
+    path = folder / FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as locks:
+        try:
+            if not _has_flock(locks, path) or not is_flock_shared(path.absolute(), _mounts()):
+                locks.enter_context(_lease(path))
+        except Timeout:
+            raise BusyError(refusal(folder, name, wanted_by, holder_of(path))) from None
+        yield
+
+
+def _has_flock(locks: contextlib.ExitStack, path: Path) -> bool:
+    """Take the flock of a path; False if its disk has none. raises: Timeout if another process has it"""
+    from filelock import FileLock
+
+    try:
+        locks.enter_context(FileLock(path, timeout=SECONDS_TO_RETRY, fallback_to_soft=False))
+    except OSError as error:
+        if error.errno in NO_FLOCK:
+            return False
+        raise
+    return True
+
+
+def _lease(path: Path) -> SoftFileLease:
+    """The lease beside a lock. It waits for as long as a lease of another machine lasts that is not renewed."""
+    from filelock import SoftFileLease
+
+    place, holder, wait = path.with_suffix(".lease"), holder_of(path), SECONDS_TO_RETRY
+    if place.exists() and holder is not None and not holder_runs_here(holder):
+        wait += LEASE_SECONDS
+        log.info("waiting up to %.0f s: does process %d on %s still renew %s?", wait, holder.pid, holder.host, place)
+    return SoftFileLease(place, timeout=wait, lease_duration=LEASE_SECONDS, on_compromise=_end_at_once)
+
+
+def _end_at_once(lost: LeaseCompromise) -> None:
+    """End like a killed process, which loses nothing: another process may have begun to write."""
+    log.error("error: the lease %s is lost (%s); run the same command again to go on", lost.lock_file, lost.reason)
+    os._exit(1)
+
+
+def _this_process() -> Holder:
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    return Holder(socket.gethostname(), os.getpid(), started, " ".join(join(sys.orig_argv).split()))
+
+
+def holder_of(path: Path) -> Holder | None:
+    """The process that held a lock last; None if its text cannot be read."""
+    try:
+        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def holder_runs_here(holder: Holder) -> bool:
+    """Whether a process with the holder's number runs on this machine."""
+    if holder.host != socket.gethostname():
+        return False
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def refusal(folder: Path, name: str, wanted_by: str, holder: Holder | None) -> str:
+    """One line: who holds the lock of `name` since when, why `wanted_by` cannot start, and what to do."""
+    what = f"runs {name} in {folder}"
+    if name != wanted_by:
+        reads = name in READS.get(wanted_by, ())
+        what += f", which {wanted_by} reads" if reads else f", which reads what {wanted_by} writes"
+    if holder is None:
+        return f"another process {what}; wait until it ends, or find it: fuser {quote(str(folder / FOLDER / name))}"
+    who = f"process {holder.pid} ({holder.command}, since {holder.started})"
+    if holder.host != socket.gethostname():
+        return f"{who} on {holder.host} {what}; wait until it ends, or end it there: kill {holder.pid}"
+    if _is_stopped(holder.pid):
+        ways = f"let it go on: kill -CONT {holder.pid}, or end it: kill -9 {holder.pid}"
+        return f"{who}, which is stopped, {what}; {ways}"
+    return f"{who} {what}; wait until it ends, or end it: kill {holder.pid}"
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process was stopped (Ctrl-Z, SIGSTOP), as far as /proc shows."""
+    try:
+        return re.search(r"^State:\s+[Tt]", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE) is not None
+    except OSError:
+        return False
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no Linux
+        return ""
+
+
+def is_flock_shared(path: Path, mounts: str) -> bool:
+    """Whether an flock excludes every process that can write a path, those of other machines too.
+
+    path:   absolute
+    mounts: text of /proc/mounts; where it tells nothing of the path, True
+    """
+    lines = [line.split() for line in mounts.splitlines()]
+    on_way = [line for line in lines if len(line) >= 4 and path.is_relative_to(_unescaped(line[1]))]
+    if not on_way:
+        return True
+    _, _, kind, options, *_ = max(on_way, key=lambda line: len(_unescaped(line[1])))
+    return not kind.startswith(("fuse.", "9p")) and not LOCAL_OPTIONS.intersection(options.split(","))
+
+
+def _unescaped(text: str) -> str:
+    """A path in /proc/mounts: a blank is written there as \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
