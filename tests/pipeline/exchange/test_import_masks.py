@@ -15,6 +15,7 @@ from pipeline.datasets import load_samples, read_mask
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import export_labels
 from pipeline.exchange.import_masks import import_masks, mask_values, summary
+from pipeline.lock import FOLDER as LOCKS
 from pipeline.receipt import read_receipt
 from pipeline.run_file import load_settings
 from pipeline.settings import DataSettings
@@ -71,7 +72,8 @@ def correct(folder, sample_id, seed=0):
 
 def fingerprint(folder):
     """Of all files but those of an import, with their times: whatever the import touched would show."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "corrected" not in str(path)]
+    left_out = ("corrected", LOCKS)
+    files = [path for path in folder.rglob("*") if path.is_file() and not any(name in str(path) for name in left_out)]
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
