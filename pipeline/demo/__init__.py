@@ -1,1 +1,1 @@
-"""The embedded demo: procedural scenes of sea life in two domains, and a network that knows only the first."""
+"""The embedded demo: procedural scenes of sea life in two domains, and a network trained on the first domain only."""

@@ -1,6 +1,6 @@
-"""The five creatures of the demo: outlines as polygons, markings as functions of place, both in unit coordinates.
+"""The five creatures of the demo: outlines as polygons, markings as functions of (x, y), both in unit coordinates.
 
-Unit coordinates: x to the right, y down, a creature fills roughly the disc of radius 1 around the origin.
+Unit coordinates: x to the right, y down. A creature roughly fills the disc of radius 1 around the origin.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ Polygon = NDArray[np.float64]  # [N, 2] corners as (x, y)
 
 
 class Creature(NamedTuple):
-    """How one class looks before it is placed, lit and coloured."""
+    """The shape and the markings of one class, before it is placed, lit and coloured."""
 
     parts: Callable[[], list[Polygon]]  # the outline is the union of these polygons
-    markings: Callable[[Array, Array], Array]  # (x, y) -> share of the marking colour, 0..1
+    markings: Callable[[Array, Array], Array]  # (x, y) -> fraction of the marking colour, in [0, 1]
 
 
 def fish_parts() -> list[Polygon]:
@@ -73,7 +73,7 @@ def jellyfish_parts() -> list[Polygon]:
     dome = _polar((0.0, 0.0), angle, 0.8)
     skirt = np.linspace(0.8, -0.8, 40)
     hem = np.column_stack([skirt, 0.08 + 0.09 * np.abs(np.sin(2.5 * np.pi * skirt / 0.8))])
-    return [np.vstack([dome, hem]), *(_tentacle(place) for place in (-0.54, -0.18, 0.18, 0.54))]
+    return [np.vstack([dome, hem]), *(_tentacle(x) for x in (-0.54, -0.18, 0.18, 0.54))]
 
 
 def jellyfish_markings(x: Array, y: Array) -> Array:
@@ -102,8 +102,8 @@ def _ellipse(center: tuple[float, float], radii: tuple[float, float], tilt: floa
     return np.column_stack([center[0] + cos * x - sin * y, center[1] + sin * x + cos * y])
 
 
-def _tentacle(place: float) -> Polygon:
+def _tentacle(x: float) -> Polygon:
     down = np.linspace(0.0, 0.95, 16)
-    middle = place + 0.07 * np.sin(9.0 * down + 7.0 * place)
+    middle = x + 0.07 * np.sin(9.0 * down + 7.0 * x)
     half_width = 0.12 - 0.03 * down
     return np.vstack([np.column_stack([middle - half_width, down]), np.column_stack([middle + half_width, down])[::-1]])

@@ -20,19 +20,19 @@ Range = tuple[float, float]
 CLASS_NAMES: tuple[str, ...] = ("background", *CREATURES)
 IGNORE_INDEX = 255
 SCENES_VERSION = 1  # raise it when the same seed would give other pictures
-SUPERSAMPLING = 2  # outlines are drawn this much larger, then averaged: soft edges
+SUPERSAMPLING = 2  # factor by which outlines are drawn larger and then averaged, for soft edges
 
 
 class Scene(NamedTuple):
-    """One picture and its ground truth."""
+    """An image and its mask."""
 
     image: NDArray[np.uint8]  # [H, W, 3] RGB
-    mask: NDArray[np.uint8]  # [H, W] class index, 255 on a rim of about two pixels around each creature, as in VOC
+    mask: NDArray[np.uint8]  # [H, W] class index; 255 on a rim of about two pixels around each creature, as in VOC
 
 
 @dataclass(frozen=True)
 class Water:
-    """What tells one domain from the other; lengths are fractions of the shorter side, colours hue or HSV in 0..1."""
+    """Parameters of a domain. Lengths are fractions of the shorter side; colours are hue or HSV in [0, 1]."""
 
     hues: tuple[float, ...]  # typical hue of each creature
     hue_spread: float  # standard deviation of the hue of one animal
@@ -40,15 +40,15 @@ class Water:
     brightness: Range
     floor: tuple[Range, Range, Range]  # HSV of the sea floor
     relief: float  # amplitude of the floor's texture
-    creatures: tuple[int, int]  # how many, inclusive
+    creatures: tuple[int, int]  # number, inclusive
     radius: Range
     tilt: float  # largest rotation, radians
     pebbles: tuple[int, int]
     weeds: tuple[int, int]
-    murk: Range  # share of the water's own colour in every pixel
+    murk: Range  # fraction of the water's own colour in every pixel
     murk_color: tuple[float, float, float]  # HSV
     blur: Range  # standard deviation, pixels
-    noise: Range  # standard deviation, 0..1
+    noise: Range  # standard deviation, for values in [0, 1]
 
 
 WATERS: dict[Domain, Water] = {
@@ -115,7 +115,7 @@ def draw_scene(rng: np.random.Generator, domain: Domain, size: tuple[int, int]) 
 
 
 class Pose(NamedTuple):
-    """Where an animal lies: unit coordinates (x, y) go to pixels by `matrix @ (x, y) + center`."""
+    """The pose of an animal: unit coordinates (x, y) become pixels by `matrix @ (x, y) + center`."""
 
     matrix: NDArray[np.float64]
     center: tuple[float, float]
@@ -128,18 +128,18 @@ def _pose(rng: np.random.Generator, water: Water, size: tuple[int, int], placed:
     tilt, flip, squeeze = rng.uniform(-water.tilt, water.tilt), rng.choice([-1.0, 1.0]), rng.uniform(0.8, 1.0)
     cos, sin = np.cos(tilt), np.sin(tilt)
     matrix = radius * np.array([[cos, -sin], [sin, cos]]) @ np.diag([flip, squeeze])
-    # Best of three places: animals overlap now and then, but seldom hide one another.
+    # The best of three centres: animals sometimes overlap, but rarely hide each other.
     options = rng.uniform((0.1, 0.1), (0.9, 0.9), size=(3, 2)) * (width, height)
-    room = [min((float(np.hypot(*(option - other))) for other in placed), default=0.0) for option in options]
-    x, y = options[int(np.argmax(room))]
+    distances = [min((float(np.hypot(*(option - other))) for other in placed), default=0.0) for option in options]
+    x, y = options[int(np.argmax(distances))]
     return Pose(matrix, (float(x), float(y)), radius)
 
 
 def _window(pose: Pose, size: tuple[int, int]) -> tuple[tuple[slice, slice], Pose]:
-    """The part of the picture that the animal and its shadow touch, and the pose as seen from its corner."""
+    """The window of the image that contains the animal and its shadow, and the pose relative to its corner."""
     reach = 1.6 * pose.radius
-    left, top = (max(0, int(place - reach)) for place in pose.center)
-    right, bottom = (int(place + reach) + 1 for place in pose.center)
+    left, top = (max(0, int(center - reach)) for center in pose.center)
+    right, bottom = (int(center + reach) + 1 for center in pose.center)
     window = slice(top, min(bottom, size[0])), slice(left, min(right, size[1]))
     return window, pose._replace(center=(pose.center[0] - left, pose.center[1] - top))
 
@@ -147,7 +147,7 @@ def _window(pose: Pose, size: tuple[int, int]) -> tuple[tuple[slice, slice], Pos
 def _paint_animal(
     rng: np.random.Generator, water: Water, picture: Array, index: int, pose: Pose, light: float
 ) -> Array:
-    """Paint an animal of class `index` and its shadow; returns its coverage, float32 [H, W] in 0..1."""
+    """Paint an animal of class `index` and its shadow; returns its coverage, float32 [H, W] in [0, 1]."""
     creature, size = CREATURES[CLASS_NAMES[index]], picture.shape[:2]
     parts = [part @ pose.matrix.T + pose.center for part in creature.parts()]
     away = 0.18 * pose.radius * np.array([np.cos(light), np.sin(light)])
@@ -171,13 +171,13 @@ def _skin(
     y, x = np.indices(size, np.float32)
     inverse = np.linalg.inv(pose.matrix).astype(np.float32)
     dx, dy = x - pose.center[0], y - pose.center[1]
-    share = creature.markings(inverse[0, 0] * dx + inverse[0, 1] * dy, inverse[1, 0] * dx + inverse[1, 1] * dy)
+    fraction = creature.markings(inverse[0, 0] * dx + inverse[0, 1] * dy, inverse[1, 0] * dx + inverse[1, 1] * dy)
     mottled = 1.0 + 0.12 * _texture(rng, size, cell=5)
-    return (base + share[..., None] * (marking - base)) * mottled[..., None]
+    return (base + fraction[..., None] * (marking - base)) * mottled[..., None]
 
 
 def _shading(outline: Array, radius: float, light: float) -> Array:
-    """Brightness of a body that bulges out of the picture, lit from direction `light`; float32 [H, W] around 1."""
+    """Brightness of a convex body, lit from direction `light` (radians): float32 [H, W] around 1."""
     bulge = _blur(outline, 0.16 * radius)
     slope_y, slope_x = np.gradient(bulge)
     facing = -(slope_x * np.cos(light) + slope_y * np.sin(light)) * radius
@@ -194,7 +194,7 @@ def _sea_floor(rng: np.random.Generator, water: Water, size: tuple[int, int]) ->
 
 
 def _scatter_clutter(rng: np.random.Generator, water: Water, picture: Array) -> Array:
-    """Pebbles and sea weed: things with an outline that belong to the background."""
+    """Add pebbles and seaweed: objects that belong to the background."""
     size = picture.shape[:2]
     pebbles = _coverage(size, _pebbles(rng, size, rng.integers(*water.pebbles, endpoint=True)))
     stone = _rgb(rng.uniform(), rng.uniform(0.0, 0.25), 0.55) * (1.0 + 0.35 * _texture(rng, size, 14))[..., None]
@@ -226,7 +226,7 @@ def _weed(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float64
 
 
 def _through_water(rng: np.random.Generator, water: Water, picture: Array) -> NDArray[np.uint8]:
-    """What the camera sees: the water's own light, blur and sensor noise; uint8 [H, W, 3]."""
+    """The photographed image, uint8 [H, W, 3]: adds the colour of the water, blur and sensor noise."""
     size = picture.shape[:2]
     murk = np.clip(rng.uniform(*water.murk) * (1.0 + 0.35 * _texture(rng, size, 40)), 0.0, 0.9)[..., None]
     picture = picture + murk * (_rgb(*water.murk_color) * rng.uniform(0.8, 1.2) - picture)
@@ -238,13 +238,13 @@ def _through_water(rng: np.random.Generator, water: Water, picture: Array) -> ND
 
 
 def _rim(owner: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels with another owner among their eight neighbours."""
+    """bool [H, W]: pixels with another owner among their eight neighbours."""
     photo = Image.fromarray(owner)
     return np.asarray(photo.filter(ImageFilter.MaxFilter(3))) != np.asarray(photo.filter(ImageFilter.MinFilter(3)))
 
 
 def _coverage(size: tuple[int, int], polygons: Iterable[Polygon]) -> Array:
-    """Share of every pixel that the polygons cover, float32 [H, W] in 0..1; corners are (x, y) in pixels."""
+    """Fraction of every pixel that the polygons cover, float32 [H, W] in [0, 1]. Corners are (x, y) in pixels."""
     canvas = Image.new("L", (size[1] * SUPERSAMPLING, size[0] * SUPERSAMPLING))
     draw = ImageDraw.Draw(canvas)
     for polygon in polygons:
@@ -253,7 +253,7 @@ def _coverage(size: tuple[int, int], polygons: Iterable[Polygon]) -> Array:
 
 
 def _texture(rng: np.random.Generator, size: tuple[int, int], cell: int) -> Array:
-    """Smooth noise with bumps of about `cell` pixels, float32 [H, W], mean about 0, deviation below 1."""
+    """Smooth noise with bumps of about `cell` pixels: float32 [H, W], mean about 0, standard deviation below 1."""
     coarse = rng.standard_normal((size[0] // cell + 2, size[1] // cell + 2), np.float32)
     return np.asarray(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
@@ -268,7 +268,10 @@ def _rgb(hue: float, saturation: float, brightness: float) -> Array:
 
 
 def numbered_scene(seed: int, domain: Domain, split: str, index: int, size: tuple[int, int]) -> Scene:
-    """Scene `index` of a split: a function of its arguments alone, however many scenes are drawn before or after it."""
+    """Scene `index` of a split. It depends only on the arguments, not on the scenes drawn before.
+
+    size: (height, width) in pixels
+    """
     key = zlib.crc32(f"{domain}/{split}".encode())
     return draw_scene(np.random.default_rng([seed, key, index]), domain, size)
 
@@ -278,17 +281,17 @@ def write_scenes(
 ) -> None:
     """Write scenes in the layout of PASCAL VOC: JPEGImages, SegmentationClass, ImageSets/Segmentation/{train,val}.txt.
 
-    Scenes of the same recipe that are there already are kept; the id lists come last, so an interrupted call is
-    completed by the next one.
+    Existing scenes of the same recipe are kept. The recipe is written last, so the next call completes an interrupted
+    one.
 
-    size: (height, width) of the middle scene; one in three is an eighth wider, one in three an eighth higher
+    size: (height, width) in pixels of one scene in three; one in three is 1/8 wider, and one in three 1/8 higher
     """
     lists = folder / "ImageSets" / "Segmentation"
-    for part in (folder / "JPEGImages", folder / "SegmentationClass", lists):
-        part.mkdir(parents=True, exist_ok=True)
+    for subfolder in (folder / "JPEGImages", folder / "SegmentationClass", lists):
+        subfolder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.txt"
-    wanted = f"version {SCENES_VERSION}, domain {domain}, seed {seed}, size {size[0]} x {size[1]}\n"
-    is_kept = recipe.is_file() and recipe.read_text() == wanted
+    recipe_text = f"version {SCENES_VERSION}, domain {domain}, seed {seed}, size {size[0]} x {size[1]}\n"
+    is_kept = recipe.is_file() and recipe.read_text() == recipe_text
     if not is_kept:
         recipe.unlink(missing_ok=True)
     for split, number in (("train", num_train), ("val", num_val)):
@@ -296,7 +299,7 @@ def write_scenes(
             _write_scene(folder, domain, seed, split, index, size, is_kept)
         ids = [_scene_id(split, index) for index in range(number)]
         (lists / f"{split}.txt").write_text("\n".join(ids) + "\n")
-    recipe.write_text(wanted)
+    recipe.write_text(recipe_text)
 
 
 def _scene_id(split: str, index: int) -> str:
@@ -319,7 +322,7 @@ def _write_scene(
 
 
 def _palette() -> list[int]:
-    """Colours for looking at the masks: spread hues for the classes, grey for the ignored rim."""
+    """Palette of the mask files: evenly spaced hues for the classes, grey for the void rim."""
     hues = [colorsys.hsv_to_rgb(index / len(CREATURES), 0.7, 0.9) for index in range(len(CREATURES))]
     colors = [(0.0, 0.0, 0.0), *hues]
     flat = [round(255 * channel) for color in colors for channel in color]

@@ -132,7 +132,7 @@ def test_the_demos_words_are_one_token_each_and_others_are_spelt(seem):
         assert seem.tokenizer.decode(tokens).replace(" ", "") == word
 
 
-def test_merges_join_the_commonest_pair_and_of_equals_the_first():
+def test_merges_join_the_most_common_pair_and_of_equals_the_first():
     assert learn_merges(["ab ab b", "ca"]) == [("a", "b</w>"), ("c", "a</w>")]
     assert learn_merges(["xy", "ab"]) == [("a", "b</w>"), ("x", "y</w>")]
 
@@ -229,11 +229,11 @@ def test_a_perfect_map_has_no_loss_and_a_smoothed_target_the_least():
 def test_texts_name_every_class_in_order_and_then_what_is_not_there():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        things = training.draw_things(rng)
-        assert things[: len(CLASS_NAMES)] == list(SYNONYMS.values())
-        assert len(things) == len(CLASS_NAMES) + training.NUM_ABSENT
-        texts = training.draw_texts(things, rng)
-        assert all(any(name in text for name in names) for text, names in zip(texts, things, strict=True))
+        names = training.draw_names(rng)
+        assert names[: len(CLASS_NAMES)] == list(SYNONYMS.values())
+        assert len(names) == len(CLASS_NAMES) + training.NUM_ABSENT
+        texts = training.draw_texts(names, rng)
+        assert all(any(name in text for name in synonyms) for text, synonyms in zip(texts, names, strict=True))
 
 
 def test_training_embeds_texts_as_inference_does_and_the_background_again_for_the_void(seem):
@@ -246,10 +246,10 @@ def test_training_embeds_texts_as_inference_does_and_the_background_again_for_th
 
 
 def test_the_learning_rate_rises_to_its_peak_and_ends_near_zero():
-    shares = [training.lr_share(step, 100) for step in range(100)]
-    assert shares[:3] == pytest.approx([0.1, 0.2, 0.3])
-    assert 0.95 < max(shares) <= 1
-    assert 0 < shares[-1] < 0.001
+    fractions = [training.lr_fraction(step, 100) for step in range(100)]
+    assert fractions[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert 0.95 < max(fractions) <= 1
+    assert 0 < fractions[-1] < 0.001
 
 
 def test_training_writes_a_folder_that_loads_and_is_the_same_again(tiny_training, tmp_path):
