@@ -97,8 +97,8 @@ def _named(folder: Path, path: Path) -> str:
     return f"{folder.name}/{path.name}"
 
 
-def _counted(noun: str, places: Sequence[str], claim: str) -> str:
-    return f"{len(places)} {noun}{'' if len(places) == 1 else 's'} {claim}"
+def _counted(noun: str, files: Sequence[str], claim: str) -> str:
+    return f"{len(files)} {noun}{'' if len(files) == 1 else 's'} {claim}"
 
 
 def _size(size: tuple[int, int]) -> str:

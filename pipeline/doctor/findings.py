@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
-MAX_PLACES = 3  # a line names this many; --json names all
+MAX_SHOWN = 3  # entries of `where` in a line; --json has all
 
 
 class Finding(NamedTuple):
@@ -27,14 +27,14 @@ class Finding(NamedTuple):
     fix: str = ""
 
     def __str__(self) -> str:
-        places = f": {shortened(self.where)}" if self.where else ""
-        return f"{self.level:9}{self.what}{places}{f'; {self.fix}' if self.fix else ''}"
+        where = f": {shortened(self.where)}" if self.where else ""
+        return f"{self.level:9}{self.what}{where}{f'; {self.fix}' if self.fix else ''}"
 
 
-def shortened(places: Sequence[str]) -> str:
-    """The first places, and the number of the others."""
-    more = f" and {len(places) - MAX_PLACES} more" if len(places) > MAX_PLACES else ""
-    return ", ".join(places[:MAX_PLACES]) + more
+def shortened(names: Sequence[str]) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more
 
 
 def from_message(message: str, level: Level = "error") -> Finding:
