@@ -19,7 +19,7 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def project_keys(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """float [B, L, D] each -> float [B, heads, L, D / heads] each, ready for `forward`."""
+        """Keys and values for `forward`: float [B, L, D] each -> float [B, heads, L, D / heads] each."""
         _, key_weight, value_weight = self.in_proj_weight.chunk(3)
         _, key_bias, value_bias = self.in_proj_bias.chunk(3)
         projected = F.linear(keys, key_weight, key_bias), F.linear(values, value_weight, value_bias)
@@ -30,7 +30,7 @@ class Attention(nn.Module):
 
         queries: float [B, N, D]
         keys, values: float [B, heads, L, D / heads], from `project_keys`
-        allowed: bool, broadcastable to [B, heads, N, L]; False hides a key from a query. None: all are seen
+        allowed: bool, broadcastable to [B, heads, N, L]; False hides a key from a query. None: no key is hidden
         returns: float [B, N, D]
         """
         projected = F.linear(queries, self.in_proj_weight[: self.dim], self.in_proj_bias[: self.dim])

@@ -1,4 +1,4 @@
-"""Reads the published checkpoint files: finds out which variant one holds and maps its names to ours, strictly."""
+"""Reads the published checkpoint files: detects the variant of a file, and maps its tensor names to ours, strictly."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PREDICTOR = "sem_seg_head.predictor."
 PIXEL_DECODER = "sem_seg_head.pixel_decoder."
 CROSS, SELF = (PREDICTOR + rf"transformer_{kind}_attention_layers.(\d+)." for kind in ("cross", "self"))
 TEXT_BLOCK = PREDICTOR + r"lang_encoder.lang_encoder.resblocks.(\d+)."
-TOWER = "text_encoder.text_model."
+CLIP_TEXT = "text_encoder.text_model."
 FPN_ENCODER = PIXEL_DECODER + r"transformer.encoder.layers.(\d+)."
-# Pattern of a published name -> our name. The first that matches counts; names that none matches are unexpected.
+# Pattern of a published name -> our name. The first match is used; names without a match are unexpected.
 FPN_RENAMES: list[tuple[str, str]] = [
     (FPN_ENCODER + r"self_attn.((in|out)_proj.+)", r"pixel_decoder.encoder.\1.attention.\2"),
     (FPN_ENCODER + r"norm1.(\w+)", r"pixel_decoder.encoder.\1.norm.\2"),
@@ -48,15 +48,15 @@ RENAMES: list[tuple[str, str]] = [
     (PREDICTOR + r"(class_embed|(query_feat|query_embed|level_embed).weight)", r"mask_decoder.\1"),
     (PREDICTOR + r"lang_encoder.logit_scale", r"logit_scale"),
     (PREDICTOR + r"lang_encoder.lang_proj", r"text_encoder.text_projection.weight"),
-    (TEXT_BLOCK + r"ln_([12]).(\w+)", TOWER + r"encoder.layers.\1.layer_norm\2.\3"),
-    (TEXT_BLOCK + r"mlp.c_fc.(\w+)", TOWER + r"encoder.layers.\1.mlp.fc1.\2"),
-    (TEXT_BLOCK + r"mlp.c_proj.(\w+)", TOWER + r"encoder.layers.\1.mlp.fc2.\2"),
-    (TEXT_BLOCK + r"attn.(in_proj_\w+|out_proj.\w+)", TOWER + r"encoder.layers.\1.self_attn.\2"),
-    (PREDICTOR + r"lang_encoder.lang_encoder.ln_final.(\w+)", TOWER + r"final_layer_norm.\1"),
-    (PREDICTOR + r"lang_encoder.lang_encoder.token_embedding.weight", TOWER + "embeddings.token_embedding.weight"),
-    (PREDICTOR + r"lang_encoder.lang_encoder.positional_embedding", TOWER + "embeddings.position_embedding.weight"),
+    (TEXT_BLOCK + r"ln_([12]).(\w+)", CLIP_TEXT + r"encoder.layers.\1.layer_norm\2.\3"),
+    (TEXT_BLOCK + r"mlp.c_fc.(\w+)", CLIP_TEXT + r"encoder.layers.\1.mlp.fc1.\2"),
+    (TEXT_BLOCK + r"mlp.c_proj.(\w+)", CLIP_TEXT + r"encoder.layers.\1.mlp.fc2.\2"),
+    (TEXT_BLOCK + r"attn.(in_proj_\w+|out_proj.\w+)", CLIP_TEXT + r"encoder.layers.\1.self_attn.\2"),
+    (PREDICTOR + r"lang_encoder.lang_encoder.ln_final.(\w+)", CLIP_TEXT + r"final_layer_norm.\1"),
+    (PREDICTOR + r"lang_encoder.lang_encoder.token_embedding.weight", CLIP_TEXT + "embeddings.token_embedding.weight"),
+    (PREDICTOR + r"lang_encoder.lang_encoder.positional_embedding", CLIP_TEXT + "embeddings.position_embedding.weight"),
 ]  # fmt: skip
-# What serves clicks, scribbles and training only; mis-spelt as published.
+# Tensors used only for clicks, scribbles and training. The misspelling is that of the published files.
 UNUSED = re.compile(
     PREDICTOR + r"(mask_sptial_embed\.\d+|(spatial_embed|spatial_featured|pn_indicator)\.weight)"
     r"|dilation_kernel|criterion\.empty_weight"
@@ -71,12 +71,12 @@ MAX_LISTED = 8
 
 
 def load_published(path: Path, text_heads: int = 8, **dimensions: Any) -> SeemModel:
-    """The network of a published file.
+    """Load the network of a published file.
 
     path:       a `seem_*.pt`
-    text_heads: attention heads of the text tower, which its shapes do not tell
-    dimensions: other fields of SeemConfig that shapes do not tell, if they are not the published ones
-    raises:     SeemError if the file is damaged, holds anything but weights, or is not a SEEM network we know
+    text_heads: attention heads of the text encoder, which do not follow from the shapes
+    dimensions: other fields of SeemConfig that do not follow from the shapes, if they differ from the published ones
+    raises:     SeemError if the file is damaged, contains anything but tensors, or is not a known SEEM network
     """
     weights = read_weights(path)
     config = detect_config(weights, path, text_heads, **dimensions)
@@ -88,7 +88,7 @@ def load_published(path: Path, text_heads: int = 8, **dimensions: Any) -> SeemMo
 
 @contextmanager
 def no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar for the second that loading takes."""
+    """Disable the progress bar of transformers, because loading takes only a second."""
     was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -99,72 +99,84 @@ def no_progress_bar() -> Iterator[None]:
 
 
 def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published file by name; nothing but tensors is ever unpickled."""
+    """The tensors of a published file by name. Only tensors are unpickled.
+
+    raises: SeemError if the file is missing, truncated, or contains anything else
+    """
     if not path.is_file():
         raise SeemError(f"no checkpoint {path}; get one with: conformalsam download seem-focall-v0")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # our own error says more
-            # mapped, not read, where the file's format allows it
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # our own error is more specific
+            # the file is memory-mapped if its format allows it
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         reason = _foreign_class(str(error))
         raise SeemError(
-            f"{path} holds {reason}, which could run code when loaded; only files of plain tensors are read. Get the "
-            "published one: conformalsam download seem-focall-v0"
+            f"{path} contains {reason}, which could run code when loaded, expected only tensors; download the "
+            "published file: conformalsam download seem-focall-v0"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise SeemError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or no torch checkpoint ({first_line(error)}); "
-            "get it again: conformalsam download seem-focall-v0"
+            f"{path} ({path.stat().st_size} bytes) is truncated or not a torch checkpoint ({first_line(error)}); "
+            "download it again: conformalsam download seem-focall-v0"
         ) from None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise SeemError(f"{path} is not a flat list of tensors (found {keys}); expected a published seem_*.pt")
+        raise SeemError(
+            f"{path} contains {keys}, expected a flat dict of tensors; download a published file: conformalsam "
+            "download seem-focall-v0"
+        )
     return dict(content)
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, in one line that is not too long."""
+    """The first line of a library's error message, at most 100 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:100]
 
 
 def _foreign_class(message: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)|([\w.]+) was not an allowed global", message)
-    return f"the class {found[1] or found[2]}" if found else "objects other than tensors"
+    """What the file contains besides tensors, from the message of torch's unpickler."""
+    match = re.search(r"GLOBAL ([\w.]+)|([\w.]+) was not an allowed global", message)
+    return f"the class {match[1] or match[2]}" if match else "objects other than tensors"
 
 
 def detect_config(weights: Weights, path: Path, text_heads: int, **dimensions: Any) -> SeemConfig:
-    """The dimensions that the shapes tell, with the published numbers of heads unless `dimensions` has others."""
+    """The configuration that follows from the shapes. Numbers of heads are the published ones, or in `dimensions`.
+
+    raises: SeemError if the tensors are not those of a known SEEM network, or of another one than the file name has
+    """
     try:
-        found = _shape_dimensions(weights)
-        found["text_config"]["num_attention_heads"] = text_heads
-        config = SeemConfig(**found | dimensions)
+        from_shapes = _shape_dimensions(weights)
+        from_shapes["text_config"]["num_attention_heads"] = text_heads
+        config = SeemConfig(**from_shapes | dimensions)
     except KeyError as error:
         raise SeemError(
-            f"{path} is not a SEEM checkpoint that is known: it lacks {error.args[0]}, and has for instance "
-            f"{', '.join(list(weights)[:3])}. Known are the Focal-T, Focal-L, SAM-ViT-B and SAM-ViT-L files"
+            f"{path} is not a known SEEM checkpoint: it lacks {error.args[0]}, and has for instance "
+            f"{', '.join(list(weights)[:3])}; use a published Focal-T, Focal-L, SAM-ViT-B or SAM-ViT-L file: "
+            "conformalsam download seem-focall-v0"
         ) from None
-    held = variant_name(config)
+    variant = variant_name(config)
     for word in PUBLISHED_VARIANTS:
-        if word in path.name.lower() and word != held:
-            raise SeemError(f"{path} is named {word}, but holds {held}; give it its own name, or get the other one")
+        if word in path.name.lower() and word != variant:
+            raise SeemError(f"{path} is named {word}, but contains {variant}; rename it, or download the other file")
     return config
 
 
 def variant_name(config: SeemConfig) -> str:
-    """`focall`, as in the published file names; backbone and width for networks that were not published."""
+    """The word of the published file names, e.g. `focall`; backbone and width for other networks."""
     names = {variant: word for word, variant in PUBLISHED_VARIANTS.items()}
     return names.get((config.backbone, config.width), f"{config.backbone} of width {config.width}")
 
 
 def _shape_dimensions(weights: Weights) -> dict[str, Any]:
-    """Fields of SeemConfig; KeyError names a tensor that every SEEM network has and this lacks."""
+    """Fields of SeemConfig that follow from the shapes; KeyError names a tensor that is missing."""
     shape = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     text = PREDICTOR + "lang_encoder."
     vocabulary, text_width = shape[text + "lang_encoder.token_embedding.weight"]
@@ -210,7 +222,7 @@ def _sam_dimensions(weights: Weights, shape: Mapping[str, tuple[int, ...]]) -> d
     _, side, _, width = shape["backbone.pos_embed"]
     patch = shape["backbone.patch_embed.proj.weight"][-1]
     depth = _count(weights, "backbone.blocks.")
-    # Blocks that attend everywhere have a relative-position table for the whole map, the others for one window.
+    # Blocks with global attention have a relative-position table for the whole map, the others for one window.
     tables = {i: shape[f"backbone.blocks.{i}.attn.rel_pos_h"] for i in range(depth)}
     return {
         "backbone": "sam_vit",
@@ -224,7 +236,7 @@ def _sam_dimensions(weights: Weights, shape: Mapping[str, tuple[int, ...]]) -> d
 
 
 def _count(weights: Weights, prefix: str) -> int:
-    """How many numbers follow a prefix; KeyError if none does."""
+    """Number of different words between a prefix and the next dot; KeyError if there is none."""
     numbers = {name[len(prefix) :].partition(".")[0] for name in weights if name.startswith(prefix)}
     if not numbers:
         raise KeyError(f"{prefix}*")
@@ -232,10 +244,10 @@ def _count(weights: Weights, prefix: str) -> int:
 
 
 def rename_weights(weights: Weights, config: SeemConfig, path: Path) -> dict[str, Tensor]:
-    """Our names for the published ones; SeemError lists names that are missing, unexpected or of another shape."""
+    """The tensors by our names; SeemError lists tensors that are missing, unexpected or of another shape."""
     renamed: dict[str, Tensor] = {}
     unexpected = []
-    # The SAM variants' pixel decoder has names of its own, which are kept.
+    # The names in the pixel decoder of the SAM variants are kept.
     renames = RENAMES if config.backbone == "sam_vit" else FPN_RENAMES + RENAMES
     for name, tensor in weights.items():
         ours = _our_name(name, renames)
@@ -250,25 +262,25 @@ def rename_weights(weights: Weights, config: SeemConfig, path: Path) -> dict[str
 
 
 def unused_names(weights: Weights) -> list[str]:
-    """Names in a published file that serve clicks and training only, and are left out."""
+    """Names of the tensors that are used only for clicks and training, and are left out."""
     return sorted(name for name in weights if UNUSED.fullmatch(name))
 
 
 def _our_name(name: str, renames: Iterable[tuple[str, str]]) -> str | None:
     for pattern, ours in renames:
-        found = re.fullmatch(pattern, name)
-        if found:
-            return found.expand(ours)
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(ours)
     return None
 
 
 def _in_our_form(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """CLIP's tower keeps queries, keys and values apart, and its projection the other way round."""
+    """Convert to transformers' CLIP, which has separate queries, keys and values, and a transposed projection."""
     if name == "text_encoder.text_projection.weight":
         return {name: tensor.T.contiguous()}
-    if name.startswith(TOWER) and "in_proj_" in name:
-        parts = zip("qkv", tensor.chunk(3), strict=True)
-        return {name.replace("in_proj_", f"{letter}_proj."): part.contiguous() for letter, part in parts}
+    if name.startswith(CLIP_TEXT) and "in_proj_" in name:
+        chunks = zip("qkv", tensor.chunk(3), strict=True)
+        return {name.replace("in_proj_", f"{letter}_proj."): chunk.contiguous() for letter, chunk in chunks}
     return {name: tensor}
 
 
@@ -282,9 +294,12 @@ def _refuse_differences(renamed: Weights, expected: Weights, unexpected: Iterabl
             if renamed[name].shape != expected[name].shape
         ],
     }
-    found = [f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names]
-    if found:
-        raise SeemError(f"{path} does not fit the SEEM network that its shapes describe; {'; '.join(found)}")
+    differences = [f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names]
+    if differences:
+        raise SeemError(
+            f"the tensors of {path} differ from those of the SEEM network with its shapes: {', '.join(differences)}; "
+            "download a published file: conformalsam download seem-focall-v0"
+        )
 
 
 def _listed(names: list[str]) -> str:

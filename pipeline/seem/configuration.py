@@ -1,4 +1,4 @@
-"""The dimensions of a SEEM network, in the conventions of transformers (config.json)."""
+"""The dimensions of a SEEM network, in the format of transformers (config.json)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ FOCAL_CHANNEL_FACTORS = (1, 2, 4, 8)  # every stage of FocalNet doubles the widt
 @strict
 class SeemConfig(PreTrainedConfig):
     r"""
-    Defaults are those of the published Focal-L.
+    The defaults are those of the published Focal-L.
 
-    text_config (`dict` or `CLIPTextConfig`, *optional*): The text tower; `projection_dim` is the width in which
-        queries and texts are compared.
+    text_config (`dict` or `CLIPTextConfig`, *optional*): The text encoder; `projection_dim` is the number of channels
+        in which queries and texts are compared.
     backbone (`str`, *optional*, defaults to `"focal"`): `focal_dw` (the block of Focal-T), `focal` (of Focal-L) or
         `sam_vit`.
     width (`int`, *optional*, defaults to 192): Channels after the stem.
     depths (`list[int]`, *optional*): Blocks of each stage; one number for `sam_vit`.
     focal_levels (`list[int]`, *optional*): Levels of focal modulation in each stage; unused by `sam_vit`.
-    vit_heads, vit_global_blocks, image_size: Of `sam_vit`: attention heads, blocks that attend everywhere, and the one
-        side length that its position table allows.
+    vit_heads, vit_global_blocks, image_size: Of `sam_vit`: attention heads, indices of the blocks with global
+        attention, and the side length of images, which its position table fixes.
     hidden_dim, mask_dim (`int`, *optional*, defaults to 512): Channels of maps and queries, and of the mask features.
     num_groups (`int`, *optional*, defaults to 32): Groups of the pixel decoder's normalisation.
     encoder_layers, encoder_heads, encoder_ffn_dim: Transformer layers of the pixel decoder.
     decoder_layers, decoder_heads, decoder_ffn_dim, num_queries: The mask decoder.
-    short_side (`int`, *optional*, defaults to 512): Length that the short side of an image is resized to.
-    source_sha256 (`str`, *optional*): Of the published file that the weights come from.
+    short_side (`int`, *optional*, defaults to 512): Length to which the short side of an image is resized.
+    source_sha256 (`str`, *optional*): SHA-256 of the published file of the weights.
     """
 
     model_type = "seem"
@@ -72,11 +72,11 @@ class SeemConfig(PreTrainedConfig):
 
     @property
     def size_divisor(self) -> int:
-        """Heights and widths of network inputs are multiples of it."""
+        """Heights and widths of network inputs are multiples of this number."""
         return self.image_size if self.backbone == "sam_vit" else 32
 
     def validate_architecture(self) -> None:
-        """Refuse dimensions that no SEEM network can have; ValueError names them."""
+        """ValueError for dimensions that no SEEM network can have."""
         if self.backbone not in BACKBONES:
             raise ValueError(f"backbone is {self.backbone!r}, expected one of {', '.join(BACKBONES)}")
         for name, dim, heads in (
@@ -89,5 +89,5 @@ class SeemConfig(PreTrainedConfig):
 
 
 def text_defaults() -> dict[str, Any]:
-    """What SEEM's text tower has besides its sizes; the LayerNorm epsilon differs from CLIP's."""
+    """Settings of SEEM's text encoder besides its sizes. The LayerNorm epsilon differs from CLIP's."""
     return {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-12, "eos_token_id": 49407, "bos_token_id": 49406}

@@ -1,8 +1,8 @@
-"""The pixel decoder of the SAM variants: tokens of three maps sample each other at places they choose themselves.
+"""The pixel decoder of the SAM variants: deformable attention among the tokens of three maps.
 
 Source: Deformable DETR (Zhu et al. 2021) for the attention, Mask2Former (Cheng et al. 2022) for its use here.
-Parameters are named as in the published `seem_samvit*.pt`. Two more letters: T token, counted through all levels from
-coarse to fine; P point.
+Parameters are named as in the published `seem_samvit*.pt`. Two more letters for axes: T token, counted over all levels
+from coarse to fine; P point.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Sizes = Sequence[tuple[int, int]]  # height and width of every level
 
 
 class DeformablePixelDecoder(nn.Module):
-    """Backbone maps to three maps for the queries to read, and the finest one, of which masks are made.
+    """Computes three maps for the queries, and the finest map for the masks, from the maps of the backbone.
 
     in_channels:     channels of res2..res5
-    conv_dim:        channels D of all maps that come out; a multiple of 4, `num_heads` and `num_groups`
+    conv_dim:        channels D of all output maps; a multiple of 4, `num_heads` and `num_groups`
     mask_dim:        channels of the mask features
     num_layers:      deformable transformer layers
     num_heads:       attention heads
-    feedforward_dim: hidden channels of the layers' feed-forward part
-    num_points:      places that a head looks up on each level
+    feedforward_dim: hidden channels of the feed-forward blocks
+    num_points:      points that a head samples on each level
     num_groups:      groups of the group norms
     """
 
@@ -57,7 +57,7 @@ class DeformablePixelDecoder(nn.Module):
         self.mask_features = nn.Conv2d(conv_dim, mask_dim, 1)  # applied by the mask decoder
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Maps from coarse to fine, always computed in float32: half precision would blur where attention samples.
+        """Maps from coarse to fine. They are computed in float32: half precision makes sampling points inexact.
 
         features: res2..res5, float [B, in_channels, h, w] at strides 4, 8, 16, 32
         returns:  three maps float32 [B, D, h, w] at strides 32, 16 and 8; the map at stride 4, before `mask_features`
@@ -81,17 +81,17 @@ class DeformableTransformer(nn.Module):
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """maps: float [B, D, h, w] from coarse to fine; returns maps of the same shapes."""
+        """Maps float [B, D, h, w] from coarse to fine -> maps of the same shapes."""
         sizes = [(level.shape[2], level.shape[3]) for level in maps]
         tokens = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)  # [B, T, D]
-        positions, places = self._positions(sizes, tokens), pixel_centres(sizes, tokens)
+        positions, centres = self._positions(sizes, tokens), pixel_centres(sizes, tokens)
         for layer in self.encoder["layers"]:
-            tokens = layer(tokens, positions, places, sizes)
+            tokens = layer(tokens, positions, centres, sizes)
         levels = tokens.transpose(1, 2).split([height * width for height, width in sizes], dim=2)
         return [level.unflatten(2, size) for level, size in zip(levels, sizes, strict=True)]
 
     def _positions(self, sizes: Sizes, like: Tensor) -> Tensor:
-        """float [T, D], a code of where a token lies and on which level; on the device and of the dtype of `like`."""
+        """Encoding of the position and the level of each token, float [T, D], with device and dtype of `like`."""
         codes = [
             sine_position(*size, like.shape[-1], like.device, like.dtype).flatten(1).T + level
             for size, level in zip(sizes, self.level_embed, strict=True)
@@ -110,14 +110,14 @@ class DeformableLayer(nn.Module):
         self.linear2 = nn.Linear(feedforward_dim, dim)
         self.norm2 = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor, positions: Tensor, places: Tensor, sizes: Sizes) -> Tensor:
-        """tokens: float [B, T, D]; positions: float [T, D]; places: see `pixel_centres`; returns float [B, T, D]."""
-        tokens = self.norm1(tokens + self.self_attn(tokens + positions, tokens, places, sizes))
+    def forward(self, tokens: Tensor, positions: Tensor, centres: Tensor, sizes: Sizes) -> Tensor:
+        """tokens: float [B, T, D]; positions: float [T, D]; centres: see `pixel_centres`; returns float [B, T, D]."""
+        tokens = self.norm1(tokens + self.self_attn(tokens + positions, tokens, centres, sizes))
         return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens))))
 
 
 class DeformableAttention(nn.Module):
-    """Attention to a few places per head and level, at offsets that the query states in pixels of the level."""
+    """Attention to a few points per head and level. Their offsets, in pixels of the level, depend on the query."""
 
     def __init__(self, dim: int, num_heads: int, num_levels: int, num_points: int) -> None:
         super().__init__()
@@ -129,37 +129,37 @@ class DeformableAttention(nn.Module):
         self.value_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, tokens: Tensor, places: Tensor, sizes: Sizes) -> Tensor:
-        """What each query finds around its place on every level, weighted.
+    def forward(self, queries: Tensor, tokens: Tensor, centres: Tensor, sizes: Sizes) -> Tensor:
+        """Weighted sums of the values around the centre of each query, over all levels.
 
         queries: float [B, T, D]
         tokens:  float [B, T, D], the tokens of all levels
-        places:  float [T, 2], x and y of the queries as fractions of width and height
-        sizes:   heights and widths of the levels, T tokens in all
+        centres: float [T, 2], x and y of the queries as fractions of width and height
+        sizes:   heights and widths of the levels, T tokens in total
         returns: float [B, T, D]
         """
         values = self.value_proj(tokens).unflatten(-1, (self.num_heads, -1))  # [B, T, heads, D / heads]
         levels = values.split([height * width for height, width in sizes], dim=1)
         offsets, weights = self._offsets(queries), self._weights(queries)
-        found = [
-            _sample(level, size, places + offset / offset.new_tensor(size[::-1]), weight)
+        samples = [
+            _sample(level, size, centres + offset / offset.new_tensor(size[::-1]), weight)
             for level, size, offset, weight in zip(levels, sizes, offsets, weights, strict=True)
         ]
-        return self.output_proj(sum(found[1:], start=found[0]))
+        return self.output_proj(sum(samples[1:], start=samples[0]))
 
     def _offsets(self, queries: Tensor) -> Tensor:
-        """float [levels, B, heads, P, T, 2], x and y in pixels."""
+        """Offsets of the points, float [levels, B, heads, P, T, 2], x and y in pixels."""
         shape = self.num_heads, self.num_levels, self.num_points, 2
         return self.sampling_offsets(queries).unflatten(-1, shape).permute(3, 0, 2, 4, 1, 5)
 
     def _weights(self, queries: Tensor) -> Tensor:
-        """float [levels, B, heads, P, T], positive, their sum over levels and points is 1."""
+        """Weights of the points, float [levels, B, heads, P, T], positive; their sum over levels and points is 1."""
         scores = self.attention_weights(queries).unflatten(-1, (self.num_heads, -1)).softmax(-1)
         return scores.unflatten(-1, (self.num_levels, self.num_points)).permute(3, 0, 2, 4, 1)
 
 
 def pixel_centres(sizes: Sizes, like: Tensor) -> Tensor:
-    """float [T, 2], x and y of every token as fractions of the width and height of its level."""
+    """Centre of every token, float [T, 2]: x and y as fractions of the width and height of its level."""
     levels = []
     for height, width in sizes:
         rows = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
@@ -169,18 +169,18 @@ def pixel_centres(sizes: Sizes, like: Tensor) -> Tensor:
     return torch.cat(levels)
 
 
-def _sample(values: Tensor, size: tuple[int, int], places: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of bilinear samples from one level; beyond the border everything is zero.
+def _sample(values: Tensor, size: tuple[int, int], points: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of bilinear samples from one level. Values outside the map are zero.
 
     values:  float [B, h * w, heads, D / heads]
     size:    h, w
-    places:  float [B, heads, P, T, 2], x and y as fractions of w and h
+    points:  float [B, heads, P, T, 2], x and y as fractions of w and h
     weights: float [B, heads, P, T]
     returns: float [B, T, D]
     """
     batch, num_heads = weights.shape[:2]
     maps = values.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, size)  # [B * heads, D / heads, h, w]
-    grid = 2 * places.flatten(0, 1) - 1  # grid_sample counts from -1 to 1
+    grid = 2 * points.flatten(0, 1) - 1  # coordinates of grid_sample are in [-1, 1]
     samples = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     sums = (samples * weights.flatten(0, 1)[:, None]).sum(2)  # [B * heads, D / heads, T]
     return sums.unflatten(0, (batch, num_heads)).flatten(1, 2).transpose(1, 2)

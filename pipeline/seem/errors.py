@@ -1,5 +1,5 @@
-"""What can be wrong with a checkpoint, a prompt or an image that SEEM is given."""
+"""The error of SEEM for checkpoints, prompts and images that cannot be used."""
 
 
 class SeemError(ValueError):
-    """One line: what was found, where, what was expected, what to do next."""
+    """An error in one line: what was found, where, what was expected, what to do next."""

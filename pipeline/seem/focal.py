@@ -1,8 +1,8 @@
 """FocalNet, the backbone of SEEM's Focal-T (`focal_dw`) and Focal-L (`focal`).
 
-The two differ in the block and in the stem's padding; focal modulation itself is the same (Yang et al. 2022).
-Features travel as [B, H, W, C]: linear layers and norms read channels last, and a depthwise convolution takes the
-permuted view without a copy.
+The two differ in the block and in the padding of the stem. Focal modulation is the same (Yang et al. 2022). Features
+are stored as [B, H, W, C]: linear layers and norms need channels last, and a depthwise convolution accepts the permuted
+view without a copy.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ MLP_RATIO = 4
 
 
 class FocalBackbone(nn.Module):
-    """Images to feature maps at strides 4, 8, 16 and 32."""
+    """Computes feature maps of images at strides 4, 8, 16 and 32."""
 
     def __init__(self, width: int, depths: Sequence[int], focal_levels: Sequence[int], depthwise_residuals: bool):
         super().__init__()
-        # Focal-T's stem looks one pixel further out; both give H/4 x W/4.
+        # The stem of Focal-T has one more pixel of padding; both give H/4 x W/4.
         self.patch_embed = Downsample(3, width, kernel=7, stride=4, padding=3 if depthwise_residuals else 2)
         self.layers = nn.ModuleList()
         for stage, (depth, levels) in enumerate(zip(depths, focal_levels, strict=True)):
@@ -54,7 +54,7 @@ class Downsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width, then the way down to the next stage."""
+    """Blocks of the same width, followed by the down-sampling to the next stage."""
 
     def __init__(self, width: int, depth: int, levels: int, depthwise_residuals: bool, downsample: bool):
         super().__init__()
@@ -63,13 +63,14 @@ class Stage(nn.Module):
         self.downsample = Downsample(width, 2 * width, kernel=3, stride=2, padding=1) if downsample else None
 
     def run_blocks(self, x: Tensor) -> Tensor:
+        """float [B, H, W, C] -> the same shape, before down-sampling."""
         for block in self.blocks:
             x = block(x)
         return x
 
 
 class FocalBlock(nn.Module):
-    """Focal-L's block: the norms stand on the branches."""
+    """The block of Focal-L: the norms are on the branches."""
 
     def __init__(self, width: int, levels: int):
         super().__init__()
@@ -86,7 +87,7 @@ class FocalBlock(nn.Module):
 
 
 class DepthwiseFocalBlock(FocalBlock):
-    """Focal-T's block: depthwise convolutions before each branch, and the norms stand on the sums."""
+    """The block of Focal-T: depthwise convolutions before each branch, and the norms are on the sums."""
 
     def __init__(self, width: int, levels: int):
         super().__init__(width, levels)
@@ -102,12 +103,12 @@ class DepthwiseFocalBlock(FocalBlock):
 
 
 class FocalModulation(nn.Module):
-    """Every pixel's query is multiplied by contexts of growing size, each let through by a gate."""
+    """Multiplies the query of every pixel by a gated sum of contexts of increasing size."""
 
     def __init__(self, width: int, levels: int):
         super().__init__()
         self.width, self.levels = width, levels
-        self.f = nn.Linear(width, 2 * width + levels + 1)  # query, context and one gate a level
+        self.f = nn.Linear(width, 2 * width + levels + 1)  # query, context, one gate per level, and one global gate
         self.focal_layers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width, bias=False), nn.GELU())
             for kernel in (3 + 2 * level for level in range(levels))
@@ -117,18 +118,18 @@ class FocalModulation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B, H, W, C] -> the same shape."""
-        # Three products instead of one that is split: the convolutions would have to copy a slice of it.
+        # Three products instead of a single one that is split, because the convolutions would copy a slice of it.
         sizes = [self.width, self.width, self.levels + 1]
-        parts = zip(self.f.weight.split(sizes), self.f.bias.split(sizes), strict=True)
-        query, context, gates = (F.linear(x, weight, bias) for weight, bias in parts)
-        *level_gates, gate_everywhere = (gates / (self.levels + 1)).split(1, dim=-1)
-        gathered = torch.zeros_like(context)
+        projections = zip(self.f.weight.split(sizes), self.f.bias.split(sizes), strict=True)
+        query, context, gates = (F.linear(x, weight, bias) for weight, bias in projections)
+        *level_gates, global_gate = (gates / (self.levels + 1)).split(1, dim=-1)
+        total = torch.zeros_like(context)
         for layer, gate in zip(self.focal_layers, level_gates, strict=True):
             context = _convolve(layer, context)
-            gathered = torch.addcmul(gathered, context, gate)
-        everywhere = F.gelu(context.mean(dim=(1, 2), keepdim=True))
-        gathered = torch.addcmul(gathered, everywhere, gate_everywhere)
-        return self.proj(query * _convolve(self.h, gathered))
+            total = torch.addcmul(total, context, gate)
+        global_context = F.gelu(context.mean(dim=(1, 2), keepdim=True))
+        total = torch.addcmul(total, global_context, global_gate)
+        return self.proj(query * _convolve(self.h, total))
 
 
 class Mlp(nn.Module):

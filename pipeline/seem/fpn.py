@@ -12,7 +12,10 @@ from pipeline.seem.position import sine_position
 
 
 class FpnPixelDecoder(nn.Module):
-    """Backbone maps to three maps for the queries to read, and the finest one, of which masks are made."""
+    """Computes three maps for the queries, and the finest map for the masks, from the maps of the backbone.
+
+    Arguments as of `DeformablePixelDecoder`.
+    """
 
     def __init__(
         self,
@@ -28,7 +31,7 @@ class FpnPixelDecoder(nn.Module):
         *lateral, coarsest = in_channels
         self.input_proj = nn.Conv2d(coarsest, conv_dim, 1)
         self.encoder = nn.ModuleList(EncoderLayer(conv_dim, num_heads, feedforward_dim) for _ in range(num_layers))
-        for number, channels in enumerate(lateral, start=1):  # 1 belongs to res2, 3 to res4
+        for number, channels in enumerate(lateral, start=1):  # 1 is for res2, 3 for res4
             self.add_module(f"adapter_{number}", NormedConv(channels, conv_dim, 1, num_groups))
             self.add_module(f"layer_{number}", NormedConv(conv_dim, conv_dim, 3, num_groups))
         self.layer_4 = NormedConv(conv_dim, conv_dim, 3, num_groups)
@@ -40,14 +43,14 @@ class FpnPixelDecoder(nn.Module):
         maps = [y]
         for number in (3, 2, 1):
             lateral = getattr(self, f"adapter_{number}")(features[number - 1])
-            # In place where a copy of the finest map would cost as much as a layer; nearest doubles the sizes exactly.
+            # In place, because a copy of the finest map costs as much as a layer. Nearest doubles the sizes exactly.
             lateral += F.interpolate(y, size=lateral.shape[-2:], mode="nearest")
             y = F.relu(getattr(self, f"layer_{number}")(lateral), inplace=True)
             maps.append(y)
         return maps[:3], maps[3]
 
     def encode(self, coarsest: Tensor) -> Tensor:
-        """res5 float [B, C, h, w] -> float [B, D, h, w], every place having looked at every other."""
+        """Self-attention over the coarsest map: res5, float [B, C, h, w] -> float [B, D, h, w]."""
         x = self.input_proj(coarsest)
         height, width = x.shape[-2:]
         position = sine_position(height, width, x.shape[1], x.device, x.dtype).flatten(1).T  # [L, D]
@@ -58,7 +61,7 @@ class FpnPixelDecoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm transformer layer whose queries and keys carry the position code."""
+    """Post-norm transformer layer. Queries and keys include the position encoding."""
 
     def __init__(self, dim: int, num_heads: int, feedforward_dim: int):
         super().__init__()
@@ -67,9 +70,9 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: Tensor, position: Tensor) -> Tensor:
         """tokens float [B, L, D], position float [L, D] -> float [B, L, D]."""
-        placed = tokens + position
-        keys, values = self.attention.project_keys(placed, tokens)
-        return self.feedforward(self.norm(tokens + self.attention(placed, keys, values)))
+        with_position = tokens + position
+        keys, values = self.attention.project_keys(with_position, tokens)
+        return self.feedforward(self.norm(tokens + self.attention(with_position, keys, values)))
 
 
 class NormedConv(nn.Conv2d):

@@ -1,4 +1,4 @@
-"""The way in and the way out: images to network input, query masks to maps of classes."""
+"""Input and output of the network: images to network input, masks of queries to maps of classes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Normalise = Literal["none", "cap", "sum"]
 Size = Literal["original", "native"]
 
 MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)  # ImageNet's, for RGB in 0..255
+STD = (58.395, 57.12, 57.375)  # of ImageNet, for RGB in 0..255
 MASK_STRIDE = 4
-MASK_CHUNK = 16  # masks brought to full size at a time
+MASK_CHUNK = 16  # number of masks resized at a time
 
 
 class Geometry(NamedTuple):
-    """The sizes, each (height, width), that an image goes through."""
+    """The sizes of an image in pixels, each (height, width): as given, resized, and padded."""
 
     original: tuple[int, int]
     resized: tuple[int, int]
@@ -39,7 +39,10 @@ class Geometry(NamedTuple):
 
 
 def plan_sizes(original: Sequence[int], short_side: int, config: SeemConfig) -> Geometry:
-    """Short side to `short_side`, the ratio kept (long side cut to whole pixels), then padded right and below."""
+    """Resize the short side to `short_side`, keep the aspect ratio (the long side is rounded down), then pad.
+
+    The padding is on the right and at the bottom. For `sam_vit` the long side is at most `image_size`.
+    """
     height, width = original
     short, long = min(height, width), max(height, width)
     new_short, new_long = short_side, short_side * long // short
@@ -52,13 +55,19 @@ def plan_sizes(original: Sequence[int], short_side: int, config: SeemConfig) -> 
 
 
 def network_input(images: NDArray[np.uint8], short_side: int, config: SeemConfig) -> tuple[Tensor, Geometry]:
-    """uint8 [B, H, W, 3] RGB -> float32 [B, 3, padded height, padded width], and the sizes.
+    """Resize (bicubic, as uint8), normalise and pad images.
 
-    Resized as uint8, bicubic; the padding is 0 after normalisation and takes part in everything, so results depend on
-    it: images of one size give the same maps in any batch.
+    The padding is 0 after normalisation. The network does not mask it, so results depend on it. Images of the same size
+    have the same padding, and so the same maps in any batch.
+
+    images:  uint8 [B, H, W, 3] RGB
+    returns: float32 [B, 3, padded height, padded width], and the sizes
+    raises:  SeemError for an array of another dtype or shape
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
-        raise SeemError(f"images are {images.dtype} of shape {list(images.shape)}, expected uint8 [B, H, W, 3]")
+        raise SeemError(
+            f"images are {images.dtype} of shape {list(images.shape)}, expected uint8 [B, H, W, 3]; convert them"
+        )
     geometry = plan_sizes(images.shape[1:3], short_side, config)
     height, width = geometry.resized
     resized = np.stack([
@@ -74,7 +83,7 @@ def class_maps(mask_logits: Tensor, scores: Tensor, geometry: Geometry, size: Si
 
     mask_logits: float [Q, h, w]
     scores:      float32 [Q, K]
-    returns:     float32 [K, H, W] (or the native size); never more than a few masks are at full size at a time
+    returns:     float32 [K, H, W] (or the native size); only MASK_CHUNK masks are at full size at a time
     """
     height, width = geometry.original if size == "original" else geometry.native
     sums = torch.zeros(scores.shape[1], height * width, device=mask_logits.device)
@@ -85,14 +94,14 @@ def class_maps(mask_logits: Tensor, scores: Tensor, geometry: Geometry, size: Si
 
 
 def mask_maps(mask_logits: Tensor, geometry: Geometry, size: Size) -> Tensor:
-    """float [K, h, w] -> probabilities float32 [K, H, W], or at the native size."""
+    """Mask probabilities: logits float [K, h, w] -> float32 [K, H, W] in [0, 1], or at the native size."""
     return torch.cat([
         _resize_logits(masks.float(), geometry, size).sigmoid() for masks in mask_logits.split(MASK_CHUNK)
     ])  # fmt: skip
 
 
 def _resize_logits(logits: Tensor, geometry: Geometry, size: Size) -> Tensor:
-    """float32 [N, h, w] -> [N, H, W] or native: as logits, first to the padded size, then the padding is cut off."""
+    """Resize logits float32 [N, h, w] to the padded size, cut off the padding, and resize to [N, H, W] or native."""
     height, width = geometry.resized
     if size == "native" and height % MASK_STRIDE == 0 and width % MASK_STRIDE == 0:
         return logits[:, : height // MASK_STRIDE, : width // MASK_STRIDE]
@@ -105,7 +114,11 @@ def _resize_logits(logits: Tensor, geometry: Geometry, size: Size) -> Tensor:
 
 
 def normalised(maps: Tensor, normalise: Normalise, class_axis: int = 0) -> Tensor:
-    """float32 [K, H, W] (or a batch of them) -> in [0, 1] for `cap` and `sum`; the largest class stays the largest."""
+    """Divide maps by max(1, sum over classes) (`cap`) or by the sum (`sum`). The most probable class does not change.
+
+    maps:    float32 [K, H, W], or a batch, at least 0
+    returns: the same shape; in [0, 1] for `cap` and `sum`
+    """
     total = maps.sum(dim=class_axis, keepdim=True)
     if normalise == "cap":
         return maps / total.clamp(min=1)

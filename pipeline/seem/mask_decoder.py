@@ -1,10 +1,10 @@
-"""The mask decoder: learned queries read the image maps through masks of their own, and end as classes and masks.
+"""The mask decoder: learned queries attend to the image maps inside their own masks, and give classes and masks.
 
-Two things differ from the published code in cost and in nothing else. Between the layers a mask only decides what a
-query may look at, on a map 2, 4 or 8 times coarser than the masks: down-sampling is linear, so the mask features are
-brought to that size once, instead of every mask in every layer. And the convolution that makes the mask features is
-linear too: each query's mask vector is multiplied into its kernel, which leaves one output channel a query (101)
-instead of one a feature (512) at the finest stride.
+Two computations are cheaper than in the published code, with the same result. First, between the layers a mask only
+decides where a query may attend, on a map 2, 4 or 8 times coarser than the masks. Down-sampling is linear, so the mask
+features are down-sampled once, instead of every mask in every layer. Second, the convolution that computes the mask
+features is linear, too. The mask vector of each query is multiplied into its kernel, so that at the finest stride there
+is one output channel per query (101) instead of one per feature (512).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ LEVEL_STRIDES = (8, 4, 2)  # of these maps, in cells of the finest one
 
 
 class ImageMemory(NamedTuple):
-    """What the queries read of a batch of images."""
+    """Everything that the queries need of a batch of images."""
 
-    keys_values: list[tuple[Tensor, Tensor]]  # one pair a layer, each float [B, heads, h w, D / heads]
+    keys_values: list[tuple[Tensor, Tensor]]  # one pair per layer, each float [B, heads, h w, D / heads]
     level_features: list[Tensor]  # mask features at the size of each level, float [B, M, h w]
     finest: Tensor  # stride 4, float [B, D, H / 4, W / 4]
 
 
 class MaskDecoder(nn.Module):
-    """Queries to class vectors and masks (Cheng et al. 2022, with text tokens among the queries for grounding)."""
+    """Decodes queries to class vectors and masks (Cheng et al. 2022; for grounding with text tokens as queries)."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class MaskDecoder(nn.Module):
         nn.init.normal_(self.class_embed, std=dim**-0.5)
 
     def read(self, maps: Sequence[Tensor], finest: Tensor, mask_features: nn.Conv2d) -> ImageMemory:
-        """Everything that depends on the image alone, so that many prompts can be decoded from it.
+        """Compute everything that depends only on the image, so that many prompts can be decoded from it.
 
         maps:          strides 32, 16, 8, each float [B, D, h, w]
         finest:        stride 4, float [B, D, H / 4, W / 4]
@@ -78,8 +78,8 @@ class MaskDecoder(nn.Module):
     def forward(self, memory: ImageMemory, tokens: Tensor | None = None) -> list[Tensor]:
         """Queries before the first layer and after each, float [B, Q, D].
 
-        tokens: float [B, T, D] of prompts that the queries shall look for (grounding), or None. Tokens are among the
-                queries in self-attention and feed-forward, but do not read the image; their position is their content.
+        tokens: float [B, T, D], tokens of the prompts (grounding), or None. Tokens take part in self-attention and
+                feed-forward like queries, but do not attend to the image. Their position encoding is the token itself.
         """
         num_queries, num_images = self.query_feat.num_embeddings, len(memory.finest)
         x = self.query_feat.weight.expand(num_images, -1, -1)
@@ -88,29 +88,29 @@ class MaskDecoder(nn.Module):
             x, position = torch.cat([x, tokens], dim=1), torch.cat([position, tokens], dim=1)
         outputs = [x[:, :num_queries]]
         for i, layer in enumerate(self.layers):
-            allowed = self.visible_places(outputs[-1], memory.level_features[i % NUM_LEVELS])
+            allowed = self.visible_cells(outputs[-1], memory.level_features[i % NUM_LEVELS])
             x = layer(x, position, num_queries, *memory.keys_values[i], allowed)
             outputs.append(x[:, :num_queries])
         return outputs
 
-    def visible_places(self, queries: Tensor, level_features: Tensor) -> Tensor:
-        """bool [B, 1, Q, h w]: where a query's mask is at least 0.5; everywhere for a query whose mask is empty."""
+    def visible_cells(self, queries: Tensor, level_features: Tensor) -> Tensor:
+        """bool [B, 1, Q, h w]: True where the mask of a query is at least 0.5; everywhere True if the mask is empty."""
         inside = self.mask_vectors(queries) @ level_features >= 0  # a logit of 0 is a probability of 0.5
         return (inside | ~inside.any(dim=-1, keepdim=True))[:, None]
 
     def class_vectors(self, queries: Tensor) -> Tensor:
-        """float [B, Q, D] -> float [B, Q, P], to be compared with texts; not of unit length."""
+        """Class vectors, which are compared with texts: float [B, Q, D] -> float [B, Q, P], not of unit length."""
         return self.norm(queries) @ self.class_embed
 
     def mask_vectors(self, queries: Tensor) -> Tensor:
-        """float [B, Q, D] -> float [B, Q, M]."""
+        """Mask vectors of queries: float [B, Q, D] -> float [B, Q, M]."""
         first, second, last = self.mask_embed
         return last(F.relu(second(F.relu(first(self.norm(queries))))))
 
     def mask_logits(self, queries: Tensor, finest: Tensor, mask_features: nn.Conv2d) -> Tensor:
         """float [B, Q, D] -> float [B, Q, H / 4, W / 4]: mask vectors times `mask_features(finest)`."""
         vectors = self.mask_vectors(queries).float()
-        with torch.autocast(vectors.device.type, enabled=False):  # a product of kernels: keep it exact
+        with torch.autocast(vectors.device.type, enabled=False):  # exact, because this is a product of kernels
             kernels = torch.einsum("bqm,mdyx->bqdyx", vectors, mask_features.weight)
             biases = vectors @ mask_features.bias
         padding = mask_features.padding
@@ -130,22 +130,29 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, num_queries: int, keys: Tensor, values: Tensor, allowed: Tensor
     ) -> Tensor:
-        """x, position: float [B, Q + T, D], of which the first `num_queries` read the image; returns the same shape."""
+        """One layer: float [B, Q + T, D] -> the same shape.
+
+        position:     float [B, Q + T, D], position encodings
+        num_queries:  Q; only these attend to the image
+        keys, values: float [B, heads, h w, D / heads]
+        allowed:      bool [B, 1, Q, h w], see `visible_cells`
+        """
         queries, tokens = x[:, :num_queries], x[:, num_queries:]
-        read = self.cross_attention(queries + position[:, :num_queries], keys, values, allowed)
-        x = torch.cat([self.cross_norm(queries + read), tokens], dim=1)
-        placed = x + position
-        x = self.self_norm(x + self.self_attention(placed, *self.self_attention.project_keys(placed, x)))
+        attended = self.cross_attention(queries + position[:, :num_queries], keys, values, allowed)
+        x = torch.cat([self.cross_norm(queries + attended), tokens], dim=1)
+        with_position = x + position
+        x = self.self_norm(x + self.self_attention(with_position, *self.self_attention.project_keys(with_position, x)))
         return self.feedforward(x)
 
 
 def downsampled_conv(x: Tensor, conv: nn.Conv2d, strides: Sequence[int]) -> list[Tensor]:
-    """What bilinear down-sampling by even strides makes of `conv(x)`, without computing `conv(x)`.
+    """Bilinear down-sampling of `conv(x)` by even strides, without computing `conv(x)`.
 
-    Down-sampling by 2, 4 or 8 (no antialiasing) is the mean of the two by two cells in the middle of each block. Mean
-    and convolution change places: a box filter on x, then the convolution at every `stride`-th place.
+    Down-sampling by 2, 4 or 8 (no antialiasing) is the mean of the two by two cells in the middle of each block. The
+    mean and the convolution can be exchanged: a box filter on x, then the convolution at every `stride`-th cell.
 
-    x: float [B, D, H, W], H and W multiples of every stride; returns float [B, M, H / stride, W / stride] for each
+    x:       float [B, D, H, W], H and W multiples of every stride
+    returns: float [B, M, H / stride, W / stride] for each stride
     """
     boxes = F.avg_pool2d(x, 2, stride=1, padding=conv.padding)
     height, width = x.shape[-2:]
@@ -155,8 +162,8 @@ def downsampled_conv(x: Tensor, conv: nn.Conv2d, strides: Sequence[int]) -> list
 def _conv_in_the_middles(boxes: Tensor, conv: nn.Conv2d, stride: int, height: int, width: int) -> Tensor:
     """The convolution at the middle of every block of `stride` cells, float [B, M, height, width].
 
-    Padding moves its first place to a multiple of the stride before the first middle: cutting `boxes` there would copy
-    them.
+    The padding moves the first cell of the convolution to a multiple of the stride before the first middle. Cutting
+    `boxes` instead would copy them.
     """
     middle = stride // 2 - 1
     ahead = stride if middle else 0

@@ -1,4 +1,4 @@
-"""The whole SEEM network for text: image and texts to class scores and masks of every query."""
+"""The complete SEEM network for text prompts: images and texts to class scores and masks of every query."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pipeline.seem.mask_decoder import ImageMemory, MaskDecoder
 from pipeline.seem.sam_vit import SamVitBackbone
 from pipeline.seem.text_encoder import unit_length
 
-MAX_GROUNDING_SCALE = 100.0  # the semantic path does not clamp, the grounding path does
+MAX_GROUNDING_SCALE = 100.0  # the scale is clamped on the grounding path only
 
 
 class QueryPredictions(NamedTuple):
-    """Of every query: how well it fits each text, and where it is."""
+    """Predictions of every query: its logits for the texts, and its mask."""
 
     text_logits: Tensor  # float32 [B, Q, N]
     mask_logits: Tensor  # float [B, Q, H / 4, W / 4]
 
 
 class SeemModel(PreTrainedModel):
-    """SEEM (Zou et al. 2023) as far as text prompts need it; loads and saves in the conventions of transformers."""
+    """SEEM (Zou et al. 2023) for text prompts, loaded and saved in the format of transformers."""
 
     config_class = SeemConfig
     base_model_prefix = "seem"
@@ -48,11 +48,11 @@ class SeemModel(PreTrainedModel):
             config.decoder_ffn_dim,
         )
         self.text_encoder = CLIPTextModelWithProjection._from_config(config.text_config)
-        self.logit_scale = nn.Parameter(torch.tensor(4.0))  # a logarithm
+        self.logit_scale = nn.Parameter(torch.tensor(4.0))  # logarithm of the scale
         self.post_init()
 
     def forward(self, pixel_values: Tensor, text_embeddings: Tensor) -> QueryPredictions:
-        """Semantic path: queries are decoded without knowing the texts, then compared with them.
+        """Semantic path: queries are decoded independently of the texts, then compared with them.
 
         pixel_values:    float [B, 3, H, W], normalised, H and W multiples of `config.size_divisor`
         text_embeddings: float [N, P], of unit length
@@ -61,27 +61,30 @@ class SeemModel(PreTrainedModel):
         return self.predict(self.mask_decoder(memory)[-1], memory, text_embeddings)
 
     def read_image(self, pixel_values: Tensor) -> ImageMemory:
-        """Backbone and pixel decoder: all that does not depend on texts."""
+        """Everything that does not depend on texts: backbone, pixel decoder, and keys and values of the decoder.
+
+        pixel_values: as of `forward`
+        """
         maps, finest = self.pixel_decoder(self.backbone(pixel_values))
         return self.mask_decoder.read(maps, finest, self.pixel_decoder.mask_features)
 
     def predict(self, queries: Tensor, memory: ImageMemory, text_embeddings: Tensor) -> QueryPredictions:
-        """Prediction heads on float [B, Q, D]."""
+        """Predictions of queries, float [B, Q, D], for texts, float [N, P], of unit length."""
         text_logits = self._text_logits(queries, text_embeddings.float(), self.logit_scale.exp())
         return QueryPredictions(text_logits, self._masks(queries, memory))
 
     def ground(self, memory: ImageMemory, tokens: Tensor, ends: Tensor) -> QueryPredictions:
         """Grounding path: queries are decoded together with the tokens of the prompts.
 
-        tokens: float [T, D], of all prompts of one pass
-        ends:   float [N, P], the end vector of each
+        tokens: float [T, D], tokens of all prompts of one pass
+        ends:   float [N, P], end vector of each prompt
         """
         queries = self.mask_decoder(memory, tokens.expand(len(memory.finest), -1, -1))[-1]
         scale = self.logit_scale.exp().clamp(max=MAX_GROUNDING_SCALE)
         return QueryPredictions(self._text_logits(queries, unit_length(ends), scale), self._masks(queries, memory))
 
     def _text_logits(self, queries: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-        """Scaled cosines, in float32 even under autocast: at a scale of 100, bfloat16 tells logits apart by halves."""
+        """Scaled cosines, in float32 even under autocast: at a scale of 100, bfloat16 has a resolution of 0.5 only."""
         vectors = unit_length(self.mask_decoder.class_vectors(queries))
         with torch.autocast(vectors.device.type, enabled=False):
             return scale * vectors @ texts.T

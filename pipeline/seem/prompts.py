@@ -1,4 +1,4 @@
-"""The sentences in which SEEM hears a class name."""
+"""The templates of sentences in which SEEM gets a class name."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ itap of a {}.                   | graffiti of the {}.              | a toy {}.
 itap of my {}.                  | a photo of a cool {}.            | a photo of a small {}.
 a tattoo of the {}.
 """
-# CLIP's ImageNet templates (Radford et al. 2021) after the two that SEEM puts first; 81 in all.
+# Two templates of SEEM, then CLIP's ImageNet templates (Radford et al. 2021); 81 in total.
 TEMPLATES: tuple[str, ...] = (
     "{}.",
     "a photo of a {}.",
     *(template.strip() for line in IMAGENET_TEMPLATES.strip().splitlines() for template in line.split("|")),
 )
 VOID_NAME = "background"  # the text of "no object", appended to every list of classes
-COCO_SUFFIXES = ("-other", "-merged", "-stuff")  # of COCO's panoptic names; SEEM was not trained on them
+COCO_SUFFIXES = ("-other", "-merged", "-stuff")  # of COCO's panoptic names; SEEM was trained on names without them
 
 
 def fill_templates(name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
-    """Every template with the class name in it."""
+    """Every template, filled with the class name."""
     for suffix in COCO_SUFFIXES:
         name = name.replace(suffix, "")
     return [template.replace("{}", name) for template in templates]

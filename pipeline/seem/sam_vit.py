@@ -1,4 +1,4 @@
-"""The image encoder of SEEM's SAM variants: SAM's vision transformer and a pyramid of four maps on top of it.
+"""The image encoder of SEEM's SAM variants: SAM's vision transformer, and a pyramid of four maps on top of it.
 
 Source: Segment Anything (Kirillov et al. 2023) for the transformer, MViTv2 (Li et al. 2022) for its relative positions,
 SEEM (Zou et al. 2023) for the pyramid. Parameters are named as in `seem_samvitb_v1.pt` and `seem_samvitl_v1.pt`.
@@ -18,12 +18,12 @@ NORM_EPS = 1e-6  # of the layer norms; the pyramid's group norms have torch's 1e
 
 
 class SamVitBackbone(nn.Module):
-    """Square images of one fixed size to four maps at strides 4, 8, 16 and 32.
+    """Computes four maps, at strides 4, 8, 16 and 32, of square images of a fixed size.
 
     width:         feature channels D of the transformer
     depth:         number of blocks
     num_heads:     attention heads; a divisor of `width`
-    global_blocks: indices of the blocks that attend over the whole image; the others attend inside windows
+    global_blocks: indices of the blocks with global attention; the others attend inside windows
     image_size:    height and width of the images in pixels, a multiple of 32
     window_size:   side of a window in patches
     """
@@ -44,7 +44,7 @@ class SamVitBackbone(nn.Module):
         self.image_size = image_size
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, width, PATCH_SIZE, stride=PATCH_SIZE)))
         self.pos_embed = nn.Parameter(torch.zeros(1, grid_size, grid_size, width))
-        # To attend globally is to attend inside one window that covers the whole grid.
+        # Global attention is attention inside a single window that covers the whole grid.
         self.blocks = nn.ModuleList(
             Block(width, num_heads, grid_size if index in global_blocks else window_size) for index in range(depth)
         )
@@ -55,12 +55,14 @@ class SamVitBackbone(nn.Module):
 
         images:  float [B, 3, H, W], H = W = image_size
         returns: res2..res5, float [B, D, H / s, W / s] with D = 128, 256, 512, 1024 and stride s = 4, 8, 16, 32
-        raises:  ValueError for images of another size, since the position table holds one size only
+        raises:  ValueError for images of another size, because the position table has one size only
         """
         height, width = images.shape[-2:]
         if (height, width) != (self.image_size, self.image_size):
             size = f"{self.image_size} x {self.image_size}"
-            raise ValueError(f"the SAM backbone takes images of {size} pixels, got {height} x {width}")
+            raise ValueError(
+                f"the SAM backbone takes images of {size} pixels, got {height} x {width}; resize and pad them"
+            )
         tokens = self.patch_embed(images).permute(0, 2, 3, 1) + self.pos_embed  # [B, H / 16, W / 16, D]
         for block in self.blocks:
             tokens = block(tokens)
@@ -88,7 +90,7 @@ class Block(nn.Module):
     def _attend(self, tokens: Tensor) -> Tensor:
         height, width = tokens.shape[1:3]
         side = self.attn.side
-        # The added tokens are zero here, after the norm, and are attended to like any other: SAM was trained so.
+        # The padding is zero here, after the norm, and takes part in attention, as in SAM's training.
         padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
         attended = _join_windows(self.attn(_split_windows(padded, side)), padded.shape)
         return attended[:, :height, :width]
@@ -124,13 +126,13 @@ class RelativeAttention(nn.Module):
         distances = steps[:, None] - steps + self.side - 1  # of query (first axis) and key, counted from 0
         by_row = torch.einsum("bnhwd,hkd->bnhwk", query, self.rel_pos_h[distances])
         by_column = torch.einsum("bnhwd,wkd->bnhwk", query, self.rel_pos_w[distances])
-        # einsum's results are permuted in memory; their sum would be too, and flattening it would copy 800 MB (ViT-B).
+        # The results of einsum are permuted in memory; so would be their sum, and flattening it copies 800 MB (ViT-B).
         bias = by_row.contiguous()[..., :, None] + by_column.contiguous()[..., None, :]  # [B, heads, H, W, H, W]
         return bias.flatten(4).flatten(2, 3)
 
 
 class Pyramid(nn.Module):
-    """One map at stride 16 to maps at strides 4, 8, 16 and 32, each by a branch of its own."""
+    """Computes maps at strides 4, 8, 16 and 32 from a map at stride 16, with one branch for each."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""SEEM ready for use: weights and tokenizer from a folder, images and class names in, maps out."""
+"""SEEM with its tokenizer: loads both from a folder, and computes maps from images and class names."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ Background = Literal["none", "prompt", "void", "complement"]
 Aliases = Literal["max", "mean"]
 Names = Sequence[str | Sequence[str]]
 
-TEXT_BATCH = 256  # texts in one pass of the text tower
+TEXT_BATCH = 256  # texts in one pass of the text encoder
 NAMES_BATCH = 16  # names between two calls of `on_progress`
 
 
 class ClassTexts(NamedTuple):
-    """Class prompts, embedded: what `semantic_maps` compares queries with."""
+    """Embedded class prompts, with which `semantic_maps` compares queries."""
 
-    embeddings: NDArray[np.float32]  # [N, P], of unit length; the last one is the void ("no object")
-    groups: list[list[int]]  # for every channel the embeddings that stand for it
+    embeddings: NDArray[np.float32]  # [N, P], of unit length; the last one is void ("no object")
+    groups: list[list[int]]  # for every channel the indices of its embeddings
     background: Background
 
 
 class Seem:
-    """SEEM with its tokenizer (Zou et al. 2023): class names to maps, prompts to masks.
+    """SEEM with its tokenizer (Zou et al. 2023): maps of class names, and masks of prompts.
 
-    model:     the network; it is put into evaluation mode
-    tokenizer: CLIP's, with a vocabulary of the model's size
-    templates: sentences that a class name is put into; their embeddings are averaged
+    model:     the network; it is set to evaluation mode
+    tokenizer: CLIP's, with the vocabulary size of the model
+    templates: sentences that are filled with a class name; their embeddings are averaged
     dtype:     float32, or bfloat16 / float16 for autocast; softmax, sigmoid and sums are always in float32
     """
 
@@ -59,11 +59,11 @@ class Seem:
         self.tokenizer = tokenizer
         self.templates = tuple(templates)
         self.dtype = dtype
-        self.embeddings: dict[str, NDArray[np.float32]] = {}  # by name; may be filled from a file
+        self.embeddings: dict[str, NDArray[np.float32]] = {}  # [P] by name; the annotator adds those of its cache
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Seem:
-        """Load what `save_pretrained` wrote: config.json, model.safetensors, tokenizer files.
+        """Load a folder of `save_pretrained`: config.json, model.safetensors, tokenizer files.
 
         options: `templates` and `dtype` of the constructor
         raises:  SeemError if a file is missing, or weights are missing, unexpected or of another shape
@@ -72,7 +72,7 @@ class Seem:
         for name in ("config.json", "model.safetensors"):
             if not (folder / name).is_file():
                 raise SeemError(
-                    f"{folder} has no {name}; make such a folder with: conformalsam convert-seem FILE.pt {folder}"
+                    f"{folder} has no {name}; create the folder: conformalsam convert-seem FILE.pt {folder}"
                 )
         tokenizer = load_tokenizer(folder)
         try:
@@ -81,10 +81,16 @@ class Seem:
                     folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
                 )
         except Exception as error:  # safetensors, json and transformers raise classes without a common base
-            raise SeemError(f"{folder} cannot be loaded: {first_line(error)}; convert it again") from None
+            raise SeemError(
+                f"{folder} cannot be loaded: {first_line(error)}; convert the published file again: conformalsam "
+                "convert-seem FILE.pt FOLDER"
+            ) from None
         wrong = {kind: sorted(map(str, names)) for kind, names in info.items() if names and kind.endswith("_keys")}
         if wrong:
-            raise SeemError(f"{folder}/model.safetensors does not fit its config.json: {wrong}; convert it again")
+            raise SeemError(
+                f"{folder}/model.safetensors does not fit its config.json: {wrong}; convert the published file "
+                "again: conformalsam convert-seem FILE.pt FOLDER"
+            )
         return cls(_checked_vocabulary(model, tokenizer, folder), tokenizer, **options)
 
     @classmethod
@@ -93,18 +99,19 @@ class Seem:
     ) -> Seem:
         """Load a published `seem_*.pt` and a folder with CLIP's tokenizer.
 
-        dimensions: fields of SeemConfig that the file's shapes do not tell, if they differ from the published ones
-        raises:     SeemError, see `load_published`
+        dimensions: fields of SeemConfig that do not follow from the file's shapes, if they differ from the published
+                    ones
+        raises:     SeemError, see `load_published` and `load_tokenizer`
         """
-        own_tokenizer = load_tokenizer(Path(tokenizer))
+        clip_tokenizer = load_tokenizer(Path(tokenizer))
         model = load_published(Path(path), **dimensions)
-        return cls(_checked_vocabulary(model, own_tokenizer, Path(tokenizer)), own_tokenizer, templates)
+        return cls(_checked_vocabulary(model, clip_tokenizer, Path(tokenizer)), clip_tokenizer, templates)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors and the tokenizer's files."""
         with no_progress_bar():
             self.model.save_pretrained(folder)
-        # safetensors writes for the owner only; the other files have the usual rights
+        # safetensors gives access to the owner only; the other files have the default permissions
         (Path(folder) / "model.safetensors").chmod((Path(folder) / "config.json").stat().st_mode)
         self.tokenizer.save_pretrained(folder)
 
@@ -114,7 +121,7 @@ class Seem:
         return self
 
     def compile(self) -> Seem:
-        """Compile the image path with torch.compile; the first image of each size then takes a minute or more."""
+        """Compile the image path with torch.compile. The first image of each size then takes a minute or more."""
         self.model.read_image = torch.compile(self.model.read_image)  # type: ignore[method-assign]
         self.model.mask_decoder.compile()
         return self
@@ -128,15 +135,15 @@ class Seem:
     def text_embeddings(
         self, names: Sequence[str], on_progress: Callable[[int], None] | None = None
     ) -> NDArray[np.float32]:
-        """Class embeddings: unit vectors of all filled templates, averaged, of unit length again.
+        """Class embeddings: the mean of the unit vectors of all filled templates, scaled to unit length.
 
-        on_progress: called with the number of names that were just embedded
+        on_progress: called after each batch with the number of its names
         returns:     float32 [K, P]
-        raises:      SeemError for a prompt that is empty or too long for the text tower
+        raises:      SeemError for a prompt that is too long for the text encoder
         """
-        unknown = list(dict.fromkeys(name for name in names if name not in self.embeddings))
-        for start in range(0, len(unknown), NAMES_BATCH):
-            batch = unknown[start : start + NAMES_BATCH]
+        missing = list(dict.fromkeys(name for name in names if name not in self.embeddings))
+        for start in range(0, len(missing), NAMES_BATCH):
+            batch = missing[start : start + NAMES_BATCH]
             self.embeddings |= dict(zip(batch, self._embed(batch), strict=True))
             if on_progress is not None:
                 on_progress(len(batch))
@@ -150,7 +157,7 @@ class Seem:
 
     @torch.inference_mode()
     def _encode_by_length(self, token_ids: list[list[int]]) -> Tensor:
-        """End vectors float [N, P]: texts of like length share a pass, so that little padding is computed."""
+        """End vectors, float [N, P]. Texts of similar length are encoded together, so that there is little padding."""
         order = sorted(range(len(token_ids)), key=lambda i: len(token_ids[i]))
         ends = torch.empty(len(order), self.config.text_config.projection_dim, device=self.device)
         for start in range(0, len(order), TEXT_BATCH):
@@ -159,18 +166,18 @@ class Seem:
         return ends
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without padding; SeemError for what the text tower cannot take."""
+        """Token ids of each text, without padding; SeemError for a text that is too long for the text encoder."""
         longest = self.config.text_config.max_position_embeddings
         token_ids: list[list[int]] = self.tokenizer(list(texts))["input_ids"]
         for text, ids in zip(texts, token_ids, strict=True):
             if len(ids) > longest:
                 raise SeemError(
-                    f"the prompt {text!r} has {len(ids)} tokens, the text tower takes {longest}; shorten it"
+                    f"the prompt {text!r} has {len(ids)} tokens, the text encoder takes at most {longest}; shorten it"
                 )
         return token_ids
 
     def _padded(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
-        """int64 [N, L], as long as the longest, padded with end tokens."""
+        """Token ids as int64 [N, L], padded with end tokens to the longest."""
         length = max(map(len, token_ids))
         end = self.tokenizer.eos_token_id
         return torch.tensor([[*ids, *[end] * (length - len(ids))] for ids in token_ids], device=self.device)
@@ -185,12 +192,13 @@ class Seem:
     ) -> ClassTexts:
         """Embed the classes once, for any number of images.
 
-        names:      a name a class, or several prompts that stand for one (aliases)
-        background: `none`: only the names. The others put a background channel before them. `prompt`: it is asked for
-                    like a class, by `background_prompts`. `void`: it is the network's own "no object". `complement`:
-                    it is what the others leave of 1
-        aliases:    several prompts of a class count by the `max` of their logits, or by the `mean` of their embeddings
-        raises:     SeemError for an empty list, or a prompt that is blank or given twice
+        names:      one name per class, or several prompts of a class (aliases)
+        background: `none`: no background channel. All others add one as the first channel. `prompt`: it has prompts
+                    like a class, `background_prompts`. `void`: it is the network's "no object". `complement`: it is 1
+                    minus the sum of the others
+        aliases:    how the prompts of a class are combined: the `max` of their logits, or the `mean` of their
+                    embeddings
+        raises:     SeemError for an empty list, or a prompt that is blank, given twice or too long
         """
         groups = [[name] if isinstance(name, str) else list(name) for name in names]
         refuse_bad_prompts(groups)
@@ -218,11 +226,11 @@ class Seem:
         short_side: int | None = None,
         size: Size = "original",
     ) -> Maps:
-        """Class map of one image; see `class_texts` and `semantic_maps` for the arguments.
+        """Class maps of one image; see `class_texts` and `semantic_maps` for the arguments.
 
         image:   uint8 [H, W, 3] RGB
-        returns: float32 [K, H, W], K counting the background channel if there is one. With the defaults it is the map
-                 of SEEM's own script to the letter
+        returns: float32 [K, H, W], K including the background channel if there is one. With the defaults the maps are
+                 those of SEEM's own script
         """
         texts = self.class_texts(names, background)
         return self.semantic_maps(_one(image), texts, normalise, short_side, size)[0]
@@ -236,13 +244,14 @@ class Seem:
         short_side: int | None = None,
         size: Size = "original",
     ) -> Maps:
-        """Class maps of images of one size: over all queries, class probability times mask probability, summed.
+        """Class maps of images of the same size: the sum over queries of class probability times mask probability.
 
         images:     uint8 [B, H, W, 3] RGB
         normalise:  `none`: sums, not bounded by 1. `cap`: divided by max(1, sum over classes). `sum`: by their sum
-        short_side: pixels that the short side is resized to; default: the model's own
-        size:       `original`: H x W. `native`: that of the masks, a quarter of the resized image
+        short_side: length in pixels to which the short side is resized; default: that of the model
+        size:       `original`: H x W. `native`: size of the masks, a quarter of the resized image
         returns:    float32 [B, K, H, W] or [B, K, h, w], at least 0
+        raises:     SeemError for images of another dtype or shape
         """
         pixels, geometry = network_input(images, short_side or self.config.short_side, self.config)
         embeddings = torch.from_numpy(texts.embeddings).to(self.device)
@@ -285,12 +294,13 @@ class Seem:
         short_side: int | None = None,
         size: Size = "original",
     ) -> Maps:
-        """The mask that fits each prompt best; an absent thing gets one too.
+        """The mask of the best-matching query of each prompt. Prompts of absent objects have a mask, too.
 
         images:  uint8 [B, H, W, 3] RGB
-        prompts: used as they are, without templates
-        joint:   all prompts in one pass, as SEEM's own evaluation does, or one pass a prompt, as it was trained
+        prompts: used without templates
+        joint:   True: all prompts in one pass, as in SEEM's own evaluation. False: one pass per prompt, as in training
         returns: float32 [B, K, H, W] or, with size `native`, [B, K, h, w], in [0, 1]
+        raises:  SeemError for images of another dtype or shape, or a prompt that is blank, given twice or too long
         """
         refuse_bad_prompts([[prompt] for prompt in prompts])
         pixels, geometry = network_input(images, short_side or self.config.short_side, self.config)
@@ -300,9 +310,9 @@ class Seem:
         with self._autocast():
             memory = self.model.read_image(pixels.to(self.device))
             for pass_tokens, pass_ends in passes:
-                found = self.model.ground(memory, pass_tokens, pass_ends)
-                best = found.text_logits.argmax(dim=1)  # [B, prompts of this pass]
-                matched.append(torch.stack([m[b] for m, b in zip(found.mask_logits, best, strict=True)]))
+                predictions = self.model.ground(memory, pass_tokens, pass_ends)
+                best = predictions.text_logits.argmax(dim=1)  # [B, prompts of this pass]
+                matched.append(torch.stack([m[b] for m, b in zip(predictions.mask_logits, best, strict=True)]))
         return np.stack([mask_maps(masks, geometry, size).cpu().numpy() for masks in torch.cat(matched, dim=1)])
 
     def _prompt_features(self, prompts: Sequence[str]) -> tuple[list[Tensor], Tensor]:
@@ -316,50 +326,61 @@ class Seem:
 
 
 def class_scores(text_logits: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """float32 [B, Q, N] -> probabilities float32 [B, Q, K + 1], the last one of the void (text N - 1)."""
+    """Probabilities of the classes, and of void (the last text).
+
+    text_logits: float32 [B, Q, N]
+    groups:      texts of each class; their maximum counts
+    returns:     float32 [B, Q, K + 1] in [0, 1]
+    """
     channels = [*groups, [text_logits.shape[-1] - 1]]
     logits = torch.stack([text_logits[..., list(channel)].amax(dim=-1) for channel in channels], dim=-1)
     return logits.float().softmax(dim=-1)
 
 
 def refuse_bad_prompts(groups: Sequence[Sequence[str]]) -> None:
-    """SeemError if there is no class, a class without a prompt, a blank prompt, or one that stands for two classes."""
+    """SeemError if there is no class, a class without a prompt, a blank prompt, or a prompt that is given twice."""
     if not groups:
         raise SeemError("the list of classes is empty; give at least one name")
     seen: set[str] = set()
-    for position, group in enumerate(groups):
+    for number, group in enumerate(groups):
         if not group or not all(prompt.strip() for prompt in group):
-            raise SeemError(f"class {position} has the prompts {list(group)!r}; give it a name that is not blank")
+            raise SeemError(f"class {number} has the prompts {list(group)!r}; give it a name that is not blank")
         for prompt in group:
             if prompt.lower() in seen:
-                raise SeemError(f"the prompt {prompt!r} is given twice; the network cannot tell two such classes apart")
+                raise SeemError(f"the prompt {prompt!r} is given twice; give each class different prompts")
             seen.add(prompt.lower())
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """CLIP's tokenizer from a folder; SeemError if its files are not there."""
+    """Load CLIP's tokenizer from a folder; SeemError if its files are missing or damaged."""
     has_files = (folder / "tokenizer.json").is_file() or all(
         (folder / name).is_file() for name in ("vocab.json", "merges.txt")
     )
     if not has_files:
         raise SeemError(
-            f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt, of "
-            "openai/clip-vit-base-patch32; `conformalsam download` brings them"
+            f"no tokenizer in {folder}, expected tokenizer.json, or vocab.json and merges.txt, of "
+            "openai/clip-vit-base-patch32; download them: conformalsam download seem-focall-v0"
         )
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # json and tokenizers raise classes without a common base
-        raise SeemError(f"the tokenizer in {folder} cannot be read: {first_line(error)}; get it again") from None
+        raise SeemError(
+            f"the tokenizer in {folder} cannot be read: {first_line(error)}; download it again: conformalsam download "
+            "seem-focall-v0"
+        ) from None
 
 
 def _checked_vocabulary(model: SeemModel, tokenizer: CLIPTokenizer, folder: Path) -> SeemModel:
     expected = model.config.text_config.vocab_size
     if len(tokenizer) != expected:
-        raise SeemError(f"the tokenizer in {folder} has {len(tokenizer)} entries, the network {expected}; use its own")
+        raise SeemError(
+            f"the tokenizer in {folder} has {len(tokenizer)} entries, but the network has {expected}; use the "
+            "tokenizer of the network"
+        )
     return model
 
 
 def _one(image: Images) -> Images:
     if getattr(image, "ndim", None) != 3:
-        raise SeemError(f"the image has shape {getattr(image, 'shape', None)}, expected uint8 [H, W, 3]")
+        raise SeemError(f"the image has shape {getattr(image, 'shape', None)}, expected uint8 [H, W, 3]; convert it")
     return image[None]

@@ -161,7 +161,7 @@ def test_the_fingerprint_tells_what_changes_maps_from_what_does_not(build):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"checkpoint": "nowhere"}, r"annotate.seem.checkpoint: nowhere has no config.json; make such a folder with"),
+        ({"checkpoint": "nowhere"}, r"annotate.seem.checkpoint: nowhere has no config.json; create the folder: conf"),
         ({"classes": ["cat", "background", {"name": "dog", "prompts": ["Cat"]}]}, "data.classes: the prompt 'Cat' is"),
         ({"classes": ["cat", "background", {"name": "dog", "prompts": [" "]}]}, r"has the prompts \[' '\]"),
         ({"classes": ["cat", "background", "d" * 90]}, r"data.classes: the prompt 'd+\.' has 93 tokens"),

@@ -96,15 +96,15 @@ def test_weights_in_half_precision_are_computed_with_in_float32(load_tiny, tmp_p
     ("change", "message"),
     [
         (lambda w: {n: t for n, t in w.items() if "decoder_norm" not in n},
-         r"2 missing: mask_decoder.norm.bias, mask_decoder.norm.weight$"),
+         r"2 missing: mask_decoder.norm.bias, mask_decoder.norm.weight;"),
         (lambda w: {**w, "sem_seg_head.predictor.caption_bias": torch.zeros(2)},
-         r"1 unexpected: sem_seg_head.predictor.caption_bias$"),
+         r"1 unexpected: sem_seg_head.predictor.caption_bias;"),
         (lambda w: {**w, "backbone.norm0.bias": torch.zeros(3)},
-         r"1 of another shape: backbone.norm0.bias \[3\] instead of \[8\]$"),
+         r"1 of another shape: backbone.norm0.bias \[3\] instead of \[8\];"),
         (lambda w: {n.replace("backbone.", "image_encoder."): t for n, t in w.items()},
-         r"not a SEEM checkpoint that is known: it lacks backbone.*Known are the Focal-T, Focal-L, SAM"),
-        (lambda w: {"model": w}, r"not a flat list of tensors \(found model\)"),
-        (lambda w: {"vit.cls_token": torch.zeros(1)}, "not a SEEM checkpoint that is known: it lacks "),
+         r"not a known SEEM checkpoint: it lacks backbone.*; use a published Focal-T, Focal-L, SAM"),
+        (lambda w: {"model": w}, r"contains model, expected a flat dict of tensors"),
+        (lambda w: {"vit.cls_token": torch.zeros(1)}, "not a known SEEM checkpoint: it lacks "),
     ],
 )  # fmt: skip
 def test_a_file_of_another_network_is_refused_with_the_names(altered, change, message):
@@ -113,12 +113,12 @@ def test_a_file_of_another_network_is_refused_with_the_names(altered, change, me
 
 
 def test_many_names_are_cut_short(altered):
-    with pytest.raises(SeemError, match=r"12 unexpected: (\S+ ){7}\S+ and 4 more$"):
+    with pytest.raises(SeemError, match=r"12 unexpected: (\S+ ){7}\S+ and 4 more;"):
         altered(lambda w: {**w, **{f"extra.{i}": torch.zeros(1) for i in range(12)}})
 
 
 def test_a_file_named_as_another_variant_is_refused(altered):
-    with pytest.raises(SeemError, match=r"seem_samvitb_v1.pt is named samvitb, but holds focal of width 8"):
+    with pytest.raises(SeemError, match=r"seem_samvitb_v1.pt is named samvitb, but contains focal of width 8"):
         altered(lambda w: w, name="seem_samvitb_v1.pt")
 
 
@@ -127,7 +127,9 @@ def test_a_truncated_file_is_refused(tmp_path, tiny_checkpoints, kept):
     content = tiny_checkpoints["focal"].read_bytes()
     path = tmp_path / "short.pt"
     path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(SeemError, match=r"short.pt \(\d+ bytes\) is truncated or no torch checkpoint .* get it again"):
+    with pytest.raises(
+        SeemError, match=r"short.pt \(\d+ bytes\) is truncated or not a torch checkpoint .* download"
+    ):
         read_weights(path)
 
 
@@ -144,7 +146,7 @@ def test_a_pickle_with_a_foreign_class_is_refused_and_not_run(tmp_path, monkeypa
         torch.save({"weight": torch.zeros(1), "extra": Surprise()}, path)
     else:
         path.write_bytes(pickle.dumps(Surprise()))
-    with pytest.raises(SeemError, match=r"foreign.pt holds .*which could run code when loaded; only files of plain"):
+    with pytest.raises(SeemError, match=r"foreign.pt contains .*which could run code when loaded, expected only"):
         read_weights(path)
     assert not (tmp_path / "surprise").exists()
 
@@ -155,7 +157,7 @@ def test_a_missing_file_names_the_command_that_gets_one(tmp_path):
 
 
 def test_a_missing_tokenizer_is_named(tmp_path, tiny_checkpoints):
-    with pytest.raises(SeemError, match=r"no tokenizer in .*: expected tokenizer.json, or vocab.json and merges.txt"):
+    with pytest.raises(SeemError, match=r"no tokenizer in .*, expected tokenizer.json, or vocab.json and merges.txt"):
         Seem.from_checkpoint(tiny_checkpoints["focal"], tmp_path, **UNTOLD)
 
 
@@ -163,7 +165,7 @@ def test_a_missing_tokenizer_is_named(tmp_path, tiny_checkpoints):
 def test_a_damaged_tokenizer_is_refused(load_tiny, tmp_path, content):
     load_tiny().save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(SeemError, match=r"the tokenizer in .* cannot be read: .*; get it again"):
+    with pytest.raises(SeemError, match=r"the tokenizer in .* cannot be read: .*; download it again"):
         Seem.from_pretrained(tmp_path)
 
 
@@ -172,7 +174,7 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(altered):
         name = "sem_seg_head.predictor.lang_encoder.lang_encoder.token_embedding.weight"
         return {**weights, name: weights[name][:-5]}
 
-    with pytest.raises(SeemError, match="has 514 entries, the network 509; use its own"):
+    with pytest.raises(SeemError, match="has 514 entries, but the network has 509; use"):
         altered(fewer)
 
 
@@ -180,7 +182,7 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(altered):
 def test_an_incomplete_folder_is_refused(load_tiny, tmp_path, gone):
     load_tiny().save_pretrained(tmp_path)
     (tmp_path / gone).unlink()
-    with pytest.raises(SeemError, match=rf"has no {gone}; make such a folder with: conformalsam convert-seem"):
+    with pytest.raises(SeemError, match=rf"has no {gone}; create the folder: conformalsam convert-seem"):
         Seem.from_pretrained(tmp_path)
 
 
@@ -188,7 +190,7 @@ def test_a_damaged_folder_is_refused(load_tiny, tmp_path):
     load_tiny().save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(SeemError, match=r"cannot be loaded: .*; convert it again"):
+    with pytest.raises(SeemError, match=r"cannot be loaded: .*; convert the published file again"):
         Seem.from_pretrained(tmp_path)
 
 

@@ -58,7 +58,7 @@ def test_a_query_whose_mask_is_empty_looks_everywhere(tiny):
     decoder = tiny.model.mask_decoder
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(decoder), "mask_vectors", lambda self, queries: queries)
-        visible = decoder.visible_places(vectors, features)
+        visible = decoder.visible_cells(vectors, features)
     assert visible.tolist() == [[[[True, False, True], [True, True, True]]]]
 
 
@@ -121,7 +121,7 @@ def test_aliases_by_mean_are_one_embedding(tiny):
         (["cat", ["dog", "cat"]], "the prompt 'cat' is given twice"),
         (["cat", " "], r"class 1 has the prompts \[' '\]; give it a name"),
         (["cat", []], r"class 1 has the prompts \[\]"),
-        (["x" * 80], r"prompt 'x+\.' has 83 tokens, the text tower takes 77; shorten it"),
+        (["x" * 80], r"prompt 'x+\.' has 83 tokens, the text encoder takes at most 77; shorten"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused(tiny, names, message):
@@ -129,7 +129,7 @@ def test_names_that_cannot_be_used_are_refused(tiny, names, message):
         tiny.semantic_map(IMAGES[0], names)
 
 
-def test_a_class_named_background_cannot_be_asked_for_twice(tiny):
+def test_a_class_named_background_cannot_be_given_twice(tiny):
     with pytest.raises(SeemError, match="'background' is given twice"):
         tiny.semantic_map(IMAGES[0], ["background", "cat"], background="prompt")
 
