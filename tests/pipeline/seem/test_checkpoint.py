@@ -127,9 +127,7 @@ def test_a_truncated_file_is_refused(tmp_path, tiny_checkpoints, kept):
     content = tiny_checkpoints["focal"].read_bytes()
     path = tmp_path / "short.pt"
     path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(
-        SeemError, match=r"short.pt \(\d+ bytes\) is truncated or not a torch checkpoint .* download"
-    ):
+    with pytest.raises(SeemError, match=r"short.pt \(\d+ bytes\) is truncated or not a torch checkpoint .* download"):
         read_weights(path)
 
 
