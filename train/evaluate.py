@@ -24,10 +24,11 @@ from pipeline.settings import Settings
 from train.data import WholeImages, whole_images
 from train.machine.device import compute_of
 from train.machine.processes import world
-from train.measure.inference import class_names_of, predicted_classes
+from train.measure.inference import predicted_classes
 from train.measure.metrics import iou_per_class, mean_iou, miou_interval, pixel_accuracy
 from train.measure.tally import Tally, tally_of
 from train.student import Student, Validate, load_student
+from train.students import class_names_of
 
 log = logging.getLogger(__name__)
 

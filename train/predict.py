@@ -24,8 +24,9 @@ from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.settings import EvaluateSettings, Section, TrainSettings
 from train.machine.device import compute_of
-from train.measure.inference import class_names_of, class_scores, predicted_classes
+from train.measure.inference import class_scores, predicted_classes
 from train.student import Student, load_student
+from train.students import class_names_of
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from train.hard_pixels import HardPixels
 from train.machine.device import Compute
 from train.student import Student
 from train.students import freeze, new_network
-from train.students.allspark.network import AllSparkNetwork, Grouping
 from train.views import Views
 
 
@@ -30,6 +29,8 @@ def new_student(settings: Settings, compute: Compute, weights: str | None = None
     network = new_network(train.student, weights or train.initial_weights, class_names)
     freeze(network, train.frozen_stages, train.frozen_norms)
     if has_block(settings, stage):
+        from train.students.allspark.network import AllSparkNetwork
+
         network = AllSparkNetwork(network, len(class_names), train.crop)
     return Student(network, compute)
 
@@ -46,6 +47,8 @@ def grouping(settings: Settings, num_labeled: int, logits: Tensor, epoch: int) -
     logits:      float [B, K, h, w] of the unlabeled images
     epoch:       counted from the start of the first stage that has the block
     """
+    from train.students.allspark.network import Grouping
+
     return {"grouping": Grouping(num_labeled, logits, epoch >= settings.train.memory_warmup)}
 
 

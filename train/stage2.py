@@ -25,7 +25,6 @@ from train.plan import labeled_samples, lr_schedule, plan_fingerprint, stage2_fi
 from train.recipe import channel_masks, grouping, hard_pixels, has_block, new_student
 from train.schedule import unlabeled_weight
 from train.self_labels import Confidence, conformal_threshold, self_labels
-from train.students.allspark.network import AllSparkNetwork
 from train.views import Views
 
 log = logging.getLogger(__name__)
@@ -73,6 +72,8 @@ def load_plain_network(state: TrainingState, checkpoint: dict[str, Any]) -> None
 
     checkpoint: of Stage I
     """
+    from train.students.allspark.network import AllSparkNetwork
+
     students = [(state.student, checkpoint["model"])]
     if state.average is not None:
         students.append((state.average.student, checkpoint["average"]["model"]))

@@ -16,8 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from train.losses import upsampled
 from train.machine.device import Compute
 from train.machine.processes import world
-from train.students import Network
-from train.students.allspark.network import load_model
+from train.students import Network, load_network
 
 
 class Student:
@@ -113,4 +112,4 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def load_student(folder: Path, compute: Compute) -> Student:
     """The student in a folder that training wrote; TrainingError if it is missing or incomplete."""
-    return Student(load_model(folder), compute)
+    return Student(load_network(folder), compute)

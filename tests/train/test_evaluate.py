@@ -13,14 +13,13 @@ from train.evaluate import evaluate, validation
 from train.machine.device import compute_of
 from train.stage1 import stage1
 from train.student import load_student
-from train.students import random_network
-from train.students.allspark.network import save_model
+from train.students import random_network, save_network
 
 
 def finish(settings, stage, seed, **facts):
     """Write what evaluation reads of a finished stage: a receipt, and a student with random weights."""
     torch.manual_seed(seed)
-    save_model(random_network("tiny", settings.data.class_names), settings.folder / stage / "student")
+    save_network(random_network("tiny", settings.data.class_names), settings.folder / stage / "student")
     Run(settings).finish(stage, {"best": None} | facts)
 
 
@@ -90,7 +89,7 @@ def test_a_class_that_is_neither_in_the_masks_nor_predicted_is_listed_as_absent(
     model = random_network("tiny", settings.data.class_names)
     torch.nn.init.zeros_(model.decode_head.classifier.weight)
     model.decode_head.classifier.bias.data = torch.tensor([5.0, 1.0, 0.0])  # always the floor
-    save_model(model, settings.folder / "stage1" / "student")
+    save_network(model, settings.folder / "stage1" / "student")
     index = load_samples(settings.folder / "samples.json")
     for sample in index.of("val"):
         mask = index.mask(sample, settings.data)
@@ -108,7 +107,7 @@ def always(settings, folder, *logits):
     model = random_network("tiny", settings.data.class_names)
     torch.nn.init.zeros_(model.decode_head.classifier.weight)
     model.decode_head.classifier.bias.data = torch.tensor(logits)
-    save_model(model, folder)
+    save_network(model, folder)
 
 
 def test_published_code_counts_an_absent_class_as_zero(make_run):
@@ -157,7 +156,7 @@ def test_a_stage_without_a_curve_has_no_best_student(make_run):
 def test_a_student_of_another_number_of_classes_is_refused(make_run):
     settings = make_run()
     finish(settings, "stage1", seed=1, fingerprint="one")
-    save_model(random_network("tiny", list("abcdefg")), settings.folder / "stage1/student")
+    save_network(random_network("tiny", list("abcdefg")), settings.folder / "stage1/student")
     expected = r"has 7 classes \(a, b, c, d, e, …\), but data.classes of the run has 3 classes \(floor, square, disc\)"
     with pytest.raises(TrainingError, match=expected):
         evaluate(settings)

@@ -13,8 +13,7 @@ from pipeline.settings import EvaluateSettings
 from train.__main__ import main
 from train.measure.inference import class_scores
 from train.predict import Request, image_files, open_student, predict, settings_of
-from train.students import random_network
-from train.students.allspark.network import save_model
+from train.students import random_network, save_network
 
 NAMES = ["background", "cat", "dog"]
 SIZES = {"a.png": (40, 52), "deep/b.jpg": (33, 35), "deep/er/c.bmp": (32, 48)}
@@ -43,7 +42,7 @@ def make_student(folder, seed):
     torch.manual_seed(seed)
     network = random_network("tiny", NAMES)
     torch.nn.init.normal_(network.decode_head.classifier.weight)  # so that it predicts more than one class
-    save_model(network, folder)
+    save_network(network, folder)
     return folder
 
 

@@ -20,8 +20,7 @@ from train.self_labels import Confidence, conformal_threshold, self_labels
 from train.stage1 import stage1
 from train.stage2 import finished_stage1, self_training_objective, stage2, stage_of
 from train.student import Student
-from train.students import random_network
-from train.students.allspark.network import load_model
+from train.students import load_network, random_network
 from train.students.segformer import SegFormer
 from train.views import weak_views_of
 
@@ -247,7 +246,7 @@ def test_allspark_may_begin_in_stage_two_from_the_plain_network_of_stage_one(mak
     )
     before = run_stage1(settings)
     assert not any(name.startswith(("block.", "memory.", "network.")) for name in before["model"])
-    assert isinstance(load_model(settings.folder / "stage1" / "student"), SegFormer)
+    assert isinstance(load_network(settings.folder / "stage1" / "student"), SegFormer)
     started = stage2(make_run_of(settings, stage2={"epochs": 0}))
     assert started["num_steps"] == 0
     start = load_checkpoint(settings.folder / "stage2" / "checkpoint.pt")
@@ -312,7 +311,7 @@ def test_no_epochs_end_with_the_student_of_stage_one(make_run):
     run_stage1(settings)
     facts = stage2(settings)
     assert (facts["num_steps"], facts["history"], facts["final_loss"]) == (0, [], None)
-    first, second = (load_model(settings.folder / stage / "student").state_dict() for stage in ("stage1", "stage2"))
+    first, second = (load_network(settings.folder / stage / "student").state_dict() for stage in ("stage1", "stage2"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

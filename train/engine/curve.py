@@ -15,7 +15,7 @@ from train.engine import collapse
 from train.engine.stage import Stage
 from train.engine.state import MEASURES, TrainingState
 from train.machine.processes import summed, world
-from train.students.allspark.network import save_model
+from train.students import save_network
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def save_if_best(state: TrainingState, stage: Stage, folder: Folder) -> bool:
         best = folder.best_student(stage.name)
         temporary = best.with_suffix(".part")
         shutil.rmtree(temporary, ignore_errors=True)
-        save_model(state.final_student.model, temporary)
+        save_network(state.final_student.model, temporary)
         shutil.rmtree(best, ignore_errors=True)
         temporary.replace(best)
     return True

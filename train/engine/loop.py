@@ -27,8 +27,7 @@ from train.engine.step import step_seed, training_step
 from train.engine.tensorboard import Board
 from train.machine.processes import wait_for_all, world
 from train.student import Validate
-from train.students import num_parameters
-from train.students.allspark.network import save_model
+from train.students import num_parameters, save_network
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def run(state: TrainingState, stage: Stage, settings: Settings, validate: Valida
     resume(state, stage, folder)
     data_wait = train(state, stage, settings.seed, folder, validate)
     if world().is_main:
-        save_model(state.final_student.model, folder.student(stage.name))
+        save_network(state.final_student.model, folder.student(stage.name))
     save(state, stage, folder, finished=True)  # last, so that a run that is killed before this line resumes
     wait_for_all()
     return _facts(state, stage) | {"data_wait": round(data_wait, 4)}

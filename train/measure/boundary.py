@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
-from scipy.spatial import KDTree
 
 from pipeline.datasets import IGNORE_INDEX
 
@@ -55,6 +53,8 @@ def without_rims(truth: Mask, distance: float) -> Mask:
     is_void = truth == IGNORE_INDEX
     if not is_void.any() or is_void.all():
         return truth
+    from scipy.ndimage import distance_transform_edt  # takes a second: only where boundaries are measured
+
     distances, (rows, columns) = distance_transform_edt(is_void, return_indices=True)
     return np.where(distances <= distance, truth[rows, columns], np.uint8(IGNORE_INDEX))
 
@@ -86,6 +86,8 @@ def fraction_near(points: Points, others: Points, distance: float) -> float:
         return 1.0
     if not len(others):
         return 0.0
+    from scipy.spatial import KDTree
+
     tree = KDTree(others, balanced_tree=False, compact_nodes=False)
     # The upper bound is exclusive; adding 0.5 keeps points at exactly `distance`.
     nearest = tree.query(points, distance_upper_bound=distance + 0.5)[0]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoConfig
 
 from pipeline.settings import EvaluateSettings
 from train.losses import upsampled
@@ -131,9 +129,3 @@ def batches(windows: Sequence[Window], batch_size: int) -> Iterator[list[Window]
         same = list(group)
         for start in range(0, len(same), batch_size):
             yield same[start : start + batch_size]
-
-
-def class_names_of(folder: Path) -> list[str]:
-    """Names of the classes of the student in a folder, in the order of the class indices."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return [str(config.id2label[index]) for index in range(config.num_labels)]

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.students.dino import FAMILIES, DinoDPT, dino_config
 from train.students.drop import dropout_rows
 from train.students.efficientnet import PREFIX, EfficientNetLite, efficientnet_config
 from train.students.files import load_network, read_network, save_network, with_weights
 from train.students.freeze import freeze
 from train.students.network import Network, num_parameters
+from train.students.plain import class_names_of
+from train.students.registration import register
 from train.students.segformer import ARCHITECTURES, SegFormer, segformer_config
 
 __all__ = [
     "Network",
+    "class_names_of",
     "dropout_rows",
     "freeze",
     "load_network",
@@ -26,6 +28,10 @@ __all__ = [
     "random_network",
     "save_network",
 ]
+
+DINO_FAMILIES = ("dinov2", "dinov3")
+
+register()
 
 
 def new_network(student: str, weights: str, class_names: Sequence[str], drop_path: float | None = None) -> Network:
@@ -50,7 +56,7 @@ def new_network(student: str, weights: str, class_names: Sequence[str], drop_pat
 
 def is_known(student: str) -> bool:
     """Whether a student is named by its size; otherwise it is a folder."""
-    return student.startswith(PREFIX) or student in ARCHITECTURES or student.partition("-")[0] in FAMILIES
+    return student.startswith(PREFIX) or student in ARCHITECTURES or student.partition("-")[0] in DINO_FAMILIES
 
 
 def random_network(student: str, class_names: Sequence[str], drop_path: float = 0.1) -> Network:
@@ -58,6 +64,8 @@ def random_network(student: str, class_names: Sequence[str], drop_path: float = 
     if student.startswith(PREFIX):
         return EfficientNetLite(efficientnet_config(student, class_names, drop_path))
     family, _, size = student.partition("-")
-    if family in FAMILIES:
+    if family in DINO_FAMILIES:
+        from train.students.dino import DinoDPT, dino_config  # with transformers, which takes seconds
+
         return DinoDPT(dino_config(family, size, class_names, drop_path))
     return SegFormer(segformer_config(student, class_names, drop_path))

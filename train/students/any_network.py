@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -48,6 +50,9 @@ class AnyNetwork(Network):
         """All outside the encoder; if it is not known which that is, nothing."""
         encoders = [name for name in (self.model.base_model_prefix, *ENCODERS) if name and hasattr(self.model, name)]
         return bool(encoders) and not parameter_name.startswith(f"model.{encoders[0]}.")
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
 
     def forward(self, pixels: Tensor, channel_masks: object = None) -> Tensor:
         if channel_masks is not None:

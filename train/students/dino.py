@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -41,7 +42,6 @@ ARCHITECTURES = {
     "b": Architecture(768, 12, 12, [2, 5, 8, 11], [96, 192, 384, 768], 128),
     "l": Architecture(1024, 24, 16, [4, 11, 17, 23], [256, 512, 1024, 1024], 256),
 }
-FAMILIES = ("dinov2", "dinov3")
 
 
 class DinoDPTConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
@@ -148,6 +148,9 @@ class DinoDPT(Network, PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def is_head(self, parameter_name: str) -> bool:
         return parameter_name.startswith("decode_head.")
+
+    def save(self, folder: Path) -> None:
+        self.save_pretrained(folder)
 
     def freeze_unused(self) -> None:
         self.encoder.embeddings.mask_token.requires_grad_(False)  # for pre-training only

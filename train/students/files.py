@@ -1,70 +1,58 @@
-"""Students from and to folders in transformers format, and from weights that others published."""
+"""Students from and to folders in transformers format, and from weights that others published.
+
+transformers is imported for the students that need it alone: that takes seconds.
+"""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSemanticSegmentation,
-    PreTrainedConfig,
-    PreTrainedModel,
-    SegformerImageProcessorPil,
-)
-
-from pipeline.errors import TrainingError, first_line
-from pipeline.files import read_json
-from train.students.any_network import AnyNetwork, tried
-from train.students.dino import DinoDPT
+from pipeline.errors import TrainingError
 from train.students.efficientnet import PREFIX, EfficientNetLite, imagenet_weights
 from train.students.network import Network
+from train.students.normalisation import save_normalisation
 from train.students.nvlabs import read_nvlabs
+from train.students.plain import PlainNetwork, class_names_of, read_config, reason_of
 from train.students.segformer import SegFormer
 
 log = logging.getLogger(__name__)
 
-# What a log file has no use for: bars, and tables of tensors that `check_fit` turns into one line.
-transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-
 WEIGHT_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.bin"]
-OWN: dict[str, type[PreTrainedModel]] = {
-    "segformer": SegFormer,
-    "dino_dpt": DinoDPT,
-    "efficientnet_lite_fpn": EfficientNetLite,
-}
+BLOCK_FILE = "allspark.safetensors"
+PLAIN: dict[str, type[PlainNetwork]] = {kind.config_class.model_type: kind for kind in (EfficientNetLite, SegFormer)}
 
 
 def save_network(network: Network, folder: Path) -> None:
     """Write `folder` so that AutoModelForSemanticSegmentation and AutoImageProcessor of transformers read it."""
-    model: Any = network.model if isinstance(network, AnyNetwork) else network
-    model.save_pretrained(folder)
-    if isinstance(model, SegFormer):  # the same network by its public name, which save_pretrained does not know
-        model.config.architectures = ["SegformerForSemanticSegmentation"]
-        model.config.save_pretrained(folder)
-    SegformerImageProcessorPil(
-        do_resize=False, image_mean=list(network.mean), image_std=list(network.std)
-    ).save_pretrained(folder)
+    network.save(folder)
+    save_normalisation(network, folder)
 
 
 def load_network(folder: Path) -> Network:
-    """Read what `save_network` or transformers wrote; TrainingError if it is not there, or not all of it."""
-    network, unfit = _read_network(Path(folder), config_of(Path(folder)))
+    """Read what `save_network` or transformers wrote; TrainingError if it is not there, or not all of it.
+
+    AllSpark's memory, which only training needs, is not saved.
+    """
+    content = read_config(folder)
+    kind = PLAIN.get(content.get("model_type", ""))
+    network: Network
+    if kind is not None:
+        network, unfit = kind.read(folder, kind.config_class.of(content))
+    else:
+        from train.students.pretrained import load_pretrained
+
+        network, unfit = load_pretrained(folder)
     if unfit:
         raise TrainingError(
             f"{folder} lacks {len(unfit)} of its network's weights, e.g. {unfit[0]}; copy it again, or train it again"
         )
-    return network
+    if not (folder / BLOCK_FILE).is_file():
+        return network
+    from train.students.allspark.network import with_saved_block
+
+    return with_saved_block(network, folder / BLOCK_FILE, len(class_names_of(folder)))
 
 
 def read_network(folder: Path, class_names: Sequence[str], drop_path: float) -> Network:
@@ -72,88 +60,18 @@ def read_network(folder: Path, class_names: Sequence[str], drop_path: float) -> 
 
     raises: TrainingError for a folder without one, or with one that cannot be trained
     """
-    config = config_of(folder)
-    config.id2label = dict(enumerate(class_names))
-    config.label2id = {name: index for index, name in enumerate(class_names)}
-    config.use_auxiliary_head = False  # where there is one, it gives logits that nobody asks for
-    if hasattr(config, "drop_path_rate"):
-        config.drop_path_rate = drop_path
-    network, unfit = _read_network(folder, config)
+    content = read_config(folder)
+    kind = PLAIN.get(content.get("model_type", ""))
+    network: Network
+    if kind is not None:
+        changed = {"id2label": dict(enumerate(class_names)), "drop_path_rate": drop_path}
+        network, unfit = kind.read(folder, kind.config_class.of(content | changed))
+    else:
+        from train.students.pretrained import read_pretrained
+
+        network, unfit = read_pretrained(folder, class_names, drop_path)
     check_fit(network, str(folder), None, unfit)
     return network
-
-
-def _read_network(folder: Path, config: PreTrainedConfig) -> tuple[Network, list[str]]:
-    """The network of that configuration, and the names of its parameters that the folder lacks or has in other shapes.
-
-    Those come from torch's global generator.
-    """
-    kind = OWN.get(config.model_type, AutoModelForSemanticSegmentation)
-    model, info = read(kind, folder, config=config, ignore_mismatched_sizes=True)
-    network, prefix = (model, "") if isinstance(model, Network) else (AnyNetwork(model), "model.")
-    network.mean, network.std = normalisation_of(folder, network)
-    network.freeze_unused()
-    if isinstance(network, AnyNetwork):
-        network = tried(network, config.num_labels)
-    return network, [f"{prefix}{name}" for name in _unfit(info)]
-
-
-def normalisation_of(folder: Path, network: Network) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of RGB in [0, 1] that a folder's preprocessor_config.json names; else the network's.
-
-    raises: TrainingError for a network that wants its channels in another order
-    """
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return list(network.mean), list(network.std)
-    named: dict[str, Any] = read_json(path)
-    if named.get("do_flip_channel_order"):
-        raise TrainingError(
-            f"{path} asks for channels in the order BGR (do_flip_channel_order), which students do not have; take a "
-            "network that was trained on RGB"
-        )
-    rescaled = named.get("rescale_factor", 1 / 255) if named.get("do_rescale", True) else 1.0
-    to_unit = 255 * rescaled  # what the network calls 1 is this in RGB in [0, 1]
-    mean: Sequence[float] = [0.0] * 3
-    std: Sequence[float] = [1.0] * 3
-    if named.get("do_normalize", True):
-        mean, std = named.get("image_mean") or network.mean, named.get("image_std") or network.std
-    return [value / to_unit for value in mean], [value / to_unit for value in std]
-
-
-def config_of(folder: Path) -> PreTrainedConfig:
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _holds_none(folder, error) from None
-    return config
-
-
-def read(kind: Any, folder: Path, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-    """A network of `kind` in a folder, and what transformers tells about loading it."""
-    try:
-        loaded: tuple[Any, dict[str, Any]] = kind.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **kwargs
-        )
-    except ImportError as error:  # a backbone of timm, for instance
-        raise _lacks_library(folder, error) from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _holds_none(folder, error) from None
-    return loaded
-
-
-def _lacks_library(folder: Path, error: ImportError) -> TrainingError:
-    install = re.search(r"pip install [\w.-]+", str(error))
-    fix = f"run {install[0]}" if install else "install it"
-    reason = _reason(error).partition(". ")[0]
-    return TrainingError(f"the network in {folder} needs a library that is not installed ({reason}); {fix}")
-
-
-def _holds_none(folder: Path, error: Exception) -> TrainingError:
-    return TrainingError(
-        f"{folder} holds no segmentation network in transformers format ({_reason(error)}); expected config.json "
-        "and model.safetensors"
-    )
 
 
 def with_weights(network: Network, student: str, weights: str) -> Network:
@@ -167,30 +85,13 @@ def with_weights(network: Network, student: str, weights: str) -> Network:
     if Path(weights).suffix in (".pth", ".pt"):
         return _with_nvlabs(network, student, Path(weights))
     folder = weights_folder(weights)
-    if isinstance(network, DinoDPT) and config_of(folder).model_type != "dino_dpt":
-        return _with_encoder(network, student, weights, folder)
-    config: Any = network.model.config if isinstance(network, AnyNetwork) else network.config
-    network, unfit = _read_network(folder, config)
+    if isinstance(network, PlainNetwork):
+        network, unfit = network.read(folder, network.config)
+    else:
+        from train.students.pretrained import with_pretrained
+
+        network, unfit = with_pretrained(network, student, weights, folder)
     check_fit(network, weights, student, unfit)
-    return network
-
-
-def _with_encoder(network: DinoDPT, student: str, weights: str, folder: Path) -> DinoDPT:
-    """The folder holds the encoder alone; it knows its own details best (size of the position table, registers)."""
-    config, given = network.config, config_of(folder)
-    sizes = [(c.model_type, c.hidden_size, c.num_hidden_layers) for c in (given, config.encoder_config)]
-    if sizes[0] != sizes[1]:
-        found, expected = (f"{kind} of width {width} and {depth} layers" for kind, width, depth in sizes)
-        raise TrainingError(
-            f"the weights {weights} do not fit train.student {student}: they are a {found}, expected a {expected}; set "
-            "train.student to the size of the weights"
-        )
-    encoder, info = read(AutoModel, folder)
-    check_fit(network, weights, student, [f"encoder.{name}" for name in _unfit(info)])
-    config.encoder_config = given
-    network = DinoDPT(config)
-    network.encoder.load_state_dict(encoder.state_dict())
-    log.info("%s: encoder loaded; the decode head starts from random weights", weights)
     return network
 
 
@@ -219,10 +120,6 @@ def _with_nvlabs(network: Network, student: str, path: Path) -> Network:
     return network
 
 
-def _unfit(info: dict[str, Any]) -> list[str]:
-    return sorted({key for key, *_ in info["mismatched_keys"]} | set(info["missing_keys"]))
-
-
 def check_fit(network: Network, weights: str, student: str | None, unfit: Sequence[str]) -> None:
     """The encoder must be all there; the decode head may be absent or made for other classes.
 
@@ -245,15 +142,14 @@ def weights_folder(weights: str) -> Path:
     """A local folder as it is; a hub name from the local cache, downloaded first if need be."""
     if Path(weights).is_dir():
         return Path(weights)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
         return Path(snapshot_download(weights, allow_patterns=WEIGHT_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise TrainingError(
-            f"train.weights is {weights}, which is no folder, and the hub gave no such model ({_reason(error)}); "
+            f"train.weights is {weights}, which is no folder, and the hub gave no such model ({reason_of(error)}); "
             "give train.weights a folder in transformers format (on a machine with a network: "
             "hf download nvidia/mit-b0 --local-dir weights/mit-b0), or random"
         ) from None
-
-
-def _reason(error: Exception) -> str:
-    return first_line(error).removeprefix("Got: ").rstrip(".")

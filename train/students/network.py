@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,10 @@ class Network(nn.Module):
 
     def freeze_unused(self) -> None:
         """Ask no gradient for parameters that play no part: processes that share a batch would wait for it."""
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors, from which transformers makes the same network."""
+        raise NotImplementedError
 
     def forward(self, pixels: Tensor, channel_masks: Sequence[Tensor] | None = None) -> Tensor:
         """float [B, 3, H, W], normalised -> logits, float [B, K, h, w].

@@ -1,20 +1,22 @@
-"""SegFormer in its published sizes: the networks of transformers, computed in fewer and cheaper operations."""
+"""SegFormer in its published sizes: the networks of transformers, in fewer and cheaper operations."""
 
 from __future__ import annotations
 
+import re
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from pipeline.datasets import IGNORE_INDEX
+from pipeline.errors import TrainingError
 from train.students.drop import ChannelDropout, DropPath, keep_mask
-from train.students.network import Network
-from train.students.norm import share_statistics
+from train.students.norm import BatchNorm2d
+from train.students.plain import PlainConfig, PlainNetwork
 
 
 class Architecture(NamedTuple):
@@ -38,49 +40,73 @@ ARCHITECTURES = {
 }
 
 
-def segformer_config(size: str, class_names: Sequence[str], drop_path: float) -> SegformerConfig:
+@dataclass(frozen=True, kw_only=True)
+class SegFormerConfig(PlainConfig):
+    """The fields of SegformerConfig of transformers, one number for each encoder stage in a sequence."""
+
+    model_type = "segformer"
+    architecture = "SegformerForSemanticSegmentation"
+
+    num_channels: int = 3
+    num_encoder_blocks: int = 4
+    depths: Sequence[int] = (2, 2, 2, 2)
+    sr_ratios: Sequence[int] = (8, 4, 2, 1)
+    hidden_sizes: Sequence[int] = (32, 64, 160, 256)
+    patch_sizes: Sequence[int] = (7, 3, 3, 3)
+    strides: Sequence[int] = (4, 2, 2, 2)
+    num_attention_heads: Sequence[int] = (1, 2, 5, 8)
+    mlp_ratios: Sequence[float] = (4, 4, 4, 4)
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    classifier_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    drop_path_rate: float = 0.1
+    layer_norm_eps: float = 1e-6
+    decoder_hidden_size: int = 256
+    semantic_loss_ignore_index: int = IGNORE_INDEX
+    reshape_last_stage: bool = True
+
+
+def segformer_config(size: str, class_names: Sequence[str], drop_path: float) -> SegFormerConfig:
     architecture = ARCHITECTURES[size]
-    return SegformerConfig(
+    return SegFormerConfig(
         hidden_sizes=architecture.widths,
         depths=architecture.depths,
         num_attention_heads=architecture.heads,
         decoder_hidden_size=architecture.head_width,
         drop_path_rate=drop_path,
-        semantic_loss_ignore_index=IGNORE_INDEX,
         id2label=dict(enumerate(class_names)),
-        label2id={name: index for index, name in enumerate(class_names)},
     )
 
 
-class SegFormer(Network, SegformerForSemanticSegmentation):  # type: ignore[no-untyped-call]
-    """SegformerForSemanticSegmentation with the same parameters, names, files and logits.
+class SegFormer(PlainNetwork):
+    """SegformerForSemanticSegmentation of transformers with the same parameters, names, files and logits.
 
-    What differs: the decode head's linear maps are folded (`fused_levels`), maps stay in memory as the tokens they are
-    made of (`encoded`), random draws and batch statistics are those of the whole batch, and the head drops whole
+    What differs: the decode head's linear maps are folded (`DecodeHead`), maps stay in memory as the tokens they are
+    made of (`Stage`), random draws and batch statistics are those of the whole batch, and the head drops whole
     channels, as the published code does. Dropout of hidden values, 0 in every published configuration, is left out.
     """
 
+    config_class = SegFormerConfig
+    config: SegFormerConfig
     multiple = 1
     smallest_side = 32  # what the encoder's strides and sequence reductions need
 
-    def __init__(self, config: SegformerConfig):
+    def __init__(self, config: SegFormerConfig):
         super().__init__(config)
-        stages: Any = self.segformer.stages
-        for block in (block for stage in stages for block in stage.blocks):
-            block.drop_path = DropPath(getattr(block.drop_path, "drop_prob", 0.0))
-        self.decode_head.dropout = ChannelDropout(config.classifier_dropout_prob)  # type: ignore[assignment]
-        share_statistics(self.decode_head)
+        if config.hidden_act != "gelu":
+            raise TrainingError(f"config.json has hidden_act {config.hidden_act}, expected gelu; take another network")
+        self.segformer = Encoder(config).apply(self.initialise)
+        self.decode_head = DecodeHead(config).apply(self.initialise)
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        features = []
-        for stage in self.segformer.stages:
-            pixels = encoded(stage, pixels)
-            features.append(pixels)
+        features: list[Tensor] = self.segformer(pixels)
         return features
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        head = self.decode_head
-        return classified(head, torch.relu_(head.batch_norm(fused_levels(head, features))))
+        logits: Tensor = self.decode_head(features)
+        return logits
 
     def feature_widths(self) -> list[int]:
         return list(self.config.hidden_sizes)
@@ -91,13 +117,56 @@ class SegFormer(Network, SegformerForSemanticSegmentation):  # type: ignore[no-u
     def is_head(self, parameter_name: str) -> bool:
         return parameter_name.startswith("decode_head.")
 
+    def initialise(self, module: nn.Module) -> None:
+        """Normal weights of `initializer_range`, biases 0; norms start as the identity."""
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
+            module.reset_parameters()
 
-# transformers renames weights of published files, and finds the renamings by the name of the class
-register_checkpoint_conversion_mapping(
-    SegFormer.__name__,
-    get_checkpoint_conversion_mapping(SegformerForSemanticSegmentation.__name__),  # type: ignore[no-untyped-call]
-    overwrite=True,
+    @staticmethod
+    def saved_name(name: str) -> str:
+        for pattern, replacement in SAVED_NAMES:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    @staticmethod
+    def own_name(name: str) -> str:
+        for pattern, replacement in OWN_NAMES:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+# Published files, and those that transformers writes, have the names of the left column.
+NAMES = (
+    ("segformer.encoder.patch_embeddings.N.", "segformer.stages.N.patch_embeddings."),
+    ("segformer.encoder.block.N.", "segformer.stages.N.blocks."),
+    ("segformer.encoder.layer_norm.N.", "segformer.stages.N.layer_norm."),
+    (".attention.self.query.", ".attention.q_proj."),
+    (".attention.self.key.", ".attention.k_proj."),
+    (".attention.self.value.", ".attention.v_proj."),
+    (".attention.self.sr.", ".attention.sequence_reduction.sequence_reduction."),
+    (".attention.self.layer_norm.", ".attention.sequence_reduction.layer_norm."),
+    (".attention.output.dense.", ".attention.o_proj."),
+    (".mlp.dense", ".mlp.fc"),
+    (".layer_norm_1.", ".layernorm_before."),
+    (".layer_norm_2.", ".layernorm_after."),
+    ("decode_head.linear_c.", "decode_head.linear_projections."),
 )
+
+
+def _renaming(old: str, new: str) -> tuple[str, str]:
+    """As pattern and replacement; N stands for a number."""
+    return re.escape(old).replace("N", r"(\d+)"), new.replace("N", r"\1")
+
+
+SAVED_NAMES = [_renaming(own, saved) for saved, own in NAMES]
+OWN_NAMES = [
+    (r"^(?=(encoder|stages)\.)", "segformer."),  # of a file of the encoder alone
+    *(_renaming(saved, own) for saved, own in NAMES),
+]
 
 
 def as_tokens(map_: Tensor) -> Tensor:
@@ -110,85 +179,192 @@ def as_map(tokens: Tensor) -> Tensor:
     return tokens.permute(0, 3, 1, 2)
 
 
-def encoded(stage: Any, map_: Tensor) -> Tensor:
-    """One stage of the encoder: float [B, D, H, W] -> float [B, D', h, w].
+class Encoder(nn.Module):
+    """Mix Transformer: four stages, each of a coarser and wider map."""
+
+    def __init__(self, config: SegFormerConfig):
+        super().__init__()
+        num_blocks = sum(config.depths)
+        drop_paths = [config.drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
+        self.stages = nn.ModuleList(
+            Stage(config, index, drop_paths[sum(config.depths[:index]) :]) for index in range(config.num_encoder_blocks)
+        )
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """float [B, 3, H, W] -> float [B, D, h, w] of each stage, finest first."""
+        features = []
+        for stage in self.stages:
+            pixels = stage(pixels)
+            features.append(pixels)
+        return features
+
+
+class Stage(nn.Module):
+    """Patches of a map as tokens, transformer blocks, layer norm.
 
     Tokens keep their two axes and are channels last, so that convolutions and linear maps read the same memory.
     """
-    embedding = stage.patch_embeddings
-    map_ = embedding.proj(map_.contiguous(memory_format=torch.channels_last))
-    tokens = embedding.layer_norm(as_tokens(map_))
-    for block in stage.blocks:
-        tokens = block.drop_path.onto(tokens, attended(block.attention, block.layernorm_before(tokens)))
-        tokens = block.drop_path.onto(tokens, mixed(block.mlp, block.layernorm_after(tokens)))
-    return as_map(stage.layer_norm(tokens))
+
+    def __init__(self, config: SegFormerConfig, index: int, drop_paths: Sequence[float]):
+        super().__init__()
+        self.patch_embeddings = PatchEmbeddings(config, index)
+        self.blocks = nn.ModuleList(Block(config, index, drop_path) for drop_path in drop_paths[: config.depths[index]])
+        self.layer_norm = nn.LayerNorm(config.hidden_sizes[index])
+
+    def forward(self, map_: Tensor) -> Tensor:
+        """float [B, D, H, W] -> float [B, D', h, w]."""
+        tokens = self.patch_embeddings(map_)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return as_map(self.layer_norm(tokens))
 
 
-def attended(attention: Any, tokens: Tensor) -> Tensor:
-    """Attention to keys of reduced resolution: float [B, h, w, D] -> the same."""
-    context = tokens
-    if attention.sequence_reduction_ratio > 1:
-        reduction = attention.sequence_reduction
-        context = reduction.layer_norm(as_tokens(reduction.sequence_reduction(as_map(tokens))))
+class PatchEmbeddings(nn.Module):
+    """Overlapping patches by a convolution with a stride."""
 
-    def by_head(projected: Tensor) -> Tensor:
+    def __init__(self, config: SegFormerConfig, index: int):
+        super().__init__()
+        width_before, width = [config.num_channels, *config.hidden_sizes][index : index + 2]
+        size, stride = config.patch_sizes[index], config.strides[index]
+        self.proj = nn.Conv2d(width_before, width, size, stride, padding=size // 2)
+        self.layer_norm = nn.LayerNorm(width)
+
+    def forward(self, map_: Tensor) -> Tensor:
+        """float [B, D, H, W] -> float [B, h, w, D']."""
+        tokens: Tensor = self.layer_norm(as_tokens(self.proj(map_.contiguous(memory_format=torch.channels_last))))
+        return tokens
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each after a layer norm and added to its input."""
+
+    def __init__(self, config: SegFormerConfig, index: int, drop_path: float):
+        super().__init__()
+        width = config.hidden_sizes[index]
+        self.layernorm_before = nn.LayerNorm(width)
+        self.attention = Attention(config, index)
+        self.drop_path = DropPath(drop_path)
+        self.layernorm_after = nn.LayerNorm(width)
+        self.mlp = FeedForward(width, int(width * config.mlp_ratios[index]))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """float [B, h, w, D] -> the same."""
+        tokens = self.drop_path.onto(tokens, self.attention(self.layernorm_before(tokens)))
+        return self.drop_path.onto(tokens, self.mlp(self.layernorm_after(tokens)))
+
+
+class Attention(nn.Module):
+    """Attention to keys of reduced resolution."""
+
+    def __init__(self, config: SegFormerConfig, index: int):
+        super().__init__()
+        width, reduction = config.hidden_sizes[index], config.sr_ratios[index]
+        self.head_dim = width // config.num_attention_heads[index]
+        self.dropout = config.attention_probs_dropout_prob
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(width, width) for _ in range(4))
+        self.sequence_reduction = SequenceReduction(width, reduction) if reduction > 1 else nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """float [B, h, w, D] -> the same."""
+        context = self.sequence_reduction(tokens)
+        mixture = functional.scaled_dot_product_attention(
+            self._by_head(self.q_proj(tokens)),
+            self._by_head(self.k_proj(context)),
+            self._by_head(self.v_proj(context)),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        out: Tensor = self.o_proj(mixture.transpose(1, 2).reshape(tokens.shape))
+        return out
+
+    def _by_head(self, projected: Tensor) -> Tensor:
         batch_size, _, _, width = projected.shape
-        heads = projected.view(batch_size, -1, width // attention.head_dim, attention.head_dim)
+        heads = projected.view(batch_size, -1, width // self.head_dim, self.head_dim)
         return heads.transpose(1, 2)  # [B, heads, N, d]
 
-    mixture = functional.scaled_dot_product_attention(
-        by_head(attention.q_proj(tokens)),
-        by_head(attention.k_proj(context)),
-        by_head(attention.v_proj(context)),
-        dropout_p=attention.attention_dropout if attention.training else 0.0,
-    )
-    out: Tensor = attention.o_proj(mixture.transpose(1, 2).reshape(tokens.shape))
-    return out
+
+class SequenceReduction(nn.Module):
+    """Fewer tokens by a convolution whose stride is its size."""
+
+    def __init__(self, width: int, ratio: int):
+        super().__init__()
+        self.sequence_reduction = nn.Conv2d(width, width, ratio, stride=ratio)
+        self.layer_norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """float [B, H, W, D] -> float [B, h, w, D]."""
+        reduced: Tensor = self.layer_norm(as_tokens(self.sequence_reduction(as_map(tokens))))
+        return reduced
 
 
-def mixed(mlp: Any, tokens: Tensor) -> Tensor:
-    """Feed-forward layer with a depth-wise convolution: float [B, h, w, D] -> the same."""
-    hidden = mlp.dwconv.dwconv(as_map(mlp.fc1(tokens)))
-    out: Tensor = mlp.fc2(mlp.activation_fn(as_tokens(hidden)))
-    return out
+class FeedForward(nn.Module):
+    """Two linear maps with a depth-wise convolution between them."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.dwconv = nn.Sequential(OrderedDict(dwconv=nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)))
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """float [B, h, w, D] -> the same."""
+        hidden = self.dwconv(as_map(self.fc1(tokens)))
+        out: Tensor = self.fc2(functional.gelu(as_tokens(hidden)))
+        return out
 
 
-def fused_levels(head: Any, features: Sequence[Tensor]) -> Tensor:
-    """The head up to its batch norm: float [B, D, h, w] for each level -> float [B, E, h, w], finest resolution.
+class DecodeHead(nn.Module):
+    """All levels brought to one width and the finest resolution, fused, and classified."""
 
-    Published: a linear map to E channels per level, bilinear up-sampling, concatenation (coarsest first), a linear map
-    from 4 E to E. All of it is linear, and up-sampling acts on each channel alone with weights that sum to 1, so each
-    level's two linear maps are multiplied first (E x E x D) and applied at its own resolution: at 513 pixels and
-    E = 768 2.5 instead of 41 billion multiplications an image, the same result up to rounding.
-    """
-    size = features[0].shape[-2:]
-    finest, *coarse = (
-        as_map(functional.linear(as_tokens(map_), weight, bias))
-        for map_, (weight, bias) in zip(features, folded_maps(head), strict=True)
-    )
-    fused, *others = (functional.interpolate(map_, size, mode="bilinear", align_corners=False) for map_ in coarse)
-    for other in (*others, finest):
-        fused.add_(other)  # in place: at these sizes a new tensor costs as much as the sum
-    return fused
+    def __init__(self, config: SegFormerConfig):
+        super().__init__()
+        width, widths = config.decoder_hidden_size, config.hidden_sizes
+        self.linear_projections = nn.ModuleList(
+            nn.Sequential(OrderedDict(proj=nn.Linear(level, width))) for level in widths
+        )
+        self.linear_fuse = nn.Conv2d(width * len(widths), width, 1, bias=False)
+        self.batch_norm = BatchNorm2d(width)
+        self.dropout = ChannelDropout(config.classifier_dropout_prob)
+        self.classifier = nn.Conv2d(width, len(config.id2label), 1)
 
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """float [B, D, h, w] of each level, finest first -> logits, float [B, K, h, w] of the finest."""
+        return self._classified(torch.relu_(self.batch_norm(self._fused(features))))
 
-def folded_maps(head: Any) -> list[tuple[Tensor, Tensor]]:
-    """Weight [E, D] and bias [E] of each level, finest first: its slice of the fusing map times its own linear map."""
-    with torch.autocast(head.linear_fuse.weight.device.type, enabled=False):
-        slices = head.linear_fuse.weight[:, :, 0, 0].chunk(len(head.linear_projections), dim=1)[::-1]
-        linears = [projection.proj for projection in head.linear_projections]
-        return [(part @ one.weight, part @ one.bias) for part, one in zip(slices, linears, strict=True)]
+    def _fused(self, features: Sequence[Tensor]) -> Tensor:
+        """The head up to its batch norm: float [B, D, h, w] for each level -> float [B, E, h, w], finest resolution.
 
+        Published: a linear map to E channels per level, bilinear up-sampling, concatenation (coarsest first), a linear
+        map from 4 E to E. All of it is linear, and up-sampling acts on each channel alone with weights that sum to 1,
+        so each level's two linear maps are multiplied first (E x E x D) and applied at its own resolution: at 513
+        pixels and E = 768 2.5 instead of 41 billion multiplications an image, the same result up to rounding.
+        """
+        size = features[0].shape[-2:]
+        finest, *coarse = (
+            as_map(functional.linear(as_tokens(map_), weight, bias))
+            for map_, (weight, bias) in zip(features, self._folded_maps(), strict=True)
+        )
+        fused, *others = (functional.interpolate(map_, size, mode="bilinear", align_corners=False) for map_ in coarse)
+        for other in (*others, finest):
+            fused.add_(other)  # in place: at these sizes a new tensor costs as much as the sum
+        return fused
 
-def classified(head: Any, map_: Tensor) -> Tensor:
-    """Channel dropout and the classifier: float [B, E, h, w] -> logits, float [B, K, h, w].
+    def _folded_maps(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight [E, D] and bias [E] of each level, finest first: its slice of the fusing map times its own map."""
+        with torch.autocast(self.linear_fuse.weight.device.type, enabled=False):
+            slices = self.linear_fuse.weight[:, :, 0, 0].chunk(len(self.linear_projections), dim=1)[::-1]
+            linears: list[Any] = [projection.proj for projection in self.linear_projections]
+            return [(part @ one.weight, part @ one.bias) for part, one in zip(slices, linears, strict=True)]
 
-    A dropped channel is a column of zeros in the classifier: dropping it there spares two passes over the map.
-    """
-    weight, bias = head.classifier.weight[:, :, 0, 0], head.classifier.bias  # [K, E], [K]
-    tokens, dropout = as_tokens(map_), head.dropout
-    if not dropout.is_active():
-        return as_map(functional.linear(tokens, weight, bias))
-    of_images = weight * keep_mask(weight.new_empty(len(map_)), weight.shape[1:], dropout.probability)[:, None]
-    logits = torch.baddbmm(bias, tokens.flatten(1, 2), of_images.mT)  # [B, h w, K]
-    return as_map(logits.view(*tokens.shape[:3], -1))
+    def _classified(self, map_: Tensor) -> Tensor:
+        """Channel dropout and the classifier: float [B, E, h, w] -> logits, float [B, K, h, w].
+
+        A dropped channel is a column of zeros in the classifier: dropping it there spares two passes over the map.
+        """
+        weight, bias = self.classifier.weight[:, :, 0, 0], self.classifier.bias  # [K, E], [K]
+        assert bias is not None
+        tokens, dropout = as_tokens(map_), self.dropout
+        if not dropout.is_active():
+            return as_map(functional.linear(tokens, weight, bias))
+        of_images = weight * keep_mask(weight.new_empty(len(map_)), weight.shape[1:], dropout.probability)[:, None]
+        logits = torch.baddbmm(bias, tokens.flatten(1, 2), of_images.mT)  # [B, h w, K]
+        return as_map(logits.view(*tokens.shape[:3], -1))

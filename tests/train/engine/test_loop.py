@@ -14,7 +14,7 @@ from train.engine.state import new_state
 from train.machine.device import compute_of
 from train.recipe import new_student
 from train.stage1 import open_run_labels, stage1, stage_of
-from train.students.allspark.network import load_model
+from train.students import load_network
 
 
 def start(settings):
@@ -168,7 +168,7 @@ def test_the_best_student_is_kept_beside_the_last(make_run):
 
     loop.train(state, stage, settings.seed, Folder(settings.folder), validate)
     assert state.best == {"epoch": 2, "miou": 0.6}  # the first of two that are as good
-    best = load_model(settings.folder / "stage1" / "best").state_dict()
+    best = load_network(settings.folder / "stage1" / "best").state_dict()
     assert all(torch.equal(value, at_each_point[1][name]) for name, value in best.items())
     assert not all(torch.equal(value, at_each_point[3][name]) for name, value in best.items())
 

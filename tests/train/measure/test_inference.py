@@ -9,15 +9,13 @@ from pipeline.settings import EvaluateSettings
 from train.measure.inference import (
     Window,
     batches,
-    class_names_of,
     class_scores,
     predicted_classes,
     resized,
     spans,
     windows,
 )
-from train.students import random_network
-from train.students.allspark.network import save_model
+from train.students import class_names_of, random_network, save_network
 
 
 def random_image(height, width, seed=0):
@@ -157,5 +155,5 @@ def test_a_stride_that_would_leave_gaps_is_refused(options):
 @pytest.mark.parametrize("student", ["tiny", "dinov2-s"])
 def test_class_names_are_those_of_the_checkpoint_in_order(student, tmp_path):
     names = ["sky", "road", "car"]
-    save_model(random_network(student, names), tmp_path)
+    save_network(random_network(student, names), tmp_path)
     assert class_names_of(tmp_path) == names

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -109,8 +110,7 @@ def test_takes_images_of_any_size_and_gives_logits_at_an_eighth_of_it(height, wi
 
 
 def test_a_dilated_last_stage_sees_as_far_on_a_finer_map():
-    config = efficientnet_config(LITE0, NAMES, 0.0)
-    config.dilated = True
+    config = replace(efficientnet_config(LITE0, NAMES, 0.0), dilated=True)
     network = EfficientNetLite(config).eval()
     network.encoder.load_state_dict(with_imagenet().encoder.state_dict())
     pixels = torch.randn(1, 3, 128, 128)

@@ -1,10 +1,12 @@
+from dataclasses import asdict, replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
-from transformers import SegformerForSemanticSegmentation
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from train.students import dropout_rows, num_parameters, random_network
 from train.students.drop import ChannelDropout, DropPath
@@ -26,9 +28,9 @@ def one_thread():
 def ours_and_theirs(dtype=torch.float64, is_training=False):
     """The same random weights, biases and norms included, in both implementations; nothing is dropped."""
     config = segformer_config("tiny", NAMES, drop_path=0.0)
-    config.classifier_dropout_prob = 0.0
+    config = replace(config, classifier_dropout_prob=0.0)
     torch.manual_seed(0)
-    theirs = SegformerForSemanticSegmentation(config)
+    theirs = SegformerForSemanticSegmentation(SegformerConfig(**asdict(config)))
     for name, value in theirs.state_dict().items():
         if value.is_floating_point():
             noise = 0.2 * torch.randn_like(value)

@@ -9,13 +9,11 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig
 
-from train.students import Network, load_network, save_network
 from train.students.allspark.decoder import AllSparkBlock
 from train.students.allspark.memory import SemanticMemory, channel_groups
-
-BLOCK_FILE = "allspark.safetensors"
+from train.students.files import BLOCK_FILE
+from train.students.network import Network
 
 
 class Grouping(NamedTuple):
@@ -65,6 +63,11 @@ class AllSparkNetwork(Network):
         name = parameter_name.removeprefix("network.")
         return name == parameter_name or self.network.is_head(name)
 
+    def save(self, folder: Path) -> None:
+        """The network as it is without the block, which goes into a file of its own."""
+        self.network.save(folder)
+        save_file(self.block.state_dict(), folder / BLOCK_FILE)
+
 
 @torch.no_grad()
 def num_places(network: Network, crop: int) -> int:
@@ -72,21 +75,8 @@ def num_places(network: Network, crop: int) -> int:
     return network.encode(torch.zeros(1, 3, crop, crop))[-1][0, 0].numel()
 
 
-def save_model(network: Network, folder: Path) -> None:
-    """Write `folder` as `train.students.save_network` does; AllSpark's block goes into a file of its own."""
-    if not isinstance(network, AllSparkNetwork):
-        save_network(network, folder)
-        return
-    save_network(network.network, folder)
-    save_file(network.block.state_dict(), folder / BLOCK_FILE)
-
-
-def load_model(folder: Path) -> Network:
-    """Read what `save_model` wrote, without the memory, which only training needs; TrainingError if it is not there."""
-    network = load_network(folder)
-    if not (folder / BLOCK_FILE).is_file():
-        return network
-    num_classes = AutoConfig.from_pretrained(folder).num_labels
+def with_saved_block(network: Network, block: Path, num_classes: int) -> AllSparkNetwork:
+    """A network and the block in a file that `AllSparkNetwork.save` wrote; the memory is empty."""
     with_block = AllSparkNetwork(network, num_classes, crop=network.smallest_side)
-    with_block.block.load_state_dict(load_file(folder / BLOCK_FILE))
+    with_block.block.load_state_dict(load_file(block))
     return with_block

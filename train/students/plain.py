@@ -1,0 +1,147 @@
+"""Networks that are plain torch modules, read and written in the format of transformers without importing it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.errors import TrainingError, first_line
+from pipeline.files import read_json
+from train.students.network import Network
+from train.students.normalisation import normalisation_of
+
+DEFAULT_LABELS = {0: "LABEL_0", 1: "LABEL_1"}
+"""Of a config.json that names no classes, as transformers has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainConfig:
+    """What config.json has of a network.
+
+    id2label: names of the classes by their index
+    """
+
+    model_type: ClassVar[str]
+    architecture: ClassVar[str]
+    """Class of transformers that reads the folder."""
+    id2label: dict[int, str] = field(default_factory=DEFAULT_LABELS.copy)
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Self:
+        """The configuration in the content of a config.json; fields of other names are left out."""
+        names = {one.name for one in fields(cls)}
+        known = {name: value for name, value in content.items() if name in names}
+        return cls(**known | {"id2label": labels_of(content)})
+
+    def content(self) -> dict[str, Any]:
+        """What transformers writes to config.json."""
+        return asdict(self) | {
+            "architectures": [self.architecture],
+            "dtype": "float32",
+            "label2id": {name: index for index, name in self.id2label.items()},
+            "model_type": self.model_type,
+            "transformers_version": version("transformers"),
+        }
+
+
+class PlainNetwork(Network):
+    """A network that is made from its configuration alone."""
+
+    config_class: ClassVar[type[PlainConfig]]
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+
+    def initialise(self, module: nn.Module) -> None:
+        """Give the parameters and buffers of one layer their first values, drawn from torch's global generator."""
+        raise NotImplementedError
+
+    @staticmethod
+    def saved_name(name: str) -> str:
+        """Name in model.safetensors of a tensor of the network's state."""
+        return name
+
+    @staticmethod
+    def own_name(name: str) -> str:
+        """Name in the network's state of a tensor in a file of weights."""
+        return name
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.config.content(), indent=2, sort_keys=True)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        weights = {self.saved_name(name): tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    @classmethod
+    def read(cls, folder: Path, config: Any) -> tuple[Self, list[str]]:
+        """The network of that configuration, and the names of its tensors that the folder lacks or has in other shapes.
+
+        Those come from torch's global generator; all others come from the folder.
+        raises: TrainingError for a folder without readable weights
+        """
+        given = {cls.own_name(name): tensor for name, tensor in read_weights(folder).items()}
+        with torch.random.fork_rng(devices=[]):  # these first weights are replaced
+            network = cls(config)
+        state = network.state_dict()
+        fitting = {name: given[name] for name in state if name in given and given[name].shape == state[name].shape}
+        for path, module in network.named_modules():
+            if any(f"{path}.{name}" not in fitting for name in module.state_dict() if "." not in name):
+                network.initialise(module)
+        network.load_state_dict(network.state_dict() | fitting)
+        network.mean, network.std = normalisation_of(folder, network)
+        return network.eval(), sorted(state.keys() - fitting.keys())
+
+
+def labels_of(content: dict[str, Any]) -> dict[int, str]:
+    """Names of the classes by their index, of the content of a config.json."""
+    labels = content.get("id2label")
+    return DEFAULT_LABELS if labels is None else {int(index): str(name) for index, name in labels.items()}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Content of config.json; TrainingError if there is none that can be read."""
+    try:
+        content: dict[str, Any] = read_json(folder / "config.json")
+    except (OSError, ValueError) as error:
+        raise holds_none(folder, error) from None
+    return content
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of model.safetensors, or of pytorch_model.bin; TrainingError if there is none that can be read."""
+    path = folder / "pytorch_model.bin"
+    try:
+        if not path.is_file() or (folder / "model.safetensors").exists():
+            return load_file(folder / "model.safetensors")
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        raise holds_none(folder, error) from None
+    return weights
+
+
+def holds_none(folder: Path, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"{folder} holds no segmentation network in transformers format ({reason_of(error)}); expected config.json "
+        "and model.safetensors"
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error of a library, as part of a sentence."""
+    return first_line(error).removeprefix("Got: ").rstrip(".")
+
+
+def class_names_of(folder: Path) -> list[str]:
+    """Names of the classes of a saved student, in the order of their indices; TrainingError if there is none."""
+    return [name for _, name in sorted(labels_of(read_config(folder)).items())]
