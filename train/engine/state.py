@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.settings import TrainSettings
 from train.engine.average import MovingAverage
+from train.optimizers import SGD, AdamW
 from train.student import Student
 
 MEASURES = ("loss", "loss_labeled", "loss_unlabeled", "confident")
@@ -102,8 +103,8 @@ def optimizer_of(student: Student, settings: TrainSettings) -> torch.optim.Optim
     groups = parameter_groups(student, settings)
     options: dict[str, Any] = {"lr": settings.lr, "fused": True}
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, **options)
-    return torch.optim.SGD(groups, momentum=settings.momentum, **options)
+        return AdamW(groups, **options)
+    return SGD(groups, momentum=settings.momentum, **options)
 
 
 def parameter_groups(student: Student, settings: TrainSettings) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from train.data import Draw, Passes
 from train.losses import num_with_class, summed_cross_entropy, upsampled
 from train.measure.metrics import class_areas, confusion_matrix
+from train.optimizers import AdamW
 from train.probe.decoder import PyramidDecoder
 from train.probe.features import Shapes, unflattened
 from train.schedule import poly_lr_factor
@@ -107,7 +108,7 @@ def trained_decoder(
     """
     torch.manual_seed(recipe.seed)  # for weights and dropout
     decoder = PyramidDecoder([width for _, _, width in shapes], num_classes).to(device).train()
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=WEIGHT_DECAY)
+    optimizer = AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=WEIGHT_DECAY)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * poly_lr_factor(step, recipe.steps, POWER)

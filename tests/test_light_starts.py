@@ -1,0 +1,46 @@
+"""Commands import what the chosen annotator and student need, and nothing else: each test is a fresh process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def imported(code, *names):
+    """Which of the modules a process has imported after running `code`."""
+    printed = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint([n for n in {names!r} if n in sys.modules])"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    return printed.stdout.splitlines()[-1]
+
+
+PLAIN_STUDENTS = """
+import tempfile, torch
+import train.stage1, train.stage2, train.evaluate, train.predict, train.probe.probe
+from pathlib import Path
+from pipeline.settings import TrainSettings
+from train.engine.state import new_state
+from train.machine.device import compute_of
+from train.student import Student, load_student
+from train.students import class_names_of, new_network, save_network
+settings = TrainSettings(device="cpu", optimizer="adamw")
+for name in ("tiny", "efficientnet-lite0"):
+    state = new_state(Student(new_network(name, "random", ["cat", "dog"]), compute_of(settings)), settings, 2)
+    state.student.logits(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).mean().backward()
+    state.optimizer.step()
+    with tempfile.TemporaryDirectory() as folder:
+        save_network(state.final_student.model, Path(folder))
+        load_student(Path(folder), compute_of(settings))
+        assert class_names_of(Path(folder)) == ["cat", "dog"]
+"""
+
+
+def test_a_plain_student_is_trained_saved_and_read_without_other_students_and_without_the_compiler():
+    foreign = ("transformers", "huggingface_hub", "torch._dynamo", "sympy", "scipy.ndimage", "dask", "onnxruntime")
+    ours = ("train.students.dino", "train.students.any_network", "train.students.allspark")
+    assert imported(PLAIN_STUDENTS, *foreign, *ours) == "[]"
