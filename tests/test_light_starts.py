@@ -44,3 +44,34 @@ def test_a_plain_student_is_trained_saved_and_read_without_other_students_and_wi
     foreign = ("transformers", "huggingface_hub", "torch._dynamo", "sympy", "scipy.ndimage", "dask", "onnxruntime")
     ours = ("train.students.dino", "train.students.any_network", "train.students.allspark")
     assert imported(PLAIN_STUDENTS, *foreign, *ours) == "[]"
+
+
+def test_light_commands_answer_without_torch_and_transformers():
+    code = """
+from click.testing import CliRunner
+from pipeline.__main__ import main
+result = CliRunner().invoke(main, ["convert-seem", "missing.pt", "out"])
+assert "error: no checkpoint missing.pt; get one with: conformalsam download" in result.output, result.output
+import pipeline.annotators.onnx, pipeline.annotators.build, pipeline.stages.annotate, onnxruntime
+import pipeline.stages.prepare, pipeline.stages.calibrate, pipeline.stages.pseudolabel, pipeline.stages.report
+"""
+    assert imported(code, "torch", "transformers", "huggingface_hub", "train") == "[]"
+
+
+AUTO_CLASSES = """
+import sys, tempfile, torch
+from pathlib import Path
+from train.students import random_network, save_network
+assert "transformers" not in sys.modules
+network = random_network("efficientnet-lite0", ["cat", "dog"]).eval()
+with tempfile.TemporaryDirectory() as folder:
+    save_network(network, Path(folder))
+    from transformers import AutoModelForSemanticSegmentation
+    theirs = AutoModelForSemanticSegmentation.from_pretrained(folder).eval()
+pixels = torch.rand(1, 3, 32, 32)
+assert torch.equal(theirs(pixels), network(pixels))
+"""
+
+
+def test_transformers_that_is_imported_later_reads_our_students():
+    assert imported(AUTO_CLASSES, "train.students.auto_models") == "['train.students.auto_models']"

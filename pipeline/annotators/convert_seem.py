@@ -7,10 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pipeline.annotators.download import CHECKPOINTS
 from pipeline.errors import AnnotatorError
-from pipeline.seem import Seem, SeemError
-from pipeline.seem.checkpoint import read_weights, unused_names, variant_name
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +23,11 @@ def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None = None) 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AnnotatorError(f"{folder} exists and is not empty; remove it (rm -r {folder}) or name another folder")
+    if not checkpoint.is_file():
+        raise AnnotatorError(f"no checkpoint {checkpoint}; get one with: conformalsam download seem-focall-v0")
+    from pipeline.seem import Seem, SeemError  # with torch, which takes seconds
+    from pipeline.seem.checkpoint import read_weights, unused_names, variant_name
+
     log.info("convert-seem: reading %s", checkpoint)
     try:
         weights = read_weights(checkpoint)
@@ -49,5 +51,7 @@ def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None = None) 
 
 def _origin(sha256: str) -> str:
     """Name of the published file with this sha256, as text for the log."""
+    from pipeline.annotators.download import CHECKPOINTS
+
     names = [name for name, published in CHECKPOINTS.items() if published.sha256 == sha256]
     return f"{names[0]} as published" if names else "none of the published files"

@@ -45,7 +45,7 @@ def test_a_published_file_is_recognised_by_its_sha256(convert, published, tmp_pa
     from pipeline.seem.checkpoint import file_sha256
 
     known = {"seem-focalt-v0": Published("xdecoder/SEEM", "seem.pt", sha256=file_sha256(published))}
-    monkeypatch.setattr("pipeline.annotators.convert_seem.CHECKPOINTS", known)
+    monkeypatch.setattr("pipeline.annotators.download.CHECKPOINTS", known)
     with caplog.at_level(logging.INFO):
         convert(published, tmp_path / "out")
     assert "(seem-focalt-v0 as published)" in caplog.text
