@@ -1,4 +1,4 @@
-"""Charts, pictures and the style sheet that the report, the gallery and the tools share."""
+"""Charts, pictures and the style sheet of the report, the gallery and the tools."""
 
 from pathlib import Path
 

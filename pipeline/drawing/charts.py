@@ -1,4 +1,4 @@
-"""Charts as inline SVG: numbers in, markup out. Colours come from the page's style sheet, so they follow its theme."""
+"""Charts as inline SVG. Their colours come from the page's style sheet, so that they follow its theme."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AXIS_TICKS = 4
 
 
 class Estimate(NamedTuple):
-    """A share in [0, 1] with its interval, if it has one."""
+    """A fraction in [0, 1], with the ends of its interval if it has one."""
 
     name: str
     value: float
@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One line: its name, and y over x, at least one point, numbers >= 0."""
+    """One line: its name, and y over x; at least one point, numbers >= 0."""
 
     name: str
     x: Sequence[float]
@@ -34,14 +34,14 @@ class Series(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """The plotting area of a chart, and the range of its axes."""
+    """Height of a chart in pixels, and the ranges (low, high) of its axes."""
 
     height: int
     x: tuple[float, float]
     y: tuple[float, float]
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Pixel position of a point."""
+        """Pixel coordinates of a point (x, y)."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         plot_height = self.height - TOP - BOTTOM
@@ -49,9 +49,14 @@ class Frame(NamedTuple):
 
 
 def histogram(
-    counts: Sequence[int], x: tuple[float, float], x_label: str, y_label: str, title: str, shares: bool = False
+    counts: Sequence[int], x: tuple[float, float], x_label: str, y_label: str, title: str, is_fraction: bool = False
 ) -> Markup:
-    """Bars of equal width over the range `x`, whose ticks are per cent if its values are `shares`."""
+    """Bars of equal width over a range.
+
+    counts:      height of each bar
+    x:           range (low, high) of all bars
+    is_fraction: x is a fraction, whose ticks are per cent
+    """
     frame = Frame(200, x, (0, max([*counts, 1])))
     low, width = x[0], (x[1] - x[0]) / len(counts)
     bars = []
@@ -60,24 +65,24 @@ def histogram(
         right, bottom = frame.at(low + (i + 1) * width, 0)
         size = f'width="{max(right - left - 2, 1):.1f}" height="{bottom - top:.1f}"'
         bars.append(f'<rect class="bar" x="{left + 1:.1f}" y="{top}" {size}/>')
-    return _svg(frame.height, title, [*_axes(frame, x_label, y_label, shares), *bars])
+    return _svg(frame.height, title, [*_axes(frame, x_label, y_label, is_fraction), *bars])
 
 
 def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str) -> Markup:
-    """Lines over the origin with a dot at every point, each named at its end; told apart by dashes as by colour."""
+    """Lines with a dot at every point and the name at the end; they differ in dashes and colour. Axes begin at 0."""
     x_high, y_high = (max([value for line in series for value in getattr(line, axis)]) for axis in "xy")
     frame = Frame(220, (0.0, x_high or 1.0), (0.0, 1.15 * y_high or 1.0))
-    lines = [part for number, line in enumerate(series) for part in _line(frame, line, number)]
+    lines = [element for number, line in enumerate(series) for element in _line(frame, line, number)]
     return _svg(frame.height, title, [*_axes(frame, x_label, y_label), *lines])
 
 
 def estimates(
-    rows: Sequence[Estimate], target: float | None, target_name: str, title: str, x_label: str = "share of pixels"
+    rows: Sequence[Estimate], target: float | None, target_name: str, title: str, x_label: str = "fraction of pixels"
 ) -> Markup:
-    """Shares side by side on one axis from 0 to 100 %, with their intervals, and a line at the target, if any."""
+    """One row per estimate, on an axis from 0 to 100 %, and a line at the target, a fraction, if there is one."""
     height = TOP + ROW * len(rows) + BOTTOM
     frame = Frame(height, (0.0, 1.0), (0.0, 1.0))
-    parts = _x_axis(frame, x_label, shares=True)
+    parts = _x_axis(frame, x_label, is_fraction=True)
     if target is not None:
         x, top = frame.at(target, 1)
         parts.append(f'<line class="target" x1="{x}" y1="{top}" x2="{x}" y2="{frame.at(0, 0)[1]}"/>')
@@ -87,17 +92,17 @@ def estimates(
     return _svg(height, title, parts)
 
 
-def quantiles(shares: Sequence[float], target: float | None, x_label: str, y_label: str, title: str) -> Markup:
-    """Ascending shares in [0, 1], evenly spaced over 0 to 100 % of what they are shares of; a line at the target."""
+def quantiles(values: Sequence[float], target: float | None, x_label: str, y_label: str, title: str) -> Markup:
+    """Quantiles in [0, 1], ascending and evenly spaced over 0 to 100 %, and a line at the target, if there is one."""
     frame = Frame(220, (0.0, 1.0), (0.0, 1.0))
-    parts = _axes(frame, x_label, y_label, shares=True, y_shares=True)
+    parts = _axes(frame, x_label, y_label, x_is_fraction=True, y_is_fraction=True)
     if target is not None:
         (left, y), (right, _) = frame.at(0, target), frame.at(1, target)
         parts.append(f'<line class="target" x1="{left}" y1="{y}" x2="{right}" y2="{y}"/>')
         parts.append(_text(right, y + 15, f"target {_percent(target)}", "end"))
-    places = [frame.at(i / max(len(shares) - 1, 1), share) for i, share in enumerate(shares)]
-    parts.append(f'<polyline class="line1" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
-    parts += [f'<circle class="line1" cx="{x}" cy="{y}" r="3"/>' for x, y in places]
+    points = [frame.at(i / max(len(values) - 1, 1), value) for i, value in enumerate(values)]
+    parts.append(f'<polyline class="line1" points="{" ".join(f"{x},{y}" for x, y in points)}"/>')
+    parts += [f'<circle class="line1" cx="{x}" cy="{y}" r="3"/>' for x, y in points]
     return _svg(frame.height, title, parts)
 
 
@@ -109,35 +114,35 @@ def scatter(
     y_label: str,
     title: str,
 ) -> Markup:
-    """Shares (x, y): those on the front as a line with dots, all others as faint dots, the chosen one ringed."""
+    """Points (x, y), fractions: a front as a line with dots, others as faint dots, a ring around the chosen one."""
     lowest = min(y for _, y in (*front, *others, chosen))
     frame = Frame(300, (0.0, 1.0), (math.floor(20 * lowest) / 20 if lowest < 1 else 0.95, 1.0))
-    places = [frame.at(x, y) for x, y in front]
-    parts = _axes(frame, x_label, y_label, shares=True, y_shares=True)
+    points = [frame.at(x, y) for x, y in front]
+    parts = _axes(frame, x_label, y_label, x_is_fraction=True, y_is_fraction=True)
     parts += [f'<circle class="faint" cx="{x}" cy="{y}" r="2"/>' for x, y in (frame.at(*point) for point in others)]
-    parts.append(f'<polyline class="line1" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
-    parts += [f'<circle class="line1" cx="{x}" cy="{y}" r="3"/>' for x, y in places]
+    parts.append(f'<polyline class="line1" points="{" ".join(f"{x},{y}" for x, y in points)}"/>')
+    parts += [f'<circle class="line1" cx="{x}" cy="{y}" r="3"/>' for x, y in points]
     x, y = frame.at(*chosen)
     parts.append(f'<circle class="chosen" cx="{x}" cy="{y}" r="7"/>')
-    # a front falls to the right: the place above it is free
+    # the front falls to the right, so the space above it is free
     is_at_the_end = x > WIDTH - 80
     parts.append(_text(x if is_at_the_end else x + 9, y - 10, "chosen", "end" if is_at_the_end else "start", "name"))
     return _svg(frame.height, title, parts)
 
 
 def standalone(chart: Markup) -> str:
-    """A chart as the text of an SVG file, with the page's style sheet in it."""
+    """A chart as the text of an SVG file that contains the style sheet."""
     style = (STYLE_FOLDER / "style.css").read_text(encoding="utf-8")
     head, rest = str(chart).split(">", 1)
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 
 
-def stacked_bar(parts: Sequence[tuple[str, float]], title: str) -> Markup:
-    """One bar of shares that add up to 1; the table beside it says what each part means."""
+def stacked_bar(fractions: Sequence[tuple[str, float]], title: str) -> Markup:
+    """One bar. fractions: style class and length of each segment; lengths in [0, 1] that add up to 1."""
     x, segments = 0.0, []
-    for kind, share in parts:
-        width = share * WIDTH
-        if share > 0:
+    for kind, fraction in fractions:
+        width = fraction * WIDTH
+        if fraction > 0:
             segments.append(f'<rect class="{kind}" x="{x:.2f}" y="0" width="{max(width - 1, 0.5):.2f}" height="26"/>')
         x += width
     return _svg(26, title, segments, stretch=True)
@@ -154,36 +159,38 @@ def _estimate(frame: Frame, row: Estimate, y: float) -> list[str]:
 
 
 def _line(frame: Frame, line: Series, number: int) -> list[str]:
-    places = [frame.at(x, y) for x, y in zip(line.x, line.y, strict=True)]
+    points = [frame.at(x, y) for x, y in zip(line.x, line.y, strict=True)]
     kind = f"line{number + 1}"
-    path = " ".join(f"{x},{y}" for x, y in places)
-    dots = [f'<circle class="{kind}" cx="{x}" cy="{y}" r="2.5"/>' for x, y in places]
-    x, y = places[-1]
+    path = " ".join(f"{x},{y}" for x, y in points)
+    dots = [f'<circle class="{kind}" cx="{x}" cy="{y}" r="2.5"/>' for x, y in points]
+    x, y = points[-1]
     above = y - 8 if y > TOP + 14 else y + 16
     return [f'<polyline class="{kind}" points="{path}"/>', *dots, _text(x, above, line.name, "end", "name")]
 
 
-def _axes(frame: Frame, x_label: str, y_label: str, shares: bool = False, y_shares: bool = False) -> list[str]:
-    parts = _x_axis(frame, x_label, shares)
+def _axes(
+    frame: Frame, x_label: str, y_label: str, x_is_fraction: bool = False, y_is_fraction: bool = False
+) -> list[str]:
+    parts = _x_axis(frame, x_label, x_is_fraction)
     for value in _ticks(*frame.y):
         x, y = frame.at(frame.x[0], value)
         parts.append(f'<line class="grid" x1="{x}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>')
-        parts.append(_text(x - 6, y + 4, _percent(value) if y_shares else _number(value), "end"))
+        parts.append(_text(x - 6, y + 4, _percent(value) if y_is_fraction else _number(value), "end"))
     return [*parts, _text(LEFT, TOP - 12, y_label, "start")]
 
 
-def _x_axis(frame: Frame, label: str, shares: bool) -> list[str]:
+def _x_axis(frame: Frame, label: str, is_fraction: bool) -> list[str]:
     parts = []
     bottom = frame.at(0, frame.y[0])[1]
     for value in _ticks(*frame.x):
         x = frame.at(value, 0)[0]
-        parts.append(_text(x, bottom + 17, _percent(value) if shares else _number(value), "middle"))
+        parts.append(_text(x, bottom + 17, _percent(value) if is_fraction else _number(value), "middle"))
     parts.append(f'<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{WIDTH - RIGHT}" y2="{bottom}"/>')
     return [*parts, _text((LEFT + WIDTH - RIGHT) / 2, frame.height - 6, label, "middle")]
 
 
 def _svg(height: int, title: str, parts: Sequence[str], stretch: bool = False) -> Markup:
-    """Only `escape`d text goes in here, so the result is safe markup."""
+    """Markup of a chart; the text in `parts` must be escaped (`_text`)."""
     aspect = ' preserveAspectRatio="none"' if stretch else ""
     head = f'<svg viewBox="0 0 {WIDTH} {height}"{aspect} role="img" aria-label="{escape(title)}">'
     return Markup("".join([head, *parts, "</svg>"]))
@@ -206,6 +213,6 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", "\u202f")
 
 
-def _percent(share: float) -> str:
-    text = f"{100 * share:.1f}".removesuffix(".0")
+def _percent(fraction: float) -> str:
+    text = f"{100 * fraction:.1f}".removesuffix(".0")
     return f"{text} %"

@@ -1,4 +1,4 @@
-"""GPUs for the runs of an experiment: each run gets one of its own, if there is any."""
+"""GPUs for the runs of an experiment: each run gets a GPU of its own, if there is one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 
 @functools.cache
 def visible_gpus() -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES can name; empty on a machine without NVIDIA's driver."""
+    """GPUs by their name in CUDA_VISIBLE_DEVICES; empty on a machine without NVIDIA's driver."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return tuple(word.strip() for word in chosen.split(",") if word.strip() not in ("", "-1"))
@@ -29,10 +29,12 @@ def visible_gpus() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def claimed_gpu(folder: Path) -> Iterator[dict[str, str]]:
-    """Environment of a run that has a GPU to itself while this lasts; {} where there is none.
+    """Context in which a run has a GPU to itself; its value is the run's environment, {} without GPUs.
 
-    Snakemake counts GPUs (`--resources gpu=4`) but does not number them: the first one whose lock file in `folder` is
-    free is taken. UserError if all are taken.
+    Snakemake counts GPUs (`--resources gpu=4`) but does not number them. So each GPU has a lock file in `folder`, and
+    the first free one is used.
+
+    raises: UserError if all GPUs are in use
     """
     if not visible_gpus():
         yield {}
@@ -47,6 +49,6 @@ def claimed_gpu(folder: Path) -> Iterator[dict[str, str]]:
             yield {"CUDA_VISIBLE_DEVICES": gpu}
             return
     raise UserError(
-        f"all {len(visible_gpus())} GPUs are taken by other runs of {folder}; give Snakemake --resources "
+        f"all {len(visible_gpus())} GPUs are in use by other runs of {folder}; start Snakemake with --resources "
         f"gpu={len(visible_gpus())}"
     )

@@ -1,4 +1,4 @@
-"""The folders of an experiment's runs: what they share is there by reference."""
+"""The folders of an experiment's runs, in which symbolic links stand for files that several runs use."""
 
 from __future__ import annotations
 
@@ -21,39 +21,44 @@ STORE_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 
 
 def products(folder: Folder, stage: str) -> tuple[Path, Path]:
-    """What a stage writes: its store or the list of samples, and its receipt."""
+    """Paths of what a stage writes: its store or samples.json, and its receipt."""
     result = folder.samples if stage == "prepare" else folder.store(STORE_OF[stage])
     return result, folder.receipt(stage)
 
 
 def link(source: Path, folder: Path, stages: Sequence[str]) -> None:
-    """Put symbolic links to what stages of one run wrote into the folder of another; links of before are replaced."""
+    """Link the products of stages of the run in `source` into `folder`, the folder of another run.
+
+    Earlier links are replaced. A product that does not exist is skipped.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for path in (path for stage in stages for path in products(Folder(source.absolute()), stage)):
-        target, place = path, folder / path.name
-        if not target.exists():  # a cache of maps that was deleted: labels do not need it any more
+        if not path.exists():  # probs.zarr may have been deleted: finished labels do not need it
             continue
-        if place.is_symlink():
-            place.unlink()
-        place.symlink_to(os.path.relpath(target, folder.absolute()))
+        symlink = folder / path.name
+        if symlink.is_symlink():
+            symlink.unlink()
+        symlink.symlink_to(os.path.relpath(path, folder.absolute()))
 
 
 def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) -> SampleIndex:
-    """samples.json of a run whose unlabeled images are labeled: the upper bound of what labels can teach.
+    """Write samples.json of a run in which the unlabeled images are labeled with their true masks; return its samples.
 
-    raises: DatasetError if an unlabeled image has no mask, or one with values that no class names
+    Its student is an upper bound for all labels.
+
+    raises: DatasetError if an unlabeled image has no mask, or a mask with values of no class
     """
     samples = []
     for sample in index.samples:
         if sample.split == "unlabeled":
             mask = truth_path(sample, data)
             if mask is None or not mask.is_file():
-                raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row of all masks needs every one")
+                raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row every-mask needs all masks")
             unknown = unknown_mask_values(read_mask_values(mask), data)
             if unknown:
-                raise DatasetError(f"{mask} has values that no class names: {', '.join(map(str, unknown[:8]))}")
-            place = os.path.relpath(mask, index.root)
-            sample = replace(sample, split="labeled", mask=place, mask_digest=file_digest(mask))
+                raise DatasetError(f"{mask} has values of no class: {', '.join(map(str, unknown[:8]))}")
+            relative = os.path.relpath(mask, index.root)
+            sample = replace(sample, split="labeled", mask=relative, mask_digest=file_digest(mask))
         samples.append(sample)
     complete = SampleIndex(index.root, tuple(samples))
     write_json(Folder(folder).samples, complete.as_json())

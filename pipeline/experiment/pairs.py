@@ -1,4 +1,4 @@
-"""How sure a difference of two rows is: the same val images, resampled together, over all seeds."""
+"""Confidence intervals of the difference between two rows, from paired resampling of val images and seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NUM_RESAMPLINGS = 2000
 
 
 class Difference(NamedTuple):
-    """Mean over the seeds of a difference of mIoU, and the ends of its 95 % interval; shares."""
+    """Mean over the seeds of a difference of mIoU, and the ends of its 95 % interval; fractions."""
 
     value: float
     low: float
@@ -23,13 +23,15 @@ class Difference(NamedTuple):
 def difference(
     row: Sequence[Areas], reference: Sequence[Areas], absent: Literal["skip", "zero"], seed: int = 0
 ) -> Difference | None:
-    """mIoU of a row minus that of a reference; None if there are fewer than two val images with a counted pixel.
+    """mIoU of a row minus that of a reference; None if fewer than two val images have a counted pixel.
 
-    Images and seeds are drawn with replacement. An image is drawn for both rows and all seeds at once: what makes it
-    hard is hard for both, so the interval is narrower than those of the two mIoU.
+    Images and seeds are drawn with replacement. An image is drawn for both rows and all seeds at once: a hard image is
+    hard for both rows, so the interval is narrower than those of the two mIoUs.
 
-    row, reference: for each seed int64 [N, 3, K], an image's pixels rightly predicted to be a class, that are it, and
-                    predicted so (evaluate/areas.npz)
+    row, reference: for each seed int64 [N, 3, K], pixels of each image and class: correctly predicted, true, and
+                    predicted (evaluate/areas.npz)
+    absent:         IoU of a class that is neither true nor predicted, as `evaluate.absent`
+    seed:           of the resampling
     """
     counted = row[0][:, 1].sum(axis=1) > 0
     num = int(counted.sum())
@@ -48,7 +50,7 @@ def difference(
 
 
 def _miou(areas: Areas, weights: npt.NDArray[np.float64], absent: str) -> npt.NDArray[np.float64]:
-    """float64 [R] of weights [R, N]: how often each image is drawn."""
+    """float64 [R] of areas [N, 3, K] and weights [R, N], how often each image is drawn."""
     right, true, predicted = np.tensordot(weights, areas.astype(np.float64), axes=1).swapaxes(0, 1)  # [R, K] each
     union = true + predicted - right
     iou = np.divide(right, union, out=np.full(union.shape, np.nan), where=union > 0)

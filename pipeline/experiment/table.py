@@ -14,7 +14,7 @@ from pipeline.experiment.tables import table_of
 from pipeline.run import Run
 
 PROTOCOL_TITLES: dict[Protocol, str] = {
-    "steps": "Equal steps: every row as many optimiser steps as the recipe of both stages",
+    "steps": "Equal steps: every row trains for as many optimiser steps as the recipe of both stages",
     "epochs": "The paper's epochs",
 }
 COLUMNS = ("row", "steps", "last mIoU", "best mIoU", "pixel accuracy")
@@ -23,26 +23,34 @@ NOTHING = "–"
 
 
 def markdown(experiment: Experiment, results: Sequence[Result]) -> str:
-    """The whole file."""
+    """The whole Markdown file."""
     request, table = experiment.request, table_of(experiment.request.table)
     column = paper_column(experiment)
-    parts = [[f"# {table.title}"], list(_facts(experiment)), [f"![mIoU of every row]({request.table}.svg)"]]
+    blocks = [[f"# {table.title}"], list(_facts(experiment)), [f"![mIoU of every row]({request.table}.svg)"]]
     for protocol in request.protocols:
         own = [result for result in results if result.cell.protocol == protocol]
         if table.is_of_equal_length and protocol != request.protocols[0]:
-            parts.append([f"## {PROTOCOL_TITLES[protocol]}", "", "All rows take as many steps: the table above."])
+            blocks.append(
+                [
+                    f"## {PROTOCOL_TITLES[protocol]}",
+                    "",
+                    "All rows have the same number of steps, so this is the table above.",
+                ]
+            )
         else:
-            parts.append([f"## {PROTOCOL_TITLES[protocol]}", "", *_table(own, column)])
-    parts.append(list(_notes(experiment, results, column)))
-    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+            blocks.append([f"## {PROTOCOL_TITLES[protocol]}", "", *_table(own, column)])
+    blocks.append(list(_notes(experiment, results, column)))
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
 def paper_column(experiment: Experiment) -> Column:
+    """The paper's column for the experiment's table and data."""
     index = Run(experiment.base).samples()
     return column_beside(experiment.request.table, (sample.id for sample in index.of("labeled")))
 
 
 def annotator_of(experiment: Experiment) -> str:
+    """The annotator in words, `none` if the run has none."""
     run = Run(experiment.base)
     if not run.has_receipt("annotate"):
         return "none"
@@ -55,7 +63,7 @@ def _facts(experiment: Experiment) -> Iterator[str]:
     base, request = experiment.base, experiment.request
     split = Run(base).recorded("prepare")["num_samples"]
     yield (
-        f"Run {base.name}: {split['labeled']} labeled, {split['unlabeled']} unlabeled, {split['val']} validation "
+        f"Run {base.name}: {split['labeled']} labeled, {split['unlabeled']} unlabeled, {split['val']} val "
         f"images. Annotator: **{annotator_of(experiment)}**. Student: {base.train.student}, weights "
         f"{base.train.initial_weights}. {request.seeds} {'seed' if request.seeds == 1 else 'seeds'}, budget "
         f"{request.budget:g}."
@@ -95,8 +103,8 @@ def _labels(result: Result) -> list[str]:
     if result.labels is None:
         return [NOTHING] * len(LABEL_COLUMNS)
     quality = result.labels.quality or {}
-    shares = (quality.get(name) for name in ("precision", "keep_rate", "miou", "miou_all"))
-    return [result.labels.made_with, *(spread([share]) for share in shares)]
+    measures = (quality.get(name) for name in ("precision", "keep_rate", "miou", "miou_all"))
+    return [result.labels.made_with, *(spread([value]) for value in measures)]
 
 
 def _of_paper(result: Result, column: Column) -> str:
@@ -106,24 +114,24 @@ def _of_paper(result: Result, column: Column) -> str:
 
 def _notes(experiment: Experiment, results: Sequence[Result], column: Column) -> Iterator[str]:
     yield (
-        "Percent; mean ± standard deviation over the seeds. `last` is the student at the end of its stage, `best` the "
-        "best of its learning curve on the validation images, as the literature reports it. Beside rows of both "
-        "stages, and under the paper's epochs, a row of Stage I is a training of both at the end of its Stage I, "
-        "before its learning rate has reached 0; under equal steps it trains to its end."
+        "Per cent; mean ± standard deviation over the seeds. `last` is the student at the end of its stage, `best` the "
+        "best of its learning curve on the val images, as the literature reports it. If the table has rows of both "
+        "stages, a row of Stage I under the paper's epochs is a training of both stages at the end of its Stage I, "
+        "where the learning rate is not yet 0; under equal steps its training is complete."
     )
     if any(result.against for result in results):
         yield (
-            "`against`: difference of the last students' mIoU, with its 95 % interval over validation images and seeds "
+            "`against`: difference of the last students' mIoU, with its 95 % interval over val images and seeds "
             "(paired: the same images are drawn for both)."
         )
     if any(result.labels is not None and result.labels.quality is not None for result in results):
         yield (
-            "Labels: of the unlabeled images, by masks that were opened for this table alone. In `mIoU kept` only "
-            "labeled pixels count, in `mIoU all` a pixel without a label is a missed one."
+            "Labels: those of the unlabeled images, measured with masks that only this table uses. `mIoU kept` counts "
+            "labeled pixels only; in `mIoU all` a pixel without a label counts as missed."
         )
     if any(result.cell.row.paper in column.numbers for result in results):
-        other = "" if column.is_ours else ": another data set, shown for the order of the rows"
-        yield f"The paper's numbers are of {column.split}, annotator SEEM, student SegFormer-B5{other}."
+        other = "" if column.is_ours else "; another data set, shown to compare the order of the rows"
+        yield f"The paper's numbers are those of {column.split}, annotator SEEM, student SegFormer-B5{other}."
     for result in results:
         if result.left_out is not None:
             yield f"Left out: {result.cell.row.title}: {result.left_out}."
@@ -131,9 +139,9 @@ def _notes(experiment: Experiment, results: Sequence[Result], column: Column) ->
         yield f"Left out: {title}: {reason}."
 
 
-def spread(shares: Sequence[float | None]) -> str:
-    """`12.3 ± 0.4`, in percent; of a single value, `12.3`."""
-    values = [100 * share for share in shares if share is not None]
+def spread(fractions: Sequence[float | None]) -> str:
+    """`12.3 ± 0.4`, mean and standard deviation in per cent; `12.3` for a single value, a dash for none."""
+    values = [100 * fraction for fraction in fractions if fraction is not None]
     if not values:
         return NOTHING
     mean = f"{statistics.mean(values):.1f}"
@@ -141,7 +149,7 @@ def spread(shares: Sequence[float | None]) -> str:
 
 
 def as_json(experiment: Experiment, results: Sequence[Result]) -> dict[str, Any]:
-    """Every number of the table, and where it comes from."""
+    """Every number of the table, with the receipts behind it, as JSON types."""
     column = paper_column(experiment)
     return {
         "table": experiment.request.table,

@@ -1,4 +1,4 @@
-"""The tables: their rows, the recipe behind each row, and what was trained for it in which stages."""
+"""The tables: their rows, the recipe of each row, and the stages that it trains."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from pipeline.settings import STUDENTS, did_you_mean
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Shape = Literal["first", "start", "both", "second"]
-"""Stages that a run trains. first: Stage I alone. start: Stage I alone, of a training that is planned with both: its
-learning rate is not at its end then. both: Stage I and then Stage II. second: Stage II alone."""
-Source = Literal["labels", "bias", "masks"]
-"""What teaches on unlabeled images in Stage I. labels: pseudo-labels of the recipe's settings. bias: the same, of an
-annotator whose logits got a bias for each class that was fitted on the labeled images. masks: their true masks."""
+"""Stages that a run trains. first: Stage I alone. start: Stage I alone, with the learning rate schedule of both stages,
+so that its learning rate ends above 0. both: Stage I, then Stage II. second: Stage II alone."""
+Targets = Literal["labels", "bias", "masks"]
+"""Targets of the unlabeled images in Stage I. labels: pseudo-labels of the recipe's settings. bias: the same, from
+logits with a bias for each class that is fitted on the labeled images. masks: their true masks."""
 
 
 class Recipe(NamedTuple):
-    """How a student is trained: a preset with changes."""
+    """How a student is trained: a preset with overrides, full name -> value."""
 
     name: str
     preset: str
     overrides: Mapping[str, Any] = NOTHING
-    source: Source = "labels"
+    targets: Targets = "labels"
 
 
 class Row(NamedTuple):
     """A line of a table: one stage's student of one recipe."""
 
     key: str
-    """What `arms=` names."""
+    """Its name in `arms=`."""
     title: str
     recipe: Recipe
     shape: Shape
     paper: str | None = None
-    """Row of `paper.NUMBERS`, if the paper has this one."""
+    """Its row in `paper.NUMBERS`, if the paper has it."""
     switch: float | None = None
-    """Share of the training that is Stage I, of shape both. Default: the paper's (60 of 80 epochs)."""
+    """Shape both: fraction of the training that is Stage I. Default: the paper's (60 of 80 epochs)."""
 
 
 class Table(NamedTuple):
+    """A table of an experiment."""
+
     title: str
     rows: Sequence[Row]
     is_of_equal_length: bool = False
-    """Whether all rows take the same number of steps anyway: the two protocols are then one."""
+    """Whether all rows have the same number of steps, so that both protocols are the same."""
 
 
 LABEL_ONLY = Recipe("label-only", "label-only")
@@ -59,8 +61,8 @@ AUTO = Recipe("auto", "paper", {"pseudolabel.rule": "auto"})
 PLUS = Recipe("plus", "plus")
 VANILLA = Recipe("vanilla", "paper", {"pseudolabel.rule": "no_background"})
 FIXED = Recipe("fixed", "paper", {"calibrate.variant": "fixed"})
-BIAS = Recipe("bias", "raw", source="bias")
-EVERY_MASK = Recipe("every-mask", "label-only", source="masks")
+BIAS = Recipe("bias", "raw", targets="bias")
+EVERY_MASK = Recipe("every-mask", "label-only", targets="masks")
 
 LABEL_ONLY_ROW = Row("label-only", "label-only", LABEL_ONLY, "first", "Label-only")
 RAW_ROW = Row("raw", "raw labels, Stage I", RAW, "first", "SEEM")
@@ -144,7 +146,7 @@ TABLES: Mapping[str, Table] = {
 
 
 def table_of(name: str) -> Table:
-    """The table of a name; ConfigError lists the known ones."""
+    """A table by name; ConfigError for an unknown name, with the known ones."""
     if name not in TABLES:
         known = list(TABLES)
         raise ConfigError(f"table is {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}")
@@ -152,13 +154,13 @@ def table_of(name: str) -> Table:
 
 
 def chosen_rows(name: str, arms: Sequence[str] | None) -> list[Row]:
-    """All rows of a table, or those that `arms=` names, in the table's order; ConfigError lists the known ones."""
+    """Rows of a table, all or those with the keys `arms`, in the table's order; ConfigError for an unknown key."""
     rows = table_of(name).rows
     known = [row.key for row in rows]
     for arm in arms or ():
         if arm not in known:
             raise ConfigError(
-                f"arms has {arm!r}, which table {name} does not; expected some of {', '.join(known)}"
+                f"arms has {arm!r}, which is not in table {name}; expected some of {', '.join(known)}"
                 f"{did_you_mean(arm, known)}"
             )
     return [row for row in rows if arms is None or row.key in arms]

@@ -94,7 +94,7 @@ def class_thresholds(q_hat: npt.NDArray[np.float32], class_names: Sequence[str])
 def keep_rate_histogram(keep_rates: npt.NDArray[np.floating]) -> Markup:
     counts = np.histogram(keep_rates, NUM_BINS, (0, 1))[0].tolist()
     title = "How many images keep which share of their pixels"
-    return histogram(counts, (0.0, 1.0), "share of the image's pixels kept", "images", title, shares=True)
+    return histogram(counts, (0.0, 1.0), "share of the image's pixels kept", "images", title, is_fraction=True)
 
 
 class Outcome(NamedTuple):

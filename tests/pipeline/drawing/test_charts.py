@@ -51,8 +51,8 @@ def test_bars_are_as_high_as_their_counts_and_stand_side_by_side():
     assert {"threshold", "locations"} <= set(marks.texts)
 
 
-def test_shares_are_labeled_in_per_cent():
-    marks = Marks(histogram([1, 2], (0.0, 1.0), "share", "images", "how many", shares=True))
+def test_fractions_are_labeled_in_per_cent():
+    marks = Marks(histogram([1, 2], (0.0, 1.0), "fraction", "images", "how many", is_fraction=True))
     assert {"0 %", "50 %", "100 %"} <= set(marks.texts)
 
 
@@ -94,7 +94,7 @@ def test_quantiles_are_spread_evenly_below_a_line_at_the_target():
     assert "target" not in str(quantiles([0.5], None, "images", "coverage", "deciles"))
 
 
-def test_a_stacked_bar_shows_shares_and_leaves_out_empty_ones():
+def test_a_stacked_bar_shows_fractions_and_leaves_out_empty_ones():
     marks = Marks(stacked_bar([("kept", 0.75), ("empty", 0.0), ("uncalibrated", 0.25)], "pixels"))
     assert [bar["class"] for bar in marks.tags["rect"]] == ["kept", "uncalibrated"]
     assert float(marks.tags["rect"][1]["x"]) == 0.75 * WIDTH

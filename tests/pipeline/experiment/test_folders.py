@@ -1,4 +1,4 @@
-"""What runs share lies in their folders by reference; all masks, how right labels are, and which GPU a run gets."""
+"""Links to files that several runs use, runs with all masks, the quality of labels, and the GPU of a run."""
 
 import json
 

@@ -26,7 +26,7 @@ def experiment_on(tmp_path, table, arms=None, protocols=("steps", "epochs"), bud
 def lengths(experiment):
     found = {}
     for cell in experiment.cells:
-        own = ALL_MASKS if cell.run.recipe.source == "masks" else SIZES
+        own = ALL_MASKS if cell.run.recipe.targets == "masks" else SIZES
         found[cell.row.key, cell.protocol] = experiment.length_of(cell.run, SIZES, own)
     return found
 

@@ -31,14 +31,14 @@ def test_rows_and_protocols_can_be_chosen():
     [
         ({"table": 7}, "table is '7', expected one of 1, 2, 3, 4, 5, 6, fig4, rule, students, evidence"),
         ({"table": "evidenze"}, "did you mean evidence"),
-        ({"tabel": 5}, "tabel is not a setting; did you mean table, of the target experiment"),
-        ({"seeds": 3}, "seeds belongs to an experiment; say which one, e.g. table=5"),
-        ({"table": 5, "seeds": 0}, "seeds must be a whole number of at least 1, got 0"),
-        ({"table": 5, "budget": "half"}, "budget must be a number above 0"),
-        ({"table": 5, "arms": "rawe"}, "arms has 'rawe', which table 5 does not; .*did you mean raw"),
+        ({"tabel": 5}, "tabel is not a setting; did you mean table of the target experiment"),
+        ({"seeds": 3}, "seeds belongs to an experiment, but table is missing; add it, e.g. table=5"),
+        ({"table": 5, "seeds": 0}, "seeds must be an integer >= 1, got 0"),
+        ({"table": 5, "budget": "half"}, "budget must be a number > 0"),
+        ({"table": 5, "arms": "rawe"}, "arms has 'rawe', which is not in table 5; .*did you mean raw"),
         ({"table": 5, "protocol": "step"}, "protocol is 'step', expected steps, epochs, both; did you mean steps"),
-        ({"table": 5, "seed": 1}, "seed is not free in an experiment: write seeds=N"),
-        ({"table": 5, "preset": "plus"}, "preset is not free in an experiment"),
+        ({"table": 5, "seed": 1}, "seed cannot be set in an experiment; set seeds=N"),
+        ({"table": 5, "preset": "plus"}, "preset cannot be set in an experiment; remove it"),
     ],
 )
 def test_a_mistake_is_named_with_its_correction(config, message):
@@ -47,5 +47,5 @@ def test_a_mistake_is_named_with_its_correction(config, message):
 
 
 def test_a_table_for_another_target_is_refused():
-    with pytest.raises(ConfigError, match="table=5 is for the target experiment; write snakemake --cores 8 experiment"):
+    with pytest.raises(ConfigError, match="table=5 needs the target experiment; run snakemake --cores 8 experiment"):
         experiment_of({"table": 5}, ["snakemake", "all", "--snakefile", "/experiments_of_mine/Snakefile"])

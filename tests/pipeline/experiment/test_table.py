@@ -35,11 +35,11 @@ def drawn_results(table, *values):
 
 
 @pytest.mark.parametrize(
-    ("shares", "text"),
+    ("fractions", "text"),
     [([0.5], "50.0"), ([0.5, 0.52, 0.54], "52.0 ± 2.0"), ([None], "–"), ([None, 0.25], "25.0")],
 )
-def test_spread_is_the_mean_and_the_standard_deviation_in_percent(shares, text):
-    assert spread(shares) == text
+def test_spread_is_the_mean_and_the_standard_deviation_in_percent(fractions, text):
+    assert spread(fractions) == text
 
 
 def test_the_picture_has_a_mark_for_every_row():
