@@ -1,1 +1,1 @@
-"""What the report is made of: the audit against masks, pictures, charts, and the page that holds them."""
+"""The report: the audit with masks, held-out estimates, pictures, charts, and the page that shows them."""

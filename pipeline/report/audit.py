@@ -1,4 +1,4 @@
-"""How right are the labels? Counts against masks of unlabeled images, which nothing but the report looks at.
+"""The audit: pseudo-labels compared with masks of unlabeled images, which only the report reads.
 
 All counts are sums over pixels, so images are counted one by one and the counts are added.
 """
@@ -18,15 +18,15 @@ Mask = npt.NDArray[np.uint8]
 
 
 class AuditCounts(NamedTuple):
-    """Pixels with a true class (void is never counted); counts of several images add up field by field.
+    """Counts of pixels with a true class. Void is not counted; counts of several images add up field by field.
 
     raw:          int64 [K, K], rows = true class, columns = most probable class
-    kept:         int64 [K, K], the same of the pixels with a pseudo-label, columns = pseudo-label
-    raw_kept:     int64 [K, K], of these pixels, columns = most probable class; it is `kept` unless the background was
-                  overruled
-    scored:       pixels whose probabilities are known; the next two are among them
-    covered:      their true class is in the prediction set (at a location without a threshold the set is everything)
-    uncalibrated: at a location without a finite threshold
+    kept:         int64 [K, K], pixels with a pseudo-label, rows = true class, columns = pseudo-label
+    raw_kept:     int64 [K, K], the same pixels, columns = most probable class; differs from `kept` where the rule
+                  preferred a foreground class to a more probable background
+    scored:       pixels whose probabilities are stored; the next two are among them
+    covered:      pixels whose true class is in the prediction set, which holds every class without a finite threshold
+    uncalibrated: pixels at a location without a finite threshold
     """
 
     raw: Counts
@@ -38,20 +38,20 @@ class AuditCounts(NamedTuple):
 
 
 def no_counts(num_classes: int) -> AuditCounts:
-    """Counts of no image."""
+    """All counts are 0."""
     zeros = np.zeros((num_classes, num_classes), np.int64)
     return AuditCounts(zeros, zeros, zeros, 0, 0, 0)
 
 
-def total(parts: Iterable[AuditCounts], num_classes: int) -> AuditCounts:
-    """Add up the counts of several images, or of several parts of one."""
-    return AuditCounts(*(sum(counts[1:], counts[0]) for counts in zip(no_counts(num_classes), *parts, strict=True)))
+def total(counted: Iterable[AuditCounts], num_classes: int) -> AuditCounts:
+    """Sum of the counts of several images, or of several regions of an image."""
+    return AuditCounts(*(sum(fields[1:], fields[0]) for fields in zip(no_counts(num_classes), *counted, strict=True)))
 
 
 def count_labels(truth: Mask, raw: Mask, label: npt.NDArray[np.float32], num_classes: int) -> AuditCounts:
-    """Count one image's labels; nothing is scored yet.
+    """Counts `raw`, `kept` and `raw_kept` of one image; the others are 0.
 
-    truth: uint8 [H, W], class index or 255 (void)
+    truth: uint8 [H, W], class index or IGNORE_INDEX (void)
     raw:   uint8 [H, W], most probable class
     label: float32 [H, W], class index, NaN = abstain
     """
@@ -65,10 +65,12 @@ def count_labels(truth: Mask, raw: Mask, label: npt.NDArray[np.float32], num_cla
 
 
 def count_covered(score: npt.NDArray[np.float32], q_hat: npt.NDArray[np.float32], num_classes: int) -> AuditCounts:
-    """Count where the prediction set holds the true class: 1 - P(true class) <= q.
+    """Counts `scored`, `covered` and `uncalibrated` of one image; the others are 0.
+
+    A pixel is covered, i.e. its true class is in the prediction set, if 1 - P(true class) <= q.
 
     score: float32 [H, W], 1 - P(true class), NaN = void
-    q_hat: float32 [H, W], threshold (`own_thresholds`); infinite or NaN where there is none
+    q_hat: float32 [H, W], threshold (`own_thresholds`); infinite or NaN = no finite threshold
     """
     valid, calibrated = ~np.isnan(score), np.isfinite(q_hat)
     covered = valid & ((score <= q_hat) | ~calibrated)
@@ -80,10 +82,11 @@ def count_covered(score: npt.NDArray[np.float32], q_hat: npt.NDArray[np.float32]
 
 
 def own_thresholds(q_hat: npt.NDArray[np.float32], truth: Mask) -> npt.NDArray[np.float32]:
-    """The threshold that each pixel's score is compared with: float32 [H, W].
+    """Threshold with which each pixel's score is compared.
 
-    q_hat: float32 [H, W], one for all classes, or [K, H, W], of which a pixel takes its true class's
-    truth: uint8 [H, W], class index or 255 (void; what stands there then does not matter)
+    q_hat:   float32 [H, W], one for all classes, or [K, H, W], one for each class
+    truth:   uint8 [H, W], class index or IGNORE_INDEX (void)
+    returns: float32 [H, W], that of the true class; any number where the pixel is void
     """
     if q_hat.ndim == 2:
         return q_hat
@@ -92,26 +95,29 @@ def own_thresholds(q_hat: npt.NDArray[np.float32], truth: Mask) -> npt.NDArray[n
 
 
 def confusion(truth: npt.NDArray[np.generic], predicted: npt.NDArray[np.generic], num_classes: int) -> Counts:
-    """int64 [K, K] pixel counts of class indices [n], rows = true class, columns = predicted class."""
+    """int64 [K, K], pixels by class: rows = true class, columns = predicted class.
+
+    truth, predicted: class indices [N]
+    """
     cells = truth.astype(np.int64) * num_classes + predicted.astype(np.int64)
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def summarise(counts: AuditCounts, class_names: Sequence[str]) -> dict[str, Any]:
-    """Shares of the counts, as they go into the receipt; None where nothing was counted.
+    """Measures in [0, 1] of the counts, as JSON types for the receipt; None where no pixel was counted.
 
-    Of `kept`, iou and precision are those of its pixels alone; recall and keep_rate are shares of all pixels of a true
-    class, so that abstaining is not free: a pixel without a label is one that was not found. raw_miou and raw_accuracy
-    are those of the annotator on the kept pixels.
+    In `kept`, iou and precision are over labeled pixels only. recall and keep_rate are over all pixels of a true class:
+    there a pixel without a label counts as missed. raw_miou and raw_accuracy are those of the annotator's argmax on the
+    labeled pixels.
     """
     pixels, labeled = counts.raw.sum(axis=1), counts.kept.sum(axis=1)
-    raw, kept = class_shares(counts.raw, pixels), class_shares(counts.kept, pixels)
+    raw, kept = class_measures(counts.raw, pixels), class_measures(counts.kept, pixels)
     per_class = {
         name: {
             "pixels": int(pixels[k]),
-            "keep_rate": _fact(_share(labeled[k], pixels[k])),
-            "raw": {what: _fact(shares[k]) for what, shares in raw.items()},
-            "kept": {what: _fact(shares[k]) for what, shares in kept.items()},
+            "keep_rate": _fact(_fraction(labeled[k], pixels[k])),
+            "raw": {measure: _fact(values[k]) for measure, values in raw.items()},
+            "kept": {measure: _fact(values[k]) for measure, values in kept.items()},
         }
         for k, name in enumerate(class_names)
     }
@@ -121,8 +127,8 @@ def summarise(counts: AuditCounts, class_names: Sequence[str]) -> dict[str, Any]
         "kept": {
             "miou": mean_iou(kept["iou"]),
             "precision": accuracy(counts.kept),
-            "keep_rate": _fact(_share(labeled.sum(), pixels.sum())),
-            "raw_miou": mean_iou(class_shares(counts.raw_kept, pixels)["iou"]),
+            "keep_rate": _fact(_fraction(labeled.sum(), pixels.sum())),
+            "raw_miou": mean_iou(class_measures(counts.raw_kept, pixels)["iou"]),
             "raw_accuracy": accuracy(counts.raw_kept),
         },
         "coverage": coverage(counts),
@@ -130,43 +136,47 @@ def summarise(counts: AuditCounts, class_names: Sequence[str]) -> dict[str, Any]
     }
 
 
-def class_shares(table: Counts, pixels: Counts) -> dict[str, npt.NDArray[np.float64]]:
-    """Precision, recall (of all `pixels` [K] of a class) and IoU (within the table) of each class, float64 [K]."""
+def class_measures(table: Counts, pixels: Counts) -> dict[str, npt.NDArray[np.float64]]:
+    """Precision, recall and IoU of each class, float64 [K], NaN where no pixel was counted.
+
+    table:  int64 [K, K], rows = true class, columns = predicted class
+    pixels: int64 [K], all pixels of each true class, by which recall is divided
+    """
     right = np.diag(table)
-    labeled, found = table.sum(axis=0), table.sum(axis=1)
+    predicted, true = table.sum(axis=0), table.sum(axis=1)
     return {
-        "precision": _share(right, labeled),
-        "recall": _share(right, pixels),
-        "iou": _share(right, labeled + found - right),
+        "precision": _fraction(right, predicted),
+        "recall": _fraction(right, pixels),
+        "iou": _fraction(right, predicted + true - right),
     }
 
 
 def coverage(counts: AuditCounts) -> dict[str, float | None]:
-    """Coverage of the prediction sets: of all pixels, and of those whose location has a threshold."""
+    """Coverage in [0, 1] of all pixels, and of those with a finite threshold; None where no pixel was counted."""
     calibrated = counts.scored - counts.uncalibrated
     return {
-        "coverage": _fact(_share(counts.covered, counts.scored)),
-        "calibrated": _fact(_share(counts.covered - counts.uncalibrated, calibrated)),
-        "uncalibrated_fraction": _fact(_share(counts.uncalibrated, counts.scored)),
+        "coverage": _fact(_fraction(counts.covered, counts.scored)),
+        "calibrated": _fact(_fraction(counts.covered - counts.uncalibrated, calibrated)),
+        "uncalibrated_fraction": _fact(_fraction(counts.uncalibrated, counts.scored)),
     }
 
 
 def accuracy(table: Counts) -> float | None:
-    """Share of the counted pixels whose class is right; None if none was counted."""
-    return _fact(_share(np.trace(table), table.sum()))
+    """Fraction of the counted pixels whose class is right; None if none was counted. table: int64 [K, K]."""
+    return _fact(_fraction(np.trace(table), table.sum()))
 
 
 def mean_iou(iou: npt.NDArray[np.float64]) -> float | None:
-    """Mean over the classes that are there or predicted (the others are NaN); None if there is none."""
+    """Mean IoU of the classes that are not NaN, i.e. true or predicted somewhere; None if there is none."""
     present = iou[~np.isnan(iou)]
     return float(present.mean()) if present.size else None
 
 
-def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """part / whole, NaN where the whole is 0."""
+def _fraction(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """`part` / `whole`, NaN where `whole` is 0."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    share: npt.NDArray[np.float64] = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-    return share
+    fraction: npt.NDArray[np.float64] = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return fraction
 
 
 def _fact(value: npt.ArrayLike) -> float | None:

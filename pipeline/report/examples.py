@@ -1,4 +1,4 @@
-"""One image five times: as it is, as the annotator sees it, as calibration leaves it, by the student, by its mask."""
+"""Examples: an image beside the annotator's classes, the pseudo-labels, the student's prediction and the true mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pipeline.drawing.pictures import Picture, data_uri, describe, fit_label, paint_classes, shrink
 from pipeline.palette import Colours
 
-LONGEST_SIDE = 400  # pixels of a picture in the page; shown at about 220, twice that on a sharp screen
+LONGEST_SIDE = 400  # pixels; pictures are shown at about 220, on screens with up to two pixels per CSS pixel
 
 PANELS = {
     "raw": "Annotator",
@@ -28,7 +28,10 @@ MISSING = {
 
 
 class Panel(NamedTuple):
-    """One picture with its caption and its content in words; `uri` is None if there is nothing to show."""
+    """A picture, its caption and its content in words.
+
+    uri: `data:` URI; None if there is no picture, and `words` give the reason
+    """
 
     caption: str
     uri: str | None
@@ -36,7 +39,7 @@ class Panel(NamedTuple):
 
 
 class Example(NamedTuple):
-    """The pictures of one image, side by side, all of one size."""
+    """The panels of one image, all of one size in pixels."""
 
     id: str
     height: int
@@ -51,11 +54,12 @@ def example(
     class_names: Sequence[str],
     colours: Colours,
 ) -> Example:
-    """Draw one example.
+    """The panels of one image.
 
     image:   uint8 [H, W, 3] RGB
-    labels:  for keys of PANELS a class map [h, w] of any size (NaN or 255 = no class), or None; other keys get no panel
-    colours: uint8 [K, 3]
+    labels:  key of PANELS -> [h, w] of any size, class index, NaN or IGNORE_INDEX = no class; None if missing. A key
+             that is absent gets no panel
+    colours: uint8 [K, 3] RGB
     """
     small = shrink(image, LONGEST_SIDE)
     panels = [Panel("Image", data_uri(small, "webp"), "photograph")]

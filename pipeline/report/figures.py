@@ -1,4 +1,4 @@
-"""The figures of the report: from receipts and arrays to charts and maps."""
+"""The figures of the report: charts and maps from receipts and arrays."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from pipeline.calibration.promise import Promise
 from pipeline.drawing.charts import Estimate, Series, estimates, histogram, line_chart, quantiles, stacked_bar
 from pipeline.drawing.pictures import data_uri, value_map
 from pipeline.palette import scale_colours
-from pipeline.report.held_out import HeldOut, wrong_fraction
+from pipeline.report.estimates import Estimates, wrong_fraction
 
 NUM_BINS = 20
 MAP_SIDE = 480  # pixels of the longer side of a map in the page
+OF_KEPT = "of the kept: "
 STAGE_NAMES = {"stage1": "Stage I", "stage2": "Stage II"}
 
 Facts = Mapping[str, Any]
 
 
 class ThresholdMap(NamedTuple):
-    """The thresholds as a picture, with the ends of its colour scale, None if there is no finite threshold.
+    """The thresholds as a picture.
 
-    uris are None where a picture would say no more than numbers: the thresholds are the same at all locations.
+    map_uri, scale_uri: `data:` URIs of the map and its colour scale; None if all locations have the same threshold
+    low, high:          ends of the colour scale; None if no threshold is finite
     """
 
     map_uri: str | None
@@ -38,7 +40,7 @@ class ThresholdMap(NamedTuple):
 
 
 def threshold_map(q_hat: npt.NDArray[np.float32]) -> ThresholdMap:
-    """Draw q-hat, [H, W] or class-wise [K, H, W]; locations without a finite threshold are hatched."""
+    """Map of the thresholds; locations without a finite one are hatched. q_hat: float32 [H, W] or [K, H, W]."""
     shown = shown_thresholds(q_hat)
     finite = shown[np.isfinite(shown)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
@@ -51,7 +53,7 @@ def threshold_map(q_hat: npt.NDArray[np.float32]) -> ThresholdMap:
 
 
 def shown_thresholds(q_hat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """float32 [H, W]: q-hat itself; of class-wise ones [K, H, W] the median of the finite ones, NaN if none is."""
+    """float32 [H, W]: thresholds [H, W] themselves, or the median of the finite ones of [K, H, W], NaN without any."""
     if q_hat.ndim == 2:
         return q_hat
     finite = np.where(np.isfinite(q_hat), q_hat, np.float32(np.nan))
@@ -62,17 +64,21 @@ def shown_thresholds(q_hat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def threshold_histogram(q_hat: npt.NDArray[np.float32]) -> Markup | None:
-    """How many locations (class-wise: locations of a class) have which threshold; None if none is finite."""
+    """Histogram of the finite thresholds; None if there are none. q_hat: float32 [H, W] or [K, H, W]."""
     finite = q_hat[np.isfinite(q_hat)]
     if not finite.size:
         return None
     counts = np.histogram(finite, NUM_BINS, (0, 1))[0].tolist()
-    what = "locations" if q_hat.ndim == 2 else "locations of a class"
-    return histogram(counts, (0.0, 1.0), "threshold", what, f"How many {what} have which threshold")
+    unit = "locations" if q_hat.ndim == 2 else "locations and classes"
+    return histogram(counts, (0.0, 1.0), "threshold", unit, f"Number of {unit} by threshold")
 
 
 class ClassThresholds(NamedTuple):
-    """Finite thresholds of one class over the locations, None if none is finite, and the share that is not."""
+    """Thresholds of one class.
+
+    low, median, high: of the finite ones; None if there are none
+    not_finite:        fraction of the locations without a finite one
+    """
 
     name: str
     low: float | None
@@ -82,7 +88,7 @@ class ClassThresholds(NamedTuple):
 
 
 def class_thresholds(q_hat: npt.NDArray[np.float32], class_names: Sequence[str]) -> list[ClassThresholds]:
-    """A row a class of class-wise thresholds [K, H, W]; none of [H, W]."""
+    """One row per class of thresholds [K, H, W]; no rows of thresholds [H, W]."""
     rows = []
     for name, values in zip(class_names, q_hat, strict=True) if q_hat.ndim == 3 else ():
         finite = values[np.isfinite(values)]
@@ -92,26 +98,33 @@ def class_thresholds(q_hat: npt.NDArray[np.float32], class_names: Sequence[str])
 
 
 def keep_rate_histogram(keep_rates: npt.NDArray[np.floating]) -> Markup:
+    """Histogram of the keep rates of images, float [N] in [0, 1]."""
     counts = np.histogram(keep_rates, NUM_BINS, (0, 1))[0].tolist()
-    title = "How many images keep which share of their pixels"
-    return histogram(counts, (0.0, 1.0), "share of the image's pixels kept", "images", title, is_fraction=True)
+    title = "Number of images by keep rate"
+    return histogram(counts, (0.0, 1.0), "keep rate of the image", "images", title, is_fraction=True)
 
 
 class Outcome(NamedTuple):
-    """What became of some pixels: name of its style, title, pixels, share of all pixels, and what it means."""
+    """A kind of pixels: those with a label, or those without one for the same reason.
+
+    kind:         CSS class
+    fraction:     of all pixels
+    is_of_others: already counted in another row
+    """
 
     kind: str
     title: str
     pixels: int
-    share: float
+    fraction: float
     meaning: str
+    is_of_others: bool
 
 
 def outcomes(facts: Facts, has_background: bool, is_class_wise: bool) -> list[Outcome]:
-    """Outcomes that add up to all pixels, from the receipt of pseudolabel.
+    """Kinds of pixels, from the receipt of pseudolabel. Those that are not `is_of_others` add up to all pixels.
 
-    Pixels without a threshold may be kept (`uncalibrated: accept`), so what is left is at most as many as they are. A
-    rule that can leave pixels whose set is not empty leaves the others of them.
+    Pixels without a threshold may be labeled (`uncalibrated: accept`), so at most as many are without a label. The
+    remaining pixels without a label are those whose set the rule leaves unlabeled although it holds a class.
     """
     pixels, rule = facts["pixels"], calib.find_rule(facts["rule"])
     rest = pixels["pixels"] - pixels["kept"] - pixels["empty"]
@@ -119,54 +132,58 @@ def outcomes(facts: Facts, has_background: bool, is_class_wise: bool) -> list[Ou
     rows = {
         "kept": ("kept", pixels["kept"], "has a pseudo-label"),
         "empty": ("empty set", pixels["empty"], "no class is probable enough"),
-        "uncalibrated": ("no threshold", no_threshold, "too few labeled images have a class here"),
+        "uncalibrated": ("no threshold", no_threshold, "too few labeled images have a class at this location"),
     }
     if rule.can_leave_classes(is_class_wise):
         title, why = rule.unlabeled or ("not labeled", "the rule labels no class of the set")
         rows["ambiguous"] = (title, rest - no_threshold, why)
     if has_background:
         overruled, only = pixels["background_overruled"], pixels["background_only"]
-        rows["part overruled"] = ("of the kept: overruled", overruled, "foreground, though background is more probable")
-        rows["part background"] = ("of the kept: background only", only, "background is the only class in the set")
+        rows["overruled"] = (OF_KEPT + "overruled", overruled, "foreground, although background is more probable")
+        rows["background"] = (OF_KEPT + "background only", only, "background is the only class in the set")
     total = max(pixels["pixels"], 1)
-    return [Outcome(kind, title, count, count / total, why) for kind, (title, count, why) in rows.items()]
+    return [
+        Outcome(kind, title, count, count / total, why, title.startswith(OF_KEPT))
+        for kind, (title, count, why) in rows.items()
+    ]
 
 
 def outcome_bar(rows: Sequence[Outcome]) -> Markup:
-    whole = [(row.kind, row.share) for row in rows if not row.kind.startswith("part")]
-    words = ", ".join(f"{row.title} {100 * row.share:.1f} %" for row in rows)
-    return stacked_bar(whole, f"What became of the pixels: {words}")
+    """The rows as one bar, without those that are counted in another row."""
+    segments = [(row.kind, row.fraction) for row in rows if not row.is_of_others]
+    words = ", ".join(f"{row.title} {100 * row.fraction:.1f} %" for row in rows)
+    return stacked_bar(segments, f"Pixels of the unlabeled images: {words}")
 
 
-def trust_chart(held_out: HeldOut | None, audit: Facts | None, promised: Promise) -> Markup | None:
-    """What is promised (coverage; under risk, wrong labels) beside precision, which nobody promises."""
+def trust_chart(held_out: Estimates | None, audit: Facts | None, promised: Promise) -> Markup | None:
+    """Coverage (under risk: the fraction of wrong labels), which has a guarantee, beside precision, which has none."""
     rows = _wrong_rows(held_out, audit) if promised.is_risk else _coverage_rows(held_out, audit)
     if held_out is not None:
         rows.append(("precision, held-out images", held_out.row["precision"]))
-        rows.append(("annotator alone, held-out images", held_out.raw.precision))
+        rows.append(("annotator's argmax, held-out images", held_out.raw.precision))
         if held_out.used.same_keep is not None:
-            rows.append(("annotator, as many pixels kept, held-out", held_out.used.same_keep))
+            rows.append(("annotator, same keep rate, held-out", held_out.used.same_keep))
     if audit is not None:
         rows.append(("precision, unlabeled images", {"value": audit["kept"]["precision"]}))
-        rows.append(("annotator alone, unlabeled images", {"value": audit["raw"]["pixel_accuracy"]}))
-    known = [Estimate(name, **share) for name, share in rows if share and share["value"] is not None]
-    what = "Wrong labels" if promised.is_risk else "Coverage"
-    title = f"{what} and precision beside the target"
+        rows.append(("annotator's argmax, unlabeled images", {"value": audit["raw"]["pixel_accuracy"]}))
+    known = [Estimate(name, **estimate) for name, estimate in rows if estimate and estimate["value"] is not None]
+    measure = "Wrong labels" if promised.is_risk else "Coverage"
+    title = f"{measure}, precision and target"
     return estimates(known, promised.target, promised.target_name, title) if known else None
 
 
-def _coverage_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
+def _coverage_rows(held_out: Estimates | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
     rows: list[tuple[str, Facts | None]] = []
     if held_out is not None:
-        name = "coverage, held-out images" + _for_want_of_threshold(held_out.row["uncalibrated"])
+        name = "coverage, held-out images" + _without_threshold(held_out.row["uncalibrated"])
         rows.append((name, held_out.row["coverage"]))
     if audit is not None:
-        name = "coverage, unlabeled images" + _for_want_of_threshold(audit["coverage"]["uncalibrated_fraction"])
+        name = "coverage, unlabeled images" + _without_threshold(audit["coverage"]["uncalibrated_fraction"])
         rows.append((name, {"value": audit["coverage"]["coverage"]}))
     return rows
 
 
-def _wrong_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
+def _wrong_rows(held_out: Estimates | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
     rows: list[tuple[str, Facts | None]] = []
     if held_out is not None:
         rows.append(("labeled wrong, held-out images", held_out.row["wrong"]))
@@ -176,18 +193,18 @@ def _wrong_rows(held_out: HeldOut | None, audit: Facts | None) -> list[tuple[str
     return rows
 
 
-def _for_want_of_threshold(uncalibrated: float | None) -> str:
+def _without_threshold(uncalibrated: float | None) -> str:
     return f" ({100 * uncalibrated:.1f} % without threshold)" if uncalibrated else ""
 
 
-def coverage_chart(held_out: HeldOut | None, promised: Promise) -> Markup | None:
-    """Deciles over the held-out images of the share of their pixels that is covered."""
+def coverage_chart(held_out: Estimates | None, promised: Promise) -> Markup | None:
+    """Deciles of the coverage of held-out images; None if there are none."""
     deciles = held_out.row["coverage_per_image"] if held_out else []
     if not deciles:
         return None
     target = None if promised.is_risk else promised.target
-    title = "Coverage of each held-out image, from the least to the best covered"
-    return quantiles(deciles, target, "held-out images, least covered first", "coverage", title)
+    title = "Coverage of held-out images, lowest first"
+    return quantiles(deciles, target, "held-out images, lowest coverage first", "coverage", title)
 
 
 def learning_curves(receipts: Mapping[str, Facts], key: str, factor: float, y_label: str, title: str) -> Markup | None:

@@ -1,4 +1,4 @@
-"""The page: what the run left behind, as the template shows it."""
+"""The page: from receipts, arrays and pictures to HTML."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ import numpy.typing as npt
 import yaml
 from markupsafe import Markup
 
+import calib
 from pipeline.calibration.cross_fitting import of_variant
 from pipeline.calibration.promise import exact_percent, promise
 from pipeline.drawing import STYLE_FOLDER
 from pipeline.palette import class_colours, css
 from pipeline.progress import clock
 from pipeline.report import figures
+from pipeline.report.estimates import DECILES_SHOWN, held_out_estimates, wrong_fraction
 from pipeline.report.examples import Example
-from pipeline.report.held_out import DECILES_SHOWN, held_out, wrong_fraction
 from pipeline.report.probe import probe_rows
 from pipeline.report.students import student_columns
 
 Facts = Mapping[str, Any]
-NOTHING = "–"
+DASH = "–"
 
 
 class Content(NamedTuple):
     """All that the page shows.
 
+    background:  class index; None if there is no background class
     receipts:    by stage; those of the training stages may be missing
-    audit:       `audit.summarise` with `num_images`, `num_with_mask`, `num_unreadable`; None if there is no mask
-    audit_limit: images that an audit takes at most
-    q_hat:       float32 [H, W] or class-wise [K, H, W], of the alpha that the labels were made at
-    keep_rates:  float64 [N]
-    gallery:     section with a slider for alpha
+    audit:       `audit.summarise` with `num_images`, `num_with_mask`, `num_unreadable`; None if no image has a mask
+    audit_limit: maximum number of images in an audit
+    q_hat:       float32 [H, W] or class-wise [K, H, W], thresholds at the alpha of the labels
+    keep_rates:  float64 [N] in [0, 1], of each image that has labels
+    gallery:     section with a slider for alpha; None if it is switched off
     """
 
     name: str
@@ -52,7 +54,7 @@ class Content(NamedTuple):
 
 
 class ContentWithoutLabels(NamedTuple):
-    """What the page of a run without an annotator shows; the fields are those of `Content`."""
+    """All that the page of a run without an annotator shows; fields as in `Content`."""
 
     name: str
     class_names: Sequence[str]
@@ -62,12 +64,12 @@ class ContentWithoutLabels(NamedTuple):
 
 
 def render(content: Content) -> str:
-    """The whole page as HTML that needs no other file."""
+    """The page as HTML that needs no other file."""
     return _filled("template.html", content, **_calibration(content))
 
 
 def render_without_labels(content: ContentWithoutLabels) -> str:
-    """The same of a run without an annotator."""
+    """The page of a run without an annotator, as HTML that needs no other file."""
     return _filled("without_labels.html", content)
 
 
@@ -98,18 +100,19 @@ def _filled(template: str, content: Content | ContentWithoutLabels, **more: Any)
 
 
 def _calibration(content: Content) -> dict[str, Any]:
-    """What the page shows of thresholds and labels: promise, held-out facts, figures."""
+    """Variables of the template for thresholds and labels: promise, held-out estimates, figures."""
     receipts = content.receipts
     labels = receipts["pseudolabel"]
     calibrated = of_variant(receipts["calibrate"], labels["variant"])
     is_class_wise = content.q_hat.ndim == 3
     promised = promise(calibrated, labels["alpha"])
-    judged = held_out(calibrated, labels, content.audit)
+    estimates = held_out_estimates(calibrated, labels, content.audit)
     rows = figures.outcomes(labels, content.background is not None, is_class_wise)
     return {
         "calibrated": calibrated,
         "promise": promised,
-        "held_out": judged,
+        "held_out": estimates,
+        "has_threshold_per_location": calib.find_variant(labels["variant"]).by_location,
         "deciles_shown": DECILES_SHOWN,
         "is_class_wise": is_class_wise,
         "thresholds": next(facts for facts in calibrated["thresholds"] if facts["alpha"] == labels["alpha"]),
@@ -120,20 +123,22 @@ def _calibration(content: Content) -> dict[str, Any]:
         "threshold_map": figures.threshold_map(content.q_hat),
         "threshold_histogram": figures.threshold_histogram(content.q_hat),
         "keep_rate_histogram": figures.keep_rate_histogram(content.keep_rates),
-        "trust_chart": figures.trust_chart(judged, content.audit, promised),
-        "coverage_chart": figures.coverage_chart(judged, promised),
+        "trust_chart": figures.trust_chart(estimates, content.audit, promised),
+        "coverage_chart": figures.coverage_chart(estimates, promised),
     }
 
 
 def audit_wrong(audit: Facts | None) -> float | None:
-    """Fraction of all pixels of the audited images that are labeled wrong."""
+    """Fraction of all pixels of the audited images that are labeled wrong; None without an audit."""
     return wrong_fraction(audit["kept"]["precision"], audit["kept"]["keep_rate"]) if audit else None
 
 
 class StageLine(NamedTuple):
-    """One finished stage: its name, what came out, seconds if known, its receipt, and its own settings by section.
+    """One finished stage.
 
-    Those of the stages before it, which its receipt has too, are shown there.
+    result:   its result, in words
+    seconds:  None if unknown
+    settings: by section; those of earlier stages, which its receipt has too, are left out
     """
 
     name: str
@@ -144,6 +149,7 @@ class StageLine(NamedTuple):
 
 
 def stage_lines(receipts: Mapping[str, Facts]) -> list[StageLine]:
+    """The finished stages, in the order of the workflow."""
     lines, shown = [], dict[str, Any]()
     for stage, describe in RESULTS.items():
         if stage not in receipts:
@@ -181,14 +187,14 @@ def _probed(facts: Facts) -> str:
 
 def _pseudolabeled(facts: Facts) -> str:
     kept = f"{number(facts['num_images'])} images, {percent(facts['keep_rate'])} of their pixels kept"
-    took = ", as was chosen automatically" if facts["is_automatic"] else ""
-    made = "" if facts["rule"] == "raw" else f"variant {facts['variant']}, α = {facts['alpha']:g}, "
-    return f"{kept}, {made}rule {facts['rule']}{took}" + _failures(facts["num_failed"])
+    chosen = ", chosen automatically" if facts["is_automatic"] else ""
+    thresholds = "" if facts["rule"] == "raw" else f"variant {facts['variant']}, α = {facts['alpha']:g}, "
+    return f"{kept}, {thresholds}rule {facts['rule']}{chosen}" + _failures(facts["num_failed"])
 
 
 def _trained(facts: Facts) -> str:
     if not facts["num_steps"]:
-        return "switched off (0 epochs): the student of the stage before is the result"
+        return "switched off (0 epochs): the student of the previous stage is the result"
     return f"{number(facts['num_steps'])} steps, final loss {facts['final_loss']:.3f}, on {facts['device']}"
 
 
@@ -198,7 +204,7 @@ def _evaluated(facts: Facts) -> str:
 
 
 def training_warnings(receipts: Mapping[str, Facts]) -> list[str]:
-    """What the collapse guard said of each stage, with the epoch."""
+    """Warnings of the collapse guard, with stage and epoch."""
     return [
         f"{name}, epoch {point['epoch']}: {warning}"
         for stage, name in figures.STAGE_NAMES.items()
@@ -208,7 +214,7 @@ def training_warnings(receipts: Mapping[str, Facts]) -> list[str]:
 
 
 def _mious(student: Facts) -> str:
-    """mIoU of a stage's last student, and of its best where that is another."""
+    """mIoU of a stage's last student, and of its best if that is another one."""
     last, best = student["miou"], (student["best"] or student)["miou"]
     return percent(last) + (f" (best: {percent(best)})" if best != last else "")
 
@@ -229,24 +235,25 @@ RESULTS: dict[str, Callable[[Facts], str]] = {
 }
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """`76.6 %` (its space does not break); a dash for what does not exist."""
-    if share is None or not math.isfinite(share):
-        return NOTHING
-    return f"{100 * share:.{digits}f}\u00a0%"
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """`76.6 %`, with a non-breaking space; a dash for None, NaN and infinity."""
+    if fraction is None or not math.isfinite(fraction):
+        return DASH
+    return f"{100 * fraction:.{digits}f}\u00a0%"
 
 
 def number(count: int) -> str:
-    """`12 345`, with narrow spaces that do not break."""
+    """`12 345`, with narrow non-breaking spaces."""
     return f"{count:,}".replace(",", "\u202f")
 
 
 def duration(seconds: float | None) -> str:
-    return NOTHING if seconds is None else clock(seconds)
+    """`1:02:03`; a dash for None."""
+    return DASH if seconds is None else clock(seconds)
 
 
 def settings_text(settings: Facts) -> str:
-    """Settings as YAML, as they stand in a run file."""
+    """Settings as YAML, in the form of a run file."""
     return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 

@@ -1,4 +1,4 @@
-"""What small students learnt from each kind of labels (`conformalsam probe`), as the report's table shows it."""
+"""Results of `conformalsam probe`, as rows of the report's table."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ log = logging.getLogger(__name__)
 
 Facts = Mapping[str, Any]
 
-FIELDS = ("labels", "variant", "alpha", "rule", "weight")  # what tells one way to train from another
+FIELDS = ("labels", "variant", "alpha", "rule", "weight")  # that identify a way to train
 
 
 class ProbeRow(NamedTuple):
-    """One way to train. weight: None for the labeled images alone; differences: None to itself."""
+    """One way to train.
+
+    weight:          of the unlabeled loss; None for the labeled images alone
+    miou:            in [0, 1]
+    to_none, to_raw: difference of mIoU to labels alone and to the annotator's argmax; None for that row itself
+    """
 
     labels: str
     weight: float | None
@@ -27,13 +32,16 @@ class ProbeRow(NamedTuple):
 
 
 def probe_receipt(run: Run, calibration: str) -> dict[str, Facts]:
-    """The receipt of a probe under its name; nothing if there is none, or one of another calibration."""
+    """`{"probe": receipt}`; {} if there is no receipt, or one of another calibration.
+
+    calibration: fingerprint of calibration.zarr
+    """
     if not run.has_receipt("probe"):
         return {}
     receipt = run.recorded("probe")
     if receipt["fingerprint"] != calibration:
         log.warning(
-            "report: %s is about another calibration and is left out; run %s",
+            "report: %s belongs to another calibration and is left out; to write it again, run %s",
             run.folder.receipt("probe"),
             run.command("probe", rerun="probe"),
         )
@@ -42,28 +50,28 @@ def probe_receipt(run: Run, calibration: str) -> dict[str, Facts]:
 
 
 def probe_rows(receipts: Mapping[str, Facts]) -> list[ProbeRow]:
-    """A row for each way to train; none without a probe."""
+    """One row per way to train; none without a probe."""
     if "probe" not in receipts:
         return []
     chosen = receipts["probe"]["chosen"]
     return [
         ProbeRow(
-            _labels(found),
-            found["weight"] or None,
-            found["miou"],
-            None if found["labels"] == "none" else found["to_none"],
-            None if found["labels"] == "raw" else found["to_raw"],
-            all(found[name] == chosen[name] for name in FIELDS),
+            _labels(outcome),
+            outcome["weight"] or None,
+            outcome["miou"],
+            None if outcome["labels"] == "none" else outcome["to_none"],
+            None if outcome["labels"] == "raw" else outcome["to_raw"],
+            all(outcome[name] == chosen[name] for name in FIELDS),
         )
-        for found in receipts["probe"]["outcomes"]
+        for outcome in receipts["probe"]["outcomes"]
     ]
 
 
-def _labels(found: Facts) -> str:
-    match found["labels"]:
+def _labels(outcome: Facts) -> str:
+    match outcome["labels"]:
         case "none":
             return "none: the labeled images alone"
         case "raw":
             return "the annotator’s argmax"
         case _:
-            return f"calibrated: variant {found['variant']}, α = {found['alpha']:g}, rule {found['rule']}"
+            return f"calibrated: variant {outcome['variant']}, α = {outcome['alpha']:g}, rule {outcome['rule']}"

@@ -1,4 +1,4 @@
-"""The students' scores as the report's tables show them: a column for the last student of a stage, one for the best."""
+"""Scores of the students as columns of the report's tables: the last and the best student of each stage."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ Facts = Mapping[str, Any]
 
 
 class StudentColumn(NamedTuple):
+    """One student."""
+
     title: str
     scores: Facts
     boundary_f: Facts
-    """Of each class; empty if boundaries were not measured."""
+    """Class name -> F-score in [0, 1]; empty if boundaries were not measured."""
     mean_boundary_f: float | None
 
 
 def student_columns(receipts: Mapping[str, Facts], stage_names: Mapping[str, str]) -> list[StudentColumn]:
-    """Columns of all evaluated students; one that is both last and best has one column."""
+    """Columns of all evaluated students. A student that is both last and best has one column."""
     columns = []
     for stage, scores in receipts.get("evaluate", {}).get("students", {}).items():
         best, last = scores["best"], receipts.get(stage, {}).get("last")

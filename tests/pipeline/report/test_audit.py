@@ -1,4 +1,4 @@
-"""The audit: shares that one can count by hand, against a naive loop over pixels, and the same whatever the tiles."""
+"""The audit: fractions that one can count by hand, a naive loop over pixels, and independence of tiles."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_a_pixel_without_a_label_lowers_recall_but_not_precision():
     assert sky["kept"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 3, "iou": 1 / 2})
 
 
-def test_what_was_never_counted_has_no_share():
+def test_what_was_never_counted_has_no_fraction():
     car = summary_of_the_small_case()["classes"]["car"]
     nothing = {"precision": None, "recall": None, "iou": None}
     assert car == {"pixels": 0, "keep_rate": None, "raw": nothing, "kept": nothing}
@@ -80,22 +80,22 @@ def test_agrees_with_a_loop_over_pixels(truth, raw, label):
     for what, predicted in (("raw", raw.astype(float)), ("kept", label)):
         pixels = [(t, p) for t, p in zip(truth.ravel(), predicted.ravel(), strict=True) if t != 255]
         labeled = [(t, p) for t, p in pixels if not math.isnan(p)]
-        ious = [iou for k in range(3) if (iou := naive_share(labeled, k, "iou", pixels)) is not None]
+        ious = [iou for k in range(3) if (iou := naive_fraction(labeled, k, "iou", pixels)) is not None]
         assert facts[what]["miou"] == (pytest.approx(sum(ious) / len(ious)) if ious else None)
         for k, name in enumerate(NAMES):
-            for share in ("precision", "recall", "iou"):
-                expected = naive_share(labeled, k, share, pixels)
-                assert facts["classes"][name][what][share] == (None if expected is None else pytest.approx(expected))
+            for measure in ("precision", "recall", "iou"):
+                expected = naive_fraction(labeled, k, measure, pixels)
+                assert facts["classes"][name][what][measure] == (None if expected is None else pytest.approx(expected))
 
 
-def naive_share(labeled, k, share, pixels):
-    """One share of class k; (true, predicted) pairs of the labeled pixels, and of all that have a true class."""
+def naive_fraction(labeled, k, measure, pixels):
+    """One measure of class k; (true, predicted) pairs of the labeled pixels, and of all that have a true class."""
     right = sum(t == p == k for t, p in labeled)
     whole = {
         "precision": sum(p == k for _, p in labeled),
         "recall": sum(t == k for t, _ in pixels),
         "iou": sum(k in (t, p) for t, p in labeled),
-    }[share]
+    }[measure]
     return right / whole if whole else None
 
 

@@ -1,4 +1,4 @@
-"""Figures: what is made of thresholds for all classes and of class-wise ones, and where all pixels went."""
+"""Figures: thresholds for all classes and class-wise ones, and the outcomes of all pixels."""
 
 import numpy as np
 import pytest

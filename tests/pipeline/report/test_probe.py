@@ -44,7 +44,7 @@ def test_the_table_has_a_row_for_each_way_to_train_and_marks_the_one_to_take(mak
     assert rows == [
         ["none: the labeled images alone", "–", "50.0 %", "–", difference, ""],
         ["the annotator’s argmax", "0.5", "50.0 %", difference, "–", ""],
-        ["calibrated: variant image, α = 0.05, rule paper", "0.5", "50.0 %", difference, difference, "← taken"],
+        ["calibrated: variant image, α = 0.05, rule paper", "0.5", "50.0 %", difference, difference, "← chosen"],
     ]
 
 

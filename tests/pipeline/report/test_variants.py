@@ -43,11 +43,11 @@ def reported(make_settings, write_images, tmp_path):
     return build
 
 
-def percent(share):
-    return "–" if share is None else f"{100 * share:.1f} %"
+def percent(fraction):
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def told(estimate):
+def shown(estimate):
     if estimate is None:
         return "–"
     value, low, high = (percent(estimate[name]) for name in ("value", "low", "high"))
@@ -56,8 +56,8 @@ def told(estimate):
 
 def row_of(calibrated, labels):
     """The held-out row of the labels, found without the code under test."""
-    made = labels["variant"], labels["alpha"]
-    rows = [r for r in calibrated["held_out"]["rows"] if (r["variant"], r["alpha"]) == made]
+    own = labels["variant"], labels["alpha"]
+    rows = [r for r in calibrated["held_out"]["rows"] if (r["variant"], r["alpha"]) == own]
     if labels["rule"] == "raw":
         return rows[0] | calibrated["held_out"]["raw"]
     (row,) = [r for r in rows if r["rule"] == labels["rule"]]
@@ -87,19 +87,19 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
     marked = [cells for cells in page.rows if cells[-1] == "← in use"]
     assert len(marked) == (1 if labels["rule"] == "raw" else 2)  # of the candidates, and of the variant in use
     for cells in marked:
-        assert cells[-4:-1] == [told(row["precision"]), told(same_keep_of(row)), told(row["keep_rate"])]
-    assert marked[0][-5] == told(row["miou"])
+        assert cells[-4:-1] == [shown(row["precision"]), shown(same_keep_of(row)), shown(row["keep_rate"])]
+    assert marked[0][-5] == shown(row["miou"])
     raw = calibrated["held_out"]["raw"]
     assert f"the annotator's own argmax of {percent(raw['precision']['value'])} (all pixels)" in page.text
     assert labels["verdict"] in page.text
     summary = page.text[: page.text.index("mIoU: intersection")]
     assert f"precision {percent(row['precision']['value'])}" in summary
     assert f"precision {percent(audit['kept']['precision'])}" in summary
-    for where, share in (("held-out", row["precision"]["value"]), ("unlabeled", audit["kept"]["precision"])):
-        assert f"precision, {where} images: {100 * share:.1f}".removesuffix(".0") in page.text
+    for where, fraction in (("held-out", row["precision"]["value"]), ("unlabeled", audit["kept"]["precision"])):
+        assert f"precision, {where} images: {100 * fraction:.1f}".removesuffix(".0") in page.text
     for name in NAMES:
-        held_out = [told(row["coverage_per_class"][name])]
-        held_out += [told(r[f"{what}_per_class"][name]) for what in ("precision", "recall") for r in (row, raw)]
+        held_out = [shown(row["coverage_per_class"][name])]
+        held_out += [shown(r[f"{what}_per_class"][name]) for what in ("precision", "recall") for r in (row, raw)]
         true = percent(audit["classes"][name]["kept"]["precision"])
         assert [*held_out, true] in [cells[2:] for cells in page.rows if cells[:1] == [name]]
 
@@ -108,12 +108,12 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
 def test_every_alpha_and_rule_has_a_row(reported, case):
     settings, _, calibrated, labels = reported(**CASES[case])
     page = Page(settings)
-    shown = [tuple(cells[-4:-1]) for cells in page.rows]
+    printed = [tuple(cells[-4:-1]) for cells in page.rows]
     for row in calibrated["held_out"]["rows"]:
         if row["variant"] != labels["variant"]:
             continue
-        assert (told(row["precision"]), told(same_keep_of(row)), told(row["keep_rate"])) in shown
-        sets = [told(row["set_sizes"][size]) for size in ("empty", "one", "several")]
+        assert (shown(row["precision"]), shown(same_keep_of(row)), shown(row["keep_rate"])) in printed
+        sets = [shown(row["set_sizes"][size]) for size in ("empty", "one", "several")]
         (spread,) = [cells for cells in page.rows if cells[:4] == [f"{row['alpha']:g}", *sets]]
         assert spread[-5:] == [percent(row["coverage_per_image"][decile]) for decile in (0, 1, 5, 9, 10)]
 
@@ -123,7 +123,7 @@ def test_under_risk_the_page_speaks_of_wrong_labels_and_sets_no_target_for_cover
     text, row = Page(settings).text, row_of(calibrated, labels)
     assert "On average over new images, at most 40 % of an image's pixels are labeled wrong." in text
     wrong = row["keep_rate"]["value"] * (1 - row["precision"]["value"])
-    assert f"{percent(wrong)} of all pixels are labeled wrong (promised: at most 40 %)" in text
+    assert f"{percent(wrong)} of all pixels are labeled wrong (guaranteed: at most 40 %)" in text
     counted = naive_audit(settings)
     truly_wrong = (counted["kept"] - counted["kept_right"]) / counted["pixels"]
     assert f"Of all pixels, {percent(truly_wrong)} are labeled wrong" in text
@@ -136,7 +136,7 @@ def test_folds_that_can_only_label_nothing_to_keep_the_promise_label_nothing_wro
     settings, _, calibrated, labels = reported(variant="risk", rule="argmax", alpha=0.15)
     assert row_of(calibrated, labels)["precision"] is None
     text = Page(settings).text
-    assert "0.0 % of all pixels are labeled wrong (promised: at most 15 %), keep rate 0.0 %" in text
+    assert "0.0 % of all pixels are labeled wrong (guaranteed: at most 15 %), keep rate 0.0 %" in text
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
 
 
@@ -148,17 +148,17 @@ def test_class_wise_thresholds_are_shown_by_their_median_and_class_by_class(repo
     assert ["class", "lowest", "median", "highest", "without threshold"] in page.rows
 
 
-def test_the_page_tells_what_auto_was_asked_for_and_what_it_took(reported):
+def test_the_page_shows_the_target_and_the_choice_of_auto(reported):
     settings, _, _, labels = reported(**CASES["auto"])
     text = Page(settings).text
     assert labels["alpha"] != settings.calibrate.alpha  # so it matters whose alpha the page takes
-    took = f"variant {labels['variant']}, α = {labels['alpha']:g}, rule {labels['rule']}"
-    told = re.search(
-        r"Rule auto had (\d+) candidates, the annotator's own argmax among them, and took (.*?): (.{60})", text
+    chosen = f"variant {labels['variant']}, α = {labels['alpha']:g}, rule {labels['rule']}"
+    sentence = re.search(
+        r"Rule auto compared (\d+) candidates, including the annotator's argmax, and chose (.*?): (.{60})", text
     )
-    assert (int(told[1]) > 10, told[2]) == (True, took)
-    assert told[3].startswith("none reaches a precision (macro) of 90 %")
-    assert ", and this one is the most precise" in text
+    assert (int(sentence[1]) > 10, sentence[2]) == (True, chosen)
+    assert sentence[3].startswith("no candidate reaches a precision (macro) of 90 %")
+    assert ", and this one has the highest" in text
     assert f"A coverage of {100 * (1 - labels['alpha']):g} % does not mean" in text
 
 
@@ -172,7 +172,7 @@ def test_a_single_labeled_image_leaves_nothing_to_hold_out(reported):
     settings, audit, calibrated, _ = reported(**{"splits.num_labeled": 1, "alpha": 0.5})
     assert calibrated["held_out"] is None
     page = Page(settings)
-    assert "Neither coverage nor precision could be measured" in page.text
+    assert "Coverage and precision could not be estimated" in page.text
     assert "precision, held-out images" not in page.text
     assert f"precision, unlabeled images: {100 * audit['kept']['precision']:.1f}".removesuffix(".0") in page.text
 
@@ -188,7 +188,7 @@ def test_an_alpha_that_the_folds_cannot_judge_is_shown_without_numbers(reported)
     settings, _, calibrated, _ = reported(alpha=0.15, variant="image")  # 6 images allow it, 5 do not
     assert calibrated["held_out"]["rows"][0]["coverage"] is None
     page = Page(settings)
-    assert "At α = 0.15 nothing can be said: without the images of a fold, too few are left" in page.text
+    assert "At α = 0.15 there are no estimates: without the images of a fold, too few are left" in page.text
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", page.text)
 
 

@@ -89,11 +89,11 @@ def test_the_page_is_one_balanced_file_that_shows_the_numbers(labeled_run):
     assert all(link.startswith(("data:", "#")) for link in page.links)
     labels = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
     audit = facts["audit"]
-    shares = [labels["keep_rate"], audit["raw"]["miou"], audit["kept"]["precision"], audit["coverage"]["coverage"]]
-    for share in [*shares, 0.4321, 0.5432]:
-        assert f"{100 * share:.1f} %" in page.text
+    fractions = [labels["keep_rate"], audit["raw"]["miou"], audit["kept"]["precision"], audit["coverage"]["coverage"]]
+    for fraction in [*fractions, 0.4321, 0.5432]:
+        assert f"{100 * fraction:.1f} %" in page.text
     assert "A coverage of 80 % does not mean that 80 % of the pseudo-labels are right." in page.text
-    assert "For this report only: nothing before it saw these masks." in page.text
+    assert "For this report only: no other stage has used these masks." in page.text
     assert facts["megabytes"] < 4
 
 
@@ -130,7 +130,10 @@ def test_without_masks_nothing_is_audited_and_the_page_says_so(labeled_run):
     settings = labeled_run(masked=IDS[:8])
     assert report(settings)["audit"] is None
     page = Page(settings)
-    assert "No unlabeled image has a mask, so precision on them cannot be measured; on held-out" in page.text
+    assert (
+        "No unlabeled image has a mask, so their precision cannot be measured. For held-out labeled images, see above."
+        in page.text
+    )
     assert "audit" not in page.text.lower()
     assert page.text.count("no mask") >= 4
 
@@ -182,7 +185,7 @@ def test_a_deleted_probability_cache_costs_the_coverage_only(labeled_run):
     without = report(settings)["audit"]
     assert without["coverage"]["coverage"] is None
     assert without["kept"] == with_cache["kept"]
-    assert "the probability cache was deleted" in Page(settings).text
+    assert "because probs.zarr was deleted" in Page(settings).text
 
 
 def test_masks_that_cannot_be_read_are_left_out_and_counted(labeled_run):
