@@ -1,4 +1,4 @@
-// Curves over the stops, and precision against keep rate, as SVG; a click goes to the stop nearest to it.
+// Curves over the stops, and precision over keep rate, as SVG. A click selects the nearest stop.
 
 const EDGE = { left: 46, right: 14, top: 24, bottom: 40 };
 
@@ -9,7 +9,7 @@ function svg(tag, attributes, ...children) {
   return element;
 }
 
-// A chart's area: `x` and `y` turn values of the given ranges into pixels.
+// The area of a chart; `x` and `y` convert values in the ranges `xs` and `ys` to pixels.
 function frame(holder, xs, ys, title) {
   const width = Math.max(280, Math.min(580, holder.clientWidth)), height = 270;
   const scale = (low, high, from, to) => (v) => Math.round(10 * (from + ((v - low) / (high - low || 1)) * (to - from))) / 10;
@@ -43,25 +43,25 @@ function band(area, kind, estimates) {
   area.chart.append(svg("polygon", { class: `band ${kind}`, points: points(area, corners) }));
 }
 
-const keepRates = (rule) => page.alphas.map((_, stop) => share(runCounts(stop, rule).kept, gridPixels * page.ids.length));
+const keepRates = (rule) => page.alphas.map((_, stop) => ratio(runCounts(stop, rule).kept, gridPixels * page.ids.length));
 
 function drawCurves() {
   const { coverage, byRule, targets, isRisk } = page.heldOut;
   const { precision, wrong } = byRule[state.rule];
-  const promised = isRisk ? wrong : coverage;
-  const title = `${isRisk ? "Wrong pixels" : "Coverage"}, precision and keep rate at every stop; the numbers at this stop are below`;
+  const guaranteed = isRisk ? wrong : coverage;
+  const title = `${isRisk ? "Wrong pixels" : "Coverage"}, precision and keep rate at every stop; the numbers at the current stop are below`;
   const area = frame(part("curves"), [0, numStops - 1], [0, 1], title);
   const xTicks = ticks(area.width - EDGE.left - EDGE.right).map(({ stop }) => [stop, String(page.alphas[stop])]);
-  axes(area, xTicks, percentTicks(0), "α, placed as on the slider");
-  band(area, "coverage", promised);
+  axes(area, xTicks, percentTicks(0), "α, in the scale of the slider");
+  band(area, "coverage", guaranteed);
   band(area, "precision", precision);
   line(area, "goal", targets);
   line(area, "keep", keepRates(state.rule));
   line(area, "precision", precision.map(value));
-  line(area, "coverage", promised.map(value));
+  line(area, "coverage", guaranteed.map(value));
   const here = area.x(state.stop);
   area.chart.append(svg("line", { class: "here", x1: here, x2: here, y1: EDGE.top, y2: area.height - EDGE.bottom }));
-  const now = { coverage: value(promised[state.stop]), precision: value(precision[state.stop]), keep: keepRates(state.rule)[state.stop] };
+  const now = { coverage: value(guaranteed[state.stop]), precision: value(precision[state.stop]), keep: keepRates(state.rule)[state.stop] };
   for (const [kind, v] of Object.entries(now))
     if (v !== null) area.chart.append(svg("circle", { class: kind, cx: here, cy: area.y(v), r: 4.5, style: "stroke-dasharray:none" }));
   area.chart.addEventListener("click", (event) => {
@@ -70,12 +70,12 @@ function drawCurves() {
     setStop(Math.round(across * (numStops - 1)));
   });
   part("curves").replaceChildren(area.chart);
-  const told = (estimate) => (estimate ? `${percent(estimate[0])} (${range(estimate)})` : "–");
+  const text = (estimate) => (estimate ? `${percent(estimate[0])} (${range(estimate)})` : "–");
   part("curves-caption").replaceChildren(series([
-    ["coverage", `held-out ${isRisk ? "wrong pixels" : "coverage"} ${told(promised[state.stop])}`],
+    ["coverage", `held-out ${isRisk ? "wrong pixels" : "coverage"} ${text(guaranteed[state.stop])}`],
     ["goal", `${isRisk ? "bound" : "target"} ${percent(targets[state.stop])}`],
-    ["precision", `held-out precision ${told(precision[state.stop])}`],
-    ["keep", `kept of all unlabeled images ${percent(now.keep)}`],
+    ["precision", `held-out precision ${text(precision[state.stop])}`],
+    ["keep", `keep rate of all unlabeled images ${percent(now.keep)}`],
   ]));
 }
 
@@ -89,13 +89,13 @@ function drawPareto() {
   const precisions = page.heldOut.byRule.map(({ precision }) => precision);
   const known = precisions.flat().filter(Boolean);
   if (!known.length) {
-    holder.replaceChildren(make("p", { class: "blank" }, "No labeled image can be held out, so there is no precision to plot."));
+    holder.replaceChildren(make("p", { class: "blank" }, "There is no held-out precision, because no labeled image can be held out."));
     return;
   }
   const lowest = Math.min(...known.map(([v]) => v));
   const low = lowest > 0.8 ? 0.8 : lowest > 0.6 ? 0.6 : 0;
-  const area = frame(holder, [0, 1], [low, 1], "Held-out precision against keep rate, a line a rule");
-  axes(area, percentTicks(0), percentTicks(low), "kept of all unlabeled images");
+  const area = frame(holder, [0, 1], [low, 1], "Held-out precision over keep rate, one line per rule");
+  axes(area, percentTicks(0), percentTicks(low), "keep rate of all unlabeled images");
   area.chart.append(svg("text", { x: 2, y: 10 }, "held-out precision"));
   const at = page.rules.map((_, rule) => keepRates(rule).map((kept, stop) => [kept, value(precisions[rule][stop])]));
   at.forEach((pairs, rule) => area.chart.append(svg("polyline", { class: `rule${rule}`, points: points(area, pairs) })));
@@ -109,7 +109,7 @@ function drawPareto() {
   }
   area.chart.addEventListener("click", (event) => goToNearest(area, at, event));
   holder.replaceChildren(area.chart);
-  part("pareto-caption").replaceChildren("Right and up is better. ● this stop, ○ the run's own.",
+  part("pareto-caption").replaceChildren("Higher and further right is better. ● current stop, ○ labels of the run.",
     series(page.rules.map((name, rule) => [`rule${rule}`, `rule ${name}`])));
 }
 

@@ -1,4 +1,4 @@
-// The bar: alpha, rule, what they give, and the command that makes them so.
+// The bar: alpha and rule, their numbers, and the command that writes these labels.
 
 const slider = part("slider");
 const isOwn = () => state.stop === page.ownStop && page.rules[state.rule] === page.ownRule;
@@ -17,26 +17,26 @@ function buildBar() {
   part("reset").addEventListener("click", () => { setRule(page.rules.indexOf(page.ownRule)); setStop(page.ownStop); });
 }
 
-const place = (stop) => `${(100 * stop) / Math.max(numStops - 1, 1)}%`;
+const positionOf = (stop) => `${(100 * stop) / Math.max(numStops - 1, 1)}%`;
 
-// Under the slider: where images are too few, and what alpha the stops are.
+// Under the slider: stops with too few images, and the alphas of some stops.
 function drawMarks() {
   part("marks").replaceChildren();
   page.thresholds.tooFew.forEach((lacking, stop) => {
     if (!lacking) return;
     const zone = make("span", { class: lacking === 1 ? "zone all" : "zone" });
-    zone.style.left = `calc(${place(stop)} - ${50 / numStops}%)`;
+    zone.style.left = `calc(${positionOf(stop)} - ${50 / numStops}%)`;
     zone.style.width = `${100 / numStops}%`;
     part("marks").append(zone);
   });
   for (const { stop, text, isOwnStop } of ticks(part("marks").clientWidth)) {
     const mark = make("span", isOwnStop ? { class: "own" } : {}, text);
-    mark.style.left = place(stop);
+    mark.style.left = positionOf(stop);
     part("marks").append(mark);
   }
 }
 
-// A few round alphas that are stops, apart from each other and from the run's own.
+// A few round alphas that are stops, at a distance from each other and from the run's own.
 function ticks(width) {
   const chosen = [{ stop: page.ownStop, text: "run", isOwnStop: true }];
   for (const alpha of [page.alphas[0], page.alphas[numStops - 1], 0.1, 0.2, 0.5, 0.05, 0.3, 0.02, 0.01, 0.4, 0.7]) {
@@ -69,17 +69,17 @@ function drawBar() {
 
 function liveFacts() {
   const { kept, pixels } = runCounts(state.stop, state.rule);
-  const facts = [fact("Kept", percent(share(kept, pixels)), `of ${number(page.ids.length)} images`)];
+  const facts = [fact("Keep rate", percent(ratio(kept, pixels)), `of ${number(page.ids.length)} images`)];
   const { isRisk, targets, coverage, byRule } = page.heldOut;
-  const found = isRisk ? byRule[state.rule].wrong[state.stop] : coverage[state.stop];
+  const guaranteed = isRisk ? byRule[state.rule].wrong[state.stop] : coverage[state.stop];
   const target = `${isRisk ? "at most" : "target"} ${percent(targets[state.stop])}`;
-  facts.push(fact(isRisk ? "Held-out wrong pixels" : "Held-out coverage", percent(value(found)), found ? `${range(found)}, ${target}` : target));
+  facts.push(fact(isRisk ? "Held-out wrong pixels" : "Held-out coverage", percent(value(guaranteed)), guaranteed ? `${range(guaranteed)}, ${target}` : target));
   const precision = byRule[state.rule].precision[state.stop];
   facts.push(fact("Held-out precision", percent(value(precision)), precision ? range(precision) : ""));
   const { raw } = page.heldOut;
   const sameKeep = byRule[state.rule].sameKeep[state.stop];
-  if (raw[0]) facts.push(fact("Annotator's own argmax", percent(raw[0][0]),
-    `right${sameKeep ? `, ${percent(sameKeep[0])} at this keep rate` : ""}`));
+  if (raw[0]) facts.push(fact("Precision of argmax", percent(raw[0][0]),
+    sameKeep ? `${percent(sameKeep[0])} at this keep rate` : ""));
   const miou = byRule[state.rule].miou[state.stop];
   if (miou) facts.push(fact("Held-out mIoU of labels", percent(miou[0]), `${range(miou)}; argmax ${percent(raw[1][0])}`));
   return facts;
@@ -89,13 +89,13 @@ const fact = (name, content, more) => make("div", {}, make("dt", {}, name), make
 
 function stopNote() {
   const lacking = page.thresholds.tooFew[state.stop];
-  const notes = [isOwn() ? "These are the labels in the store." : "A preview: the store still holds alpha " +
+  const notes = [isOwn() ? "These are the stored labels." : "This is a preview; the stored labels have alpha " +
     `${page.alphas[page.ownStop]}, rule ${page.ownRule}.`];
   if (!lacking) return notes;
-  const done = { abstain: "they get no label", accept: "there every class is believed", max: "the largest score stands in there",
-    raise: "calibrate refuses this alpha" }[page.thresholds.uncalibrated];
+  const effect = { abstain: "they get no label", accept: "every class is in their sets", max: "their threshold is the largest score",
+    raise: "calibrate ends with an error" }[page.thresholds.uncalibrated];
   const enough = page.thresholds.tooFew.indexOf(0);
-  const from = enough < 0 ? "" : ` From α ${page.alphas[enough]} on all have enough.`;
+  const from = enough < 0 ? "" : ` From α ${page.alphas[enough]} on, all have enough.`;
   const warning = `${percent(lacking)} of the locations have too few labeled images for this alpha`;
-  return [make("b", {}, `${warning}: ${done}.`), `${from} `, ...notes];
+  return [make("b", {}, `${warning}: ${effect}.`), `${from} `, ...notes];
 }

@@ -1,6 +1,6 @@
-// What the page embeds, decoded; and the exact labels of any stop and rule, by comparisons of integers alone.
+// The embedded data, decoded, and the exact labels of any stop and rule, computed by comparing integers.
 
-const VOID = 255;
+const IGNORE_INDEX = 255;
 const root = document.currentScript.closest(".gallery");
 const part = (name) => root.querySelector(`[data-part="${name}"]`);
 const page = JSON.parse(part("data").textContent);
@@ -16,7 +16,7 @@ async function unpack(text) {
   return new Response(stream).arrayBuffer();
 }
 
-// Counts travel as differences along the stops.
+// Counts are embedded as differences along the stops.
 async function unpackCounts(text) {
   const counts = new Int32Array(await unpack(text));
   for (let i = 0; i < counts.length; i += numStops)
@@ -51,35 +51,35 @@ async function decodePhoto(address) {
   return photo;
 }
 
-// Labels of an image at a stop: a Uint8Array of classes, 255 = abstain.
+// Labels of an image at a stop: Uint8Array of class indices, IGNORE_INDEX = no label.
 function labelsOf(image, stop, rule) {
   if (page.isClassWise) return image.labels[stop];
   const { best, foreground, second, behind, wins } = image;
   const labels = new Uint8Array(numPixels);
   const table = page.ruleTables[rule]; // calib.Rule.table: 0 abstain, 1 foreground, 2 background
   for (let i = 0; i < numPixels; i++) {
-    const open = stop >= first[i];
-    const inSet = open * ((stop < foreground[i]) | ((stop < second[i]) << 1) | ((stop < behind[i]) << 2));
-    const made = table[(wins[i] ? 8 : 0) | inSet];
-    labels[i] = made === 1 ? best[i] : made === 2 ? page.background : VOID;
+    const hasThreshold = stop >= first[i];
+    const inSet = hasThreshold * ((stop < foreground[i]) | ((stop < second[i]) << 1) | ((stop < behind[i]) << 2));
+    const decision = table[(wins[i] ? 8 : 0) | inSet];
+    labels[i] = decision === 1 ? best[i] : decision === 2 ? page.background : IGNORE_INDEX;
   }
   return labels;
 }
 
-// The same of the pixels of the page alone: what a reader sees, counted.
+// Counts of the labels at the size of the page.
 function countLabels(image, stop, rule) {
   const labels = labelsOf(image, stop, rule);
   const byClass = new Array(numClasses).fill(0);
   let changed = 0;
   for (let i = 0; i < numPixels; i++) {
-    if (labels[i] === VOID) continue;
+    if (labels[i] === IGNORE_INDEX) continue;
     byClass[labels[i]]++;
     if (labels[i] !== image.raw[i]) changed++;
   }
   return { pixels: numPixels, kept: byClass.reduce((a, b) => a + b, 0), byClass, changed };
 }
 
-// Counts of all pixels of the grid of an image that is shown.
+// Counts on the whole grid of an image that is shown.
 function imageCounts(image, stop, rule) {
   const row = (r) => image.table[(rule * (numClasses + 3) + r) * numStops + stop];
   const byClass = Array.from({ length: numClasses }, (_, k) => row(k));
@@ -99,8 +99,8 @@ function runCounts(stop, rule) {
   };
 }
 
-// Kept pixels of any image of the run, by its position in page.ids.
-const keptOf = (position, stop, rule) => keptOfAll[(position * numRules + rule) * numStops + stop];
+// Labeled pixels of any image of the run, by its index in page.ids.
+const keptOf = (index, stop, rule) => keptOfAll[(index * numRules + rule) * numStops + stop];
 
 let first, keptOfAll, images; // set by `decode`
 

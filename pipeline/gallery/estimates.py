@@ -1,4 +1,4 @@
-"""Held-out estimates at every stop, as the page draws them."""
+"""Held-out estimates at every stop, as data of the page."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any
 
 from pipeline.calibration.cross_fitting import find_row
 from pipeline.calibration.promise import promise
-from pipeline.gallery.source import Stops
+from pipeline.gallery.labeled_run import Stops
 
 Facts = dict[str, Any]
 DIGITS = 5
 
 
-def held_out(stops: Stops, rules: Sequence[str], class_names: Sequence[str], calibrated: Facts) -> dict[str, Any]:
-    """Estimates [value, low, high], or None, of each stop; by rule where they depend on it.
+def held_out_estimates(
+    stops: Stops, rules: Sequence[str], class_names: Sequence[str], calibrated: Facts
+) -> dict[str, Any]:
+    """Estimates [value, low, high] in [0, 1], or None, at each stop, as JSON types; by rule if they depend on it.
 
-    calibrated: receipt of calibrate, for the promise at each stop
+    calibrated: receipt of calibrate, for the guarantee at each stop
     """
     promises = [promise(calibrated, alpha) for alpha in stops.alphas]
     judged, variant = stops.held_out, calibrated["variant"]
@@ -26,7 +28,7 @@ def held_out(stops: Stops, rules: Sequence[str], class_names: Sequence[str], cal
         "folds": judged["folds"] if judged else 0,
         "isRisk": promises[0].is_risk,
         "targets": [promised.target for promised in promises],
-        "raw": [_told(judged["raw"][name] if judged else None) for name in ("precision", "miou")],
+        "raw": [_rounded(judged["raw"][name] if judged else None) for name in ("precision", "miou")],
         "promises": [promised.text for promised in promises],
         "caveats": promises[0].caveats,
         "coverage": _series(rows[0], "coverage"),
@@ -45,14 +47,14 @@ def held_out(stops: Stops, rules: Sequence[str], class_names: Sequence[str], cal
 
 
 def _series(rows: Sequence[Facts | None], what: str, class_name: str | None = None) -> list[list[float] | None]:
-    found = [None if row is None else row[what] if class_name is None else row[what][class_name] for row in rows]
-    return [_told(fact) for fact in found]
+    series = [None if row is None else row[what] if class_name is None else row[what][class_name] for row in rows]
+    return [_rounded(estimate) for estimate in series]
 
 
-def _told(fact: Facts | None) -> list[float] | None:
-    return None if fact is None else [round(fact[end], DIGITS) for end in ("value", "low", "high")]
+def _rounded(estimate: Facts | None) -> list[float] | None:
+    return None if estimate is None else [round(estimate[end], DIGITS) for end in ("value", "low", "high")]
 
 
 def _same_keep(row: Facts | None) -> list[float] | None:
     """Precision of the annotator's argmax at the keep rate of these labels."""
-    return None if row is None or row["against_raw"] is None else _told(row["against_raw"]["same_keep"])
+    return None if row is None or row["against_raw"] is None else _rounded(row["against_raw"]["same_keep"])

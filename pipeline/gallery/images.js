@@ -6,9 +6,9 @@ const SORTS = {
   kept: { title: "keep rate, lowest first", key: (image) => image.now.kept },
   kept_most: { title: "keep rate, highest first", key: (image) => -image.now.kept },
   changed: { title: "changed by calibration, most first", key: (image) => -image.now.changed },
-  right: { title: "share of right labels, lowest first", key: (image) => (image.now.judged ? image.now.right / image.now.judged : 2) },
+  right: { title: "precision of the labels, lowest first", key: (image) => (image.now.judged ? image.now.right / image.now.judged : 2) },
 };
-let visible = []; // positions in `images`, in the order shown
+let visible = []; // indices in `images`, in the order shown
 const cards = [];
 const inSight = new Set();
 
@@ -52,21 +52,21 @@ function buildCard(i) {
   return make("li", { "data-image": i, "data-id": id }, button, tick);
 }
 
-// Count every image at this stop, keep those that pass the filters, and put them in order.
+// Count the labels of every image at this stop; filter and sort the images.
 function arrange() {
   images.forEach((image) => { image.now = imageCounts(image, state.stop, state.rule); });
   const { key } = SORTS[part("sort").value];
-  const wanted = part("class-filter").value;
+  const classFilter = part("class-filter").value;
   const keys = images.map(key);
   visible = images.map((_, i) => i)
-    .filter((i) => passes(images[i].id, images[i].now.kept) && (wanted === "" || images[i].now.byClass[wanted] > 0))
+    .filter((i) => passes(images[i].id, images[i].now.kept) && (classFilter === "" || images[i].now.byClass[classFilter] > 0))
     .sort((a, b) => (keys[a] < keys[b] ? -1 : keys[a] > keys[b] ? 1 : a - b));
   const shown = state.showsAll ? visible : visible.slice(0, FIRST_CARDS);
   const grid = part("grid");
-  const held = grid.contains(document.activeElement) ? document.activeElement : null;
+  const focused = grid.contains(document.activeElement) ? document.activeElement : null;
   if (shown.join() !== Array.from(grid.children, (card) => card.dataset.image).join()) {
     grid.replaceChildren(...shown.map((i) => cards[i]));
-    if (held && grid.contains(held)) held.focus({ preventScroll: true });
+    if (focused && grid.contains(focused)) focused.focus({ preventScroll: true });
   }
   part("more").hidden = visible.length <= FIRST_CARDS;
   part("more").textContent = state.showsAll ? "Show fewer" : `Show all ${visible.length}`;
@@ -81,7 +81,7 @@ function passes(id, kept) {
   return rate >= low && rate <= high && id.toLowerCase().includes(part("text-filter").value.toLowerCase());
 }
 
-const idsOfRun = () => page.ids.filter((id, position) => passes(id, keptOf(position, state.stop, state.rule)));
+const idsOfRun = () => page.ids.filter((id, index) => passes(id, keptOf(index, state.stop, state.rule)));
 
 function copyIds(button) {
   const lists = { shown: () => visible.map((i) => images[i].id), run: idsOfRun,
@@ -93,7 +93,7 @@ function copyIds(button) {
 const viewOf = (image) => (state.view === "all" || (state.view === "truth" && !image.hasTruth) ? "calibrated" : state.view);
 
 function drawGrid() {
-  visible.forEach(tellCard);
+  visible.forEach(updateCard);
   inSight.forEach(paintCard);
 }
 
@@ -101,7 +101,7 @@ function paintCard(i) {
   paint(cards[i].querySelector("canvas"), images[i], PANELS[viewOf(images[i])].labels(images[i]), state.opacity);
 }
 
-function tellCard(i) {
+function updateCard(i) {
   const image = images[i], card = cards[i];
   const { kept, pixels, changed, judged, right } = image.now;
   const facts = [`${percent(kept / pixels)} kept`];
@@ -109,6 +109,6 @@ function tellCard(i) {
   if (changed) facts.push(`${percent(changed / pixels)} changed`);
   card.querySelector("canvas").setAttribute("aria-label", `${PANELS[viewOf(image)].title}:`);
   card.querySelector(".facts").textContent = facts.join(" · ");
-  card.querySelector(".meter").style.setProperty("--share", percent(kept / pixels, 2).replace("\u00a0", ""));
+  card.querySelector(".meter").style.setProperty("--fraction", percent(kept / pixels, 2).replace("\u00a0", ""));
   card.querySelector(".card").setAttribute("aria-current", String(i === state.image));
 }

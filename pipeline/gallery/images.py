@@ -1,4 +1,4 @@
-"""One image of the gallery: counted at every stop under every rule, and, if it is shown, packed for the page."""
+"""One image: its counts at every stop under every rule and, if it is shown, its data in the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pipeline.datasets import IGNORE_INDEX, Sample, class_index, resize_nearest
 from pipeline.drawing.pictures import data_uri, shrink
 from pipeline.errors import StoreError
+from pipeline.gallery.labeled_run import LabeledRun, known_truth, photograph
 from pipeline.gallery.numbers import (
     Levels,
     Plane,
@@ -23,19 +24,18 @@ from pipeline.gallery.numbers import (
     tally_labels,
 )
 from pipeline.gallery.packing import pack, steps
-from pipeline.gallery.source import Source, known_truth, photograph
 from pipeline.run import Run
 
 Facts = dict[str, Any]
 
 
 class Slider(NamedTuple):
-    """What every image is compared with, and how large it is shown.
+    """What is the same for all images.
 
     first:  uint8 [H, W], see `first_stops`
     size:   height and width of the planes in the page
-    shown:  images that are shown, by their place in the store
-    stored: int32 [N, K], pixels of each class as pseudolabel counted them
+    shown:  indices in the store of the images that are shown
+    stored: int32 [N, K], pixels of each class in the labels of the store
     """
 
     first: Plane
@@ -44,35 +44,36 @@ class Slider(NamedTuple):
     stored: npt.NDArray[np.int32]
 
 
-class Looked(NamedTuple):
-    """One image, counted.
+class CountedImage(NamedTuple):
+    """Counts of one image.
 
-    place:   in the store
+    index:   in the store
     tallies: of each rule
     raw:     int64 [K], pixels by most probable class
-    shown:   what the page embeds of it, None if it is not shown
+    shown:   embedded data; None if the image is not shown
     """
 
-    place: int
+    index: int
     tallies: list[Tally]
     raw: npt.NDArray[np.int64]
     shown: Facts | None
 
 
-def look(source: Source, slider: Slider, sample: Sample, index: int) -> Looked:
-    """Count one image under every rule and, if it is shown, prepare what the page needs of it.
+def count_image(run: LabeledRun, slider: Slider, sample: Sample, index: int) -> CountedImage:
+    """Counts of one image under every rule and, if it is shown, its embedded data.
 
-    raises: StoreError if its own labels are not those that the store has counted, or if its photograph is gone
+    raises: StoreError if its stored labels differ from those that follow from its planes and the thresholds, or if its
+            photograph cannot be read
     """
-    planes = label_planes(source, index) if source.is_class_wise else level_planes(source, slider, index)
-    raw = np.bincount(planes.raw.ravel(), minlength=len(source.labels.class_names))
+    planes = label_planes(run, index) if run.is_class_wise else level_planes(run, slider, index)
+    raw = np.bincount(planes.raw.ravel(), minlength=len(run.labels.class_names))
     shown = None
     if index in slider.shown:
-        truth = known_truth(source, sample)
+        truth = known_truth(run, sample)
         judged = None if truth is None else planes.judged(truth)
         tables = [_table(counted, None if judged is None else judged[r]) for r, counted in enumerate(planes.tallies)]
         embedded = [*planes.embedded, *([] if truth is None else [truth])]
-        photo = photograph(source, sample)
+        photo = photograph(run, sample)
         shown = {
             "id": sample.id,
             "photo": data_uri(shrink(photo, 2 * max(slider.size)), "webp"),
@@ -81,28 +82,30 @@ def look(source: Source, slider: Slider, sample: Sample, index: int) -> Looked:
             "planes": pack(np.stack([resize_nearest(plane, slider.size) for plane in embedded])),
             "table": pack(steps(np.stack(tables))),
         }
-    looked = Looked(index, planes.tallies, raw, shown)
-    refuse_other_labels(source, slider, looked)
-    return looked
+    image = CountedImage(index, planes.tallies, raw, shown)
+    refuse_other_labels(run, slider, image)
+    return image
 
 
-def refuse_other_labels(source: Source, slider: Slider, looked: Looked) -> None:
-    """The store's own labels, counted again from planes and thresholds, must be what the store has counted."""
-    rule, stop = source.rules.index(source.labels.rule), source.own_stop
-    if not np.array_equal(looked.tallies[rule].by_label[:, stop], slider.stored[looked.place]):
+def refuse_other_labels(run: LabeledRun, slider: Slider, image: CountedImage) -> None:
+    """Raise StoreError unless planes and thresholds give as many pixels of each class as the stored labels have."""
+    rule, stop = run.rules.index(run.labels.rule), run.own_stop
+    if not np.array_equal(image.tallies[rule].by_label[:, stop], slider.stored[image.index]):
         raise StoreError(
-            f"{source.labels.path}: the labels of {source.labels.sample_ids[looked.place]} are not what its planes and "
-            "the thresholds of these settings give; name those that the labels were made with, or run "
-            f"{Run(source.settings).command('pseudolabel', rerun='pseudolabel')}"
+            f"{run.labels.path}: the labels of {run.labels.sample_ids[image.index]} differ from those of its planes "
+            "and the thresholds of these settings; use the settings of the labels, or run "
+            f"{Run(run.settings).command('pseudolabel', rerun='pseudolabel')}"
         )
 
 
 class ImagePlanes(NamedTuple):
-    """One image at all stops, in whichever way the thresholds allow.
+    """One image at all stops.
 
-    embedded: what the page has to know of every pixel; raw: its most probable class
+    embedded: planes from which the page computes labels
+    raw:      uint8 [H, W], most probable class
     tallies:  of each rule
-    judged:   of each rule, from a true mask, labeled pixels that have a true class, and those labeled right: [2, A]
+    judged:   true mask, uint8 [H, W] -> for each rule int64 [2, A], labeled pixels with a true class, and those of them
+              that are right
     """
 
     embedded: list[Plane]
@@ -111,31 +114,31 @@ class ImagePlanes(NamedTuple):
     judged: Callable[[Plane], list[npt.NDArray[np.int64]]]
 
 
-def level_planes(source: Source, slider: Slider, index: int) -> ImagePlanes:
-    """One threshold for all classes: levels, from which every rule labels every stop."""
-    background, num_stops, num_classes = source.background, len(source.stops.q), len(source.labels.class_names)
-    levels = stop_levels(source.labels.planes(index), source.stops.q, background)
+def level_planes(run: LabeledRun, slider: Slider, index: int) -> ImagePlanes:
+    """Planes of an image if all classes share one threshold: levels, which give the labels of every rule and stop."""
+    background, num_stops, num_classes = run.background, len(run.stops.q), len(run.labels.class_names)
+    levels = stop_levels(run.labels.planes(index), run.stops.q, background)
     by_class = count_by_class(levels, slider.first, num_classes, num_stops)
 
     def judged(truth: Plane) -> list[npt.NDArray[np.int64]]:
         by_truth = count_by_truth(levels, slider.first, truth, num_stops, background)
-        return [count_right(by_truth, rule) for rule in source.rules]
+        return [count_right(by_truth, rule) for rule in run.rules]
 
-    tallies = [tally(by_class, rule, background) for rule in source.rules]
+    tallies = [tally(by_class, rule, background) for rule in run.rules]
     return ImagePlanes(_embedded(levels, background), _raw(levels, background), tallies, judged)
 
 
-def label_planes(source: Source, index: int) -> ImagePlanes:
-    """Class-wise thresholds: the labels that the store has at each of its alphas."""
-    stored = source.labels.alphas
-    labels = np.stack([source.labels.label(index, stored.index(alpha)) for alpha in source.stops.alphas])
-    raw = source.labels.raw_argmax(index)
+def label_planes(run: LabeledRun, index: int) -> ImagePlanes:
+    """Planes of an image if thresholds are class-wise: the stored labels at each alpha."""
+    stored = run.labels.alphas
+    labels = np.stack([run.labels.label(index, stored.index(alpha)) for alpha in run.stops.alphas])
+    raw = run.labels.raw_argmax(index)
 
     def judged(truth: Plane) -> list[npt.NDArray[np.int64]]:
         kept, right = ~np.isnan(labels) & (truth != IGNORE_INDEX), labels == truth
         return [np.stack([kept.sum(axis=(1, 2)), (kept & right).sum(axis=(1, 2))])]
 
-    tallies = [tally_labels(labels, raw, len(source.labels.class_names))]
+    tallies = [tally_labels(labels, raw, len(run.labels.class_names))]
     return ImagePlanes([*class_index(labels), raw], raw, tallies, judged)
 
 
@@ -148,6 +151,6 @@ def _raw(levels: Levels, background: int | None) -> Plane:
 
 
 def _table(counted: Tally, judged: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
-    """int64 [K + 3, A]: pixels by label, changed ones, those with a label and a true class, those labeled right."""
+    """int64 [K + 3, A]: pixels by label, changed ones, labeled ones with a true class, and right ones."""
     known = np.zeros((2, counted.changed.size), np.int64) if judged is None else judged
     return np.concatenate([counted.by_label, counted.changed[None], known])

@@ -1,11 +1,11 @@
-// What is shown, and what changes it.
+// The state of the page, and the controls that change it.
 
 const state = {
   stop: page.ownStop, rule: page.rules.indexOf(page.ownRule), image: 0, view: "all", opacity: 0.65,
-  x: page.size[1] >> 1, y: page.size[0] >> 1, showsAll: false, ticked: new Set(), sort: { column: 1, falls: true },
+  x: page.size[1] >> 1, y: page.size[0] >> 1, showsAll: false, ticked: new Set(), sort: { column: 1, isDescending: true },
 };
 
-// A slider moves faster than a page draws: one drawing a frame is enough.
+// A slider sends more events than the page can draw, so it is drawn at most once per frame.
 let isDue = false;
 function changed() {
   if (isDue) return;
@@ -51,11 +51,11 @@ function setView(view) {
   drawGrid();
 }
 
-// The next image among those that pass the filters; from one that does not, the first of them.
+// Show the next image that passes the filters; if the current image does not pass them, the first one.
 function turn(by) {
   if (!visible.length) return;
-  const place = visible.indexOf(state.image);
-  setImage(visible[place < 0 ? 0 : (place + by + visible.length) % visible.length]);
+  const at = visible.indexOf(state.image);
+  setImage(visible[at < 0 ? 0 : (at + by + visible.length) % visible.length]);
 }
 
 const KEYS = {
@@ -63,10 +63,10 @@ const KEYS = {
   "?": () => part("help-dialog").showModal(),
 };
 VIEWS.forEach(([name], i) => {
-  KEYS[i + 1] = () => (name === "truth" && !images[state.image].hasTruth ? say("This image has no mask") : setView(name));
+  KEYS[i + 1] = () => (name === "truth" && !images[state.image].hasTruth ? announce("This image has no mask") : setView(name));
 });
 
-// Keys act while the gallery is in sight, but never on what is being typed or what has arrows of its own.
+// Keys act while the gallery is on the screen, except while typing and on controls that use the arrow keys.
 function onKey(event) {
   const box = root.getBoundingClientRect();
   const isInSight = box.top < window.innerHeight && box.bottom > 0;
@@ -89,7 +89,7 @@ async function start() {
   drawAll();
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
-    if (width === window.innerWidth) return; // phones resize when their address bar goes
+    if (width === window.innerWidth) return; // phones resize when the address bar disappears
     width = window.innerWidth;
     changed();
   });
@@ -98,11 +98,11 @@ async function start() {
 function fail(error) {
   part("failure").hidden = false;
   part("failure").textContent = "DecompressionStream" in window ? `The gallery cannot be shown: ${error.message}`
-    : "The gallery needs a browser of 2023 or later (it has no DecompressionStream).";
+    : "The gallery needs DecompressionStream, which this browser does not have; use a browser of 2023 or later.";
   throw error;
 }
 
-// For tests and for the curious: counts of one image at the size of the page, and of all images on the grid.
+// For tests and the browser console: counts of one image at the size of the page, and of all images on the grid.
 window.conformalGallery = {
   alphas: page.alphas, rules: page.rules, ids: page.images.map(({ id }) => id),
   ready: start().catch(fail),

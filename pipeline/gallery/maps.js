@@ -1,4 +1,4 @@
-// Where the thresholds are high, how many labeled images are behind them, and how the keep rates are spread.
+// Maps of the thresholds and of the numbers of labeled images behind them, and the histogram of the keep rates.
 
 const STEPS = 253, INFINITE = 254; // codes of a threshold, see thresholds.py
 const BINS = 20;
@@ -17,8 +17,8 @@ async function buildMaps() {
   part("valid-high").textContent = number(high);
   const ramp = thresholds.scale.filter((_, i) => i % 15 === 0).join(",");
   for (const name of ["q-ramp", "valid-ramp"]) part(name).style.setProperty("--ramp", ramp);
-  reads("q-map", (i) => describeThreshold(qCodes[state.stop * validCounts.length + i]), qCaption);
-  reads("valid-map", (i) => `${number(validCounts[i])} labeled images`, validCaption);
+  describeAt("q-map", (i) => describeThreshold(qCodes[state.stop * validCounts.length + i]), qCaption);
+  describeAt("valid-map", (i) => `${number(validCounts[i])} labeled images`, validCaption);
   drawMap("valid-map", (i) => (high > low ? (validCounts[i] - low) / (high - low) : 1));
 }
 
@@ -43,36 +43,36 @@ function drawMaps() {
   }
   part("q-caption").textContent = qCaption();
   part("valid-caption").textContent = validCaption();
-  part("q-map").setAttribute("aria-label", `Map of the thresholds. ${qCaption()} Arrow keys read it.`);
-  part("valid-map").setAttribute("aria-label", `Map of the labeled images behind them. ${validCaption()} Arrow keys read it.`);
+  part("q-map").setAttribute("aria-label", `Map of the thresholds. ${qCaption()} Arrow keys move the location.`);
+  part("valid-map").setAttribute("aria-label", `Map of the numbers of labeled images. ${validCaption()} Arrow keys move the location.`);
   drawHistogram();
 }
 
 function qCaption() {
   const spread = thresholds.spread[state.stop];
-  const what = page.isClassWise ? "Threshold q̂ at this stop, median over the classes" : "Threshold q̂ at this stop";
-  if (spread && thresholds.isFlat) return `${what}: ${spread[1].toFixed(2)}, the same everywhere.`;
-  return spread ? `${what}: ${spread[0].toFixed(2)} to ${spread[2].toFixed(2)}, median ${spread[1].toFixed(2)}. Light: much passes. Hatched: no threshold.`
-    : `${what}: no location has one.`;
+  const name = page.isClassWise ? "Threshold q̂ at this stop, median over the classes" : "Threshold q̂ at this stop";
+  if (spread && thresholds.isFlat) return `${name}: ${spread[1].toFixed(2)}, the same everywhere.`;
+  return spread ? `${name}: ${spread[0].toFixed(2)} to ${spread[2].toFixed(2)}, median ${spread[1].toFixed(2)}. Light: more classes are accepted. Hatched: no finite threshold.`
+    : `${name}: no location has a finite one.`;
 }
 
-const validCaption = () => `Labeled images behind each threshold${page.isClassWise ? ", of the class that has fewest" : ""}: ${[...new Set(thresholds.validRange)].join(" to ")}.`;
+const validCaption = () => `Labeled images behind each threshold${page.isClassWise ? ", for the class with the fewest" : ""}: ${[...new Set(thresholds.validRange)].join(" to ")}.`;
 const describeThreshold = (code) => (code <= STEPS ? `q̂ ≈ ${(code / STEPS).toFixed(2)}` : code === INFINITE ? "too few labeled images" : "no threshold");
 
-// A map that is read by pointer or arrow keys.
-function reads(name, describe, caption) {
+// Describe the location of a map at the pointer, or at a cross moved by arrow keys.
+function describeAt(name, describe, caption) {
   const canvas = part(name), text = part(name.replace("map", "caption"));
   const [height, width] = thresholds.size;
   let x = width >> 1, y = height >> 1;
-  const tell = () => { text.textContent = `Column ${x}, row ${y}: ${describe(y * width + x)}. ${caption()}`; };
+  const update = () => { text.textContent = `Column ${x}, row ${y}: ${describe(y * width + x)}. ${caption()}`; };
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();
     x = Math.max(0, Math.min(width - 1, Math.floor(((event.clientX - box.left) / box.width) * width)));
     y = Math.max(0, Math.min(height - 1, Math.floor(((event.clientY - box.top) / box.height) * height)));
-    tell();
+    update();
   });
   canvas.addEventListener("pointerleave", () => { text.textContent = caption(); });
-  canvas.addEventListener("focus", tell);
+  canvas.addEventListener("focus", update);
   canvas.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!move) return;
@@ -80,7 +80,7 @@ function reads(name, describe, caption) {
     event.stopPropagation();
     x = Math.max(0, Math.min(width - 1, x + move[0] * (event.shiftKey ? 10 : 1)));
     y = Math.max(0, Math.min(height - 1, y + move[1] * (event.shiftKey ? 10 : 1)));
-    tell();
+    update();
   });
 }
 
@@ -88,12 +88,12 @@ function drawHistogram() {
   const counts = new Array(BINS).fill(0);
   page.ids.forEach((_, i) => counts[Math.min(BINS - 1, Math.floor((BINS * keptOf(i, state.stop, state.rule)) / gridPixels))]++);
   const highest = Math.max(...counts);
-  const area = frame(part("histogram"), [0, 1], [0, highest], "How many images of the run keep which share of their pixels");
-  axes(area, percentTicks(0), [[0, "0"], [highest, number(highest)]], "share of an image's pixels kept");
+  const area = frame(part("histogram"), [0, 1], [0, highest], "Number of images of the run by keep rate");
+  axes(area, percentTicks(0), [[0, "0"], [highest, number(highest)]], "keep rate of the image");
   counts.forEach((count, bin) => {
     const [left, right] = [area.x(bin / BINS) + 1, area.x((bin + 1) / BINS) - 1];
     const bar = svg("rect", { class: "bar", x: left, width: Math.max(1, right - left), y: area.y(count), height: area.y(0) - area.y(count) });
-    bar.append(svg("title", {}, `${count} images keep ${(100 * bin) / BINS} to ${(100 * (bin + 1)) / BINS} %`));
+    bar.append(svg("title", {}, `${count} images with a keep rate of ${(100 * bin) / BINS} to ${(100 * (bin + 1)) / BINS} %`));
     area.chart.append(bar);
   });
   part("histogram").replaceChildren(area.chart);

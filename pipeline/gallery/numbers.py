@@ -1,9 +1,10 @@
-"""The exact slider in integers: at how many of its stops a class is in a pixel's prediction set, and what that counts.
+"""The exact slider in integers: the number of stops at which a class is in a pixel's prediction set, and pixel counts.
 
-At one location no threshold rises from stop to stop, so a class that has left the prediction set never comes back: the
-number of stops that it stays for, its level, is all there is to know.
-Which classes are in a pixel's set changes at a few stops only. Pixels are counted by their set at every stop, as
-differences of histograms of these stops, and the truth table of a rule turns the counts into those of its labels.
+The threshold of a location never rises from stop to stop, so a class that has left the prediction set does not return.
+The number of stops at which it is in the set, its level, determines its membership at every stop.
+
+The set of a pixel changes at a few stops only. Pixels are counted by their set at every stop, as differences of
+histograms of these stops. The truth table of a rule turns these counts into counts of its labels.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class Levels(NamedTuple):
     """Prediction sets of an image at all stops; every plane is uint8 [H, W].
 
     best:            most probable foreground class
-    foreground:      number of stops at which it is in the set, if an infinite threshold lets everything pass
-    second:          the same of the runner-up among the foreground classes
-    background:      the same of the background, 0 without one
+    foreground:      number of stops at which it is in the set, where an infinite threshold accepts every class
+    second:          the same for the second most probable foreground class
+    background:      the same for the background; 0 without one
     background_wins: 1 where the background is the most probable class of all
     """
 
@@ -41,11 +42,11 @@ class Levels(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Labeled pixels at A stops.
+    """Numbers of labeled pixels at A stops.
 
-    by_label: int64 [K, A], by their label
-    by_raw:   int64 [K, A], by their most probable class
-    changed:  int64 [A], whose label is not their most probable class
+    by_label: int64 [K, A], by label
+    by_raw:   int64 [K, A], by most probable class
+    changed:  int64 [A], with a label that is not the most probable class
     """
 
     by_label: Counts
@@ -54,14 +55,14 @@ class Tally(NamedTuple):
 
 
 def assert_levels_exist(q: npt.NDArray[np.float32]) -> None:
-    """AssertionError unless thresholds, float32 [A, H, W], never rise from stop to stop, and the stops fit uint8."""
+    """AssertionError if a threshold of float32 [A, H, W] rises from stop to stop, or if A exceeds MAX_STOPS."""
     later, earlier = q[1:], q[:-1]
     assert len(q) <= MAX_STOPS, f"{len(q)} stops do not fit uint8"
     assert ((later <= earlier) | (np.isnan(later) & np.isnan(earlier))).all(), "a threshold rises from stop to stop"
 
 
 def first_stops(q: npt.NDArray[np.float32], uncalibrated: Literal["abstain", "accept"]) -> Plane:
-    """uint8 [H, W], the first stop at which a location labels: "abstain" does not where the threshold is infinite.
+    """uint8 [H, W], first stop at which a location has labels; under "abstain" that is the first finite threshold.
 
     q: float32 [A, H, W], thresholds that never rise from stop to stop
     """
@@ -72,7 +73,7 @@ def first_stops(q: npt.NDArray[np.float32], uncalibrated: Literal["abstain", "ac
 
 
 def stop_levels(planes: calib.Planes, q: npt.NDArray[np.float32], background: int | None) -> Levels:
-    """Levels of an image, each comparison in float32 as `calib.labels` makes it.
+    """Levels of an image, from the same float32 comparisons as in `calib.labels`.
 
     q: float32 [A, H, W], thresholds that never rise from stop to stop
     """
@@ -91,10 +92,11 @@ def stop_levels(planes: calib.Planes, q: npt.NDArray[np.float32], background: in
 
 
 def count_sets(levels: Levels, first: Plane, key: npt.NDArray[np.intp], num_keys: int, num_stops: int) -> Counts:
-    """Pixels by key and by the classes in their set at every stop: int64 [num_keys, NUM_CODES, A].
+    """Number of pixels by key and by their set at every stop.
 
-    first: uint8 [H, W], see `first_stops`; no class is in the set before
-    key:   integer [H, W], 0..num_keys - 1
+    first:   uint8 [H, W], see `first_stops`; before that stop the set is empty
+    key:     integer [H, W], 0..num_keys - 1
+    returns: int64 [num_keys, NUM_CODES, A]
     """
     foreground, second, background = levels.foreground, levels.second, levels.background
     middle = np.maximum(np.minimum(foreground, background), second)  # the runner-up leaves before the best class
@@ -114,13 +116,16 @@ def count_sets(levels: Levels, first: Plane, key: npt.NDArray[np.intp], num_keys
 
 
 def count_by_class(levels: Levels, first: Plane, num_classes: int, num_stops: int) -> Counts:
-    """Pixels by best foreground class, by whether the background is most probable, and by set: [K, 2, NUM_CODES, A]."""
+    """Number of pixels by best foreground class, whether the background is most probable, and set.
+
+    returns: int64 [K, 2, NUM_CODES, A]
+    """
     key = 2 * levels.best.astype(np.intp) + levels.background_wins
     return count_sets(levels, first, key, 2 * num_classes, num_stops).reshape(num_classes, 2, NUM_CODES, num_stops)
 
 
 def tally(by_class: Counts, rule: str, background: int | None) -> Tally:
-    """Count the pixels that a rule labels at every stop. by_class: as `count_by_class` gives them."""
+    """Numbers of pixels that a rule labels at every stop. by_class: int64 [K, 2, NUM_CODES, A], `count_by_class`."""
     foreground, behind = _labeled(by_class, rule)  # [K, 2, A]
     both = foreground + behind
     by_label, by_raw = foreground.sum(axis=1), both[:, 0].copy()
@@ -132,17 +137,18 @@ def tally(by_class: Counts, rule: str, background: int | None) -> Tally:
 
 def _labeled(sets: Counts, rule: str) -> tuple[Counts, Counts]:
     """Pixels labeled with their best foreground class, and with the background. sets: [N, 2, NUM_CODES, A]."""
-    made = calib.find_rule(rule).table[..., np.newaxis]
-    return (sets * (made == FOREGROUND)).sum(axis=2), (sets * (made == BACKGROUND)).sum(axis=2)
+    decision = calib.find_rule(rule).table[..., np.newaxis]
+    return (sets * (decision == FOREGROUND)).sum(axis=2), (sets * (decision == BACKGROUND)).sum(axis=2)
 
 
-BEST, BEHIND, OTHER, VOID = range(4)  # the true class is the best foreground class, the background, another, unknown
+BEST, BEHIND, OTHER, VOID = range(4)  # the true class: the best foreground class, the background, another, or void
 
 
 def count_by_truth(levels: Levels, first: Plane, truth: Plane, num_stops: int, background: int | None) -> Counts:
-    """Pixels by what their true class is, as `count_by_class` counts them: int64 [4, 2, NUM_CODES, A].
+    """Number of pixels by true class (BEST, BEHIND, OTHER, VOID), whether the background is most probable, and set.
 
-    truth: uint8 [H, W], 255 = void
+    truth:   uint8 [H, W], class index or IGNORE_INDEX (void)
+    returns: int64 [4, 2, NUM_CODES, A]
     """
     relation = np.full(truth.shape, OTHER, np.intp)
     relation[truth == IGNORE_INDEX] = VOID
@@ -154,13 +160,20 @@ def count_by_truth(levels: Levels, first: Plane, truth: Plane, num_stops: int, b
 
 
 def count_right(by_truth: Counts, rule: str) -> Counts:
-    """int64 [2, A], labeled pixels that have a true class, and those labeled with it."""
+    """int64 [2, A], number of labeled pixels with a true class, and of those that are right.
+
+    by_truth: int64 [4, 2, NUM_CODES, A], `count_by_truth`
+    """
     foreground, behind = (labeled.sum(axis=1) for labeled in _labeled(by_truth, rule))  # [4, A]
     return np.stack([(foreground + behind)[:VOID].sum(axis=0), foreground[BEST] + behind[BEHIND]])
 
 
 def tally_labels(labels: npt.NDArray[np.float32], raw: Plane, num_classes: int) -> Tally:
-    """The same from the labels themselves. labels: float32 [A, H, W], NaN = abstain; raw: uint8 [H, W]."""
+    """Numbers of pixels of given labels.
+
+    labels: float32 [A, H, W], class index, NaN = abstain
+    raw:    uint8 [H, W], most probable class
+    """
     kept = ~np.isnan(labels)
     named = np.where(kept, labels, 0).astype(np.uint8)
     by_label = [np.bincount(label[is_kept], minlength=num_classes) for label, is_kept in zip(named, kept, strict=True)]
@@ -170,7 +183,12 @@ def tally_labels(labels: npt.NDArray[np.float32], raw: Plane, num_classes: int) 
 
 
 def chosen_images(keep_rates: npt.NDArray[np.float64], most: int) -> list[int]:
-    """Images that are shown, ascending: all, or `most`, half with the lowest keep rates, half evenly spaced."""
+    """Indices of the images that are shown, ascending.
+
+    These are all images, or `most`: half with the lowest keep rates, half evenly spaced among the others.
+
+    keep_rates: float64 [N] in [0, 1]
+    """
     if len(keep_rates) <= most:
         return list(range(len(keep_rates)))
     lowest = np.argsort(keep_rates, kind="stable")[: most - most // 2].tolist()

@@ -1,4 +1,4 @@
-"""The gallery as HTML: a fragment for the report, or a page of its own; neither asks for any other file."""
+"""The gallery as HTML: a fragment for the report, or a page of its own; both need no other file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from pipeline.drawing import STYLE_FOLDER
 from pipeline.gallery.content import page_content
-from pipeline.gallery.source import Source, open_source
+from pipeline.gallery.labeled_run import LabeledRun, open_labeled_run
 from pipeline.report.page import number
 from pipeline.settings import Settings
 
@@ -26,12 +26,15 @@ SCRIPTS = (
 
 
 def gallery_page(settings: Settings) -> str:
-    """The gallery of a run as a whole HTML page; raises StoreError until the run has labels."""
+    """The gallery of a run as a whole HTML page; StoreError if the run has no labels yet."""
     return _render("page.html", settings, standalone=True)
 
 
 def gallery_fragment(settings: Settings) -> Markup:
-    """The same as one `<section>` with its style and script, for a page with the report's style sheet."""
+    """The gallery of a run as one `<section>` with style and scripts, for a page with the report's style sheet.
+
+    raises: StoreError if the run has no labels yet
+    """
     return Markup(_render("fragment.html", settings, standalone=False))
 
 
@@ -44,59 +47,59 @@ def _render(template: str, settings: Settings, standalone: bool) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    source = open_source(settings)
-    content = page_content(source)
+    run = open_labeled_run(settings)
+    content = page_content(run)
     return environment.get_template(template).render(
-        words(source, content), data=script_json(content), scripts=SCRIPTS, standalone=standalone
+        page_variables(run, content), data=script_json(content), scripts=SCRIPTS, standalone=standalone
     )
 
 
-def words(source: Source, content: Facts) -> dict[str, Any]:
-    """What the templates say of the run."""
+def page_variables(run: LabeledRun, content: Facts) -> dict[str, Any]:
+    """Variables of the templates."""
     held_out = content["heldOut"]
     return {
-        "run": source.settings.name,
-        "annotator": f"The annotator ({source.receipts['annotate']['annotator']})",
+        "run": run.settings.name,
+        "annotator": f"The annotator ({run.receipts['annotate']['annotator']})",
         "num_images": len(content["ids"]),
-        "num_labeled": source.receipts["calibrate"]["num_labeled"],
+        "num_labeled": run.receipts["calibrate"]["num_labeled"],
         "num_held_out": held_out["numImages"],
         "folds": held_out["folds"],
-        "is_class_wise": source.is_class_wise,
+        "is_class_wise": run.is_class_wise,
         "is_risk": held_out["isRisk"],
-        "promise_is_of_classes": source.receipts["calibrate"]["class_thresholds"] == "each",
+        "promise_is_of_classes": run.receipts["calibrate"]["class_thresholds"] == "each",
         "choice": choice(len(content["images"]), len(content["ids"])),
-        "made_by": list(made_by(source, len(content["ids"]))),
+        "provenance": list(provenance(run, len(content["ids"]))),
     }
 
 
 def choice(shown: int, num_images: int) -> str:
-    """Which images are shown, in a sentence."""
+    """Sentence on which images are shown."""
     if shown == num_images:
         return f"All {number(num_images)} unlabeled images of the run."
     return (
-        f"{number(shown)} of the run's {number(num_images)} unlabeled images: half are those with the lowest "
-        "keep rate at the run's own alpha, half are evenly spaced among the others. Every count of the run is of all."
+        f"{number(shown)} of the run's {number(num_images)} unlabeled images: half have the lowest keep rates at the "
+        "run's own alpha, half are evenly spaced among the others. Counts of the run are of all images."
     )
 
 
-def made_by(source: Source, num_images: int) -> Iterator[tuple[str, str]]:
-    """What made the labels, and how it was checked that they are those of the planes."""
-    calibrated, state = source.receipts["calibrate"], source.labels.state
-    yield "annotator", source.receipts["annotate"]["annotator"]
-    yield "probabilities", source.receipts["annotate"]["fingerprint"]
-    yield "calibration", f"{source.calibration.fingerprint}: {calibrated['num_labeled']} labeled images"
+def provenance(run: LabeledRun, num_images: int) -> Iterator[tuple[str, str]]:
+    """Name and value of what produced the labels, and how they were checked."""
+    calibrated, state = run.receipts["calibrate"], run.labels.state
+    yield "annotator", run.receipts["annotate"]["annotator"]
+    yield "probabilities", run.receipts["annotate"]["fingerprint"]
+    yield "calibration", f"{run.calibration.fingerprint}: {calibrated['num_labeled']} labeled images"
     yield "variant", f"{state['variant']}, class thresholds {calibrated['class_thresholds']}"
     yield "quantile", calibrated["quantile"]
-    yield "labels", f"{source.labels.fingerprint}: alpha {state['alpha']:g}, rule {state['rule']}"
+    yield "labels", f"{run.labels.fingerprint}: alpha {state['alpha']:g}, rule {state['rule']}"
     yield (
         "checked",
         (
-            f"the labels of all {number(num_images)} images, counted again from planes and thresholds, have as many "
-            "pixels of every class as the store"
+            f"for all {number(num_images)} images, planes and thresholds give as many pixels of every class as the "
+            "stored labels have"
         ),
     )
 
 
 def script_json(content: Facts) -> Markup:
-    """JSON that may stand in a script element: no `<` can end it."""
+    """JSON that is safe inside a script element, because it contains no `<`."""
     return Markup(json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))

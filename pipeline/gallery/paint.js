@@ -1,7 +1,7 @@
-// Pictures: classes over a photograph, and stripes where there is no label. Canvases are only written, never read.
+// Pictures: classes blended into a photograph, and stripes where there is no label. Canvases are written, never read.
 
 const STRIPES = 7, STRIPE_WIDTH = 2; // CSS pixels, as in the report
-const colours = new Uint32Array(256); // bytes of a canvas; 255 stays transparent
+const colours = new Uint32Array(256); // bytes of a canvas; IGNORE_INDEX stays transparent
 page.classes.forEach(({ colour }, k) => {
   const rgb = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
   colours[k] = new Uint32Array(new Uint8Array([...rgb, 255]).buffer)[0];
@@ -22,7 +22,7 @@ function fit(canvas, aspect) {
   return ratio;
 }
 
-// Paint a photograph; with labels (Uint8Array), blend the colours in at an opacity from 0 to 1.
+// Paint a photograph; with labels (Uint8Array), blend the colours into it, with an opacity in [0, 1].
 function paint(canvas, image, labels, opacity) {
   const ratio = fit(canvas, image.aspect);
   const { width, height } = canvas;

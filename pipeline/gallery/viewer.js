@@ -1,10 +1,10 @@
-// One image, large: photograph, most probable class, calibrated labels, truth; and what is known of the pixel in hand.
+// One large image: photograph, most probable class, calibrated labels and true mask; and the facts of one pixel.
 
 const PANELS = {
   image: { title: "Image", labels: () => null },
   raw: { title: "Most probable class", labels: (image) => image.raw },
   calibrated: { title: "Calibrated", labels: (image) => labelsOf(image, state.stop, state.rule) },
-  truth: { title: "Truth", labels: (image) => image.truth },
+  truth: { title: "True mask", labels: (image) => image.truth },
 };
 const VIEWS = [["all", "Side by side"], ...Object.entries(PANELS).map(([name, { title }]) => [name, title])];
 const panelsShown = () => (state.view === "all" ? Object.keys(PANELS) : [state.view])
@@ -57,8 +57,8 @@ function drawPanels() {
   const image = images[state.image];
   const { kept, pixels, judged, right } = imageCounts(image, state.stop, state.rule);
   const accuracy = image.hasTruth && judged ? `; ${percent(right / judged)} of the labels are right` : "";
-  const captions = { calibrated: `${percent(kept / pixels)} kept${accuracy}`, raw: "a label at every pixel",
-    truth: "opened to be shown only", image: "" };
+  const captions = { calibrated: `keep rate ${percent(kept / pixels)}${accuracy}`, raw: "a label at every pixel",
+    truth: "only for display", image: "" };
   for (const canvas of part("panels").querySelectorAll("canvas")) {
     const name = canvas.dataset.panel;
     paint(canvas, image, PANELS[name].labels(image), state.opacity);
@@ -69,13 +69,13 @@ function drawPanels() {
 
 function drawHead(image) {
   const { kept, pixels, byClass, changed } = imageCounts(image, state.stop, state.rule);
-  const place = visible.indexOf(state.image);
-  const where = place < 0 ? "not among the images below" : `${place + 1} of ${visible.length}`;
+  const at = visible.indexOf(state.image);
+  const where = at < 0 ? "not among the images below" : `${at + 1} of ${visible.length}`;
   part("image-name").replaceChildren(image.id, make("small", { class: "quiet" }, where));
   const present = byClass.map((count, k) => [count, k]).filter(([count]) => count).sort((a, b) => b[0] - a[0]);
   const entries = present.map(([count, k]) => make("li", {}, swatch(k), ` ${percent(count / pixels)}`));
   entries.push(make("li", {}, make("span", { class: "swatch hatched" }), `no label ${percent(1 - kept / pixels)}`));
-  if (changed) entries.push(make("li", {}, `${percent(changed / pixels)} labeled otherwise than the most probable class`));
+  if (changed) entries.push(make("li", {}, `${percent(changed / pixels)} with a label other than the most probable class`));
   part("legend").replaceChildren(...entries);
 }
 
@@ -108,27 +108,27 @@ function drawPixel() {
     cross.style.top = `${(100 * (state.y + 0.5)) / page.size[0]}%`;
   }
   const label = labelsOf(image, state.stop, state.rule)[i];
-  const rows = [`Column ${state.x}, row ${state.y}: `, make("b", {}, label === VOID ? "no label" : page.classes[label].name)];
+  const rows = [`Column ${state.x}, row ${state.y}: `, make("b", {}, label === IGNORE_INDEX ? "no label" : page.classes[label].name)];
   rows.push(`. Most probable: ${page.classes[image.raw[i]].name}.`);
   if (!page.isClassWise) rows.push(` ${memberships(image, i)}`);
-  if (image.truth) rows.push(` Truth: ${image.truth[i] === VOID ? "void" : page.classes[image.truth[i]].name}${judgement(label, image.truth[i])}.`);
+  if (image.truth) rows.push(` True class: ${image.truth[i] === IGNORE_INDEX ? "void" : page.classes[image.truth[i]].name}${judgement(label, image.truth[i])}.`);
   part("pixel").replaceChildren(...rows);
 }
 
-const judgement = (label, truth) => (label === VOID || truth === VOID ? "" : label === truth ? ", right" : ", wrong");
+const judgement = (label, truth) => (label === IGNORE_INDEX || truth === IGNORE_INDEX ? "" : label === truth ? ", right" : ", wrong");
 
 function memberships(image, i) {
-  const members = [stays(page.classes[image.best[i]].name, image.foreground[i], i)];
-  if (page.background !== null) members.push(stays(page.classes[page.background].name, image.behind[i], i));
-  if (numClasses - (page.background !== null) > 1) members.push(stays(`a second ${page.background === null ? "" : "foreground "}class`, image.second[i], i));
+  const members = [membership(page.classes[image.best[i]].name, image.foreground[i], i)];
+  if (page.background !== null) members.push(membership(page.classes[page.background].name, image.behind[i], i));
+  if (numClasses - (page.background !== null) > 1) members.push(membership(`a second ${page.background === null ? "" : "foreground "}class`, image.second[i], i));
   return `In the prediction set: ${members.join("; ")}.`;
 }
 
-// In the set from the first stop that labels here, until it drops out.
-function stays(name, level, i) {
+// The stops at which a class is in the set: from the first finite threshold here to the end of its level.
+function membership(name, level, i) {
   if (level <= first[i]) return `${name} at no stop`;
   const [from, to] = [first[i], level - 1].map((stop) => page.alphas[stop]);
   if (level === numStops && !first[i]) return `${name} at every stop`;
-  const until = page.heldOut.isRisk ? "down to" : "up to"; // a bound on wrong labels is tight where alpha is small
+  const until = page.heldOut.isRisk ? "down to" : "up to"; // under variant risk, small alphas give few labels
   return `${name} ${first[i] ? `from α ${from} ${until}` : `${until} α`} ${to}`;
 }

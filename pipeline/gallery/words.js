@@ -1,7 +1,7 @@
-// How numbers are written, and elements made.
+// Numbers as text, and new elements.
 
-const percent = (share, digits = 1) => (share === null || Number.isNaN(share) ? "–" : `${(100 * share).toFixed(digits)}\u00a0%`);
-const share = (some, all) => (all ? some / all : null);
+const percent = (fraction, digits = 1) => (fraction === null || Number.isNaN(fraction) ? "–" : `${(100 * fraction).toFixed(digits)}\u00a0%`);
+const ratio = (some, all) => (all ? some / all : null);
 const range = (estimate) => `${percent(estimate[1])} to ${percent(estimate[2])}`;
 const number = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const value = (estimate) => (estimate ? estimate[0] : null);
@@ -19,9 +19,9 @@ function swatch(k) {
   return make("span", { class: "class" }, colour, page.classes[k].name);
 }
 
-function say(text) {
-  part("said").textContent = "";
-  requestAnimationFrame(() => { part("said").textContent = text; });
+function announce(text) {
+  part("announcement").textContent = "";
+  requestAnimationFrame(() => { part("announcement").textContent = text; });
 }
 
 async function copy(text, what, button) {
@@ -33,9 +33,9 @@ async function copy(text, what, button) {
     field.value = text;
     root.append(field);
     field.select();
-    copied = document.execCommand("copy"); // where the clipboard is kept from pages of the disk
+    copied = document.execCommand("copy"); // for pages opened from disk, which may not use the clipboard
     field.remove();
     button.focus();
   }
-  say(copied ? `Copied ${what}` : "The browser does not let this page copy");
+  announce(copied ? `Copied ${what}` : "This browser does not allow the page to copy");
 }

@@ -28,7 +28,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Open a gallery; at the end of the test there must have been no request but for the file, and no complaint."""
+    """Open a gallery; at the end of the test there must have been no other request than for the file, and no error."""
     contexts, requests, complaints, paths = [], [], [], []
 
     def open_at(path, viewport=WIDE, **options):
@@ -36,7 +36,7 @@ def open_page(browser):
         page = context.new_page()
         page.set_default_timeout(30_000)  # a busy machine takes its time to open a page
         page.on("request", lambda request: requests.append(request.url))
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(path.as_uri())
         page.evaluate("() => window.conformalGallery.ready")

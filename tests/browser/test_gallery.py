@@ -27,15 +27,15 @@ def test_the_slider_changes_the_numbers_and_the_command(open_page, run):
     row = next(row for row in run.sweep.rows if (row["alpha"], row["rule"]) == (0.5, "singleton"))
     for measure in ("coverage", "precision"):
         assert f"{100 * row[measure]['value']:.1f}" in part(page, "live").inner_text()
-    assert "A preview: the store still holds alpha 0.2, rule paper." in part(page, "stop-note").inner_text()
+    assert "This is a preview; the stored labels have alpha 0.2, rule paper." in part(page, "stop-note").inner_text()
     assert copied(page, part(page, "copy-command")) == command.inner_text()
     part(page, "reset").click()
     settle(page)
     assert part(page, "live").inner_text() == own_numbers
-    assert part(page, "stop-note").inner_text().endswith("These are the labels in the store.")
+    assert part(page, "stop-note").inner_text().endswith("These are the stored labels.")
 
 
-def test_stops_with_too_few_images_are_marked_and_told(open_page, run):
+def test_stops_with_too_few_images_are_marked_and_explained(open_page, run):
     page = open_page(run.path)
     n_valid = open_calibration(run.settings.folder / "calibration.zarr").n_valid
     alphas = page.evaluate("() => window.conformalGallery.alphas")
@@ -44,10 +44,10 @@ def test_stops_with_too_few_images_are_marked_and_told(open_page, run):
     assert part(page, "marks").locator(".zone").count() == np.count_nonzero(lacking)
     part(page, "slider").fill("0")
     settle(page)
-    told = f"{100 * lacking[0]:.1f}\u00a0% of the locations have too few labeled images for this alpha"
-    assert told in part(page, "stop-note").inner_text()
+    warning = f"{100 * lacking[0]:.1f}\u00a0% of the locations have too few labeled images for this alpha"
+    assert warning in part(page, "stop-note").inner_text()
     enough = alphas[lacking.index(0)]
-    assert f"From α {enough} on all have enough." in part(page, "stop-note").inner_text()
+    assert f"From α {enough} on, all have enough." in part(page, "stop-note").inner_text()
 
 
 def test_keys_turn_images_views_and_alpha(open_page, run):
@@ -101,13 +101,13 @@ def test_the_cross_reads_a_pixel_by_keyboard(open_page, run):
         (("Shift+ArrowRight",) * 2, 0, 31),
     ):
         press(page, *keys)
-        told = part(page, "pixel").inner_text()
+        text = part(page, "pixel").inner_text()
         name = "no label" if np.isnan(small[y, x]) else names[int(small[y, x])]
-        assert told.startswith(
+        assert text.startswith(
             f"Column {x}, row {y}: {name}. Most probable: {names[resize_nearest(store.raw_argmax(i), SHOWN)[y, x]]}."
         )
-        assert "In the prediction set: " in told
-        assert "Truth: " in told
+        assert "In the prediction set: " in text
+        assert "True class: " in text
     assert shown(page)["image"] == store.sample_ids[i]
 
 

@@ -42,4 +42,4 @@ def test_class_wise_labels_are_those_of_the_store(open_page, tmp_path):
             small, raw = resize_nearest(labels[stop, i], SHOWN), resize_nearest(store.raw_argmax(i), SHOWN)
             counts = page.evaluate("(of) => window.conformalGallery.counts(...of)", [sample_id, stop, "argmax"])
             assert counts == numpy_counts(small, raw, num_classes=3)
-    assert "Every class has thresholds of its own here" in page.inner_text(".gallery")
+    assert "Every class has its own thresholds" in page.inner_text(".gallery")

@@ -1,4 +1,4 @@
-"""What the page embeds of a run: every count equals that of labels made again from the stores."""
+"""The data in the page: every count equals that of labels computed again from the stores."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from pipeline.datasets import load_samples, resize_nearest
 from pipeline.errors import StoreError
 from pipeline.exchange.labels import open_source as open_labels_to_export
 from pipeline.gallery.content import page_content
-from pipeline.gallery.source import open_source
+from pipeline.gallery.labeled_run import open_labeled_run
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.store import FAILED, OUTCOMES, open_labels
@@ -39,7 +39,7 @@ def with_background(tmp_path_factory):
 
 
 def content_of(settings):
-    content = page_content(open_source(settings))
+    content = page_content(open_labeled_run(settings))
     json.dumps(content, allow_nan=False)
     return content
 
@@ -218,7 +218,9 @@ def test_labels_that_their_planes_do_not_give_are_refused(tmp_path):
     settings = labeled_run(tmp_path)
     store = open_labels(settings.folder / "labels.zarr", writable=True)
     store.write_counts(2, store.outcome_pixels[2], store.class_pixels[2] + [1, 0, -1])
-    with pytest.raises(StoreError, match=f"labels of {store.sample_ids[2]} are not what its planes and the thresholds"):
+    with pytest.raises(
+        StoreError, match=f"labels of {store.sample_ids[2]} differ from those of its planes and the thresholds"
+    ):
         content_of(settings)
 
 
@@ -229,21 +231,21 @@ def test_labels_of_another_calibration_are_refused(tmp_path):
 
     Run(again).finish("calibrate", STAGES["calibrate"](again))
     with pytest.raises(StoreError, match=r"was made by other thresholds .* run snakemake --cores 8 pseudolabel"):
-        open_source(again)
+        open_labeled_run(again)
 
 
 def test_a_photograph_that_is_gone_is_a_user_error(tmp_path):
     settings = labeled_run(tmp_path)
     for path in (tmp_path / "data/images").iterdir():
         path.unlink()
-    with pytest.raises(StoreError, match=r"im\d+.png cannot be read .*; run this in the folder that `prepare` ran in"):
+    with pytest.raises(StoreError, match=r"im\d+.png cannot be read .*; run this in the folder in which prepare ran"):
         content_of(settings)
 
 
 def test_a_run_without_labels_is_a_user_error(tmp_path):
     write_sample_files(tmp_path / "data", IDS)
     with pytest.raises(StoreError, match="the stage annotate has not finished"):
-        open_source(load_settings(write_run_file(tmp_path)))
+        open_labeled_run(load_settings(write_run_file(tmp_path)))
 
 
 def test_a_lost_label_of_another_alpha_is_refused_as_by_export(tmp_path):

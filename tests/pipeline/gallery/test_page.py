@@ -37,7 +37,7 @@ def test_json_cannot_end_the_script_it_stands_in():
     assert json.loads(written) == content
 
 
-def test_the_choice_of_images_is_told():
+def test_a_sentence_describes_the_choice_of_images():
     assert choice(4, 4) == "All 4 unlabeled images of the run."
     assert "60 of the run's 1\u202f200 unlabeled images: half are those with the lowest keep rate" in choice(60, 1200)
 

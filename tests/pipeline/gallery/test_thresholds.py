@@ -1,11 +1,11 @@
-"""Thresholds of every stop as codes and shares."""
+"""Thresholds of every stop as codes and fractions."""
 
 import base64
 import zlib
 
 import numpy as np
 
-from pipeline.gallery.source import Stops
+from pipeline.gallery.labeled_run import Stops
 from pipeline.gallery.thresholds import INFINITE, NONE, STEPS, coded, is_flat, threshold_facts, too_few
 from pipeline.settings import CalibrateSettings
 
@@ -22,7 +22,7 @@ def test_a_code_is_a_threshold_or_says_why_there_is_none():
     assert len({*range(STEPS + 1), INFINITE, NONE}) == STEPS + 3 <= 256
 
 
-def test_shares_of_locations_with_too_few_images():
+def test_fractions_of_locations_with_too_few_images():
     found = stops([[[INF, INF, 0.5, NAN]], [[0.5, 0.5, 0.5, NAN]]], [[4, 5, 9, 0]])
     assert too_few(found, CalibrateSettings()) == [0.5, 0.0]
 

@@ -1,4 +1,4 @@
-"""What the gallery is made of: the stores of a run, checked to belong together, and its thresholds at every stop."""
+"""The stores of a run with labels, checked to belong together, and its thresholds at every stop."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Facts = dict[str, Any]
 
 
 class Stops(NamedTuple):
-    """The stops of the slider, and what is known of each.
+    """The stops of the slider.
 
-    alphas:     from the most labels to the fewest: ascending, or descending where alpha bounds wrong labels (risk)
-    q:          float32 [A, H, W], threshold at each; class-wise: the median of the finite ones, to be shown only
-    n_valid:    integer [H, W], labeled images behind it; class-wise: of the class that has fewest
-    held_out:   estimates, as in the receipt of calibrate; None if nothing can be held out
+    alphas:   from the most labels to the fewest: ascending, or descending under variant risk
+    q:        float32 [A, H, W], thresholds; class-wise: the median of the finite ones, only to be shown
+    n_valid:  integer [H, W], labeled images of each threshold; class-wise: of the class with the fewest
+    held_out: estimates, as in the receipt of calibrate; None if no image can be held out
     """
 
     alphas: tuple[float, ...]
@@ -41,13 +41,13 @@ class Stops(NamedTuple):
     held_out: Facts | None
 
 
-class Source(NamedTuple):
+class LabeledRun(NamedTuple):
     """Stores, samples and receipts of a run.
 
     settings:      with the variant of the labels
-    receipts:      that of calibrate is about the same variant
-    rules:         those that differ, the one of the labels among them
-    other_variant: the variant of the labels, if the run's own is another
+    receipts:      by stage; that of calibrate is for the same variant
+    rules:         rules that label differently, including that of the labels
+    other_variant: variant of the labels, if it is not `calibrate.variant` of the run; else None
     """
 
     settings: Settings
@@ -61,21 +61,23 @@ class Source(NamedTuple):
 
     @property
     def is_class_wise(self) -> bool:
+        """Whether classes have thresholds of their own."""
         return self.calibration.is_class_wise
 
     @property
     def background(self) -> int | None:
+        """Class index of the background, None without one."""
         background: int | None = self.labels.state["background"]
         return background
 
     @property
     def own_stop(self) -> int:
-        """Position of the alpha that the labels in the store are of."""
+        """Index in `stops` of the alpha of the stored labels."""
         return self.stops.alphas.index(self.labels.state["alpha"])
 
 
-def open_source(settings: Settings) -> Source:
-    """Open a labeled run; StoreError until its labels are there, or if they are not those of its thresholds."""
+def open_labeled_run(settings: Settings) -> LabeledRun:
+    """Open the stores of a run; StoreError if it has no labels yet, or labels of other thresholds."""
     run = Run(settings)
     receipts: dict[str, Facts] = {name: dict(run.recorded(name)) for name in ("annotate", "calibrate", "pseudolabel")}
     calibration, labels = run.open_calibration(free=CHOSEN_LATER), run.open_labels(is_of_settings=False)
@@ -86,25 +88,25 @@ def open_source(settings: Settings) -> Source:
     )
     if labels.state["alpha"] not in stops.alphas:
         raise StoreError(
-            f"{labels.path} is of alpha {labels.state['alpha']:g}, but {calibration.path} is not; "
+            f"{labels.path} has labels of alpha {labels.state['alpha']:g}, which {calibration.path} does not have; "
             f"run {run.command('pseudolabel')}"
         )
     rules = rules_of(labels.rule, labels.state["background"], labels.state["variant"], calibration.is_class_wise)
     variant = labels.state["variant"]
     other = None if variant == settings.calibrate.variant else variant
     receipts["calibrate"] = of_variant(receipts["calibrate"], variant)
-    return Source(settings.of_variant(variant), receipts, run.samples(), calibration, labels, stops, rules, other)
+    return LabeledRun(settings.of_variant(variant), receipts, run.samples(), calibration, labels, stops, rules, other)
 
 
 def swept(settings: Settings, variant: str) -> Stops:
-    """Stops between the smallest alphas and the largest, from all labeled images."""
+    """Stops of a sweep over alphas, with thresholds from all labeled images."""
     sweep = sweep_run(settings, variant)
     q = np.stack([sweep.thresholds.map(a) for a in range(len(sweep.alphas))])
     return Stops(sweep.alphas, q, sweep.n_valid, sweep.held_out)
 
 
 def class_wise_stops(calibration: CalibrationStore, labels: LabelStore, calibrated: Facts) -> Stops:
-    """A stop for every alpha that the store has labels of."""
+    """One stop for every alpha that has labels in the store."""
     alphas = sorted(labels.alphas)
     q = np.stack([shown_thresholds(calibration.q_hat(alpha)) for alpha in alphas])
     fewest = calibration.n_valid.min(axis=0)
@@ -112,28 +114,37 @@ def class_wise_stops(calibration: CalibrationStore, labels: LabelStore, calibrat
 
 
 def rules_of(own: str, background: int | None, variant: str, is_class_wise: bool) -> tuple[str, ...]:
-    """Rules that label differently, each by the name that the run uses if it uses one of those that are the same."""
+    """Names of the rules that label differently. Of rules that label alike, it is `own` or else the first.
+
+    own:        rule of the labels
+    background: class index; None without a background class
+    """
     if is_class_wise:
         return (own,)  # other rules need the maps of all classes
-    judged = *candidate_rules(False, variant), calib.RAW
-    groups = [calib.rules_alike(rule, background is not None) for rule in judged]
-    names = (own if own in group else next(rule for rule in judged if rule in group) for group in groups)
+    offered = *candidate_rules(False, variant), calib.RAW
+    groups = [calib.rules_alike(rule, background is not None) for rule in offered]
+    names = (own if own in group else next(rule for rule in offered if rule in group) for group in groups)
     return tuple(dict.fromkeys(names))
 
 
-def photograph(source: Source, sample: Sample) -> Picture:
-    """uint8 [H, W, 3]; StoreError if the file cannot be read."""
+def photograph(run: LabeledRun, sample: Sample) -> Picture:
+    """uint8 [H, W, 3] RGB; StoreError if the file cannot be read."""
     try:
-        return source.samples.image(sample)
+        return run.samples.image(sample)
     except OSError as error:
-        path = source.samples.root / sample.image
-        raise StoreError(f"{path} cannot be read ({error}); run this in the folder that `prepare` ran in") from None
+        path = run.samples.root / sample.image
+        raise StoreError(
+            f"{path} cannot be read ({error}); run the command in the folder in which prepare ran"
+        ) from None
 
 
-def known_truth(source: Source, sample: Sample) -> npt.NDArray[np.uint8] | None:
-    """uint8 [H, W] on the grid, 255 = void, only to be shown; None if there is no readable mask or it is not wanted."""
-    data = source.settings.data
-    path: Path | None = truth_path(sample, data) if source.settings.gallery.show_truth else None
+def known_truth(run: LabeledRun, sample: Sample) -> npt.NDArray[np.uint8] | None:
+    """Mask of an unlabeled image, only to be shown: uint8 [H, W] on the grid, class index or IGNORE_INDEX (void).
+
+    returns: None if there is no readable mask, or if `gallery.show_truth` is off
+    """
+    data = run.settings.data
+    path: Path | None = truth_path(sample, data) if run.settings.gallery.show_truth else None
     try:
         return None if path is None else resize_nearest(read_mask(path, data), data.grid)
     except (DatasetError, OSError, SyntaxError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.gallery.source import rules_of
+from pipeline.gallery.labeled_run import rules_of
 
 
 @pytest.mark.parametrize(
