@@ -85,7 +85,7 @@ function imageCounts(image, stop, rule) {
   const byClass = Array.from({ length: numClasses }, (_, k) => row(k));
   return {
     pixels: gridPixels, kept: byClass.reduce((a, b) => a + b, 0), byClass, changed: row(numClasses),
-    judged: row(numClasses + 1), right: row(numClasses + 2),
+    compared: row(numClasses + 1), right: row(numClasses + 2),
   };
 }
 

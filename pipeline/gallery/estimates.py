@@ -21,14 +21,14 @@ def held_out_estimates(
     calibrated: receipt of calibrate, for the guarantee at each stop
     """
     promises = [promise(calibrated, alpha) for alpha in stops.alphas]
-    judged, variant = stops.held_out, calibrated["variant"]
-    rows = [[find_row(judged, variant, alpha, rule) for alpha in stops.alphas] for rule in rules]
+    estimates, variant = stops.held_out, calibrated["variant"]
+    rows = [[find_row(estimates, variant, alpha, rule) for alpha in stops.alphas] for rule in rules]
     return {
-        "numImages": judged["num_images"] if judged else 0,
-        "folds": judged["folds"] if judged else 0,
+        "numImages": estimates["num_images"] if estimates else 0,
+        "folds": estimates["folds"] if estimates else 0,
         "isRisk": promises[0].is_risk,
         "targets": [promised.target for promised in promises],
-        "raw": [_rounded(judged["raw"][name] if judged else None) for name in ("precision", "miou")],
+        "raw": [_rounded(estimates["raw"][name] if estimates else None) for name in ("precision", "miou")],
         "promises": [promised.text for promised in promises],
         "caveats": promises[0].caveats,
         "coverage": _series(rows[0], "coverage"),

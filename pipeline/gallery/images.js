@@ -6,7 +6,7 @@ const SORTS = {
   kept: { title: "keep rate, lowest first", key: (image) => image.now.kept },
   kept_most: { title: "keep rate, highest first", key: (image) => -image.now.kept },
   changed: { title: "changed by calibration, most first", key: (image) => -image.now.changed },
-  right: { title: "precision of the labels, lowest first", key: (image) => (image.now.judged ? image.now.right / image.now.judged : 2) },
+  right: { title: "precision of the labels, lowest first", key: (image) => (image.now.compared ? image.now.right / image.now.compared : 2) },
 };
 let visible = []; // indices in `images`, in the order shown
 const cards = [];
@@ -103,9 +103,9 @@ function paintCard(i) {
 
 function updateCard(i) {
   const image = images[i], card = cards[i];
-  const { kept, pixels, changed, judged, right } = image.now;
+  const { kept, pixels, changed, compared, right } = image.now;
   const facts = [`${percent(kept / pixels)} kept`];
-  if (image.hasTruth && judged) facts.push(`${percent(right / judged, 0)} right`);
+  if (image.hasTruth && compared) facts.push(`${percent(right / compared, 0)} right`);
   if (changed) facts.push(`${percent(changed / pixels)} changed`);
   card.querySelector("canvas").setAttribute("aria-label", `${PANELS[viewOf(image)].title}:`);
   card.querySelector(".facts").textContent = facts.join(" · ");

@@ -70,8 +70,10 @@ def count_image(run: LabeledRun, slider: Slider, sample: Sample, index: int) -> 
     shown = None
     if index in slider.shown:
         truth = known_truth(run, sample)
-        judged = None if truth is None else planes.judged(truth)
-        tables = [_table(counted, None if judged is None else judged[r]) for r, counted in enumerate(planes.tallies)]
+        compared = None if truth is None else planes.compare(truth)
+        tables = [
+            _table(counted, None if compared is None else compared[r]) for r, counted in enumerate(planes.tallies)
+        ]
         embedded = [*planes.embedded, *([] if truth is None else [truth])]
         photo = photograph(run, sample)
         shown = {
@@ -104,14 +106,14 @@ class ImagePlanes(NamedTuple):
     embedded: planes from which the page computes labels
     raw:      uint8 [H, W], most probable class
     tallies:  of each rule
-    judged:   true mask, uint8 [H, W] -> for each rule int64 [2, A], labeled pixels with a true class, and those of them
+    compare:  true mask, uint8 [H, W] -> for each rule int64 [2, A], labeled pixels with a true class, and those of them
               that are right
     """
 
     embedded: list[Plane]
     raw: Plane
     tallies: list[Tally]
-    judged: Callable[[Plane], list[npt.NDArray[np.int64]]]
+    compare: Callable[[Plane], list[npt.NDArray[np.int64]]]
 
 
 def level_planes(run: LabeledRun, slider: Slider, index: int) -> ImagePlanes:
@@ -120,12 +122,12 @@ def level_planes(run: LabeledRun, slider: Slider, index: int) -> ImagePlanes:
     levels = stop_levels(run.labels.planes(index), run.stops.q, background)
     by_class = count_by_class(levels, slider.first, num_classes, num_stops)
 
-    def judged(truth: Plane) -> list[npt.NDArray[np.int64]]:
+    def compare(truth: Plane) -> list[npt.NDArray[np.int64]]:
         by_truth = count_by_truth(levels, slider.first, truth, num_stops, background)
         return [count_right(by_truth, rule) for rule in run.rules]
 
     tallies = [tally(by_class, rule, background) for rule in run.rules]
-    return ImagePlanes(_embedded(levels, background), _raw(levels, background), tallies, judged)
+    return ImagePlanes(_embedded(levels, background), _raw(levels, background), tallies, compare)
 
 
 def label_planes(run: LabeledRun, index: int) -> ImagePlanes:
@@ -134,12 +136,12 @@ def label_planes(run: LabeledRun, index: int) -> ImagePlanes:
     labels = np.stack([run.labels.label(index, stored.index(alpha)) for alpha in run.stops.alphas])
     raw = run.labels.raw_argmax(index)
 
-    def judged(truth: Plane) -> list[npt.NDArray[np.int64]]:
+    def compare(truth: Plane) -> list[npt.NDArray[np.int64]]:
         kept, right = ~np.isnan(labels) & (truth != IGNORE_INDEX), labels == truth
         return [np.stack([kept.sum(axis=(1, 2)), (kept & right).sum(axis=(1, 2))])]
 
     tallies = [tally_labels(labels, raw, len(run.labels.class_names))]
-    return ImagePlanes([*class_index(labels), raw], raw, tallies, judged)
+    return ImagePlanes([*class_index(labels), raw], raw, tallies, compare)
 
 
 def _embedded(levels: Levels, background: int | None) -> list[Plane]:
@@ -150,7 +152,7 @@ def _raw(levels: Levels, background: int | None) -> Plane:
     return levels.best if background is None else np.where(levels.background_wins, np.uint8(background), levels.best)
 
 
-def _table(counted: Tally, judged: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
+def _table(counted: Tally, compared: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
     """int64 [K + 3, A]: pixels by label, changed ones, labeled ones with a true class, and right ones."""
-    known = np.zeros((2, counted.changed.size), np.int64) if judged is None else judged
+    known = np.zeros((2, counted.changed.size), np.int64) if compared is None else compared
     return np.concatenate([counted.by_label, counted.changed[None], known])

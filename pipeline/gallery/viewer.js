@@ -55,8 +55,8 @@ function buildPanel(name) {
 
 function drawPanels() {
   const image = images[state.image];
-  const { kept, pixels, judged, right } = imageCounts(image, state.stop, state.rule);
-  const accuracy = image.hasTruth && judged ? `; ${percent(right / judged)} of the labels are right` : "";
+  const { kept, pixels, compared, right } = imageCounts(image, state.stop, state.rule);
+  const accuracy = image.hasTruth && compared ? `; ${percent(right / compared)} of the labels are right` : "";
   const captions = { calibrated: `keep rate ${percent(kept / pixels)}${accuracy}`, raw: "a label at every pixel",
     truth: "only for display", image: "" };
   for (const canvas of part("panels").querySelectorAll("canvas")) {

@@ -108,13 +108,13 @@ def held_out_estimates(calibrated: Facts, labels: Facts, audit: Facts | None) ->
     labels:     receipt of pseudolabel
     audit:      `audit.summarise`
     """
-    judged, variant = calibrated["held_out"], labels["variant"]
-    row = find_row(judged, variant, labels["alpha"], labels["rule"])
+    estimates, variant = calibrated["held_out"], labels["variant"]
+    row = find_row(estimates, variant, labels["alpha"], labels["rule"])
     if row is None:
         return None
     is_class_wise = calibrated["class_thresholds"] != "pooled"
     used = _rule_row(row, row, is_class_wise)
-    known = candidates(judged, labels["settings"]["pseudolabel"]["precision_of"])
+    known = candidates(estimates, labels["settings"]["pseudolabel"]["precision_of"])
     auto_choice = None
     if labels["is_automatic"]:
         target = labels["settings"]["pseudolabel"]["target_precision"]
@@ -122,26 +122,26 @@ def held_out_estimates(calibrated: Facts, labels: Facts, audit: Facts | None) ->
         is_reached = target is None or any(precision >= target for precision in own)
         auto_choice = AutoChoice(len(known), target, labels["settings"]["pseudolabel"]["precision_of"], is_reached)
     return Estimates(
-        num_images=judged["num_images"],
+        num_images=estimates["num_images"],
         folds=row["folds"],
         row=row,
-        raw=_rule_row(judged["raw"], row, is_class_wise),
+        raw=_rule_row(estimates["raw"], row, is_class_wise),
         used=used,
-        verdict=verdict(judged, variant, labels["alpha"], labels["rule"]),
-        by_alpha=by_alpha([r for r in judged["rows"] if r["variant"] == variant], row, is_class_wise),
-        best=best_rows(judged, known, row, is_class_wise),
-        classes=classes(row, judged["raw"], audit),
+        verdict=verdict(estimates, variant, labels["alpha"], labels["rule"]),
+        by_alpha=by_alpha([r for r in estimates["rows"] if r["variant"] == variant], row, is_class_wise),
+        best=best_rows(estimates, known, row, is_class_wise),
+        classes=classes(row, estimates["raw"], audit),
         auto_choice=auto_choice,
     )
 
 
-def best_rows(judged: Facts, known: Sequence[calib.Candidate], used: Facts, is_class_wise: bool) -> list[RuleRow]:
+def best_rows(estimates: Facts, known: Sequence[calib.Candidate], used: Facts, is_class_wise: bool) -> list[RuleRow]:
     """Candidates in order of their held-out mIoU: the NUM_BEST first, raw, and the row in use.
 
-    judged: `held_out` of the receipt of calibrate
-    used:   row of the labels
+    estimates: `held_out` of the receipt of calibrate
+    used:      row of the labels
     """
-    rows = [judged["raw"], *judged["rows"]]
+    rows = [estimates["raw"], *estimates["rows"]]
     row_of = {(row["variant"], row["alpha"], row["rule"]): _rule_row(row, used, is_class_wise) for row in rows}
     ranked = sorted((row_of[candidate[:3]] for candidate in known), key=lambda row: -_value(row.miou))
     return [row for rank, row in enumerate(ranked) if rank < NUM_BEST or row.is_used or row.rule == "raw"]

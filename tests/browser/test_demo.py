@@ -1,4 +1,4 @@
-"""The report of the demo, where it has been made: its gallery counts what the stores hold."""
+"""The report of the demo, if it exists: the counts of its gallery are those of the stores."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -222,14 +222,14 @@ def test_every_control_is_reached_by_tab_and_seen_to_have_the_focus(open_page, r
     reached = []
     for _ in range(90):
         page.keyboard.press("Tab")
-        found = page.evaluate(
+        focused = page.evaluate(
             "() => { const e = document.activeElement;"
             " const s = getComputedStyle(e.matches('fieldset input') ? e.nextSibling : e);"
             " return [e.dataset.part || e.dataset.panel || e.name || e.className || e.tagName, s.outlineStyle]; }"
         )
-        reached.append(found)
+        reached.append(focused)
     names = {name for name, _ in reached}
-    wanted = {
+    expected = {
         "slider",
         "gallery-rule",
         "command",
@@ -240,5 +240,5 @@ def test_every_control_is_reached_by_tab_and_seen_to_have_the_focus(open_page, r
         "calibrated",
         "sort",
     }
-    assert wanted | {"class-filter", "kept-low", "text-filter", "card", "tick", "q-map", "valid-map"} <= names
+    assert expected | {"class-filter", "kept-low", "text-filter", "card", "tick", "q-map", "valid-map"} <= names
     assert {outline for name, outline in reached if name != "BODY"} <= {"solid", "auto"}

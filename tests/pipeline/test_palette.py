@@ -1,4 +1,4 @@
-"""Colours of classes that can be told apart."""
+"""Colours that distinguish the classes."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Galleries of tiny runs, written to disk, and what tests do with one that is open in a browser."""
+"""Galleries of tiny runs, written to disk, and actions of tests on a gallery that is open in a browser."""
 
 import shutil
 from types import SimpleNamespace
@@ -17,10 +17,10 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def written_run(folder, **overrides):
-    """A run up to its labels and its gallery, which shows a part of the grid's pixels."""
+    """A run up to its labels, and its gallery, which is smaller than the grid."""
     write_sample_files(folder / "data", IDS)
-    wanted = {"gallery.longest_side": SHOWN[1], "gallery.num_images": 12, "data.grid": [20, 40]} | overrides
-    settings = load_settings(write_run_file(folder), wanted)
+    small = {"gallery.longest_side": SHOWN[1], "gallery.num_images": 12, "data.grid": [20, 40]} | overrides
+    settings = load_settings(write_run_file(folder), small)
     run_with_receipts(settings)
     (folder / "gallery.html").write_text(gallery_page(settings), encoding="utf-8")
     return SimpleNamespace(settings=settings, path=folder / "gallery.html", sweep=sweep_run(settings))
@@ -37,7 +37,7 @@ def press(page, *keys):
 
 
 def settle(page):
-    """Wait for what the last event asked to be drawn."""
+    """Wait until the page has been drawn after the last event."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
 
@@ -50,7 +50,7 @@ def ids_in_grid(page):
 
 
 def copied(page, button):
-    """What a button puts on the clipboard, through the way for pages that have none."""
+    """Text that a button copies, in a page that may not use the clipboard."""
     page.evaluate(
         "() => { document.execCommand = () => { window.copiedText = document.activeElement.value; return true; };"
         " navigator.clipboard.writeText = () => Promise.reject(); }"

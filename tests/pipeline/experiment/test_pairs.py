@@ -51,7 +51,7 @@ def test_the_interval_is_that_of_resampled_images_and_seeds():
     for _ in range(1500):
         images, seeds = rng.integers(40, size=40), rng.integers(3, size=3)
         draws.append(np.mean([miou(row[s][images]) - miou(other[s][images]) for s in seeds]))
-    found = difference(row, other, "skip")
-    assert found.value == pytest.approx(np.mean([miou(a) - miou(b) for a, b in zip(row, other, strict=True)]))
+    gap = difference(row, other, "skip")
+    assert gap.value == pytest.approx(np.mean([miou(a) - miou(b) for a, b in zip(row, other, strict=True)]))
     width = np.subtract(*np.quantile(draws, [0.975, 0.025]))
-    assert np.abs(np.array(found[1:]) - np.quantile(draws, [0.025, 0.975])).max() < 0.15 * width
+    assert np.abs(np.array(gap[1:]) - np.quantile(draws, [0.025, 0.975])).max() < 0.15 * width

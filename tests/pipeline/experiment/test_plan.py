@@ -24,28 +24,28 @@ def experiment_on(tmp_path, table, arms=None, protocols=("steps", "epochs"), bud
 
 
 def lengths(experiment):
-    found = {}
+    planned = {}
     for cell in experiment.cells:
         own = ALL_MASKS if cell.run.recipe.targets == "masks" else SIZES
-        found[cell.row.key, cell.protocol] = experiment.length_of(cell.run, SIZES, own)
-    return found
+        planned[cell.row.key, cell.protocol] = experiment.length_of(cell.run, SIZES, own)
+    return planned
 
 
 def test_under_equal_steps_every_row_takes_as_many_as_the_recipe_of_both_stages(tmp_path):
-    found = lengths(experiment_on(tmp_path, "evidence", ("label-only", "semi-baseline", "raw", "paper", "paper-both",
+    planned = lengths(experiment_on(tmp_path, "evidence", ("label-only", "semi-baseline", "raw", "paper", "paper-both",
                                                           "plus", "every-mask"), ("steps",)))  # fmt: skip
-    assert found["paper-both", "steps"] == ((60, 20), (1200, 600))
-    assert found["label-only", "steps"] == ((360, 0), (1800, 0))  # 5 steps an epoch
-    assert found["semi-baseline", "steps"] == ((0, 60), (0, 1800))
-    assert found["raw", "steps"] == found["paper", "steps"] == ((90, 0), (1800, 0))
-    assert found["plus", "steps"] == ((60, 20), (1200, 600))  # 1 + 3: 60 // 3 = 20 steps an epoch
-    assert found["every-mask", "steps"] == ((90, 0), (1800, 0))
+    assert planned["paper-both", "steps"] == ((60, 20), (1200, 600))
+    assert planned["label-only", "steps"] == ((360, 0), (1800, 0))  # 5 steps an epoch
+    assert planned["semi-baseline", "steps"] == ((0, 60), (0, 1800))
+    assert planned["raw", "steps"] == planned["paper", "steps"] == ((90, 0), (1800, 0))
+    assert planned["plus", "steps"] == ((60, 20), (1200, 600))  # 1 + 3: 60 // 3 = 20 steps an epoch
+    assert planned["every-mask", "steps"] == ((90, 0), (1800, 0))
 
 
 def test_under_the_papers_epochs_a_recipe_of_one_stage_gets_both(tmp_path):
     experiment = experiment_on(tmp_path, "5", protocols=("epochs",))
-    found = {key: length.epochs for (key, _), length in lengths(experiment).items()}
-    assert found == {"semi-baseline": (0, 80), "raw": (60, 20), "raw-both": (60, 20), "paper": (60, 20),
+    planned = {key: length.epochs for (key, _), length in lengths(experiment).items()}
+    assert planned == {"semi-baseline": (0, 80), "raw": (60, 20), "raw-both": (60, 20), "paper": (60, 20),
                      "paper-both": (60, 20)}  # fmt: skip
     assert lengths(experiment_on(tmp_path, "1", protocols=("epochs",)))["raw", "epochs"].epochs == (60, 0)
     assert lengths(experiment_on(tmp_path, "1", protocols=("epochs",)))["label-only", "epochs"].epochs == (80, 0)
@@ -59,9 +59,9 @@ def test_beside_rows_of_both_stages_every_row_of_stage_1_is_the_start_of_both(tm
 
 
 def test_the_budget_scales_all_lengths(tmp_path):
-    found = lengths(experiment_on(tmp_path, "5", budget=0.1))
-    assert found["paper-both", "epochs"].steps == (120, 60)
-    assert found["raw", "steps"].steps == (180, 0)
+    planned = lengths(experiment_on(tmp_path, "5", budget=0.1))
+    assert planned["paper-both", "epochs"].steps == (120, 60)
+    assert planned["raw", "steps"].steps == (180, 0)
 
 
 def test_rows_and_protocols_share_the_runs_that_would_be_equal(tmp_path):
@@ -87,11 +87,11 @@ def test_recipes_share_the_labels_that_have_the_same_settings(tmp_path):
 
 
 def test_figure_4_moves_the_start_of_stage_2_inside_the_same_training(tmp_path):
-    found = lengths(experiment_on(tmp_path, "fig4"))
-    assert [found[f"switch-{first}", "epochs"].epochs for first in (10, 40, 60, 70)] == [
+    planned = lengths(experiment_on(tmp_path, "fig4"))
+    assert [planned[f"switch-{first}", "epochs"].epochs for first in (10, 40, 60, 70)] == [
         (10, 70), (40, 40), (60, 20), (70, 10),
     ]  # fmt: skip
-    totals = [sum(length.steps) for (_, protocol), length in found.items() if protocol == "steps"]
+    totals = [sum(length.steps) for (_, protocol), length in planned.items() if protocol == "steps"]
     assert all(abs(total - 1800) <= 10 + 15 for total in totals)  # half an epoch of each stage
 
 

@@ -27,8 +27,8 @@ IDS = [f"im{i:02}" for i in range(12)]  # 6 labeled, 2 val, 4 unlabeled
 def labeled_run(folder, **overrides):
     """A run up to its labels; its grid is larger than what the gallery shows of it."""
     write_sample_files(folder / "data", IDS)
-    wanted = {"gallery.num_images": 3, "gallery.longest_side": 32, "data.grid": [20, 40]}
-    settings = load_settings(write_run_file(folder), wanted | overrides)
+    small = {"gallery.num_images": 3, "gallery.longest_side": 32, "data.grid": [20, 40]}
+    settings = load_settings(write_run_file(folder), small | overrides)
     run_with_receipts(settings)
     return settings
 
@@ -69,7 +69,7 @@ def labels_anew(settings, content, rule):
 
 
 def assert_counts_agree(settings, content):
-    """Counts of the run and of the images shown against labels made again, at every stop, under every rule."""
+    """Counts of the run and of the images shown against labels computed again, at every stop, under every rule."""
     store = open_labels(settings.folder / "labels.zarr")
     raw = np.stack([store.raw_argmax(i) for i in range(len(store.sample_ids))])
     index = load_samples(settings.folder / "samples.json")
@@ -170,7 +170,7 @@ def test_held_out_estimates_follow_the_rows_of_the_sweep(with_background):
     for stop, alpha in enumerate(content["alphas"]):
         for r, rule in enumerate(content["rules"]):
             row = find_row(swept.held_out, "pixel", alpha, rule)
-            for found, wanted in (
+            for actual, expected in (
                 (held_out["coverage"][stop], row["coverage"]),
                 (held_out["byRule"][r]["precision"][stop], row["precision"]),
                 (held_out["byRule"][r]["miou"][stop], row["miou"]),
@@ -178,7 +178,7 @@ def test_held_out_estimates_follow_the_rows_of_the_sweep(with_background):
                 (held_out["byRule"][r]["precisionByClass"][1][stop], row["precision_per_class"]["cat"]),
                 (held_out["coverageByClass"][2][stop], row["coverage_per_class"]["dog"]),
             ):
-                assert found == (None if wanted is None else pytest.approx([*wanted.values()], abs=1e-5))
+                assert actual == (None if expected is None else pytest.approx([*expected.values()], abs=1e-5))
     assert held_out["raw"][0] == pytest.approx([*swept.held_out["raw"]["precision"].values()], abs=1e-5)
     assert held_out["targets"] == pytest.approx([1 - alpha for alpha in content["alphas"]])
 

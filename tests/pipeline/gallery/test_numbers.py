@@ -87,8 +87,8 @@ def test_one_more_rule_is_counted_at_every_stop(odd_rule, background, policy):
     assert (kept[:-1].any(axis=0) & ~kept[1:].any(axis=0)).any()
     if background is not None:  # then a pixel can be labeled, then not, then labeled again
         assert (kept[0] & ~kept[1] & kept[2:].any(axis=0)).any()
-    for name, wanted in tally_labels(labels, maps.argmax(axis=0).astype(np.uint8), CLASSES)._asdict().items():
-        np.testing.assert_array_equal(getattr(counted, name), wanted, err_msg=name)
+    for name, expected in tally_labels(labels, maps.argmax(axis=0).astype(np.uint8), CLASSES)._asdict().items():
+        np.testing.assert_array_equal(getattr(counted, name), expected, err_msg=name)
 
 
 def test_a_level_is_the_number_of_stops_that_a_class_stays_for():

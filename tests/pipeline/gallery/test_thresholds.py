@@ -23,15 +23,15 @@ def test_a_code_is_a_threshold_or_says_why_there_is_none():
 
 
 def test_fractions_of_locations_with_too_few_images():
-    found = stops([[[INF, INF, 0.5, NAN]], [[0.5, 0.5, 0.5, NAN]]], [[4, 5, 9, 0]])
-    assert too_few(found, CalibrateSettings()) == [0.5, 0.0]
+    case = stops([[[INF, INF, 0.5, NAN]], [[0.5, 0.5, 0.5, NAN]]], [[4, 5, 9, 0]])
+    assert too_few(case, CalibrateSettings()) == [0.5, 0.0]
 
 
 def test_the_largest_score_does_not_hide_that_images_are_too_few():
-    found = stops([[[0.9, 0.9, 0.5, NAN]], [[0.5, 0.5, 0.5, NAN]]], [[2, 8, 9, 0]])
+    case = stops([[[0.9, 0.9, 0.5, NAN]], [[0.5, 0.5, 0.5, NAN]]], [[2, 8, 9, 0]])
     # 9 images are the fewest for alpha 0.1, 3 for 0.25; where there is no image, there is no threshold to speak of
-    assert too_few(found, CalibrateSettings(uncalibrated="max")) == [0.5, 0.25]
-    assert too_few(found, CalibrateSettings(uncalibrated="max", quantile="paper")) == [0.0, 0.0]
+    assert too_few(case, CalibrateSettings(uncalibrated="max")) == [0.5, 0.25]
+    assert too_few(case, CalibrateSettings(uncalibrated="max", quantile="paper")) == [0.0, 0.0]
 
 
 def test_a_map_is_flat_if_thresholds_and_images_are_the_same_everywhere():
@@ -42,8 +42,8 @@ def test_a_map_is_flat_if_thresholds_and_images_are_the_same_everywhere():
 
 
 def test_numbers_are_of_the_whole_map_and_pictures_of_a_part():
-    found = stops([[[0.0, 0.5, 0.7, INF]], [[INF, NAN, NAN, INF]]], [[4, 5, 6, 7]])
-    facts = threshold_facts(found, CalibrateSettings(), longest=2)
+    case = stops([[[0.0, 0.5, 0.7, INF]], [[INF, NAN, NAN, INF]]], [[4, 5, 6, 7]])
+    facts = threshold_facts(case, CalibrateSettings(), longest=2)
     assert facts["spread"] == [[0.0, 0.5, 0.7], None]
     assert facts["validRange"] == [4, 7]
     assert facts["size"] == [1, 2]

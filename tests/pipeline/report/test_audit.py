@@ -106,5 +106,5 @@ def test_counts_of_parts_add_up_to_those_of_the_whole(row, seed):
     label = np.where(rng.random(SHAPE) < 0.5, NAN, raw).astype(np.float32)
     whole = audit.count_labels(truth, raw, label, 3)
     parts = [audit.count_labels(truth[rows], raw[rows], label[rows], 3) for rows in (slice(row), slice(row, None))]
-    for expected, found in zip(whole, audit.total(parts, 3), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for expected, actual in zip(whole, audit.total(parts, 3), strict=True):
+        np.testing.assert_array_equal(actual, expected)

@@ -45,8 +45,8 @@ ROWS = [row(alpha, rule, 1 - alpha / 2) for alpha in (0.3, 0.1) for rule in RULE
 
 
 def estimates_for(alpha=0.3, rule="paper", target=None, classes="pooled", rows=ROWS, audit=None, is_automatic=False):
-    judged = rows and {"rows": rows, "raw": RAW, "num_images": 9, "folds": 3}
-    calibrated = {"held_out": judged, "class_thresholds": classes}
+    held_out = rows and {"rows": rows, "raw": RAW, "num_images": 9, "folds": 3}
+    calibrated = {"held_out": held_out, "class_thresholds": classes}
     labels = {
         "variant": "pixel",
         "alpha": alpha,
@@ -58,17 +58,17 @@ def estimates_for(alpha=0.3, rule="paper", target=None, classes="pooled", rows=R
 
 
 def test_the_row_in_use_is_that_of_the_labels_and_alphas_ascend():
-    found = estimates_for(0.3, "singleton")
-    assert (found.row["alpha"], found.row["rule"]) == (0.3, "singleton")
-    assert [group.alpha for group in found.by_alpha] == [0.1, 0.3]
-    used = [(group.alpha, r.rule) for group in found.by_alpha for r in group.rules if r.is_used]
+    estimates = estimates_for(0.3, "singleton")
+    assert (estimates.row["alpha"], estimates.row["rule"]) == (0.3, "singleton")
+    assert [group.alpha for group in estimates.by_alpha] == [0.1, 0.3]
+    used = [(group.alpha, r.rule) for group in estimates.by_alpha for r in group.rules if r.is_used]
     assert used == [(0.3, "singleton")]
-    assert found.used.wrong == 0.1
+    assert estimates.used.wrong == 0.1
 
 
 def test_with_one_threshold_for_all_classes_argmax_stands_for_no_background_too():
-    found = estimates_for(0.1, "no_background")
-    assert found.used.rule == "argmax = no_background"
+    estimates = estimates_for(0.1, "no_background")
+    assert estimates.used.rule == "argmax = no_background"
     assert estimates_for(0.1, "argmax", classes="each").used.rule == "argmax"
 
 
@@ -79,22 +79,22 @@ def test_there_are_no_estimates_without_held_out_images_or_without_a_row():
 
 @pytest.mark.parametrize(("target", "is_reached"), [(0.85, True), (0.86, False)])
 def test_the_choice_of_auto_is_compared_with_its_target(target, is_reached):
-    found = estimates_for(0.3, "paper", target=target)  # its precision is 0.85
-    assert found.auto_choice == (7, target, "pixels", is_reached)
+    estimates = estimates_for(0.3, "paper", target=target)  # its precision is 0.85
+    assert estimates.auto_choice == (7, target, "pixels", is_reached)
     assert estimates_for(0.3, "paper").auto_choice is None
     assert estimates_for(0.3, "paper", is_automatic=True).auto_choice == (7, None, "pixels", True)
 
 
 def test_the_argmax_is_a_row_and_the_best_come_first():
     rows = [*ROWS, row(0.1, "paper", miou=0.9, variant="image"), row(0.5, "paper", miou=0.1)]
-    found = estimates_for(0.3, "raw", rows=rows)
-    assert [group.alpha for group in found.by_alpha] == [0.1, 0.3, 0.5]  # of the variant in use
-    assert [(r.variant, r.rule, r.is_used) for r in found.best[:2]] == [
+    estimates = estimates_for(0.3, "raw", rows=rows)
+    assert [group.alpha for group in estimates.by_alpha] == [0.1, 0.3, 0.5]  # of the variant in use
+    assert [(r.variant, r.rule, r.is_used) for r in estimates.best[:2]] == [
         ("image", "paper", False),
         ("pixel", "raw", True),
     ]
-    assert (found.raw.precision, found.row["coverage"]) == (estimate(0.7), estimate(0.7))
-    assert "mIoU of the labels 90.0 against 80.0" in found.verdict
+    assert (estimates.raw.precision, estimates.row["coverage"]) == (estimate(0.7), estimate(0.7))
+    assert "mIoU of the labels 90.0 against 80.0" in estimates.verdict
     assert estimates_for(0.3, "paper").used.same_keep == estimate(0.75)
 
 
@@ -102,8 +102,8 @@ def test_classes_come_with_the_precision_of_the_audit_if_there_is_one():
     audit = {"classes": {name: {"kept": {"precision": p}} for name, p in (("cat", 0.65), ("dog", None))}}
     cat, dog = estimates_for(audit=audit).classes
     assert (cat.name, cat.precision["value"], cat.true_precision) == ("cat", 0.6, 0.65)
-    found = [estimate and estimate["value"] for estimate in (cat.raw_precision, cat.recall, cat.raw_recall)]
-    assert found == [0.55, 0.5, 0.65]
+    values = [estimate and estimate["value"] for estimate in (cat.raw_precision, cat.recall, cat.raw_recall)]
+    assert values == [0.55, 0.5, 0.65]
     assert dog[1:] == (None,) * 6
     assert estimates_for().classes[0].true_precision is None
 

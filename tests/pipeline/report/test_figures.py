@@ -13,9 +13,9 @@ CLASS_WISE = np.array([[[0.1, 0.2, INF]], [[0.3, INF, INF]], [[0.8, NAN, NAN]]],
 def test_class_wise_thresholds_are_shown_by_the_median_of_the_finite_ones():
     shown = figures.shown_thresholds(CLASS_WISE)
     np.testing.assert_allclose(shown, [[0.3, 0.2, NAN]], rtol=1e-6)
-    found = figures.threshold_map(CLASS_WISE)
-    assert (found.low, found.high) == pytest.approx((0.2, 0.3))
-    assert found.map_uri.startswith("data:image/png")
+    drawn = figures.threshold_map(CLASS_WISE)
+    assert (drawn.low, drawn.high) == pytest.approx((0.2, 0.3))
+    assert drawn.map_uri.startswith("data:image/png")
 
 
 ONE = np.full((2, 3), 0.5)
@@ -61,6 +61,6 @@ def labels(rule, **pixels):
 )
 def test_outcomes_add_up_to_all_pixels(rule, is_class_wise, kept, rest):
     facts = labels(rule, kept=kept, empty=10, uncalibrated=35)
-    found = {row.kind: row.pixels for row in figures.outcomes(facts, False, is_class_wise)}
-    assert found == {"kept": kept, "empty": 10, **rest}
-    assert sum(found.values()) == 100
+    pixels = {row.kind: row.pixels for row in figures.outcomes(facts, False, is_class_wise)}
+    assert pixels == {"kept": kept, "empty": 10, **rest}
+    assert sum(pixels.values()) == 100

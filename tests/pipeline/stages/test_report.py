@@ -68,15 +68,15 @@ def student(miou, absent=()):
 
 def test_the_audit_agrees_with_a_loop_over_pixels(labeled_run):
     settings = labeled_run()
-    found = report(settings)["audit"]
-    assert found["num_images"] == found["num_with_mask"] == 4
+    audit = report(settings)["audit"]
+    assert audit["num_images"] == audit["num_with_mask"] == 4
     expected = naive_audit(settings)
-    assert found["pixels"] == expected["pixels"]
-    assert found["raw"]["pixel_accuracy"] == pytest.approx(expected["raw_right"] / expected["pixels"])
-    assert found["kept"]["keep_rate"] == pytest.approx(expected["kept"] / expected["pixels"])
-    assert found["kept"]["precision"] == pytest.approx(expected["kept_right"] / expected["kept"])
-    assert found["coverage"]["coverage"] == pytest.approx(expected["covered"] / expected["pixels"])
-    assert 0 < expected["kept_right"] < expected["kept"] < expected["pixels"]  # the case says something
+    assert audit["pixels"] == expected["pixels"]
+    assert audit["raw"]["pixel_accuracy"] == pytest.approx(expected["raw_right"] / expected["pixels"])
+    assert audit["kept"]["keep_rate"] == pytest.approx(expected["kept"] / expected["pixels"])
+    assert audit["kept"]["precision"] == pytest.approx(expected["kept_right"] / expected["kept"])
+    assert audit["coverage"]["coverage"] == pytest.approx(expected["covered"] / expected["pixels"])
+    assert 0 < expected["kept_right"] < expected["kept"] < expected["pixels"]  # the case is not trivial
 
 
 def test_the_page_is_one_balanced_file_that_shows_the_numbers(labeled_run):
