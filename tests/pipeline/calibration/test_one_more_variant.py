@@ -13,7 +13,7 @@ from calib.groups import fit_regions
 from pipeline.calibration.promise import promise
 from pipeline.errors import ConfigError
 from pipeline.gallery.content import page_content
-from pipeline.gallery.source import open_source
+from pipeline.gallery.labeled_run import open_labeled_run
 from pipeline.receipt import read_receipt
 from pipeline.run_file import load_settings
 from pipeline.store import open_calibration
@@ -52,7 +52,7 @@ def test_a_run_of_one_more_variant(halves, tmp_path):
     promised = promise(receipt, 0.3)
     assert promised.shared_by == "one for each half of the image"
     assert promised.text.startswith("A random pixel of each half of a new image has its true class")
-    content = page_content(open_source(settings))
+    content = page_content(open_labeled_run(settings))
     assert content["ownStop"] == content["alphas"].index(0.3)
 
 
