@@ -39,7 +39,7 @@ def test_json_cannot_end_the_script_it_stands_in():
 
 def test_a_sentence_describes_the_choice_of_images():
     assert choice(4, 4) == "All 4 unlabeled images of the run."
-    assert "60 of the run's 1\u202f200 unlabeled images: half are those with the lowest keep rate" in choice(60, 1200)
+    assert "60 of the run's 1\u202f200 unlabeled images: half have the lowest keep rates" in choice(60, 1200)
 
 
 def test_the_command_writes_one_page_and_says_its_size(run_file, tmp_path):
