@@ -98,8 +98,8 @@ def test_a_finished_table_by_hand(tmp_path):
     PipelineRun(experiment.base).finish("annotate", {"annotator": "noisy"})
     (labels,) = experiment.labels
     quality = {"raw": {"precision": 0.9, "keep_rate": 1.0, "miou": 0.8, "miou_all": 0.8}, "calibrated": {}}
-    labels = {"rule": "paper", "variant": "pixel", "alpha": 0.2}
-    facts = {"quality": quality, "made_with": labels, "receipts": {}}
+    choice = {"rule": "paper", "variant": "pixel", "alpha": 0.2}
+    facts = {"quality": quality, "made_with": choice, "receipts": {}}
     write_receipt(experiment.labels_folder(labels) / "labels.json", "experiment-labels", facts, {})
     label_only, raw = experiment.cells
     for seed in range(2):
