@@ -1,19 +1,19 @@
-"""The conformal method: arrays in, arrays out; knows nothing of files, settings or networks.
+"""The conformal method: arrays in, arrays out; independent of files, settings and networks.
 
-scores       how badly a probability map fits a mask (paper Eq. 3)
-quantile     ranks in exact arithmetic, and what to do with too few images
-sketch       the largest scores of every location: their thresholds, mergeable over images
-histogram    scores of groups of pixels: their thresholds, and control of the wrong-label rate, mergeable over images
-regions      which locations share a threshold
-interface    what a variant gets, what it is asked, what it returns
-locations    thresholds of every location by itself, with and without each fold of images
+scores       non-conformity scores of a labeled image (paper Eq. 3)
+quantile     conformal ranks in exact arithmetic, and policies for too few images
+sketch       the largest scores of every location, mergeable over images, and their thresholds
+histogram    histograms of the scores of groups of pixels, mergeable over images: thresholds, and conformal risk control
+regions      partitions of the map into regions that share a threshold
+interface    the interface of the variants: labeled maps in, thresholds out
+locations    thresholds of every location by itself, from all images and without each fold
 groups       thresholds that the pixels of a map, a region or a class share
-variants     the variants, an entry each: score maps in, threshold maps out
-rules        the labeling rules, an entry and a truth table each
+variants     the variants, one entry each: score maps in, threshold maps out
+rules        the labeling rules, one entry with a truth table each
 labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
-judgement    what thresholds make of an image whose true classes are known
-evaluation   do the promises hold on labeled images that were left out?
-choice       which labels to take, by what those images say
+judgement    counts of an image with known true classes: prediction sets and labels at given thresholds
+evaluation   coverage, precision, mIoU and more on held-out images, with intervals
+choice       choosing labels by their held-out estimates
 """
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank

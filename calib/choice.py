@@ -1,4 +1,4 @@
-"""Which labels to take: candidates with what held-out images say of them, from the best on by some measure."""
+"""Choosing labels: candidates with their held-out estimates, ordered by mIoU, precision or keep rate."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from calib.rules import RAW
 
 
 class Candidate(NamedTuple):
-    """Labels that can be chosen, and what held-out images say of them.
+    """Labels that can be chosen, with their estimates on held-out images, each in [0, 1].
 
-    precision: of all labels, or whatever a choice by precision is to be made by
+    precision: of all labels, or the precision that the caller wants to choose by
     """
 
     variant: str
@@ -23,13 +23,15 @@ class Candidate(NamedTuple):
 
 
 def rank(candidates: Sequence[Candidate], target_precision: float | None = None) -> tuple[list[Candidate], bool]:
-    """The candidates from the best on, by mIoU; whether the first reaches the target of precision, if there is one.
+    """The candidates that label anything, best first by mIoU.
 
-    With a target, those that reach it come first, then the others, the most precise first. Among equals, rule raw, then
-    the smaller alpha, then what comes first. The winner of many candidates looks a little better than it is: its
-    held-out numbers are no bound.
+    With a target, candidates that reach it come before the others, and the others are ordered by precision. Ties are
+    broken in favour of rule raw, then of the smaller alpha, then of the earlier candidate. The estimates of the best of
+    many candidates are slightly too high on average; they are no bounds.
 
-    raises: ValueError if no candidate labels anything
+    target_precision: in [0, 1], or None for no target
+    returns:          the ordered candidates, and whether the first reaches the target (True without a target)
+    raises:           ValueError if no candidate labels anything
     """
     target = -np.inf if target_precision is None else target_precision
 
@@ -44,9 +46,13 @@ def rank(candidates: Sequence[Candidate], target_precision: float | None = None)
 
 
 def choose_most_labels(candidates: Sequence[Candidate], target_precision: float) -> tuple[Candidate, bool]:
-    """The rule and alpha that keep most labels at the target; the most precise ones, and False, if none reaches it.
+    """The candidate with the highest keep rate among those that reach a precision.
 
-    Among equals, the smaller alpha, then the rule that comes first; raises as `rank` does.
+    Ties are broken in favour of the smaller alpha, then of the earlier candidate.
+
+    target_precision: in [0, 1]
+    returns:          the candidate and True; if none reaches the target, the most precise candidate and False
+    raises:           ValueError if no candidate labels anything
     """
     usable = _labeling(candidates)
     reaching = [candidate for candidate in usable if candidate.precision >= target_precision]
@@ -56,9 +62,13 @@ def choose_most_labels(candidates: Sequence[Candidate], target_precision: float)
 
 
 def choose_most_precise(candidates: Sequence[Candidate], target_keep_rate: float) -> tuple[Candidate, bool]:
-    """The most precise rule and alpha that keep this share or more; those that keep most, and False, if none does.
+    """The candidate with the highest precision among those that reach a keep rate.
 
-    Among equals as in `choose_most_labels`; raises as it does.
+    Ties are broken in favour of the higher keep rate, then of the smaller alpha, then of the earlier candidate.
+
+    target_keep_rate: in [0, 1]
+    returns:          the candidate and True; if none reaches the target, the one that keeps most labels and False
+    raises:           ValueError if no candidate labels anything
     """
     usable = _labeling(candidates)
     reaching = [candidate for candidate in usable if candidate.keep_rate >= target_keep_rate]
@@ -70,14 +80,14 @@ def choose_most_precise(candidates: Sequence[Candidate], target_keep_rate: float
 def _labeling(candidates: Sequence[Candidate]) -> list[Candidate]:
     usable = [candidate for candidate in candidates if candidate.keep_rate > 0]
     if not usable:
-        raise ValueError("no rule labels anything at any alpha")
+        raise ValueError("no rule labels any pixel at any alpha; raise alpha")
     return usable
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates that no other beats: from the most labels to the most precise ones.
+    """The Pareto front of keep rate and precision, from the highest keep rate to the highest precision.
 
-    Each keeps more than all that are more precise. Among equals, the smaller alpha, then the rule that comes first.
+    Of equal candidates it contains the one with the smaller alpha, then the earlier one.
     """
     front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda c: (-c.keep_rate, -c.precision, c.alpha)):

@@ -1,4 +1,4 @@
-"""Thresholds that the pixels of a map, a region or a class share, from histograms of their scores."""
+"""Thresholds shared by the pixels of a map, a region or a class, computed from histograms of their scores."""
 
 from collections.abc import Callable
 from functools import partial, reduce
@@ -20,22 +20,27 @@ from calib.histogram import (
 from calib.interface import Block, LabeledMaps, Thresholds, Variant
 from calib.locations import location_quantiles
 
-CLASS_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # quantiles that tell classes apart (Ding et al. 2023, section 2.2)
+CLASS_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # quantiles by which classes are clustered (Ding et al. 2023, section 2.2)
 
 Partition = Callable[[Variant, regions.Features], regions.Regions]
+"""Variant, score quantiles float32 [F, H, W] -> regions int32 [H, W]."""
 
 
 def held_out_images(fold_of_image: npt.NDArray[np.integer]) -> list[npt.NDArray[np.bool_]]:
-    """Images left out of each fit: none of the first, then a fold each."""
+    """The held-out images of each fit: of the first fit none, of each further fit one fold.
+
+    fold_of_image: integer [L]; with a single fold there is one fit
+    returns:       list of bool [L]
+    """
     folds = np.unique(fold_of_image)
-    nobody = np.zeros(len(fold_of_image), dtype=np.bool_)
-    return [nobody, *(fold_of_image == fold for fold in (folds if len(folds) > 1 else []))]
+    none = np.zeros(len(fold_of_image), dtype=np.bool_)
+    return [none, *(fold_of_image == fold for fold in (folds if len(folds) > 1 else []))]
 
 
 def fit_image(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
-    """One threshold for the whole map, or one a class.
+    """Fit of variant image: one threshold for the whole map, or one per class. Arguments and result as `calib.fit`.
 
-    One pass for all folds: each has a histogram of its own, and their integers add up to those of any others.
+    All folds need one pass over the images: each fold has its own integer histogram, and they are added up.
     """
     if variant.classes != "pooled":
         whole = regions.one_region(labeled.shape)
@@ -46,10 +51,10 @@ def fit_image(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray
     rows = slice(0, labeled.shape[0])
     folds = labeled.reduce(("score", "truth"), function, _merge_folds, rows)
     num_folds = len(folds)
-    left_out = [None, *range(num_folds)] if num_folds > 1 else [None]
+    held_out_folds = [None, *range(num_folds)] if num_folds > 1 else [None]
     totals = (
-        reduce(merge_histograms, (part for fold, part in enumerate(folds) if fold != out), empty_histogram(1))
-        for out in left_out
+        reduce(merge_histograms, (one for fold, one in enumerate(folds) if fold != held_out), empty_histogram(1))
+        for held_out in held_out_folds
     )
     return [_thresholds_of(variant, total, taxonomy) for total in totals]
 
@@ -70,9 +75,11 @@ def _merge_folds(first: list[Histogram], second: list[Histogram]) -> list[Histog
 def fit_regions(
     partition: Partition, variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]
 ) -> list[Thresholds]:
-    """One threshold per region, or one per region and class.
+    """Fit of variants kmeans and genann: one threshold per region, or one per region and class.
 
-    partition: score quantiles of every location -> regions; each fit has its own
+    Arguments and result as `calib.fit`.
+
+    partition: computes the regions of each fit from the score quantiles of every location
     """
     alphas = [float(1 - level) for level in regions.FEATURE_LEVELS]
     fits = location_quantiles(labeled, fold_of_image, alphas, "paper")
@@ -82,12 +89,12 @@ def fit_regions(
 
 
 def kmeans_of_scores(variant: Variant, features: regions.Features) -> regions.Regions:
-    """Locations clustered by their score quantiles: int32 [H, W]."""
+    """Regions of variant kmeans: locations clustered by their score quantiles, int32 [H, W]."""
     return regions.kmeans_regions(features, variant.num_regions, variant.seed)
 
 
 def rings_of_scores(variant: Variant, features: regions.Features) -> regions.Regions:
-    """Concentric rings of locations with similar score quantiles: int32 [H, W]."""
+    """Regions of variant genann: concentric rings of locations with similar score quantiles, int32 [H, W]."""
     return regions.annuli_regions(features, variant.num_regions)
 
 
@@ -108,12 +115,12 @@ def _fit_groups(
     if num_clusters == 0:
         return _spread(pooled, variant.num_classes)
     clustered = group_thresholds(variant, labeled, region, groups, images)
-    alone = cluster[:, np.newaxis] < 0  # [K, 1]
+    is_pooled = cluster[:, np.newaxis] < 0  # [K, 1]
     return Thresholds(
         region,
-        np.where(alone, pooled.q, clustered.q),
-        np.where(alone, pooled.num_images, clustered.num_images),
-        np.where(alone, pooled.largest, clustered.largest),
+        np.where(is_pooled, pooled.q, clustered.q),
+        np.where(is_pooled, pooled.num_images, clustered.num_images),
+        np.where(is_pooled, pooled.largest, clustered.largest),
     )
 
 
@@ -127,7 +134,7 @@ def _spread(thresholds: Thresholds, num_classes: int) -> Thresholds:
 
 
 def _pooled_groups(region: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """A group a region, whatever the class: int32 [R, 1]."""
+    """One group per region, for all classes together: int32 [R, 1]."""
     return np.arange(int(region.max()) + 1, dtype=np.int32)[:, np.newaxis]
 
 
@@ -138,6 +145,12 @@ def group_thresholds(
     group_of: npt.NDArray[np.int32],
     images: npt.NDArray[np.bool_],
 ) -> Thresholds:
+    """Thresholds of groups of pixels, from the scores of some of the labeled images.
+
+    region:   int32 [H, W], 0..R - 1
+    group_of: int32 [R, C], as in Taxonomy
+    images:   bool [L], the images to use
+    """
     taxonomy = Taxonomy(region, group_of)
     return _thresholds_of(variant, _histogram(labeled, taxonomy, variant.pooling, images), taxonomy)
 
@@ -168,9 +181,12 @@ def _histogram_of_block(taxonomy: Taxonomy, pooling: Pooling, images: npt.NDArra
 
 
 def _class_clusters(variant: Variant, labeled: LabeledMaps, images: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Clusters of classes by their score quantiles, weighted by the square root of their number of images.
+    """Clusters of the classes by their score quantiles, weighted by the square root of their number of images.
 
-    Returns int32 [K]; -1: a class with too few images for even the largest alpha.
+    As in Ding et al. 2023, section 2.2.
+
+    images:  bool [L], the images to use
+    returns: int32 [K], number of the cluster; -1 for a class with too few images even for the largest alpha
     """
     every = np.arange(variant.num_classes, dtype=np.int32)[np.newaxis]
     histogram = _histogram(labeled, Taxonomy(regions.one_region(labeled.shape), every), "hierarchical", images)
@@ -182,7 +198,7 @@ def _class_clusters(variant: Variant, labeled: LabeledMaps, images: npt.NDArray[
         ]
         features = np.stack(levels, axis=1)[enough]
         num_clusters = min(variant.class_clusters, len(np.unique(features, axis=0)))
-        from sklearn.cluster import KMeans  # a second to load, and few runs need it
+        from sklearn.cluster import KMeans  # takes a second to import, and few runs need it
 
         means = KMeans(num_clusters, n_init=10, random_state=variant.seed)
         weights = np.sqrt(histogram.num_images[enough])

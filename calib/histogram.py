@@ -1,14 +1,14 @@
-"""Thresholds of groups of pixels, from histograms of their scores that merge image by image.
+"""Thresholds of groups of pixels, computed from histograms of their scores that can be merged over images.
 
-A group pools all pixels of a region of the map, of a class, or of a class in a region. Its pixels are far from
-independent: those of one image share the image. So the unit is the image: each image's scores of the group weigh 1 in
-sum, whatever their number (hierarchical conformal prediction: Dunn, Wasserman and Ramdas 2018, arXiv 1809.07441; Lee,
-Barber and Willett 2023, arXiv 2306.06342).
+A group contains all pixels of a region of the map, of a class, or of a class in a region. The pixels of one image are
+not independent. So the image is the unit: the scores of an image in a group have a total weight of 1, whatever their
+number (hierarchical conformal prediction: Dunn, Wasserman and Ramdas 2018, arXiv 1809.07441; Lee, Barber and Willett
+2023, arXiv 2306.06342).
 
-Thresholds are looked for on a grid of 20 481 numbers, float32 with ten bits of mantissa between 2^-20 and 1. A
-threshold is the smallest of them that keeps the promise: never below the exact one, at most 0.1 % (or 2^-20) above it.
-For that, one histogram an image is enough, held in integers: the result is the same for any order and division of the
-images.
+Thresholds are taken from a grid of 20 481 numbers, the float32 numbers with ten bits of mantissa between 2^-20 and 1. A
+threshold is the smallest grid number that satisfies the guarantee: never below the exact threshold, and at most 0.1 %
+(or 2^-20) above it. That needs one histogram of integers per image, so the result does not depend on the order of the
+images or on how they are divided among workers.
 """
 
 import math
@@ -25,16 +25,16 @@ Pooling = Literal["hierarchical", "naive"]
 DROPPED_BITS = 13  # of float32's 23 bits of mantissa
 FIRST = int(np.float32(2.0**-20).view(np.uint32)) >> DROPPED_BITS
 NUM_BINS = (int(np.float32(1).view(np.uint32)) >> DROPPED_BITS) - FIRST + 1
-UNIT = 1 << 48  # weight of an image: shares of it are integers, so sums are exact, up to 32 768 images
+UNIT = 1 << 48  # weight of an image; fractions of it are integers, so sums are exact for up to 32 768 images
 
-KEEP_NOTHING = np.float32(-1)  # below every score
+KEEP_NOTHING = np.float32(-1)  # a threshold below every score
 
 
 class Taxonomy(NamedTuple):
-    """Which group a pixel belongs to (a Mondrian taxonomy: Vovk, Gammerman and Shafer 2005, section 4.5).
+    """The group of each pixel (a Mondrian taxonomy: Vovk, Gammerman and Shafer 2005, section 4.5).
 
     region:   int32 [H, W], 0..R - 1
-    group_of: int32 [R, K], group of a class in a region, 0..G - 1, -1 = in no group; [R, 1]: the same for all classes
+    group_of: int32 [R, K], group of each class in each region, 0..G - 1, -1 = no group; or [R, 1], for all classes
     """
 
     region: npt.NDArray[np.int32]
@@ -46,12 +46,12 @@ class Taxonomy(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """The scores of every group, of any number of images.
+    """Histograms of the scores of every group, over any number of images.
 
-    weight:     int64 [G, NUM_BINS], by the smallest number of the grid that is not below the score; hierarchical:
-                shares of the image's pixels of the group, in UNITs; naive: pixels
-    num_images: int64 [G], images that have pixels of the group
-    num_pixels: int64 [G]
+    weight:     int64 [G, NUM_BINS], by the smallest grid number that is not below the score. Hierarchical pooling:
+                fractions of the image's pixels in the group, in UNITs; naive pooling: numbers of pixels
+    num_images: int64 [G], number of images that have pixels in the group
+    num_pixels: int64 [G], number of pixels in the group
     """
 
     weight: npt.NDArray[np.int64]
@@ -60,23 +60,27 @@ class Histogram(NamedTuple):
 
 
 def grid_values(bins: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-    """The numbers of the grid: float32 in [2^-20, 1] of bins 0..NUM_BINS - 1."""
+    """The grid numbers of some bins, each in 0..NUM_BINS - 1: float32 in [2^-20, 1], of the same shape."""
     return ((bins.astype(np.uint32) + np.uint32(FIRST)) << np.uint32(DROPPED_BITS)).view(np.float32)
 
 
-def grid_value(position: int) -> np.float32:
-    """The number of one bin."""
-    return np.float32(grid_values(np.array([position]))[0])
+def grid_value(number: int) -> np.float32:
+    """The grid number of one bin, 0..NUM_BINS - 1."""
+    return np.float32(grid_values(np.array([number]))[0])
 
 
 def grid_bins(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Bin of the smallest number of the grid that is not below a score in [0, 1]; no score may be NaN."""
+    """The bin of the smallest grid number that is not below the score.
+
+    scores:  float32 in [0, 1], without NaN
+    returns: int64 of the same shape, 0..NUM_BINS - 1
+    """
     bits = np.clip(scores, grid_value(0), np.float32(1)).view(np.uint32)
     return ((bits + np.uint32((1 << DROPPED_BITS) - 1)) >> np.uint32(DROPPED_BITS)).astype(np.int64) - FIRST
 
 
 def empty_histogram(num_groups: int) -> Histogram:
-    """The histogram of no image."""
+    """The histogram of no images."""
     return Histogram(np.zeros((num_groups, NUM_BINS), np.int64), *np.zeros((2, num_groups), np.int64))
 
 
@@ -90,34 +94,36 @@ def add_image(
     """Add one image to a histogram, in place.
 
     score: float32 [H, W] in [0, 1], NaN = void
-    truth: uint8 [H, W], true class where the score is not NaN
+    truth: uint8 [H, W], true class; only used where the score is not NaN
     """
     valid = ~np.isnan(score)
     group = taxonomy.group_of[taxonomy.region[valid], truth[valid] if taxonomy.group_of.shape[1] > 1 else 0]
     inside = group >= 0
     group = group[inside]
     num_pixels = np.bincount(group, minlength=taxonomy.num_groups)
-    pixel_weight = 1 if pooling == "naive" else _unit_share(num_pixels)[group]
+    pixel_weight = 1 if pooling == "naive" else _weight_of_pixel(num_pixels)[group]
     np.add.at(histogram.weight, (group, grid_bins(score[valid][inside])), pixel_weight)
     histogram.num_images[:] += num_pixels > 0
     histogram.num_pixels[:] += num_pixels
 
 
 def merge_histograms(first: Histogram, second: Histogram) -> Histogram:
-    """The histogram of the images of both."""
+    """The histogram of the images of both histograms."""
     return Histogram(*(a + b for a, b in zip(first, second, strict=True)))
 
 
 def group_quantile(histogram: Histogram, alpha: float, method: Method, pooling: Pooling) -> npt.NDArray[np.float32]:
-    """Threshold of every group.
+    """The threshold of every group.
 
-    Guarantee of hierarchical pooling, "exact" (Lee, Barber and Willett 2023): for labeled and new images that are
-    exchangeable, a random pixel of the group in a new image is covered with probability at least 1 - alpha: with L
-    images, the shares of their pixels above q sum to at most (L + 1) alpha - 1. Naive pooling takes the pixels
-    themselves as exchangeable, which they are not: it covers somewhat less than it says.
+    Guarantee of hierarchical pooling with method "exact" (Lee, Barber and Willett 2023): if labeled and new images are
+    exchangeable, a random pixel of the group in a new image is covered with probability at least 1 - alpha. With L
+    images, the fractions of their pixels above the threshold sum to at most (L + 1) alpha - 1. Naive pooling treats the
+    pixels as exchangeable, which they are not; its coverage is somewhat below 1 - alpha.
 
-    method:  "paper" leaves out the finite-sample correction
-    returns: float32 [G]; +inf where (L + 1) alpha < 1 (naive: L = number of pixels); NaN where L = 0
+    alpha:   in (0, 1)
+    method:  "exact", or "paper" without the finite-sample correction
+    returns: float32 [G] in [2^-20, 1]; +inf where (L + 1) alpha < 1 (naive: L = number of pixels); NaN where L = 0
+    raises:  ValueError unless 0 < alpha < 1
     """
     q_hat = np.full(len(histogram.weight), np.nan, dtype=np.float32)
     for group in np.flatnonzero(histogram.num_images):
@@ -128,24 +134,25 @@ def group_quantile(histogram: Histogram, alpha: float, method: Method, pooling: 
             continue
         bound = _in_units(allowed, num_pixels) if pooling == "hierarchical" else math.floor(allowed)
         weight = histogram.weight[group]
-        at_or_above = weight[::-1].cumsum()  # of the top 1, 2, ... numbers of the grid
+        at_or_above = weight[::-1].cumsum()  # weight of the largest 1, 2, ... grid numbers
         num_above = int(np.searchsorted(at_or_above, bound, side="right"))
         q_hat[group] = grid_value(max(NUM_BINS - 1 - num_above, 0))
     return q_hat
 
 
 def largest_in_group(histogram: Histogram) -> npt.NDArray[np.float32]:
-    """The largest score of every group, rounded up to the grid. Returns float32 [G], NaN where there is none."""
+    """The largest score of every group, rounded up to the grid: float32 [G], NaN for a group without scores."""
     largest = grid_values(NUM_BINS - 1 - np.argmax(histogram.weight[:, ::-1] > 0, axis=1))
     return np.where(histogram.num_images > 0, largest, np.float32(np.nan))
 
 
 class Errors(NamedTuple):
-    """How much is labeled and wrong at every number of the grid, over any number of images.
+    """Wrong labels by threshold, over any number of images.
 
-    weight:     int64 [NUM_BINS], shares of an image's pixels that are wrong from this threshold on, in UNITs
-    num_images: images with a pixel that has a true class
-    num_pixels: pixels that have a true class
+    weight:     int64 [NUM_BINS], sum over the images of the fraction of pixels that become labeled and wrong when the
+                threshold reaches this grid number, in UNITs
+    num_images: number of images with a pixel that has a true class
+    num_pixels: number of pixels that have a true class
     """
 
     weight: npt.NDArray[np.int64]
@@ -156,45 +163,51 @@ class Errors(NamedTuple):
 def image_errors(
     score: npt.NDArray[np.float32], is_wrong: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
 ) -> Errors:
-    """Errors of one image.
+    """The errors of one image.
 
-    score:    float32 [H, W], 1 - P of the class that a pixel would be labeled with
-    is_wrong: bool [H, W], that class is not the true one
-    valid:    bool [H, W], the pixel has a true class
+    score:    float32 [H, W] in [0, 1], 1 - P(class that the pixel would be labeled with)
+    is_wrong: bool [H, W], whether that class differs from the true class
+    valid:    bool [H, W], whether the pixel has a true class
     """
     num_valid = np.array([np.count_nonzero(valid)])
     wrong = np.bincount(grid_bins(score[valid & is_wrong]), minlength=NUM_BINS)
-    return Errors(wrong * _unit_share(num_valid), int(num_valid[0] > 0), int(num_valid[0]))
+    return Errors(wrong * _weight_of_pixel(num_valid), int(num_valid[0] > 0), int(num_valid[0]))
 
 
 def merge_errors(first: Errors, second: Errors) -> Errors:
-    """Errors of the images of both."""
+    """The errors of the images of both."""
     return Errors(
         first.weight + second.weight, first.num_images + second.num_images, first.num_pixels + second.num_pixels
     )
 
 
 def risk_threshold(errors: Errors, alpha: float) -> np.float32:
-    """The largest threshold whose labels are wrong on at most alpha of a new image's pixels, in expectation.
+    """The largest threshold at which the expected fraction of wrong labels in a new image is at most alpha.
 
-    Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster 2022, arXiv 2208.02814): the loss of an image,
-    the share of its pixels that are labeled and wrong, never falls as the threshold rises, so the largest threshold
-    with (sum of the losses + 1) / (L + 1) <= alpha keeps E[loss] <= alpha for exchangeable images. Pixels of an image
-    may depend on each other in any way.
+    Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster 2022, arXiv 2208.02814). The loss of an image
+    is the fraction of its pixels that are labeled and wrong. It never falls as the threshold rises, so the largest
+    threshold with (sum of the losses + 1) / (L + 1) <= alpha has E[loss] <= alpha for exchangeable images. The pixels
+    of an image may depend on each other in any way.
 
-    returns: a number of the grid; +inf if (L + 1) alpha < 1, that is if no threshold can keep the promise;
-             KEEP_NOTHING if only labeling nothing can
+    alpha:   in (0, 1)
+    returns: a grid number; +inf if (L + 1) alpha < 1, where no threshold has the guarantee; KEEP_NOTHING if only
+             labeling no pixel has it
+    raises:  ValueError unless 0 < alpha < 1
     """
     allowed = _allowed_above(errors.num_images, alpha, "exact", "hierarchical")
     if allowed < 0:
         return np.float32(np.inf)
     bound = _in_units(allowed, errors.num_pixels)
-    position = int(np.searchsorted(errors.weight.cumsum(), bound, side="right")) - 1
-    return KEEP_NOTHING if position < 0 else grid_value(position)
+    number = int(np.searchsorted(errors.weight.cumsum(), bound, side="right")) - 1
+    return KEEP_NOTHING if number < 0 else grid_value(number)
 
 
 def _allowed_above(n: int, alpha: float, method: Method, pooling: Pooling) -> Fraction:
-    """How much may lie above the threshold: images' shares or, under naive pooling, pixels; negative: none will do."""
+    """How much may lie above the threshold: a sum of fractions of images or, with naive pooling, a number of pixels.
+
+    n:       number of images, or of pixels with naive pooling
+    returns: negative if no threshold has the guarantee
+    """
     if method == "paper":
         return n * exact_alpha(alpha)
     if pooling == "naive":
@@ -202,11 +215,11 @@ def _allowed_above(n: int, alpha: float, method: Method, pooling: Pooling) -> Fr
     return (n + 1) * exact_alpha(alpha) - 1
 
 
-def _unit_share(num_pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Weight of one of an image's num_pixels, to the nearest integer: off by half a UNIT's 2^-48 at most."""
+def _weight_of_pixel(num_pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The weight of one of `num_pixels` pixels of an image, UNIT / num_pixels rounded to an integer."""
     return np.rint(UNIT / np.maximum(num_pixels, 1)).astype(np.int64)
 
 
-def _in_units(shares: Fraction, num_pixels: int) -> int:
-    """Shares in UNITs; the rounding of the pixels' weights must not decide."""
-    return math.floor(shares * UNIT) + num_pixels // 2 + 1
+def _in_units(fractions: Fraction, num_pixels: int) -> int:
+    """A sum of fractions in UNITs, plus the largest possible sum of the rounding errors of the pixels' weights."""
+    return math.floor(fractions * UNIT) + num_pixels // 2 + 1

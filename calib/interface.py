@@ -1,7 +1,7 @@
-"""The one interface of all variants: what goes in (maps of labeled images), what is asked, what comes out.
+"""The interface of all variants: maps of labeled images in, thresholds out.
 
-Who holds the labeled images (`LabeledMaps`) decides how they are gone through: in one piece in memory, or block by
-block on many workers. The results are the same to the bit.
+An implementation of `LabeledMaps` decides how the images are processed: all at once in memory, or block by block on
+many workers. The results are bit-identical.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,10 +20,11 @@ T = TypeVar("T")
 
 
 class Block(NamedTuple):
-    """Some labeled images, or a band of rows of them.
+    """Maps of some of the labeled images, or of a band of their rows.
 
-    images: int64 [l], which ones, 0..L - 1
-    maps:   name -> array [l, h, W]: "score" float32 (NaN = void), "truth" uint8, and the planes of `calib.labels`
+    images: int64 [l], indices of the images, 0..L - 1
+    maps:   name -> array [l, h, W]: "score" float32 in [0, 1] (NaN = void), "truth" uint8, and the planes of
+            `calib.labels.Planes` by their names
     """
 
     images: npt.NDArray[np.int64]
@@ -31,17 +32,21 @@ class Block(NamedTuple):
 
 
 class LabeledMaps(Protocol):
-    """The maps of all labeled images, wherever they are."""
+    """The maps of all L labeled images, in memory or in a store."""
 
     @property
-    def num_images(self) -> int: ...
+    def num_images(self) -> int:
+        """L."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the maps."""
 
     def bands(self, bytes_per_row: int) -> Iterable[slice]:
-        """Bands of rows to be worked on one after the other, as high as memory allows."""
+        """Bands of rows that together cover the map, each as high as memory allows.
+
+        bytes_per_row: memory that a computation needs per row
+        """
 
     def reduce(
         self,
@@ -50,12 +55,22 @@ class LabeledMaps(Protocol):
         merge: Callable[[T, T], T],
         rows: slice,
     ) -> T:
-        """Apply `function` to blocks of images that hold these maps, and merge the results in any order."""
+        """Apply a function to blocks of images, and merge its results in any order.
+
+        names:    maps that each block contains
+        function: block -> partial result
+        merge:    two partial results -> one
+        rows:     rows of the maps that the blocks contain
+        """
 
 
 @dataclass(frozen=True)
 class ArrayMaps:
-    """Labeled images in memory: `maps` as in a Block, for all images; `block` images at a time."""
+    """LabeledMaps in memory.
+
+    maps:  as in Block, for all images
+    block: number of images per block
+    """
 
     maps: Mapping[str, npt.NDArray[Any]]
     block: int = 64
@@ -85,14 +100,14 @@ class ArrayMaps:
 
 
 class Thresholds(NamedTuple):
-    """A threshold map for every alpha: location (a, b) and class c have q[alpha, c, region[a, b]].
+    """Threshold maps for A alphas: location (a, b) and class c have the threshold q[alpha, c, region[a, b]].
 
     region:      int32 [H, W], 0..R - 1
-    q:           float32 [A, C, R]; C = 1: one threshold for all classes, else C = K; +inf = too few images for this
-                 alpha, NaN = none at all
-    num_images:  int64 [C, R], labeled images behind each
-    largest:     float32 [C, R], the largest score, NaN = none
-    fallen_back: locations that took a pooled threshold because fewer than n_min images have a score there
+    q:           float32 [A, C, R]; C = 1 for one threshold for all classes, otherwise C = K. +inf: too few images for
+                 this alpha; NaN: no images at all
+    num_images:  int64 [C, R], number of labeled images that each threshold is computed from
+    largest:     float32 [C, R], the largest score; NaN: no score
+    fallen_back: number of locations with a pooled threshold, because fewer than n_min images have a score there
     """
 
     region: npt.NDArray[np.int32]
@@ -103,39 +118,47 @@ class Thresholds(NamedTuple):
 
     @property
     def is_class_wise(self) -> bool:
+        """Whether the classes have different thresholds."""
         return bool(self.q.shape[1] > 1)
 
     def map(self, alpha_index: int, rows: slice = slice(None)) -> npt.NDArray[np.float32]:
-        """float32 [h, W], or [K, h, W] if the thresholds are class-wise."""
+        """The threshold map of an alpha, in some rows: float32 [h, W], or [K, h, W] if class-wise."""
         q: npt.NDArray[np.float32] = self.q[alpha_index][:, self.region[rows]]
         return q if self.is_class_wise else q[0]
 
     def images_behind(self) -> npt.NDArray[np.int64]:
-        """Labeled images behind the threshold of each location: int64 [H, W], or [K, H, W]."""
+        """Number of labeled images that the threshold of each location is computed from: int64 [H, W] or [K, H, W]."""
         counts: npt.NDArray[np.int64] = self.num_images[:, self.region]
         return counts if self.is_class_wise else counts[0]
 
     def resolve(self, policy: Policy) -> "Thresholds":
-        """Apply `resolve_uncalibrated`; CalibrationError under "raise"."""
+        """The thresholds after `resolve_uncalibrated`; raises CalibrationError with policy "raise"."""
         return self._replace(q=resolve_uncalibrated(self.q, self.largest, self.num_images, policy))
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Which scores share a threshold, and what it promises at which alphas.
+    """A variant with its parameters.
 
-    name:      of one of `calib.variants.VARIANTS`
-    alphas:    tolerated miscoverage (risk: tolerated share of wrong labels), each between 0 and 1
-    quantile:  finite-sample rank, or the paper's plain quantile
-    pooling:   of image, kmeans, genann: is an image the unit, or a pixel? Guarantee in `histogram.group_quantile`
-    classes:   of image, kmeans, genann: "pooled": one threshold for all classes, as in the paper;
-               "each": one a class, so that coverage holds for pixels of every class (Mondrian: Vovk, Gammerman and
-               Shafer 2005, section 4.5); "clustered": classes with similar scores share one, classes with too few
-               images take the pooled one (Ding, Angelopoulos, Bates, Jordan and Tibshirani 2023, arXiv 2306.09335)
-    n_min:     of pixel: a location with fewer valid images takes the pooled threshold of its `fallback`: the square
-               cell of a 16th of the map's height, or the whole map. It then keeps the promise on average over the
-               pixels of that cell or map, no longer at each location
-    background: class that Eq. 4 treats as background; of risk only, to know a pixel's most probable class
+    name:            name of an entry of `calib.variants.VARIANTS`
+    alphas:          tolerated miscoverage (variant risk: tolerated fraction of wrong labels), each in (0, 1)
+    quantile:        "exact": conformal rank; "paper": the plain quantile of the paper
+    pooling:         of image, kmeans, genann: whether the unit is an image ("hierarchical") or a pixel ("naive"); the
+                     guarantee is in `histogram.group_quantile`
+    classes:         of image, kmeans, genann. "pooled": one threshold for all classes, as in the paper. "each": one
+                     per class, so that coverage holds for the pixels of every class (Mondrian: Vovk, Gammerman and
+                     Shafer 2005, section 4.5). "clustered": classes with similar scores share a threshold, and classes
+                     with too few images take the pooled one (Ding, Angelopoulos, Bates, Jordan and Tibshirani 2023,
+                     arXiv 2306.09335)
+    num_classes:     K; used unless classes is "pooled"
+    num_regions:     of kmeans, genann: number of regions
+    class_clusters:  of classes "clustered": largest number of clusters
+    n_min:           of pixel: a location with fewer valid images takes the pooled threshold of its `fallback`. Its
+                     coverage is then guaranteed on average over that cell or map, and no longer at each location
+    fallback:        of n_min: a square cell with a 16th of the map's height, or the whole map
+    background:      of risk: index of the background class, which affects a pixel's most probable class
+    fixed_threshold: of fixed: probability in (0, 1] from which a class is in the prediction set
+    seed:            of kmeans and of classes "clustered"
     """
 
     name: str
@@ -154,24 +177,25 @@ class Variant:
 
 
 Fit = Callable[[Variant, LabeledMaps, npt.NDArray[np.integer]], list[Thresholds]]
+"""The implementation of a variant; arguments and result as `calib.fit`."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An entry of `calib.variants.VARIANTS`: all that depends on which scores share a threshold.
+    """An entry of `calib.variants.VARIANTS`: everything that depends on which scores share a threshold.
 
     name:           in settings, receipts and stores
     shared_by:      which pixels share a threshold, in words
-    fit:            what `calib.fit` does
-    note:           what the manual of the settings adds
-    bounds:         what alpha bounds: the miscoverage, the share of pixels labeled wrong, or nothing
-    covered:        of what coverage is promised, in words; `{of_class}` stands for " of each class" or the like
-    rule:           the only rule that the promise is about; None: all
-    by_location:    each location has a threshold of its own, unless fewer than `n_min` images have a score there
-    is_whole:       one threshold for the whole map
-    learns_regions: the labeled images make the regions, too
-    of_classes:     classes can have thresholds of their own
-    is_tried:       rule auto tries it unless the run names others
+    fit:            implementation of `calib.fit`
+    note:           what the manual of the settings adds to `shared_by`
+    bounds:         what alpha bounds: the miscoverage, the fraction of pixels labeled wrong, or nothing
+    covered:        what the coverage guarantee is about, in words; `{of_class}` stands for " of each class" or similar
+    rule:           the only labeling rule that the guarantee holds for; None: all rules
+    by_location:    each location has its own threshold, unless fewer than `n_min` images have a score there
+    is_whole:       the whole map has one threshold
+    learns_regions: the regions are computed from the labeled images
+    of_classes:     the classes can have separate thresholds
+    is_tried:       rule auto tries the variant, unless the run names others
     """
 
     name: str

@@ -1,8 +1,9 @@
-"""What thresholds make of one image whose true classes are known: pixels by set, by label, and by whether it is right.
+"""Counts of one image with known true classes: prediction sets, labels and correct labels at given thresholds.
 
-One threshold for all classes is judged by counting alone: a pixel is its best foreground class and two facts about its
-true class and its background, and at each threshold four bits. What a rule labels follows from the table of these
-counts and its truth table (`rules.Rule.table`). Beside it, the annotator's own argmax is counted.
+With one threshold for all classes, counting is enough. A pixel is described by its best foreground class, by how its
+true class relates to it and whether the background is most probable, and at each threshold by four bits. The labels
+of a rule follow from a table of these counts and the truth table of the rule (`rules.Rule.table`). The labels of the
+annotator's argmax are counted too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,26 +25,26 @@ from calib.labels import (
 from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 
 SET_SIZES = ("empty", "one", "several")
-GRID_STEPS = 32  # of the grid of thresholds that share a bin of confidence: 1 - P then differs by 3 % at most
+GRID_STEPS = 32  # grid numbers per bin of `Judgement.confidence`; 1 - P differs by at most 3 % within a bin
 NUM_CONFIDENCES = -(-NUM_BINS // GRID_STEPS)
 
 Counts = npt.NDArray[np.int64]
 
 
 class Judgement(NamedTuple):
-    """Pixels of one image that have a true class, counted for A alphas and R rules.
+    """Counts of the pixels of one image that have a true class, for A alphas, R rules and K classes.
 
-    valid:         int64 [K], by true class
-    covered:       int64 [A, K], their true class is in the prediction set, by true class
-    uncalibrated:  int64 [A], at a location (class-wise: in a class) without a finite threshold: the set holds every
-                   class, hence counts as covered
-    sizes:         int64 [A, 3], by size of the set: 0, 1, more (see SET_SIZES)
-    kept:          int64 [A, R, K], labeled, by label
-    right:         int64 [A, R, K], labeled with their true class, by label
-    raw_kept:      int64 [K], by most probable class, as rule "raw" labels them
-    raw_right:     int64 [K], those of them whose most probable class is the true one
-    confidence:    int64 [NUM_CONFIDENCES, 2], pixels, and those of them whose most probable class is the true one, by
-                   the probability of that class, the most confident ones first
+    valid:         int64 [K], pixels, by true class
+    covered:       int64 [A, K], pixels whose prediction set contains their true class, by true class
+    uncalibrated:  int64 [A], pixels at a location (class-wise: of a class) without a finite threshold, whose prediction
+                   set contains every class; they count as covered
+    sizes:         int64 [A, 3], pixels by the size of their prediction set: 0, 1, more (see SET_SIZES)
+    kept:          int64 [A, R, K], labeled pixels, by label
+    right:         int64 [A, R, K], pixels labeled with their true class, by label
+    raw_kept:      int64 [K], pixels by their most probable class, which is the label of rule raw
+    raw_right:     int64 [K], pixels whose most probable class is their true class, by class
+    confidence:    int64 [NUM_CONFIDENCES, 2], pixels, and pixels whose most probable class is their true class, in bins
+                   of the probability of the most probable class, the highest probabilities first
     """
 
     valid: Counts
@@ -68,17 +69,22 @@ def judge_image(
     uncalibrated: Literal["abstain", "accept"],
     probabilities: npt.NDArray[np.float32] | None = None,
 ) -> Judgement:
-    """Count what thresholds that were learnt without this image make of it.
+    """Count prediction sets and labels of an image at thresholds that were computed without this image.
 
-    planes:        of the image, as `class_planes` gives them
-    score:         float32 [H, W], 1 - P(true class), NaN = void
-    truth:         uint8 [H, W], true class, 255 = void
-    thresholds:    of each alpha float32 [H, W], or [K, H, W] class-wise, which needs
-    probabilities: float32 [K, H, W]
+    planes:        of the image, from `class_planes`
+    score:         float32 [H, W] in [0, 1], 1 - P(true class), NaN = void
+    truth:         uint8 [H, W], true class; only used where the score is not NaN
+    thresholds:    one map per alpha, float32 [H, W], or class-wise [K, H, W]; +inf: too few images, NaN: none
+    rules:         names of `calib.rules.RULES`
+    background:    index of the background class, None if there is none
+    uncalibrated:  as in `calib.labels.label_pixels`
+    probabilities: float32 [K, H, W] in [0, 1]; only needed for class-wise thresholds
+    raises:        UnknownNameError
     """
     valid = ~np.isnan(score)
-    seen = Planes(*(None if plane is None else plane[valid] for plane in planes))  # type: ignore[arg-type]
-    pixels = _Pixels(seen, score[valid], truth[valid], None if probabilities is None else probabilities[:, valid])
+    valid_planes = Planes(*(None if plane is None else plane[valid] for plane in planes))  # type: ignore[arg-type]
+    of_classes = None if probabilities is None else probabilities[:, valid]
+    pixels = _Pixels(valid_planes, score[valid], truth[valid], of_classes)
     bits = None
     per_alpha = []
     for q_hat in thresholds:
@@ -88,22 +94,22 @@ def judge_image(
         else:
             bits = bits or _Bits(pixels, num_classes, background)
             per_alpha.append(bits.judge(q, rules, uncalibrated))
-    of_thresholds = [np.stack(parts) for parts in zip(*per_alpha, strict=True)]
+    of_thresholds = [np.stack(counts) for counts in zip(*per_alpha, strict=True)]
     of_raw = _judge_raw(pixels, num_classes, background)
     return Judgement(*(_by_class(pixels.truth, num_classes), *of_thresholds, *of_raw))
 
 
 def _judge_raw(pixels: "_Pixels", num_classes: int, background: int | None) -> tuple[Counts, Counts, Counts]:
     """raw_kept, raw_right and confidence of a Judgement."""
-    named, probability = most_probable(pixels.planes, background)
-    is_right = named == pixels.truth
+    label, probability = most_probable(pixels.planes, background)
+    is_right = label == pixels.truth
     bins = grid_bins(1 - probability) // GRID_STEPS
     confidence = [np.bincount(chosen, minlength=NUM_CONFIDENCES) for chosen in (bins, bins[is_right])]
-    return _by_class(named, num_classes), _by_class(named[is_right], num_classes), np.stack(confidence, axis=1)
+    return _by_class(label, num_classes), _by_class(label[is_right], num_classes), np.stack(confidence, axis=1)
 
 
 class _Pixels(NamedTuple):
-    """The pixels of an image that have a true class, in one row of n."""
+    """The n pixels of an image that have a true class, flattened."""
 
     planes: Planes
     score: npt.NDArray[np.float32]
@@ -114,13 +120,13 @@ class _Pixels(NamedTuple):
 Judged = tuple[Counts, Counts, Counts, Counts, Counts]
 """covered [K], uncalibrated [], sizes [3], kept [R, K], right [R, K] at one threshold."""
 
-RELATIONS = 3  # the true class is the best foreground class, the background, or another
-CODES = 2 * NUM_CODES  # of the set, as in `rules.Rule.table`, and whether the threshold is not finite
+RELATIONS = 3  # the true class is the best foreground class, the background, or another class
+CODES = 2 * NUM_CODES  # codes of the prediction set as in `rules.Rule.table`, and a bit for a threshold not finite
 CODE_BITS = np.arange(CODES)[:, np.newaxis] >> np.arange(4) & 1 == 1  # bool [16, 4]
 
 
 class _Bits:
-    """Judges the pixels of an image by one threshold for all classes."""
+    """Counts the pixels of an image at thresholds that all classes share."""
 
     def __init__(self, pixels: _Pixels, num_classes: int, background: int | None):
         planes = pixels.planes
@@ -134,7 +140,7 @@ class _Bits:
     def judge(
         self, q: npt.NDArray[np.float32], rules: Sequence[str], uncalibrated: Literal["abstain", "accept"]
     ) -> Judged:
-        """q: float32 [n]."""
+        """The counts at one threshold map. q: float32 [n]"""
         is_open = ~np.isfinite(q)
         threshold = np.where(q == np.inf, np.float32(np.nan), q) if uncalibrated == "abstain" else q
         code = set_codes(self.pixels.planes, threshold) | is_open.view(np.uint8) * np.uint8(NUM_CODES)
@@ -152,20 +158,23 @@ class _Bits:
         )
 
     def _label_counts(self, table: Counts, rule: str) -> tuple[Counts, Counts]:
-        """Labeled pixels by label, and those of them that are right: int64 [K] each. Rules: `labels.label_pixels`."""
-        # [background_wins, code]; an open threshold does not change what a set holds
-        made = np.tile(find_rule(rule).table, 2)
-        takes_foreground, takes_background = made == FOREGROUND, made == BACKGROUND
-        named = (table * takes_foreground).sum(axis=(2, 3))  # [K, RELATIONS]
-        kept, right = named.sum(axis=1), named[:, 0].copy()
+        """Labeled pixels and correctly labeled pixels, by label: int64 [K] each; the same as `labels.label_pixels`."""
+        # [background_wins, code]; the bit for a threshold that is not finite does not change the contents of a set
+        decision = np.tile(find_rule(rule).table, 2)
+        takes_foreground, takes_background = decision == FOREGROUND, decision == BACKGROUND
+        foreground = (table * takes_foreground).sum(axis=(2, 3))  # [K, RELATIONS]
+        kept, right = foreground.sum(axis=1), foreground[:, 0].copy()
         if self.background is not None:
-            behind = (table * takes_background).sum(axis=(0, 2, 3))
-            kept[self.background] += behind.sum()
-            right[self.background] += behind[1]
+            background = (table * takes_background).sum(axis=(0, 2, 3))
+            kept[self.background] += background.sum()
+            right[self.background] += background[1]
         return kept, right
 
     def _sizes(self, codes: Counts) -> Counts:
-        """Pixels by the size of their set; a threshold that is not finite leaves every class in."""
+        """Pixels by the size of their prediction set, which is full where the threshold is not finite.
+
+        codes: int64 [CODES], pixels by code
+        """
         classes = np.where(CODE_BITS[:, 3], self.most_classes, CODE_BITS[:, :3].sum(axis=1))
         sizes = np.zeros(len(SET_SIZES), np.int64)
         np.add.at(sizes, np.minimum(classes, 2), codes)
@@ -180,12 +189,12 @@ def _judge_class_wise(
     background: int | None,
     uncalibrated: Literal["abstain", "accept"],
 ) -> Judged:
-    """q_hat: float32 [K, n]."""
+    """The counts at class-wise thresholds. q_hat: float32 [K, n]"""
     assert pixels.probabilities is not None
     own = np.take_along_axis(q_hat, pixels.truth[np.newaxis].astype(np.intp), axis=0)[0]
     sets = _class_wise_row(pixels.probabilities, q_hat, background, uncalibrated)
     labels = [label_class_wise(sets, pixels.planes, rule, background, uncalibrated) for rule in rules]
-    # coverage counts a class without a finite threshold as one of the set, so the size does, too
+    # Coverage treats a class without a finite threshold as a member of the set, and so does the size.
     open_q = np.where(np.isfinite(q_hat), q_hat, np.float32(np.inf))
     planes, threshold = _class_wise_row(pixels.probabilities, open_q, background, "accept")
     open_end = ~np.isfinite(own)
@@ -206,7 +215,7 @@ def _class_wise_row(
     background: int | None,
     uncalibrated: Literal["abstain", "accept"],
 ) -> ClassWiseSets:
-    """`class_wise_sets` of pixels in a row: probabilities and q_hat float32 [K, n]."""
+    """`class_wise_sets` of flattened pixels: probabilities and q_hat are float32 [K, n]."""
     sets = class_wise_sets(probabilities[:, np.newaxis], q_hat[:, np.newaxis], background, uncalibrated)
     best, first, second, p_background = sets.planes
     flat = Planes(best[0], first[0], second[0], None if p_background is None else p_background[0])
@@ -216,10 +225,12 @@ def _class_wise_row(
 def _label_counts(
     label: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], num_classes: int
 ) -> tuple[Counts, Counts]:
-    kept = ~np.isnan(label)
-    named = label[kept].astype(np.uint8)
-    return _by_class(named, num_classes), _by_class(named[named == truth[kept]], num_classes)
+    """Labeled pixels and correctly labeled pixels, by label: int64 [K] each."""
+    is_kept = ~np.isnan(label)
+    kept = label[is_kept].astype(np.uint8)
+    return _by_class(kept, num_classes), _by_class(kept[kept == truth[is_kept]], num_classes)
 
 
 def _by_class(classes: npt.NDArray[np.uint8], num_classes: int) -> Counts:
+    """Number of pixels of each class: int64 [K]."""
     return np.bincount(classes, minlength=num_classes)

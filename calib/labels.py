@@ -1,8 +1,8 @@
 """From a probability map and thresholds to pseudo-labels by a rule (paper Eq. 4), without building the prediction sets.
 
-The prediction set of a pixel holds class j when 1 - P_j <= q. Its most probable member is the most probable class of
-all, so whether any foreground class is in the set, and which one is best, is known from the maximum alone. Three
-probabilities a pixel (best and second-best foreground, background) answer every rule at every threshold.
+The prediction set of a pixel contains class j if 1 - P_j <= q. So it contains a foreground class if and only if it
+contains the most probable foreground class. Three probabilities per pixel (best and second-best foreground class,
+background) determine the label of every rule at every threshold.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ import numpy.typing as npt
 
 from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 
-TILE = 32768  # locations reduced together: the running maxima stay in the cache
+TILE = 32768  # locations processed together, so that the running maxima stay in the cache
 
 
 class Planes(NamedTuple):
-    """All that the rules need of a probability map; every plane is [H, W].
+    """What the rules need of a probability map; every plane is [H, W].
 
-    best_foreground: uint8, most probable class but the background, the lowest index among equals
-    p_foreground:    float32, its probability
-    p_second:        float32, probability of the runner-up among the foreground classes, NaN if there is one class only
-                     (a probability of 0 would be in the set at q = 1)
-    p_background:    float32, or None without a background class
+    best_foreground: uint8, most probable foreground class, the lowest index among equals
+    p_foreground:    float32 in [0, 1], its probability
+    p_second:        float32 in [0, 1], second largest probability of a foreground class; NaN if there is only one
+                     foreground class (a probability of 0 would be in the set at q = 1)
+    p_background:    float32 in [0, 1], probability of the background; None without a background class
     """
 
     best_foreground: npt.NDArray[np.uint8]
@@ -33,15 +33,15 @@ class Planes(NamedTuple):
 
 
 class LabelCounts(NamedTuple):
-    """What became of the pixels of an image; counts of several images add up field by field.
+    """Numbers of pixels of an image; the counts of several images can be added field by field.
 
-    pixels:                all of them
-    kept:                  labeled
-    empty:                 calibrated, no class in the set
-    background_only:       calibrated, the set is the background alone
-    background_overruled:  labeled foreground although the background, in the set as well, is more probable (Eq. 4's
-                           second line)
-    uncalibrated:          at a location without a finite threshold (class-wise thresholds that are accepted: none)
+    pixels:               all pixels
+    kept:                 labeled pixels
+    empty:                calibrated pixels whose prediction set is empty
+    background_only:      calibrated pixels whose prediction set contains the background only
+    background_overruled: pixels labeled with a foreground class although the background is more probable and in the
+                          set too (second line of Eq. 4)
+    uncalibrated:         pixels at a location without a finite threshold (0 for accepted class-wise thresholds)
     """
 
     pixels: int
@@ -55,11 +55,11 @@ class LabelCounts(NamedTuple):
 def class_planes(probabilities: npt.NDArray[np.float32], background: int | None) -> Planes:
     """Reduce a probability map to the planes that the rules need, in one pass over the classes.
 
-    Classes are ranked by P, not by 1 - P: the same order, but 1 - P rounds small probabilities to the same float32.
+    Classes are ordered by P and not by 1 - P, because 1 - P rounds different small probabilities to the same float32.
 
-    probabilities: float32 [K, H, W] in [0, 1], K <= 255, at least one class beside the background
+    probabilities: float32 [K, H, W] in [0, 1], K <= 255, with at least one foreground class
     background:    index of the background class, None if there is none
-    raises:        ValueError if a probability is NaN or +inf: that is a fault of the annotator
+    raises:        ValueError if a probability is NaN or +inf, which is an error of the annotator
     """
     num_classes, height, width = probabilities.shape
     foreground = [index for index in range(num_classes) if index != background]
@@ -77,8 +77,8 @@ def class_planes(probabilities: npt.NDArray[np.float32], background: int | None)
 
 
 def stack_planes(strips: Sequence[Planes]) -> Planes:
-    """The planes of a map from those of its strips of rows, top to bottom."""
-    best, first, second = (np.concatenate(parts) for parts in list(zip(*strips, strict=True))[:3])
+    """The planes of a map from those of its strips of rows, [h, W] each, top to bottom."""
+    best, first, second = (np.concatenate(planes) for planes in list(zip(*strips, strict=True))[:3])
     background = [strip.p_background for strip in strips if strip.p_background is not None]
     return Planes(best, first, second, np.concatenate(background) if background else None)
 
@@ -90,12 +90,14 @@ def label_pixels(
     background: int | None,
     uncalibrated: Literal["abstain", "accept"],
 ) -> npt.NDArray[np.float32]:
-    """Label every pixel from its prediction set { j : 1 - P_j <= q }, compared in float32 as the scores are computed.
+    """Label every pixel by a rule from its prediction set { j : 1 - P_j <= q } (paper Eq. 4 for rule paper).
 
-    q_hat:        float32 [H, W], +inf = uncalibrated, NaN = never labeled
-    rule:         name of one of `calib.rules.RULES`
-    background:   the index that was given to `class_planes`
-    uncalibrated: at +inf, "accept" takes every class into the set, "abstain" takes none
+    1 - P_j and q are compared in float32, in which the scores are computed.
+
+    q_hat:        float32 [H, W], threshold; +inf = uncalibrated, NaN = never labeled
+    rule:         name of an entry of `calib.rules.RULES`
+    background:   index of the background class, as given to `class_planes`
+    uncalibrated: prediction set at +inf: "accept": every class, "abstain": none
     returns:      float32 [H, W], class index, NaN = abstain
     raises:       UnknownNameError
     """
@@ -105,21 +107,26 @@ def label_pixels(
 def _look_up(
     planes: Planes, codes: npt.NDArray[np.uint8], rule: str, background: int | None
 ) -> npt.NDArray[np.float32]:
-    """Labels, float32 [H, W], by the truth table of a rule; codes: as `set_codes` gives them."""
-    made = find_rule(rule).table.ravel()[_background_is_best(planes, background) * np.uint8(NUM_CODES) | codes]
-    label = np.where(made == FOREGROUND, planes.best_foreground, np.float32(np.nan))
+    """Labels by the truth table of a rule: float32 [H, W], class index, NaN = abstain. codes: from `set_codes`"""
+    decision = find_rule(rule).table.ravel()[_background_is_best(planes, background) * np.uint8(NUM_CODES) | codes]
+    label = np.where(decision == FOREGROUND, planes.best_foreground, np.float32(np.nan))
     if background is not None:
-        np.copyto(label, np.float32(background), where=made == BACKGROUND)
+        np.copyto(label, np.float32(background), where=decision == BACKGROUND)
     return label
 
 
 def _closed(q_hat: npt.NDArray[np.float32], uncalibrated: Literal["abstain", "accept"]) -> npt.NDArray[np.float32]:
-    """Thresholds at which "abstain" takes no class into the set where they are +inf."""
+    """Thresholds in which, with "abstain", +inf is replaced by NaN, at which no class is in the set."""
     return np.where(q_hat == np.inf, np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
 
 
 def set_codes(planes: Planes, threshold: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Which of the classes that matter are in the set, in the bits of a truth table's code: uint8 [H, W]."""
+    """The code of each prediction set in the truth tables of the rules: uint8 [H, W], 0..NUM_CODES - 1.
+
+    Bit 0: the best foreground class is in the set; bit 1: another foreground class is; bit 2: the background is.
+
+    threshold: float32 [H, W]; +inf: every class is in the set, NaN: none is
+    """
     foreground_in, background_in = _membership(planes, threshold)
     second_in = 1 - planes.p_second <= threshold
     codes = foreground_in.astype(np.uint8)
@@ -131,10 +138,9 @@ def set_codes(planes: Planes, threshold: npt.NDArray[np.float32]) -> npt.NDArray
 class ClassWiseSets(NamedTuple):
     """Prediction sets of class-wise thresholds, in the form that `label_pixels` and `summarise_labels` take.
 
-    planes:    of the classes in the set alone; probabilities of the others count as -inf, which no finite threshold
-               lets pass
-    threshold: float32 [H, W]; 1: every class in the set passes; +inf: no class has a finite threshold (under "accept"
-               it is 1 there too); NaN: none has any
+    planes:    planes in which the probability of a class outside the set is -inf, which fails every finite threshold
+    threshold: float32 [H, W]. 1: every class of the set passes. +inf: no class has a finite threshold (with "accept"
+               the threshold is 1 there too). NaN: no class has a threshold.
     """
 
     planes: Planes
@@ -147,14 +153,17 @@ def class_wise_sets(
     background: int | None,
     uncalibrated: Literal["abstain", "accept"],
 ) -> ClassWiseSets:
-    """Prediction sets { j : 1 - P_j <= q_j }: planes cannot answer for class-wise thresholds, so all of P is read.
+    """Prediction sets { j : 1 - P_j <= q_j } of class-wise thresholds, which need the probabilities of all classes.
 
     probabilities: float32 [K, H, W] in [0, 1]
-    q_hat:         float32 [K, H, W]; a class that is +inf there is in the set or not as in `label_pixels`
+    q_hat:         float32 [K, H, W]; +inf = uncalibrated, NaN = no threshold
+    background:    index of the background class, None if there is none
+    uncalibrated:  whether a class at +inf is in the set: "accept": it is, "abstain": it is not
+    raises:        ValueError if a probability is NaN or +inf
     """
     threshold = np.where(np.isposinf(q_hat), np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
     members = np.where(1 - probabilities <= threshold, probabilities, np.float32(-np.inf))
-    best = np.fmin.reduce(q_hat, axis=0)  # finite if any is, NaN if none has any
+    best = np.fmin.reduce(q_hat, axis=0)  # finite if any threshold is, NaN if there is none
     passes = best < np.inf if uncalibrated == "abstain" else ~np.isnan(best)
     return ClassWiseSets(class_planes(members, background), np.where(passes, np.float32(1), best))
 
@@ -166,18 +175,27 @@ def label_class_wise(
     background: int | None,
     uncalibrated: Literal["abstain", "accept"],
 ) -> npt.NDArray[np.float32]:
-    """`label_pixels` for class-wise thresholds; planes: of all classes, as `class_planes` gives them."""
+    """`label_pixels` for class-wise thresholds: float32 [H, W], class index, NaN = abstain.
+
+    sets:   from `class_wise_sets`
+    planes: of all classes, from `class_planes`
+    raises: UnknownNameError
+    """
     if not find_rule(rule).of_all:
         return label_pixels(sets.planes, sets.threshold, rule, background, uncalibrated)
     codes = set_codes(sets.planes, _closed(sets.threshold, uncalibrated))
-    # where the best foreground class of the set is not that of all, it is another one, and that of all is not in
+    # Where the best foreground class of the set is not the best of all, the set has another class and not the best.
     is_best = sets.planes.best_foreground == planes.best_foreground
     codes = np.where(is_best, codes, codes & np.uint8(4) | (codes & np.uint8(1)) << np.uint8(1))
     return _look_up(planes, codes, rule, background)
 
 
 def most_probable(planes: Planes, background: int | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The most probable class of all, uint8 [H, W], the lowest index among equals, and its probability."""
+    """The most probable class, uint8 [H, W], the lowest index among equals; and its probability, float32 [H, W].
+
+    planes:     from `class_planes`
+    background: index of the background class, None if there is none
+    """
     if planes.p_background is None or background is None:
         return planes.best_foreground, planes.p_foreground
     background_wins = _background_is_best(planes, background)
@@ -186,7 +204,10 @@ def most_probable(planes: Planes, background: int | None) -> tuple[npt.NDArray[n
 
 
 def set_sizes(planes: Planes, q_hat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Size of every pixel's prediction set: 0, 1, or 2 for two and more. Returns uint8 [H, W]; +inf: every class."""
+    """The size of every prediction set: uint8 [H, W], 0, 1, or 2 for two or more.
+
+    q_hat: float32 [H, W], threshold; +inf: every class is in the set, NaN: none is
+    """
     foreground_in, background_in = _membership(planes, q_hat)
     second_in = 1 - planes.p_second <= q_hat
     return np.minimum(foreground_in.astype(np.uint8) + second_in + background_in, 2).astype(np.uint8)
@@ -195,7 +216,11 @@ def set_sizes(planes: Planes, q_hat: npt.NDArray[np.float32]) -> npt.NDArray[np.
 def summarise_labels(
     planes: Planes, q_hat: npt.NDArray[np.float32], label: npt.NDArray[np.float32], background: int | None
 ) -> LabelCounts:
-    """Count what `label_pixels` made of an image. label: float32 [H, W], NaN = abstain; the rest as given to it."""
+    """Count the labels of an image.
+
+    planes, q_hat, background: as given to `label_pixels`
+    label:                     float32 [H, W], its result, NaN = abstain
+    """
     calibrated = np.isfinite(q_hat)
     foreground_in, background_in = _membership(planes, q_hat)
     kept = ~np.isnan(label)
@@ -217,9 +242,10 @@ def _reduce(
     first: npt.NDArray[np.float32],
     second: npt.NDArray[np.float32],
 ) -> None:
-    """Fill best, first and second [T] from tile [K, T]. np.maximum passes NaN on, so that it can be refused later.
+    """Fill best, first and second [T] from tile [K, T]; NaN propagates through np.maximum and is refused later.
 
-    Indices ascend, so the largest one that was ever ahead is the best: a third of the time of a masked copy.
+    Indices ascend, so the best class is the largest index that ever exceeded the maximum before it. Computing it by
+    np.maximum takes a third of the time of a masked copy.
     """
     best[:] = foreground[0]
     first[:] = tile[foreground[0]]
@@ -238,16 +264,16 @@ def _reduce(
 
 def _refuse_broken(planes: Planes) -> None:
     p_background = planes.p_foreground if planes.p_background is None else planes.p_background
-    # minus infinity may pass: it marks a class that is not in the prediction set
-    broken = np.count_nonzero(~(np.maximum(planes.p_foreground, p_background) < np.inf))
-    if broken:
-        raise ValueError(f"the probabilities are NaN or infinite at {broken} of {planes.p_foreground.size} pixels")
+    # -inf is allowed: it marks a class that is not in the prediction set
+    num_broken = np.count_nonzero(~(np.maximum(planes.p_foreground, p_background) < np.inf))
+    if num_broken:
+        raise ValueError(f"the probabilities are NaN or infinite at {num_broken} of {planes.p_foreground.size} pixels")
 
 
 def _membership(
     planes: Planes, threshold: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Is the best foreground class in the set? Is the background? (bool [H, W] each)"""
+    """Whether the best foreground class is in the set, and whether the background is: bool [H, W] each."""
     foreground_in = 1 - planes.p_foreground <= threshold
     if planes.p_background is None:
         return foreground_in, np.zeros_like(foreground_in)
@@ -255,7 +281,7 @@ def _membership(
 
 
 def _background_is_best(planes: Planes, background: int | None) -> npt.NDArray[np.bool_]:
-    """Is the background the most probable class of all? Of equals, the lowest index is."""
+    """Whether the background is the most probable class, bool [H, W]; of equal classes the lowest index is."""
     if planes.p_background is None or background is None:
         return np.zeros(planes.p_foreground.shape, dtype=np.bool_)
     ahead = planes.p_background > planes.p_foreground

@@ -1,4 +1,4 @@
-"""Thresholds of every location by itself, from all labeled images and without each fold of them."""
+"""Thresholds of every location by itself, from all labeled images and from all but one fold."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -22,7 +22,12 @@ from calib.sketch import (
 
 
 class LocationQuantiles(NamedTuple):
-    """Of one fit: q float32 [A, H, W]; num_valid int32 [H, W]; largest float32 [H, W], NaN = none."""
+    """Quantiles of the scores of every location, from the images of one fit.
+
+    q:         float32 [A, H, W], for each alpha; as `calib.sketch.sketch_quantile`
+    num_valid: int32 [H, W], number of scores
+    largest:   float32 [H, W], the largest score, NaN = none
+    """
 
     q: npt.NDArray[np.float32]
     num_valid: npt.NDArray[np.int32]
@@ -32,7 +37,12 @@ class LocationQuantiles(NamedTuple):
 def location_quantiles(
     labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer], alphas: Sequence[float], method: Method
 ) -> list[LocationQuantiles]:
-    """Quantiles of every location, for all images and for all but each fold."""
+    """Quantiles of every location: from all images, then without the images of fold 0, 1, ...
+
+    fold_of_image: integer [L], 0..F - 1; with a single fold the list has one entry
+    alphas:        each in (0, 1)
+    raises:        ValueError for an alpha outside (0, 1)
+    """
     size = max(sketch_size(labeled.num_images, alpha, method) for alpha in alphas)
     num_sketches = 1 if _is_image_by_image(fold_of_image) else int(fold_of_image.max()) + 1
     bytes_per_location = 4 * size * num_sketches
@@ -42,11 +52,11 @@ def location_quantiles(
     ]
     return [
         LocationQuantiles(
-            np.concatenate([part.q for part in parts], axis=1),
-            np.concatenate([part.num_valid for part in parts]),
-            np.concatenate([part.largest for part in parts]),
+            np.concatenate([band.q for band in bands_of_fit], axis=1),
+            np.concatenate([band.num_valid for band in bands_of_fit]),
+            np.concatenate([band.largest for band in bands_of_fit]),
         )
-        for parts in zip(*bands, strict=True)
+        for bands_of_fit in zip(*bands, strict=True)
     ]
 
 
@@ -75,7 +85,7 @@ def _quantiles(sketch: Sketch, alphas: Sequence[float], method: Method) -> Locat
 
 
 def _is_image_by_image(fold_of_image: npt.NDArray[np.integer]) -> bool:
-    """Is each image a fold of its own, of two or more?"""
+    """Whether each of two or more images is its own fold."""
     return 1 < len(fold_of_image) == len(np.unique(fold_of_image))
 
 
@@ -87,7 +97,7 @@ def _quantiles_without_each(
     size: int,
     rows: slice,
 ) -> list[LocationQuantiles]:
-    """The same for folds of one image: its score is taken out of the sketch of all, a tenth of the time of merging."""
+    """The same for folds of one image; removing its score from the sketch takes a tenth of the time of merging."""
     whole = labeled.reduce(("score",), partial(_sketch_all, size + 1), partial(_merge_two, size + 1), rows)
     without = labeled.reduce(("score",), partial(_leave_each_out, whole, alphas, method), _join, rows)
     return [_quantiles(whole, alphas, method), *(without[i] for i in np.argsort(fold_of_image).tolist())]
@@ -104,7 +114,7 @@ def _merge_two(size: int, first: Sketch, second: Sketch) -> Sketch:
 def _leave_each_out(
     whole: Sketch, alphas: Sequence[float], method: Method, block: Block
 ) -> dict[int, LocationQuantiles]:
-    """Image -> quantiles of all others."""
+    """For each image of a block, by its index, the quantiles of all other images."""
     pairs = zip(block.images.tolist(), block.maps["score"], strict=True)
     return {i: _quantiles(sketch_without(whole, score), alphas, method) for i, score in pairs}
 

@@ -1,4 +1,4 @@
-"""Which of n scores is the threshold: conformal ranks in exact arithmetic, and what to do where n is too small."""
+"""Conformal ranks in exact arithmetic, and policies for thresholds with too few scores."""
 
 import math
 from decimal import ROUND_CEILING, Context, Decimal
@@ -21,36 +21,37 @@ def conformal_rank(n: int, alpha: float) -> int: ...
 @overload
 def conformal_rank(n: npt.NDArray[np.integer], alpha: float) -> npt.NDArray[np.int64]: ...
 def conformal_rank(n: int | npt.NDArray[np.integer], alpha: float) -> int | npt.NDArray[np.int64]:
-    """Rank of the threshold among n scores: ceil((n + 1)(1 - alpha)) (paper section 2, with the bracket put right).
+    """Rank of the threshold among n ascending scores: ceil((n + 1)(1 - alpha)) (paper section 2, brackets corrected).
 
-    The threshold is thus the m-th largest score, m = n + 1 - rank = floor((n + 1) alpha): to find it, the m largest
-    are enough.
+    The threshold is the m-th largest score with m = n + 1 - rank = floor((n + 1) alpha), so the m largest scores are
+    enough to compute it.
 
     n:       number of scores >= 0, an int or an integer array of any shape
-    returns: 1..n + 1, an int or an int64 array like n; n + 1 says that n scores are too few for this alpha
+    alpha:   in (0, 1)
+    returns: 1..n + 1, an int or an int64 array of the shape of n; n + 1 means that n scores are too few for this alpha
     raises:  ValueError unless 0 < alpha < 1
     """
-    confidence = 1 - exact_alpha(alpha)
+    coverage = 1 - exact_alpha(alpha)
     if isinstance(n, np.ndarray):
-        counts, where = np.unique(n, return_inverse=True)
-        table = [math.ceil((count + 1) * confidence) for count in counts.tolist()]
-        return np.array(table, dtype=np.int64)[where].reshape(n.shape)
-    return math.ceil((n + 1) * confidence)
+        counts, inverse = np.unique(n, return_inverse=True)
+        table = [math.ceil((count + 1) * coverage) for count in counts.tolist()]
+        return np.array(table, dtype=np.int64)[inverse].reshape(n.shape)
+    return math.ceil((n + 1) * coverage)
 
 
 def smallest_alpha(n: int) -> float:
-    """The smallest alpha that n > 0 scores can calibrate: 1 / (n + 1), rounded up to four digits to be typed in."""
+    """The smallest alpha that n > 0 scores can calibrate: 1 / (n + 1), rounded up to four significant digits."""
     return float(Context(prec=4, rounding=ROUND_CEILING).divide(Decimal(1), Decimal(n + 1)))
 
 
 def exact_alpha(alpha: float) -> Fraction:
-    """Alpha as the decimal number that was written; ValueError unless it lies between 0 and 1.
+    """Alpha as the exact decimal number that was written; ValueError unless 0 < alpha < 1.
 
-    In floating point, (9 + 1) * (1 - 0.7) is above 3, and the rank would be one too high.
+    In floating point (9 + 1) * (1 - 0.7) is above 3, so the rank would be one too high.
     """
     exact = Fraction(str(alpha))
     if not 0 < exact < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
     return exact
 
 
@@ -60,15 +61,15 @@ def resolve_uncalibrated(
     num_images: npt.NDArray[np.integer],
     policy: Policy,
 ) -> npt.NDArray[np.float32]:
-    """Decide on the thresholds whose rank exceeds n: no finite one keeps the promise there.
+    """Apply a policy to the thresholds whose rank exceeds n, where no finite threshold has the guarantee.
 
     q_hat:      float32 of any shape, +inf = uncalibrated
-    largest:    float32 that broadcasts to it, largest score
-    num_images: integer that broadcasts to it, labeled images behind the threshold
-    policy:     "max" puts the largest score there (coverage is then n / (n + 1) only); "raise" refuses; "abstain" and
-                "accept" leave +inf, upon which `calib.labels.label_pixels` acts
-    returns:    float32 like q_hat
-    raises:     CalibrationError under "raise", if any is uncalibrated
+    largest:    float32 that broadcasts to q_hat, the largest score
+    num_images: integer that broadcasts to q_hat, number of labeled images that the threshold is computed from
+    policy:     "max": use the largest score, whose coverage is only n / (n + 1). "raise": raise an error. "abstain" and
+                "accept": keep +inf, which `calib.labels.label_pixels` handles
+    returns:    float32 of the shape of q_hat
+    raises:     CalibrationError with "raise", if any threshold is uncalibrated
     """
     uncalibrated = np.isposinf(q_hat)
     if policy == "raise" and uncalibrated.any():
@@ -81,5 +82,5 @@ def _too_few_images(num_images: npt.NDArray[np.integer], num_thresholds: int) ->
     return (
         f"alpha is too small for {num_images.size} of {num_thresholds} thresholds, which have {fewest} to {most} valid"
         f" labeled images: the smallest alpha that calibrates all of them is {smallest_alpha(fewest)};"
-        " raise alpha, label more images, or let such locations abstain"
+        " raise alpha, label more images, or set calibrate.uncalibrated: abstain"
     )

@@ -1,4 +1,4 @@
-"""The labeling rules. Each is one entry with a truth table; labels, held-out counts and the gallery derive from it."""
+"""The labeling rules, one entry with a truth table each; labels, held-out counts and the gallery use the table."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-ABSTAIN, FOREGROUND, BACKGROUND = 0, 1, 2  # what a rule makes of a pixel
-NUM_CODES = 8  # bit 0: is the best foreground class in the set, bit 1: is another one, bit 2: is the background
+ABSTAIN, FOREGROUND, BACKGROUND = 0, 1, 2  # the decisions of a rule about a pixel
+NUM_CODES = 8  # bits: 0: the best foreground class is in the set, 1: another foreground class is, 2: the background is
 
 Decision = Callable[[bool, bool, bool, bool], int]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a pixel is labeled with, by its prediction set.
+    """A labeling rule: the label of a pixel, given its prediction set.
 
     name:      in settings, receipts and stores
-    words:     which class it labels a pixel with
+    words:     the class that it labels a pixel with, in words
     decide:    (best foreground class in the set, another foreground class in the set, background in the set, background
                most probable) -> ABSTAIN, FOREGROUND (the best foreground class) or BACKGROUND
-    of_all:    the best foreground class and the most probable class are those of all classes, not only of those in the
-               set. Both are the same if all classes share one threshold
-    unlabeled: name and meaning of the pixels that get no label although a class is in their set, if there are any
-    words_without_background: the words of a data set without a background class, if they differ
+    of_all:    whether "best" and "most probable" are over all classes, instead of over the classes in the set; the two
+               are the same if all classes share one threshold
+    unlabeled: name and meaning of the pixels that get no label although their set contains a class; None if there are
+               no such pixels
+    words_without_background: `words` for a data set without a background class, if they differ
     """
 
     name: str
@@ -39,14 +40,14 @@ class Rule:
 
     @cached_property
     def table(self) -> npt.NDArray[np.uint8]:
-        """`decide` of every case: uint8 [2, NUM_CODES], by whether the background is most probable, and by the set."""
+        """`decide` as a table: uint8 [2, NUM_CODES], by whether the background is most probable, and by the set."""
         table = np.empty((2, NUM_CODES), np.uint8)
         for background_wins, code in np.ndindex(table.shape):
             table[background_wins, code] = self.decide(*_bits(code), bool(background_wins))
         return table
 
     def can_leave_classes(self, is_class_wise: bool) -> bool:
-        """Whether a pixel can get no label although a class is in its set."""
+        """Whether a pixel can get no label although its set contains a class."""
         cases = np.ones_like(POSSIBLE) if is_class_wise and self.of_all else POSSIBLE
         return bool((self.table[:, 1:] == ABSTAIN)[cases[:, 1:]].any())
 
@@ -56,7 +57,10 @@ def _bits(code: int) -> tuple[bool, bool, bool]:
 
 
 def _possible_cases() -> npt.NDArray[np.bool_]:
-    """bool [2, NUM_CODES]: if all classes share one threshold, every set but the empty one holds the best class."""
+    """The cases that occur if all classes share one threshold, bool [2, NUM_CODES].
+
+    Then every set that is not empty contains the most probable class, and another foreground class only with the best.
+    """
     possible = np.empty((2, NUM_CODES), np.bool_)
     for background_wins, code in np.ndindex(possible.shape):
         foreground, other, background = _bits(code)
@@ -95,7 +99,7 @@ def _raw(foreground: bool, other: bool, background: bool, background_wins: bool)
     return BACKGROUND if background_wins else FOREGROUND
 
 
-RAW = "raw"  # the annotator without calibration, which every calibrated label is compared with
+RAW = "raw"  # the annotator's argmax, which all calibrated labels are compared with
 
 RULES: dict[str, Rule] = {
     rule.name: rule
@@ -126,11 +130,11 @@ RULES: dict[str, Rule] = {
 
 
 class UnknownNameError(ValueError):
-    """A name that no entry has; the message lists the known ones."""
+    """The name of a rule or variant that does not exist; the message lists the known names."""
 
 
 def refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
-    """Raise UnknownNameError unless the name is one of those known. what: "rule" or "variant"."""
+    """Raise UnknownNameError unless `name` is one of the known names. what: "rule" or "variant", for the message"""
     names = list(known)
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
@@ -139,15 +143,16 @@ def refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
 
 
 def find_rule(name: str) -> Rule:
-    """The entry of a rule; raises UnknownNameError."""
+    """The entry of a rule; raises UnknownNameError for an unknown name."""
     refuse_unknown("rule", name, RULES)
     return RULES[name]
 
 
 def rules_alike(name: str, has_background: bool = True) -> tuple[str, ...]:
-    """Rules that label every pixel as this one does if all classes share one threshold, this one among them.
+    """The rules that give every pixel the same label as this rule if all classes share one threshold, itself included.
 
-    raises: UnknownNameError
+    has_background: whether the data set has a background class
+    raises:         UnknownNameError
     """
     cases = POSSIBLE if has_background else WITHOUT_BACKGROUND
     own = find_rule(name).table[cases]
@@ -155,5 +160,5 @@ def rules_alike(name: str, has_background: bool = True) -> tuple[str, ...]:
 
 
 def distinct_rules(has_background: bool = True) -> tuple[str, ...]:
-    """The last of the rules in each group of `rules_alike`, without rule raw."""
+    """The rules that differ from each other, without rule raw: the last rule of each group of `rules_alike`."""
     return tuple(name for name in RULES if name != RAW and rules_alike(name, has_background)[-1] == name)

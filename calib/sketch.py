@@ -1,7 +1,7 @@
-"""The largest scores of every location: all that its threshold needs, and mergeable, so no image need wait for another.
+"""Sketches: the largest scores of every location, which determine its threshold and can be merged over images.
 
-With n valid scores the threshold is the m-th largest, m = floor((n + 1) alpha). A sketch of the m largest scores of
-each location is exact, its size does not depend on the number of images, and two sketches merge into one.
+With n valid scores the threshold is the m-th largest, m = floor((n + 1) alpha). The m largest scores of each location
+give the exact threshold, and two sketches can be merged into one, so images can be processed in any order.
 """
 
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from calib.quantile import Method, conformal_rank, exact_alpha
 
-TILE = 4096  # locations sorted together: their scores stay in the cache
+TILE = 4096  # locations sorted together, so that their scores stay in the cache
 
 
 class Sketch(NamedTuple):
     """The largest scores of every location of a map.
 
-    largest:   float32 [H, W, m], ascending; -inf fills up where a location has fewer than m scores
-    num_valid: int32 [H, W], scores seen, 0..L
+    largest:   float32 [H, W, m], ascending; filled up with -inf at the front where a location has fewer than m scores
+    num_valid: int32 [H, W], number of valid scores, 0..L
     """
 
     largest: npt.NDArray[np.float32]
@@ -28,14 +28,18 @@ class Sketch(NamedTuple):
 
 
 def sketch_size(num_images: int, alpha: float, method: Method) -> int:
-    """How many of the largest scores `sketch_quantile` needs at this alpha, for up to num_images scores; at least 1."""
+    """The number of largest scores that `sketch_quantile` needs for up to `num_images` scores; at least 1.
+
+    alpha:  in (0, 1)
+    raises: ValueError unless 0 < alpha < 1
+    """
     n = np.arange(num_images + 1)
     from_top = n + 1 - conformal_rank(n, alpha) if method == "exact" else n - _below(n, alpha)[0]
     return max(1, int(from_top.max()))
 
 
 def sketch_scores(scores: npt.NDArray[np.float32], size: int) -> Sketch:
-    """Keep the `size` largest scores of every location. scores: float32 [L, H, W], NaN = void."""
+    """The sketch of the `size` largest scores of every location. scores: float32 [L, H, W] in [0, 1], NaN = void"""
     num_images, height, width = scores.shape
     kept = min(size, num_images)
     flat = scores.reshape(num_images, height * width)
@@ -53,57 +57,61 @@ def sketch_scores(scores: npt.NDArray[np.float32], size: int) -> Sketch:
 
 
 def merge_sketches(first: Sketch, second: Sketch, size: int) -> Sketch:
-    """The sketch of the images of both; the same whichever way the images were divided up and ordered."""
+    """The sketch of the images of both; independent of the order of the images and of how they were divided.
+
+    size: number of largest scores to keep
+    """
     height, width = first.num_valid.shape
-    parts = [sketch.largest.reshape(height * width, -1) for sketch in (first, second)]
-    total = sum(part.shape[1] for part in parts)
+    scores = [sketch.largest.reshape(height * width, -1) for sketch in (first, second)]
+    total = sum(rows.shape[1] for rows in scores)
     kept = min(size, total)
     largest = np.empty((height * width, kept), dtype=np.float32)
     for start in range(0, height * width, TILE):
-        columns = np.concatenate([part[start : start + TILE] for part in parts], axis=1)
+        columns = np.concatenate([rows[start : start + TILE] for rows in scores], axis=1)
         columns.sort(axis=1)
         largest[start : start + TILE] = columns[:, total - kept :]
     return Sketch(largest.reshape(height, width, kept), first.num_valid + second.num_valid)
 
 
 def sketch_without(sketch: Sketch, score: npt.NDArray[np.float32]) -> Sketch:
-    """The sketch of all images but one, with a score less a location.
+    """The sketch without one of its images; it has one score fewer per location.
 
-    score: float32 [H, W] of that image, which is among those of the sketch; NaN = void
+    score: float32 [H, W] of that image, NaN = void
     """
-    # where the score is not among the largest, the smallest of these goes: all others are above it
-    place = np.count_nonzero(sketch.largest < score[..., np.newaxis], axis=-1)
-    is_before = np.arange(sketch.largest.shape[-1] - 1) < place[..., np.newaxis]
+    # where the score is not among the largest, the smallest of them is dropped; it is not smaller than the score
+    rank = np.count_nonzero(sketch.largest < score[..., np.newaxis], axis=-1)
+    is_before = np.arange(sketch.largest.shape[-1] - 1) < rank[..., np.newaxis]
     largest = np.where(is_before, sketch.largest[..., :-1], sketch.largest[..., 1:])
     return Sketch(largest, sketch.num_valid - ~np.isnan(score))
 
 
 def merge_all(sketches: Iterable[Sketch], size: int) -> Sketch:
-    """Merge one or more sketches."""
+    """The sketch of the images of one or more sketches. size: number of largest scores to keep"""
     return reduce(lambda first, second: merge_sketches(first, second, size), sketches)
 
 
 def sketch_quantile(sketch: Sketch, alpha: float, method: Method = "exact") -> npt.NDArray[np.float32]:
-    """Calibrate each location by itself, on its n valid scores (paper section 3.3.1; Eq. 3 needs no more than these).
+    """The threshold of each location by itself, from its n valid scores (paper section 3.3.1 and Eq. 3).
 
-    Guarantee of "exact" (Vovk, Gammerman and Shafer 2005): at each location, over labeled and new images that are
-    exchangeable, 1 - alpha <= P(score <= q), and <= 1 - alpha + 1 / (n + 1) where scores are distinct.
+    Guarantee of "exact" (Vovk, Gammerman and Shafer 2005): at each location, if labeled and new images are
+    exchangeable, 1 - alpha <= P(score <= q), and P(score <= q) <= 1 - alpha + 1 / (n + 1) if the scores are distinct.
 
-    sketch:  at least `sketch_size(L, alpha, method)` scores a location, or all of them
+    sketch:  must have at least `sketch_size(L, alpha, method)` scores per location, or all of them
+    alpha:   in (0, 1)
     method:  "exact": the `conformal_rank`-th smallest score, +inf where that rank exceeds n;
-             "paper": the (1 - alpha)-quantile, interpolated, without finite-sample correction, as np.nanquantile
-             computes it in float64 (equal to the last bit)
-    returns: float32 [H, W], NaN where n = 0
+             "paper": the interpolated (1 - alpha)-quantile without finite-sample correction, bit-identical to
+             np.nanquantile in float64
+    returns: float32 [H, W] in [0, 1] or +inf; NaN where n = 0
     raises:  ValueError unless 0 < alpha < 1
     """
-    found = _exact_quantile(sketch, alpha) if method == "exact" else _linear_quantile(sketch, alpha)
-    return np.where(sketch.num_valid > 0, found, np.float32(np.nan))
+    q_hat = _exact_quantile(sketch, alpha) if method == "exact" else _linear_quantile(sketch, alpha)
+    return np.where(sketch.num_valid > 0, q_hat, np.float32(np.nan))
 
 
 def pixel_quantile(scores: npt.NDArray[np.float32], alpha: float, method: Method = "exact") -> npt.NDArray[np.float32]:
-    """`sketch_quantile` of scores that are in memory, float32 [L, H, W], NaN = void.
+    """`sketch_quantile` of scores in memory: float32 [L, H, W], NaN = void -> float32 [H, W].
 
-    Works on any tile of the map, so it is a block function for `dask.array.map_blocks(..., drop_axis=0)`.
+    It works on any tile of the map, so it can be the block function of `dask.array.map_blocks(..., drop_axis=0)`.
     """
     return sketch_quantile(sketch_scores(scores, sketch_size(len(scores), alpha, method)), alpha, method)
 
@@ -114,9 +122,10 @@ def _exact_quantile(sketch: Sketch, alpha: float) -> npt.NDArray[np.float32]:
 
 
 def _linear_quantile(sketch: Sketch, alpha: float) -> npt.NDArray[np.float32]:
-    """np.nanquantile's arithmetic, step by step: the same roundings, hence the same bits.
+    """The arithmetic of np.nanquantile, step by step, with the same rounding and so the same bits.
 
-    NumPy interpolates from the nearer of the two scores; from the other one, some results differ in the last bit.
+    NumPy interpolates from the nearer of the two scores; starting from the other would change the last bit of some
+    results.
     """
     n = sketch.num_valid
     below, weight = _below(n, alpha)
@@ -129,15 +138,15 @@ def _linear_quantile(sketch: Sketch, alpha: float) -> npt.NDArray[np.float32]:
 
 
 def _below(n: npt.NDArray[np.integer], alpha: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Position of the score just below the (1 - alpha)-quantile of n sorted ones, and the weight of the next one."""
+    """Index of the score below the (1 - alpha)-quantile of n ascending scores, and the weight of the next score."""
     last = np.maximum(n - 1, 0)
-    position = last * (1 - float(exact_alpha(alpha)))
-    below = np.minimum(np.floor(position).astype(np.intp), last)
-    return below, position - below
+    rank = last * (1 - float(exact_alpha(alpha)))
+    below = np.minimum(np.floor(rank).astype(np.intp), last)
+    return below, rank - below
 
 
 def _take_from_top(sketch: Sketch, rank: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-    """The rank-th largest score of each location, rank 1..m; NaN where the sketch is empty."""
+    """The rank-th largest score of each location: float32 [H, W], NaN if the sketch is empty. rank: [H, W], 1..m"""
     height, width, kept = sketch.largest.shape
     if kept == 0:
         return np.full((height, width), np.nan, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Score maps of the labeled images in, threshold maps out: every variant of the calibration behind one function.
+"""The variants of the calibration behind one function: score maps of the labeled images in, threshold maps out.
 
-A variant asks for passes over the labeled images: a function that turns a block of images into a partial result, and
-one that merges two of those (`LabeledMaps.reduce`).
+A variant passes over the labeled images with a function that computes a partial result from a block of images, and one
+that merges two partial results (`LabeledMaps.reduce`).
 """
 
 from functools import partial
@@ -24,23 +24,25 @@ from calib.labels import Planes, most_probable
 from calib.locations import LocationQuantiles, location_quantiles
 from calib.quantile import CalibrationError, smallest_alpha
 from calib.rules import refuse_unknown
+from calib.scores import IGNORE_INDEX
 
-CELLS = 16  # of a neighbourhood, in the height of a map
-VOID = 255
+CELLS = 16  # cells along the height of a map, for fallback neighbourhood
 
 
 def fit(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
-    """Threshold maps from all labeled images, then those without the images of fold 0, 1, ...
+    """Threshold maps from all labeled images, then from all without those of fold 0, 1, ...
 
-    fold_of_image: integer [L], 0..F - 1; with a single fold nothing is held out, and the list has one entry
-    returns:       list of 1 or 1 + F; in each, nothing was learnt from the images held out (regions and clusters of
-                   classes neither)
-    raises:        CalibrationError if no threshold of variant "risk" can keep the promise on all labeled images
+    labeled:       maps of L images; variant risk needs the planes of `calib.labels`, all others "score" and "truth"
+    fold_of_image: integer [L], 0..F - 1; with a single fold no image is held out
+    returns:       1 or 1 + F thresholds. Nothing in them depends on the held-out images: also not the regions, nor the
+                   clusters of classes
+    raises:        UnknownNameError for an unknown variant; CalibrationError if no threshold of variant risk has the
+                   guarantee with all labeled images
     """
     return find_variant(variant.name).fit(variant, labeled, fold_of_image)
 
 
-# Pixel: locations by themselves
+# Variant pixel
 
 
 def _fit_pixel(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
@@ -52,7 +54,7 @@ def _fit_pixel(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArra
 def _fall_back(
     variant: Variant, labeled: LabeledMaps, quantiles: LocationQuantiles, images: npt.NDArray[np.bool_]
 ) -> Thresholds:
-    """Thresholds of locations, those with too few images from their cell or the whole map."""
+    """The thresholds of the locations; with fewer than `n_min` images, that of their cell or of the whole map."""
     height, width = labeled.shape
     region = np.arange(height * width, dtype=np.int32).reshape(height, width)
     num_alphas = len(variant.alphas)
@@ -82,7 +84,7 @@ def _fall_back(
 
 
 def _fit_fixed(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
-    """One threshold that no image has made."""
+    """Fit of variant fixed: one threshold that does not depend on the images."""
     return [_fixed(variant, labeled.shape, ~held_out) for held_out in held_out_images(fold_of_image)]
 
 
@@ -92,7 +94,7 @@ def _fixed(variant: Variant, shape: tuple[int, int], images: npt.NDArray[np.bool
     return Thresholds(regions.one_region(shape), q, num_images, np.ones((1, 1), np.float32))
 
 
-# Risk control
+# Variant risk
 
 
 def _fit_risk(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
@@ -107,7 +109,7 @@ def _risk_thresholds(variant: Variant, labeled: LabeledMaps, images: npt.NDArray
     if np.isinf(q).any():
         if images.all():
             raise CalibrationError(_cannot_bound(errors.num_images, variant.alphas[int(np.argmax(np.isinf(q)))]))
-        q[np.isinf(q)] = KEEP_NOTHING  # without the images of a fold, the promise is kept by labeling nothing
+        q[np.isinf(q)] = KEEP_NOTHING  # without the images of a fold, only labeling nothing has the guarantee
     return Thresholds(
         regions.one_region(labeled.shape),
         q.reshape(-1, 1, 1),
@@ -118,20 +120,20 @@ def _risk_thresholds(variant: Variant, labeled: LabeledMaps, images: npt.NDArray
 
 def _cannot_bound(num_images: int, alpha: float) -> str:
     return (
-        f"{num_images} labeled images cannot bound the share of wrong labels at alpha {alpha}: the smallest alpha "
-        f"they can is {smallest_alpha(num_images)}; raise alpha, or label more images"
+        f"{num_images} labeled images are too few to bound the fraction of wrong labels at alpha {alpha}: the smallest "
+        f"possible alpha is {smallest_alpha(num_images)}; raise alpha, or label more images"
     )
 
 
 def _errors_of_block(background: int | None, images: npt.NDArray[np.bool_], block: Block) -> Errors:
     total = Errors(np.zeros(NUM_BINS, dtype=np.int64), 0, 0)
-    for position, i in enumerate(block.images):
+    for number, i in enumerate(block.images):
         if images[i]:
-            maps = {name: values[position] for name, values in block.maps.items()}
+            maps = {name: values[number] for name, values in block.maps.items()}
             first, p_background = maps["p_foreground"], maps.get("p_background")
             label, probability = most_probable(Planes(maps["best_foreground"], first, first, p_background), background)
             truth = maps["truth"]
-            total = merge_errors(total, image_errors(1 - probability, label != truth, truth != VOID))
+            total = merge_errors(total, image_errors(1 - probability, label != truth, truth != IGNORE_INDEX))
     return total
 
 
@@ -157,7 +159,7 @@ VARIANTS: dict[str, Kind] = {
         ),
         Kind(
             "kmeans",
-            "one a region of locations with similar scores",
+            "one per region of locations with similar scores",
             partial(fit_regions, kmeans_of_scores),
             covered="A random pixel{of_class} of each region of a new image",
             learns_regions=True,
@@ -165,7 +167,7 @@ VARIANTS: dict[str, Kind] = {
         ),
         Kind(
             "genann",
-            "one a concentric ring",
+            "one per concentric ring",
             partial(fit_regions, rings_of_scores),
             covered="A random pixel{of_class} of each ring of a new image",
             learns_regions=True,
@@ -184,7 +186,7 @@ VARIANTS: dict[str, Kind] = {
             "fixed",
             "one for the whole image",
             _fit_fixed,
-            note="a class is in the set from probability `fixed_threshold` on; nothing is calibrated, nothing promised",
+            note="a class is in the set from probability `fixed_threshold` on; nothing is calibrated or guaranteed",
             bounds="nothing",
             is_whole=True,
         ),
@@ -193,6 +195,6 @@ VARIANTS: dict[str, Kind] = {
 
 
 def find_variant(name: str) -> Kind:
-    """The entry of a variant; raises UnknownNameError."""
+    """The entry of a variant; raises UnknownNameError for an unknown name."""
     refuse_unknown("variant", name, VARIANTS)
     return VARIANTS[name]

@@ -1,4 +1,4 @@
-"""Which labels are taken: small lists of candidates with the choice that can be made by hand."""
+"""The choice of labels, from small lists of candidates whose best one can be found by hand."""
 
 import pytest
 from hypothesis import given
@@ -14,16 +14,16 @@ def candidate(alpha, precision, keep_rate, rule="argmax", miou=0.5):
 @pytest.mark.parametrize(
     ("candidates", "expected", "reached"),
     [
-        # the target is reached: most labels win, precision beyond it counts for nothing
+        # the target is reached: most labels win, precision above the target does not count
         ([candidate(0.1, 0.9, 0.8), candidate(0.2, 0.99, 0.5), candidate(0.05, 0.85, 1.0)], 0, True),
         ([candidate(0.1, 0.89, 0.8), candidate(0.2, 0.9, 0.1)], 1, True),  # exactly at the target
-        ([candidate(0.2, 0.95, 0.8), candidate(0.1, 0.91, 0.8)], 1, True),  # as many labels: the smaller alpha
+        ([candidate(0.2, 0.95, 0.8), candidate(0.1, 0.91, 0.8)], 1, True),  # equal keep rate: the smaller alpha
         ([candidate(0.1, 0.95, 0.8, "paper"), candidate(0.1, 0.99, 0.8)], 0, True),  # the same alpha: the first rule
-        # it is not: the most precise, then most labels, then the smaller alpha, then the first rule
+        # it is not reached: the most precise, then most labels, then the smaller alpha, then the first rule
         ([candidate(0.1, 0.8, 0.8), candidate(0.2, 0.85, 0.1)], 1, False),
         ([candidate(0.1, 0.85, 0.1), candidate(0.2, 0.85, 0.2)], 1, False),
         ([candidate(0.2, 0.85, 0.2), candidate(0.1, 0.85, 0.2), candidate(0.1, 0.85, 0.2, "paper")], 1, False),
-        # what labels nothing has no precision
+        # a candidate that labels nothing has no precision
         ([candidate(0.1, float("nan"), 0.0), candidate(0.2, 0.95, 0.1)], 1, True),
         ([candidate(0.1, float("nan"), 0.0), candidate(0.2, 0.1, 0.1)], 1, False),
     ],
@@ -35,19 +35,19 @@ def test_chooses_the_most_labels_at_the_target_or_else_the_most_precise(candidat
 
 
 def test_refuses_to_choose_among_rules_that_label_nothing():
-    with pytest.raises(ValueError, match="no rule labels anything at any alpha"):
+    with pytest.raises(ValueError, match="no rule labels any pixel at any alpha; raise alpha"):
         choose_most_labels([candidate(0.1, float("nan"), 0.0), candidate(0.2, float("nan"), 0.0)], target_precision=0.9)
 
 
 @pytest.mark.parametrize(
     ("candidates", "expected", "reached"),
     [
-        # enough is kept: the most precise wins, more labels than that count for nothing
+        # the target is reached: the most precise wins, a keep rate above the target does not count
         ([candidate(0.1, 0.9, 0.8), candidate(0.2, 0.99, 0.5), candidate(0.05, 0.85, 1.0)], 1, True),
-        ([candidate(0.1, 0.99, 0.49), candidate(0.2, 0.9, 0.5)], 1, True),  # exactly so much
-        ([candidate(0.1, 0.9, 0.6), candidate(0.2, 0.9, 0.7)], 1, True),  # as precise: more labels
-        ([candidate(0.2, 0.9, 0.6), candidate(0.1, 0.9, 0.6)], 1, True),  # as many, too: the smaller alpha
-        # it is not: most labels, then the most precise
+        ([candidate(0.1, 0.99, 0.49), candidate(0.2, 0.9, 0.5)], 1, True),  # exactly at the target
+        ([candidate(0.1, 0.9, 0.6), candidate(0.2, 0.9, 0.7)], 1, True),  # equal precision: more labels
+        ([candidate(0.2, 0.9, 0.6), candidate(0.1, 0.9, 0.6)], 1, True),  # equal keep rate: the smaller alpha
+        # it is not reached: most labels, then the most precise
         ([candidate(0.1, 0.99, 0.1), candidate(0.2, 0.5, 0.2)], 1, False),
         ([candidate(0.1, 0.5, 0.2), candidate(0.2, 0.6, 0.2)], 1, False),
     ],
@@ -70,8 +70,8 @@ def test_chooses_the_most_precise_of_enough_labels_or_else_the_most_labels(candi
         max_size=12,
     )
 )
-def test_the_front_is_what_no_other_candidate_beats(candidates):
-    def beaten(one):
+def test_the_front_has_the_candidates_that_no_other_dominates(candidates):
+    def is_dominated(one):
         return any(
             other.keep_rate >= one.keep_rate
             and other.precision >= one.precision
@@ -80,7 +80,7 @@ def test_the_front_is_what_no_other_candidate_beats(candidates):
         )
 
     front = pareto_front(candidates)
-    expected = {(c.keep_rate, c.precision) for c in candidates if c.keep_rate > 0 and not beaten(c)}
+    expected = {(c.keep_rate, c.precision) for c in candidates if c.keep_rate > 0 and not is_dominated(c)}
     assert [(c.keep_rate, c.precision) for c in front] == sorted(expected, reverse=True)
     for point in front:
         equal = [c for c in candidates if (c.keep_rate, c.precision) == (point.keep_rate, point.precision)]

@@ -1,4 +1,4 @@
-"""Labels from a threshold for every class: sets that can be written down by hand, and the sets themselves."""
+"""Labels from class-wise thresholds: against sets written down by hand, and against the literal prediction sets."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_a_class_with_too_few_images_is_in_the_set_or_not_as_uncalibrated_says()
     assert labels_of(probabilities, everything, "no_background", uncalibrated="accept").item() == 0
 
 
-def test_of_equals_the_lowest_index_in_the_set_wins_but_argmax_asks_for_the_lowest_of_all():
+def test_of_equals_the_lowest_index_in_the_set_wins_but_for_argmax_the_lowest_of_all():
     probabilities, q_hat = one_pixel(0.2, 0.4, 0.4), one_pixel(0.5, 0.5, 0.7)
     assert [labels_of(probabilities, q_hat, rule).item() for rule in ("paper", "no_background")] == [2, 2]
     assert np.isnan(labels_of(probabilities, q_hat, "argmax")).all()
@@ -82,7 +82,7 @@ def target_images(draw):
 
 @settings(max_examples=400, deadline=None)
 @given(target_images(), ANY_RULE, UNCALIBRATED)
-def test_agrees_with_the_prediction_sets_themselves(image, rule, uncalibrated):
+def test_agrees_with_the_literal_prediction_sets(image, rule, uncalibrated):
     probabilities, q_hat, background = image
     label = labels_of(probabilities, q_hat, rule, background, uncalibrated)
     assert label.dtype == np.float32
@@ -101,7 +101,7 @@ def test_equal_thresholds_of_all_classes_are_one_threshold(image, rule, uncalibr
 
 @settings(max_examples=200, deadline=None)
 @given(target_images(), ANY_RULE)
-def test_sizes_and_counts_agree_with_the_prediction_sets_themselves(image, rule):
+def test_sizes_and_counts_agree_with_the_literal_prediction_sets(image, rule):
     """Every class counts as in the set where none has a finite threshold, as with one threshold for all classes."""
     probabilities, q_hat, background = image
     sets = class_wise_sets(probabilities, q_hat, background, "abstain")
@@ -110,16 +110,16 @@ def test_sizes_and_counts_agree_with_the_prediction_sets_themselves(image, rule)
     too_few = no_finite & np.isposinf(q_hat).any(axis=0)
     members = literal_sets(probabilities, q_hat, "abstain")
     sizes, expected = set_sizes(*sets), np.zeros(label.shape)
-    for where, found in members.items():
-        expected[where] = min(2, len(probabilities) if too_few[where] else len(found))
+    for where, classes in members.items():
+        expected[where] = min(2, len(probabilities) if too_few[where] else len(classes))
     np.testing.assert_array_equal(sizes, expected)
     counts = summarise_labels(*sets, label, background)
-    calibrated = [found for where, found in members.items() if not no_finite[where]]
+    calibrated = [classes for where, classes in members.items() if not no_finite[where]]
     assert counts.pixels == label.size
     assert counts.kept == np.count_nonzero(~np.isnan(label))
     assert counts.uncalibrated == no_finite.sum()
-    assert counts.empty == sum(not found for found in calibrated)
-    assert counts.background_only == sum(found == [background] for found in calibrated)
+    assert counts.empty == sum(not classes for classes in calibrated)
+    assert counts.background_only == sum(classes == [background] for classes in calibrated)
 
 
 @pytest.mark.parametrize("rule", ["paper", "no_background", "argmax"])

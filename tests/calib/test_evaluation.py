@@ -1,4 +1,4 @@
-"""Held-out images: judged by hand, against loops over their pixels, and on scores that obey the theory."""
+"""Held-out estimates: by hand, against loops over pixels, and on scores with a known distribution."""
 
 import warnings
 
@@ -58,13 +58,13 @@ def test_judges_every_image_by_the_thresholds_of_the_others():
     assert [judgement.uncalibrated.tolist() for judgement in judgements] == [[0]] * 3
 
 
-def test_deals_the_images_out_in_turn():
+def test_folds_take_the_images_in_turn():
     assert assign_folds(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("folds", [0, 1, 8])
 def test_refuses_folds_that_leave_nothing_to_calibrate_or_to_judge(folds):
-    with pytest.raises(ValueError, match=rf"folds must lie between 2 and the number of images \(7\), got {folds}"):
+    with pytest.raises(ValueError, match=rf"folds must be between 2 and the number of images \(7\), got {folds}"):
         assign_folds(7, folds)
 
 
@@ -88,7 +88,7 @@ def test_agrees_with_a_loop_over_images_and_pixels(method):
     assert (expected[:, 2] > 0).any() == (method == "exact")
 
 
-def test_covers_what_it_promises_on_exchangeable_images():
+def test_has_the_guaranteed_coverage_on_exchangeable_images():
     """Four folds of 100 images leave n = 75 to calibrate, so k / (n + 1) = 69 / 76 is covered on average."""
     held_out = cross_fitted(uniform_scores(100, 40), 0.1, 4)
     assert held_out.coverage.value.item() == pytest.approx(69 / 76, abs=0.006)
@@ -125,7 +125,7 @@ def test_void_pixels_are_not_counted_and_void_images_have_no_coverage():
 @pytest.mark.parametrize("num_images", [2, 8])
 def test_locations_without_a_finite_threshold_are_covered_and_reported(num_images):
     scores = uniform_scores(num_images, 6)
-    scores[1:, :, :3] = np.nan  # there, image 0 has nobody to judge it: no score instead of too few
+    scores[1:, :, :3] = np.nan  # there image 0 is without thresholds: no other image has a score
     held_out = cross_fitted(scores, 0.1, 2)
     assert held_out.coverage.value == held_out.uncalibrated == 1
     assert held_out.sizes.value.tolist() == [[0, 0, 1]]  # every class is in the set, but none is a label
@@ -141,7 +141,7 @@ def test_the_same_generator_gives_the_same_interval():
 
 
 def judgements_of(covered, valid):
-    """Of one class, at one alpha and by one rule; all pixels are labeled, those covered rightly."""
+    """Of one class, one alpha and one rule; all pixels are labeled, the covered ones correctly."""
     covered, valid = np.broadcast_arrays(covered, valid)
     zero = np.zeros(1, dtype=np.int64)
     return [
@@ -151,7 +151,7 @@ def judgements_of(covered, valid):
 
 
 def judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept=None, raw_right=None, confidence=None):
-    """The annotator's own argmax is always right unless told otherwise, and all its pixels are equally sure."""
+    """By default the annotator's argmax is always correct, and all its pixels are in one bin of confidence."""
     raw_kept = valid if raw_kept is None else raw_kept
     raw_right = raw_kept if raw_right is None else raw_right
     if confidence is None:
@@ -160,7 +160,7 @@ def judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept=None, r
     return Judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept, raw_right, confidence)
 
 
-def test_the_interval_is_as_wide_as_the_images_differ():
+def test_the_width_of_the_interval_follows_the_spread_of_the_images():
     """Whole images are well or badly covered, so 200 images of 10 000 pixels are 200 draws: width 2 x 1.96 sd."""
     covered = np.where(np.arange(200) < 180, 10_000, 0)
     held_out = summarise(judgements_of(covered, 10_000), np.random.default_rng(0))
@@ -184,9 +184,9 @@ def test_each_image_counts_the_same_in_the_mean_over_images():
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.99 * 0.01 / 100), rel=0.3)
 
 
-def test_the_interval_holds_the_truth_for_95_of_100_data_sets():
-    """Images of different size, whose shares are 0.6 or 1 with equal odds: 0.8 on average. Of 300 intervals 285 +- 4
-    would hold it if they were exact; those from 60 images hold it a little less often.
+def test_the_interval_contains_the_truth_for_95_of_100_data_sets():
+    """Images of different size have coverage 0.6 or 1 with equal probability, 0.8 on average. Exact intervals would
+    contain 0.8 in 285 +- 4 of 300 cases; intervals from 60 images contain it a little less often.
     """
     rng, held = np.random.default_rng(0), 0
     for _ in range(300):
@@ -198,16 +198,16 @@ def test_the_interval_holds_the_truth_for_95_of_100_data_sets():
 
 
 def confidences(counts):
-    """Bin -> pixels, and the right ones."""
+    """Bin -> number of pixels, and of correct pixels."""
     table = np.zeros((641, 2), dtype=np.int64)
-    for place, pair in counts.items():
-        table[place] = pair
+    for number, pair in counts.items():
+        table[number] = pair
     return table
 
 
 @pytest.mark.parametrize(("kept", "expected"), [(2, 1), (4, 1), (5, 4.5 / 5), (8, 6 / 8), (10, 6.5 / 10)])
 def test_the_argmax_keeps_its_most_confident_pixels_at_the_keep_rate_of_the_labels(kept, expected):
-    """4 sure pixels, all right; 4 unsure ones, half of them right, of which a part counts as that half; 2 unsurest."""
+    """4 confident pixels, all correct; 4 less confident ones, half of them correct; 4 least confident ones."""
     one = judgement(
         valid=np.array([12]),
         covered=np.array([[0]]),
@@ -221,8 +221,8 @@ def test_the_argmax_keeps_its_most_confident_pixels_at_the_keep_rate_of_the_labe
     assert held_out.against_raw.same_keep.value.item() == pytest.approx(expected)
 
 
-def test_paired_differences_are_sure_where_every_image_says_the_same():
-    """Images differ much in how right they are, but labels are right on 10 of 100 pixels more in every one."""
+def test_paired_differences_have_narrow_intervals_where_all_images_agree():
+    """The precision of the images differs much, but in every image 10 of 100 more labels are correct."""
     rights = np.linspace(0, 90, 40).astype(int)
     judgements = [
         judgement(
@@ -243,7 +243,7 @@ def test_paired_differences_are_sure_where_every_image_says_the_same():
         np.testing.assert_allclose([difference.value, difference.low, difference.high], 0.1)
 
 
-def test_shares_can_be_added_up_by_hand():
+def test_estimates_can_be_computed_by_hand():
     """Two images, one alpha, two rules, two classes."""
     judgements = [
         judgement(
@@ -287,7 +287,7 @@ def test_shares_can_be_added_up_by_hand():
     assert raw.precision_per_class.value.tolist() == [6 / 6, 2 / 4]
     assert raw.recall_per_class.value.tolist() == [6 / 8, 2 / 2]
     assert raw.miou.value == (6 / (6 + 8 - 6) + 2 / (4 + 2 - 2)) / 2
-    # the labels keep 6 and 2 of the 10 pixels: the 4 surest and 2 of the next 3, which are all right; half of the 4
+    # the labels keep 6 and 2 of the 10 pixels: the 4 most confident and 2 of the next 3, all correct; half of the 4
     against = held_out.against_raw
     np.testing.assert_allclose(against.same_keep.value, [[1, 1]])
     np.testing.assert_allclose(against.precision.value, [[4 / 6 - 0.8, 1 - 0.8]])
@@ -298,7 +298,7 @@ def test_shares_can_be_added_up_by_hand():
         assert ((estimate.low <= estimate.value) & (estimate.value <= estimate.high) | np.isnan(estimate.value)).all()
 
 
-def test_shares_at_one_alpha_can_be_cleared_without_touching_the_others():
+def test_estimates_at_one_alpha_can_be_cleared_without_changing_the_others():
     scores = uniform_scores(20, 6)
     truth = np.zeros(scores.shape, dtype=np.uint8)
     folds = assign_folds(20, 4)
@@ -316,9 +316,9 @@ def test_shares_at_one_alpha_can_be_cleared_without_touching_the_others():
     np.testing.assert_array_equal(cleared.uncalibrated, whole.uncalibrated)
     assert np.isnan(cleared.coverage_per_image[:, 0]).all()
     np.testing.assert_array_equal(cleared.coverage_per_image[:, 1], whole.coverage_per_image[:, 1])
-    for name, shares in whole._asdict().items():
+    for name, estimate in whole._asdict().items():
         if name not in ("uncalibrated", "coverage_per_image", "against_raw", "raw"):
-            for now, then in zip(getattr(cleared, name), shares, strict=True):
+            for now, then in zip(getattr(cleared, name), estimate, strict=True):
                 assert np.isnan(now[0]).all()
                 np.testing.assert_array_equal(now[1], then[1])
     assert cleared.raw is whole.raw

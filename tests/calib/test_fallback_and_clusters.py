@@ -1,4 +1,4 @@
-"""Locations and classes with too few images of their own: who takes whose threshold."""
+"""Locations and classes with too few images of their own: the thresholds that they take instead."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def together(num_images):
 
 
 def half_void_maps(num_images, shape, seed=0):
-    """Scores of one class; in the right half most are void, and in one place all."""
+    """Scores of one class; in the right half most are void, and at one location all."""
     rng = np.random.default_rng(seed)
     scores = rng.random((num_images, *shape), dtype=np.float32)
     right = np.broadcast_to(np.arange(shape[1]) >= shape[1] // 2, scores.shape)
@@ -92,7 +92,7 @@ def clustered(num_clusters, alphas=(0.1, 0.2), **settings):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_finds_planted_kinds_of_classes_and_pools_the_scores_of_each(seed):
+def test_finds_planted_clusters_of_classes_and_pools_the_scores_of_each(seed):
     maps = planted_classes()
     (fitted,) = fit(clustered(3, seed=seed), maps, together(40))
     scores, truth = maps.maps["score"], maps.maps["truth"]
@@ -114,7 +114,7 @@ def test_classes_with_too_few_images_take_the_pooled_threshold():
         np.testing.assert_array_equal(fitted.q[:, c], pooled.q[:, 0])
         assert fitted.num_images[c] == pooled.num_images[0] == 40
         assert fitted.largest[c] == pooled.largest[0]
-    (wider,) = fit(clustered(4, alphas=(0.1, 0.25)), maps, together(40))  # 4 x 0.25 >= 1: now a kind of its own
+    (wider,) = fit(clustered(4, alphas=(0.1, 0.25)), maps, together(40))  # 4 x 0.25 >= 1: now a separate cluster
     assert np.isposinf(wider.q[0, RARE, 0])
     assert wider.num_images[RARE] == 3
 

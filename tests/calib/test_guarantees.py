@@ -1,4 +1,4 @@
-"""The promise of conformal prediction, tested with the power to notice a rank that is off by one."""
+"""The guarantee of conformal prediction, with tests powerful enough to detect a rank that is off by one."""
 
 import math
 
@@ -43,13 +43,13 @@ def test_covers_as_often_as_theory_says(alpha, void):
 
 
 @pytest.mark.parametrize("offset", [-1, 1])
-def test_notices_a_rank_that_is_off_by_one(offset):
+def test_detects_a_rank_that_is_off_by_one(offset):
     scores, test_scores = uniform_maps(NUM_IMAGES)
     wrong = np.sort(scores, axis=0)[conformal_rank(NUM_IMAGES, ALPHA) - 1 + offset]
     assert abs(coverage_z(test_scores <= wrong, num_valid(scores), ALPHA)) > REJECTED
 
 
-def test_notices_the_missing_finite_sample_correction_of_the_paper():
+def test_detects_the_missing_finite_sample_correction_of_the_paper():
     scores, test_scores = uniform_maps(NUM_IMAGES)
     covered = test_scores <= pixel_quantile(scores, ALPHA, "paper")
     assert coverage_z(covered, num_valid(scores), ALPHA) < -REJECTED
@@ -63,7 +63,7 @@ def test_mean_coverage_lies_between_1_minus_alpha_and_that_plus_1_over_n_plus_1(
     assert 1 - alpha - margin <= coverage.mean() <= 1 - alpha + 1 / (num_images + 1) + margin
 
 
-def test_coverage_given_the_calibration_images_follows_the_beta_law():
+def test_coverage_given_the_calibration_images_has_a_beta_distribution():
     """Over 200 test images a location is covered BetaBinomial(200, k, n + 1 - k) times: pooled chi-square test."""
     num_tests, size = 200, 64
     scores, _ = uniform_maps(NUM_IMAGES, size=size)
@@ -110,7 +110,7 @@ def test_ties_only_add_coverage():
     assert covered_with_ties.sum() > covered.sum()
 
 
-def test_moving_the_voids_elsewhere_does_not_cost_coverage():
+def test_coverage_does_not_depend_on_where_the_voids_are():
     scores, test_scores = uniform_maps(NUM_IMAGES, void=0.5)
     moved = np.random.default_rng(1).permuted(scores, axis=1)
     covered = test_scores <= pixel_quantile(moved, ALPHA)

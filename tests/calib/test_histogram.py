@@ -43,7 +43,7 @@ def one_group(shape):
 
 
 def threshold_of(images, alpha, method="exact", pooling="hierarchical"):
-    """Of images in rows of pixels [L, W], all in one group."""
+    """The histogram of images with one row of pixels, [L, W], all in one group."""
     scores = np.float32(images)[:, np.newaxis]
     histogram = histogram_of(scores, np.zeros(scores.shape, np.uint8), one_group(scores.shape[1:]), pooling)
     return group_quantile(histogram, alpha, method, pooling).item()
@@ -55,7 +55,7 @@ def test_the_grid_is_float32_with_ten_bits_of_mantissa_from_2_to_the_minus_20_to
     assert values.tolist() == GRID
 
 
-def test_numbers_of_the_grid_are_their_own_bins():
+def test_a_grid_number_is_in_its_own_bin():
     assert (grid_bins(grid_values(np.arange(NUM_BINS))) == np.arange(NUM_BINS)).all()
 
 
@@ -64,7 +64,7 @@ UNIT_SCORES = st.floats(0, 1, width=32) | st.sampled_from([0.0, 2.0**-20, 2.0**-
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(UNIT_SCORES, min_size=1, max_size=20))
-def test_scores_are_rounded_up_to_the_grid_by_little(scores):
+def test_scores_are_rounded_up_to_the_next_grid_number(scores):
     rounded = grid_values(grid_bins(np.float32(scores))).astype(np.float64)
     assert rounded.tolist() == [grid_number_above(score) for score in scores]
     excess = rounded - scores
@@ -82,7 +82,7 @@ def test_a_score_just_above_a_number_of_the_grid_takes_the_next():
     ("alpha", "method", "pooling", "threshold"),
     [
         (0.3, "exact", "hierarchical", np.inf),  # 3 x 0.3 < 1
-        (0.4, "exact", "hierarchical", 0.75),  # shares above may sum to 0.2: none may
+        (0.4, "exact", "hierarchical", 0.75),  # fractions above may sum to 0.2: no pixel
         (0.5, "exact", "hierarchical", 0.5),  # to 0.5: one of the pixels above
         (0.6, "exact", "hierarchical", 0.5),  # to 0.8
         (0.7, "exact", "hierarchical", 0.25),  # to 1.1: two pixels
@@ -99,7 +99,7 @@ def test_two_images_of_two_pixels_can_be_counted_by_hand(alpha, method, pooling,
     assert threshold_of([[0.125, 0.5], [0.75, 0.25]], alpha, method, pooling) == threshold
 
 
-def test_each_image_weighs_the_same_whatever_its_number_of_pixels():
+def test_each_image_has_the_same_weight_whatever_its_number_of_pixels():
     """Above 0.5 lies 1 of 1 pixels of one image, but 0 of 4 of the other: half of the weight, a fifth of the pixels."""
     images = [[0.75, np.nan, np.nan, np.nan], [0.25, 0.5, 0.5, 0.25]]
     assert [threshold_of(images, 0.4, "paper", pooling) for pooling in POOLINGS] == [0.75, 0.5]
@@ -133,15 +133,15 @@ def grouped_images(draw):
 
 
 def scores_of_group(group, scores, truth, taxonomy):
-    """Of each image, the scores of the pixels in a group, one by one."""
+    """For each image, the scores of its pixels in a group."""
     columns = taxonomy.group_of.shape[1]
-    found = [[] for _ in scores]
+    of_images = [[] for _ in scores]
     for i, a, b in np.ndindex(scores.shape):
         if not np.isnan(scores[i, a, b]):
             column = truth[i, a, b] if columns > 1 else 0
             if taxonomy.group_of[taxonomy.region[a, b], column] == group:
-                found[i].append(scores[i, a, b])
-    return found
+                of_images[i].append(scores[i, a, b])
+    return of_images
 
 
 @settings(max_examples=300, deadline=None)
@@ -167,10 +167,10 @@ def test_any_partition_in_any_order_merges_into_the_histogram_of_all_images(imag
     order = data.draw(st.permutations(range(len(scores))))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(scores)), max_size=3)))
     blocks = zip(np.split(scores[order], cuts), np.split(truth[order], cuts), strict=True)
-    parts = [histogram_of(*block, taxonomy, pooling) for block in blocks]
-    merged = reduce(merge_histograms, data.draw(st.permutations(parts)))
+    histograms = [histogram_of(*block, taxonomy, pooling) for block in blocks]
+    merged = reduce(merge_histograms, data.draw(st.permutations(histograms)))
     whole = histogram_of(scores, truth, taxonomy, pooling)
-    assert [part.tobytes() for part in merged] == [part.tobytes() for part in whole]
+    assert [array.tobytes() for array in merged] == [array.tobytes() for array in whole]
 
 
 @pytest.mark.parametrize("num_images", [1, 3, 9, 14, 19, 92])
@@ -201,7 +201,7 @@ def test_an_image_that_is_the_worst_everywhere_never_lowers_the_threshold():
     assert threshold_of([*images, np.ones(7)], 0.1) >= threshold_of(images, 0.1)
 
 
-def test_thirds_and_sevenths_of_an_image_add_up_without_rounding():
+def test_thirds_and_sevenths_of_an_image_add_up_exactly():
     """Above 0.25 lie 3 of 3 pixels, 1 of 3, 2 of 3, 7 of 7 and 0 of 2: exactly the 3 = 0.6 x 5 that are allowed."""
     row = np.full((5, 7), np.nan)
     row[0, :3], row[1, :3], row[2, :3] = 0.5, [0.5, 0.25, 0.25], [0.5, 0.5, 0.25]
@@ -236,10 +236,10 @@ def test_nothing_is_kept_if_even_the_best_scores_are_wrong_too_often():
 
 @settings(max_examples=300, deadline=None)
 @given(grouped_images(), st.integers(0, 2**32), st.sampled_from([0.05, 0.5, 0.9]))
-def test_risk_thresholds_agree_with_sums_of_fractions(images, seed, share_wrong):
+def test_risk_thresholds_agree_with_sums_of_fractions(images, seed, fraction_wrong):
     valid = ~np.isnan(images[0])
     scores = np.where(valid, images[0], np.float32(0.4))  # void pixels are labeled too, and are never wrong
-    is_wrong = np.random.default_rng(seed).random(scores.shape) < share_wrong
+    is_wrong = np.random.default_rng(seed).random(scores.shape) < fraction_wrong
     errors = errors_of(scores, is_wrong, valid)
     wrong_scores = [score[wrong & ok] for score, wrong, ok in zip(scores, is_wrong, valid, strict=True)]
     num_valid = valid.sum(axis=(1, 2)).tolist()

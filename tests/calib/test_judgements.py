@@ -1,4 +1,4 @@
-"""What an image's thresholds make of it, pixel by pixel from the prediction sets themselves."""
+"""The counts of an image, against a loop over pixels that uses the literal prediction sets."""
 
 import bisect
 
@@ -140,8 +140,8 @@ def test_counts_of_bands_add_up_to_those_of_the_image(rows, class_wise):
     q_hat = rng.choice(np.float32([0.3, 0.6, 0.9, np.inf]), size=probabilities.shape if class_wise else truth.shape)
     whole = judge(probabilities, truth, [q_hat], 0, "abstain")
     bands = [slice(top, top + rows) for top in range(0, 10, rows)]
-    parts = [judge(probabilities[:, band], truth[band], [q_hat[..., band, :]], 0, "abstain") for band in bands]
-    for added, expected in zip(map(sum, zip(*parts, strict=True)), whole, strict=True):
+    judgements = [judge(probabilities[:, band], truth[band], [q_hat[..., band, :]], 0, "abstain") for band in bands]
+    for added, expected in zip(map(sum, zip(*judgements, strict=True)), whole, strict=True):
         np.testing.assert_array_equal(added, expected)
 
 
@@ -171,12 +171,12 @@ def test_a_pixel_of_each_kind_can_be_judged_by_hand():
 @pytest.mark.parametrize(
     ("q_hat", "policy", "size"), [((0.1, np.inf, 0.1), "abstain", 1), ((np.inf, np.nan, np.nan), "accept", 2)]
 )
-def test_a_set_that_covers_for_want_of_a_threshold_is_not_counted_as_empty(q_hat, policy, size):
+def test_a_set_that_covers_because_no_threshold_exists_is_not_counted_as_empty(q_hat, policy, size):
     """Class 1 is the truth; it has no finite threshold, so it is in the set, whatever the labels do."""
     maps = np.float32([0.5, 0.3, 0.2]).reshape(3, 1, 1)
     thresholds = np.float32(q_hat).reshape(3, 1, 1)
     truth = np.uint8([[1]])
     score = true_class_scores(maps, truth)
-    found = judge_image(class_planes(maps, 0), score, truth, [thresholds], ["paper"], 3, 0, policy, maps)
-    assert found.covered.tolist() == [[0, 1, 0]]
-    assert found.sizes[0, size] == 1
+    judgement = judge_image(class_planes(maps, 0), score, truth, [thresholds], ["paper"], 3, 0, policy, maps)
+    assert judgement.covered.tolist() == [[0, 1, 0]]
+    assert judgement.sizes[0, size] == 1

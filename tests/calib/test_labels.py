@@ -1,4 +1,4 @@
-"""Eq. 4 on pixels that can be labeled by hand, and against the prediction sets themselves on random small maps."""
+"""Eq. 4 on pixels that can be labeled by hand, and against the literal prediction sets on random small maps."""
 
 from itertools import pairwise
 
@@ -96,7 +96,7 @@ def test_of_equals_the_lowest_index_wins():
     assert labels_of(ties, 0.9, "argmax", background=1).tolist() == [[0, 0]]
 
 
-def test_tells_small_probabilities_apart_that_one_minus_p_rounds_to_1():
+def test_orders_small_probabilities_for_which_one_minus_p_rounds_to_1():
     assert labels_of(pixels([1.0, 1e-9, 2e-9]), 1.0).item() == 2
 
 
@@ -160,7 +160,7 @@ UNCALIBRATED = st.sampled_from(["abstain", "accept"])
 
 @settings(max_examples=300, deadline=None)
 @given(target_images(), ANY_RULE, UNCALIBRATED, st.data())
-def test_agrees_with_the_prediction_sets_themselves(image, rule, uncalibrated, data):
+def test_agrees_with_the_literal_prediction_sets(image, rule, uncalibrated, data):
     probabilities, background = image
     thresholds = [NAN, -1, 0, 0.3, 0.5, 0.7, 1, np.inf, *(np.float32(1) - probabilities.ravel()[:4])]
     size = probabilities[0].size
@@ -205,7 +205,7 @@ def test_a_larger_alpha_may_label_more_singletons():
 
 @settings(max_examples=150, deadline=None)
 @given(target_images(), st.sampled_from([NAN, -1, 0, 0.3, 0.5, 0.7, 1, np.inf]))
-def test_set_sizes_agree_with_the_prediction_sets_themselves(image, threshold):
+def test_set_sizes_agree_with_the_literal_prediction_sets(image, threshold):
     probabilities, background = image
     q_hat = np.full(probabilities.shape[1:], threshold, dtype=np.float32)
     sizes = set_sizes(class_planes(probabilities, background), q_hat)
@@ -225,7 +225,7 @@ def test_the_most_probable_class_is_argmax_over_all_classes(image):
     np.testing.assert_array_equal(probability, probabilities.max(axis=0))
 
 
-def test_summary_counts_what_became_of_the_pixels():
+def test_summary_counts_the_outcomes_of_the_pixels():
     probabilities = np.concatenate([EXAMPLES, EXAMPLES[:, :, :3]], axis=2)
     q_hat = np.float32([[0.75] * 5 + [np.inf, NAN, 0.75]])
     planes = class_planes(probabilities, background=0)
@@ -253,7 +253,7 @@ def test_summary_without_a_background_class_has_nothing_to_overrule():
 
 @settings(max_examples=150, deadline=None)
 @given(target_images(), ANY_RULE, st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0, np.inf, NAN]))
-def test_summary_agrees_with_the_prediction_sets_themselves(image, rule, threshold):
+def test_summary_agrees_with_the_literal_prediction_sets(image, rule, threshold):
     probabilities, background = image
     planes = class_planes(probabilities, background)
     q_hat = np.full(probabilities.shape[1:], threshold, dtype=np.float32)
@@ -272,7 +272,7 @@ def test_summary_agrees_with_the_prediction_sets_themselves(image, rule, thresho
 @pytest.mark.parametrize("rule", THRESHOLD_RULES)
 @pytest.mark.parametrize("background", [None, 3])
 def test_planes_from_a_store_relabel_at_any_alpha_like_the_probabilities(rule, background):
-    """Labels need the planes alone: copies of them, made once, answer 20 alphas as all the probabilities do."""
+    """Copies of the planes give the same labels at 20 alphas as the probabilities do."""
     rng = np.random.default_rng(0)
     scores = rng.random((60, 9, 9), dtype=np.float32) ** 2
     scores[rng.random(scores.shape) < 0.3] = NAN

@@ -1,4 +1,4 @@
-"""What pooled thresholds and risk control promise, on images that differ as a whole: means over many draws of them."""
+"""Guarantees of pooled thresholds and of risk control, as means over many draws of images that differ as a whole."""
 
 import math
 
@@ -36,34 +36,34 @@ def mean_and_error(values):
 
 
 def coverage_over_draws(variant, num_images, draws=1500):
-    """Share of a new image's pixels that are covered, in the mean over draws, and its standard error."""
-    rng, shares = np.random.default_rng(0), []
+    """Fraction of a new image's pixels that are covered: mean over draws, and its standard error."""
+    rng, fractions = np.random.default_rng(0), []
     for _ in range(draws):
         scores = image_effects(rng, num_images + NUM_NEW)
         labeled, new = scores[:num_images], scores[num_images:]
         (fitted,) = fit(
             variant, ArrayMaps({"score": labeled, "truth": np.zeros(labeled.shape, np.uint8)}), together(num_images)
         )
-        shares.append(np.mean(new <= fitted.map(0)))
-    return mean_and_error(shares)
+        fractions.append(np.mean(new <= fitted.map(0)))
+    return mean_and_error(fractions)
 
 
 @pytest.mark.parametrize(("num_images", "alpha"), [(20, 0.1), (13, 0.15)])
 def test_pooling_pixels_as_if_they_were_independent_covers_too_little_and_weighing_images_does_not(num_images, alpha):
-    """Naive pooling forgets that 30 pixels of an image are hardly more than one score."""
+    """Naive pooling treats the 30 pixels of an image as independent, although they are hardly more than one score."""
     naive, naive_error = coverage_over_draws(Variant("image", (alpha,), pooling="naive"), num_images)
     hierarchical, error = coverage_over_draws(Variant("image", (alpha,)), num_images)
     assert naive < 1 - alpha - 4 * naive_error
     assert 1 - alpha - 3 * error <= hierarchical <= 1 - alpha + 1 / (num_images + 1) + 3 * error
 
 
-def test_notices_if_the_new_image_has_no_weight_of_its_own():
-    """The paper's rule leaves out the new image's share of 1 / (L + 1) at infinity, and covers too little."""
+def test_detects_a_threshold_that_leaves_out_the_weight_of_the_new_image():
+    """The paper's quantile leaves out the weight 1 / (L + 1) of the new image, and so covers too little."""
     paper, error = coverage_over_draws(Variant("image", (0.1,), quantile="paper"), 20)
     assert paper < 0.9 - 4 * error
 
 
-def test_an_image_weighs_the_same_whether_it_has_many_pixels_or_few():
+def test_an_image_has_the_same_weight_with_many_pixels_and_with_few():
     """Hard images have few valid pixels: counted by pixels, they vanish, and so does the coverage of a new image."""
     rng, by_images, by_pixels = np.random.default_rng(0), [], []
     for _ in range(300):
@@ -93,17 +93,17 @@ def images_with_a_rare_hard_class(rng, num_images):
 
 
 def coverage_per_class(classes, draws=300, num_images=39, alpha=0.1):
-    """Of each class, the share of a new image's pixels that are covered: mean and standard error over draws."""
+    """For each class, the fraction of a new image's pixels that are covered: mean over draws and standard error."""
     variant = Variant("image", (alpha,), classes=classes, num_classes=3, class_clusters=2)
-    rng, shares = np.random.default_rng(0), []
+    rng, fractions = np.random.default_rng(0), []
     for _ in range(draws):
         scores, truth = images_with_a_rare_hard_class(rng, num_images + NUM_NEW)
         maps = ArrayMaps({"score": scores[:num_images], "truth": truth[:num_images]})
         (fitted,) = fit(variant, maps, together(num_images))
         q_of_classes = np.broadcast_to(fitted.q[0, :, 0], 3)
         covered = scores[num_images:] <= q_of_classes[truth[num_images:]]
-        shares.append([covered[truth[num_images:] == c].mean() for c in range(3)])
-    return np.mean(shares, axis=0), np.std(shares, axis=0) / math.sqrt(draws)
+        fractions.append([covered[truth[num_images:] == c].mean() for c in range(3)])
+    return np.mean(fractions, axis=0), np.std(fractions, axis=0) / math.sqrt(draws)
 
 
 def test_a_threshold_for_each_class_covers_the_rare_hard_class_that_a_pooled_one_starves():
@@ -135,7 +135,7 @@ def images_with_mistakes(rng, num_images, shape=(4, 8)):
 
 
 def risk_over_draws(alpha, num_images, draws):
-    """Share of a new image's pixels that rule "argmax" labels wrongly: one mean over new images for each draw."""
+    """Fraction of a new image's pixels that rule argmax labels wrong: for each draw the mean over new images."""
     rng, variant, risks = np.random.default_rng(0), Variant("risk", (alpha,), background=0), []
     for _ in range(draws):
         probabilities, truth = images_with_mistakes(rng, num_images + NUM_NEW)
@@ -161,4 +161,4 @@ def test_at_most_alpha_of_a_new_image_is_labeled_wrong_in_the_mean_over_300_draw
     risks = risk_over_draws(alpha, num_images, draws=300)
     assert alpha - 2 / (num_images + 1) <= np.mean(risks) <= alpha
     assert np.mean(risks) > alpha / 2
-    assert (np.array(risks) > alpha).any()  # it is a promise about the mean: single draws may exceed it
+    assert (np.array(risks) > alpha).any()  # the guarantee is about the mean; single draws may exceed alpha

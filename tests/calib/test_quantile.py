@@ -67,7 +67,7 @@ def test_ranks_of_an_array_are_the_ranks_of_its_items():
 
 @pytest.mark.parametrize(("alpha", "method"), [(0, "exact"), (1, "exact"), (-0.1, "paper"), (1.5, "paper")])
 def test_refuses_an_alpha_that_is_not_between_0_and_1(alpha, method):
-    with pytest.raises(ValueError, match="alpha must lie between 0 and 1, got"):
+    with pytest.raises(ValueError, match="alpha must be between 0 and 1, got"):
         pixel_quantile(column(0.5), alpha, method)
 
 

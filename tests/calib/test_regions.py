@@ -47,7 +47,7 @@ def test_refuses_cells_without_locations(side):
 
 
 @pytest.mark.parametrize("partition", [kmeans_regions, annuli_regions])
-def test_refuses_to_make_no_region(partition):
+def test_refuses_zero_regions(partition):
     with pytest.raises(ValueError, match="num_regions must be at least 1, got 0"):
         partition(random_features((3, 3)), 0)
 
@@ -74,13 +74,13 @@ def test_a_map_without_scores_is_one_region(num_regions):
         np.testing.assert_array_equal(regions, np.zeros((5, 6)))
 
 
-def test_kmeans_tells_the_left_half_from_the_right():
+def test_kmeans_separates_the_left_half_from_the_right():
     left = np.broadcast_to(np.arange(6) < 3, (4, 6))
     np.testing.assert_array_equal(kmeans_regions(flat_features(np.where(left, 0.1, 0.9)), 2), np.where(left, 0, 1))
     np.testing.assert_array_equal(kmeans_regions(flat_features(np.where(left, 0.9, 0.1)), 2), np.where(left, 1, 0))
 
 
-def test_kmeans_joins_like_scores_from_all_over_the_map():
+def test_kmeans_joins_similar_scores_from_all_over_the_map():
     checkers = np.indices((6, 6)).sum(axis=0) % 2
     np.testing.assert_array_equal(kmeans_regions(flat_features(0.2 + 0.5 * checkers), 2), checkers)
 
@@ -174,10 +174,10 @@ def test_the_exact_solver_agrees_with_trying_all_centres_and_whole_radii(shape, 
     radii = combinations_with_replacement(range(math.ceil(math.hypot(*shape))), num_regions - 1)
     rings = [literal_rings(shape, centre, r) for r in radii for centre in centre_grid(shape)]
     best = min(rings, key=lambda regions: squared_objective(features, regions))
-    found = annuli_regions(features, num_regions)
+    rings = annuli_regions(features, num_regions)
     scored = ~np.isnan(features[0])
-    np.testing.assert_array_equal(found[scored], np.unique(best[scored], return_inverse=True)[1])
-    assert len(np.unique(found)) > 1
+    np.testing.assert_array_equal(rings[scored], np.unique(best[scored], return_inverse=True)[1])
+    assert len(np.unique(rings)) > 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -202,7 +202,7 @@ def test_rings_of_a_constant_map_are_numbered_without_gaps(num_regions):
     assert regions.max() < num_regions
 
 
-def test_the_exact_solver_sees_no_rings_in_a_constant_map():
+def test_the_exact_solver_finds_no_rings_in_a_constant_map():
     np.testing.assert_array_equal(annuli_regions(flat_features(np.full((40, 40), 0.3)), 4), one_region((40, 40)))
 
 
@@ -215,7 +215,7 @@ def test_ring_numbers_grow_from_the_inside_out():
         assert (np.diff(line) >= 0).all()
 
 
-def test_locations_without_scores_take_the_ring_in_which_they_lie():
+def test_locations_without_scores_belong_to_the_ring_they_lie_in():
     features, planted = noisy_rings((48, 48), (-2, 2), [10, 16, 22])
     features[:, np.random.default_rng(0).random((48, 48)) < 0.3] = np.nan
     regions = annuli_regions(features, 4)
@@ -224,7 +224,7 @@ def test_locations_without_scores_take_the_ring_in_which_they_lie():
     assert (regions[~unscored] == planted[~unscored]).mean() > 0.9
 
 
-def test_every_ring_holds_scores():
+def test_every_ring_contains_scores():
     """All rings are equally good, and most of them miss the edge where the scores are."""
     features = flat_features(np.full((24, 24), 0.3))
     features[:, :, 3:] = np.nan

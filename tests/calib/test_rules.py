@@ -1,4 +1,4 @@
-"""The truth tables of the rules, which rules are alike, and that one more entry is all that a new rule takes."""
+"""The truth tables of the rules, which rules are equal, and that a new rule needs one more entry only."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def random_image(seed, num_classes=4, shape=(9, 11)):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("background", [None, 0, 2])
-def test_class_wise_labels_are_those_of_the_sets_themselves(rule, background):
+def test_class_wise_labels_are_those_of_the_literal_sets(rule, background):
     for seed in range(5):
         maps, _ = random_image(seed)
         q = np.random.default_rng(seed).choice(np.float32([0, 0.3, 0.6, 1, np.inf, np.nan]), maps.shape)
@@ -61,7 +61,7 @@ def test_rules_are_alike_if_and_only_if_their_labels_are(has_background):
         assert rules_alike(rule, has_background) == tuple(same)
 
 
-def test_rules_that_can_leave_the_classes_of_a_set_unlabeled_say_what_those_pixels_are():
+def test_rules_that_can_leave_the_classes_of_a_set_unlabeled_name_those_pixels():
     assert [rule.name for rule in RULES.values() if rule.can_leave_classes(is_class_wise=False)] == ["singleton"]
     assert [rule.name for rule in RULES.values() if rule.can_leave_classes(is_class_wise=True)] == [
         "argmax",

@@ -1,4 +1,4 @@
-"""Scores against the K-fold NaN array of Eq. 3, and refusal of what is neither a class nor void."""
+"""Scores against the K-fold NaN array of Eq. 3, and refusal of values that are neither a class nor void."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_ignore_index_may_be_an_index_that_the_map_has():
     np.testing.assert_array_equal(scores, np.float32([[np.nan, 0.5]]))
 
 
-def test_holds_the_values_of_equation_3():
+def test_equals_the_values_of_equation_3():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(4), size=(3, 8, 9)).transpose(0, 3, 1, 2).astype(np.float32)
     masks = rng.choice(np.uint8([0, 1, 2, 3, 255]), size=(3, 8, 9))
@@ -34,7 +34,7 @@ def test_holds_the_values_of_equation_3():
     np.testing.assert_array_equal(ours, np.fmax.reduce(literal_inverse_maps(probabilities, masks), axis=1))
 
 
-def test_leaves_its_arguments_alone():
+def test_does_not_change_its_arguments():
     probabilities, mask = np.full((2, 1, 2), 0.5, dtype=np.float32), np.array([[1, 255]], dtype=np.uint8)
     true_class_scores(probabilities, mask)
     assert (probabilities == 0.5).all()

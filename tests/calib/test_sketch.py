@@ -31,8 +31,8 @@ def random_scores(rng, shape, void=0.2):
 
 
 def assert_same_bytes(first, second):
-    assert [part.tobytes() for part in first] == [part.tobytes() for part in second]
-    assert [part.dtype for part in first] == [part.dtype for part in second]
+    assert [array.tobytes() for array in first] == [array.tobytes() for array in second]
+    assert [array.dtype for array in first] == [array.dtype for array in second]
 
 
 def test_keeps_the_largest_scores_in_order_and_counts_all():
@@ -60,7 +60,7 @@ def test_any_partition_in_any_order_merges_into_the_sketch_of_all_images(scores,
     order = data.draw(st.permutations(range(len(scores))))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(scores)), max_size=4)))
     size = sketch_size(len(scores), alpha, method)
-    sketches = [sketch_scores(part, size) for part in np.split(scores[order], cuts)]
+    sketches = [sketch_scores(block, size) for block in np.split(scores[order], cuts)]
     merged = merge_all(data.draw(st.permutations(sketches)), size)
     assert_same_bytes(merged, sketch_scores(scores, size))
     assert sketch_quantile(merged, alpha, method).tobytes() == pixel_quantile(scores, alpha, method).tobytes()
@@ -99,9 +99,9 @@ def test_the_memory_of_a_sketch_does_not_grow_with_the_images():
     grown = sketch_scores(random_scores(rng, (size, 5, 6)), size)
     for num_images in (1, 50, 500):
         grown = merge_sketches(grown, sketch_scores(random_scores(rng, (num_images, 5, 6)), size), size)
-        assert [part.shape for part in grown] == [(5, 6, size), (5, 6)]
-        assert sum(part.nbytes for part in grown) == 5 * 6 * (4 * size + 4)
-        assert all(part.base is None or part.base.nbytes == part.nbytes for part in grown)  # holds on to no more
+        assert [array.shape for array in grown] == [(5, 6, size), (5, 6)]
+        assert sum(array.nbytes for array in grown) == 5 * 6 * (4 * size + 4)
+        assert all(array.base is None or array.base.nbytes == array.nbytes for array in grown)  # holds on to no more
 
 
 def test_holds_the_scores_that_topk_finds():
@@ -120,10 +120,10 @@ def test_agrees_with_kthvalue_on_full_maps_to_the_last_bit(alpha):
     assert sketch_quantile(merged, alpha).tobytes() == kth.numpy().tobytes()
 
 
-def merge_as_a_tree(parts, merge):
-    while len(parts) > 1:
-        parts = [reduce(merge, parts[start : start + 3]) for start in range(0, len(parts), 3)]
-    return parts[0]
+def merge_as_a_tree(sketches, merge):
+    while len(sketches) > 1:
+        sketches = [reduce(merge, sketches[start : start + 3]) for start in range(0, len(sketches), 3)]
+    return sketches[0]
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
@@ -143,16 +143,16 @@ def test_reads_its_scores_only():
     scores = random_scores(np.random.default_rng(0), (5, 3, 3))
     before = scores.tobytes()
     sketch = sketch_scores(scores, 2)
-    parts = [part.tobytes() for part in sketch]
+    contents = [array.tobytes() for array in sketch]
     merge_sketches(sketch, sketch, 3)
     sketch_quantile(sketch, 0.2)
     assert scores.tobytes() == before
-    assert [part.tobytes() for part in sketch] == parts
+    assert [array.tobytes() for array in sketch] == contents
 
 
 @settings(max_examples=200, deadline=None)
 @given(score_maps(), st.integers(1, 14), st.data())
-def test_without_an_image_it_is_the_sketch_of_the_others_but_for_one_score(scores, size, data):
+def test_without_an_image_it_is_the_sketch_of_the_others_except_for_one_score(scores, size, data):
     out = data.draw(st.integers(0, len(scores) - 1))
     without = sketch_without(sketch_scores(scores, size), scores[out])
     others = sketch_scores(np.delete(scores, out, axis=0), min(size, len(scores)) - 1)

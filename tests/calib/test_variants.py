@@ -1,4 +1,4 @@
-"""Every variant against thresholds worked out literally, with nothing learnt from images that are held out."""
+"""Every variant against thresholds computed literally, and without any influence of held-out images."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -81,7 +81,7 @@ def literal_thresholds(variant, maps, region, classes_of_column):
 
 
 def literal_regions(variant, scores):
-    """The regions that these scores make, from their quantiles."""
+    """The regions computed from the quantiles of these scores."""
     if variant.name == "image":
         return np.zeros(scores.shape[1:], dtype=np.int32)
     features = np.nanquantile(scores.astype(np.float64), FEATURE_LEVELS, axis=0).astype(np.float32)
@@ -145,22 +145,22 @@ def test_risk_counts_the_pixels_whose_most_probable_class_is_not_the_true_one(ba
     assert fitted.num_images.tolist() == [[22]]
 
 
-def test_risk_refuses_an_alpha_that_its_images_cannot_bound_and_names_the_smallest_they_can():
+def test_risk_refuses_an_alpha_that_is_too_small_for_its_images_and_names_the_smallest_possible():
     maps = maps_of(*labeled_images(18))
-    with pytest.raises(CalibrationError, match=r"18 labeled .* at alpha 0.05: the smallest alpha they can is 0.05264;"):
+    with pytest.raises(CalibrationError, match=r"18 labeled .* at alpha 0.05: the smallest possible alpha is 0.05264;"):
         fit(Variant("risk", (0.2, 0.05), background=BACKGROUND), maps, together(18))
     (fitted,) = fit(Variant("risk", (0.05264,), background=BACKGROUND), maps, together(18))
     assert np.isfinite(fitted.q).all()
 
 
-def test_risk_keeps_nothing_of_a_fold_whose_judges_are_too_few():
+def test_risk_labels_nothing_in_a_fold_if_the_other_folds_are_too_few():
     """All 19 images can bound 0.05, the 9 of one half cannot: without a label, there is no wrong one."""
     fits = fit(Variant("risk", (0.05, 0.3), background=BACKGROUND), maps_of(*labeled_images(19)), np.arange(19) % 2)
     assert [fold.q[0].item() for fold in fits[1:]] == [-1, -1]
     assert all(fold.q[1].item() > 0 for fold in fits)
 
 
-def test_fixed_is_one_number_that_no_image_has_made():
+def test_fixed_is_one_number_that_does_not_depend_on_the_images():
     fits = fit(Variant("fixed", ALPHAS, fixed_threshold=0.75), maps_of(*labeled_images(6)), np.arange(6) % 2)
     assert [fitted.q.ravel().tolist() for fitted in fits] == [[0.25] * 3] * 3
 
@@ -170,7 +170,7 @@ def same(first, second):
 
 
 @every_variant
-def test_a_held_out_fold_leaves_no_trace(variant):
+def test_a_held_out_fold_has_no_influence(variant):
     """Without a fold, the thresholds, regions and clusters are those of the other images alone."""
     probabilities, truth = labeled_images(24)
     folds = np.random.default_rng(0).permutation(np.arange(24) % 3)
@@ -186,7 +186,7 @@ def test_a_held_out_fold_leaves_no_trace(variant):
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.name == "pixel"], ids=lambda v: v.quantile)
-def test_images_held_out_one_by_one_leave_no_trace(variant):
+def test_images_held_out_one_by_one_have_no_influence(variant):
     """A fold an image takes another way than larger folds; in whatever order, block and band, it ends at the same."""
     probabilities, truth = labeled_images(9, void=0.4)
     folds = np.random.default_rng(1).permutation(9)

@@ -143,7 +143,7 @@ EXPECTED = {
 def test_a_risk_that_cannot_be_bounded_is_refused_with_one_that_can(data, make_settings):
     settings = make_settings(variant="risk", rule="argmax", alpha=0.1)
     run_stages(settings, "prepare", "annotate")
-    with pytest.raises(ConfigError, match=r"alpha 0.1: 6 labeled images cannot bound .* the smallest .* is 0.1429"):
+    with pytest.raises(ConfigError, match=r"alpha 0.1: 6 labeled images are too few to bound .* smallest .* is 0.1429"):
         calibrate(settings)
 
 
