@@ -1,8 +1,8 @@
-"""AllSpark's block against its equations taken literally, every attention map formed: `python benchmarks/allspark.py`.
+"""AllSpark's block, compared with its equations computed literally: `python benchmarks/allspark.py`.
 
-A row is a process of its own: forward and backward pass of the block in training, on random features and a full memory;
-2 labeled and 2 unlabeled images. Its peak memory is what it adds to weights and inputs. A second table shows what it
-takes to put the unlabeled channels into the memory.
+The literal computation forms every attention map. Each row is measured in a separate process: forward and backward pass
+of the block in training, on random features and a full memory, with 2 labeled and 2 unlabeled images. Peak memory is
+the memory beyond weights and inputs. A second table measures storing the unlabeled channels in the memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_REPEATS, SECONDS_OF_REPEATS = 5, 6
 
 
 class Case(NamedTuple):
-    """Classes in the memory (0: none, images look at the unlabeled ones), places along a side of the last map."""
+    """Number of classes in the memory (0: no memory), and side of the last feature map in pixels."""
 
     name: str
     classes: int
@@ -59,7 +59,7 @@ WAYS = ("literal", "ours")
 
 
 class Usage(NamedTuple):
-    """Wall seconds, and processor seconds of both passes, of the best run; peak megabytes of all runs."""
+    """Of the best run: wall seconds, and CPU seconds of both passes; of all runs: peak in MB."""
 
     forward: float
     both: float
@@ -83,13 +83,13 @@ def forward_of(way: str, dropout: float, device: str) -> tuple[AllSparkBlock, Ca
 
 
 def measure(way: str, case: Case, kind: Kind, device: str, result: str) -> Usage:
-    """Of one way, whose result and gradient of the features are left in a file."""
+    """Measure one implementation, and write its result and the gradient of the features to a file."""
     block, forward = forward_of(way, kind.dropout, device)
     features, memory = inputs_of(case, device)
     features.requires_grad_()
     half = torch.autocast(device, torch.bfloat16) if kind.precision == "bfloat16" else nullcontext()
     small = inputs_of(QUICK[0], device)
-    forward(small[0], NUM_LABELED, small[1]).sum().backward()  # loads what it needs
+    forward(small[0], NUM_LABELED, small[1]).sum().backward()  # loads libraries
     before, runs = _start(device), []
     while not runs or (len(runs) < MAX_REPEATS and sum(run[1] for run in runs) < SECONDS_OF_REPEATS):
         block.zero_grad()
@@ -105,7 +105,7 @@ def measure(way: str, case: Case, kind: Kind, device: str, result: str) -> Usage
 
 
 def _start(device: str) -> float:
-    """Megabytes now; the peak starts again."""
+    """Reset the peak, and return the present memory in MB."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 1e6
@@ -123,17 +123,17 @@ def _seconds(device: str, start: float) -> float:
     return time.perf_counter() - start
 
 
-def largest_difference(found: str, literal: str) -> str:
-    """Of the results and of the gradients, each as a share of the largest literal value."""
-    pairs = zip(torch.load(found), torch.load(literal), strict=True)
+def largest_difference(result: str, literal: str) -> str:
+    """Largest difference of results and of gradients, as fractions of the largest literal value."""
+    pairs = zip(torch.load(result), torch.load(literal), strict=True)
     return ", ".join(f"{((one - other).abs().max() / other.abs().max()).item():.0e}" for one, other in pairs)
 
 
 def print_passes(cases: Sequence[Case], device: str, scratch: Path) -> None:
     print_header(
         f"Forward and backward pass, {NUM_LABELED} + {NUM_UNLABELED} images, {device}",
-        "case | keys an image | dropout | precision | way | forward s | forward + backward s | CPU s | peak MB | faster"
-        " | less memory | result and gradient differ from literal float32 without dropout",
+        "case | keys per image | dropout | precision | way | forward s | forward + backward s | CPU s | peak MB "
+        "| faster | less memory | result and gradient differ from literal float32 without dropout",
     )
     for case in cases:
         keys = 2 * NUM_CHANNELS * (case.classes or NUM_UNLABELED)
@@ -161,7 +161,7 @@ def print_queues(cases: Sequence[Case], device: str) -> None:
         memory = SemanticMemory(case.classes, NUM_CHANNELS, case.side**2).to(device)
         literal = LiteralMemory(case.classes, NUM_CHANNELS)
         slowest = None
-        for way, enqueue in (("one after the other", literal.enqueue), ("ours", memory.enqueue)):
+        for way, enqueue in (("one by one", literal.enqueue), ("ours", memory.enqueue)):
             seconds = []
             for _ in range(1 + MAX_REPEATS):  # the first warms up
                 start = time.perf_counter()

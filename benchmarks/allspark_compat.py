@@ -1,10 +1,10 @@
 """Train with two properties of AllSpark's published code: `python benchmarks/allspark_compat.py stage2 --run NAME`.
 
-In evaluation mode the block attends to all images of a batch together, so that the teacher's labels of an image depend
-on its neighbours; and empty places of the semantic memory hold noise and count as filled. (Published training also lets
-every process overwrite all memories with that of the first; that is not reproduced.) Checkpoints are those of a run
-without them, so give such a run a name of its own: --set name=NAME-compat. `evaluate` measures the saved student, which
-attends to one image at a time.
+In evaluation mode the block attends to all images of a batch together, so the teacher's labels of an image depend on
+the other images of its batch; and empty slots of the semantic memory contain noise and count as filled. (In published
+training every process also overwrites all memories with that of the first process; that is not reproduced.) The
+fingerprint of a checkpoint does not include these properties, so give such a run its own name: --set name=NAME-compat.
+`evaluate` measures the saved student, which attends to one image at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from train.students.network import Network
 
 
 class PublishedBlock(AllSparkBlock):
-    """Attends to all images of a batch in evaluation mode."""
+    """A block that attends to all images of a batch in evaluation mode."""
 
     def evaluated(self, channels: Tensor) -> Tensor:
         return self.cross_attention.across(channels, channels[None])

@@ -1,7 +1,7 @@
-"""What `conformalsam alpha` chooses and claims, beside what is true of the unlabeled images.
+"""Compares the choices and estimates of `conformalsam alpha` with the true values on the unlabeled images.
 
-The sweep knows the labeled images alone; the masks of unlabeled ones are opened here and nowhere else. The run must
-have been calibrated (`snakemake calibrate`):
+The sweep uses labeled images only; the masks of unlabeled images are opened here and nowhere else. The run must be
+calibrated (`snakemake --cores 8 calibrate --config run=camvid root=FOLDER`):
 
     python benchmarks/alpha_choice.py camvid --set data.root=FOLDER
 """
@@ -34,16 +34,16 @@ class TruthJob(NamedTuple):
     """One unlabeled image, its mask, and the thresholds of the sweep."""
 
     probabilities: Path
-    position: int
+    index: int
     mask: Path
     settings: Settings
     sweep: Sweep
 
 
 def judge_truth(job: TruthJob) -> calib.Judgement:
-    """Counts of one unlabeled image at every stop of the sweep."""
+    """The counts of one unlabeled image at every alpha of the sweep."""
     data, background = job.settings.data, job.settings.data.background_index
-    maps = open_probabilities(job.probabilities).probabilities(job.position).rows(slice(None))
+    maps = open_probabilities(job.probabilities).probabilities(job.index).rows(slice(None))
     truth = resize_nearest(read_mask(job.mask, data), data.grid)
     thresholds = job.sweep.thresholds
     return calib.judge_image(
@@ -59,44 +59,44 @@ def judge_truth(job: TruthJob) -> calib.Judgement:
     )
 
 
-TrueShares = dict[tuple[float, str], dict[str, float]]
-"""Alpha and rule -> share by METRIC."""
+TrueValues = dict[tuple[float, str], dict[str, float]]
+"""Alpha and rule -> value of each of METRICS."""
 
 
-def true_shares(settings: Settings, swept: Sweep) -> TrueShares:
-    """What is true of the unlabeled images that have a mask, for every alpha and rule, raw among them."""
+def true_values(settings: Settings, swept: Sweep) -> TrueValues:
+    """The true values on the unlabeled images that have a mask, for every alpha and rule, raw among them."""
     path = (settings.folder / "probs.zarr").absolute()
     store = open_probabilities(path)
-    position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
+    index_of = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
     masks = {s.id: truth_path(s, settings.data) for s in load_samples(settings.folder / "samples.json").of("unlabeled")}
     jobs = [
-        TruthJob(path, position[i], mask.absolute(), settings, swept)
+        TruthJob(path, index_of[i], mask.absolute(), settings, swept)
         for i, mask in masks.items()
-        if mask is not None and store.status[position[i]] == DONE
+        if mask is not None and store.status[index_of[i]] == DONE
     ]
     judged: list[calib.Judgement] = []
     run_tasks(judge_truth, jobs, settings.compute, judged.append)
     true = calib.summarise(judged, np.random.default_rng(0))
     rules = candidate_rules(swept.thresholds.is_class_wise, settings.calibrate.variant)
-    shares: TrueShares = {}
+    values: TrueValues = {}
     for a, alpha in enumerate(swept.alphas):
         coverage = float(true.coverage.value[a])
         for r, rule in enumerate(rules):
             precision, keep_rate = float(true.precision.value[a, r]), float(true.keep_rate.value[a, r])
-            shares[alpha, rule] = {"coverage": coverage, "precision": precision, "keep_rate": keep_rate}
+            values[alpha, rule] = {"coverage": coverage, "precision": precision, "keep_rate": keep_rate}
         raw = float(true.raw.precision.value)
-        shares[alpha, "raw"] = {"coverage": coverage, "precision": raw, "keep_rate": 1.0}
-    return shares
+        values[alpha, "raw"] = {"coverage": coverage, "precision": raw, "keep_rate": 1.0}
+    return values
 
 
-def choices(settings: Settings, true: TrueShares) -> Iterator[str]:
-    """A line of the table for every target, by the estimate and by the lower end of its interval."""
+def choices(settings: Settings, true: TrueValues) -> Iterator[str]:
+    """A table row for every target, by the estimate and by the lower end of its interval."""
     for target in TARGETS:
         for end in ("value", "low"):
             facts = choose_alpha(settings, Goal("precision", target, end))  # type: ignore[arg-type]
             claim = facts["chosen"]
             real = true[claim["alpha"], claim["rule"]]
-            words = [
+            cells = [
                 f"{target:.0%}{', cautious' if end == 'low' else ''}{'' if facts['is_reached'] else ' (not reached)'}",
                 f"{claim['rule']} at {claim['alpha']:g}",
                 "{value:.1%} [{low:.1%}, {high:.1%}]".format(**claim["precision"]),
@@ -104,18 +104,18 @@ def choices(settings: Settings, true: TrueShares) -> Iterator[str]:
                 f"{claim['keep_rate']['value']:.1%}",
                 f"{real['keep_rate']:.1%}",
             ]
-            yield f"| {' | '.join(words)} |"
+            yield f"| {' | '.join(cells)} |"
 
 
-def verdict(swept: Sweep, true: TrueShares) -> Iterator[str]:
-    """How many intervals hold the true share, and the largest error."""
+def verdict(swept: Sweep, true: TrueValues) -> Iterator[str]:
+    """For each metric, how many intervals contain the true value, and the largest error."""
     for metric in METRICS:
         pairs = [(row[metric], true[row["alpha"], row["rule"]]) for row in swept.rows]
-        known = [(claim, real[metric]) for claim, real in pairs if claim and not np.isnan(real[metric])]
-        held = sum(claim["low"] <= real <= claim["high"] for claim, real in known)
-        errors = np.array([claim["value"] - real for claim, real in known])
+        defined = [(claim, real[metric]) for claim, real in pairs if claim and not np.isnan(real[metric])]
+        held = sum(claim["low"] <= real <= claim["high"] for claim, real in defined)
+        errors = np.array([claim["value"] - real for claim, real in defined])
         yield (
-            f"| {metric.replace('_', ' ')} | {held} of {len(known)} ({held / len(known):.0%}) "
+            f"| {metric.replace('_', ' ')} | {held} of {len(defined)} ({held / len(defined):.0%}) "
             f"| {100 * errors.mean():+.1f}, {100 * errors[np.abs(errors).argmax()]:+.1f} points |"
         )
 
@@ -124,14 +124,14 @@ def verdict(swept: Sweep, true: TrueShares) -> Iterator[str]:
 @click.argument("run")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting.")
 def main(run: str, overrides: tuple[str, ...]) -> None:
-    """Print what is chosen for some target precisions, and how often the intervals hold."""
+    """Print the choice for some target precisions, and how many intervals contain the true value."""
     settings = load_settings(run, parse_overrides(overrides))
     swept = sweep_run(settings)
-    true = true_shares(settings, swept)
+    true = true_values(settings, swept)
     click.echo("| target | chosen | precision claimed | true | keep rate claimed | true |\n|---|---|---|---|---|---|")
     for line in choices(settings, true):
         click.echo(line)
-    click.echo("\n| share | interval holds the true share | claimed minus true: mean, largest |\n|---|---|---|")
+    click.echo("\n| estimate | interval contains the true value | claimed minus true: mean, largest |\n|---|---|---|")
     for line in verdict(swept, true):
         click.echo(line)
 

@@ -1,7 +1,7 @@
-"""Speed of the SEEM annotator against the published way of computing the same map: `python benchmarks/annotate.py`.
+"""Speed of the SEEM annotator, compared with the published computation of its maps: `python benchmarks/annotate.py`.
 
-Random weights; both ways in turn in one process, so that the ratio holds whatever else the machine does. Prints two
-markdown tables: images (time, ratio, peak memory, FLOPs) and class texts.
+Random weights. Both are measured in turns in one process, so that other processes affect their ratio little. Prints two
+Markdown tables: images (time, ratio, peak memory, FLOPs) and class texts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class WordTokenizer:
-    """One token a word and mark: about as many as CLIP's tokenizer makes of class names in its templates."""
+    """One token per word and punctuation mark, about as many as CLIP's tokenizer gives for names in its templates."""
 
     eos_token_id = 49407
 
@@ -63,7 +63,7 @@ def random_texts(num_prompts: int, width: int = 512) -> ClassTexts:
 
 
 def ours(size: Size, dtype: torch.dtype | None = None) -> Callable[[Seem, ClassTexts], Callable[[], np.ndarray]]:
-    """Our way at a size, in the precision of the network or another one."""
+    """Our computation at a size, in the precision of the network or in another one."""
 
     def make(seem: Seem, texts: ClassTexts) -> Callable[[], np.ndarray]:
         seem.dtype = dtype or seem.dtype
@@ -84,7 +84,7 @@ def published_way(seem: Seem, texts: ClassTexts) -> Callable[[], Tensor]:
     return annotate
 
 
-# What is compared: each makes a call that annotates one image.
+# Each makes a function that annotates one image.
 WAYS: dict[str, Callable[[Seem, ClassTexts], Callable[[], Any]]] = {
     "published way, full size": published_way,
     "ours, full size": ours("original"),
@@ -94,7 +94,7 @@ WAYS: dict[str, Callable[[Seem, ClassTexts], Callable[[], Any]]] = {
 
 
 def seconds_each(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median time of every call, all of them once in each round."""
+    """Median time of every call in seconds; each round calls all of them once."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):  # the first round warms up
         for name, call in calls.items():
@@ -118,7 +118,7 @@ def gigaflops(call: Callable[[], object]) -> float:
 
 
 def peak_gigabytes(variant: str, num_prompts: int, way: str, device: str, precision: str) -> float:
-    """Of a fresh process that annotates two images: resident memory on CPU, allocated memory on a GPU."""
+    """Peak memory of a new process that annotates two images: resident memory on a CPU, allocated memory on a GPU."""
     options = ["--variant", variant, "--prompts", str(num_prompts), "--device", device, "--precision", precision]
     command = [sys.executable, __file__, *options, "--memory-of", way]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -132,7 +132,7 @@ def print_own_peak(variant: str, num_prompts: int, way: str, device: str, precis
 
 
 def peak_resident_bytes() -> int:
-    """Of this process alone; getrusage would count what its parent had when it was forked."""
+    """Peak of this process alone; getrusage would include the memory of its parent at the fork."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
@@ -160,8 +160,8 @@ def image_table(variants: Sequence[str], prompts: Sequence[int], rounds: int, de
 
 
 def _largest_difference(first: Callable[[], Tensor], second: Callable[[], np.ndarray]) -> float:
-    expected, found = first().float().numpy(), second()[0]
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    expected, maps = first().float().numpy(), second()[0]
+    return float(np.abs(maps - expected).max() / np.abs(expected).max())
 
 
 def text_table(device: str, tokenizer: Path | None) -> None:
@@ -192,11 +192,11 @@ def text_table(device: str, tokenizer: Path | None) -> None:
 @click.command()
 @click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), default=list(VARIANTS))
 @click.option("--prompts", multiple=True, type=int, default=[21, 150], show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="Timed rounds; the median counts.")
+@click.option("--rounds", default=3, show_default=True, help="Timed rounds, of which the median is taken.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--precision", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
 @click.option("--threads", type=int, help="Torch threads. Default: torch's.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder with CLIP's; default: one token a word.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder of CLIP's. Default: one token per word.")
 @click.option("--no-text", is_flag=True, help="Leave out the class texts, which take minutes on a CPU.")
 @click.option("--memory-of", hidden=True)
 def main(
@@ -210,7 +210,7 @@ def main(
     no_text: bool,
     memory_of: str | None,
 ) -> None:
-    """Annotate random images with random weights, in our way and in the published one."""
+    """Annotate random images with random weights, by our code and by the published computation."""
     if threads is not None:
         torch.set_num_threads(threads)
     if memory_of is not None:

@@ -1,13 +1,13 @@
-"""What each format of the probability cache costs, and what it does to the labels, on real maps.
+"""Size and speed of each format of the probability cache, and its effect on the labels, on real maps.
 
     python benchmarks/cache_formats.py voc_animals --set data.root=FOLDER
     python benchmarks/cache_formats.py camvid --set data.root=FOLDER --native
 
-A real probs.zarr is written and read in every dtype and resolution that the settings offer. The reference is the
-annotator's own float32 maps, up-sampled in their own space to the grid; a label is changed if thresholds (variant
-pixel, exact) and labels (rule paper, an uncalibrated location accepts every class) from a format differ from those of
-the reference. These exported networks end in an up-sampling; with --native it is cut off, and the grid is four times
-their own maps, which is the geometry of SEEM.
+A probs.zarr is written and read in every dtype and resolution that the settings offer. The reference are the
+annotator's float32 maps, up-sampled to the grid in their own space (logits or probabilities). A label counts as changed
+if thresholds (variant pixel, exact) and labels (rule paper, an uncalibrated location accepts every class) computed from
+a format give another label than those computed from the reference. These exported networks end with an up-sampling;
+with --native it is removed, and the grid is four times the size of their maps, as for SEEM.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ADE20K_CLASS_PIXELS = 20_210 * 150 * 512 * 512
 
 
 class Data(NamedTuple):
-    """Native maps float32 [K, h, w] and masks on the grid of labeled images, and native maps of unlabeled ones."""
+    """Native maps float32 [K, h, w] of labeled, then of unlabeled images; masks of the labeled images on the grid."""
 
     settings: Settings
     space: str
@@ -59,7 +59,7 @@ class Data(NamedTuple):
 
 
 def cut_last_upsampling(path: Path, folder: Path) -> Path:
-    """The network without its last node, which must be an up-sampling."""
+    """Write the network without its last node, which must be an up-sampling; returns its file."""
     import onnx
 
     model = onnx.load(path)
@@ -97,7 +97,7 @@ def native(settings: Settings, folder: Path) -> Settings:
 
 
 def labels(data: Data, read: Any) -> Iterator[list[np.ndarray]]:
-    """Of each unlabeled image, labels at every alpha, from `read(i)` -> a ProbabilityReader of image i."""
+    """For each unlabeled image its labels at every alpha. read: number of an image -> ProbabilityReader"""
     background = data.settings.data.background_index
     scores = np.stack([score(read(i), mask) for i, mask in enumerate(data.masks)])
     thresholds = [calib.pixel_quantile(scores, alpha) for alpha in ALPHAS]
@@ -111,7 +111,7 @@ def score(reader: ProbabilityReader, mask: np.ndarray) -> np.ndarray:
 
 
 class Format(NamedTuple):
-    """A format's cost and its effect."""
+    """Size and speed of a format, and its effect on probabilities and labels."""
 
     bytes_per_image: float
     write_rate: float
@@ -134,15 +134,15 @@ def try_format(data: Data, resolution: str, dtype: str, reference: list[list[np.
         for i in range(0, len(data.maps), 5)
     ]
     changed = np.zeros(len(ALPHAS))
-    for found, expected in zip(labels(data, store.probabilities), reference, strict=True):
-        for a, (label, true) in enumerate(zip(found, expected, strict=True)):
-            changed[a] += np.mean(~((label == true) | (np.isnan(label) & np.isnan(true))))
+    for by_alpha, expected_by_alpha in zip(labels(data, store.probabilities), reference, strict=True):
+        for a, (label, expected) in enumerate(zip(by_alpha, expected_by_alpha, strict=True)):
+            changed[a] += np.mean(~((label == expected) | (np.isnan(label) & np.isnan(expected))))
     count = len(data.maps)
     return Format(size / count, count / seconds, count / read_seconds, max(errors), list(changed / len(reference)))
 
 
 def write(data: Data, resolution: str, dtype: str, path: Path) -> tuple[ProbabilityStore, float]:
-    """The store, and the seconds that writing took."""
+    """Write the store; returns it and the seconds that writing took."""
     maps = data.maps[0].shape if resolution == "annotator" else (len(data.maps[0]), *data.grid)
     names = data.settings.data.class_names
     facts = {"fingerprint": "x", "class_names": names, "space": data.space, "grid": list(data.grid), "annotator": "x"}
@@ -163,11 +163,11 @@ def print_formats(data: Data, folder: Path) -> None:
     click.echo(
         f"\n{data.settings.name}: {len(data.masks)} labeled, {len(data.maps) - len(data.masks)} unlabeled images, "
         f"maps of {' x '.join(map(str, data.maps[0].shape))} ({data.space}), grid {height} x {width}; "
-        f"float32 at full size: {full / 1e6:.1f} MB an image\n"
+        f"float32 at full size: {full / 1e6:.1f} MB per image\n"
     )
     changed = " | ".join(f"labels changed at {alpha:g}" for alpha in ALPHAS)
     click.echo(
-        "| resolution, dtype | kB an image | times smaller | written, images/s | read and up-sampled, images/s "
+        "| resolution, dtype | kB per image | times smaller | written, images/s | read and up-sampled, images/s "
         f"| largest error of P | {changed} | ADE20K |\n|{'---|' * (7 + len(ALPHAS))}"
     )
     reference = list(labels(data, lambda i: data.reader(data.maps[i])))
@@ -175,14 +175,14 @@ def print_formats(data: Data, folder: Path) -> None:
     default = "float16" if data.space == "logits" else "uint16"
     for resolution in ("annotator", "grid"):
         for dtype in dtypes:
-            found = try_format(data, resolution, dtype, reference, folder)
+            measured = try_format(data, resolution, dtype, reference, folder)
             mark = " (default)" if (resolution, dtype) == ("annotator", default) else ""
-            shares = " | ".join(f"{100 * share:.3f} %" for share in found.changed)
-            gigabytes = found.bytes_per_image / (num_classes * height * width) * ADE20K_CLASS_PIXELS / 1e9
+            changed_labels = " | ".join(f"{100 * fraction:.3f} %" for fraction in measured.changed)
+            gigabytes = measured.bytes_per_image / (num_classes * height * width) * ADE20K_CLASS_PIXELS / 1e9
             click.echo(
-                f"| {resolution}, {dtype}{mark} | {found.bytes_per_image / 1e3:.0f} "
-                f"| {full / found.bytes_per_image:.0f} | {found.write_rate:.0f} | {found.read_rate:.0f} "
-                f"| {found.largest_error:.1e} | {shares} | {gigabytes:.0f} GB |"
+                f"| {resolution}, {dtype}{mark} | {measured.bytes_per_image / 1e3:.0f} "
+                f"| {full / measured.bytes_per_image:.0f} | {measured.write_rate:.0f} | {measured.read_rate:.0f} "
+                f"| {measured.largest_error:.1e} | {changed_labels} | {gigabytes:.0f} GB |"
             )
 
 
@@ -190,7 +190,7 @@ def print_formats(data: Data, folder: Path) -> None:
 @click.argument("run")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Settings, as for the stages.")
 @click.option("--unlabeled", default=30, show_default=True, help="Unlabeled images to compare labels on.")
-@click.option("--native", "is_native", is_flag=True, help="Cut the network's last up-sampling off.")
+@click.option("--native", "is_native", is_flag=True, help="Remove the network's last up-sampling.")
 def main(run: str, overrides: Sequence[str], unlabeled: int, is_native: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

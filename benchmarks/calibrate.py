@@ -1,9 +1,9 @@
-"""Calibration and pseudo-labels against their equations taken literally: `python benchmarks/calibrate.py [PART ...]`.
+"""Calibration and pseudo-labels, compared with their equations computed literally: `python benchmarks/calibrate.py`.
 
-Parts: thresholds (Eq. 3), scale (many labeled images), labels and logits (Eq. 4), regions (k-means, GenAnn); the
-stages themselves are measured by stages.py. Every row is a process of its own, so that its peak memory, above the
-loaded input, is its own. GB/s: the float32 class maps that a row stands for, by its wall time. The maps are softmaxes
-of smooth random logits; the masks agree with the best class at nine pixels of ten, and 2 % are void.
+Tables: thresholds (Eq. 3), scale (many labeled images), labels and logits (Eq. 4), regions (k-means, GenAnn); the
+stages are measured by stages.py. Every row is measured in a separate process, so that its peak memory, above the loaded
+input, is its own. GB/s is the size of the float32 class maps of a row, divided by its wall time. The maps are softmaxes
+of smooth random logits; the masks agree with the best class at nine of ten pixels, and 2 % are void.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from evolved_rings import evolved_regions
+from evolved_rings import annuli_objective, evolved_regions
 from numpy.typing import NDArray
 
 import calib
@@ -33,17 +33,17 @@ from pipeline.resample import resize_bilinear, softmax
 ALPHA = 0.05
 BACKGROUND = 0
 STRIDE = 4  # of cached logits
-POOL = 4  # different maps of a set that memory does not hold
+POOL = 4  # different maps of a data set that does not fit into memory
 MASKS_PER_MAP = 8
-STRIP = 32  # rows scored at a time
+STRIP = 32  # rows scored together
 BAND_BYTES = 64_000_000  # of a block of scores and of a sketch, as in `pipeline.calibration.stored_maps`
-NUM_CHECKED = 500  # locations whose exact rank is looked up with np.sort
+NUM_CHECKED = 500  # locations whose exact threshold is computed with np.sort
 MAX_REPEATS, SECONDS_OF_REPEATS = 5, 4
-SMALL = (20, 3, 32)  # images, classes, side: a first call, which loads what it needs
+SMALL = (20, 3, 32)  # images, classes, side of a first call, which loads libraries
 
 
 class Case(NamedTuple):
-    """How many images, classes, rows and columns."""
+    """Number of images, of classes, and of rows and columns."""
 
     images: int
     classes: int
@@ -66,11 +66,11 @@ def smooth_logits(rng: np.random.Generator, classes: int, side: int) -> NDArray:
 
 
 def noisy_mask(rng: np.random.Generator, maps: NDArray) -> NDArray:
-    """uint8 [H, W]: the best class of float [K, H, W], any class at a tenth of the pixels, void at 2 %."""
+    """uint8 [H, W]: the best class of float [K, H, W], a random class at a tenth of the pixels, void at 2 %."""
     mask = maps.argmax(axis=0).astype(np.uint8)
-    luck = rng.random(mask.shape, dtype=np.float32)
-    mask[luck < 0.1] = rng.integers(0, len(maps), np.count_nonzero(luck < 0.1), dtype=np.uint8)
-    mask[luck > 0.98] = 255
+    draws = rng.random(mask.shape, dtype=np.float32)
+    mask[draws < 0.1] = rng.integers(0, len(maps), np.count_nonzero(draws < 0.1), dtype=np.uint8)
+    mask[draws > 0.98] = 255
     return mask
 
 
@@ -88,10 +88,10 @@ def labeled_images(case: Case) -> tuple[NDArray, NDArray]:
 
 
 def thresholds_of(case: Case) -> NDArray:
-    """float32 [H, W]; a hundredth each is NaN (no labeled image) and +inf (too few)."""
+    """float32 [H, W]; 1 % of the thresholds are NaN (no labeled image), and 1 % are +inf (too few)."""
     rng = np.random.default_rng(1)
-    q_hat, luck = rng.uniform(0.3, 1, (case.side, case.side)), rng.random((case.side, case.side))
-    return np.select([luck < 0.01, luck > 0.99], [np.nan, np.inf], q_hat).astype(np.float32)
+    q_hat, draws = rng.uniform(0.3, 1, (case.side, case.side)), rng.random((case.side, case.side))
+    return np.select([draws < 0.01, draws > 0.99], [np.nan, np.inf], q_hat).astype(np.float32)
 
 
 def unlabeled_maps(case: Case) -> tuple[NDArray, NDArray]:
@@ -105,7 +105,7 @@ def unlabeled_logits(case: Case) -> tuple[NDArray, NDArray]:
 
 
 class Stream:
-    """Labeled images scored as they are asked for (`calib.LabeledMaps`), each from a map, a mask and a shift."""
+    """LabeledMaps whose scores are computed on request, each image from a map, a mask and a shift."""
 
     def __init__(self, case: Case):
         self.num_images, self.shape = case.images, (case.side, case.side)
@@ -127,19 +127,19 @@ class Stream:
             scores = np.empty((len(images), height, width), np.float32)
             for score, i in zip(scores, images, strict=True):
                 self._fill(score, i, rows)
-            part = function(calib.Block(images, {"score": scores}))
-            merged = part if merged is None else merge(merged, part)
+            result = function(calib.Block(images, {"score": scores}))
+            merged = result if merged is None else merge(merged, result)
         return merged
 
     def _fill(self, score: NDArray, i: int, rows: slice) -> None:
-        """Scores [h, W] of an image, shifted sideways so that no two are equal at any location."""
+        """Write scores [h, W] of an image, shifted sideways so that no two images have equal scores at a location."""
         mask = self.masks[i % POOL][i // POOL % MASKS_PER_MAP]
         for y in range(rows.start, rows.stop, STRIP):
             strip = calib.true_class_scores(self.strips[i % POOL][y // STRIP], mask[y : y + STRIP])
             score[y - rows.start :][:STRIP] = np.roll(strip, self.shifts[i], axis=1)
 
 
-# Ways to the thresholds: functions of maps and masks
+# Implementations of the thresholds: functions of maps and masks
 
 
 def inverse_maps(maps: NDArray, masks: NDArray) -> NDArray:
@@ -157,7 +157,7 @@ def literal_thresholds(maps: NDArray, masks: NDArray) -> NDArray:
 
 
 def curves(maps: NDArray, masks: NDArray) -> NDArray:
-    """What the kandinsky-calibration reference keeps: 100 quantiles of every class at every location."""
+    """100 quantiles of every class at every location, as the reference kandinsky-calibration computes them."""
     import torch
 
     levels = torch.arange(100, dtype=torch.float32) / 99
@@ -176,7 +176,7 @@ def our_thresholds(maps: NDArray, masks: NDArray) -> NDArray:
 
 
 def our_thresholds_on_two_threads(maps: NDArray, masks: NDArray) -> NDArray:
-    """Half of the images each; the sketches are merged."""
+    """Each thread makes the sketch of half of the images; the sketches are merged."""
     size = calib.sketch_size(len(maps), ALPHA, "exact")
     halves = slice(0, len(maps) // 2), slice(len(maps) // 2, None)
     with ThreadPoolExecutor(2) as pool:
@@ -185,14 +185,14 @@ def our_thresholds_on_two_threads(maps: NDArray, masks: NDArray) -> NDArray:
 
 
 def exact_at_some(maps: NDArray, masks: NDArray) -> NDArray:
-    """The check: at a few locations the score of rank ceil((n + 1)(1 - alpha)) by np.sort; NaN elsewhere."""
+    """The exact thresholds at a few locations: the score of rank ceil((n + 1)(1 - alpha)) by np.sort; NaN elsewhere."""
     q_hat = np.full(masks.shape[1:], np.nan, np.float32)
-    for place in np.random.default_rng(3).choice(q_hat.size, NUM_CHECKED, replace=False):
-        row, column = divmod(int(place), q_hat.shape[1])
+    for location in np.random.default_rng(3).choice(q_hat.size, NUM_CHECKED, replace=False):
+        row, column = divmod(int(location), q_hat.shape[1])
         truth = masks[:, row, column]
-        known = np.flatnonzero(truth != 255)
-        rank = math.ceil((len(known) + 1) * (1 - Fraction(str(ALPHA))))
-        q_hat[row, column] = np.append(np.sort(1 - maps[known, truth[known], row, column]), np.inf)[rank - 1]
+        valid = np.flatnonzero(truth != 255)
+        rank = math.ceil((len(valid) + 1) * (1 - Fraction(str(ALPHA))))
+        q_hat[row, column] = np.append(np.sort(1 - maps[valid, truth[valid], row, column]), np.inf)[rank - 1]
     return q_hat
 
 
@@ -201,11 +201,11 @@ def streamed_thresholds(stream: Stream) -> NDArray:
     return thresholds.map(0)
 
 
-# Ways to the labels: functions of maps or logits and thresholds
+# Implementations of the labels: functions of maps or logits and thresholds
 
 
 def literal_labels(maps: NDArray, q_hat: NDArray) -> NDArray:
-    """Eq. 4 as it is printed: inverse probabilities, their sets, and for each case the least one in its set."""
+    """Eq. 4 as printed: inverse probabilities, their sets, and for each case the smallest one in its set."""
     inverse = 1 - maps
     members = inverse <= q_hat
     foreground = members.copy()
@@ -234,7 +234,7 @@ def our_label(maps: NDArray, q_hat: NDArray) -> NDArray:
 
 
 def our_label_from_logits(logits: NDArray, q_hat: NDArray) -> NDArray:
-    """Strip by strip, as `pseudolabel` reads a cache."""
+    """Labels strip by strip, as the stage pseudolabel reads a cache."""
     from pipeline.store import ProbabilityReader
 
     strips = ProbabilityReader(logits, True, q_hat.shape).strips()
@@ -252,28 +252,28 @@ def on_threads(label: Callable[[NDArray, NDArray], NDArray], threads: int, image
     return labels
 
 
-# Ways side by side, each in a process of its own
+# Comparison of implementations, each in a separate process
 
 
-def largest_error(found: NDArray, exact: NDArray) -> str:
+def largest_error(result: NDArray, exact: NDArray) -> str:
     at = ~np.isnan(exact)
-    return f"{np.abs(found[at] - exact[at]).max():.2g}" if found.shape == exact.shape else "no single threshold"
+    return f"{np.abs(result[at] - exact[at]).max():.2g}" if result.shape == exact.shape else "no single threshold"
 
 
-def changed_share(found: NDArray, literal: NDArray) -> str:
-    changed = np.count_nonzero((found != literal) & ~(np.isnan(found) & np.isnan(literal)))
-    return f"{changed / found.size:.1g}" if changed else "none"
+def changed_fraction(result: NDArray, literal: NDArray) -> str:
+    changed = np.count_nonzero((result != literal) & ~(np.isnan(result) & np.isnan(literal)))
+    return f"{changed / result.size:.1g}" if changed else "none"
 
 
 class Table(NamedTuple):
-    """Ways to one result; the first is the yardstick of speed, `truth` is what the results are compared with."""
+    """Implementations of one result. Speed is relative to the first; results are compared with `truth`."""
 
     title: str
     load: Callable[[Case], tuple[Any, ...]]
     ways: dict[str, Callable[..., NDArray]]
     cases: list[Case]
     check: str = ""
-    compare: Callable[[NDArray, NDArray], str] = changed_share
+    compare: Callable[[NDArray, NDArray], str] = changed_fraction
     truth: Callable[..., NDArray] | None = None
 
 
@@ -328,7 +328,7 @@ TABLES = {
 
 
 class Usage(NamedTuple):
-    """Of the best run: wall and processor seconds; of all runs: peak megabytes."""
+    """Of the best run: wall and CPU seconds; of all runs: peak in MB."""
 
     wall: float
     cpu: float
@@ -336,8 +336,8 @@ class Usage(NamedTuple):
 
 
 def measure(call: Callable[[], Any], repeat_for: float = 0) -> tuple[Usage, Any]:
-    """Run a call, and again while so many seconds last; the peak is what was resident at most."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    """Run a call at least once, and again within `repeat_for` seconds; the peak is that of the resident memory."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     runs: list[tuple[float, float]] = []
     while not runs or (len(runs) < MAX_REPEATS and sum(wall for wall, _ in runs) + runs[0][0] < repeat_for):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -347,25 +347,25 @@ def measure(call: Callable[[], Any], repeat_for: float = 0) -> tuple[Usage, Any]
 
 
 def resident(field: str) -> float:
-    """MB of this process alone, now (VmRSS) or at most (VmHWM); getrusage would count its parent's at the fork."""
+    """Memory of this process in MB, now (VmRSS) or at its peak (VmHWM); getrusage would include that of its parent."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) * 1024 / 1e6
 
 
 def measure_way(table: str, way: str, case: Sequence[int], result: str) -> Usage:
-    """In a process of its own: one way, with its result left in a file (no way: the truth)."""
+    """Measure one implementation (an empty name: the truth), and write its result to a file."""
     chosen = TABLES[table]
     call: Any = chosen.ways[way] if way else chosen.truth
     call(*chosen.load(Case(*SMALL)))
     arguments = chosen.load(Case(*case))
     before = resident("VmRSS")
-    usage, found = measure(lambda: call(*arguments), SECONDS_OF_REPEATS if way else 0)
-    np.save(result, found)
+    usage, array = measure(lambda: call(*arguments), SECONDS_OF_REPEATS if way else 0)
+    np.save(result, array)
     return usage._replace(megabytes=usage.megabytes - before)
 
 
 def in_own_process(script: str, *arguments: Any) -> Any:
-    """What `script --job ARGUMENTS` prints, as JSON."""
+    """The JSON that `script --job ARGUMENTS` prints."""
     command = [sys.executable, script, "--job", json.dumps(arguments)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
@@ -377,23 +377,23 @@ def print_header(title: str, columns: str) -> None:
 def print_ways(table: str, is_quick: bool, scratch: Path) -> None:
     chosen = TABLES[table]
     columns = (
-        "images x K x H x W | way | wall s | CPU s | ms an image | peak MB | peak in maps of an image | GB/s | faster"
+        "images x K x H x W | way | wall s | CPU s | ms per image | peak MB | peak in maps of one image | GB/s | faster"
     )
     print_header(chosen.title, f"{columns} | {chosen.check}" if chosen.truth else columns)
     for case in chosen.cases:
         if is_quick:
             case = Case(max(2, case.images // 4), case.classes, case.side // 4)
-        found, true = str(scratch / "found.npy"), str(scratch / "true.npy")
+        result, true = str(scratch / "result.npy"), str(scratch / "true.npy")
         if chosen.truth:
             in_own_process(__file__, table, "", case, true)
         slowest = None
         for way in chosen.ways:
-            usage = Usage(*in_own_process(__file__, table, way, case, found))
+            usage = Usage(*in_own_process(__file__, table, way, case, result))
             slowest = slowest or usage.wall
             cells = [str(case), way, f"{usage.wall:.3f}", f"{usage.cpu:.3f}", f"{1e3 * usage.wall / case.images:.2f}"]
             cells += [f"{usage.megabytes:.1f}", f"{usage.megabytes * 1e6 / case.image_bytes:.1f}"]
             cells += [f"{case.images * case.image_bytes / usage.wall / 1e9:.2f}", f"{slowest / usage.wall:.1f}x"]
-            cells += [chosen.compare(np.load(found), np.load(true))] if chosen.truth else []
+            cells += [chosen.compare(np.load(result), np.load(true))] if chosen.truth else []
             click.echo(f"| {' | '.join(cells)} |")
 
 
@@ -412,7 +412,7 @@ def copy_speed() -> float:
 
 
 def score_quantiles(side: int) -> NDArray:
-    """float32 [F, H, W] at regions.FEATURE_LEVELS: scores that grow from a centre beside the middle, and noise."""
+    """float32 [F, H, W] at regions.FEATURE_LEVELS: scores that grow with the distance from a centre, with noise."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:side, :side] / side - 0.5
     spread = 0.2 + np.hypot(rows - 0.03, columns + 0.05) ** 2 + rng.gamma(2, 0.05, (side, side))
@@ -420,8 +420,8 @@ def score_quantiles(side: int) -> NDArray:
 
 
 def print_regions(is_quick: bool, all_de: bool) -> None:
-    print_header("Regions: 4 of each map", "map | way | s | objective of the reference")
-    regions.kmeans_regions(score_quantiles(16), 4)  # loads what it needs
+    print_header("Regions: 4 per map", "map | way | s | objective of the reference")
+    regions.kmeans_regions(score_quantiles(16), 4)  # loads libraries
     for side in (64,) if is_quick else (128, 256, 512):
         features = score_quantiles(side)
         ways: dict[str, Callable[[], NDArray]] = {
@@ -432,30 +432,30 @@ def print_regions(is_quick: bool, all_de: bool) -> None:
         }
         for way, call in ways.items():
             if way != "GenAnn, de" or side <= 128 or all_de:
-                usage, found = measure(call, SECONDS_OF_REPEATS)
-                objective = regions.annuli_objective(features, found)
+                usage, partition = measure(call, SECONDS_OF_REPEATS)
+                objective = annuli_objective(features, partition)
                 click.echo(f"| {side} x {side} | {way} | {usage.wall:.3f} | {objective:.1f} |")
 
 
-PARTS = ("thresholds", "scale", "labels", "logits", "regions")
+NAMES = ("thresholds", "scale", "labels", "logits", "regions")
 
 
 @click.command(help=__doc__)
-@click.argument("parts", nargs=-1, metavar="[PART ...]", type=click.Choice(PARTS))
+@click.argument("names", nargs=-1, metavar="[TABLE ...]", type=click.Choice(NAMES))
 @click.option("--quick", is_flag=True, help="Small sizes.")
 @click.option("--all-de", is_flag=True, help="GenAnn by differential evolution on the larger maps, too.")
 @click.option("--job", hidden=True)
-def main(parts: Sequence[str], quick: bool, all_de: bool, job: str | None) -> None:
+def main(names: Sequence[str], quick: bool, all_de: bool, job: str | None) -> None:
     if job is not None:
         click.echo(json.dumps(measure_way(*json.loads(job))))
         return
     click.echo(f"numpy {np.__version__}; np.copyto on 1 thread: {copy_speed():.1f} GB/s, read and written")
-    for part in parts or PARTS:
-        if part == "regions":
+    for name in names or NAMES:
+        if name == "regions":
             print_regions(quick, all_de)
             continue
         with tempfile.TemporaryDirectory() as folder:
-            print_ways(part, quick, Path(folder))
+            print_ways(name, quick, Path(folder))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""GenAnn's rings by differential evolution, as the method's reference code finds them, to compare the exact ones with.
+"""GenAnn's rings by differential evolution, as in the method's reference code, for comparison with the exact rings.
 
-It minimises the reference's own objective (`annuli_objective`), but is seeded, compares at most MAX_PIXELS locations
-(all pairs of a 512 x 512 map take minutes), and puts the radii of the first population in order.
+It minimises the objective of the reference (`annuli_objective`). Differences from the reference: it is seeded, compares
+at most MAX_PIXELS locations (all pairs of a 512 x 512 map take minutes), and sorts the radii of the first population.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from calib.regions import (
     scale_of,
 )
 
-INNER_REACH, OUTER_REACH = 150.0, 300.0  # pixels: of all radii but the largest, and of the largest
+INNER_REACH, OUTER_REACH = 150.0, 300.0  # upper bounds of all radii except the largest, and of the largest, pixels
 POPULATION = 10
 MUTATION = 0.8
 CROSSOVER = 0.7
 MAX_GENERATIONS = 1000
 CONVERGED = 0.5  # standard deviation of the objective over the population
-MAX_PIXELS = 4096  # its objective compares all pairs of pixels: 64 MiB of float32 distances
+MAX_PIXELS = 4096  # the objective compares all pairs of pixels, which then have 64 MiB of float32 distances
 
 
 def evolved_regions(features: Features, num_regions: int, seed: int = 0) -> Regions:
-    """Concentric rings of like scores: int32 [H, W], 0 = innermost; arguments as of `regions.annuli_regions`."""
+    """Concentric rings of similar scores: int32 [H, W], 0 = innermost; arguments as for `regions.annuli_regions`."""
     scored = has_scores(features)
     if num_regions == 1 or not scored.any():
         return one_region(scored.shape)
@@ -46,14 +46,14 @@ def evolved_regions(features: Features, num_regions: int, seed: int = 0) -> Regi
 
 
 def annuli_objective(features: Features, regions: Regions, max_pixels: int = MAX_PIXELS, seed: int = 0) -> float:
-    """Judge any partition by the reference's objective: the smaller, the more alike the locations of a region.
+    """The objective of the reference for any partition; smaller if the locations of a region are more similar.
 
-    Sum over the regions of 1 / (H W) times the sum over all ordered pairs of their locations of the Euclidean distance
-    of the features. Pairs, not means: it also favours regions of equal size.
+    It is the sum over all regions of 1 / (H W) times the sum, over all ordered pairs of locations in the region, of the
+    Euclidean distance of their features. As a sum over pairs and not a mean, it also favours regions of equal size.
 
-    features:   float32 [F, H, W], NaN = no scores: in no pair
+    features:   float32 [F, H, W], NaN = no scores; such locations are in no pair
     regions:    int32 [H, W]
-    max_pixels: at least 2; if more locations have scores, this many are drawn, and the sum is scaled up to all pairs
+    max_pixels: at least 2; if more locations have scores, this many are drawn, and the sum is scaled to all pairs
     seed:       of the draw
     returns:    >= 0
     """
@@ -64,7 +64,7 @@ def annuli_objective(features: Features, regions: Regions, max_pixels: int = MAX
 
 
 def _evolved_rings(features: Features, scored: Mask, num_rings: int, rng: np.random.Generator) -> Rings:
-    """The rings that differential evolution finds, intp [H, W]."""
+    """The rings found by differential evolution: intp [H, W]."""
     sample = _draw(features, scored, MAX_PIXELS, rng)
     distances = scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(sample.points).astype(np.float32))
 
@@ -81,7 +81,7 @@ def _evolved_rings(features: Features, scored: Mask, num_rings: int, rng: np.ran
 
 
 def _evolve(objective: Callable[[Floats], float], lower: Floats, upper: Floats, rng: np.random.Generator) -> Floats:
-    """Minimise by DE/rand/1 with binomial crossover, which may leave a trial as it was, like the reference's."""
+    """Minimise by DE/rand/1 with binomial crossover; as in the reference, a trial may equal its parent."""
     population = np.stack([_in_order(rng.uniform(lower, upper), lower, upper) for _ in range(POPULATION)])
     fitness = np.array([objective(individual) for individual in population])
     for _ in range(MAX_GENERATIONS):
@@ -98,12 +98,12 @@ def _evolve(objective: Callable[[Floats], float], lower: Floats, upper: Floats, 
 
 
 def _in_order(individual: Floats, lower: Floats, upper: Floats) -> Floats:
-    """Row, column, radii: sort the radii, then keep all within bounds."""
+    """Row, column and radii, with the radii sorted, and everything clipped to the bounds."""
     return np.clip(np.append(individual[:2], np.sort(individual[2:])), lower, upper)
 
 
 class _Sample(NamedTuple):
-    """Locations that have scores, and how many pairs of the map a pair of them stands for, over H W."""
+    """A sample of the locations that have scores, and the number of pairs of the map per pair of it, over H W."""
 
     where: npt.NDArray[np.intp]  # [N], index into the flat map
     points: Features  # [N, F]

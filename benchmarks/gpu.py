@@ -1,11 +1,11 @@
-"""Everything worth knowing of one GPU, in one command and as Markdown: `benchmarks/gpu.sh`.
+"""Measures everything on one GPU, in one command, and prints Markdown: `benchmarks/gpu.sh`.
 
-Random weights of full size, no network. SEEM: images of 512 x 512 and 21 prompts from uint8 in memory to maps in
-memory, as the stage `annotate` calls it; reading images and writing maps are not counted. Steps: the trainer's own,
-with its data loading, on photographs of 500 x 375 (train_step.py). Every row is a process of its own, so its peak is
-its own: what torch has allocated on a GPU, the process on a CPU. What would not end in time is left out and named.
-`--device cpu --tiny` takes the same path with tiny networks in about a minute; it only traces what is to be compiled,
-because making machine code of it takes minutes of a CPU.
+Random weights of full size, no network access. SEEM: images of 512 x 512 and 21 prompts, from uint8 in memory to maps
+in memory, as the stage annotate calls it; reading images and writing maps are not measured. Training: the trainer's
+steps with data loading, on photographs of 500 x 375 (train_step.py). Every row is measured in a separate process, so
+its peak memory is its own: allocated by torch on a GPU, resident on a CPU. Rows that would not finish in time are left
+out and listed. `--device cpu --tiny` runs the same code with tiny networks in about a minute; what is compiled there is
+only traced, because generating machine code takes minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ from pipeline.seem import Seem
 ROOT = Path(__file__).parents[1]
 NUM_PROMPTS = 21
 ROUNDS = 3
-LEAST_SECONDS = 30.0  # left, or a row is not begun
+MIN_SECONDS_LEFT = 30.0  # otherwise a row is not started
 
 
 class Amounts(NamedTuple):
-    """What is measured."""
+    """What is measured, and for how long."""
 
     seem: str
     precision: str
     backend: str
-    """Of torch.compile."""
+    """Backend of torch.compile."""
     batches: list[int]
-    """Images in one call of the annotator."""
+    """Numbers of images in one call of the annotator."""
     steps: list[tuple[str, int, str]]
     """Student, crop, stage."""
     num_images: tuple[int, int]
-    """Labeled and unlabeled photographs."""
+    """Number of labeled and of unlabeled photographs."""
     warm_up: int
+    """Number of steps before measuring."""
     seconds: float
-    """Of a round."""
+    """Duration of a round."""
 
 
 FULL = Amounts(
@@ -84,7 +85,7 @@ TINY = Amounts(
 
 
 class Clock:
-    """Seconds left of the minutes that the whole may take."""
+    """The time left until a limit in minutes."""
 
     def __init__(self, minutes: float):
         self.end = time.monotonic() + 60 * minutes
@@ -93,14 +94,14 @@ class Clock:
         return self.end - time.monotonic()
 
     def is_over(self) -> bool:
-        return self.left() < LEAST_SECONDS
+        return self.left() < MIN_SECONDS_LEFT
 
 
 # The annotator
 
 
 class SeemJob(NamedTuple):
-    """What one process measures of the annotator."""
+    """A measurement of the annotator in one process."""
 
     variant: str
     precision: str
@@ -108,11 +109,11 @@ class SeemJob(NamedTuple):
     batches: list[int]
     seconds: float
     backend: str | None
-    """Of torch.compile; None: not compiled."""
+    """Backend of torch.compile; None: not compiled."""
 
 
 class Speed(NamedTuple):
-    """Of calls with so many images: images a second, the seconds of the first call, the peak until then in MB."""
+    """Speed of calls with `batch` images; duration of the first call in seconds, and peak memory until then in MB."""
 
     batch: int
     images_a_second: float
@@ -138,7 +139,7 @@ def measure_seem(job: SeemJob) -> list[Speed]:
 def _speed(seem: Seem, texts: Any, batch: int, job: SeemJob) -> Speed:
     images = np.random.default_rng(batch).integers(0, 256, (batch, SIDE, SIDE, 3), dtype=np.uint8)
 
-    def seconds() -> float:  # the maps come back to the host, which waits for them
+    def seconds() -> float:  # the maps are copied to the host, which waits for them
         start = time.perf_counter()
         seem.semantic_maps(images, texts, normalise="cap", size="native")
         return time.perf_counter() - start
@@ -154,21 +155,21 @@ def _speed(seem: Seem, texts: Any, batch: int, job: SeemJob) -> Speed:
 
 
 def print_seem(amounts: Amounts, device: str, clock: Clock) -> list[str]:
-    """The table; returns what failed or was left out."""
+    """Print the table; returns the rows that failed or were left out."""
     title = f"SEEM {amounts.seem}, {amounts.precision}, {SIDE} x {SIDE}, {NUM_PROMPTS} prompts"
-    print_header(title, "compiled | images at a time | images/s | ms/image | first call, s | peak MB")
+    print_header(title, "compiled | images per call | images/s | ms/image | first call, s | peak MB")
     problems = []
     for backend in (None, amounts.backend):
         job = SeemJob(amounts.seem, amounts.precision, device, amounts.batches, amounts.seconds, backend)
         what = f"SEEM, compiled: {backend or 'no'}"
         if clock.is_over():
-            problems.append(f"{what}: left out, no time")
+            problems.append(f"{what}: left out, not enough time")
             continue
         command = [sys.executable, __file__, "--seem-job", json.dumps(job)]
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=clock.left())
         except subprocess.TimeoutExpired:
-            problems.append(f"{what}: not done in time")
+            problems.append(f"{what}: not finished in time")
             continue
         for line in done.stdout.splitlines():
             speed = Speed(*json.loads(line))
@@ -184,7 +185,7 @@ def print_seem(amounts: Amounts, device: str, clock: Clock) -> list[str]:
 
 
 def print_steps(amounts: Amounts, device: str, workers: int, folder: Path, clock: Clock) -> list[str]:
-    """The table; returns what failed or was left out."""
+    """Print the table; returns the rows that failed or were left out."""
     on_gpu = torch.device(device).type == "cuda"
     precision = "precision auto (bfloat16 where the GPU has it)" if on_gpu else "float32"
     print_header(
@@ -196,7 +197,7 @@ def print_steps(amounts: Amounts, device: str, workers: int, folder: Path, clock
     for student, crop, stage in amounts.steps:
         what = f"{student}, {crop}, {STAGES[stage]}"
         if clock.is_over():
-            problems.append(f"{what}: left out, no time")
+            problems.append(f"{what}: left out, not enough time")
             continue
         job = Job(str(folder), "ours", student, crop, stage, device, workers, None)
         try:
@@ -207,11 +208,11 @@ def print_steps(amounts: Amounts, device: str, workers: int, folder: Path, clock
 
 
 def step_cells(job: Job, amounts: Amounts) -> list[str]:
-    """ms a step and their range over the rounds, images a second, data wait, peak megabytes."""
+    """Cells of a row: ms/step, their range over the rounds, images/s, data wait, peak in MB."""
     with Child(job) as child:
         child.turn(amounts.warm_up)
-        rough = child.turn(2).seconds / 2
-        steps = max(2, round(amounts.seconds / rough))
+        estimate = child.turn(2).seconds / 2
+        steps = max(2, round(amounts.seconds / estimate))
         blocks = [child.turn(steps) for _ in range(ROUNDS)]
     times = [block.seconds / steps for block in blocks]
     median, waiting = statistics.median(times), sum(b.waiting for b in blocks) / sum(b.seconds for b in blocks)
@@ -223,15 +224,15 @@ def step_cells(job: Job, amounts: Amounts) -> list[str]:
 
 
 def print_tests(clock: Clock) -> list[str]:
-    """Pytest's last line; returns what failed or was left out."""
+    """Print the last line of pytest; returns a description if it failed or was left out."""
     click.echo("\n`pytest -m gpu tests/train`\n")
     if clock.is_over():
-        return ["tests: left out, no time"]
+        return ["tests: left out, not enough time"]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/train"]
     try:
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=clock.left())
     except subprocess.TimeoutExpired:
-        return ["tests: not done in time"]
+        return ["tests: not finished in time"]
     click.echo(done.stdout.strip().splitlines()[-1].strip("= "))
     if done.returncode:
         click.echo(done.stdout, err=True)
@@ -241,8 +242,8 @@ def print_tests(clock: Clock) -> list[str]:
 
 @click.command(help=__doc__)
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
-@click.option("--tiny", is_flag=True, help="Tiny networks, to try this command itself.")
-@click.option("--minutes", default=8.5, show_default=True, help="What would end later is left out.")
+@click.option("--tiny", is_flag=True, help="Tiny networks, to test this command.")
+@click.option("--minutes", default=8.5, show_default=True, help="Limit; rows that would end later are left out.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes.")
 @click.option("--scratch", type=click.Path(path_type=Path), help="Folder for temporary files. Default: system's.")
 @click.option("--seem-job", hidden=True)
@@ -251,10 +252,12 @@ def main(device: str, tiny: bool, minutes: float, workers: int, scratch: Path | 
         for speed in measure_seem(SeemJob(*json.loads(seem_job))):
             click.echo(json.dumps(speed))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the children, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # also ends the child processes
     clock, on_gpu = Clock(minutes), torch.device(device).type == "cuda"
     if on_gpu and not torch.cuda.is_available():
-        raise click.ClickException("torch finds no CUDA device; to try the command itself: --device cpu --tiny")
+        raise click.ClickException(
+            "torch finds no CUDA device; to test the command without one, add --device cpu --tiny"
+        )
     name = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     cuda = f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}" if on_gpu else ""
     click.echo(f"## {name}\n\ntorch {torch.__version__}{cuda}{'; tiny networks' if tiny else ''}")
@@ -263,7 +266,7 @@ def main(device: str, tiny: bool, minutes: float, workers: int, scratch: Path | 
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         problems += print_steps(amounts, device, workers, Path(folder), clock)
     problems += print_tests(clock)
-    click.echo(f"\n{time.monotonic() - start:.0f} s in all")
+    click.echo(f"\n{time.monotonic() - start:.0f} s in total")
     for problem in problems:
         click.echo(f"- {problem}")
     sys.exit(1 if problems else 0)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What this project does on one GPU, as Markdown: the annotator's speed, training steps, and the tests that need a GPU.
-# Under 9 minutes, without network: benchmarks/gpu.sh > gpu.md. PYTHON names the interpreter; options: see gpu.py.
+# Measures on one GPU and prints Markdown: the annotator's speed, training steps, and the tests that need a GPU.
+# Takes under 9 minutes and needs no network: benchmarks/gpu.sh > gpu.md. PYTHON is the interpreter; options: see gpu.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export HF_HUB_OFFLINE=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"

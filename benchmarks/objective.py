@@ -1,9 +1,9 @@
-"""Does the objective that chooses labels predict what they are worth? Rank correlations over all candidates of a run.
+"""Tests whether the criterion that chooses labels predicts their quality, by rank correlations over all candidates.
 
-Objectives come from held-out labeled images alone (the receipt of calibrate). What they should predict is measured
-with masks that nothing else opens: the mIoU of the labels on the unlabeled images, and the mIoU on the val images of
-small students (decoders on a frozen encoder's features, as `conformalsam probe` trains them) that learn from them. The
-run must have been calibrated for rule auto, with the masks of its unlabeled images on disk:
+Criteria are computed from held-out labeled images alone (the receipt of calibrate). They should predict two measures:
+the true mIoU of the labels on the unlabeled images, whose masks nothing else opens; and the mIoU on the val images of
+small students that are trained on these labels (decoders on the features of a frozen encoder, as in `conformalsam
+probe`). The run must be calibrated for rule auto, with the masks of its unlabeled images on disk:
 
     python benchmarks/objective.py voc_animals --set data.root=FOLDER
 """
@@ -36,17 +36,17 @@ Facts = Mapping[str, Any]
 
 
 class Scored(NamedTuple):
-    """A candidate: held-out objectives by name, and the true mIoU, precision and keep rate of its labels."""
+    """A candidate: held-out criteria by name, and the true mIoU, precision and keep rate of its labels."""
 
     key: Key
-    objectives: dict[str, float]
+    criteria: dict[str, float]
     miou: float
     precision: float
     keep_rate: float
 
 
-def objectives(row: Facts, raw: Facts) -> dict[str, float]:
-    """What a choice could maximise, all from held-out images. row: of the candidate; raw: of the annotator's argmax"""
+def criteria_of(row: Facts, raw: Facts) -> dict[str, float]:
+    """Criteria that a choice could maximise, from held-out images. row: of the candidate; raw: of the argmax"""
     precision, keep_rate = row["precision"]["value"], row["keep_rate"]["value"]
     classes = [one["value"] for one in row["precision_per_class"].values() if one is not None]
     same_keep = row["against_raw"]["same_keep"] if row.get("against_raw") else raw["precision"]
@@ -60,7 +60,7 @@ def objectives(row: Facts, raw: Facts) -> dict[str, float]:
 
 
 def true_counts(settings: Settings, variants: Sequence[str]) -> dict[str, calib.HeldOut]:
-    """Of each variant, what all alphas and rules make of the unlabeled images that have a mask."""
+    """For each variant, the true values of all alphas and rules on the unlabeled images that have a mask."""
     index, planes = load_samples(settings.folder / "samples.json"), open_planes(settings)
     store, background = open_calibration(settings.folder / "calibration.zarr"), settings.data.background_index
     judged: dict[str, list[calib.Judgement]] = {variant: [] for variant in variants}
@@ -68,13 +68,13 @@ def true_counts(settings: Settings, variants: Sequence[str]) -> dict[str, calib.
         path = truth_path(sample, settings.data)
         if path is None:
             continue
-        truth, seen = resize_nearest(read_mask(path, settings.data), settings.data.grid), planes.planes(sample)
-        score = np.where(truth == IGNORE_INDEX, np.float32(np.nan), np.float32(0))  # coverage is not asked for
+        truth, of_image = resize_nearest(read_mask(path, settings.data), settings.data.grid), planes.planes(sample)
+        score = np.where(truth == IGNORE_INDEX, np.float32(np.nan), np.float32(0))  # coverage is not needed
         for variant in variants:
             thresholds = (store.q_hat(alpha, variant) for alpha in store.alphas)
             rules, num_classes = candidate_rules(False, variant), settings.data.num_classes
             judged[variant].append(
-                calib.judge_image(seen, score, truth, thresholds, rules, num_classes, background, "abstain")
+                calib.judge_image(of_image, score, truth, thresholds, rules, num_classes, background, "abstain")
             )
     return {variant: calib.summarise(counts, np.random.default_rng(0)) for variant, counts in judged.items()}
 
@@ -85,51 +85,53 @@ def scored_candidates(settings: Settings) -> list[Scored]:
     store, raw = open_calibration(settings.folder / "calibration.zarr"), held_out["raw"]
     true = true_counts(settings, list(dict.fromkeys(row["variant"] for row in held_out["rows"])))
     of_raw = next(iter(true.values())).raw
-    found = [
-        Scored((None, None, "raw"), objectives(raw, raw), float(of_raw.miou.value), float(of_raw.precision.value), 1.0)
+    scored = [
+        Scored((None, None, "raw"), criteria_of(raw, raw), float(of_raw.miou.value), float(of_raw.precision.value), 1.0)
     ]
     for row in held_out["rows"]:
         if row["precision"] is None or row["miou"] is None:
             continue
         counts = true[row["variant"]]
-        place = store.alphas.index(row["alpha"]), candidate_rules(False, row["variant"]).index(row["rule"])
-        numbers = (float(share.value[place]) for share in (counts.miou, counts.precision, counts.keep_rate))
-        found.append(Scored((row["variant"], row["alpha"], row["rule"]), objectives(row, raw), *numbers))
-    return found
+        index = store.alphas.index(row["alpha"]), candidate_rules(False, row["variant"]).index(row["rule"])
+        numbers = (float(estimate.value[index]) for estimate in (counts.miou, counts.precision, counts.keep_rate))
+        scored.append(Scored((row["variant"], row["alpha"], row["rule"]), criteria_of(row, raw), *numbers))
+    return scored
 
 
 def spread(scored: Sequence[Scored], num: int) -> list[Scored]:
-    """The annotator's argmax, and others evenly spaced by the true mIoU of their labels, best and worst among them."""
+    """The annotator's argmax, and candidates evenly spaced in the order of their true mIoU, with the best and worst."""
     ordered = sorted(scored[1:], key=lambda one: -one.miou)
-    places = np.linspace(0, len(ordered) - 1, num - 1).round().astype(int)
-    return [scored[0], *(ordered[place] for place in dict.fromkeys(places.tolist()))]
+    numbers = np.linspace(0, len(ordered) - 1, num - 1).round().astype(int)
+    return [scored[0], *(ordered[number] for number in dict.fromkeys(numbers.tolist()))]
 
 
 def student_mious(settings: Settings, chosen: Sequence[Scored]) -> tuple[float, list[float]]:
-    """mIoU on the val images: of a student of the labeled images alone, and of those of the candidates."""
-    crossed = cross_fit(settings, read_receipt(settings.folder / "calibrate.json", "calibrate")["fingerprint"])
+    """mIoU on the val images of a student trained on the labeled images alone, and of one student per candidate."""
+    students = cross_fit(settings, read_receipt(settings.folder / "calibrate.json", "calibrate")["fingerprint"])
     labels = [RAW if one.key[2] == "raw" else Labels("calibrated", *one.key) for one in chosen]
-    val = crossed.index.of("val")
-    crossed = replace(
-        crossed,
-        labeled=[*crossed.labeled, *val],
-        fold=np.array([-1] * len(crossed.labeled) + [0] * len(val)),  # all labeled images teach, all val images judge
+    val = students.index.of("val")
+    students = replace(
+        students,
+        labeled=[*students.labeled, *val],
+        fold=np.array(
+            [-1] * len(students.labeled) + [0] * len(val)
+        ),  # train on all labeled, evaluate on all val images
         arms=[Arm(NO_LABELS, 0.0), *(Arm(one, 1.0) for one in labels)],
         folder=settings.folder / "probe" / "val",
     )
-    areas = crossed.judged().areas[:, crossed.fold == 0].sum(axis=1)
+    areas = students.judged().areas[:, students.fold == 0].sum(axis=1)
     mious = mean_over_classes(iou_of_areas(np.moveaxis(areas, 1, 0)), "skip").tolist()
     return mious[0], mious[1:]
 
 
-def correlations(objective_names: Sequence[str], scored: Sequence[Scored], worth: Sequence[float]) -> Iterator[str]:
-    """Spearman's rank correlation of each objective, and what the candidate that it takes is worth beside the best."""
-    for name in objective_names:
-        values = [one.objectives[name] for one in scored]
-        taken = int(np.argmax(values))
-        rho = spearmanr(values, worth).statistic
-        found = f"{100 * worth[taken]:.1f} | {100 * max(worth):.1f}"
-        yield f"| {name} | {rho:+.2f} | {named(scored[taken].key)} | {found} |"
+def correlations(names: Sequence[str], scored: Sequence[Scored], quality: Sequence[float]) -> Iterator[str]:
+    """For each criterion: rank correlation with the quality, its choice, and the quality of that and of the best."""
+    for name in names:
+        values = [one.criteria[name] for one in scored]
+        choice = int(np.argmax(values))
+        rho = spearmanr(values, quality).statistic
+        cells = f"{100 * quality[choice]:.1f} | {100 * max(quality):.1f}"
+        yield f"| {name} | {rho:+.2f} | {named(scored[choice].key)} | {cells} |"
 
 
 def named(key: Key) -> str:
@@ -139,14 +141,16 @@ def named(key: Key) -> str:
 @click.command()
 @click.argument("run")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting.")
-@click.option("--students", type=click.IntRange(min=0), default=9, show_default=True, help="Candidates with a student.")
+@click.option(
+    "--students", type=click.IntRange(min=0), default=9, show_default=True, help="Candidates to train a student of."
+)
 @click.option("--steps", default=500, show_default=True, help="Of each student.")
 def main(run: str, overrides: tuple[str, ...], students: int, steps: int) -> None:
-    """Print how well held-out objectives predict the quality of labels and of students."""
+    """Print how well held-out criteria predict the quality of labels and of students."""
     settings = load_settings(run, {**parse_overrides(overrides), "probe.steps": steps})
     scored = scored_candidates(settings)
-    head = "| objective on held-out images | Spearman | takes | its mIoU | the best mIoU |\n|---|---|---|---|---|"
-    names = list(scored[0].objectives)
+    head = "| criterion on held-out images | Spearman | its choice | mIoU of that | best mIoU |\n|---|---|---|---|---|"
+    names = list(scored[0].criteria)
     click.echo(f"{settings.name}: {len(scored)} candidates, true mIoU of the labels on the unlabeled images\n\n{head}")
     for line in correlations(names, scored, [one.miou for one in scored]):
         click.echo(line)
@@ -154,15 +158,15 @@ def main(run: str, overrides: tuple[str, ...], students: int, steps: int) -> Non
         return
     chosen = spread(scored, students)
     alone, mious = student_mious(settings, chosen)
-    told = f"mIoU of students of {steps} steps (labeled images alone {100 * alone:.1f})"
-    click.echo(f"\n{len(chosen)} of them, {told}\n\n{head}")
+    note = f"mIoU of students after {steps} steps (labeled images alone {100 * alone:.1f})"
+    click.echo(f"\n{len(chosen)} of them, {note}\n\n{head}")
     for line in correlations(names, chosen, mious):
         click.echo(line)
     click.echo(f"| (true mIoU of the labels) | {spearmanr([one.miou for one in chosen], mious).statistic:+.2f} | | | |")
     click.echo("\n| labels | held-out mIoU | true mIoU | precision, kept | student |\n|---|---|---|---|---|")
     for one, miou in zip(chosen, mious, strict=True):
         kept = f"{100 * one.precision:.1f}, {100 * one.keep_rate:.1f}"
-        held_out = 100 * one.objectives[names[0]]
+        held_out = 100 * one.criteria[names[0]]
         click.echo(f"| {named(one.key)} | {held_out:.1f} | {100 * one.miou:.1f} | {kept} | {100 * miou:.1f} |")
 
 

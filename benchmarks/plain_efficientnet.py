@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 with a feature pyramid, as one writes it down: what `train_step.py` measures our student against.
+"""A plain EfficientNet-Lite0 with a feature pyramid, with which `train_step.py` compares our student.
 
 The same layers and numbers of channels as `train.students.efficientnet`, in the form of the public PyTorch port:
-zero-padding as a layer of its own, batch norm, ReLU6 and sum one after the other, maps as NCHW.
+zero-padding as a separate layer, batch norm, ReLU6 and sum one after the other, feature maps as NCHW.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ GROUPS = [  # blocks, kernel, stride, expansion, width
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 ]
-LEVELS = (2, 4, 6)  # groups whose maps the pyramid takes: strides 8, 16 and 32
+LEVELS = (2, 4, 6)  # groups whose maps the pyramid reads: strides 8, 16 and 32
 
 
 class Output(NamedTuple):
-    """As transformers' models answer."""
+    """Output in the form of transformers' models."""
 
     logits: Tensor
 
 
 class SamePad(nn.Module):
-    """Zeros as TensorFlow's SAME."""
+    """Zero-padding as TensorFlow's SAME."""
 
     def __init__(self, kernel: int, stride: int):
         super().__init__()
@@ -116,7 +116,7 @@ class Pyramid(nn.Module):
 
 
 class PlainEfficientNet(nn.Module):
-    """Called like transformers' models."""
+    """The network, with the interface of transformers' models."""
 
     base_model_prefix = "encoder"
 

@@ -1,9 +1,9 @@
-"""Training steps as the public scripts of AllSpark and UniMatch-V2 take them: the yardstick of `train_step.py`.
+"""Training steps like those of the public scripts of AllSpark and UniMatch-V2, for comparison by `train_step.py`.
 
-SegFormer as transformers computes it, or a plain EfficientNet-Lite; one image after the other is augmented by Pillow in
-the loader's workers and sent as float32; logits of the whole batch are brought to full size; every step waits for its
-losses. Written from the description of those scripts. What is kept though it is faster: attention is transformers'
-fused one, and a list is drawn from without end, so that no epoch starts its workers again.
+SegFormer as transformers computes it, or a plain EfficientNet-Lite. The loader's workers augment one image at a time
+with Pillow, and images are sent to the device as float32. The logits of the whole batch are up-sampled to full size.
+Every step waits for its losses. Written from the description of those scripts. Two things are faster than there:
+attention is the fused one of transformers, and loaders are endless, so that no epoch starts the workers again.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from transformers import SegformerForSemanticSegmentation
 IGNORE_INDEX = 255
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALE = (0.5, 2.0)
-NUM_DRAWS = 10**6  # from a list: more than any measurement takes
+NUM_DRAWS = 10**6  # from a list; more than any measurement needs
 LR, HEAD_LR_MULTIPLIER, POWER, NUM_STEPS = 0.003, 10, 0.9, 200_000
 ADAMW_LR = 1e-5
 EMA, THRESHOLD = 0.996, 0.95
 
 
-# Augmentation, image by image
+# Augmentation of single images
 
 
 def weak_view(image: Image.Image, mask: Image.Image, crop: int) -> tuple[Image.Image, Image.Image]:
-    """Random resize, pad, random crop, flip."""
+    """Random resize, padding, random crop, flip."""
     long_side = max(image.size)
     scale = random.randint(int(long_side * SCALE[0]), int(long_side * SCALE[1])) / long_side
     width, height = (int(side * scale + 0.5) for side in image.size)
@@ -54,7 +54,7 @@ def weak_view(image: Image.Image, mask: Image.Image, crop: int) -> tuple[Image.I
 
 
 def strong_view(image: Image.Image) -> Image.Image:
-    """Colour jitter, grey, blur, each with its probability."""
+    """Colour jitter, grey and blur, each with its own probability."""
     if random.random() < 0.8:
         image = jittered(image)
     if random.random() < 0.2:
@@ -65,7 +65,7 @@ def strong_view(image: Image.Image) -> Image.Image:
 
 
 def jittered(image: Image.Image) -> Image.Image:
-    """Brightness, contrast, saturation and hue in random order, as torchvision changes Pillow's images."""
+    """Brightness, contrast, saturation and hue in random order, as in torchvision for images of Pillow."""
     enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color, None]
     random.shuffle(enhancers)
     for enhancer in enhancers:
@@ -77,7 +77,7 @@ def jittered(image: Image.Image) -> Image.Image:
 
 
 def hue_turned(image: Image.Image, turn: float) -> Image.Image:
-    """turn: parts of a full circle."""
+    """Rotate the hue. turn: fraction of a full circle"""
     hue, saturation, value = image.convert("HSV").split()
     turned = (np.asarray(hue, dtype=np.int16) + int(turn * 255)).astype(np.uint8)  # wraps around
     return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
@@ -95,7 +95,7 @@ def as_target(mask: Image.Image) -> Tensor:
 
 
 def cutmix_box(side: int) -> Tensor:
-    """float32 [side, side], 1 where the partner shows."""
+    """float32 [side, side], 1 where the view has the pixels of its partner."""
     box = torch.zeros(side, side)
     if random.random() > 0.5:
         return box
@@ -113,7 +113,7 @@ def cutmix_box(side: int) -> Tensor:
 
 
 class Entry(NamedTuple):
-    """Files of an image and of its mask; an unlabeled image has none."""
+    """Files of an image and of its mask; an unlabeled image has no mask."""
 
     image: Path
     mask: Path | None
@@ -123,8 +123,8 @@ class Entry(NamedTuple):
 class PublishedImages(Dataset[tuple[Tensor, ...]]):
     """Images with targets.
 
-    is_strong: whether the weak view gets strong colours
-    num_extra: strong views beside it, each with a CutMix box
+    is_strong: whether the view is a strong one
+    num_extra: number of further strong views, each with a CutMix box
     """
 
     entries: Sequence[Entry]
@@ -135,9 +135,9 @@ class PublishedImages(Dataset[tuple[Tensor, ...]]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, ...]:
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         """The view float32 [3, crop, crop], its target int64 [crop, crop], strong views, boxes [crop, crop]."""
-        entry = self.entries[place]
+        entry = self.entries[number]
         image = Image.open(entry.image).convert("RGB")
         mask = Image.new("L", image.size) if entry.mask is None else Image.open(entry.mask)
         image, mask = weak_view(image, mask, self.crop)
@@ -153,7 +153,7 @@ def batches_of(images: PublishedImages, batch_size: int, workers: int, on_gpu: b
 
 
 class Lists(NamedTuple):
-    """What there is to train on."""
+    """The images to train on."""
 
     labeled: Sequence[Entry]
     pseudolabeled: Sequence[Entry]
@@ -161,19 +161,19 @@ class Lists(NamedTuple):
 
 
 def stage1_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: bool) -> Iterator[Any]:
-    """Images of one list, strong."""
+    """Strong views of images from one list."""
     images = PublishedImages([*lists.labeled, *lists.pseudolabeled], crop, is_strong=True)
     return batches_of(images, size, workers, on_gpu)
 
 
 def stage2_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: bool) -> Iterator[Any]:
-    """One half labeled images, strong, the other unlabeled ones, weak; a loader each, which share the workers."""
+    """Half of a batch are strong views of labeled images, half weak views of unlabeled ones; one loader for each."""
     labeled, unlabeled = PublishedImages(lists.labeled, crop, is_strong=True), PublishedImages(lists.unlabeled, crop)
     return _halves(labeled, unlabeled, size, workers, on_gpu)
 
 
 def plus_batches(lists: Lists, crop: int, size: int, workers: int, on_gpu: bool) -> Iterator[Any]:
-    """One half labeled images, weak, the other unlabeled ones, weak and twice strong."""
+    """Half of a batch are weak views of labeled images, half unlabeled images with one weak and two strong views."""
     labeled, unlabeled = PublishedImages(lists.labeled, crop), PublishedImages(lists.unlabeled, crop, num_extra=2)
     return _halves(labeled, unlabeled, size, workers, on_gpu)
 
@@ -189,10 +189,10 @@ def _halves(
 
 
 class PublishedTraining:
-    """Network, optimiser and, if the weights are averaged, teacher.
+    """Network, optimiser and, for recipe plus, the EMA teacher.
 
-    model:   answers like transformers' models, and has a `decode_head`
-    is_half: forward passes and losses under bfloat16 autocast
+    model:   has the interface of transformers' models, and a `decode_head`
+    is_half: whether forward passes and losses use bfloat16 autocast
     """
 
     def __init__(self, model: nn.Module, device: torch.device, is_half: bool, is_plus: bool):
@@ -225,7 +225,7 @@ class PublishedTraining:
 
     @torch.no_grad()
     def average(self) -> None:
-        """Tensor after tensor."""
+        """Update the EMA teacher, one tensor at a time."""
         assert self.teacher is not None
         decay = min(1 - 1 / (self.step + 1), EMA)
         for mean, value in zip(self.teacher.parameters(), self.model.parameters(), strict=True):
@@ -239,7 +239,7 @@ def full_size(coarse: Tensor, images: Tensor) -> Tensor:
 
 
 def stage1_step(training: PublishedTraining, batch: Any) -> float:
-    """Cross-entropy of labels and pseudo-labels; returns the loss."""
+    """A step on the cross-entropy of masks and pseudo-labels; returns the loss."""
     images, targets = training.sent(batch)
     with training.half():
         logits = full_size(training.model(pixel_values=images).logits, images)
@@ -249,8 +249,8 @@ def stage1_step(training: PublishedTraining, batch: Any) -> float:
 
 
 def stage2_step(training: PublishedTraining, batch: Any) -> float:
-    """The network labels the weak view, then learns both kinds in one pass (AllSpark)."""
-    (labeled, targets), (unlabeled, padding) = (training.sent(part) for part in batch)
+    """The network labels the weak view, then is trained on labeled and unlabeled images in one pass (AllSpark)."""
+    (labeled, targets), (unlabeled, padding) = (training.sent(half) for half in batch)
     model, criterion = training.model, nn.CrossEntropyLoss(ignore_index=IGNORE_INDEX)
     model.eval()
     with torch.no_grad(), training.half():
@@ -268,8 +268,8 @@ def stage2_step(training: PublishedTraining, batch: Any) -> float:
 
 
 def plus_step(training: PublishedTraining, batch: Any) -> float:
-    """The averaged network labels the weak view; two strong CutMix views learn what it is sure of (UniMatch-V2)."""
-    (labeled, targets), unlabeled = (training.sent(part) for part in batch)
+    """The EMA teacher labels the weak view; its confident labels train two strong CutMix views (UniMatch-V2)."""
+    (labeled, targets), unlabeled = (training.sent(half) for half in batch)
     weak, padding, *views = unlabeled
     strong, boxes = views[:2], [box == 1 for box in views[2:]]
     model, num = training.model, len(weak)
@@ -294,34 +294,34 @@ def plus_step(training: PublishedTraining, batch: Any) -> float:
         loss = (loss_labeled + loss_unlabeled) / 2
     training.optimise(loss)
     training.average()
-    is_sure = (confidence >= THRESHOLD) & (padding != IGNORE_INDEX)
-    share_sure = is_sure.sum() / (padding != IGNORE_INDEX).sum()
-    return [value.item() for value in (share_sure, loss_labeled, loss_unlabeled, loss)][-1]
+    is_confident = (confidence >= THRESHOLD) & (padding != IGNORE_INDEX)
+    fraction = is_confident.sum() / (padding != IGNORE_INDEX).sum()
+    return [value.item() for value in (fraction, loss_labeled, loss_unlabeled, loss)][-1]
 
 
 def mixed(tensor: Tensor, is_inside: Tensor) -> Tensor:
-    """The batch with its reverse shown inside the boxes, both of one shape."""
+    """The batch in which the boxes have the pixels of the reversed batch."""
     result = tensor.clone()
     result[is_inside] = tensor.flip(0)[is_inside]
     return result
 
 
 def complementary_logits(model: SegformerForSemanticSegmentation, images: Tensor) -> Tensor:
-    """Coarse logits; of an image's two views each sees one half of the channels, or both see all."""
+    """Coarse logits; each of an image's two views keeps one half of the channels, or both keep all."""
     features = model.segformer(images, output_hidden_states=True).hidden_states
     num = len(images) // 2
-    left_alone = torch.randperm(num)[: num // 2]
+    unmasked = torch.randperm(num)[: num // 2]
     masked = []
     for level in features:
         mask = 2 * torch.bernoulli(torch.full((num, level.shape[1]), 0.5, device=level.device))
-        mask[left_alone] = 1
+        mask[unmasked] = 1
         masked.append(level * torch.cat((mask, 2 - mask))[:, :, None, None])
     return model.decode_head(masked)
 
 
 class Recipe(NamedTuple):
     batches: Callable[[Lists, int, int, int, bool], Iterator[Any]]
-    """Lists, crop, images of a batch, workers, whether on a GPU."""
+    """Lists, crop, batch size, workers, whether on a GPU -> batches."""
     step: Callable[[PublishedTraining, Any], float]
 
 

@@ -1,8 +1,8 @@
-"""SEEM's semantic path as its published scripts compute it: the yardstick of `annotate.py`.
+"""SEEM's semantic maps as its published scripts compute them, with which `annotate.py` compares our code.
 
-The same weights and the same numbers as `pipeline.seem`, but step by step as it was published: channels-first maps that
-are copied into place, class and mask heads in full after every layer, every mask resized for every layer and repeated
-for every head, texts padded to 77 tokens, and all masks at full size before they are summed.
+The same weights and the same results as `pipeline.seem`, but computed as published: channels-first maps that are
+copied, class and mask heads in full after every layer, every mask resized for every layer and repeated for every head,
+texts padded to 77 tokens, and all masks at full size before they are summed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONTEXT_LENGTH = 77
 
 
 class PublishedWay:
-    """The yardstick, on a network of its own, which is brought into torch's default layout."""
+    """The published computation on a network, which is converted to torch's default memory format."""
 
     def __init__(self, model: SeemModel):
         self.model = model.to(memory_format=torch.contiguous_format)
@@ -124,7 +124,7 @@ def _last(x: Tensor) -> Tensor:
 
 
 def _blocked(mask_logits: Tensor, size: torch.Size, num_heads: int) -> Tensor:
-    """bool [B heads, Q, L]: True where a query may not look; a query that may look nowhere looks everywhere."""
+    """bool [B heads, Q, L], True where a query must not attend; a query without any allowed location attends to all."""
     resized = F.interpolate(mask_logits, size, mode="bilinear", align_corners=False)
     blocked = (resized.sigmoid().flatten(2) < 0.5).repeat_interleave(num_heads, dim=0)
     blocked[blocked.all(dim=-1)] = False

@@ -1,7 +1,7 @@
-"""The stages calibrate and pseudolabel on disk: time, processor time, memory: `python benchmarks/stages.py`.
+"""Time and memory of the stages calibrate and pseudolabel, with stores on disk: `python benchmarks/stages.py`.
 
-Every row is a process of its own, so that its peak memory is its own. The cache holds float16 logits of a quarter of
-the size; maps and masks are those of calibrate.py.
+Every row is measured in a separate process, so that its peak memory is its own. The cache holds float16 logits of a
+quarter of the grid's height and width; maps and masks are those of calibrate.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.store import DONE, create_store, open_probabilities, probability_a
 
 
 def write_cache(folder: Path, case: Case, num_unlabeled: int) -> None:
-    """`probs.zarr` of float16 logits for all images, masks for the labeled ones, which come first."""
+    """Write probs.zarr with float16 logits of all images, and masks of the labeled images, which come first."""
     rng, small, path = np.random.default_rng(0), case.side // STRIDE, folder / "probs.zarr"
     pool = [smooth_logits(rng, case.classes, small) for _ in range(2 * POOL)]
     samples = [Sample(f"{i:05}", "", None, "unlabeled") for i in range(case.images + num_unlabeled)]
@@ -54,7 +54,7 @@ def class_names(case: Case) -> list[str]:
 
 
 def write_run(folder: Path, case: Case, num_masks: int, num_unlabeled: int) -> str:
-    """A run file that takes some of the masks and all unlabeled images of the cache; returns its path."""
+    """Write a run file that uses some of the masks and all unlabeled images of the cache; returns its path."""
     results = folder / f"labeled_{case.images}"
     labeled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
     unlabeled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabeled)]
@@ -73,7 +73,7 @@ def write_run(folder: Path, case: Case, num_masks: int, num_unlabeled: int) -> s
 
 
 class Lines(logging.Handler):
-    """When each log line was written."""
+    """Records the time of each log line."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -87,10 +87,7 @@ class Lines(logging.Handler):
 
 
 def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usage, str]:
-    """In a process of its own: a stage, and (of calibrate) the seconds until scores, thresholds and verdict are there.
-
-    The end of a part is told from the log lines.
-    """
+    """Measure a stage; of calibrate also the seconds for scores, thresholds and verdict, from its log lines."""
     lines, settings = Lines(), load_settings(run, overrides)
     logging.basicConfig(level=logging.INFO, handlers=[lines])
     start = time.perf_counter()
@@ -100,8 +97,8 @@ def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usag
         return usage, ""
     num_images, judging = facts["num_labeled"], lines.times("calibrate: held-out images:")[0]
     scored = lines.times(f"calibrate: {num_images}/{num_images}")[0]
-    parts = [scored - start, judging - scored, start + usage.wall - judging]
-    return usage, f"{facts['held_out']['folds']} folds: " + " + ".join(f"{seconds:.1f}" for seconds in parts)
+    durations = [scored - start, judging - scored, start + usage.wall - judging]
+    return usage, f"{facts['held_out']['folds']} folds: " + " + ".join(f"{seconds:.1f}" for seconds in durations)
 
 
 def print_stages(is_quick: bool, scratch: Path) -> None:
@@ -110,8 +107,8 @@ def print_stages(is_quick: bool, scratch: Path) -> None:
     megabytes = sum(file.stat().st_size for file in (scratch / "probs.zarr/prob").rglob("*") if file.is_file()) / 1e6
     title = (
         f"Stages, maps 21 x {side} x {side} from a cache of float16 logits of 1/{STRIDE} the size "
-        f"({megabytes / (max(counts) + num_unlabeled):.3f} MB an image), 2 threads. `calibrate` always judges "
-        "held-out images: once with 2 folds, the fewest, and once as by default"
+        f"({megabytes / (max(counts) + num_unlabeled):.3f} MB per image), 2 threads. `calibrate` always evaluates "
+        "held-out images: once with 2 folds, the minimum, and once with the default"
     )
     columns = (
         "stage | images | wall s | images/s | CPU s | peak MB | GB/s | s for scores + thresholds + held-out images"
@@ -129,11 +126,11 @@ def print_stages(is_quick: bool, scratch: Path) -> None:
 
 
 def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[str, Any]) -> None:
-    usage, parts = in_own_process(__file__, run, stage, overrides)
+    usage, durations = in_own_process(__file__, run, stage, overrides)
     wall, cpu, megabytes = usage
     click.echo(
         f"| {stage}, {variant} | {case.images} | {wall:.1f} | {case.images / wall:.1f} | {cpu:.1f} | {megabytes:.0f} "
-        f"| {case.images * case.image_bytes / wall / 1e9:.2f} | {parts} |"
+        f"| {case.images * case.image_bytes / wall / 1e9:.2f} | {durations} |"
     )
 
 

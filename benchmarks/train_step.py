@@ -1,13 +1,13 @@
-"""A training step, ours against that of the public scripts, side by side: `python benchmarks/train_step.py`.
+"""A training step of ours, compared with one of the public scripts: `python benchmarks/train_step.py`.
 
-Same network size, crop, batch (4, or 2 + 2), random weights, JPEG photographs of 500 x 375, 21 classes, data loading
-included. `--student efficientnet-lite0 --crop 193 --batch 8 --threads 1` measures our small student against the same
-network written plainly (plain_efficientnet.py). Ours is what `train.engine.loop` does in a step; theirs is
-published_training.py. Every way is a process of its own that keeps its loaders; the processes take turns, block of
-steps by block, and one that is not measured stands still with its workers. ms/step and images/s: of the median block.
-CPU ms/step: of all blocks, workers included. Faster: median over the rounds of one block over the other of the same
-round, and the range. Peak: of the process without its workers, on a GPU what torch has allocated. Data wait: share of
-the time spent waiting for a batch.
+Both have the same network size, crop, batch (4, or 2 + 2), random weights, JPEG photographs of 500 x 375 and 21
+classes; data loading is included. `--student efficientnet-lite0 --crop 193 --batch 8 --threads 1` compares our small
+student with a plain implementation of the same network (plain_efficientnet.py). Ours is a step of `train.engine.loop`;
+the other is published_training.py. Each implementation runs in a separate process that keeps its loaders. The processes
+take turns, one block of steps each per round; a process that is not measured is stopped together with its workers.
+ms/step and images/s are of the median block; CPU ms/step of all blocks, with the workers. "Faster" is the median over
+the rounds of the ratio of the two blocks of a round, with its range. Peak is the memory of the process without its
+workers, on a GPU the memory allocated by torch. Data wait is the fraction of the time spent waiting for a batch.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ from train.students.segformer import ARCHITECTURES, segformer_config
 SIZE, GRID, NUM_CLASSES = (375, 500), (512, 512), 21
 NUM_LABELED, NUM_UNLABELED = 16, 32
 IMAGES_A_STEP = 4
-PLAIN = "efficientnet-lite0"  # the student that a network of this folder, not transformers, is the yardstick of
-ABSTAINING = 0.1  # share of the pixels of a pseudo-label
+PLAIN = "efficientnet-lite0"  # the student that is compared with a network of this folder, not of transformers
+ABSTAINING = 0.1  # fraction of the pixels of a pseudo-label
 CLASS_NAMES = ["background", *(f"class {k}" for k in range(1, NUM_CLASSES))]
 MANY_EPOCHS = 100_000  # no measurement reaches the end of a stage
 LABELS_FINGERPRINT = "labels of the benchmark"
@@ -68,7 +68,7 @@ STAGES = {"paper stage1": "paper, Stage I", "paper stage2": "paper, Stage II", "
 
 
 class Amounts(NamedTuple):
-    """What is measured unless options say otherwise."""
+    """What is measured unless options change it."""
 
     students: list[str]
     crops: list[int]
@@ -87,7 +87,7 @@ AMOUNTS = {
 
 
 def write_data(folder: Path, num_labeled: int = NUM_LABELED, num_unlabeled: int = NUM_UNLABELED) -> None:
-    """Photographs, masks, samples.json, pseudo-labels as a store and as masks, and a run file for each preset."""
+    """Write photographs, masks, samples.json, pseudo-labels as a store and as masks, and one run file per preset."""
     for kind in ("images", "masks", "pseudo"):
         (folder / kind).mkdir()
     samples, labels = [], []
@@ -112,15 +112,15 @@ def write_data(folder: Path, num_labeled: int = NUM_LABELED, num_unlabeled: int 
 
 
 def _scene(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [H, W, 3] and uint8 [H, W]: a scene of the demo, its few classes turned through all of them."""
+    """uint8 [H, W, 3] and uint8 [H, W]: a scene of the demo, whose few classes are mapped to others in each scene."""
     image, mask = draw_scene(np.random.default_rng(number), ("source", "target")[number % 2], SIZE)
     is_object = (mask > 0) & (mask != IGNORE_INDEX)
-    turned = 1 + (mask.astype(int) - 1 + 5 * number) % (NUM_CLASSES - 1)
-    return image, np.where(is_object, turned, mask).astype(np.uint8)
+    shifted = 1 + (mask.astype(int) - 1 + 5 * number) % (NUM_CLASSES - 1)
+    return image, np.where(is_object, shifted, mask).astype(np.uint8)
 
 
 def _pseudo_label(mask: np.ndarray, seed: int) -> np.ndarray:
-    """float32 GRID: the mask, NaN where it is void and in squares of 16 pixels drawn by chance."""
+    """float32 [*GRID]: the mask, with NaN where it is void and in random squares of 16 x 16 pixels."""
     label = resize_nearest(mask, GRID).astype(np.float32)
     label[label == IGNORE_INDEX] = np.nan
     squares = np.random.default_rng(seed).random([side // 16 for side in GRID]) < ABSTAINING
@@ -129,7 +129,7 @@ def _pseudo_label(mask: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _write_labels(folder: Path, index: SampleIndex, labels: Sequence[np.ndarray]) -> None:
-    """labels.zarr and the receipt of the stage that would have written it."""
+    """Write labels.zarr."""
     path, unlabeled = folder / "labels.zarr", index.of("unlabeled")
     facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASS_NAMES, "background": 0, "rule": "paper"}
     create_store(path, "labels", facts, unlabeled, label_arrays(len(unlabeled), GRID, NUM_CLASSES, True, 1))
@@ -155,11 +155,11 @@ def _run_file(folder: Path, preset: str) -> dict[str, Any]:
     }
 
 
-# The ways, each in a process of its own
+# The implementations, each in a separate process
 
 
 class Job(NamedTuple):
-    """What a process measures: a way (the precision of the published one, or ours) to take steps of a stage."""
+    """A measurement in one process. way: "ours", or the precision of the published implementation"""
 
     folder: str
     way: str
@@ -173,14 +173,16 @@ class Job(NamedTuple):
 
 
 class Way(NamedTuple):
+    """An implementation of a training step."""
+
     batches: TimedBatches
     step: Callable[[Any], None]
     read: Callable[[], list[float]]
-    """Losses of the steps since the last call."""
+    """Returns the losses of the steps since the last call."""
 
 
 def our_way(job: Job) -> Way:
-    """The trainer's own stage, state, loader and step, as `train.engine.loop.train` puts them together."""
+    """The trainer's stage, state, loader and step, combined as in `train.engine.loop.train`."""
     preset, name = job.stage.split()
     train = {"student": job.student, "crop": job.crop, "device": job.device, "workers": job.workers}
     train |= {"weights": "random", "threads": job.threads}
@@ -252,7 +254,7 @@ def _lists(folder: Path) -> Lists:
 
 
 class Block(NamedTuple):
-    """Of some steps: seconds, those of waiting for data, processor seconds; and the process's peak until then."""
+    """Wall seconds, seconds of waiting for data and CPU seconds of some steps; peak memory until then in MB."""
 
     seconds: float
     waiting: float
@@ -261,7 +263,7 @@ class Block(NamedTuple):
 
 
 def serve(job: Job) -> None:
-    """In a process of its own: take as many steps as each line asks for; answer with the block as JSON."""
+    """For each line of the standard input, a number of steps, take the steps and print the block as JSON."""
     way = our_way(job) if job.way == "ours" else published_way(job)
     for line in sys.stdin:
         print(json.dumps(timed(way, int(line), torch.device(job.device))), flush=True)
@@ -283,7 +285,7 @@ def timed(way: Way, num_steps: int, device: torch.device) -> Block:
 
 
 def cpu_seconds() -> float:
-    """Of this process and its workers."""
+    """CPU seconds of this process and its workers."""
     workers = [Path(f"/proc/{worker.pid}/stat").read_text() for worker in multiprocessing.active_children()]
     ticks = sum(sum(map(int, line.rpartition(")")[2].split()[11:13])) for line in workers)  # user and system
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
@@ -293,11 +295,11 @@ def cpu_seconds() -> float:
 
 
 class Child:
-    """A process that measures, and stands still, with its workers, while it is not its turn."""
+    """A process that measures; while it is not measured, it is stopped together with its workers."""
 
     def __init__(self, job: Job):
         command = [sys.executable, __file__, "--job", json.dumps(job)]
-        # A group of its own: it is stopped as a whole, and ended by the system if this process is.
+        # In its own process group, which can be stopped and ended as a whole.
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
         )
@@ -318,13 +320,13 @@ class Child:
         print(num_steps, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise click.ClickException(f"the process that measures {self.what} ended; its error is above")
+            raise click.ClickException(f"the process that measures {self.what} has failed; its error is above")
         os.killpg(self.process.pid, signal.SIGSTOP)
         return Block(*json.loads(answer))
 
 
 def measure(jobs: Sequence[Job], steps: int, warm_up: int, rounds: int) -> list[list[Block]]:
-    """Blocks of each job, one a round."""
+    """The blocks of each job, one per round."""
     with ExitStack() as stack:
         children = []
         for job in jobs:
@@ -335,7 +337,7 @@ def measure(jobs: Sequence[Job], steps: int, warm_up: int, rounds: int) -> list[
 
 
 class Comparison(NamedTuple):
-    """The published step over ours: median of the rounds, and its range."""
+    """Time of the published step over the time of ours: median of the rounds, and the range."""
 
     ratio: float
     least: float
@@ -351,7 +353,7 @@ def compared(published: Sequence[Block], ours: Sequence[Block]) -> Comparison:
 
 
 def cells_of(blocks: Sequence[Block], steps: int, batch: int) -> list[str]:
-    """ms a step, images a second, processor ms a step, peak megabytes, data wait."""
+    """Cells of a row: ms/step, images/s, CPU ms/step, peak in MB, data wait."""
     seconds = statistics.median(block.seconds for block in blocks) / steps
     waiting = sum(block.waiting for block in blocks) / sum(block.seconds for block in blocks)
     cpu = sum(block.cpu for block in blocks) / (steps * len(blocks))
@@ -360,7 +362,7 @@ def cells_of(blocks: Sequence[Block], steps: int, batch: int) -> list[str]:
 
 
 def print_table(jobs: Sequence[Job], ways: Sequence[str], steps: int, warm_up: int, rounds: int) -> None:
-    """jobs: of each configuration, whatever their way."""
+    """Measure and print. jobs: one per configuration; their `way` is ignored"""
     print_header(
         f"A step with its data: {rounds} rounds of {steps} steps each",
         "student | crop | stage | published in | published ms/step | ours ms/step | faster | images/s | CPU ms/step "
@@ -383,11 +385,11 @@ def print_table(jobs: Sequence[Job], ways: Sequence[str], steps: int, warm_up: i
 @click.option("--student", "students", multiple=True, type=click.Choice([*ARCHITECTURES, PLAIN]))
 @click.option("--crop", "crops", multiple=True, type=click.IntRange(min=32))
 @click.option("--stage", "stages", multiple=True, type=click.Choice(list(STAGES)), default=list(STAGES))
-@click.option("--batch", type=click.IntRange(min=2), default=IMAGES_A_STEP, show_default=True, help="Images a step.")
-@click.option("--steps", type=click.IntRange(min=1), help="Of a block. Default: 5 on CPU, 40 on a GPU.")
-@click.option("--warm-up", type=click.IntRange(min=1), help="Steps before. Default: 3 on CPU, 20 on a GPU.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Blocks of each way.")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes, both.")
+@click.option("--batch", type=click.IntRange(min=2), default=IMAGES_A_STEP, show_default=True, help="Images per step.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps per block. Default: 5 on a CPU, 40 on a GPU.")
+@click.option("--warm-up", type=click.IntRange(min=1), help="Steps before. Default: 3 on a CPU, 20 on a GPU.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Blocks per implementation.")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes.")
 @click.option("--threads", type=int, help="Torch threads. Default: torch's.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--scratch", type=click.Path(path_type=Path), help="Folder for temporary files. Default: system's.")
@@ -409,7 +411,7 @@ def main(
     if job is not None:
         serve(Job(*json.loads(job)))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the children, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # also ends the child processes
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     amounts = AMOUNTS[torch.device(device).type]
     where = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU"
@@ -422,7 +424,7 @@ def main(
             for student in students or amounts.students
             for crop in crops or amounts.crops
             for stage in stages
-            if not (student == PLAIN and stage.startswith("plus"))  # which masks transformers' feature maps
+            if not (student == PLAIN and stage.startswith("plus"))  # plus needs the feature maps of transformers
         ]
         print_table(jobs, amounts.ways, steps or amounts.steps, warm_up or amounts.warm_up, rounds)
 

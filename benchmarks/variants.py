@@ -1,8 +1,8 @@
-"""What calibration says of held-out labeled images, beside what is true of the unlabeled ones.
+"""Compares held-out estimates of the calibration with the true values on the unlabeled images.
 
-Every variant, alpha and rule on one data set: coverage, precision and keep rate, each as claimed (cross-fitting on the
-labeled images, 95 % bootstrap interval over images) and as it is on the unlabeled images, whose masks are opened here
-and nowhere else. The run must have been annotated:
+For every variant, alpha and rule on one data set: coverage, precision and keep rate as claimed (cross-fitting on the
+labeled images, with 95 % bootstrap intervals over images) and as measured on the unlabeled images, whose masks are
+opened here and nowhere else. The run must be annotated:
 
     conformalsam prepare camvid --set data.root=FOLDER
     conformalsam annotate camvid --set data.root=FOLDER
@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "image, naive pooling": {"variant": "image", "pooling": "naive"},
     "k-means": {"variant": "kmeans"},
     "GenAnn": {"variant": "genann"},
-    "image, a threshold each class": {"variant": "image", "class_thresholds": "each"},
+    "image, one threshold per class": {"variant": "image", "class_thresholds": "each"},
     "image, clustered classes": {"variant": "image", "class_thresholds": "clustered"},
     "risk (wrong labels)": {"variant": "risk", "pseudolabel.rule": "argmax", "alpha": 0.03, "alphas": RISK_ALPHAS},
 }
@@ -47,19 +47,19 @@ METRICS = ("coverage", "precision", "keep_rate")
 
 
 class TruthJob(NamedTuple):
-    """One unlabeled image, its mask, and a calibration store for each variant."""
+    """One unlabeled image, its mask, and one calibration store per variant."""
 
     probabilities: Path
-    position: int
+    index: int
     mask: Path
     settings: Settings
     calibrations: list[Path]
 
 
 def judge_truth(job: TruthJob) -> list[calib.Judgement]:
-    """Counts of one unlabeled image under the thresholds of each variant."""
+    """The counts of one unlabeled image at the thresholds of each variant."""
     data, background = job.settings.data, job.settings.data.background_index
-    maps = open_probabilities(job.probabilities).probabilities(job.position).rows(slice(None))
+    maps = open_probabilities(job.probabilities).probabilities(job.index).rows(slice(None))
     truth = resize_nearest(read_mask(job.mask, data), data.grid)
     score, planes = calib.true_class_scores(maps, truth), calib.class_planes(maps, background)
     judged = []
@@ -74,7 +74,7 @@ def judge_truth(job: TruthJob) -> list[calib.Judgement]:
 
 
 class Row(NamedTuple):
-    """A variant at an alpha under a rule: claimed and true share (value, low, high) of each of METRICS."""
+    """A variant with an alpha and a rule: claimed and true value of each of METRICS (value, low, high)."""
 
     variant: str
     alpha: float
@@ -89,53 +89,53 @@ def variant_settings(run: str, overrides: dict[str, Any], variant: str) -> Setti
 
 
 def all_rows(run: str, overrides: dict[str, Any], scratch: Path) -> Iterator[Row]:
-    """Calibrate every variant, and judge all of them on the unlabeled images in one pass."""
+    """Calibrate every variant, and evaluate all of them on the unlabeled images in one pass."""
     settings = load_settings(run, overrides)
     claims, calibrations = {}, []
-    for place, variant in enumerate(VARIANTS):
+    for number, variant in enumerate(VARIANTS):
         changed = variant_settings(run, overrides, variant)
         facts = calibrate(changed)
         claims[variant] = facts["held_out"]["rows"]
-        path = scratch / f"{place}.zarr"
+        path = scratch / f"{number}.zarr"
         (changed.folder / "calibration.zarr").rename(path)
         calibrations.append(path)
     judged = judge_unlabeled(settings, calibrations)
-    for place, variant in enumerate(VARIANTS):
-        true = calib.summarise([image[place] for image in judged], np.random.default_rng(0))
-        store = open_calibration(calibrations[place])
+    for number, variant in enumerate(VARIANTS):
+        true = calib.summarise([image[number] for image in judged], np.random.default_rng(0))
+        store = open_calibration(calibrations[number])
         rules = candidate_rules(store.is_class_wise, store.state["variant"])
         for row in claims[variant]:
             a, r = store.alphas.index(row["alpha"]), rules.index(row["rule"])
-            places = zip(METRICS, (true.coverage, true.precision, true.keep_rate), ((a,), (a, r), (a, r)), strict=True)
-            shares = {
-                name: {end: float(values[place]) for end, values in share._asdict().items()}
-                for name, share, place in places
+            estimates = (true.coverage, true.precision, true.keep_rate)
+            true_values = {
+                name: {end: float(values[index]) for end, values in estimate._asdict().items()}
+                for name, estimate, index in zip(METRICS, estimates, ((a,), (a, r), (a, r)), strict=True)
             }
-            yield Row(variant, row["alpha"], row["rule"], {name: row[name] for name in METRICS}, shares)
+            yield Row(variant, row["alpha"], row["rule"], {name: row[name] for name in METRICS}, true_values)
 
 
 def judge_unlabeled(settings: Settings, calibrations: list[Path]) -> list[list[calib.Judgement]]:
     path = (settings.folder / "probs.zarr").absolute()
     store = open_probabilities(path)
-    position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
+    index_of = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
     jobs = []
     for sample in load_samples(settings.folder / "samples.json").of("unlabeled"):
         mask = truth_path(sample, settings.data)
-        if mask is not None and store.status[position[sample.id]] == DONE:
-            jobs.append(TruthJob(path, position[sample.id], mask.absolute(), settings, calibrations))
+        if mask is not None and store.status[index_of[sample.id]] == DONE:
+            jobs.append(TruthJob(path, index_of[sample.id], mask.absolute(), settings, calibrations))
     judged: list[list[calib.Judgement]] = []
     run_tasks(judge_truth, jobs, ComputeSettings(), judged.append)
     return judged
 
 
 def holds(row: Row, metric: str) -> bool | None:
-    """Does the interval hold the true share? None if there is no label to speak of."""
+    """Whether the interval contains the true value; None without labels."""
     claim, true = row.claimed[metric], row.true[metric]["value"]
     return None if claim is None or np.isnan(true) else claim["low"] <= true <= claim["high"]
 
 
 def differs_by_chance(row: Row, metric: str) -> bool:
-    """Is the difference within the intervals of both? The unlabeled images are a sample, too."""
+    """Whether the difference is within the intervals of both, because the unlabeled images are a sample too."""
     claim, true = row.claimed[metric], row.true[metric]
     if claim["value"] > true["value"]:
         margin = np.hypot(claim["value"] - claim["low"], true["high"] - true["value"])
@@ -144,8 +144,8 @@ def differs_by_chance(row: Row, metric: str) -> bool:
     return bool(abs(claim["value"] - true["value"]) <= margin)
 
 
-def share_text(row: Row, metric: str) -> str:
-    """`92.1 [90.4, 93.5] 91.8`, with a star if the interval does not hold the true share."""
+def estimate_text(row: Row, metric: str) -> str:
+    """`92.1 [90.4, 93.5] 91.8`, with a star if the interval does not contain the true value."""
     claim, true = row.claimed[metric], row.true[metric]["value"]
     if claim is None:
         return "–"
@@ -159,28 +159,28 @@ def print_table(rows: Sequence[Row]) -> None:
     )
     click.echo("|---|---|---|---|---|---|")
     for row in rows:
-        shares = " | ".join(share_text(row, metric) for metric in METRICS)
-        click.echo(f"| {row.variant} | {row.alpha:g} | {row.rule} | {shares} |")
+        cells = " | ".join(estimate_text(row, metric) for metric in METRICS)
+        click.echo(f"| {row.variant} | {row.alpha:g} | {row.rule} | {cells} |")
 
 
 def print_verdict(rows: Sequence[Row]) -> None:
-    """How many intervals hold, for one threshold for all classes and for class-wise ones."""
+    """How many intervals contain the true value, for one threshold for all classes and for class-wise thresholds."""
     click.echo(
-        "\n| thresholds | share | rows | interval holds the true share | the same, the unlabeled images a sample too "
+        "\n| thresholds | estimate | rows | interval contains the true value | difference within both intervals "
         "| claimed minus true: mean, largest |"
     )
     click.echo("|---|---|---|---|---|---|")
     for name, is_class_wise in (("one for all classes", False), ("class-wise", True)):
         for metric in METRICS:
-            known = [
+            labeled = [
                 row for row in rows if holds(row, metric) is not None and ("class" in row.variant) == is_class_wise
             ]
-            held, chance = (sum(bool(test(row, metric)) for row in known) for test in (holds, differs_by_chance))
-            off = np.array([row.claimed[metric]["value"] - row.true[metric]["value"] for row in known])
+            held, chance = (sum(bool(test(row, metric)) for row in labeled) for test in (holds, differs_by_chance))
+            errors = np.array([row.claimed[metric]["value"] - row.true[metric]["value"] for row in labeled])
             click.echo(
-                f"| {name} | {metric.replace('_', ' ')} | {len(known)} | {held} ({held / len(known):.0%}) "
-                f"| {chance} ({chance / len(known):.0%}) "
-                f"| {100 * off.mean():+.1f}, {100 * off[np.abs(off).argmax()]:+.1f} points |"
+                f"| {name} | {metric.replace('_', ' ')} | {len(labeled)} | {held} ({held / len(labeled):.0%}) "
+                f"| {chance} ({chance / len(labeled):.0%}) "
+                f"| {100 * errors.mean():+.1f}, {100 * errors[np.abs(errors).argmax()]:+.1f} points |"
             )
 
 
@@ -192,7 +192,7 @@ def main(run: str, overrides: Sequence[str]) -> None:
     settings = load_settings(run, parse_overrides(overrides))
     with tempfile.TemporaryDirectory(dir=settings.folder) as scratch:
         rows = list(all_rows(run, parse_overrides(overrides), Path(scratch)))
-    click.echo("Percent; claimed: value [95 % interval]; * the interval does not hold the true share.")
+    click.echo("Percent; claimed: value [95 % interval]; * the interval does not contain the true value.")
     print_table(rows)
     print_verdict(rows)
 

@@ -1,4 +1,4 @@
-"""Rings by differential evolution: nearly the planted ones, and the better ones by the reference's own objective."""
+"""Rings by differential evolution: close to planted rings, better than the exact ones by its objective."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_evolution_nearly_finds_planted_rings(seed):
     assert annuli_objective(features, evolved) < 1.1 * annuli_objective(features, exact)
 
 
-def test_evolution_nearly_finds_rings_of_which_it_sees_a_part_only(monkeypatch):
+def test_evolution_nearly_finds_rings_from_a_sample_of_their_locations(monkeypatch):
     monkeypatch.setattr("evolved_rings.MAX_PIXELS", 500)
     features, planted = noisy_rings((64, 64), (-2, 2), [12, 20, 29])
     assert (evolved_regions(features, 4) == planted).mean() > 0.9
@@ -73,7 +73,7 @@ def test_the_objective_of_two_locations_is_their_distance():
     assert annuli_objective(features, np.int32([[0, 1]])) == 0
 
 
-def test_a_part_of_the_locations_estimates_the_objective_of_all():
+def test_a_sample_of_the_locations_estimates_the_objective_of_all():
     features, regions = random_features((50, 60)), cells((50, 60), 25)
     features[:, :10] = np.nan
     whole = annuli_objective(features, regions, max_pixels=3000)
