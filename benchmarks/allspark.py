@@ -79,7 +79,7 @@ def inputs_of(case: Case, device: str) -> tuple[Tensor, Memory | None]:
 def forward_of(way: str, dropout: float, device: str) -> tuple[AllSparkBlock, Callable[..., Tensor]]:
     torch.manual_seed(1)
     block = AllSparkBlock(NUM_CHANNELS, dropout=dropout).to(device)
-    return block, block if way == "ours" else partial(literal_block, block, share=dropout)
+    return block, block if way == "ours" else partial(literal_block, block, dropout=dropout)
 
 
 def measure(way: str, case: Case, kind: Kind, device: str, result: str) -> Usage:

@@ -1,4 +1,4 @@
-"""Drop path and channel dropout that draw for the whole batch, so that any number of processes draws what one would."""
+"""Drop path and dropout that draw for the whole batch, so that results do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -10,52 +10,53 @@ from torch import Tensor, nn
 
 
 class _Rows:
-    """Places in a batch as a tensor: torch.compile would compile again for every tuple of numbers."""
+    """Rows of a batch as a tensor, because torch.compile would compile again for every tuple of numbers."""
 
     def __init__(self, rows: Sequence[int], num_rows: int):
         self.num_rows = num_rows
         self.rows = torch.tensor(rows)
 
     def of(self, draws: Tensor) -> Tensor:
-        """Those of the draws that are for the images of this pass."""
+        """The draws [num_rows, ...] of these rows."""
         if self.rows.device != draws.device:
             self.rows = self.rows.to(draws.device, non_blocking=True)  # once, not for every mask
         return draws[self.rows]
 
 
-_part: _Rows | None = None
+_rows: _Rows | None = None  # of the current pass
 
 
 @contextmanager
 def dropout_rows(rows: Sequence[int], num_rows: int) -> Iterator[None]:
-    """Context of a pass over some images of a whole batch of `num_rows`: those whose places in it are `rows`.
+    """Context of a pass over the images `rows` of a whole batch of `num_rows` images.
 
-    Promise: passes over the parts of a batch that start from the same state of torch's generator together drop what one
-    pass over the whole batch drops, and leave the generator where that leaves it: each draws for the whole batch.
-    Without this context a pass draws for the images that it gets.
+    Each pass draws for the whole batch. So passes over the micro-batches of a batch that start from the same state of
+    torch's generator drop together the same values as one pass over the whole batch, and leave the generator in the
+    same state. Without this context a pass draws for its own images.
     """
-    global _part  # not a context variable, which torch.compile cannot trace
-    outer, _part = _part, _Rows(rows, num_rows)
+    global _rows  # not a context variable, which torch.compile cannot trace
+    outer, _rows = _rows, _Rows(rows, num_rows)
     try:
         yield
     finally:
-        _part = outer
+        _rows = outer
 
 
 def keep_mask(x: Tensor, shape: Sequence[int], probability: float) -> Tensor:
-    """0 with a probability, else 1 / (1 - probability), for the images of this pass.
+    """A random dropout mask for the images of this pass: 0 with the given probability, otherwise 1 / (1 - probability).
 
-    x:       float [B, ...], gives B, device and dtype; or [B*P, ...], the P patches of an image after each other, as
-             MobileViT has them
-    shape:   of the mask of an image, or of a patch
-    returns: [len(x), *shape], dtype of x
+    x:           float [B, ...], gives B, device and dtype; or [B*P, ...], where the P patches of an image follow each
+                 other, as in MobileViT
+    shape:       shape of the mask of an image, or of a patch
+    probability: in [0, 1)
+    returns:     [len(x), *shape], dtype of x
     """
-    part = _part
-    if part is None:
+    rows = _rows
+    if rows is None:
         draws = torch.rand((len(x), *shape), device=x.device)
     else:
-        patches = len(x) // len(part.rows)
-        draws = part.of(torch.rand((part.num_rows, patches, *shape), device=x.device)).flatten(0, 1)
+        patches = len(x) // len(rows.rows)
+        draws = rows.of(torch.rand((rows.num_rows, patches, *shape), device=x.device)).flatten(0, 1)
     return (draws >= probability).to(x.dtype) / (1 - probability)
 
 
@@ -65,14 +66,15 @@ class _Drop(nn.Module):
         self.probability = probability
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Of one image's mask."""
+        """Shape of the mask of one image."""
         raise NotImplementedError
 
     def is_active(self) -> bool:
+        """Whether the layer drops anything: in training mode, with a probability above 0."""
         return self.training and self.probability > 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [B, ...] -> the same, with parts dropped while training."""
+        """float [B, ...] -> float of the same shape, with dropped values in training mode."""
         return x * keep_mask(x, self.mask_shape(x), self.probability) if self.is_active() else x
 
     def extra_repr(self) -> str:
@@ -80,20 +82,20 @@ class _Drop(nn.Module):
 
 
 class DropPath(_Drop):
-    """Drops the whole branch of an image (stochastic depth)."""
+    """Drops the whole branch of an image (drop path, stochastic depth)."""
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
         return (1,) * (x.ndim - 1)
 
     def onto(self, residual: Tensor, branch: Tensor) -> Tensor:
-        """float [B, ...] twice -> residual + what is kept of the branch, in one pass over memory."""
+        """residual + dropped branch, float [B, ...] each, in one pass over the memory."""
         if not self.is_active():
             return residual + branch
         return torch.addcmul(residual, branch, keep_mask(branch, self.mask_shape(branch), self.probability))
 
 
 class ChannelDropout(_Drop):
-    """Drops channels of an image's map [D, h, w]."""
+    """Drops whole channels of an image's feature map [D, h, w]."""
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
         return (x.shape[1], 1, 1)
@@ -107,7 +109,7 @@ class Dropout(_Drop):
 
 
 def share_draws(network: nn.Module) -> None:
-    """Let every drop path and dropout in a network of transformers draw for the whole batch, in place."""
+    """Replace every drop path and dropout of a network of transformers by one that draws for the whole batch."""
     for module in network.modules():
         for name, child in module.named_children():
             if type(child).__name__.endswith("DropPath") and not isinstance(child, DropPath):

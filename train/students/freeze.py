@@ -1,4 +1,4 @@
-"""Parts of a student that keep what they came with."""
+"""Freezing of encoder stages and of batch norm statistics."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from train.students.norm import BatchNorm2d
 def freeze(network: Network, num_stages: int, norms: bool) -> None:
     """Freeze the first stages of the encoder, and the statistics of its batch norms, in place.
 
-    num_stages: of `Network.encoder_stages`; their weights and statistics stay, and they drop nothing
-    norms:      every batch norm of the encoder keeps the statistics that it came with; its scale and shift learn
-    raises:     TrainingError for more stages than the encoder has, or an encoder whose stages are not known
+    num_stages: number of stages of `Network.encoder_stages` to freeze: their weights and statistics do not change, and
+                they have no drop path
+    norms:      whether all batch norms of the encoder keep their running statistics; their scale and shift are trained
+    raises:     TrainingError for more stages than the encoder has, or an encoder whose stages are unknown
     """
     stages = network.encoder_stages()
     if num_stages > len(stages):
-        known = f"has {len(stages)} stages" if stages else "does not tell its stages apart"
-        raise TrainingError(f"train.frozen_stages is {num_stages}, but this student's encoder {known}; lower it")
+        problem = f"has {len(stages)} stages" if stages else "has no known stages"
+        raise TrainingError(
+            f"train.frozen_stages is {num_stages}, but this student's encoder {problem}; set train.frozen_stages: "
+            f"{len(stages)} or lower"
+        )
     for stage in stages[:num_stages]:
         stage.requires_grad_(False)
         _keep_statistics(stage.modules())

@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics of all processes, on any device."""
+"""Batch normalisation with the statistics of the batches of all processes, on any device."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from train.machine.processes import summed, world
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose statistics, while training, are those of the batch that all processes share.
+    """nn.BatchNorm2d whose statistics in training mode are those of the whole batch, over all processes.
 
-    nn.SyncBatchNorm does the same but refuses CPU tensors. Statistics are float32 whatever autocast says. The gradient
-    is that of the sum of all processes' losses.
+    nn.SyncBatchNorm does the same, but not for CPU tensors. Statistics are computed in float32, also under autocast.
+    The gradient is that of the sum of the losses of all processes.
     """
 
     is_frozen = False
-    """Keep the running statistics and normalise by them, while training as well."""
+    """Normalise by the running statistics in training mode too, and do not update them."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [B, D, h, w] -> the same."""
+        """float [B, D, h, w] -> float of the same shape."""
         if self.is_frozen:
             return functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
@@ -37,7 +37,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         self._update(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        # In the type of x, as nn.BatchNorm2d: the statistics are what needs float32.
+        # Only the statistics need float32; the result has the type of x, as in nn.BatchNorm2d.
         return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
@@ -52,9 +52,13 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def shared_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """float [B, D, h, w] of this process -> mean float32 [D], biased variance float32 [D], values of a channel [].
+    """Mean and biased variance of each channel, and the number of values per channel, over all processes.
 
-    Two sums over the processes, mean first: a variance from sums of squares would cancel where the mean is large.
+    They need two all-reduces, the mean first, because a variance from sums of squares is inexact where the mean is
+    large.
+
+    x:       float [B, D, h, w], batch of this process
+    returns: float32 [D], float32 [D], float32 []
     """
     variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
     own_count = mean.new_tensor([x.numel() / x.shape[1]])
@@ -66,7 +70,7 @@ def shared_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def all_summed(tensor: Tensor) -> Tensor:
-    """The sum of every process's tensor, with a gradient: that of the sum of all processes' losses."""
+    """All-reduce with a gradient: the sum of the tensors of all processes, differentiated for the sum of all losses."""
     total: Tensor = _AllSummed.apply(tensor)  # type: ignore[no-untyped-call]
     return total
 
@@ -82,7 +86,7 @@ class _AllSummed(torch.autograd.Function):
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Let every nn.BatchNorm2d of a network use the statistics of all processes, in place; names stay."""
+    """Make every nn.BatchNorm2d of a network a BatchNorm2d of this module, in place; parameter names do not change."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = BatchNorm2d

@@ -1,4 +1,4 @@
-"""MiT encoders under the names of NVlabs/SegFormer (mit_b*.pth): read, and renamed to those of transformers."""
+"""Reads MiT encoders of NVlabs/SegFormer (mit_b*.pth), with the parameter names of transformers."""
 
 from __future__ import annotations
 
@@ -27,26 +27,29 @@ KEY_AND_VALUE = re.compile(r"block(\d)\.(\d+)\.attn\.kv\.(weight|bias)")
 
 
 def read_nvlabs(path: Path) -> dict[str, Tensor]:
-    """Weights of a file mit_b*.pth under the names of SegformerModel; those of the image classifier are left out.
+    """The weights in a file mit_b*.pth, with the names of SegformerModel; the image classifier is left out.
 
-    raises: TrainingError for a file that is not there or holds something else
+    raises: TrainingError for a missing file or one with other content
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path} is no file of weights that torch can read ({first_line(error)})") from None
+        raise TrainingError(
+            f"{path} is not a file of weights that torch can read ({first_line(error)}); set train.weights to a file "
+            "mit_b*.pth of NVlabs/SegFormer"
+        ) from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     renamed = transformers_weights(weights) if weights else {}
     if not renamed:
         raise TrainingError(
-            f"{path} holds no MiT encoder; expected tensors named patch_embed1.proj.weight, block1.0.attn.q.weight "
-            "and so on, as in mit_b5.pth of NVlabs/SegFormer"
+            f"{path} holds no MiT encoder, expected tensors named patch_embed1.proj.weight, block1.0.attn.q.weight and "
+            "so on; set train.weights to a file mit_b*.pth of NVlabs/SegFormer"
         )
     return renamed
 
 
 def transformers_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every encoder weight under its name in SegformerModel; NVlabs keeps keys and values in one tensor."""
+    """The encoder weights with their names in SegformerModel; NVlabs stores keys and values in one tensor."""
     renamed: dict[str, Tensor] = {}
     for name, weight in weights.items():
         name = name.removeprefix("backbone.")

@@ -28,7 +28,7 @@ def random(*shape, seed=0, dtype=torch.float32):
 
 
 def block_of(num_channels, num_heads=2, dtype=torch.float32, **options):
-    """A block without dropout whose norms, too, have weights of their own."""
+    """A block without dropout, with random weights also in its norms."""
     block = AllSparkBlock(num_channels, num_heads, dropout=0.0, **options).to(dtype)
     for seed, (name, weight) in enumerate(block.named_parameters()):
         with torch.no_grad():
@@ -36,10 +36,10 @@ def block_of(num_channels, num_heads=2, dtype=torch.float32, **options):
     return block
 
 
-def memory_of(is_there, num_tokens, dtype=torch.float32, seed=3):
-    """Random vectors of every place, those that are not there as well."""
-    is_there = torch.as_tensor(is_there)
-    return random(*is_there.shape, num_tokens, seed=seed, dtype=dtype), is_there
+def memory_of(is_filled, num_tokens, dtype=torch.float32, seed=3):
+    """Random vectors in every slot, also in empty ones."""
+    is_filled = torch.as_tensor(is_filled)
+    return random(*is_filled.shape, num_tokens, seed=seed, dtype=dtype), is_filled
 
 
 def answer(way, block, features, num_labeled, memory):
@@ -86,9 +86,9 @@ def test_is_the_literal_block_with_a_full_memory(dtype, num_labeled):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("filled", [[6, 0, 2], [0, 0, 1], [1, 6, 6], [0, 0, 0]])
-def test_places_of_the_memory_that_are_not_filled_do_not_exist(dtype, filled):
-    is_there = torch.arange(6) < torch.tensor(filled)[:, None]
-    assert_as_literal(block_of(6, dtype=dtype), random(4, 6, 3, 4, dtype=dtype), 2, memory_of(is_there, 12, dtype))
+def test_empty_slots_of_the_memory_have_no_influence(dtype, filled):
+    is_filled = torch.arange(6) < torch.tensor(filled)[:, None]
+    assert_as_literal(block_of(6, dtype=dtype), random(4, 6, 3, 4, dtype=dtype), 2, memory_of(is_filled, 12, dtype))
 
 
 @pytest.mark.parametrize("num_labeled", [1, 3])
@@ -108,9 +108,9 @@ def test_is_the_literal_block_in_evaluation_mode(dtype):
 @given(SIZES, st.integers(1, 3), st.integers(0, 3), st.integers(0, 3), st.data())
 def test_is_the_literal_block_whatever_the_sizes(size, num_heads, num_labeled, num_unlabeled, data):
     num_channels, height, width = size
-    places = st.lists(st.booleans(), min_size=num_channels, max_size=num_channels)
-    is_there = data.draw(st.none() | st.lists(places, min_size=1, max_size=4))
-    memory = None if is_there is None else memory_of(is_there, height * width, torch.float64)
+    slots = st.lists(st.booleans(), min_size=num_channels, max_size=num_channels)
+    is_filled = data.draw(st.none() | st.lists(slots, min_size=1, max_size=4))
+    memory = None if is_filled is None else memory_of(is_filled, height * width, torch.float64)
     has_keys = num_unlabeled > 0 or (memory is not None and memory[1].any())
     if num_labeled + num_unlabeled and (has_keys or not num_labeled):
         features = random(num_labeled + num_unlabeled, *size, dtype=torch.float64)
@@ -146,10 +146,10 @@ def test_hands_over_the_unlabeled_channels_before_it_reads_the_memory():
 
 def test_a_memory_that_changes_before_the_backward_pass_leaves_the_gradient_alone():
     block, features = block_of(6, dtype=torch.float64), random(4, 6, 3, 4, dtype=torch.float64)
-    vectors, is_there = memory_of(torch.ones(2, 6, dtype=torch.bool), 12, torch.float64)
+    vectors, is_filled = memory_of(torch.ones(2, 6, dtype=torch.bool), 12, torch.float64)
     gradients = []
     for is_changed in (False, True):
-        result = block(features, 2, (vectors, is_there)).sum()
+        result = block(features, 2, (vectors, is_filled)).sum()
         if is_changed:
             vectors.zero_()
         gradients.append(torch.autograd.grad(result, block.cross_attention.key.weight)[0])
@@ -171,12 +171,12 @@ def test_bfloat16_stays_near_float32(num_labeled):
 
 
 @pytest.mark.parametrize("is_key", [None, torch.arange(9) % 3 > 0])
-def test_the_deviation_of_a_map_is_found_without_it(is_key):
+def test_the_deviation_of_a_map_is_computed_without_the_map(is_key):
     query, key = random(2, 3, 5, 4) + 7, random(2, 3, 9, 4, seed=1) - 4  # means that are large beside the deviation
     there = key if is_key is None else key[:, :, is_key]
     variance = (query.double() @ there.double().mT).var(dim=(-2, -1), keepdim=True, correction=0)
-    found = inverse_deviation(query, *centred_keys(key, is_key), is_key)
-    torch.testing.assert_close(found, (1 / (variance + 1e-5).sqrt()).float(), rtol=1e-5, atol=0)
+    deviation = inverse_deviation(query, *centred_keys(key, is_key), is_key)
+    torch.testing.assert_close(deviation, (1 / (variance + 1e-5).sqrt()).float(), rtol=1e-5, atol=0)
 
 
 def test_the_deviation_of_a_flat_map_is_that_of_the_epsilon():
@@ -196,7 +196,7 @@ def test_logits_that_differ_little_beside_their_mean_keep_their_digits():
 
 @pytest.mark.parametrize("is_key", [None, torch.arange(40) % 4 > 0])
 @pytest.mark.parametrize("queries_at_a_time", [7, 400])
-def test_dropout_on_a_cpu_takes_away_shares_of_the_map(queries_at_a_time, is_key, monkeypatch):
+def test_dropout_on_a_cpu_drops_entries_of_the_map(queries_at_a_time, is_key, monkeypatch):
     monkeypatch.setattr(decoder, "QUERIES_AT_A_TIME", queries_at_a_time)
     query, key = random(1, 1, 400, 5), random(1, 1, 40, 5, seed=1)
     everything = torch.eye(40)[None, None]  # so that the result is the map
@@ -207,7 +207,7 @@ def test_dropout_on_a_cpu_takes_away_shares_of_the_map(queries_at_a_time, is_key
     torch.testing.assert_close(dropped[is_kept], whole[is_kept] / 0.75, atol=1e-6, rtol=1e-5)
 
 
-def test_dropout_has_the_gradient_of_the_shares_that_it_left(monkeypatch):
+def test_dropout_has_the_gradient_of_the_entries_that_it_kept(monkeypatch):
     monkeypatch.setattr(decoder, "QUERIES_AT_A_TIME", 4)
     inputs = [random(2, 1, 9, 5, dtype=torch.float64), random(1, 1, 6, 5, seed=1, dtype=torch.float64)]
     inputs.append(random(1, 1, 6, 5, seed=2, dtype=torch.float64))
@@ -242,9 +242,9 @@ def test_zeros_behind_the_vectors_leave_the_attention_alone():
     query, key, value = random(1, 1, 7, 13), random(1, 1, 9, 13, seed=1), random(1, 1, 9, 13, seed=2)
     aligned = [decoder._aligned(vectors) for vectors in (query, key, value)]  # as CUDA's kernel wants them
     assert {vectors.shape[-1] for vectors in aligned} == {16}
-    found = channel_attention(*aligned)
-    torch.testing.assert_close(found[..., :13], channel_attention(query, key, value), atol=1e-6, rtol=1e-5)
-    assert not found[..., 13:].any()
+    attended = channel_attention(*aligned)
+    torch.testing.assert_close(attended[..., :13], channel_attention(query, key, value), atol=1e-6, rtol=1e-5)
+    assert not attended[..., 13:].any()
 
 
 def test_a_training_pass_asks_the_device_for_no_value():
@@ -279,8 +279,8 @@ def test_a_gpu_finds_what_the_cpu_finds():
     block, features = block_of(16), random(4, 16, 17, 17)
     memory = memory_of(torch.arange(16) < torch.tensor([[16], [0], [5]]), 289)
     expected = block(features, 2, memory)
-    found = block.cuda()(features.cuda(), 2, tuple(part.cuda() for part in memory)).cpu()
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    on_gpu = block.cuda()(features.cuda(), 2, tuple(tensor.cuda() for tensor in memory)).cpu()
+    torch.testing.assert_close(on_gpu, expected, atol=1e-4, rtol=1e-4)
 
 
 # The memory
@@ -291,35 +291,35 @@ def numbered(*numbers):
     return torch.tensor(numbers, dtype=torch.float32)[None, :, None].expand(1, -1, 2)
 
 
-def places_of(memory):
+def slots_of(memory):
     return [
         [int(v[0]) if there else None for v, there in zip(*row, strict=True)]
         for row in zip(*memory.content(), strict=True)
     ]
 
 
-def test_a_class_keeps_the_channels_that_came_last_in_its_own_places():
+def test_a_class_keeps_its_last_channels_in_its_own_slots():
     memory = SemanticMemory(num_classes=2, num_channels=3, num_tokens=2)
-    assert places_of(memory) == [[None] * 3, [None] * 3]
+    assert slots_of(memory) == [[None] * 3, [None] * 3]
 
     memory.enqueue(numbered(1, 2, 3), torch.tensor([[0, 1, 0]]))
-    assert places_of(memory) == [[1, 3, None], [2, None, None]]
+    assert slots_of(memory) == [[1, 3, None], [2, None, None]]
     assert memory.pointer.tolist() == [2, 1]
 
-    memory.enqueue(numbered(4, 5, 6), torch.tensor([[0, 0, -1]]))  # the second goes round to the first place
-    assert places_of(memory) == [[5, 3, 4], [2, None, None]]
+    memory.enqueue(numbered(4, 5, 6), torch.tensor([[0, 0, -1]]))  # the second one wraps around to the first slot
+    assert slots_of(memory) == [[5, 3, 4], [2, None, None]]
     assert memory.pointer.tolist() == [1, 1]
 
     three_images = torch.cat([numbered(7, 8, 9), numbered(10, 11, 12), numbered(13, 14, 15)])
-    memory.enqueue(three_images, torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 1]]))  # eight for three places
-    assert places_of(memory) == [[5, 11, 4], [13, 14, 15]]
+    memory.enqueue(three_images, torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 1]]))  # eight for three slots
+    assert slots_of(memory) == [[5, 11, 4], [13, 14, 15]]
     assert memory.pointer.tolist() == [2, 0]
 
 
 def test_channels_without_a_class_leave_the_memory_as_it_is():
     memory = SemanticMemory(2, 3, 2)
     memory.enqueue(numbered(1, 2, 3), torch.full((1, 3), -1))
-    assert places_of(memory) == [[None] * 3, [None] * 3]
+    assert slots_of(memory) == [[None] * 3, [None] * 3]
     assert memory.pointer.tolist() == [0, 0]
 
 
@@ -332,10 +332,10 @@ def test_is_the_literal_queue_whatever_comes(num_classes, num_channels, num_toke
         features = random(len(groups), num_channels, num_tokens, seed=seed)
         memory.enqueue(features, torch.tensor(groups))
         literal.enqueue(features, torch.tensor(groups))
-    for of, place in itertools.product(range(num_classes), range(num_channels)):
-        expected = literal.places[of][place]
-        assert memory.is_filled[of, place] == (expected is not None)
-        assert expected is None or torch.equal(memory.vectors[of, place], expected)
+    for of, slot in itertools.product(range(num_classes), range(num_channels)):
+        expected = literal.slots[of][slot]
+        assert memory.is_filled[of, slot] == (expected is not None)
+        assert expected is None or torch.equal(memory.vectors[of, slot], expected)
     assert memory.pointer.tolist() == literal.pointers
 
 
@@ -359,7 +359,7 @@ def test_the_memory_starts_empty():
 IMAGES, GROUPS = random(4, 3, 5, seed=7), torch.tensor([[0, 1, 1], [0, 0, -1], [1, 1, 0], [0, 0, 1]])
 
 
-def enqueue_a_share(rank, folder):
+def enqueue_own_images(rank, folder):
     """What one of two processes does: a step with half of the images, two steps in all."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     memory = SemanticMemory(2, 3, 5)
@@ -372,13 +372,13 @@ def enqueue_a_share(rank, folder):
 
 @pytest.mark.slow
 def test_every_process_remembers_what_one_with_the_whole_batch_would(tmp_path):
-    call_in_two_processes(__file__, "enqueue_a_share", tmp_path)
+    call_in_two_processes(__file__, "enqueue_own_images", tmp_path)
     alone = SemanticMemory(2, 3, 5)
     for _ in range(2):
         alone.enqueue(IMAGES, GROUPS)
     for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        assert all(torch.equal(found[name], value) for name, value in alone.state_dict().items())
+        state = torch.load(tmp_path / f"{rank}.pt")
+        assert all(torch.equal(state[name], value) for name, value in alone.state_dict().items())
 
 
 # Grouping
@@ -403,7 +403,7 @@ def test_logits_are_brought_to_the_size_of_the_features():
 @settings(max_examples=30, deadline=None)
 @given(SIZES, st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
 def test_groups_are_those_of_the_largest_cosine(size, num_classes, num_images, seed):
-    num_channels, *places = size
-    logits = random(num_images, num_classes, *places, seed=seed)
-    features = random(num_images, num_channels, *places, seed=seed + 100)
+    num_channels, *sides = size
+    logits = random(num_images, num_classes, *sides, seed=seed)
+    features = random(num_images, num_channels, *sides, seed=seed + 100)
     assert torch.equal(channel_groups(logits, features), literal_groups(logits, features))

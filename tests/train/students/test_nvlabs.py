@@ -82,10 +82,10 @@ def test_refuses_a_file_that_lacks_a_tensor(source, tmp_path):
 
 def test_says_what_a_file_should_hold(tmp_path):
     torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
-    with pytest.raises(TrainingError, match=r"holds no MiT encoder; expected tensors named patch_embed1"):
+    with pytest.raises(TrainingError, match=r"holds no MiT encoder, expected tensors named patch_embed1"):
         loaded(tmp_path / "resnet.pth")
     (tmp_path / "broken.pth").write_bytes(b"no zip")
-    with pytest.raises(TrainingError, match="no file of weights that torch can read"):
+    with pytest.raises(TrainingError, match="not a file of weights that torch can read"):
         loaded(tmp_path / "broken.pth")
     with pytest.raises(TrainingError, match=r"is no file; download mit_b\*\.pth"):
         loaded(tmp_path / "nowhere.pth")
@@ -93,7 +93,7 @@ def test_says_what_a_file_should_hold(tmp_path):
 
 def test_refuses_to_run_code_that_a_file_carries(tmp_path):
     torch.save({"patch_embed1.proj.weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(TrainingError, match="no file of weights"):
+    with pytest.raises(TrainingError, match="not a file of weights"):
         loaded(tmp_path / "trap.pth")
 
 

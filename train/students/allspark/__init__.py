@@ -1,1 +1,1 @@
-"""AllSpark's block, its semantic memory, and a student of any kind with both."""
+"""AllSpark's block and semantic memory, and a network that adds both to any student."""
