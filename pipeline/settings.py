@@ -399,11 +399,10 @@ class CalibrateSettings(Section):
     def _settings_fit_the_variant(self) -> CalibrateSettings:
         kind = self.kind
         if self.class_thresholds != "pooled" and not kind.of_classes:
-            *others, last = [name for name, known in calib.VARIANTS.items() if known.of_classes]
+            names = [name for name, known in calib.VARIANTS.items() if known.of_classes]
             raise ValueError(
-                f"class_thresholds {self.class_thresholds} needs variant {', '.join(others)} or {last}, got "
-                f"{kind.name}, where a threshold has too few images of each class; set variant: {last}, or "
-                "class_thresholds: pooled"
+                f"class_thresholds {self.class_thresholds} needs one of the variants {', '.join(names)}, got "
+                f"{kind.name}; set variant: {names[0]}, or class_thresholds: pooled"
             )
         if self.n_min and not kind.by_location:
             raise ValueError(

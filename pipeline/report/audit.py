@@ -1,4 +1,4 @@
-"""The audit: pseudo-labels compared with masks of unlabeled images, which only the report reads.
+"""The audit: pseudo-labels compared with masks of unlabeled images, which no earlier stage reads.
 
 All counts are sums over pixels, so images are counted one by one and the counts are added.
 """

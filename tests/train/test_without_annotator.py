@@ -51,7 +51,7 @@ def test_runs_to_the_report(run_file):
     page = Page(settings)
     val = [sample.id for sample in load_samples(settings.folder / "samples.json").of("val")]
     assert (facts["audit"], facts["examples"]) == (None, val)
-    assert "learnt from 4 labeled images. No annotator took part" in page.text
+    assert "was trained on 4 labeled images. There was no annotator" in page.text
     assert "4 labeled, 0 unlabeled, 2 val images" in page.text
     assert "switched off (0 epochs)" in page.text
     panels = [picture for picture in page.pictures if picture["src"].startswith("data:image/webp")]
