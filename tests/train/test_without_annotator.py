@@ -61,7 +61,7 @@ def test_runs_to_the_report(run_file):
 
 def test_another_recipe_says_what_it_lacks(run_file):
     with pytest.raises(
-        ConfigError, match=r"stage1\.labels calibrated needs an annotator, but there is no section annot"
+        ConfigError, match=r"stage1\.labels calibrated needs an annotator, but annotate\.annotator is none"
     ):
         load_settings(run_file)
     alone, others = (load_settings(run_file, {"preset": name}) for name in ("label-only", "semi-baseline"))
