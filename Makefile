@@ -19,7 +19,7 @@ slow: $(VENV)/.installed ## the other tests
 	$(BIN)/pytest -m slow
 
 campaign: $(VENV)/.installed ## search at random for examples that fail, for half an hour
-	$(BIN)/python tests/campaign.py --minutes 30
+	$(BIN)/python tests/campaign.py random --minutes 30
 
 gate: $(VENV)/.installed ## linters and types only
 	$(BIN)/ruff check .

@@ -56,7 +56,7 @@ class CommandGroup(click.Group):
         except UserError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(1)
-        except OSError as error:
+        except Exception as error:
             problem = disk_problem(error)
             if problem is None:
                 raise

@@ -1,6 +1,7 @@
 """Errors for users. Each is one line: what was found, where, what was expected, and what fixes it."""
 
 import errno
+import os
 
 
 def first_line(error: Exception) -> str:
@@ -9,22 +10,29 @@ def first_line(error: Exception) -> str:
 
 
 DISK_PROBLEMS = {
-    errno.ENOSPC: "free some space on its disk",
-    errno.EDQUOT: "free some of your quota on its disk",
-    errno.EROFS: "make it writable, or choose another folder",
-    errno.EACCES: "make it readable and writable for you, or choose another folder",
-    errno.EPERM: "make it readable and writable for you, or choose another folder",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some of your quota there",
+    errno.EROFS: "make it writable, or set `results` to another folder",
+    errno.EACCES: "make it readable and writable for you, or set `results` to another folder",
+    errno.EPERM: "make it readable and writable for you, or set `results` to another folder",
 }
-"""Error number -> what helps. The disk is in a state that no code of ours can be blamed for."""
+"""Number of a system error -> what fixes it: states of a disk, for which no code is to blame."""
 
 
-def disk_problem(error: OSError) -> str | None:
-    """One line about a disk that is full or cannot be written; None for any other error."""
-    if error.errno not in DISK_PROBLEMS:
+def disk_problem(error: BaseException | None) -> str | None:
+    """One line about a disk that is full or cannot be written, if that is behind an error or its causes; else None.
+
+    Libraries that are not written in Python report such an error by its text alone.
+    """
+    if error is None:
         return None
-    where = "a file" if error.filename is None else str(error.filename)
-    what = f"{where}: {error.strerror}"
-    return f"{what}; {DISK_PROBLEMS[error.errno]}, then run the same command again: nothing that was finished is lost"
+    for number, fix in DISK_PROBLEMS.items():
+        is_named = isinstance(error, OSError) and error.errno == number
+        if is_named or (number in (errno.ENOSPC, errno.EDQUOT) and os.strerror(number) in str(error)):
+            name = getattr(error, "filename", None)
+            where = "a file could not be written" if name is None else str(name)
+            return f"{where}: {os.strerror(number)}; {fix}, then run the same command again: finished work is kept"
+    return disk_problem(error.__cause__ or error.__context__)
 
 
 class UserError(Exception):

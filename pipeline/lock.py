@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ READS = {
 }
 """Writer -> those whose results it reads while it works: neither may start while the other runs."""
 
+HALF_WRITTEN = {"prepare": ("samples.json.part*",), "report": ("report.html.part*",)}
+"""Writer -> what it may leave beside its receipt and its folder if it is killed."""
+
 SECONDS_TO_RETRY = 0.2  # another process may hold a lock for a moment, only to see whether it is free
 LEASE_SECONDS = 120.0
 NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -59,6 +63,7 @@ class Holder(NamedTuple):
 def only_writer(folder: Path, name: str) -> Iterator[None]:
     """Be the only process that writes what `name` makes in a run's folder, while nothing that it reads changes.
 
+    Files that a killed writer left half-written beside their places are removed.
     name:   a stage, or another key of READS
     raises: BusyError if another process writes it, reads it or writes what it reads; OSError if the folder cannot be
             written
@@ -69,6 +74,9 @@ def only_writer(folder: Path, name: str) -> Iterator[None]:
             if (folder / FOLDER / other).is_file():
                 with _held(folder, other, name):
                     pass
+        for pattern in (f"{name}.json.part*", f"{name}/*.part*", *HALF_WRITTEN.get(name, ())):
+            for left in folder.glob(pattern):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
 
 

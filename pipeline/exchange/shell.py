@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from pipeline.exchange.labels import LabelSource, open_source
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance
 from pipeline.exchange.record import add_exported, label_digest
-from pipeline.files import write_json
+from pipeline.files import replacing_folder, write_json
 from pipeline.folder import Folder
 from pipeline.progress import Progress
 
@@ -58,19 +57,16 @@ def export_labels(
     facts = provenance(source, choice, format_name)
     for name in choice.left_out:
         log.warning("export: %s failed and has no label; it is left out", name)
-    part = out.with_name(f"{out.name}.part")
-    _refuse_other_folder(part)
-    shutil.rmtree(part, ignore_errors=True)
+    _refuse_other_folder(out.with_name(f"{out.name}.part"))
     try:
-        part.mkdir(parents=True)
-        write_json(part / PROVENANCE, facts)
-        digests = _write(part, source, choice.indices, format_name, facts)
+        with replacing_folder(out) as part:
+            part.mkdir(parents=True)
+            write_json(part / PROVENANCE, facts)
+            digests = _write(part, source, choice.indices, format_name, facts)
     except OSError as error:
         raise StoreError(
             f"the export to {out} stopped: {error}; remove the cause, or use another folder: --out"
         ) from None
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
     if format_name in READABLE:
         _record(store.parent, digests)
     return Export(out, len(choice.indices), choice.left_out)

@@ -1,5 +1,7 @@
 """The command line as a whole: how help lists the commands, and how each takes the run."""
 
+import errno
+import os
 import re
 
 import click
@@ -73,3 +75,49 @@ def test_a_command_about_a_run_or_a_store_tells_them_apart(tmp_path):
     refused = CliRunner().invoke(group, ["look", str(results)])
     assert refused.exit_code == 1
     assert f"{results} is the folder of a run's results; give the run instead: tiny" in refused.output
+
+
+def invoke(action):
+    return CliRunner().invoke(CommandGroup(commands={"act": click.command("act")(action)}), ["act"])
+
+
+def test_a_full_disk_ends_a_command_with_one_line():
+    def fill():
+        with open("/dev/full", "w") as full:  # what is written there finds no space left
+            full.write("something")
+
+    def fill_below():
+        try:
+            fill()
+        except OSError as error:
+            raise RuntimeError("a chunk failed") from error
+
+    def fill_from_another_language():
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    for action in (fill, fill_below, fill_from_another_language):
+        ended = invoke(action)
+        assert ended.exit_code == 1
+        assert ended.output == (
+            "error: a file could not be written: No space left on device; free some space there, then run the same "
+            "command again: finished work is kept\n"
+        )
+
+
+def test_a_folder_that_cannot_be_written_is_named():
+    def write():
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/mnt/results")
+
+    ended = invoke(write)
+    assert ended.exit_code == 1
+    assert ended.output == (
+        "error: /mnt/results: Read-only file system; make it writable, or set `results` to another folder, then run "
+        "the same command again: finished work is kept\n"
+    )
+
+
+def test_any_other_error_stays_what_it_is():
+    def fail():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "lost")
+
+    assert isinstance(invoke(fail).exception, FileNotFoundError)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pipeline.files import files_with, write_json, write_text
+from pipeline.files import files_with, replacing_folder, write_json, write_text
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -25,3 +25,23 @@ def test_what_json_has_no_number_for_becomes_null(tmp_path):
 def test_endings_count_in_any_case(tmp_path):
     paths = [tmp_path / name for name in ("b.JPG", "a.png", "c.txt", "d.png.part1")]
     assert [path.name for path in files_with((".jpg", ".png"), paths)] == ["a.png", "b.JPG"]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "student"
+
+    def replace(text, fails=False):
+        with replacing_folder(path) as part:
+            part.mkdir()
+            (part / text).write_text(text)
+            if fails:
+                raise OSError("no space left")
+
+    replace("one")
+    with pytest.raises(OSError, match="no space left"):
+        replace("two", fails=True)
+    assert [file.name for file in path.iterdir()] == ["one"]
+    (tmp_path / "student.part").mkdir()  # of a process that was killed
+    replace("three")
+    assert [file.name for file in path.iterdir()] == ["three"]
+    assert [file.name for file in tmp_path.iterdir()] == ["student"]

@@ -43,6 +43,19 @@ def test_a_killed_writer_leaves_nothing_in_the_way(tmp_path):
             assert holder_of(tmp_path / FOLDER / "stage1").pid == os.getpid()
 
 
+def test_the_next_writer_removes_what_a_killed_one_left_half_written(tmp_path):
+    (tmp_path / "stage1/best.part").mkdir(parents=True)
+    (tmp_path / "stage2").mkdir()
+    left = ("stage1.json.part12-3", "stage1/checkpoint.pt.part12-3", "stage1/best.part/config.json")
+    kept = ("stage1.json", "stage1/checkpoint.pt", "stage2/checkpoint.pt.part12-3", "stage2.json.part12-3")
+    for name in (*left, *kept):
+        (tmp_path / name).write_text(name)
+    with only_writer(tmp_path, "stage1"):
+        pass
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {*kept, f"{FOLDER}/stage1"}
+
+
 def test_an_old_text_locks_nothing_even_if_it_names_a_process_that_runs(tmp_path):
     path = tmp_path / FOLDER / "annotate"
     path.parent.mkdir()

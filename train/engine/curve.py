@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from pipeline.files import replacing_folder
 from pipeline.folder import Folder
 from train.engine import collapse
 from train.engine.stage import Stage
@@ -76,12 +76,8 @@ def save_if_best(state: TrainingState, stage: Stage, folder: Folder) -> bool:
         return False
     state.best = {"epoch": point["epoch"], "miou": point["miou"]}
     if world().is_main:
-        best = folder.best_student(stage.name)
-        temporary = best.with_suffix(".part")
-        shutil.rmtree(temporary, ignore_errors=True)
-        save_network(state.final_student.model, temporary)
-        shutil.rmtree(best, ignore_errors=True)
-        temporary.replace(best)
+        with replacing_folder(folder.best_student(stage.name)) as part:
+            save_network(state.final_student.model, part)
     return True
 
 

@@ -1,0 +1,72 @@
+"""What a run's folder holds, without what differs between two undisturbed runs: times, logs and locks."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import read_json
+
+OF_TIME = {"seconds", "data_wait"}
+LEFT_OUT = (".locks", "logs", "tensorboard", "report.html", "gallery.html")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Path in the folder -> digest of what the file says. Files that a killed process left beside are there, too."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder)
+        if not set(name.parts) & set(LEFT_OUT):
+            found[str(name)] = _digest(path, is_receipt=len(name.parts) == 1)
+    return found
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    """Paths whose digests differ, or that only one of both has."""
+    return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
+
+
+def _digest(path: Path, is_receipt: bool) -> str:
+    if path.suffix == ".json" and is_receipt:
+        return _hex(json.dumps(_without_times(read_json(path)), sort_keys=True).encode())
+    if path.suffix == ".pt":
+        import torch
+
+        content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        return _hex(*_parts(_without_times(content)))
+    return _hex(path.read_bytes())
+
+
+def _hex(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _without_times(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_times(value) for key, value in content.items() if key not in OF_TIME}
+    if isinstance(content, list | tuple):
+        return [_without_times(value) for value in content]
+    return content
+
+
+def _parts(content: Any) -> Iterator[bytes]:
+    """Of plain values and tensors."""
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        yield repr((content.dtype, tuple(content.shape))).encode()
+        yield content.contiguous().view(torch.uint8).numpy().tobytes() if content.ndim else repr(content).encode()
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield repr(key).encode()
+            yield from _parts(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _parts(value)
+    else:
+        yield repr(content).encode()

@@ -1,0 +1,148 @@
+"""Commands in forked processes: all modules are imported already, so that a signal falls on work, not on imports.
+
+A process that uses this must have one thread only: it imports, forks, compares files, and leaves all work to the forks.
+"""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pipeline.__main__
+import train.__main__
+
+TRAINER = ("stage1", "stage2", "evaluate", "probe", "predict")
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
+
+
+def preload(stages: Iterable[str]) -> None:
+    """Import what these stages need, and what they import later."""
+    own = [f"train.{stage}" if stage in TRAINER else f"pipeline.stages.{stage}" for stage in stages]
+    for module in (*own, "dask", "distributed", "filelock", "noisy_annotator"):
+        importlib.import_module(module)
+
+
+class Moment(NamedTuple):
+    """When a process sends itself a signal: right before the n-th change that it makes to files, counted from 1."""
+
+    change: int
+    signal: int
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code, -N after signal N, and all that it printed."""
+
+    code: int
+    text: str
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it ended as a user's error does: exit code 1, one line that says so, no traceback."""
+        is_one_line = sum(line.startswith("error: ") for line in self.text.splitlines()) == 1
+        return self.code == 1 and is_one_line and "Traceback" not in self.text
+
+
+class Forked:
+    """A running command. words: of the command line; its output goes to a file, which `wait` reads."""
+
+    def __init__(self, words: Sequence[str], folder: Path, log: Path, moment: Moment | None = None):
+        assert threading.active_count() == 1, "a fork copies one thread alone: locks of the others would stay locked"
+        self.log = log
+        self.code: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(words, folder, log, moment)
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait_until_stopped(self) -> bool:
+        """Whether the command has stopped; False if it ended first. `wait` can be called in both cases."""
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            return True
+        self.code = os.waitstatus_to_exitcode(status)
+        return False
+
+    def wait(self, seconds: float = 300) -> Ended:
+        """Kills a command that takes longer: its code is then that of SIGKILL."""
+        end = time.monotonic() + seconds
+        while self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > end:
+                self.send(signal.SIGKILL)
+            else:
+                time.sleep(0.01)
+        return Ended(self.code, self.log.read_text(errors="replace"))
+
+
+def run(words: Sequence[str], folder: Path, log: Path) -> Ended:
+    """Run a command to its end."""
+    return Forked(words, folder, log).wait()
+
+
+def num_changes(words: Sequence[str], folder: Path, log: Path) -> int:
+    """Run a command to its end; returns how many changes it made to files. AssertionError if it failed."""
+    ended = Forked(words, folder, log, Moment(0, 0)).wait()
+    assert ended.code == 0, f"{words} failed:\n{ended.text}"
+    return int(ended.text.rpartition("changes: ")[2])
+
+
+def _become(words: Sequence[str], folder: Path, log: Path, moment: Moment | None) -> None:
+    """Be the command until it ends; never returns."""
+    code = 1
+    try:
+        os.chdir(folder)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        logging.getLogger().handlers.clear()
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
+        sys.orig_argv[:] = ["conformalsam", *words]
+        counted = _watch_changes(moment) if moment is not None else None
+        main = train.__main__.main if words[0] in TRAINER else pipeline.__main__.main
+        try:
+            main(args=list(words), prog_name="conformalsam")
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if counted is not None:
+            print(f"changes: {counted()}")
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _watch_changes(moment: Moment) -> Callable[[], int]:
+    """Send the signal at its moment; returns a function that says how many changes there have been."""
+    count = 0
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event in CHANGES or (event == "open" and _is_to_write(arguments)):
+            count += 1
+            if count == moment.change:
+                os.kill(os.getpid(), moment.signal)
+
+    sys.addaudithook(watch)
+    return lambda: count
+
+
+def _is_to_write(arguments: tuple[Any, ...]) -> bool:
+    path, mode, flags = arguments
+    if not isinstance(path, str | bytes | os.PathLike) or "/dev/" in os.fsdecode(path):
+        return False
+    return bool(set(mode or "") & set("wxa+")) or (mode is None and bool(flags & (os.O_WRONLY | os.O_RDWR)))
