@@ -16,16 +16,6 @@ def test_a_short_campaign_finds_nothing(name, count):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     script = [sys.executable, str(ROOT / "tests/campaign.py")]
     command = [*script, name, "--seed", "1", "--count", str(count), "--until", "pseudolabel"]
-        sys.executable,
-        str(ROOT / "tests/campaign.py"),
-        name,
-        "--seed",
-        "1",
-        "--count",
-        str(count),
-        "--until",
-        "pseudolabel",
-    ]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert re.search(r"^\| ---", finished.stdout, re.MULTILINE)
