@@ -1,9 +1,14 @@
-"""Samples and the readers that everybody uses: images as RGB, masks by index (never through their colours)."""
+"""Samples and the readers that everybody uses: images as RGB, masks by index (never through their colours).
+
+What a stage reads is what `prepare` read: the bytes of a file are read once, compared with the digest in samples.json,
+and decoded from memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -11,18 +16,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.errors import DatasetError
-from pipeline.files import read_json
+from pipeline.errors import DatasetError, UnreadableSourceError, first_line
+from pipeline.files import content_digest, read_json
 from pipeline.folder import stage_command
 from pipeline.settings import DataSettings
 
 T = TypeVar("T")
+Decoded = TypeVar("Decoded")
 
 IGNORE_INDEX = 255
 Split = Literal["labeled", "unlabeled", "val"]
 SPLITS: tuple[Split, ...] = ("labeled", "unlabeled", "val")
 INDEX_MODES = ("P", "L", "1", "I", "I;16")
 LOOKUP_SIZE = 1 << 16
+UNDECODABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for unreadable and truncated files
 
 
 @dataclass(frozen=True)
@@ -42,22 +49,58 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """What `prepare` found: every sample of every split, in a fixed order."""
+    """What `prepare` found: every sample of every split, in a fixed order.
+
+    again: command that takes changed files in: it runs `prepare` and what follows
+    """
 
     root: Path
     samples: tuple[Sample, ...]
+    again: str = field(default="", compare=False)
 
     def of(self, *splits: Split) -> list[Sample]:
         return [sample for sample in self.samples if sample.split in splits]
 
     def image(self, sample: Sample) -> npt.NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB at the image's own size."""
-        return read_image(self.root / sample.image)
+        """uint8 [H, W, 3] RGB at the image's own size; raises as `image_bytes`."""
+        return self._decoded(sample.image, self.image_bytes(sample), decode_image)
+
+    def image_bytes(self, sample: Sample) -> bytes:
+        """The image file as `prepare` read it; DatasetError if it has changed, UnreadableSourceError if it is gone."""
+        return self._proven_bytes(sample.image, sample.image_digest)
 
     def mask(self, sample: Sample, data: DataSettings) -> npt.NDArray[np.uint8]:
-        """uint8 [H, W] class index, 255 = ignore, at the image's own size."""
+        """uint8 [H, W] class index, 255 = ignore, at the image's own size; raises as `image_bytes`."""
         assert sample.mask is not None, f"{sample.id} is unlabeled"
-        return read_mask(self.root / sample.mask, data)
+        content = self._proven_bytes(sample.mask, sample.mask_digest)
+        return mask_classes(self._decoded(sample.mask, content, decode_mask_values), data)
+
+    def _proven_bytes(self, name: str, expected: str) -> bytes:
+        path = self.root / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UnreadableSourceError(self._unreadable(path, error)) from None
+        found = content_digest(content)
+        if found != expected:
+            raise DatasetError(
+                f"{path} is not the file that prepare read ({len(content)} bytes with digest {found}, expected digest "
+                f"{expected}); put that back, or take this one in: run {self.again}"
+            )
+        return content
+
+    def _decoded(self, name: str, content: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
+        try:
+            return decode(content)
+        except UNDECODABLE as error:  # prepare has decoded it: another version of Pillow, or too little memory
+            raise UnreadableSourceError(self._unreadable(self.root / name, error)) from None
+
+    def _unreadable(self, path: Path, error: Exception) -> str:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        return (
+            f"{path} cannot be read ({why}), but prepare read it; put it back, run this in the folder in which prepare "
+            f"was run, or go on without it: run {self.again}"
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {"root": str(self.root), "samples": [asdict(sample) for sample in self.samples]}
@@ -93,21 +136,35 @@ def load_samples(path: Path, again: str | None = None) -> SampleIndex:
     if not path.is_file():
         raise DatasetError(f"no sample index {path}; run {again or stage_command(path, 'prepare')}")
     content = read_json(path)
-    return SampleIndex(Path(content["root"]), tuple(Sample(**entry) for entry in content["samples"]))
+    samples = tuple(Sample(**entry) for entry in content["samples"])
+    return SampleIndex(Path(content["root"]), samples, stage_command(path, "pseudolabel", rerun="prepare"))
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3] RGB; raises OSError if the file is unreadable or truncated."""
-    with Image.open(path) as image:
+    return decode_image(path.read_bytes())
+
+
+def decode_image(content: bytes) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3] RGB; raises one of UNDECODABLE."""
+    with Image.open(io.BytesIO(content)) as image:
         return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def read_mask_values(path: Path) -> npt.NDArray[np.integer]:
+def read_mask_values(path: Path) -> npt.NDArray[np.int32]:
     """Raw values [H, W] of an index mask (palette, grey or integer); DatasetError for colours."""
-    with Image.open(path) as mask:
+    try:
+        return decode_mask_values(path.read_bytes())
+    except DatasetError as error:
+        raise DatasetError(f"{path} {error}") from None
+
+
+def decode_mask_values(content: bytes) -> npt.NDArray[np.int32]:
+    """int32 [H, W], raw values of an index mask; raises one of UNDECODABLE, or DatasetError for colours."""
+    with Image.open(io.BytesIO(content)) as mask:
         if mask.mode not in INDEX_MODES:
             raise DatasetError(
-                f"{path} has mode {mask.mode}, expected an index mask (palette P or grey L); "
+                f"has mode {mask.mode}, expected an index mask (palette P or grey L); "
                 "convert its colours to class indices first"
             )
         return np.asarray(mask).astype(np.int32)

@@ -47,6 +47,10 @@ class DatasetError(UserError):
     """Images, masks or id lists that cannot be used as they are."""
 
 
+class UnreadableSourceError(DatasetError, OSError):
+    """An image or a mask that `prepare` read and that cannot be read now: it is gone, or the file system fails."""
+
+
 class StoreError(UserError):
     """A Zarr store that is missing, incomplete, damaged, or made by other settings."""
 

@@ -79,4 +79,9 @@ def files_with(suffixes: Sequence[str], paths: Iterable[Path]) -> list[Path]:
 
 def file_digest(path: Path) -> str:
     """16 hex digits of a file's content."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    return content_digest(path.read_bytes())
+
+
+def content_digest(content: bytes) -> str:
+    """16 hex digits."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -43,6 +43,11 @@ class Folder:
         return self.path / "samples.json"
 
     @property
+    def stamps(self) -> Path:
+        """Sizes and times of the files that prepare read."""
+        return self.path / "stamps.json"
+
+    @property
     def probabilities(self) -> Path:
         return self.store("probabilities")
 

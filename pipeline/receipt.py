@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from pipeline.errors import StoreError
 from pipeline.files import read_json, write_json
@@ -17,9 +17,14 @@ PACKAGES = ("conformalsam", "numpy", "zarr", "dask", "torch", "transformers")
 
 
 class Receipt(TypedDict):
-    """What every receipt has. settings: those that the result depends on, by section."""
+    """What every receipt has.
+
+    settings: those that the result depends on, by section
+    sources:  fingerprint of the images and masks that it depends on, `Run.sources`; prepare's receipt has none
+    """
 
     stage: str
+    sources: NotRequired[str | None]
     settings: dict[str, Any]
     versions: dict[str, str]
 

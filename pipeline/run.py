@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from pipeline.datasets import SampleIndex, load_samples
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, UserError
 from pipeline.files import read_json, write_text
 from pipeline.folder import Folder, snakemake_command
 from pipeline.receipt import (
@@ -103,8 +103,45 @@ class Run:
         return is_stale(self.folder.receipt(stage), self.tracked(stage))
 
     def stale_notes(self, stage: str) -> list[str]:
-        """Inputs that make Snakemake run a stage again, which are written; none unless it is stale."""
-        return stale_notes(self.folder.receipt(stage), self.tracked(stage))
+        """Inputs that make Snakemake run a stage again, which are written.
+
+        None unless it is stale, or images or masks have changed.
+        """
+        is_of_others = self.has_receipt(stage) and self.has_other_sources(stage)
+        return stale_notes(self.folder.receipt(stage), {} if is_of_others else self.tracked(stage))
+
+    def sources(self, stage: str) -> str | None:
+        """Fingerprint of the images and masks in samples.json that a stage after prepare depends on."""
+        from pipeline.sources.fingerprints import sources_fingerprint
+
+        return sources_fingerprint(self.folder.samples, stage)
+
+    def has_other_sources(self, stage: str) -> bool:
+        """Whether a finished stage has seen other images or masks than those in samples.json; prepare: than are there.
+
+        False if its receipt cannot be read.
+        """
+        if stage == "prepare":
+            return self._has_other_files()
+        try:
+            return self.recorded(stage).get("sources") != self.sources(stage)
+        except (UserError, ValueError):
+            return False
+
+    def _has_other_files(self) -> bool:
+        """Whether prepare would find other files or contents now, or its list of samples is gone.
+
+        False if the data root is not there: nothing can be read from it.
+        """
+        from pipeline.sources.stamps import has_changed
+
+        if not Path(self.settings.data.root).is_dir():
+            return False
+        try:
+            index = self.samples()
+        except UserError:
+            return True
+        return has_changed(self.settings.data, index, self.folder.stamps, self.settings.needs_unlabeled)
 
     def begin(self, stage: str) -> None:
         """Remove the receipt of a stage that is about to change its results; its inputs have been checked."""
@@ -112,7 +149,8 @@ class Run:
 
     def finish(self, stage: str, facts: Mapping[str, Any]) -> None:
         """Write the receipt of a stage that has finished."""
-        write_receipt(self.folder.receipt(stage), stage, facts, self.tracked(stage))
+        made_from = {} if stage == "prepare" else {"sources": self.sources(stage)}
+        write_receipt(self.folder.receipt(stage), stage, {**facts, **made_from}, self.tracked(stage))
 
     @overload
     def recorded(self, stage: Literal["prepare"]) -> PrepareReceipt: ...
@@ -152,7 +190,7 @@ class Run:
         """Receipt of a stage that these settings made.
 
         free:   full names of settings that may differ
-        raises: StoreError if the stage has not finished, or was run with other settings
+        raises: StoreError if the stage has not finished, or was run with other settings, images or masks
         """
         return self._matching(stage, free)
 
@@ -166,6 +204,11 @@ class Run:
                 f"{self.folder.receipt(stage)} was made with other settings ({'; '.join(other[:MAX_SHOWN])}{more}); "
                 f"run {self.command(stage)}, or set them back"
             )
+        if stage != "prepare" and found.get("sources") != self.sources(stage):
+            raise StoreError(
+                f"{self.folder.receipt(stage)} was made from other images or masks than {self.folder.samples} lists "
+                f"now; run {self.command(stage)}"
+            )
         return found
 
     def check_inputs(self, stage: str) -> None:
@@ -173,9 +216,13 @@ class Run:
         for before in self.inputs(stage):
             self._matching(before)
 
-    def samples(self) -> SampleIndex:
-        """What prepare found; DatasetError if it has not run."""
-        return load_samples(self.folder.samples, self.command("prepare"))
+    def samples(self, stage: str = "pseudolabel") -> SampleIndex:
+        """What prepare found; DatasetError if it has not run.
+
+        stage: what is run once changed files are taken in
+        """
+        index = load_samples(self.folder.samples, self.command("prepare"))
+        return replace(index, again=self.command(stage, rerun="prepare"))
 
     def open_probabilities(self) -> ProbabilityStore:
         """The annotator's maps; StoreError unless annotate made them with these settings."""

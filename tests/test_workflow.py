@@ -141,6 +141,17 @@ def test_a_single_stage_can_be_run_again(finished_run):
     assert planned(finished_run, "-R", "stage2", *config_of(finished_run)) == ["stage2", "evaluate", "report"]
 
 
+def test_files_that_have_changed_rerun_everything_and_new_times_alone_nothing(finished_run):
+    samples = json.loads((finished_run / "results/tiny/samples.json").read_text())["samples"]
+    mask = finished_run / "data" / next(sample["mask"] for sample in samples if sample["split"] == "val")
+    kept, other = mask.read_bytes(), next(path for path in mask.parent.iterdir() if path != mask)
+    mask.write_bytes(other.read_bytes())
+    assert planned(finished_run, *config_of(finished_run)) == STAGES
+    mask.write_bytes(kept)
+    os.utime(other)
+    assert planned(finished_run, *config_of(finished_run)) == []
+
+
 def test_a_second_call_has_nothing_to_do_even_if_the_run_file_got_a_comment(finished_run):
     run_file = finished_run / "tiny.yaml"
     run_file.write_text(run_file.read_text() + "# a comment\n")

@@ -9,7 +9,7 @@ image is never opened.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, resize_nearest
+from pipeline.errors import UserError
 from pipeline.settings import DataSettings, TrainSettings
 from pipeline.store import LabelStore
 from train.augment import Box, Geometry, Photometric, draw_box, draw_geometry, draw_photometric
@@ -182,20 +183,54 @@ def _as_tensor(array: npt.NDArray[np.uint8]) -> Tensor:
 def training_batches(
     images: TrainingImages, draws: Callable[[int], list[Draw]], steps: range, pin_memory: bool
 ) -> Iterator[list[Example]]:
-    """The batches of the steps, one after the other."""
+    """The batches of the steps, in order; DatasetError at a file that is not the one that prepare read."""
     order: Any = (draws(step) for step in steps)
     # A separate generator, because iterating a loader must not draw from torch's global generator.
     loader: DataLoader[Any] = DataLoader(
-        images,
+        ItemsOrErrors(images),
         batch_sampler=order,
         num_workers=images.train.workers,
         generator=torch.Generator(),
         collate_fn=list,  # images have different sizes; the device makes views of one size from them
         pin_memory=pin_memory,
     )
-    return iter(loader)
+    return _raised(loader)
 
 
-def whole_images(images: WholeImages, workers: int) -> DataLoader[Any]:
-    """A loader of the images in order, one image per batch."""
-    return DataLoader(images, batch_size=1, num_workers=workers, generator=torch.Generator())
+def whole_images(images: WholeImages, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images in order, one per batch: uint8 [1, 3, H, W] RGB and uint8 [1, H, W] target.
+
+    raises: DatasetError at a file that is not the one that prepare read
+    """
+    loader: DataLoader[Any] = DataLoader(
+        ItemsOrErrors(images), num_workers=workers, generator=torch.Generator(), collate_fn=list
+    )
+    return ((image[None], target[None]) for ((image, target),) in _raised(loader))
+
+
+@dataclass(frozen=True)
+class ItemsOrErrors(Dataset[Any]):
+    """The items of a data set, or in place of an item the user's error that reading it raised.
+
+    A loader whose worker raises an exception puts the worker's traceback into the message.
+    """
+
+    items: TrainingImages | WholeImages
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.items[key]
+        except UserError as error:
+            return error
+
+
+def _raised(batches: Iterable[list[Any]]) -> Iterator[list[Any]]:
+    """The batches before the first one with an error, which is raised."""
+    for batch in batches:
+        for item in batch:
+            if isinstance(item, UserError):
+                raise item
+        yield batch

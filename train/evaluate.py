@@ -49,7 +49,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     """
     start = time.monotonic()
     run = Run(settings)
-    index = run.samples()
+    index = run.samples("evaluate")
     receipts = finished_stages(run)
     students = {stage: student_of(run.folder.student(stage), settings) for stage in receipts}
     val = WholeImages(index, index.of("val"), settings.data)

@@ -49,7 +49,10 @@ def lr_schedule(settings: Settings, steps_before: int, steps: int, steps_after: 
 
 
 def plan_fingerprint(settings: Settings, index: SampleIndex) -> str:
-    """Fingerprint of everything that the weights of Stage I depend on, except the pseudo-labels."""
+    """Fingerprint of everything that Stage I depends on, except the pseudo-labels.
+
+    Val images are part of it: the learning curve and the choice of the best student depend on them.
+    """
     unlabeled = index.of("unlabeled")
     steps_after = num_stage2_steps(settings, len(unlabeled)) if settings.train.lr_scope == "both" else 0
     return receipt.fingerprint(
@@ -59,6 +62,7 @@ def plan_fingerprint(settings: Settings, index: SampleIndex) -> str:
             "classes": [settings.data.class_names, settings.data.mask_values],
             "labeled": _digests(index.of("labeled")),
             "unlabeled": _digests(unlabeled),
+            "val": _digests(index.of("val")),
             "train": settings.train.tracked(),
             "stage1": settings.stage1.tracked(),
             "steps_after": steps_after,  # the learning rate depends on them

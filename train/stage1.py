@@ -43,7 +43,7 @@ def stage1(settings: Settings) -> dict[str, Any]:
     """
     own_run = Run(settings)
     own_run.check_inputs(NAME)
-    index = own_run.samples()
+    index = own_run.samples(NAME)
     labels = None if settings.stage1.labels == "none" else open_run_labels(settings)
     stage = stage_of(settings, index, labels)
     torch.manual_seed(settings.seed)

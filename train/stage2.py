@@ -43,7 +43,7 @@ def stage2(settings: Settings) -> dict[str, Any]:
              TrainingError if its checkpoint is missing or of other data, or if training diverges or runs out of memory
     """
     own_run = Run(settings)
-    index = own_run.samples()
+    index = own_run.samples(NAME)
     if settings.stage2.epochs:
         require_unlabeled(index, own_run.command("all", rerun="prepare"))
     checkpoint = finished_stage1(settings, index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,19 @@ def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> 
     """Copy the image at an index of the store unchanged, and write its label.
 
     returns: its line of the metadata
-    raises:  StoreError if the image file is missing
+    raises:  DatasetError if the image file is not the one that prepare read
     """
-    image = source.image_file(index)
-    sample_id = source.samples[index].id
+    sample = source.samples[index]
     for name in ("images", "labels"):
         (folder / name).mkdir(exist_ok=True)
-    copy = f"images/{sample_id}{image.suffix.lower()}"
-    shutil.copyfile(image, folder / copy)
-    save_palette_png(folder / f"labels/{sample_id}.png", label, source.colours)
+    copy = f"images/{sample.id}{Path(sample.image).suffix.lower()}"
+    (folder / copy).write_bytes(source.image_bytes(index))
+    save_palette_png(folder / f"labels/{sample.id}.png", label, source.colours)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     return {
         "file_name": copy,  # becomes the column `image`; label_file_name becomes `label`
-        "label_file_name": f"labels/{sample_id}.png",
-        "id": sample_id,
+        "label_file_name": f"labels/{sample.id}.png",
+        "id": sample.id,
         "keep_rate": 1 - int(counts[IGNORE_INDEX]) / label.size,
         "pixels": dict(zip(source.class_names, counts[: len(source.class_names)].tolist(), strict=True)),
     }

@@ -88,14 +88,13 @@ class LabelSource:
         on_grid = kept_probability(self.grid_label(index), self.store.planes(index), self.background)
         return resize_nearest(on_grid, (sample.height, sample.width))
 
-    def image_file(self, index: int) -> Path:
-        """The image file; StoreError if it does not exist."""
-        path = self.index.root / self.samples[index].image
-        if not path.is_file():
-            raise StoreError(
-                f"no image {path}; run this in the folder in which `prepare` was run, or run prepare again"
-            )
-        return path
+    def image(self, index: int) -> npt.NDArray[np.uint8]:
+        """The image: uint8 [H, W, 3]; DatasetError if the file is not the one that prepare read."""
+        return self.index.image(self.samples[index])
+
+    def image_bytes(self, index: int) -> bytes:
+        """The image file; DatasetError if it is not the one that prepare read."""
+        return self.index.image_bytes(self.samples[index])
 
 
 def kept_probability(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from pipeline.datasets import IGNORE_INDEX, image_to_grid, read_image, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, image_to_grid, resize_nearest
 from pipeline.exchange.labels import ABSTAIN, Label, LabelSource
 from pipeline.store.creation import codecs
 
@@ -31,7 +31,7 @@ Array = npt.NDArray[np.uint8]
 def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> None:
     """Write ID.zarr: the image (c, y, x), and its label (y, x) below `labels`."""
     sample = source.samples[index]
-    image, ids = read_image(source.image_file(index)), label_ids(label)
+    image, ids = source.image(index), label_ids(label)
     group = zarr.open_group(folder / f"{sample.id}.zarr", mode="w-")
     sizes = level_sizes(*ids.shape)
     _write_levels(group, [np.moveaxis(image_to_grid(image, size), -1, 0) for size in sizes], ("c", "y", "x"))

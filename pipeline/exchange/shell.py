@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, UnreadableSourceError
 from pipeline.exchange.choice import choose_images
 from pipeline.exchange.formats import FORMATS, READABLE, refuse_unknown_format
 from pipeline.exchange.labels import LabelSource, open_source
@@ -63,6 +63,8 @@ def export_labels(
             part.mkdir(parents=True)
             write_json(part / PROVENANCE, facts)
             digests = _write(part, source, choice.indices, format_name, facts)
+    except UnreadableSourceError:
+        raise
     except OSError as error:
         raise StoreError(
             f"the export to {out} stopped: {error}; remove the cause, or use another folder: --out"

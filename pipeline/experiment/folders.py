@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets import SampleIndex, read_mask_values, unknown_mask_values
+from pipeline.datasets import SampleIndex, decode_mask_values, unknown_mask_values
 from pipeline.errors import DatasetError
-from pipeline.files import file_digest, write_json
+from pipeline.files import content_digest, write_json
 from pipeline.folder import STAGE_OF, Folder
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
@@ -54,11 +54,12 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
             mask = truth_path(sample, data)
             if mask is None or not mask.is_file():
                 raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row every-mask needs all masks")
-            unknown = unknown_mask_values(read_mask_values(mask), data)
+            content = mask.read_bytes()
+            unknown = unknown_mask_values(decode_mask_values(content), data)
             if unknown:
                 raise DatasetError(f"{mask} has values of no class: {', '.join(map(str, unknown[:8]))}")
             relative = os.path.relpath(mask, index.root)
-            sample = replace(sample, split="labeled", mask=relative, mask_digest=file_digest(mask))
+            sample = replace(sample, split="labeled", mask=relative, mask_digest=content_digest(content))
         samples.append(sample)
     complete = SampleIndex(index.root, tuple(samples))
     write_json(Folder(folder).samples, complete.as_json())

@@ -46,7 +46,7 @@ def labeled_pixels(settings: Settings) -> tuple[npt.NDArray[np.float32], npt.NDA
     raises:  StoreError if no labeled image has a map
     """
     run = Run(settings)
-    store, index = run.open_probabilities(), run.samples()
+    store, index = run.open_probabilities(), run.samples("calibrate")
     index_of = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
     samples = [sample for sample in index.of("labeled") if store.status[index_of[sample.id]] == DONE]
     if not samples:

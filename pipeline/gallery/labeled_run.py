@@ -128,14 +128,8 @@ def rules_of(own: str, background: int | None, variant: str, is_class_wise: bool
 
 
 def photograph(run: LabeledRun, sample: Sample) -> Picture:
-    """uint8 [H, W, 3] RGB; StoreError if the file cannot be read."""
-    try:
-        return run.samples.image(sample)
-    except OSError as error:
-        path = run.samples.root / sample.image
-        raise StoreError(
-            f"{path} cannot be read ({error}); run the command in the folder in which prepare ran"
-        ) from None
+    """uint8 [H, W, 3] RGB; DatasetError if the file is not the one that prepare read."""
+    return run.samples.image(sample)
 
 
 def known_truth(run: LabeledRun, sample: Sample) -> npt.NDArray[np.uint8] | None:

@@ -53,11 +53,7 @@ def _photograph(path: Path, sample_id: str) -> Picture:
     sample = next((sample for sample in index.samples if sample.id == sample_id), None)
     if sample is None:
         raise StoreError(f"{path.parent / 'samples.json'} does not list {sample_id}; it belongs to another data set")
-    try:
-        return index.image(sample)
-    except OSError as error:
-        where = index.root / sample.image
-        raise StoreError(f"{where} cannot be read ({error}); run this in the folder that `prepare` ran in") from None
+    return index.image(sample)
 
 
 def _overlay(store: AnyStore, index: int, image: Picture) -> tuple[Picture, list[Entry]]:

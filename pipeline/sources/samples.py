@@ -104,13 +104,15 @@ def _split_ids(
             candidates, splits.num_val or round(DEFAULT_VAL_FRACTION * len(candidates)), "val", splits.seed, problems
         )
     if "train" not in listed or "val" not in listed:
-        pool = [i for i in pool if i not in set(val)]
+        taken = set(val)
+        pool = [i for i in pool if i not in taken]
 
     labeled = listed.get("labeled")
     if labeled is None:
         candidates = _with_mask(set(pool) - set(listed.get("unlabeled", [])), known)
         labeled = _draw(candidates, splits.num_labeled or len(candidates), "labeled", splits.seed, problems)
-    unlabeled = listed.get("unlabeled", [i for i in pool if i not in set(labeled)])
+    taken = set(labeled)
+    unlabeled = listed.get("unlabeled", [i for i in pool if i not in taken])
     return {"labeled": labeled, "unlabeled": unlabeled, "val": val}
 
 

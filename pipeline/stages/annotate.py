@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, require_unlabeled
-from pipeline.errors import AnnotatorError, StoreError
+from pipeline.errors import AnnotatorError, StoreError, UnreadableSourceError
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.resample import resize_bilinear
@@ -30,25 +31,29 @@ from pipeline.store import (
     encode_maps,
     open_probabilities,
     probability_arrays,
+    replace_images,
     restore_coordinates,
+    restore_replaced,
     store_state,
 )
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 1  # raise it when the same annotator and image would be cached differently
+CACHE_VERSION = 2  # raise it when the same annotator and image would be cached differently
 
 
 def annotate(settings: Settings) -> dict[str, Any]:
     """Fill `probs.zarr`, going on where an earlier run stopped.
 
-    raises: AnnotatorError if the annotator cannot be loaded or too many images fail; StoreError if the cache holds maps
-    of other settings or the disk is too small. Finished maps are kept in every case.
+    raises: AnnotatorError if the annotator cannot be loaded or too many images fail; DatasetError if an image has
+    changed since prepare; StoreError if the cache holds maps of other settings or the disk is too small. Finished maps
+    are kept in every case.
     """
     run = Run(settings)
     run.check_inputs("annotate")
-    index = run.samples()
+    index = run.samples("annotate")
     require_unlabeled(index, run.command("all", rerun="prepare"))
+    restore_replaced(run.folder.probabilities)
     samples = in_cache_order(run.folder.probabilities, index.of("labeled", "unlabeled"))
     annotator = build_annotator(settings)
     store = _open_or_create(settings, index, samples, annotator)
@@ -84,8 +89,8 @@ def in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
     return sorted(samples, key=lambda sample: place[sample.id])
 
 
-def cache_fingerprint(settings: Settings, samples: Sequence[Sample], annotator: Annotator) -> str:
-    """What the cached maps depend on; masks are not part of it."""
+def method_fingerprint(settings: Settings, annotator: Annotator) -> str:
+    """What the cached maps of an image depend on besides the image; masks are not part of it."""
     return fingerprint(
         {
             "version": CACHE_VERSION,
@@ -95,39 +100,55 @@ def cache_fingerprint(settings: Settings, samples: Sequence[Sample], annotator: 
             "grid": settings.data.grid,
             "resolution": settings.annotate.resolution,
             "dtype": stored_dtype(annotator, settings.annotate),
-            "images": [[sample.id, sample.image_digest] for sample in samples],
         }
     )
+
+
+def cache_fingerprint(method: str, samples: Sequence[Sample]) -> str:
+    """What all cached maps depend on."""
+    return fingerprint({"method": method, "images": [[sample.id, sample.image_digest] for sample in samples]})
 
 
 def _open_or_create(
     settings: Settings, index: SampleIndex, samples: Sequence[Sample], annotator: Annotator
 ) -> ProbabilityStore:
-    path = Run(settings).folder.probabilities
-    identity = cache_fingerprint(settings, samples, annotator)
+    """The store for these samples; of one for other images, the maps of those that are the same are kept."""
+    path, method = Run(settings).folder.probabilities, method_fingerprint(settings, annotator)
+    identity = cache_fingerprint(method, samples)
     state = store_state(path)
     if not state:
-        _create(path, identity, settings, index, samples, annotator)
-    elif state["fingerprint"] != identity:
+        _create(path, {"fingerprint": identity, "method": method}, settings, index, samples, annotator)
+    elif state["method"] != method:
         raise StoreError(
-            f"{path} holds maps of other images or annotator settings (fingerprint {state['fingerprint']}, now "
-            f"{identity}). To keep it, give this run another name: --config name=NEW. To make it again: rm -r {path}"
+            f"{path} holds maps of other annotator settings (fingerprint {state['method']}, now {method}). To keep it, "
+            f"give this run another name: --config name=NEW. To make it again: rm -r {path}"
         )
+    elif state["fingerprint"] != identity:
+        Run(settings).begin("annotate")
+        replace_images(path, identity, samples)
     elif not state["complete"]:
         Run(settings).begin("annotate")
         restore_coordinates(path, samples, settings.data.class_names)
-    return open_probabilities(path, writable=True)
+    store = open_probabilities(path, writable=True)
+    if not store.state["complete"]:
+        store.write_image_digests(samples)
+    return store
 
 
 def _create(
-    path: Path, identity: str, settings: Settings, index: SampleIndex, samples: Sequence[Sample], annotator: Annotator
+    path: Path,
+    identity: Mapping[str, str],
+    settings: Settings,
+    index: SampleIndex,
+    samples: Sequence[Sample],
+    annotator: Annotator,
 ) -> None:
     """Create the empty cache, once one image has shown the shape of the maps and how well they compress."""
     maps = _stored_size(_first_maps(index, samples, annotator, settings), settings)
     dtype = stored_dtype(annotator, settings.annotate)
     _check_disk(encode_maps(maps, dtype), len(samples), path)
     facts = {
-        "fingerprint": identity,
+        **identity,
         "annotator": annotator.name,
         "space": annotator.space,
         "grid": settings.data.grid,
@@ -139,8 +160,17 @@ def _create(
 
 
 def _first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotator, settings: Settings) -> Maps:
-    image = image_to_grid(index.image(samples[0]), settings.data.grid)
+    image = image_to_grid(_first_image(index, samples), settings.data.grid)
     return check_maps(annotator(image[None]), 1, settings.data.num_classes, annotator)[0]
+
+
+def _first_image(index: SampleIndex, samples: Sequence[Sample]) -> Images:
+    """uint8 [H, W, 3], of the first sample whose image can be read; UnreadableSourceError if none can."""
+    *others, last = samples
+    for sample in others:
+        with contextlib.suppress(UnreadableSourceError):
+            return index.image(sample)
+    return index.image(last)
 
 
 def _stored_size(maps: Maps, settings: Settings) -> Maps:
@@ -206,8 +236,8 @@ def _read_batches(
         for i in indices:
             try:
                 image = image_to_grid(index.image(samples[i]), grid)
-            except (OSError, SyntaxError, ValueError) as error:
-                batch.errors[i] = f"cannot be read: {error}"
+            except UnreadableSourceError as error:
+                batch.errors[i] = str(error)
                 continue
             batch.indices.append(i)
             batch.images.append(image)
@@ -246,6 +276,6 @@ def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: Ann
         first, reason = next(iter(failed.items()))
         raise AnnotatorError(
             f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_fraction "
-            f"{settings.max_failed_fraction}; the first: {first}: {reason}. Fix that or raise it, then rerun: "
-            "finished maps are kept"
+            f"{settings.max_failed_fraction}; fix the cause or raise it, then run annotate again: finished maps are "
+            f"kept. The first image, {first}: {reason}"
         )

@@ -45,7 +45,7 @@ def calibrate(settings: Settings) -> dict[str, Any]:
     """Write `calibration.zarr`; raises StoreError without a matching probability cache."""
     start = time.monotonic()
     run = Run(settings)
-    probabilities, index = run.open_probabilities(), run.samples()
+    probabilities, index = run.open_probabilities(), run.samples("calibrate")
     labeled = index.of("labeled")
     store = _open(settings, probabilities, labeled)
     _score_images(settings, store, probabilities, index, labeled)

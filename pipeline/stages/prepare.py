@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,20 +18,23 @@ import numpy.typing as npt
 from pipeline.datasets import (
     IGNORE_INDEX,
     SPLITS,
+    UNDECODABLE,
     Sample,
     SampleIndex,
+    decode_image,
+    decode_mask_values,
+    load_samples,
     mask_classes,
-    read_image,
-    read_mask_values,
     unknown_mask_values,
 )
-from pipeline.errors import DatasetError
-from pipeline.files import file_digest, write_json
+from pipeline.errors import DatasetError, UserError
+from pipeline.files import content_digest, write_json
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
 from pipeline.sources.misreadings import misreading
+from pipeline.sources.stamps import Stamp, read_with_stamp, write_stamps
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +54,11 @@ def prepare(settings: Settings) -> dict[str, Any]:
         raise DatasetError(_list_problems(problems, data))
     index = SampleIndex(Path(data.root), tuple(check.sample for check in checked))
     run = Run(settings)
+    folder = run.folder
     run.begin("prepare")
-    write_json(run.folder.samples, index.as_json())
+    if not _holds(folder.samples, index):  # a new time of the same list would make Snakemake run every stage again
+        write_json(folder.samples, index.as_json())
+    write_stamps(folder.stamps, {name: stamp for check in checked for name, stamp in check.stamps.items()})
     return _facts(index, checked, data) | {"seconds": round(time.monotonic() - start, 1)}
 
 
@@ -70,12 +76,24 @@ def draw_scenes(data: DataSettings, scenes: SceneSettings) -> None:
     )
 
 
+def _holds(path: Path, index: SampleIndex) -> bool:
+    """Whether a file is the list of these samples."""
+    try:
+        return load_samples(path) == index
+    except (UserError, ValueError, KeyError, TypeError):  # none, or damaged
+        return False
+
+
 class Check(NamedTuple):
-    """One checked sample: with its size and digests, what is wrong with it, its pixels per class, its mask's values."""
+    """One checked sample: with its size and digests, what is wrong with it, its pixels per class, its mask's values.
+
+    stamps: of its files, by their paths below the data root
+    """
 
     sample: Sample
     problems: list[str]
     class_pixels: Counter[int]
+    stamps: Mapping[str, Stamp] = {}
     values: frozenset[int] = frozenset()
 
 
@@ -92,27 +110,29 @@ def check_sample(sample: Sample, data: DataSettings) -> Check:
     """Read one image and, unless it is unlabeled, its mask."""
     path = Path(data.root) / sample.image
     try:
-        height, width = read_image(path).shape[:2]
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for unreadable and truncated files
+        content, stamp = read_with_stamp(path)
+        height, width = decode_image(content).shape[:2]
+    except UNDECODABLE as error:
         return Check(sample, [f"{path} cannot be read ({error}); replace or remove it"], Counter())
-    sample = replace(sample, height=height, width=width, image_digest=file_digest(path))
-    if sample.mask is None:
-        return Check(sample, [], Counter())
-    return _check_mask(sample, data)
+    sample = replace(sample, height=height, width=width, image_digest=content_digest(content))
+    stamps = {sample.image: stamp}
+    return Check(sample, [], Counter(), stamps) if sample.mask is None else _check_mask(sample, data, stamps)
 
 
-def _check_mask(sample: Sample, data: DataSettings) -> Check:
+def _check_mask(sample: Sample, data: DataSettings, stamps: Mapping[str, Stamp]) -> Check:
     path = Path(data.root) / str(sample.mask)
     try:
-        values = read_mask_values(path)
+        content, stamp = read_with_stamp(path)
+        values = decode_mask_values(content)
     except DatasetError as error:
-        return Check(sample, [str(error)], Counter())
-    except (OSError, SyntaxError, ValueError) as error:
+        return Check(sample, [f"{path} {error}"], Counter())
+    except UNDECODABLE as error:
         return Check(sample, [f"{path} cannot be read ({error}); replace it or make the image unlabeled"], Counter())
-    sample = replace(sample, mask_digest=file_digest(path))
+    sample = replace(sample, mask_digest=content_digest(content))
     found, counts = np.unique(values, return_counts=True)
     problems = _mask_problems(path, values.shape, found, sample, data)
-    return Check(sample, problems, _class_pixels(found, counts, data), frozenset(found.tolist()))
+    pixels, stamps = _class_pixels(found, counts, data), {**stamps, str(sample.mask): stamp}
+    return Check(sample, problems, pixels, stamps, frozenset(found.tolist()))
 
 
 def _mask_problems(

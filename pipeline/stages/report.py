@@ -93,7 +93,7 @@ def open_inputs(settings: Settings) -> Inputs:
     receipts |= probe_receipt(run, calibration.fingerprint)
     receipts |= training_receipts(run, labels.fingerprint)
     probabilities = run.folder.probabilities if store_exists(run.folder.probabilities) else None
-    return Inputs(receipts, run.samples(), probabilities, calibration, labels)
+    return Inputs(receipts, run.samples("report"), probabilities, calibration, labels)
 
 
 def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[str, Any]]:
@@ -115,14 +115,14 @@ def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[st
 def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
     """Examples and page of a run that had no annotator."""
     run, data = Run(settings), settings.data
-    index = run.samples()
+    index = run.samples("report")
     receipts: dict[str, Mapping[str, Any]] = {stage: run.receipt(stage) for stage in ("prepare", *TRAINING)}
     colours = class_colours(data.num_classes, data.background_index)
     samples = example_samples(index, settings.evaluate.num_examples)
     examples = []
     for i in evenly_spaced(range(len(samples)), MAX_EXAMPLES):
         sample = samples[i]
-        shown = {"student": example_prediction(settings, sample), "truth": example_truth(settings, sample)}
+        shown = {"student": example_prediction(settings, sample), "truth": example_truth(settings, index, sample)}
         examples.append(example(sample.id, index.image(sample), shown, data.class_names, colours))
     content = page.ContentWithoutLabels(settings.name, data.class_names, data.background_index, receipts, examples)
     return examples, page.render_without_labels(content)
@@ -237,7 +237,7 @@ def example_labels(
         "raw": inputs.labels.raw_argmax(index) if is_done else None,
         "calibrated": inputs.labels.label(index) if is_done else None,
         "student": example_prediction(settings, sample) if "evaluate" in inputs.receipts else None,
-        "truth": example_truth(settings, sample),
+        "truth": example_truth(settings, inputs.samples, sample),
     }
 
 
@@ -250,7 +250,9 @@ def example_prediction(settings: Settings, sample: Sample) -> npt.NDArray[np.uin
         return np.asarray(image, dtype=np.uint8)
 
 
-def example_truth(settings: Settings, sample: Sample) -> npt.NDArray[np.uint8] | None:
+def example_truth(settings: Settings, index: SampleIndex, sample: Sample) -> npt.NDArray[np.uint8] | None:
+    if sample.mask is not None:
+        return index.mask(sample, settings.data)
     return read_truth(truth_path(sample, settings.data), settings.data)
 
 

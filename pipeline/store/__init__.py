@@ -6,6 +6,7 @@ checksum.
 group          how a store is opened, read and finished
 creation       how a store is made, and gone on with
 integrity      what of a store is lost or damaged, and how to fix it
+kept_maps      other images for probs.zarr, whose maps are kept where they are the same
 probabilities  probs.zarr        written by annotate
 calibration    calibration.zarr  written by calibrate
 labels         labels.zarr       written by pseudolabel
@@ -30,6 +31,7 @@ from pipeline.store.group import (
     store_state,
 )
 from pipeline.store.integrity import Damage, can_be_mended, chunks_of, metadata_damage, read_chunks, repair_store
+from pipeline.store.kept_maps import replace_images, restore_replaced
 from pipeline.store.labels import OUTCOMES, LabelStore, has_planes, keep_planes, label_arrays, open_labels
 from pipeline.store.probabilities import (
     ProbabilityReader,
@@ -71,7 +73,9 @@ __all__ = [
     "remake_command",
     "repair_command",
     "repair_store",
+    "replace_images",
     "restore_coordinates",
+    "restore_replaced",
     "resume_or_create",
     "store_exists",
     "store_state",

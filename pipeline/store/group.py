@@ -161,8 +161,8 @@ class Store:
         """uint8 [N]: ABSENT, DONE or FAILED."""
         return self.read("status")
 
-    def mark(self, index: int, status: int) -> None:
-        """Record that an image is finished; to be called by one process only, after its chunks are written."""
+    def mark(self, index: int | npt.NDArray[np.intp], status: int) -> None:
+        """Record that an image, or several, are finished; by one process only, after their chunks are written."""
         self.array("status")[index] = status
 
     def finish(self, **facts: Any) -> None:

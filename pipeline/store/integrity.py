@@ -33,7 +33,7 @@ from pipeline.store.group import (
 )
 
 OF_KIND = {
-    "probabilities": {"prob"},
+    "probabilities": {"prob", "image_digest"},
     "calibration": {"score", "truth", *calib.Planes._fields},
     "labels": {"label", "outcome_pixels", "class_pixels", "alpha", *calib.Planes._fields},
 }

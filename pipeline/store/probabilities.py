@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.datasets import Sample
 from pipeline.resample import resize_bilinear, softmax
 from pipeline.store.creation import ArraySpec, per_image, status_array
 from pipeline.store.group import Store, open_store
@@ -35,6 +36,14 @@ class ProbabilityStore(Store):
         """float32 [K, h, w] in the store's space."""
         array = self.array("prob")
         array[index] = encode_maps(maps, array.dtype)
+
+    @property
+    def image_digests(self) -> list[str]:
+        """Of the file that each image's maps are of, as in samples.json; zeros where it is not known yet."""
+        return [f"{number:016x}" for number in self.read("image_digest").tolist()]
+
+    def write_image_digests(self, samples: Sequence[Sample]) -> None:
+        self.array("image_digest")[:] = np.array([int(sample.image_digest, 16) for sample in samples], np.uint64)
 
     def probabilities(self, index: int) -> ProbabilityReader:
         """One image's probabilities on the grid, to be read in row strips."""
@@ -77,6 +86,7 @@ def probability_arrays(num_samples: int, maps: Sequence[int], dtype: str) -> dic
     return {
         "prob": per_image(shape, ("class", "y", "x"), dtype, 0, **scale),
         "status": status_array(num_samples),
+        "image_digest": ArraySpec(("sample",), (num_samples,), "uint64", 0, (num_samples,)),
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
+from digests import with_digests
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
@@ -50,7 +51,7 @@ def write_label_store(
     for sample in samples:
         photograph = rng.integers(0, 256, (sample.height, sample.width, 3), dtype=np.uint8)
         Image.fromarray(photograph).save(folder / sample.image)
-    write_json(folder / "samples.json", SampleIndex(folder, tuple(samples)).as_json())
+    write_json(folder / "samples.json", with_digests(SampleIndex(folder, tuple(samples))).as_json())
     path, grid = folder / "labels.zarr", labels.shape[2:]
     facts = {"fingerprint": "f1", "planes": "p1", "calibration": "c1", "relabel": False, "class_names": list(names)}
     facts |= {"background": background, "alpha": alphas[0], "rule": "paper", "variant": "pixel"}

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from digests import take_in
 from PIL import Image
 from transformers import SegformerForSemanticSegmentation, SegformerImageProcessorPil
 
@@ -94,6 +95,7 @@ def test_a_class_that_is_neither_in_the_masks_nor_predicted_is_listed_as_absent(
     for sample in index.of("val"):
         mask = index.mask(sample, settings.data)
         Image.fromarray(np.where(mask == 2, 255, mask).astype(np.uint8)).save(index.root / sample.mask)
+    take_in(settings)
     facts = evaluate(settings)["students"]["stage1"]
     assert facts["absent_classes"] == ["disc"]
     assert facts["iou"]["disc"] is None
@@ -117,6 +119,7 @@ def test_published_code_counts_an_absent_class_as_zero(make_run):
     index = load_samples(settings.folder / "samples.json")
     for sample in index.of("val"):
         Image.fromarray(np.zeros((sample.height, sample.width), np.uint8)).save(index.root / sample.mask)
+    take_in(settings)
     facts = evaluate(settings)["students"]["stage1"]
     assert facts["absent_classes"] == ["square", "disc"]
     assert facts["iou"] == {"floor": 1, "square": None, "disc": None}
@@ -169,6 +172,7 @@ def test_boundaries_are_means_over_the_images_that_have_them(make_run):
     index = load_samples(settings.folder / "samples.json")
     mask = index.mask(index.of("val")[0], settings.data)
     Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(index.root / index.of("val")[0].mask)
+    take_in(settings)
     boundary = evaluate(settings)["students"]["stage1"]["boundary"]
     assert boundary["num_images"] == {"floor": 2, "square": 2, "disc": 1}
     assert boundary["f"] == {"floor": 0, "square": 0, "disc": 0}

@@ -74,7 +74,7 @@ def cross_fit(settings: Settings, calibration: str) -> CrossFit:
     calibration: fingerprint of the calibration
     raises:      TrainingError if there are too few images
     """
-    own, index, planes = settings.probe, Run(settings).samples(), open_planes(settings)
+    own, index, planes = settings.probe, Run(settings).samples("probe"), open_planes(settings)
     labeled, unlabeled = thinned(index.of("labeled"), planes.available(index.of("unlabeled")), own.max_images)
     if len(labeled) < own.folds or not unlabeled:
         raise TrainingError(

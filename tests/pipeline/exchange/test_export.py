@@ -13,7 +13,7 @@ from stage_runs import run_stages
 import calib
 from pipeline.commands.export import export as command
 from pipeline.commands.import_masks import import_masks
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, DatasetError, StoreError
 from pipeline.exchange import FORMATS, READABLE, export_labels
 from pipeline.exchange.import_masks import import_masks as take
 from pipeline.exchange.labels import kept_probability
@@ -133,7 +133,8 @@ def test_damaged_labels_stop_the_export_with_the_cure(store, alpha, chunk, is_lo
 @pytest.mark.parametrize("name", ["huggingface", "ome-zarr"])
 def test_a_photograph_that_is_gone_is_named(store, tmp_path, name):
     (tmp_path / "images/im_3.png").unlink()
-    with pytest.raises(StoreError, match=r"no image .*im_3.png; run this in the folder in which `prepare` was run"):
+    expected = r"im_3.png cannot be read .*, run this in the folder in which prepare was run, or"
+    with pytest.raises(DatasetError, match=expected):
         export_labels(store, name)
 
 

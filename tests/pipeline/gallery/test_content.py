@@ -12,8 +12,8 @@ from tiny_run import write_run_file, write_sample_files
 import calib
 from pipeline.calibration.cross_fitting import find_row
 from pipeline.calibration.sweep import sweep_run
-from pipeline.datasets import load_samples, resize_nearest
-from pipeline.errors import StoreError
+from pipeline.datasets import load_samples, read_mask, resize_nearest
+from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.labels import open_source as open_labels_to_export
 from pipeline.gallery.content import page_content
 from pipeline.gallery.labeled_run import open_labeled_run
@@ -88,19 +88,13 @@ def assert_counts_agree(settings, content):
         for image in content["images"]:
             i = store.sample_ids.index(image["id"])
             sample = next(sample for sample in index.samples if sample.id == image["id"])
-            truth = index.mask(sample_with_mask(sample), settings.data)
+            truth = read_mask(index.root / f"masks/{sample.id}.png", settings.data)
             truth = resize_nearest(truth, settings.data.grid)
             table = table_of(content, image)[r]
             assert table[: len(classes)].tolist() == [(labels[i] == k).sum(axis=(1, 2)).tolist() for k in classes]
             assert table[-3].tolist() == changed[i].sum(axis=(1, 2)).tolist()
             assert table[-2].tolist() == (kept[i] & (truth != 255)).sum(axis=(1, 2)).tolist()
             assert table[-1].tolist() == (labels[i] == truth).sum(axis=(1, 2)).tolist()
-
-
-def sample_with_mask(sample):
-    from dataclasses import replace
-
-    return replace(sample, mask=f"masks/{sample.id}.png")
 
 
 def test_counts_are_those_of_labels_made_anew(with_background):
@@ -238,9 +232,7 @@ def test_a_photograph_that_is_gone_is_a_user_error(tmp_path):
     settings = labeled_run(tmp_path)
     for path in (tmp_path / "data/images").iterdir():
         path.unlink()
-    with pytest.raises(
-        StoreError, match=r"im\d+.png cannot be read .*; run the command in the folder in which prepare"
-    ):
+    with pytest.raises(DatasetError, match=r"im\d+.png cannot be read .*, run this in the folder in which prepare"):
         content_of(settings)
 
 

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from digests import with_digests
 from PIL import Image
 from stage_runs import run_stages
 from store_damage import RUN
@@ -36,7 +37,7 @@ def samples_in(folder, num):
     samples = [Sample(f"im_{i}", f"im_{i}.png", None, "unlabeled", *PHOTO_SIZE) for i in range(num)]
     for sample in samples:
         Image.fromarray(np.full((*PHOTO_SIZE, 3), 100, np.uint8)).save(folder / sample.image)
-    write_json(folder / "samples.json", SampleIndex(folder, tuple(samples)).as_json())
+    write_json(folder / "samples.json", with_digests(SampleIndex(folder, tuple(samples))).as_json())
     return samples
 
 

@@ -1,0 +1,142 @@
+"""Cost of comparing every image and mask that is read with its digest, and of looking for changes before a run.
+
+    python benchmarks/sources.py voc_animals --set data.root=FOLDER
+    python benchmarks/sources.py camvid --set data.root=FOLDER
+
+Reading with and without digests takes turns in one process, so that the ratio does not depend on what else the machine
+does. A stage is that of one image: everything else that it does for the image, and reading it with and without digests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pipeline.annotators.build import build_annotator
+from pipeline.cli import run_argument
+from pipeline.datasets import Sample, SampleIndex, image_to_grid, resize_nearest
+from pipeline.files import file_digest
+from pipeline.settings import Settings
+from pipeline.sources import find_samples
+from pipeline.sources.stamps import has_changed
+from train.data import Draw, TrainingImages, WholeImages
+
+MAX_IMAGES = 40
+ROUNDS = 5
+NUM_FILES = 12_000
+
+
+class Unproven(SampleIndex):
+    """Reads files without looking at their digests."""
+
+    def _proven_bytes(self, name: str, expected: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+
+def with_digests(settings: Settings) -> SampleIndex:
+    """The samples of a run, at most MAX_IMAGES of a split, as prepare lists them."""
+    root, found = Path(settings.data.root), find_samples(settings.data)[0]
+    few = [[one for one in found if one.split == split][:MAX_IMAGES] for split in ("labeled", "unlabeled", "val")]
+    return SampleIndex(root, tuple(_with_digests(root, sample) for split in few for sample in split))
+
+
+def _with_digests(root: Path, sample: Sample) -> Sample:
+    mask = "" if sample.mask is None else file_digest(root / sample.mask)
+    return replace(sample, image_digest=file_digest(root / sample.image), mask_digest=mask)
+
+
+def milliseconds(calls: Sequence[Callable[[Any], object]], items: Sequence[Any]) -> list[float]:
+    """Median time of each call on an item; the calls take turns on every item, in changing order."""
+    times: list[list[float]] = [[] for _ in calls]
+    for number in range(ROUNDS):
+        for position, item in enumerate(items):
+            for offset in range(len(calls)):
+                call = (number + position + offset) % len(calls)
+                start = time.perf_counter()
+                calls[call](item)
+                times[call].append(1e3 * (time.perf_counter() - start))
+    return [statistics.median(taken) for taken in times]
+
+
+def print_row(what: str, items: int, without: float, proven: float) -> None:
+    click.echo(f"| {what} | {items} | {without:.2f} | {proven:.2f} | {100 * (proven - without) / without:+.1f} % |")
+
+
+def compare(settings: Settings) -> None:
+    """Print a table: milliseconds of an image without and with digests."""
+    index, data = with_digests(settings), settings.data
+    plain = Unproven(index.root, index.samples)
+    labeled, unlabeled, val = index.of("labeled"), index.of("unlabeled"), index.of("val")
+    sizes = [os.path.getsize(index.root / sample.image) / 1e3 for sample in index.samples]
+    click.echo(f"{settings.name}: {len(index.samples)} images of {statistics.mean(sizes):.0f} kB\n")
+    click.echo("| what reads | images | ms an image without | with digests | more |\n|---|---|---|---|---|")
+
+    def row(what: str, work: Callable[[SampleIndex], Callable[[Any], object]], items: Sequence[Any]) -> None:
+        print_row(what, len(items), *milliseconds([work(plain), work(index)], items))
+
+    row("reader: image", lambda one: one.image, index.samples)
+    row("reader: mask", lambda one: lambda sample: one.mask(sample, data), labeled)
+    annotator = build_annotator(settings)
+    row("annotate", lambda one: lambda s: annotator(image_to_grid(one.image(s), data.grid)[np.newaxis]), unlabeled[:8])
+    draws = [Draw(0, i) for i in range(len(labeled))]
+    row("loader of training, labeled", lambda one: training(one, labeled, settings).__getitem__, draws)
+    draws = [Draw(0, i) for i in range(len(unlabeled))]
+    row("loader of training, unlabeled", lambda one: training(one, unlabeled, settings).__getitem__, draws)
+    row("loader of evaluate", lambda one: WholeImages(one, val, data).__getitem__, range(len(val)))
+    row("calibrate: mask on the grid", lambda one: lambda s: resize_nearest(one.mask(s, data), data.grid), labeled)
+
+
+def training(index: SampleIndex, samples: Sequence[Sample], settings: Settings) -> TrainingImages:
+    return TrainingImages(index, samples, settings.data, settings.train, "benchmark")
+
+
+def look_for_changes(settings: Settings) -> None:
+    """Print the seconds of looking for changes among NUM_FILES small images, untouched and all touched."""
+    sample = with_digests(settings).of("labeled")[0]
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "data"
+        for folder, source in (("images", sample.image), ("masks", str(sample.mask))):
+            (root / folder).mkdir(parents=True)
+            for i in range(NUM_FILES // 2):
+                shutil.copy(Path(settings.data.root) / source, root / folder / f"{i:05}{Path(source).suffix}")
+        tree = settings.data.model_dump() | {"root": str(root), "layout": "folder", "images": None, "masks": None}
+        data = type(settings.data).model_validate(
+            tree | {"splits": {"num_labeled": NUM_FILES // 2 - 101, "num_val": 100}}
+        )
+        found = find_samples(data)[0]
+        index = SampleIndex(root, tuple(_with_digests(root, one) for one in found))
+        stamps = Path(name) / "stamps.json"
+        click.echo(f"\n| {NUM_FILES} files | s |\n|---|---|")
+        for what in ("never seen: all are read", "as they were", "as they were, again"):
+            print_seconds(what, data, index, stamps)
+        for path in root.rglob("*.*"):
+            os.utime(path)
+        print_seconds("all with new times: all are read", data, index, stamps)
+
+
+def print_seconds(what: str, data: Any, index: SampleIndex, stamps: Path) -> None:
+    start = time.perf_counter()
+    assert not has_changed(data, index, stamps)
+    click.echo(f"| {what} | {time.perf_counter() - start:.2f} |")
+
+
+@click.command()
+@run_argument
+def main(settings: Settings) -> None:
+    """Measure a run whose images and annotator are there."""
+    compare(settings)
+    look_for_changes(settings)
+
+
+if __name__ == "__main__":
+    main()
