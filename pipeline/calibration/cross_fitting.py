@@ -326,7 +326,7 @@ def _by_class(estimate: calib.Estimate, names: Sequence[str], index: tuple[int, 
 
 
 def _is_of_other_thresholds(uncalibrated: float | np.floating, q_hat: npt.NDArray[np.float32]) -> bool:
-    """Whether most pixels are uncalibrated in the folds but not with all images: the counts then tell nothing.
+    """Whether most pixels are uncalibrated in the folds but not with all images: the counts are then meaningless.
 
     uncalibrated: fraction of pixels without a finite threshold in the folds, in [0, 1]
     q_hat:        final thresholds, +inf = uncalibrated

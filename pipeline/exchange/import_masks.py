@@ -38,15 +38,15 @@ log = logging.getLogger(__name__)
 
 MAX_8_BIT = 255
 
-Result = Literal["imported", "known", "unchanged", "empty"]
+Result = Literal["imported", "equal", "unchanged", "empty"]
 RESULTS: tuple[Result, ...] = get_args(Result)
 
 
 class Imported(NamedTuple):
     """The result of an import.
 
-    ids:    ids of the masks by result. imported: written; known: equal to the image's present mask; unchanged: equal to
-            the exported mask; empty: no pixel has a class
+    ids:    ids of the masks by result. imported: written; equal: equal to the image's present mask; unchanged: equal
+            to the exported mask; empty: no pixel has a class
     folder: folder of the corrected masks
     run:    run file to continue with; None if nothing changed
     """
@@ -233,7 +233,7 @@ class Importer:
         present = self.present(sample)
         if present is not None:
             if np.array_equal(read_mask(present, self.data), label):
-                return "known", label
+                return "equal", label
             if not self.overwrite:
                 raise DatasetError(
                     f"{mask.where}: {sample.id} already has the mask {present}; add --overwrite to use the new one"
@@ -312,7 +312,7 @@ def summary(imported: Imported) -> str:
     """The text that the command prints."""
     ids = imported.ids
     lines = [f"corrected masks imported into {imported.folder}: {len(ids['imported'])}"]
-    lines += [f"not imported, equal to the present masks of their images: {len(ids['known'])}"] if ids["known"] else []
+    lines += [f"not imported, equal to the present masks of their images: {len(ids['equal'])}"] if ids["equal"] else []
     lines += [f"not imported, no pixel has a class: {len(ids['empty'])}"] if ids["empty"] else []
     if ids["unchanged"]:
         lines.append(

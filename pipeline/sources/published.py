@@ -21,7 +21,7 @@ class Split(NamedTuple):
     fingerprint: str
     """Fingerprint of the labeled images, see `fingerprint`."""
     num_unlabeled: int = 0
-    whole: str | None = None
+    union: str | None = None
     """Fingerprint of the labeled and the unlabeled images together; None if it is unknown."""
 
 

@@ -108,7 +108,7 @@ def _split_of_pair(labeled: Sequence[str], unlabeled: Sequence[str]) -> str | No
     split = next((known for known in KNOWN if known.fingerprint == fingerprint(labeled)), None)
     if split is None or len(unlabeled) != split.num_unlabeled or not set(unlabeled).isdisjoint(labeled):
         return None
-    if split.whole is not None and fingerprint([*labeled, *unlabeled]) != split.whole:
+    if split.union is not None and fingerprint([*labeled, *unlabeled]) != split.union:
         return None
     return split.name
 

@@ -88,7 +88,7 @@ def test_corrected_masks_are_calibrated_on_and_nothing_is_annotated_anew(run, ta
     imported = take(folder)
 
     left = [sample_id for sample_id in before["unlabeled"] if sample_id not in edited]
-    assert imported.ids == {"imported": edited, "known": [], "unchanged": left, "empty": []}
+    assert imported.ids == {"imported": edited, "equal": [], "unchanged": left, "empty": []}
     assert fingerprint(tmp_path / "data") == users, "no file of the user's changed"
     assert not (run.folder / "prepare.json").exists(), "prepare is to be run again"
     corrected = load_settings(imported.run)
@@ -134,7 +134,7 @@ def test_a_second_import_adds_to_the_first_even_into_the_first_run(run, take, tm
     run_stages(load_settings(take(folder).run))
     correct(folder, second)
     again = take(folder, name="tiny_corrected")
-    assert again.ids == {"imported": [second], "known": [first], "unchanged": [third, *rest], "empty": []}
+    assert again.ids == {"imported": [second], "equal": [first], "unchanged": [third, *rest], "empty": []}
     assert again.run == str(tmp_path / "tiny_corrected.yaml")
     correct(folder, third)
     assert take(folder).ids["imported"] == [third]
@@ -278,7 +278,7 @@ def test_an_import_that_was_killed_before_its_end_is_completed_by_the_next(run, 
         with pytest.raises(KeyboardInterrupt):
             take(folder)
     assert first in splits_of(run)["unlabeled"]
-    assert take(folder).ids["known"] == [first]
+    assert take(folder).ids["equal"] == [first]
     assert first in splits_of(run)["labeled"]
 
 
