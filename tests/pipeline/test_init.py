@@ -1,4 +1,4 @@
-"""init: a run file for folders of any kind, that loads, says what was found, and runs without an editor."""
+"""init: a run file for folders of any kind, which loads, and runs without editing."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ def refused(*arguments):
 
 @pytest.fixture
 def photographs(here):
-    """Forty demo images in one folder; masks of eight of them in another, somewhere else."""
+    """Forty demo images in one folder; masks of eight of them in another folder."""
     for folder in ("photos", "elsewhere/few"):
         (here / folder).mkdir(parents=True)
     for i in range(NUM_IMAGES):
@@ -115,7 +115,7 @@ def test_forty_images_of_which_eight_have_masks_become_a_report_without_an_edito
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_run_is_named_after_the_images_or_what_they_lie_in(here, mydata):
+def test_the_run_is_named_after_the_image_folder_or_its_parent(here, mydata):
     assert started(mydata / "images", "--masks", mydata / "masks")[1].name == "mydata"
     assert run_name(Path("/data/My holiday!/JPEGImages")) == "My_holiday"
     assert run_name(Path("/data/reef.v2")) == "reef.v2"
@@ -134,7 +134,7 @@ def test_a_run_file_that_exists_is_kept(mydata):
 
 @pytest.mark.parametrize("as_given", ["relative", "absolute"])
 @pytest.mark.parametrize("masks", ["mydata/masks", "other/place/few", "mydata/images/few"])
-def test_folders_may_lie_anywhere(here, mydata, masks, as_given):
+def test_folders_may_be_anywhere(here, mydata, masks, as_given):
     if masks != "mydata/masks":
         (here / masks).parent.mkdir(parents=True, exist_ok=True)
         (mydata / "masks").rename(here / masks)
@@ -147,13 +147,13 @@ def test_folders_may_lie_anywhere(here, mydata, masks, as_given):
     assert [len([s for s in samples if s.split == split]) for split in ("labeled", "unlabeled", "val")] == [4, 5, 1]
 
 
-def test_a_folder_outside_of_here_is_named_from_the_root_on(mydata, tmp_path_factory, monkeypatch):
+def test_a_folder_outside_the_working_folder_has_an_absolute_path(mydata, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     _, settings = started(mydata / "images", "--masks", mydata / "masks")
     assert settings.data.root == str(mydata)
 
 
-def test_folders_that_share_nothing_but_the_root_keep_their_own_places():
+def test_folders_with_only_the_root_in_common_keep_their_paths():
     paths = data_paths(Path("/disk_a/images"), Path("/disk_b/few"))
     assert paths == {"root": "/disk_a", "images": "images", "masks": "/disk_b/few"}
 
@@ -189,14 +189,14 @@ def test_masks_without_an_image_are_named(mydata):
         ),
     ],
 )
-def test_folders_that_cannot_be_used_are_told(here, mydata, images, masks, message):
+def test_folders_that_cannot_be_used_are_refused(here, mydata, images, masks, message):
     (here / "empty").mkdir()
     (here / "strangers").mkdir()
     Image.new("L", (32, 24)).save(here / "strangers/x1.png")
     assert message in refused(images, "--masks", masks)
 
 
-def test_one_mask_is_too_few_and_masks_for_all_leave_nothing_to_label(mydata, write_images):
+def test_one_mask_is_too_few_and_masks_for_all_images_are_refused(mydata, write_images):
     for i in range(1, 5):
         (mydata / f"masks/im{i}.png").unlink()
     assert "im0.png is the only mask" in refused(mydata / "images", "--masks", mydata / "masks")
@@ -218,7 +218,7 @@ def test_masks_that_are_no_index_masks_are_all_named(mydata):
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def test_every_line_that_one_may_want_to_change_has_a_comment(mydata):
+def test_every_line_that_users_often_change_has_a_comment(mydata):
     started(mydata / "images", "--masks", mydata / "masks", "--name", "mine")
     lines = Path("config/mine.yaml").read_text().splitlines()
     obvious = ("data:", "annotate:", "calibrate:", "train:", "evaluate:", "splits:", "seem:", "images:", "annotator:")
@@ -233,14 +233,14 @@ def test_the_default_student_may_be_used_commercially_and_fits_the_machine(mydat
     assert settings.pseudolabel.rule == "auto"
     assert train.licence_note is None
     assert "licence" not in text
-    num_trained = 9  # of ten, a mask is kept to measure
+    num_trained = 9  # of ten, one is a val image
     assert train.total_epochs == round(520 * 8 / num_trained)
     on_gpu = recipe(np.array([[360, 480]]), [352, 480], 9, {}, is_on_gpu=True)["train"]
     assert (on_gpu["student"], on_gpu["weights"]) == ("dinov2-s", "facebook/dinov2-small")
 
 
 @pytest.mark.parametrize("overrides", [{"train.student": "tiny"}, {"preset": "plus"}])
-def test_a_student_or_a_preset_of_ones_own_comes_without_our_recipe(overrides):
+def test_a_student_or_a_preset_of_the_user_replaces_the_recipe(overrides):
     sections = recipe(np.array([[360, 480]]), [352, 480], 9, overrides, is_on_gpu=False)
     assert sections.keys() == {"train"}
     assert not sections["train"].keys() - {"student", "weights", "crop"}
@@ -261,7 +261,7 @@ def test_choosing_weights_for_research_only_prints_their_licence(mydata):
     assert "nvidia/mit-b0 are under NVIDIA's source code licence: research and evaluation only" in text
 
 
-def test_further_settings_are_written_and_have_the_last_word(mydata):
+def test_settings_of_the_user_are_written_and_replace_the_chosen_ones(mydata):
     few = ["--set", "alpha=0.4", "--set", "stage1={epochs: 3}", "--set", "preset=plus", "--set", "data.grid=[32, 48]"]
     _, settings = started(mydata / "images", "--masks", mydata / "masks", *few)
     assert settings.calibrate.alpha == 0.4
@@ -270,7 +270,7 @@ def test_further_settings_are_written_and_have_the_last_word(mydata):
     assert settings.data.grid == [32, 48]
 
 
-def test_id_lists_take_the_place_of_a_draw(mydata):
+def test_id_lists_replace_a_draw(mydata):
     (mydata / "val.txt").write_text("im1\nim2\n")
     _, settings = started(mydata / "images", "--masks", mydata / "masks", "--set", "data.splits.val=val.txt")
     val = [sample.id for sample in find_samples(settings.data)[0] if sample.split == "val"]
@@ -291,7 +291,7 @@ def test_a_setting_that_does_not_fit_leaves_no_run_file(mydata, setting, message
 
 
 @pytest.mark.parametrize("kind", ["onnx", "python"])
-def test_other_annotators_need_to_be_named(mydata, kind):
+def test_other_annotators_need_a_checkpoint(mydata, kind):
     given = ["mydata/images", "--masks", "mydata/masks", "--annotator", kind]
     assert f"--annotator {kind} needs" in refused(*given)
     text, settings = started(*given, "--checkpoint", "net.onnx" if kind == "onnx" else "noisy_annotator:build")
@@ -302,7 +302,7 @@ def test_other_annotators_need_to_be_named(mydata, kind):
 
 
 @given(st.integers(1, 300))
-def test_the_alpha_to_start_with_is_the_first_step_that_the_images_can_keep(number):
+def test_the_alpha_to_start_with_is_the_smallest_possible_multiple(number):
     alpha = starting_alpha(number)
     assert calib.conformal_rank(number, alpha) <= number
     assert alpha == 0.05 or calib.conformal_rank(number, round(alpha - 0.05, 2)) > number
@@ -336,7 +336,7 @@ def test_zero_is_a_class_where_there_is_no_background():
     assert planned({0, 3, 255}, background="none") == ([("class 0", [0]), ("class 3", [3])], None, [255])
 
 
-def test_the_background_may_be_called_otherwise():
+def test_the_background_may_have_another_name():
     assert planned({0, 3}, background="water") == ([("water", [0]), ("class 3", [3])], "water", [255])
 
 
@@ -350,7 +350,7 @@ def test_the_background_may_be_called_otherwise():
         ("cat\ndog", {1, 2}, [("cat", [1]), ("dog", [2])], None, [255]),
         ("cat: 8\ndog: 12, 13\nvoid: 0", {0, 8, 12, 13}, [("cat", [8]), ("dog", [12, 13])], None, [0, 255]),
         ("void\ncat\ndog # a comment\n\n", {0, 1, 2}, [("cat", [1]), ("dog", [2])], None, [0, 255]),
-        # 0/255 masks: 255 is what they mark
+        # 0/255 masks: 255 is the class
         ("cat", {0, 255}, [("background", [0]), ("cat", [255])], "background", []),
         ("bg\ncat", {0, 255}, [("bg", [0]), ("cat", [255])], "bg", []),
     ],
@@ -435,14 +435,14 @@ def test_a_rendered_tree_is_read_back_whatever_the_names(names, value):
     assert text.count("# how often") == len(names)
 
 
-def test_sections_are_indented_and_classes_stand_one_a_line():
+def test_sections_are_indented_and_each_class_has_a_line():
     tree = {"data": {"classes": ["cat", "dog"], "splits": {"seed": 0}}, "preset": "plus"}
     assert render(["r"], tree, {"data.splits.seed": "draws"}).splitlines() == [
         "# r", "data:", "  classes:", "    - cat", "    - dog", "  splits:", "    seed: 0 # draws", "preset: plus"
     ]  # fmt: skip
 
 
-def test_scaled_masks_are_no_placeholder_classes_for_ever(mydata):
+def test_value_255_of_binary_masks_is_a_class(mydata):
     for path in (mydata / "masks").glob("*.png"):
         Image.fromarray(np.where(np.eye(24, 32) > 0, 255, 0).astype(np.uint8)).save(path)
     text, settings = started("mydata/images", "--masks", "mydata/masks")

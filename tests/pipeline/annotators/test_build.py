@@ -1,4 +1,4 @@
-"""The annotator that a run chooses: where a factory of the user's own is imported from, and what is refused."""
+"""The annotator that a run chooses: the folders from which a user's factory is imported, and what is refused."""
 
 import sys
 
@@ -11,7 +11,7 @@ LATE = "def build():\n    import late_part\n    return late_part.annotator()\n"
 PART = "import noisy_annotator\n\ndef annotator():\n    return noisy_annotator.build(space='probability')\n"
 
 
-def test_a_factory_of_the_working_folder_may_import_its_parts_when_it_is_called(make_settings, tmp_path, monkeypatch):
+def test_a_factory_in_the_working_folder_may_import_its_modules_when_it_is_called(make_settings, tmp_path, monkeypatch):
     (tmp_path / "own_late.py").write_text(LATE)
     (tmp_path / "late_part.py").write_text(PART)
     monkeypatch.chdir(tmp_path)
@@ -20,7 +20,7 @@ def test_a_factory_of_the_working_folder_may_import_its_parts_when_it_is_called(
     assert sys.path == before
 
 
-def test_the_working_folder_comes_last_and_leaves_even_after_an_error(tmp_path, monkeypatch):
+def test_the_working_folder_comes_last_and_is_removed_even_after_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
     seen = []

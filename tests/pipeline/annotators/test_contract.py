@@ -1,4 +1,4 @@
-"""Adapters: an exported network with its channels mapped to our classes, and a factory of the user's own."""
+"""Adapters: an exported network with its channels mapped to the classes of a run, and a factory of the user."""
 
 import numpy as np
 import onnx
@@ -48,7 +48,7 @@ def softmax(values):
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def test_one_channel_a_class_passes_the_chosen_logits_on(build):
+def test_with_one_channel_per_class_the_maps_are_the_chosen_logits(build):
     annotator = build()
     assert annotator.space == "logits"
     assert np.abs(annotator(IMAGES) - network_output(IMAGES)[:, [0, 3, 1]]).max() < 1e-4
@@ -61,7 +61,7 @@ def test_several_channels_of_a_class_are_summed_as_probabilities(build):
     assert np.abs(annotator(IMAGES) - np.stack([p[:, 0] + p[:, 1], p[:, 2], p[:, 3]], axis=1)).max() < 1e-5
 
 
-def test_channels_that_no_class_names_can_still_take_part_in_the_softmax(build):
+def test_channels_of_no_class_may_take_part_in_the_softmax(build):
     annotator = build(channels=[0, 1, 2, 3])
     p = softmax(network_output(IMAGES)[:, :4])
     assert np.abs(annotator(IMAGES) - p[:, [0, 3, 1]]).max() < 1e-5
@@ -101,13 +101,13 @@ def constant_maps(build, **onnx_settings):
 
 
 @pytest.mark.parametrize("output", ["logits", "probabilities"])
-def test_a_bias_multiplies_every_channel_of_its_class_before_they_are_renormalised(build, output):
+def test_a_bias_multiplies_every_channel_of_its_class_before_they_are_normalised(build, output):
     """Countable by hand: weights 1, 2, 3, 4 and 10; a bias of log 5 makes the cat's 2 + 3 a 10 + 15."""
     class_map, bias = {"background": [0], "cat": [1, 2], "dog": [3]}, {"cat": float(np.log(5))}
     common = {"output": output, "class_map": class_map}
     assert constant_maps(build, **common) == pytest.approx(np.array([1, 5, 4]) / 10)
     assert constant_maps(build, **common, logit_bias=bias) == pytest.approx(np.array([1, 25, 4]) / 30)
-    everything = [0, 1, 2, 3, 4]  # channel 4 is of no class: its 10 stays, and counts for none of ours
+    everything = [0, 1, 2, 3, 4]  # channel 4 has no class: its 10 is in the denominator only
     assert constant_maps(build, **common, logit_bias=bias, channels=everything) == pytest.approx(
         np.array([1, 25, 4]) / 40
     )
@@ -128,11 +128,11 @@ def test_a_network_of_fixed_batch_gives_the_same_maps(build):
     assert np.abs(fixed - build()(IMAGES)).max() < 1e-5
 
 
-def test_images_are_stretched_to_the_input_size(build):
+def test_images_are_resized_to_the_input_size(build):
     assert build(input_size=[32, 40])(IMAGES).shape == (3, 3, 32, 40)
 
 
-def test_the_fingerprint_tells_settings_apart(build):
+def test_the_fingerprint_depends_on_the_settings(build):
     assert build().fingerprint == build().fingerprint
     assert build().fingerprint != build(mean=[0.0, 0.0, 0.0]).fingerprint
     assert build(threads=2).fingerprint == build().fingerprint

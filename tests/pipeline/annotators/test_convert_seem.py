@@ -1,4 +1,4 @@
-"""convert-seem: a folder that appears whole or not at all, and one line for what cannot be converted."""
+"""convert-seem: a folder appears only when it is complete, and every failure is one line."""
 
 import logging
 
@@ -13,7 +13,7 @@ from pipeline.seem import Seem
 
 @pytest.fixture
 def published(tmp_path):
-    """A tiny checkpoint of published form, the tokenizer beside it as `download` lays it."""
+    """A tiny checkpoint in the published format, with the tokenizer where `download` puts it."""
     return write_checkpoint(tmp_path / "seem.pt", "focal_dw")
 
 
@@ -25,7 +25,7 @@ def convert(tmp_path):
     return call
 
 
-def test_the_folder_loads_and_tells_where_it_came_from(convert, published, tmp_path, caplog):
+def test_the_folder_loads_and_names_its_checkpoint(convert, published, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         result = convert(published, tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -56,7 +56,7 @@ def test_a_tokenizer_elsewhere_can_be_named(convert, published, tmp_path):
     assert convert(published, tmp_path / "out", "--tokenizer", tmp_path / "elsewhere").exit_code == 0
 
 
-def test_what_is_there_is_not_overwritten(convert, published, tmp_path):
+def test_an_existing_folder_is_not_overwritten(convert, published, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("kept")
     result = convert(published, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Downloads from a stand-in for the hub on this machine: right bytes, resumption, and one line for what goes wrong."""
+"""Downloads from a local server in place of the hub: correct bytes, resumption, and one line for every failure."""
 
 import hashlib
 import logging
@@ -42,7 +42,7 @@ class Request(NamedTuple):
 
 
 class Hub:
-    """What the stand-in serves, how it misbehaves, and what it was asked for."""
+    """What the server offers, its faults, and the requests that it got."""
 
     def __init__(self, servers: "list[Server]"):
         self.url, self.storage_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
@@ -51,7 +51,7 @@ class Hub:
         self.stored = WEIGHTS
         self.refusal: tuple[int, dict[str, str]] | None = None
         self.commit = {"X-Repo-Commit": "c" * 40}
-        self.cuts: list[int] = []  # the next transfers of the checkpoint break off after so many bytes
+        self.cuts: list[int] = []  # the next transfers of the checkpoint end after this number of bytes
         self.knows_ranges = True
         self.requests: list[Request] = []
 
@@ -64,12 +64,12 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Two servers, as with the hub: it sends on to a storage at another address for the bytes of a large file."""
+    """Two servers, as with the hub: requests for a large file are redirected to a storage at another address."""
 
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = 10
-    wbufsize = -1  # header and body leave together, else each answer waits 40 ms for an acknowledgement
+    wbufsize = -1  # header and body are sent together; otherwise each answer waits 40 ms for an acknowledgement
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -110,12 +110,12 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = cut is not None
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """The record is kept in the hub, not on stderr."""
+        """The requests are recorded in the hub, not on stderr."""
 
 
 @pytest.fixture(autouse=True)
 def only_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No proxy, no telemetry, no token, no name looked up: nothing but 127.0.0.1 can be reached."""
+    """No proxy, no telemetry, no token, no name resolution: only 127.0.0.1 can be reached."""
     look_up = socket.getaddrinfo
 
     def look_up_here(host: Any, *arguments: Any, **options: Any) -> Any:
@@ -177,7 +177,7 @@ def test_without_a_folder_it_goes_to_checkpoints(hub, tmp_path, monkeypatch):
     assert download(NAME, None, hub.url, {NAME: TINY}) == Path("checkpoints") / NAME / FILE
 
 
-def test_a_finished_download_asks_for_nothing(hub, tmp_path):
+def test_a_finished_download_sends_no_request(hub, tmp_path):
     fetch(hub, tmp_path)
     hub.requests.clear()
     fetch(hub, tmp_path)
@@ -192,7 +192,7 @@ def test_only_the_missing_file_is_fetched(hub, tmp_path):
     assert {request.file for request in hub.requests} == {"merges.txt"}
 
 
-def test_a_cut_transfer_ends_in_one_line_and_the_next_call_asks_for_the_rest(hub, tmp_path):
+def test_an_interrupted_transfer_ends_in_one_line_and_the_next_call_resumes_it(hub, tmp_path):
     hub.cuts = [CUT, 0]
     message = failure(hub, tmp_path)
     assert "cannot be reached" in message
@@ -203,7 +203,7 @@ def test_a_cut_transfer_ends_in_one_line_and_the_next_call_asks_for_the_rest(hub
     assert hub.gets_of_the_checkpoint() == [Request("GET", FILE, f"bytes={CUT}-", len(WEIGHTS) - CUT)]
 
 
-def test_a_transfer_goes_on_by_itself_while_connections_bring_something(hub, tmp_path, caplog):
+def test_a_transfer_reconnects_while_connections_bring_bytes(hub, tmp_path, caplog):
     hub.cuts = [CUT, CUT]
     assert fetch(hub, tmp_path).read_bytes() == WEIGHTS
     ranges = [request.range for request in hub.gets_of_the_checkpoint()]
@@ -227,12 +227,12 @@ def test_a_transfer_that_was_killed_before_its_check_is_checked_only(hub, tmp_pa
     assert hub.gets_of_the_checkpoint() == []
 
 
-def test_a_part_longer_than_the_file_is_not_used(hub, tmp_path):
+def test_a_partial_file_longer_than_the_file_is_not_used(hub, tmp_path):
     (tmp_path / f"{FILE}.part").write_bytes(WEIGHTS + b"more")
     assert fetch(hub, tmp_path).read_bytes() == WEIGHTS
 
 
-def test_a_file_that_ends_too_early_does_not_keep_us_waiting(hub, tmp_path):
+def test_a_file_that_ends_too_early_is_an_error(hub, tmp_path):
     hub.stored = WEIGHTS[:CUT]
     assert f"/{FILE} ends after 100000 of 300000 bytes; run this again later" in failure(hub, tmp_path)
 
@@ -247,7 +247,7 @@ def test_bytes_damaged_in_transit_are_removed(hub, tmp_path):
     assert fetch(hub, tmp_path).read_bytes() == WEIGHTS
 
 
-def test_another_file_on_the_hub_is_noticed_before_the_transfer(hub, tmp_path):
+def test_another_file_on_the_hub_is_an_error_before_the_transfer(hub, tmp_path):
     hub.offered = TINY._replace(sha256="0" * 64)
     message = failure(hub, tmp_path)
     assert f"is now another file: 300000 bytes, ETag {'0' * 64}, expected 300000 bytes, sha256 {TINY.sha256}" in message
@@ -271,7 +271,7 @@ def test_an_existing_file_with_other_content_is_never_overwritten(hub, tmp_path,
 
 def test_an_unreachable_hub_lists_the_files_to_download_by_hand(hub, tmp_path):
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers, and nobody else can take it
+        closed.bind(("127.0.0.1", 0))  # bound but not listening: no answer, and no other process can use the port
         hub.url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         (tmp_path / "tokenizer").mkdir()
         (tmp_path / "tokenizer/vocab.json").write_text("{}")
@@ -337,7 +337,7 @@ def test_a_server_that_is_not_a_hub_is_refused(hub, tmp_path):
     assert "answers without the headers of a Hugging Face hub" in failure(hub, tmp_path)
 
 
-def test_a_disk_too_small_is_noticed_before_any_request(hub, tmp_path):
+def test_a_disk_that_is_too_small_is_an_error_before_any_request(hub, tmp_path):
     huge = TINY._replace(size=10**18)
     message = failure(hub, tmp_path / "new", huge)
     assert message.startswith(f"{tmp_path}/new/{FILE} needs 1000000000.00 GB more, but its disk has only ")
@@ -351,7 +351,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(hub, tmp_path):
     assert found.startswith(f"{tmp_path}/file/folder cannot be written (Not a directory); ")
 
 
-def test_off_a_terminal_a_long_transfer_writes_lines(hub, tmp_path, caplog):
+def test_without_a_terminal_a_long_transfer_logs_lines(hub, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     hub.stored = WEIGHTS * 40
     hub.offered = published(hub.stored)
@@ -361,7 +361,7 @@ def test_off_a_terminal_a_long_transfer_writes_lines(hub, tmp_path, caplog):
     assert lines[-1].startswith(f"downloading {FILE}: 12/12 MB, ")
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     result = CliRunner().invoke(main, ["download", "seem-focal-v1"])
     assert result.exit_code == 1
     assert result.stderr.startswith("error: no checkpoint is called seem-focal-v1; did you mean seem-focal")

@@ -1,4 +1,4 @@
-"""The `seem` annotator: channels in our order, text embeddings cached, memory shared out, mistakes named."""
+"""The `seem` annotator: the order of channels, cached text embeddings, batches that fit into memory, and errors."""
 
 import logging
 
@@ -47,7 +47,7 @@ def native(seem, names, background, **options):
     return seem.semantic_maps(IMAGES, texts, normalise="cap", short_side=64, size="native")
 
 
-def test_the_background_that_is_asked_for_stands_where_its_class_stands(build, plain):
+def test_a_background_with_a_prompt_has_the_channel_of_its_class(build, plain):
     maps = build()(IMAGES)
     assert maps.shape == (3, 3, 16, 24)
     expected = native(plain, ["cat", ["background", "wall"], ["dog", "pup"]], "none")
@@ -55,7 +55,7 @@ def test_the_background_that_is_asked_for_stands_where_its_class_stands(build, p
 
 
 @pytest.mark.parametrize("background", ["void", "complement"])
-def test_a_background_that_is_not_asked_for_stands_there_too(build, plain, background):
+def test_a_background_without_a_prompt_has_that_channel_too(build, plain, background):
     expected = native(plain, ["cat", ["dog", "pup"]], background)[:, [1, 0, 2]]
     assert np.array_equal(build(background_from=background)(IMAGES), np.minimum(expected, 1))
 
@@ -66,16 +66,16 @@ def test_without_a_background_class_there_is_no_background_channel(build, plain)
 
 
 @pytest.mark.parametrize("aliases", ["max", "mean"])
-def test_grounding_gives_one_mask_a_class(build, plain, aliases):
+def test_grounding_gives_one_mask_per_class(build, plain, aliases):
     maps = build(mode="grounding", aliases=aliases, normalise="cap")(IMAGES)
     masks = plain.grounding_maps(IMAGES, ["cat", "background", "wall", "dog", "pup"], short_side=64, size="native")
     combine = np.max if aliases == "max" else np.mean
     expected = np.stack([masks[:, 0], combine(masks[:, 1:3], axis=1), combine(masks[:, 3:5], axis=1)], axis=1)
-    # asked for in the order background, cat, dog: tokens attend to each other, but not by their place
+    # prompts in the order background, cat, dog: tokens attend to each other, but not by their position
     assert np.abs(maps - expected / np.maximum(expected.sum(axis=1, keepdims=True), 1)).max() < 1e-5
 
 
-def test_grounding_leaves_the_background_what_the_others_leave(build):
+def test_the_background_of_grounding_is_the_complement_of_the_others(build):
     maps = build(mode="grounding", background_from="complement", joint=False)(IMAGES)
     foreground = maps[:, 0] + maps[:, 2]
     assert np.allclose(maps[:, 1], np.clip(1 - foreground, 0, 1), atol=1e-6)
@@ -127,7 +127,7 @@ def test_the_batch_is_halved_until_it_fits(build, monkeypatch, error):
     assert np.abs(annotator(IMAGES) - expected).max() < 1e-6
     assert sizes == [3, 1, 1, 1]
     annotator(IMAGES)
-    assert sizes[4:] == [1, 1, 1]  # remembered
+    assert sizes[4:] == [1, 1, 1]  # the smaller batch is kept
 
 
 def test_a_single_image_that_does_not_fit_is_an_error_with_a_fix(build, monkeypatch):
@@ -137,14 +137,14 @@ def test_a_single_image_that_does_not_fit_is_an_error_with_a_fix(build, monkeypa
         annotator(IMAGES)
 
 
-def test_another_error_is_not_taken_for_memory(build, monkeypatch):
+def test_another_error_is_raised_again(build, monkeypatch):
     annotator = build()
     monkeypatch.setattr(annotator, "annotate", lambda images: (_ for _ in ()).throw(RuntimeError("bad shape")))
     with pytest.raises(RuntimeError, match="bad shape"):
         annotator(IMAGES)
 
 
-def test_the_fingerprint_tells_what_changes_maps_from_what_does_not(build):
+def test_the_fingerprint_depends_on_what_changes_maps_only(build):
     threads = torch.get_num_threads()
     prints = {
         name: build(**options).fingerprint
@@ -182,7 +182,7 @@ def test_a_mistake_is_named_with_its_setting(build, options, message):
         ({"precission": "float16"}, "did you mean annotate.seem.precision"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(make_settings, options, message):
+def test_contradictory_settings_are_refused_before_anything_is_loaded(make_settings, options, message):
     with pytest.raises(ConfigError, match=message):
         make_settings(annotator="seem", **{"annotate.seem": {"checkpoint": "x"} | options})
 

@@ -1,4 +1,4 @@
-"""The choice of alpha and rule: by hand from the rows, and as a user sees it."""
+"""The choice of alpha and rule: computed from the rows, and as printed."""
 
 import json
 import xml.etree.ElementTree as ElementTree

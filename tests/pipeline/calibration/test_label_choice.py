@@ -1,4 +1,4 @@
-"""Which labels a run makes: by hand from the rows of its receipt, and as the stages make them."""
+"""The choice of a run's labels: computed from the rows of its receipt, and as the stages make them."""
 
 import logging
 
@@ -40,13 +40,13 @@ def precision_of(row, name):
 
 def test_every_rule_alpha_and_variant_and_the_argmax_are_candidates(run):
     found = ranked_candidates(load_settings(run, AUTO))
-    assert len(found) == len(set(found)) == 1 + 2 * 4 * 3 + 3  # of variant fixed, one alpha stands for all
+    assert len(found) == len(set(found)) == 1 + 2 * 4 * 3 + 3  # variant fixed is the same at all alphas
     assert {candidate.variant for candidate in found} == {"pixel", "image", "fixed"}
     assert [candidate.rule for candidate in found].count("raw") == 1
     assert [candidate.miou for candidate in found] == sorted((c.miou for c in found), reverse=True)
 
 
-def test_auto_takes_the_largest_miou(run):
+def test_auto_chooses_the_largest_miou(run):
     rows = [row for row in calibrated(run)["held_out"]["rows"] if row["keep_rate"]["value"] > 0]
     rows.append(calibrated(run)["held_out"]["raw"])
     most = max(row["miou"]["value"] for row in rows)
@@ -106,7 +106,7 @@ def test_raw_labels_are_the_argmax_of_every_pixel(run):
     assert facts["verdict"].startswith("the labels are the annotator's own argmax; the best calibrated labels (")
 
 
-def test_fixed_takes_what_is_probable_enough_and_promises_nothing(run):
+def test_variant_fixed_has_a_fixed_threshold_and_no_guarantee(run):
     settings = load_settings(run, {"variant": "fixed", "fixed_threshold": 0.4, "rule": "paper", "name": "fixed"})
     run_stages(settings)
     assert (open_calibration(settings.folder / "calibration.zarr").q_hat(0.2) == np.float32(0.6)).all()
@@ -127,7 +127,7 @@ def test_with_a_single_labeled_image_auto_chooses_raw_and_logs_why(run, caplog):
 
 
 def probed(run, **chosen):
-    """The choice of rule probe, with a probe that has chosen so."""
+    """The choice of rule probe after a probe with this result."""
     settings = load_settings(run, AUTO | {"rule": "probe"})
     facts = {"fingerprint": calibrated(run)["fingerprint"], "chosen": {"weight": 1.0, **chosen}}
     Run(settings).finish("probe", facts)
@@ -144,7 +144,7 @@ def test_a_probe_that_is_missing_or_of_another_calibration_is_named_with_its_com
         choose(settings, calibrated(run))
 
 
-def test_what_the_probe_chose_is_taken(run):
+def test_the_choice_of_the_probe_is_used(run):
     calibrated_ones = probed(run, labels="calibrated", variant="image", alpha=0.5, rule="singleton")
     assert choice_of(calibrated_ones) == ("image", 0.5, "singleton")
     raw = probed(run, labels="raw", variant=None, alpha=None, rule=None)

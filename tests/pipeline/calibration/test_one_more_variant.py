@@ -1,4 +1,4 @@
-"""One more entry is all that a new variant takes: settings, thresholds, judgement, promise, gallery and report text."""
+"""A new variant needs one entry only: settings, thresholds, judgement, guarantee, gallery and report follow."""
 
 from functools import partial
 
@@ -56,7 +56,7 @@ def test_a_run_of_one_more_variant(halves, tmp_path):
     assert content["ownStop"] == content["alphas"].index(0.3)
 
 
-def test_settings_know_it_by_its_entry(halves, tmp_path):
+def test_settings_accept_it_by_its_entry(halves, tmp_path):
     path = write_run_file(tmp_path)
     assert load_settings(path, {"variant": halves, "class_thresholds": "each"}).calibrate.kind.name == halves
     with pytest.raises(ConfigError, match=r"calibrate.variant: unknown variant 'halfs', .*; did you mean halves\?"):

@@ -1,4 +1,4 @@
-"""What the page promises, by variant; and what it takes back."""
+"""The guarantee by variant, and its caveats."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A sweep says of each alpha what calibrate says of it."""
+"""A sweep gives the same numbers at each alpha as calibrate."""
 
 import json
 
@@ -36,13 +36,13 @@ def calibrated(make_settings, **overrides):
 
 
 def rounded(rows):
-    """To 12 digits: the last ones of a mean depend on how many columns are added up together."""
+    """Rounded to 12 digits: the last digits of a mean depend on the number of columns that are summed together."""
     return json.loads(json.dumps(rows), parse_float=lambda text: round(float(text), 12))
 
 
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.usefixtures("data")
-def test_alphas_of_the_run_are_as_calibrate_left_them_and_no_threshold_rises(make_settings, overrides):
+def test_alphas_of_the_run_have_the_numbers_of_calibrate_and_no_threshold_rises(make_settings, overrides):
     settings = calibrated(make_settings, **overrides)
     swept = sweep_run(settings)
     store = open_calibration(settings.folder / "calibration.zarr")
@@ -62,7 +62,7 @@ def test_alphas_of_the_run_are_as_calibrate_left_them_and_no_threshold_rises(mak
 
 
 @pytest.mark.usefixtures("data")
-def test_some_alphas_at_a_time_are_all_alphas_at_once(make_settings, monkeypatch):
+def test_chunks_of_alphas_give_the_same_as_all_alphas_at_once(make_settings, monkeypatch):
     settings = calibrated(make_settings)
     at_once = sweep_run(settings)
     (settings.folder / "sweep.json").unlink()
@@ -73,7 +73,7 @@ def test_some_alphas_at_a_time_are_all_alphas_at_once(make_settings, monkeypatch
 
 
 @pytest.mark.usefixtures("data")
-def test_held_out_images_are_judged_once_a_calibration(make_settings):
+def test_held_out_images_are_judged_once_per_calibration(make_settings):
     settings = calibrated(make_settings)
     first, file = sweep_run(settings), settings.folder / "sweep.json"
     kept = file.stat().st_mtime_ns
@@ -82,7 +82,7 @@ def test_held_out_images_are_judged_once_a_calibration(make_settings):
     assert again.held_out == first.held_out
     np.testing.assert_array_equal(again.thresholds.q, first.thresholds.q)
     before = json.loads(file.read_text())["pixel"]["fingerprint"]
-    sweep_run(settings, "image")  # beside it, not in its place
+    sweep_run(settings, "image")  # in addition, not instead
     assert json.loads(file.read_text())["pixel"]["fingerprint"] == before
     assert {row["variant"] for row in sweep_run(settings, "image").rows} == {"image"}
     other = calibrated(make_settings, **{"calibrate.quantile": "paper"})
@@ -101,7 +101,7 @@ def test_an_alpha_that_calibrate_would_refuse_labels_nothing(make_settings):
 
 
 @pytest.mark.usefixtures("data")
-def test_a_run_without_calibration_or_with_another_one_says_what_to_run(make_settings):
+def test_a_run_without_calibration_or_with_another_one_is_refused_with_the_command(make_settings):
     with pytest.raises(StoreError, match=r"calibrate\.json: the stage calibrate has not finished; run snakemake"):
         sweep_run(make_settings())
     calibrated(make_settings)

@@ -1,4 +1,4 @@
-"""The embedded demo: scenes that depend on their number alone, and a small SEEM that errs as it should."""
+"""The embedded demo: scenes that depend on their number only, and a small SEEM with the intended errors."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ def files_of(folder):
 
 
 def fresh(domain, num=NUM_FRESH):
-    """Scenes that no training saw."""
+    """Scenes that were not used in training."""
     scenes = [numbered_scene(99, domain, "fresh", index, SIZE) for index in range(num)]
     return np.stack([scene.image for scene in scenes]), np.stack([scene.mask for scene in scenes])
 
@@ -35,7 +35,7 @@ def maps_of(seem, images, names):
 
 
 def confusion(maps, masks):
-    """int [true, predicted] over labeled pixels."""
+    """Confusion matrix int [true, predicted] of pixels with a class."""
     counts = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), int)
     known = masks != IGNORE_INDEX
     np.add.at(counts, (masks[known], maps.argmax(axis=1)[known]), 1)
@@ -64,7 +64,7 @@ def source_maps(seem, source):
 
 @pytest.fixture
 def tiny_training(monkeypatch):
-    """Trains for three steps on a few scenes, with the threads that this process had before."""
+    """Trains for three steps on a few scenes, and restores the number of threads."""
     monkeypatch.setattr(training, "NUM_TRAIN", 12)
     monkeypatch.setattr(training, "NUM_HELD_OUT", 4)
     threads = torch.get_num_threads()
@@ -90,7 +90,7 @@ def test_a_scene_does_not_depend_on_how_many_are_drawn(tmp_path):
     assert all(few[name] == many[name] for name in pictures)
 
 
-def test_an_interrupted_call_is_completed_and_another_recipe_starts_afresh(tmp_path):
+def test_an_interrupted_call_is_completed_and_another_recipe_starts_again(tmp_path):
     write_scenes(tmp_path, domain="target", seed=3, num_train=3, num_val=1)
     expected = files_of(tmp_path)
     (tmp_path / "JPEGImages/train_0001.jpg").unlink()
@@ -123,7 +123,7 @@ def test_the_end_token_has_the_largest_id_and_the_ids_have_no_gap(seem):
     assert len(tokenizer) <= 1000
 
 
-def test_the_demos_words_are_one_token_each_and_others_are_spelt(seem):
+def test_the_demos_words_are_one_token_each_and_others_are_bytes(seem):
     words = {word for name in [*itertools.chain(*SYNONYMS.values()), *ABSENT] for word in name.split()}
     assert all(len(seem.tokenizer.tokenize(word)) == 1 for word in words)
     for word in ("zebra", "œuvre", "鱼", "42nd"):
@@ -132,7 +132,7 @@ def test_the_demos_words_are_one_token_each_and_others_are_spelt(seem):
         assert seem.tokenizer.decode(tokens).replace(" ", "") == word
 
 
-def test_merges_join_the_most_common_pair_and_of_equals_the_first():
+def test_merges_join_the_most_common_pair_and_in_a_tie_the_first():
     assert learn_merges(["ab ab b", "ca"]) == [("a", "b</w>"), ("c", "a</w>")]
     assert learn_merges(["xy", "ab"]) == [("a", "b</w>"), ("x", "y</w>")]
 
@@ -146,17 +146,17 @@ def test_the_committed_tokenizer_is_the_one_that_the_script_builds(seem):
 # --- seem-nano -------------------------------------------------------------------------------------------------------
 
 
-def test_the_folder_is_small_and_tells_how_it_came_about(seem):
+def test_the_folder_is_small_and_names_its_training(seem):
     assert sum(map(len, files_of(training.FOLDER).values())) <= 4_000_000
     assert seem.model.num_parameters() <= 1_000_000
     assert {parameter.dtype for parameter in seem.model.parameters()} == {torch.float32}
-    told = json.loads((training.FOLDER / "config.json").read_text())["training"]
-    assert told["parameters"] == seem.model.num_parameters()
-    assert told["source_miou"] >= 0.85
-    assert told["command"].startswith("python -m pipeline.demo.train_seem_nano")
+    facts = json.loads((training.FOLDER / "config.json").read_text())["training"]
+    assert facts["parameters"] == seem.model.num_parameters()
+    assert facts["source_miou"] >= 0.85
+    assert facts["command"].startswith("python -m pipeline.demo.train_seem_nano")
 
 
-def test_seem_nano_knows_its_own_domain_and_leans_to_background_on_the_other(seem, source, source_maps):
+def test_seem_nano_is_right_on_its_own_domain_and_favours_background_on_the_other(seem, source, source_maps):
     images, masks = fresh("target")
     own, other = confusion(source_maps, source[1]), confusion(maps_of(seem, images, ANIMALS), masks)
     assert mean_iou(own) > 0.85
@@ -166,13 +166,13 @@ def test_seem_nano_knows_its_own_domain_and_leans_to_background_on_the_other(see
 
 
 def test_no_class_is_ruled_out(source, source_maps):
-    """Conformal thresholds have something to work with: a class that is not there keeps some probability."""
+    """Absent classes have some probability, so that conformal thresholds can include them."""
     true = np.take_along_axis(source_maps, np.minimum(source[1], 5)[:, None].astype(int), axis=1)[:, 0]
     wrong = (source_maps.argmax(axis=1) != source[1]) & (source[1] != IGNORE_INDEX)
     assert np.median(true[wrong]) > 0.01
 
 
-def test_names_of_one_animal_are_alike_and_those_of_two_are_not(seem):
+def test_names_of_one_animal_are_similar_and_those_of_two_are_not(seem):
     names = [(animal, name) for animal in ANIMALS for name in SYNONYMS[animal]]
     vectors = seem.text_embeddings([name for _, name in names])
     same = np.array([[one == other for other, _ in names] for one, _ in names])
@@ -188,7 +188,7 @@ def test_another_name_finds_the_same_animal(seem, source, place):
     assert mean_iou(confusion(maps_of(seem, source[0], names), source[1])) > 0.8
 
 
-def test_what_is_not_there_gets_almost_no_pixel(seem, source):
+def test_absent_objects_get_almost_no_pixel(seem, source):
     absent = ["crab", "whale", "lighthouse", "guitar"]  # two that training named, two that it did not
     maps = maps_of(seem, source[0], [*ANIMALS, *absent])
     claimed = maps.argmax(axis=1) > len(ANIMALS)
@@ -196,7 +196,7 @@ def test_what_is_not_there_gets_almost_no_pixel(seem, source):
     assert mean_iou(confusion(maps[:, : len(CLASS_NAMES)], source[1])) > 0.8
 
 
-def test_the_order_of_names_orders_the_maps_and_nothing_else(seem, source, source_maps):
+def test_the_order_of_names_changes_only_the_order_of_the_maps(seem, source, source_maps):
     shuffled = maps_of(seem, source[0][:4], ANIMALS[::-1])
     assert np.abs(shuffled[:, 1:] - source_maps[:4, :0:-1]).max() < 1e-5
     assert np.abs(shuffled[:, 0] - source_maps[:4, 0]).max() < 1e-5
@@ -205,7 +205,7 @@ def test_the_order_of_names_orders_the_maps_and_nothing_else(seem, source, sourc
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def test_training_sees_the_map_that_inference_gives(seem, source):
+def test_training_and_inference_compute_the_same_map(seem, source):
     texts = seem.class_texts(ANIMALS, background="prompt")
     pixels, _ = network_input(source[0][:2], SIZE[0], seem.config)
     with torch.inference_mode():
@@ -226,7 +226,7 @@ def test_a_perfect_map_has_no_loss_and_a_smoothed_target_the_least():
         assert training.map_loss(other, masks, smoothing=0.1) > best
 
 
-def test_texts_name_every_class_in_order_and_then_what_is_not_there():
+def test_texts_name_every_class_in_order_and_then_absent_objects():
     rng = np.random.default_rng(0)
     for _ in range(20):
         names = training.draw_names(rng)
@@ -252,7 +252,7 @@ def test_the_learning_rate_rises_to_its_peak_and_ends_near_zero():
     assert 0 < fractions[-1] < 0.001
 
 
-def test_training_writes_a_folder_that_loads_and_is_the_same_again(tiny_training, tmp_path):
+def test_training_writes_a_folder_that_loads_and_is_reproducible(tiny_training, tmp_path):
     first, again, other = (tiny_training(tmp_path / str(i), seed) for i, seed in enumerate([7, 7, 8]))
     assert first == again
     assert first != other

@@ -1,4 +1,4 @@
-"""A sound run with 6 labeled, 4 unlabeled and 2 val images, to be spoilt by a test; what the doctor says of it."""
+"""A correct run with 6 labeled, 4 unlabeled and 2 val images, which tests damage, and its findings."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

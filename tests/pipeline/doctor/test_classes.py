@@ -1,4 +1,4 @@
-"""The labeled set: classes that it shows, alphas that it allows."""
+"""The labeled images: their classes, and the possible alphas."""
 
 import numpy as np
 import pytest

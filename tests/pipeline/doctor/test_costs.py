@@ -1,4 +1,4 @@
-"""Estimates of disk agree with what the stages write; times are those that were measured, and nothing else is told."""
+"""Estimates of disk space agree with what the stages write; times are measured ones only."""
 
 import shutil
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ COORDINATES = ("sample", "class", "height", "width", "alpha", "fold", "n_valid")
 
 
 def bytes_on_disk(store):
-    """Of all arrays but the coordinates, before compression."""
+    """Bytes of all arrays but the coordinates, before compression."""
     return sum(store.array(name).nbytes for name in store.group.array_keys() if name not in COORDINATES)
 
 
@@ -58,9 +58,9 @@ def test_a_trial_at_the_resolution_of_the_grid_has_maps_of_its_size(data, make_s
 
 def test_a_slow_annotator_is_timed(data, only):
     factory = {"factory": "noisy_annotator:build", "arguments": {"seconds": 0.05}}
-    told = only("time of annotate", timed=True, **{"annotate.python": factory}).what
-    assert "for 10 images (measured on 4: 0.05" in told
-    assert float(told.partition("about ")[2].partition(" s")[0]) == pytest.approx(0.5, abs=0.3)
+    text = only("time of annotate", timed=True, **{"annotate.python": factory}).what
+    assert "for 10 images (measured on 4: 0.05" in text
+    assert float(text.partition("about ")[2].partition(" s")[0]) == pytest.approx(0.5, abs=0.3)
 
 
 def test_what_was_not_measured_gets_no_number(data, only):
@@ -71,7 +71,7 @@ def test_what_was_not_measured_gets_no_number(data, only):
     assert "(measured on 12 images" in str(only("time of prepare"))
 
 
-def test_a_stage_that_ran_before_tells_its_time(data, make_settings, only):
+def test_the_time_of_a_finished_stage_is_that_of_its_receipt(data, make_settings, only):
     run_stages(make_settings(), "prepare", "annotate")
     assert "in its last run (from its receipt)" in str(only("time of annotate"))
     assert "probs.zarr" not in str(only("disk:"))
@@ -117,5 +117,5 @@ def test_a_run_without_a_readable_image_cannot_be_timed(data, only):
 
 def test_the_free_space_is_that_of_the_disk_where_the_results_go(data, make_settings, only):
     free = shutil.disk_usage(make_settings().folder.parents[1]).free
-    told = str(only("disk:")).rpartition("; ")[2]
-    assert float(told.partition(" ")[0]) == pytest.approx(free / 1e9, rel=0.05)
+    text = str(only("disk:")).rpartition("; ")[2]
+    assert float(text.partition(" ")[0]) == pytest.approx(free / 1e9, rel=0.05)

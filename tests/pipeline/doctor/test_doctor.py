@@ -1,4 +1,4 @@
-"""The whole examination, and its command: every finding is told, and the exit code says whether to go on."""
+"""All checks together, and the command: every finding is printed, and the exit code is 1 after an error."""
 
 import json
 
@@ -15,7 +15,7 @@ from pipeline.demo.scenes import write_scenes
 
 @pytest.fixture
 def call(data, tmp_path):
-    """Run the command on the run file; returns what a shell would see."""
+    """Run the command on the run file; returns its result."""
     run_file = write_run_file(tmp_path)
 
     def invoke(*options):
@@ -25,7 +25,7 @@ def call(data, tmp_path):
     return invoke
 
 
-def test_a_sound_run_gets_notes_only(data, findings):
+def test_a_correct_run_has_notes_only(data, findings):
     assert {finding.level for finding in findings()} == {"note"}
 
 
@@ -56,12 +56,12 @@ def test_nothing_is_written(data, tmp_path, findings):
 
 
 def test_a_quick_check_is_noted_and_reports_no_class_as_absent(data, findings):
-    told = [str(finding) for finding in findings(quick=2)]
-    assert any("only 2 of them were checked (--quick)" in line for line in told)
-    assert not any("in no labeled image" in line or "in no val image" in line for line in told)
+    lines = [str(finding) for finding in findings(quick=2)]
+    assert any("only 2 of them were checked (--quick)" in line for line in lines)
+    assert not any("in no labeled image" in line or "in no val image" in line for line in lines)
 
 
-def test_the_command_of_a_sound_run_ends_with_the_next_one(call, tmp_path):
+def test_the_command_of_a_correct_run_ends_with_the_next_command(call, tmp_path):
     result = call("--set", "alpha=0.3")
     assert result.exit_code == 0
     command = f"snakemake --cores 8 all --config run={tmp_path / 'tiny.yaml'} alpha=0.3"
@@ -76,13 +76,13 @@ def test_the_command_fails_where_there_is_an_error(call):
 
 
 @pytest.mark.parametrize(("alpha", "code"), [("0.3", 0), ("0.01", 1)])
-def test_json_tells_the_same(call, alpha, code):
+def test_json_has_the_same_findings(call, alpha, code):
     result = call("--set", f"alpha={alpha}", "--json")
     assert result.exit_code == code
-    told = json.loads(result.stdout)
-    assert told["may_go_on"] == (code == 0)
-    assert told["counts"]["error"] == code
-    assert {"level", "what", "where", "fix"} == set(told["findings"][0])
+    facts = json.loads(result.stdout)
+    assert facts["may_go_on"] == (code == 0)
+    assert facts["counts"]["error"] == code
+    assert {"level", "what", "where", "fix"} == set(facts["findings"][0])
 
 
 def test_a_mistake_in_the_run_file_is_one_line(call):
@@ -91,7 +91,7 @@ def test_a_mistake_in_the_run_file_is_one_line(call):
     assert "error: alhpa is not a setting; did you mean calibrate.alpha?" in result.output
 
 
-def test_scenes_that_prepare_has_yet_to_draw_are_no_error(tmp_path, only, findings):
+def test_scenes_that_prepare_has_not_drawn_yet_are_no_error(tmp_path, only, findings):
     overrides = {
         "data.layout": "voc",
         "data.scenes": {"num_train": 8, "num_val": 2},

@@ -1,4 +1,4 @@
-"""Files that are not what they should be: each mistake is planted, and named with its fix."""
+"""Damaged and unsuitable files: each fault is written, and found with its fix."""
 
 import shutil
 
@@ -35,7 +35,7 @@ def test_sixteen_bit_pictures_are_refused_because_they_would_be_read_as_white(da
 
 
 @pytest.mark.parametrize(("mode", "level", "text"), [("RGBA", "note", "transparency"), ("CMYK", "warning", "CMYK")])
-def test_modes_that_lose_something_are_found(data, labeled, only, mode, level, text):
+def test_modes_that_lose_information_are_found(data, labeled, only, mode, level, text):
     suffix = ".tif"  # has every mode
     path = (data / labeled[0].image).with_suffix(suffix)
     (data / labeled[0].image).unlink()
@@ -46,7 +46,7 @@ def test_modes_that_lose_something_are_found(data, labeled, only, mode, level, t
 
 @pytest.fixture
 def turned(data, labeled):
-    """A labeled photograph that lies on its side, with the mark that viewers turn it by."""
+    """A labeled image that is stored rotated, with an EXIF orientation."""
     image, path = Image.effect_noise(SIZE, 80).convert("RGB"), data / labeled[0].image
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -55,32 +55,32 @@ def turned(data, labeled):
     return path.with_suffix(".jpg")
 
 
-def test_a_picture_that_viewers_turn_is_a_warning(turned, only):
+def test_a_rotated_image_is_a_warning(turned, only):
     finding = only("stored rotated or mirrored")
     assert (finding.level, finding.where) == ("warning", (f"images/{turned.name}",))
     assert "upright" in finding.fix
 
 
-def test_a_mask_drawn_on_the_turned_picture_is_distinguished_from_one_of_another_size(data, turned, labeled, only):
+def test_a_mask_of_the_upright_image_is_distinguished_from_one_of_another_size(data, turned, labeled, only):
     Image.new("L", SIZE[::-1]).save(data / labeled[0].mask)
     finding = only("1 mask with the size of the upright image")
     assert finding.level == "error"
     assert labeled[0].mask in finding.where[0]
 
 
-def test_a_mask_that_lies_on_its_side_beside_an_upright_picture_is_of_another_size(data, labeled, only):
+def test_a_rotated_mask_of_an_upright_image_has_another_size(data, labeled, only):
     Image.new("L", SIZE[::-1]).save(data / labeled[0].mask)
     assert only("with another size than the image").where == (f"{labeled[0].mask} (32 x 24, image 24 x 32)",)
 
 
-def test_masks_that_nobody_reads_are_warned_of(data, labeled, only):
+def test_unused_masks_are_a_warning(data, labeled, only):
     shutil.copy(data / labeled[0].mask, data / "masks/nobody.png")
     finding = only("1 mask without an image of the same stem")
     assert (finding.level, finding.where) == ("warning", ("masks/nobody.png",))
     assert "data.mask_ending" in finding.fix
 
 
-def test_masks_saved_as_jpeg_are_warned_of(data, only):
+def test_masks_saved_as_jpeg_are_a_warning(data, only):
     Image.new("L", SIZE).save(data / "masks/im00.jpg")
     finding = only("not read as a mask")
     assert (finding.level, finding.where) == ("warning", ("masks/im00.jpg",))

@@ -1,4 +1,4 @@
-"""Whether the grid has the shape and size of the images, and which would."""
+"""Whether the grid fits the shape and size of the images, and the grid that does."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ def test_a_fitting_grid_has_the_images_shape_and_at_most_the_area_of_seem(sizes,
 
 
 @given(LENGTHS, LENGTHS)
-def test_a_fitting_grid_is_a_multiple_and_stretches_hardly(height, width):
+def test_a_fitting_grid_is_a_multiple_of_16_and_keeps_the_aspect_ratio(height, width):
     grid = fitting_grid(np.array([[height, width]]))
     assert all(length % MULTIPLE == 0 and length >= MULTIPLE for length in grid)
     if min(height, width) >= 200 and max(height, width) <= 4 * min(height, width):
         assert abs(np.log(grid[1] / grid[0] * height / width)) < 0.1
 
 
-def test_stretched_images_get_another_grid(data, only):
+def test_distorted_images_get_another_grid(data, only):
     finding = only("the grid changes the aspect ratio of 12 of 12 images by more than 1.5", **{"data.grid": [32, 16]})
     assert (finding.level, finding.where, finding.fix) == (
         "warning",
@@ -41,12 +41,12 @@ def test_stretched_images_get_another_grid(data, only):
     )
 
 
-def test_images_far_larger_than_the_grid_lose_small_things(tmp_path, write_images, only):
+def test_images_far_larger_than_the_grid_lose_small_objects(tmp_path, write_images, only):
     write_images(tmp_path / "data", [f"im{i}" for i in range(12)], size=(120, 160))
     assert "so small objects are lost" in str(only("times as large as the grid", **{"data.grid": [24, 32]}))
 
 
-def test_a_grid_far_larger_than_the_images_is_of_no_use(data, only):
+def test_a_grid_far_larger_than_the_images_is_a_warning(data, only):
     finding = only("the grid is 4.0 times as large as the images", **{"data.grid": [96, 128]})
     assert finding.level == "warning"
 
@@ -58,5 +58,5 @@ def test_crops_larger_than_the_images_are_mostly_padding(data, only):
 
 
 @pytest.mark.parametrize(("grid", "crop"), [([368, 480], 353), ([512, 512], 513), ([2048, 1024], 513), ([16, 16], 32)])
-def test_a_crop_is_a_multiple_of_32_and_one_that_the_grid_holds(grid, crop):
+def test_a_crop_is_a_multiple_of_32_plus_1_that_fits_into_the_grid(grid, crop):
     assert crop_of(grid) == crop

@@ -1,9 +1,9 @@
-"""Versions and devices: what is asked for must be there."""
+"""Versions and devices: the devices of the settings must exist."""
 
 from pipeline.doctor.machine import chosen_devices, machine_findings, missing_devices, processor
 
 
-def test_a_cuda_device_that_is_not_there_is_an_error(make_settings):
+def test_a_missing_cuda_device_is_an_error(make_settings):
     settings = make_settings(**{"train.device": "cuda:999"})
     finding = machine_findings(settings)[0]
     assert (finding.level, finding.where) == ("error", ("train.device: cuda:999",))
@@ -25,7 +25,7 @@ def test_the_annotators_device_counts_where_it_is_seem(make_settings):
 
 
 def test_versions_and_processor_are_noted(make_settings):
-    told = " ".join(str(finding) for finding in machine_findings(make_settings()))
-    assert "conformalsam " in told
-    assert "torch " in told
-    assert processor() in told
+    text = " ".join(str(finding) for finding in machine_findings(make_settings()))
+    assert "conformalsam " in text
+    assert "torch " in text
+    assert processor() in text

@@ -1,4 +1,4 @@
-"""What masks hold: each wrong coding is written into real files, and told with its fix."""
+"""The values of masks: each wrong coding is written into real files, and found with its fix."""
 
 from pathlib import Path
 
@@ -132,10 +132,10 @@ def test_many_values_hint_at_smoothed_masks(write_masks, only):
 def test_much_void_is_a_warning_and_a_mask_without_a_class_too(data, write_masks, labeled, findings):
     write_masks(0, 1, 255, 255, 255, 255, 255, 2)
     Image.new("L", (32, 24), 255).save(data / labeled[0].mask)
-    told = [str(finding) for finding in findings() if finding.level == "warning"]
-    # 7 masks of 8 have 5 eighths of void, one is nothing else
-    assert any(f"on average {100 * (7 * 5 / 8 + 1) / 8:.1f} % of a mask is void" in line for line in told)
-    assert any(f"1 masks have no pixel with a class: {labeled[0].mask}" in line for line in told)
+    warnings = [str(finding) for finding in findings() if finding.level == "warning"]
+    # 7 masks of 8 have 5 eighths of void, one is void only
+    assert any(f"on average {100 * (7 * 5 / 8 + 1) / 8:.1f} % of a mask is void" in line for line in warnings)
+    assert any(f"1 masks have no pixel with a class: {labeled[0].mask}" in line for line in warnings)
 
 
 def test_the_void_fraction_counts_pixels_and_not_values():

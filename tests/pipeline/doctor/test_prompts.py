@@ -1,4 +1,4 @@
-"""What the annotator is asked for: placeholders, identifiers, pieces, lengths, collisions, without the network."""
+"""The prompts of the annotator: placeholders, identifiers, pieces, lengths, equal prompts, without the network."""
 
 import pytest
 
@@ -9,7 +9,7 @@ BACKGROUND = {"name": "background", "values": [0]}
 
 @pytest.fixture
 def asking(data, only):
-    """The one finding with the text, where seem-nano is asked for these classes of the values 1 and 2."""
+    """The one finding with the text, for seem-nano and these classes with the values 1 and 2."""
 
     def ask(text, first, second, background=BACKGROUND, **seem):
         classes = [background, {**as_class(first), "values": [1]}, {**as_class(second), "values": [2]}]
@@ -32,7 +32,7 @@ def seem_run(classes, background, **seem):
 
 
 @pytest.mark.parametrize("text", ["class 1", "Class_12", "label-3", "7", "x", "unnamed", "todo", "object2"])
-def test_names_that_say_nothing_are_placeholders(text):
+def test_names_without_meaning_are_placeholders(text):
     assert is_placeholder(text)
 
 
@@ -56,7 +56,7 @@ def test_placeholders_must_be_named(asking):
     assert (finding.level, finding.where) == ("error", ("class 1", "2 (pet)"))
 
 
-def test_identifiers_get_words_to_write_instead(asking):
+def test_identifiers_get_words_as_their_fix(asking):
     finding = asking("written as identifiers", "sea_turtle", "fish")
     assert (finding.level, finding.where) == ("warning", ("sea_turtle",))
     assert finding.fix.endswith("{name: sea_turtle, prompts: [sea turtle]}")
@@ -67,7 +67,7 @@ def test_two_classes_with_one_prompt_are_an_error(asking):
     assert (finding.level, finding.where) == ("error", ("'fish' = 'Fish ' of fish and shark",))
 
 
-def test_prompts_that_differ_to_the_eye_only_are_found_by_their_tokens(asking):
+def test_prompts_with_the_same_tokens_are_found(asking):
     finding = asking("have the same tokens", "fish", {"name": "shark", "prompts": ["fish-other"]})
     assert finding.level == "error"
     assert finding.where == ("'fish' = 'fish-other' of fish and shark",)
@@ -85,7 +85,7 @@ def test_words_of_the_vocabulary_are_not_suspected(data, findings):
     assert [f for f in findings(**seem_run(classes, "background")) if f.level != "note"] == []
 
 
-def test_a_prompt_longer_than_the_text_tower_reads_is_an_error(asking):
+def test_a_prompt_too_long_for_the_text_encoder_is_an_error(asking):
     finding = asking("longer than the 77 tokens", {"name": "pet", "prompts": ["fish " * 80]}, "turtle")
     # 80 words, two for start and end, and the seven of the longest template, `a photo of the hard to see {}.`
     assert finding.level == "error"
@@ -101,12 +101,12 @@ def test_grounding_uses_no_templates(asking):
         asking(text, {"name": "pet", "prompts": [fits_without_template]}, "turtle", mode="grounding")
 
 
-def test_a_class_called_background_that_is_not_the_background_is_warned_of(asking):
+def test_a_class_called_background_that_is_not_the_background_is_a_warning(asking):
     finding = asking("which SEEM uses for no object", "fish", "turtle", background={"name": "background"})
     assert (finding.level, finding.fix) == ("warning", "set data.background: background")
 
 
-def test_a_background_that_is_not_asked_for_needs_no_prompt(make_settings):
+def test_a_background_without_a_prompt_is_not_checked(make_settings):
     seem = {"checkpoint": "seem-nano", "background": "void"}
     settings = make_settings(annotator="seem", **{"annotate.seem": seem})
     assert [prompt.text for prompt in used_prompts(settings.data, settings.annotate.seem)] == ["cat", "dog"]
@@ -119,7 +119,7 @@ def test_an_annotator_of_the_user_may_ignore_prompts(data, only):
     assert only("given twice", **{"data.classes": classes}).level == "warning"
 
 
-def test_a_closed_vocabulary_is_not_judged(data, findings):
+def test_a_closed_vocabulary_is_not_checked(data, findings):
     onnx = {"model": "x.onnx", "class_map": {"class 1": [0], "class 2": [1]}}
     classes = [{"name": "class 1", "values": [0]}, {"name": "class 2", "values": [1, 2]}]
     settings = {"annotator": "onnx", "annotate.onnx": onnx, "data.classes": classes, "data.background": None}

@@ -1,4 +1,4 @@
-"""One facts at every file: what is seen, and which files a quick facts sees."""
+"""Facts of every file, and the files that are read with --quick."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from pipeline.sources import find_samples
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
 
-def test_equal_pictures_have_equal_digests_whatever_their_format(tmp_path):
+def test_equal_images_have_equal_digests_whatever_their_format(tmp_path):
     for name in ("a.png", "b.bmp"):
         Image.fromarray(PIXELS).save(tmp_path / name)
     Image.fromarray(PIXELS[::-1]).save(tmp_path / "c.png")
@@ -19,7 +19,7 @@ def test_equal_pictures_have_equal_digests_whatever_their_format(tmp_path):
     assert (a.size, a.mode, a.orientation) == ((6, 8), "RGB", 1)
 
 
-def test_the_same_bytes_in_another_shape_are_another_picture(tmp_path):
+def test_the_same_bytes_in_another_shape_are_another_image(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     Image.fromarray(PIXELS.reshape(8, 6, 3)).save(tmp_path / "b.png")
     assert image_facts(tmp_path / "a.png").digest != image_facts(tmp_path / "b.png").digest
@@ -46,7 +46,7 @@ def test_masks_of_unlabeled_images_are_never_opened(data, make_settings):
 
 
 @pytest.mark.parametrize(("quick", "seen"), [(5, 5), (100, 12)])
-def test_quick_looks_at_so_many(data, make_settings, quick, seen):
+def test_quick_reads_this_many(data, make_settings, quick, seen):
     settings = make_settings()
     surveyed = survey(find_samples(settings.data)[0], settings.data, quick)
     assert (len(surveyed.samples), surveyed.num_samples, surveyed.is_complete) == (seen, 12, seen == 12)

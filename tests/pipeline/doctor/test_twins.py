@@ -1,4 +1,4 @@
-"""Images that are there twice: exact copies, other formats, and nothing else."""
+"""Duplicate images: exact copies, other formats, and nothing else."""
 
 import shutil
 
@@ -38,7 +38,7 @@ def test_each_image_gets_its_nearest_other_if_it_is_near(images, others):
 
 
 @given(HASHES)
-def test_within_a_split_only_earlier_ones_count(images):
+def test_within_a_split_images_are_compared_with_earlier_ones(images):
     found = {twin.image: twin for twin in find_twins(images)}
     for i, image in enumerate(images):
         near = [j for j in range(i) if bits(image, images[j]) <= MAX_DISTANCE]

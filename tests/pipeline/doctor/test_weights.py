@@ -1,4 +1,4 @@
-"""Weights and networks that are missing, damaged or do not fit, told without building a network."""
+"""Weights and networks that are missing, damaged or do not fit, found without building a network."""
 
 import json
 import shutil
@@ -13,21 +13,21 @@ from pipeline.settings import SeemSettings
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A copy of seem-nano to be spoilt."""
+    """A copy of seem-nano, which tests damage."""
     return shutil.copytree(seem_folder(SeemSettings(checkpoint="seem-nano")), tmp_path / "nano")
 
 
-def told(checkpoint):
+def findings_of(checkpoint):
     return list(seem_findings(SeemSettings(checkpoint=str(checkpoint))))
 
 
-def test_a_whole_checkpoint_is_not_suspected(checkpoint):
-    assert told(checkpoint) == []
-    assert told("seem-nano") == []
+def test_a_complete_checkpoint_has_no_findings(checkpoint):
+    assert findings_of(checkpoint) == []
+    assert findings_of("seem-nano") == []
 
 
-def test_a_folder_without_weights_gets_the_commands_that_make_them(tmp_path):
-    (finding,) = told(tmp_path / "focal-l")
+def test_a_folder_without_weights_gets_the_commands_that_create_them(tmp_path):
+    (finding,) = findings_of(tmp_path / "focal-l")
     assert finding.level == "error"
     assert finding.where == (f"annotate.seem.checkpoint: {tmp_path / 'focal-l'}",)
     assert f"conformalsam convert-seem FILE.pt {tmp_path / 'focal-l'}" in finding.fix
@@ -35,7 +35,7 @@ def test_a_folder_without_weights_gets_the_commands_that_make_them(tmp_path):
 
 def test_a_published_file_must_be_converted_first(tmp_path):
     (tmp_path / "seem.pt").write_bytes(b"")
-    (finding,) = told(tmp_path / "seem.pt")
+    (finding,) = findings_of(tmp_path / "seem.pt")
     assert "expected the folder" in finding.what
     assert finding.fix == f"run conformalsam convert-seem FILE.pt {tmp_path / 'seem'}"
 
@@ -43,23 +43,23 @@ def test_a_published_file_must_be_converted_first(tmp_path):
 def test_truncated_weights_are_found_by_their_header(checkpoint):
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    (finding,) = told(checkpoint)
+    (finding,) = findings_of(checkpoint)
     assert finding.level == "error"
     assert "damaged" in finding.what
 
 
 @pytest.mark.parametrize(("name", "text"), [("tokenizer.json", "no tokenizer"), ("config.json", "cannot be read")])
-def test_a_tokenizer_or_configuration_that_is_not_there_is_found(checkpoint, name, text):
+def test_a_missing_tokenizer_or_configuration_is_found(checkpoint, name, text):
     if name == "config.json":
         (checkpoint / name).write_text("no json")
     else:
         (checkpoint / name).unlink()
-    (finding,) = told(checkpoint)
+    (finding,) = findings_of(checkpoint)
     assert text in finding.what
     assert finding.fix
 
 
-def test_a_damaged_configuration_does_not_end_the_examination(checkpoint, data, findings):
+def test_a_damaged_configuration_does_not_end_the_checks(checkpoint, data, findings):
     (checkpoint / "config.json").write_text("no json")
     found = findings(annotator="seem", **{"annotate.seem": {"checkpoint": str(checkpoint)}})
     assert any("config.json cannot be read" in finding.what for finding in found)
@@ -82,7 +82,7 @@ ONE_CHANNEL = {"background": [0], "cat": [], "dog": []}
 
 @pytest.fixture
 def with_onnx(data):
-    """Settings of a network that hands its three input channels on."""
+    """Settings of a network that returns its three input channels."""
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 16, 24])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3, 16, 24])
     graph = helper.make_graph([helper.make_node("Identity", ["image"], ["logits"])], "net", [image], [logits])
@@ -96,7 +96,7 @@ def with_onnx(data):
     return settings
 
 
-def test_a_network_that_fits_is_not_suspected(with_onnx, findings):
+def test_a_network_that_fits_has_no_findings(with_onnx, findings):
     assert [finding for finding in findings(**with_onnx()) if finding.level != "note"] == []
 
 
@@ -140,14 +140,14 @@ def test_a_wrong_class_map_is_the_only_mistake_of_a_network_that_exists(with_onn
     ]
 
 
-# --- annotators of one's own -----------------------------------------------------------------------------------------
+# --- annotators of the user -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("factory", "text"),
     [("gone_module:build", "importing gone_module failed"), ("noisy_annotator:biuld", "has no function biuld")],
 )
-def test_a_factory_that_is_not_there_is_found(data, only, factory, text):
+def test_a_missing_factory_is_found(data, only, factory, text):
     finding = only(text, **{"annotate.python": {"factory": factory}})
     assert (finding.level, finding.where) == ("error", (f"annotate.python.factory: {factory}",))
 
@@ -173,13 +173,13 @@ def test_a_module_that_breaks_on_import_is_found(data, only, tmp_path, monkeypat
         ("gone", "warning", "not on this machine"),
     ],
 )
-def test_weights_of_the_student_that_are_not_there_are_found(data, only, tmp_path, weights, level, text):
+def test_missing_weights_of_the_student_are_found(data, only, tmp_path, weights, level, text):
     (tmp_path / "empty").mkdir()
     weights = weights.replace("EMPTY", str(tmp_path / "empty"))
     finding = only(text, **{"train.weights": weights})
     assert (finding.level, finding.where) == (level, (f"train.weights: {weights}",))
 
 
-def test_a_student_of_ones_own_needs_its_configuration(data, only, tmp_path):
+def test_a_student_of_the_user_needs_its_configuration(data, only, tmp_path):
     (tmp_path / "empty").mkdir()
     assert only("no config.json in the student's folder", **{"train.student": str(tmp_path / "empty")}).level == "error"

@@ -1,4 +1,4 @@
-"""COCO: pycocotools reads back the store's labels; polygons, crowds and backgrounds are read as tools mean them."""
+"""COCO: pycocotools reads back the store's labels; polygons, crowds and backgrounds are read as tools write them."""
 
 import json
 
@@ -76,7 +76,7 @@ LEFT_HALF = {"category_id": 10, "segmentation": [[0, 0, 3, 0, 3, 4, 0, 4]]}
 CORNER = {"category_id": 20, "segmentation": {"size": [4, 6], "counts": [0, 2, 22]}, "iscrowd": 1}
 
 
-def test_without_a_category_for_it_background_is_what_no_shape_covers(tmp_path):
+def test_without_a_category_for_background_uncovered_pixels_are_background(tmp_path):
     write_tool_file(tmp_path, [LEFT_HALF, CORNER])
     (mask,) = read_masks(tmp_path, DATA)
     expected = np.array([[2, 1, 1, 0, 0, 0]] * 2 + [[1, 1, 1, 0, 0, 0]] * 2)
@@ -84,13 +84,13 @@ def test_without_a_category_for_it_background_is_what_no_shape_covers(tmp_path):
     assert np.array_equal(mask.read(), expected), "the smaller shape wins, and crowds are of their category"
 
 
-def test_with_a_category_for_it_uncovered_pixels_have_no_label(tmp_path):
+def test_with_a_category_for_background_uncovered_pixels_have_no_label(tmp_path):
     write_tool_file(tmp_path, [LEFT_HALF], names=("cat", "background", "abstain"))
     (mask,) = read_masks(tmp_path, DATA)
     assert np.array_equal(mask.read(), np.array([[1, 1, 1, 255, 255, 255]] * 4))
 
 
-def test_a_run_without_background_ignores_what_no_shape_covers(tmp_path):
+def test_a_run_without_background_ignores_uncovered_pixels(tmp_path):
     write_tool_file(tmp_path, [LEFT_HALF])
     (mask,) = read_masks(tmp_path, DataSettings(classes=["dog", "cat"]))
     assert np.array_equal(mask.read(), np.array([[1, 1, 1, 255, 255, 255]] * 4))

@@ -1,4 +1,4 @@
-"""CVAT's archive: colours of the label map stand for the store's labels; what CVAT writes comes back as labels."""
+"""CVAT's archive: colours of the label map stand for the store's labels, and archives of CVAT are read as labels."""
 
 import json
 import zipfile
@@ -19,7 +19,7 @@ DATA = DataSettings(classes=NAMES, background="background")
 
 
 def plain_label_map(archive):
-    """Colour -> label, as the format says: NAME:R,G,B:parts:actions, # begins a comment."""
+    """Labels by colour, read by the format: NAME:R,G,B:parts:actions; # begins a comment."""
     lines = [line for line in archive.read("labelmap.txt").decode().splitlines() if not line.startswith("#")]
     return {tuple(map(int, line.split(":")[1].split(","))): line.split(":")[0] for line in lines}
 
@@ -49,7 +49,7 @@ def store(tmp_path):
     return write_label_store(tmp_path, np.array([[[[0, 1, NAN]]]], np.float32), [(1, 3)])
 
 
-def test_beside_the_archive_lie_the_tasks_labels_and_its_images(store, tmp_path):
+def test_the_labels_and_images_of_the_task_are_written_with_the_archive(store, tmp_path):
     folder = export_labels(store, "cvat").folder
     labels = json.loads((folder / "labels.json").read_text())
     assert [label["name"] for label in labels] == [*NAMES, "abstain"]
@@ -61,7 +61,7 @@ def test_beside_the_archive_lie_the_tasks_labels_and_its_images(store, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a:b", "#1", "abstain"])
-def test_names_that_a_label_map_cannot_hold_are_refused(tmp_path, name):
+def test_names_that_a_label_map_cannot_contain_are_refused(tmp_path, name):
     path = write_label_store(tmp_path, np.zeros((1, 1, 1, 1), np.float32), [(1, 1)], names=["background", name])
     with pytest.raises(StoreError, match=f"the class '{name}' cannot be exported to CVAT"):
         export_labels(path, "cvat")
@@ -75,7 +75,7 @@ def write_archive(folder, label_map, pixels, name="im_0.png"):
     Image.fromarray(np.array([pixels], np.uint8)).save(path)
 
 
-def test_what_nobody_annotated_is_background_if_the_run_has_it_and_else_no_label(tmp_path):
+def test_unannotated_pixels_are_background_if_the_run_has_it_and_otherwise_have_no_label(tmp_path):
     write_archive(tmp_path, "background:0,0,0::\ndog:9,8,7::\n", [(0, 0, 0), (9, 8, 7)], name="shots/im_0.png")
     (mask,) = read_masks(tmp_path, DATA)
     assert (mask.id, mask.read().tolist()) == ("im_0", [[0, 2]])

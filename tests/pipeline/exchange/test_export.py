@@ -1,4 +1,4 @@
-"""The export as a whole: which images, in which order, what made them; whole or not there; clear refusals."""
+"""The export: its images, their order, their provenance, and that a folder appears only when it is complete."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def test_failed_images_are_named_and_left_out(tmp_path, caplog):
         export_labels(path, "png", ids=tmp_path / "ids.txt")
 
 
-def test_an_interrupted_export_leaves_the_older_one_and_the_next_one_is_whole(store, monkeypatch):
+def test_an_interrupted_export_keeps_the_older_one_and_the_next_one_is_complete(store, monkeypatch):
     folder = export_labels(store, "png", most_uncertain=1).folder
     before = sorted(path.name for path in folder.iterdir())
 
@@ -105,7 +105,7 @@ def test_an_interrupted_export_leaves_the_older_one_and_the_next_one_is_whole(st
 
 
 @pytest.mark.parametrize("name", ["mine", "mine.part"])
-def test_a_folder_that_no_export_wrote_is_not_touched(store, tmp_path, name):
+def test_a_folder_that_is_not_an_export_is_not_changed(store, tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "photo.png").write_text("precious")
     with pytest.raises(StoreError, match=rf"{name} exists and is not an export .*use another folder: --out"):
@@ -113,14 +113,14 @@ def test_a_folder_that_no_export_wrote_is_not_touched(store, tmp_path, name):
     assert (tmp_path / name / "photo.png").read_text() == "precious"
 
 
-def test_an_empty_folder_may_be_there(store, tmp_path):
+def test_an_empty_folder_is_replaced(store, tmp_path):
     (tmp_path / "mine").mkdir()
     assert export_labels(store, "png", tmp_path / "mine").num_images == 4
 
 
 @pytest.mark.parametrize(("alpha", "chunk"), [(None, "label/c/2/0/0"), (0.3, "label_by_alpha/c/1/2/0/0")])
 @pytest.mark.parametrize("is_lost", [True, False])
-def test_damaged_labels_stop_the_export_with_the_cure(store, alpha, chunk, is_lost):
+def test_damaged_labels_stop_the_export_with_the_fix(store, alpha, chunk, is_lost):
     path = store / chunk
     content = bytearray(path.read_bytes())
     content[-6] ^= 1
@@ -131,7 +131,7 @@ def test_damaged_labels_stop_the_export_with_the_cure(store, alpha, chunk, is_lo
 
 
 @pytest.mark.parametrize("name", ["huggingface", "ome-zarr"])
-def test_a_photograph_that_is_gone_is_named(store, tmp_path, name):
+def test_a_missing_image_is_named(store, tmp_path, name):
     (tmp_path / "images/im_3.png").unlink()
     expected = r"im_3.png cannot be read .*, run this in the folder in which prepare was run, or"
     with pytest.raises(DatasetError, match=expected):
@@ -145,7 +145,7 @@ def test_samples_of_another_data_set_are_refused(store, tmp_path):
         export_labels(store, "png")
 
 
-def test_provenance_tells_what_the_receipts_know(tmp_path, write_images, make_settings):
+def test_provenance_has_the_facts_of_the_receipts(tmp_path, write_images, make_settings):
     write_images(tmp_path / "data", [f"im{i}" for i in range(12)])
     settings = make_settings(alpha=0.4)
     run_stages(settings)
@@ -163,7 +163,7 @@ def test_provenance_tells_what_the_receipts_know(tmp_path, write_images, make_se
     assert (facts["annotator"], facts["held_out"]) == (None, None), "receipts may be about other labels"
 
 
-def test_formats_that_come_back_are_remembered_and_the_others_not(store, tmp_path):
+def test_exports_in_readable_formats_are_recorded_and_others_are_not(store, tmp_path):
     export_labels(store, "huggingface")
     assert exported_digests(tmp_path) == {}
     export_labels(store, "png", most_uncertain=1)
@@ -191,7 +191,7 @@ def test_the_probability_of_a_label_is_known_where_the_planes_have_it():
     assert np.array_equal(kept_probability(label, planes, 0), [[0.5, 0.25, NAN, NAN]], equal_nan=True)
 
 
-def test_the_command_says_what_it_wrote_and_what_to_do_next(store, tmp_path):
+def test_the_command_prints_what_it_wrote_and_what_to_do_next(store, tmp_path):
     run = CliRunner().invoke(command, [str(store), "--to", "coco", "--out", str(tmp_path / "out")])
     assert run.exit_code == 0, run.output
     assert f"wrote {tmp_path}/out: 4 images\n" in run.output

@@ -1,4 +1,4 @@
-"""The folder for Hugging Face: `datasets` reads photographs, labels and names from it, without the network."""
+"""The folder for Hugging Face: `datasets` reads images, labels and names from it, without the network."""
 
 import json
 
@@ -24,7 +24,7 @@ def offline(monkeypatch):
 
 @QUICK
 @given(labels_and_sizes())
-def test_the_standard_reader_gives_back_photographs_and_labels(tmp_path_factory, case):
+def test_the_standard_reader_gives_back_images_and_labels(tmp_path_factory, case):
     labels, sizes = case
     run = tmp_path_factory.mktemp("run")
     folder = export_labels(write_label_store(run, labels, sizes), "huggingface").folder
@@ -41,7 +41,7 @@ def test_the_standard_reader_gives_back_photographs_and_labels(tmp_path_factory,
         assert row["pixels"] == {name: (label == k).sum() for k, name in enumerate(NAMES)}
 
 
-def test_the_card_says_what_made_the_labels_and_leaves_the_licence_open(tmp_path):
+def test_the_card_describes_the_labels_and_leaves_the_licence_open(tmp_path):
     labels = np.array([[[[0, NAN]]]], np.float32)
     folder = export_labels(write_label_store(tmp_path, labels, [(1, 2)]), "huggingface").folder
     _, head, text = (folder / "README.md").read_text().split("---\n", 2)
@@ -53,7 +53,7 @@ def test_the_card_says_what_made_the_labels_and_leaves_the_licence_open(tmp_path
     assert "annotator | not recorded" in text
 
 
-def test_the_card_tells_held_out_estimates_that_exist():
+def test_the_card_has_held_out_estimates_that_exist():
     held_out = {"coverage": {"value": 0.9, "low": 0.85, "high": 0.95}, "precision": None}
     facts = {"num_images": 3, "classes": ["a"], "annotator": "x", "variant": "v", "alpha": 0.1, "rule": "r"}
     text = card(facts | {"num_labeled": 5, "fingerprint": "f", "held_out": held_out})

@@ -1,4 +1,4 @@
-"""Corrected masks come back: they become labeled images, calibration counts them, and nothing is annotated again."""
+"""Corrected masks become labeled images, calibration uses them, and nothing is annotated again."""
 
 import zipfile
 
@@ -46,7 +46,7 @@ def run(tmp_path, write_images, make_settings):
 
 @pytest.fixture
 def take(tmp_path):
-    """`import_masks` into the run, or into the one that an import made of it."""
+    """`import_masks` into the run, or into the run file that an import wrote."""
 
     def take(source, format_name=None, name="tiny", **options):
         return import_masks(str(tmp_path / f"{name}.yaml"), [], source, format_name, **options)
@@ -71,13 +71,13 @@ def correct(folder, sample_id, seed=0):
 
 
 def fingerprint(folder):
-    """Of all files but those of an import, with their times: whatever the import touched would show."""
+    """Fingerprint of all files but those of an import, with their times, which shows every change."""
     left_out = ("corrected", LOCKS)
     files = [path for path in folder.rglob("*") if path.is_file() and not any(name in str(path) for name in left_out)]
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-def test_corrected_masks_are_calibrated_on_and_nothing_is_annotated_anew(run, take, tmp_path, caplog):
+def test_corrected_masks_are_used_in_calibration_and_nothing_is_annotated_again(run, take, tmp_path, caplog):
     before = splits_of(run)
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     edited = before["unlabeled"][1:4]
@@ -113,8 +113,8 @@ def test_corrected_masks_are_calibrated_on_and_nothing_is_annotated_anew(run, ta
     assert open_labels(run.folder / "labels.zarr").sample_ids == left
 
 
-def test_a_half_done_cache_is_completed_in_its_own_order(run, take):
-    """A mask moves its image among the samples; its maps stay where they are, and those to come know their places."""
+def test_an_incomplete_store_is_completed_in_its_own_order(run, take):
+    """A mask moves its image among the samples. Its maps stay where they are, and new maps get the right index."""
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     maps = digest_of(run.folder / "probs.zarr/prob")
     store = open_probabilities(run.folder / "probs.zarr", writable=True)
@@ -142,7 +142,7 @@ def test_a_second_import_adds_to_the_first_even_into_the_first_run(run, take, tm
     assert splits_of(run)["labeled"][-3:] == [first, second, third]
 
 
-def test_masks_as_they_were_exported_are_taken_on_request_only(run, take):
+def test_unchanged_masks_are_imported_on_request_only(run, take):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     with pytest.raises(DatasetError, match="no unlabeled image would be left"):
         take(folder, unchanged=True)
@@ -158,7 +158,7 @@ def test_masks_as_they_were_exported_are_taken_on_request_only(run, take):
 
 @pytest.mark.parametrize("name", ["coco", "cvat"])
 @pytest.mark.parametrize("is_named", [True, False])
-def test_other_formats_come_back_too(run, take, tmp_path, name, is_named):
+def test_other_formats_are_imported_too(run, take, tmp_path, name, is_named):
     unlabeled = splits_of(run)["unlabeled"]
     labels = open_labels(run.folder / "labels.zarr")
     folder = export_labels(run.folder / "labels.zarr", name).folder
@@ -176,7 +176,7 @@ def test_other_formats_come_back_too(run, take, tmp_path, name, is_named):
         assert np.array_equal(mask[::6, ::8], np.where(np.isnan(label), 255, label)[::4, ::6])
 
 
-def test_a_zip_of_a_folder_of_pngs_is_entered(run, take, tmp_path):
+def test_a_zip_of_a_folder_of_pngs_is_read(run, take, tmp_path):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     sample_id = splits_of(run)["unlabeled"][0]
     correct(folder, sample_id)
@@ -185,7 +185,7 @@ def test_a_zip_of_a_folder_of_pngs_is_entered(run, take, tmp_path):
     assert take(tmp_path / "back.zip").ids["imported"] == [sample_id]
 
 
-def test_every_mask_that_does_not_fit_is_named_and_none_is_taken(run, take, tmp_path):
+def test_every_mask_that_does_not_fit_is_named_and_none_is_imported(run, take, tmp_path):
     splits = splits_of(run)
     first, second, third, *_ = splits["unlabeled"]
     back = tmp_path / "back"
@@ -207,7 +207,7 @@ def test_every_mask_that_does_not_fit_is_named_and_none_is_taken(run, take, tmp_
     assert not (tmp_path / "tiny_corrected.yaml").exists()
 
 
-def test_masks_of_validation_images_strangers_and_twins_are_refused(run, take, tmp_path):
+def test_masks_of_validation_images_unknown_images_and_second_masks_are_refused(run, take, tmp_path):
     val, first = splits_of(run)["val"][0], splits_of(run)["unlabeled"][0]
     back = tmp_path / "back"
     back.mkdir()
@@ -220,22 +220,22 @@ def test_masks_of_validation_images_strangers_and_twins_are_refused(run, take, t
     assert f"{first}.png and {back}/{first}.bmp are masks of the same image {first}; remove" in str(error.value)
 
 
-def test_a_labeled_images_own_mask_stays_when_a_new_one_is_read_instead(run, take, tmp_path):
+def test_the_mask_of_a_labeled_image_is_kept_when_a_new_one_replaces_it(run, take, tmp_path):
     labeled = splits_of(run)["labeled"]
     back = tmp_path / "back"
     back.mkdir()
     Image.fromarray(np.ones(SIZE, np.uint8)).save(back / f"{labeled[2]}.png")
-    own = (tmp_path / f"data/masks/{labeled[2]}.png").read_bytes()
+    original = (tmp_path / f"data/masks/{labeled[2]}.png").read_bytes()
     imported = take(back, overwrite=True)
     corrected = load_settings(imported.run)
     run_stages(corrected, "prepare")
     assert splits_of(corrected)["labeled"] == labeled
     sample = load_samples(run.folder / "samples.json").of("labeled")[2]
     assert sample.mask == f"corrected/tiny/masks/{labeled[2]}.png"
-    assert (tmp_path / f"data/masks/{labeled[2]}.png").read_bytes() == own
+    assert (tmp_path / f"data/masks/{labeled[2]}.png").read_bytes() == original
 
 
-def test_a_mask_without_any_class_is_left_out(run, take, tmp_path):
+def test_a_mask_without_any_class_is_not_imported(run, take, tmp_path):
     first = splits_of(run)["unlabeled"][0]
     (tmp_path / "back").mkdir()
     Image.fromarray(np.full(SIZE, 255, np.uint8)).save(tmp_path / f"back/{first}.png")
@@ -244,7 +244,7 @@ def test_a_mask_without_any_class_is_left_out(run, take, tmp_path):
     assert summary(imported).splitlines()[1:] == ["not imported, no pixel has a class: 1"]
 
 
-def test_a_run_file_that_is_in_the_way_is_kept(run, take, tmp_path):
+def test_another_run_file_of_the_same_name_is_kept(run, take, tmp_path):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     correct(folder, splits_of(run)["unlabeled"][0])
     (tmp_path / "tiny_corrected.yaml").write_text("mine: true\n")
@@ -254,7 +254,7 @@ def test_a_run_file_that_is_in_the_way_is_kept(run, take, tmp_path):
     assert not (tmp_path / "data/corrected").exists()
 
 
-def test_names_with_spaces_do_not_fit_into_a_list(tmp_path, write_images, make_settings, take):
+def test_names_with_spaces_are_refused(tmp_path, write_images, make_settings, take):
     write_images(tmp_path / "data", [*IDS[:-1], "a b"], masked=IDS[:-1])
     run = make_settings(alpha=0.4)
     run_stages(run)
@@ -309,7 +309,7 @@ def test_samples_of_another_root_are_refused(run, tmp_path):
         ("empty.json", b"{}", r"empty.json contains no masks \(png, coco, cvat\); .*set their format with --from"),
     ],
 )
-def test_what_holds_no_masks_is_refused(run, take, tmp_path, name, content, message):
+def test_files_without_masks_are_refused(run, take, tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=message):
@@ -333,20 +333,20 @@ def test_masks_have_the_values_that_the_run_reads(data, expected):
     assert [int(lookup[k]) for k in (0, 1, 255)] == expected
 
 
-def test_a_run_without_a_value_for_no_class_cannot_take_masks():
+def test_a_run_without_a_void_value_cannot_import_masks():
     with pytest.raises(ConfigError, match=r"data.ignore_values is empty, .*set data.ignore_values: \[255\]"):
         mask_values(DataSettings(classes=["a", "b"], ignore_values=[]))
 
 
-def test_the_command_prints_what_happened_and_what_to_run(run, tmp_path):
+def test_the_command_prints_the_result_and_the_command_to_run(run, tmp_path):
     folder = export_labels(run.folder / "labels.zarr", "png").folder
     correct(folder, splits_of(run)["unlabeled"][0])
     group = CommandGroup(commands={"import-masks": command})
-    said = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny.yaml"), str(folder), "--set", "alpha=0.3"])
-    assert said.exit_code == 0, said.output
-    assert f"corrected masks imported into {tmp_path}/data/corrected/tiny/masks: 1\n" in said.output
-    assert "not imported, unchanged since the export: 5, e.g. " in said.output
-    assert f"next: snakemake --cores 8 all --config run={tmp_path}/tiny_corrected.yaml" in said.output
+    done = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny.yaml"), str(folder), "--set", "alpha=0.3"])
+    assert done.exit_code == 0, done.output
+    assert f"corrected masks imported into {tmp_path}/data/corrected/tiny/masks: 1\n" in done.output
+    assert "not imported, unchanged since the export: 5, e.g. " in done.output
+    assert f"next: snakemake --cores 8 all --config run={tmp_path}/tiny_corrected.yaml" in done.output
     assert load_settings(tmp_path / "tiny_corrected.yaml").calibrate.alpha == 0.3, "what --set changed goes along"
     refused = CliRunner().invoke(group, ["import-masks", str(tmp_path / "tiny_corrected.yaml"), "nothing"])
     assert (refused.exit_code, refused.stderr[:18]) == (1, "error: no nothing;")

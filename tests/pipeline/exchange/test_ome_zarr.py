@@ -19,7 +19,7 @@ QUICK = settings(max_examples=4, deadline=None, suppress_health_check=[HealthChe
 
 @QUICK
 @given(labels_and_sizes(max_images=2))
-def test_the_stores_are_valid_and_hold_photographs_and_labels(tmp_path_factory, case):
+def test_the_stores_are_valid_and_contain_images_and_labels(tmp_path_factory, case):
     labels, sizes = case
     run = tmp_path_factory.mktemp("run")
     folder = export_labels(write_label_store(run, labels, sizes), "ome-zarr").folder
@@ -64,7 +64,7 @@ def test_levels_halve_until_they_are_small_and_labels_stay_labels(group):
     ]
 
 
-def test_viewers_find_the_labels_and_know_how_to_show_the_photograph(group):
+def test_viewers_find_the_labels_and_the_channels_of_the_image(group):
     labels = dict(group["labels"].attrs)
     assert labels["ome"]["labels"] == labels["labels"] == ["pseudolabels"]
     assert [channel["color"] for channel in group.attrs["ome"]["omero"]["channels"]] == ["FF0000", "00FF00", "0000FF"]

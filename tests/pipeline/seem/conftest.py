@@ -1,4 +1,4 @@
-"""Tiny SEEM networks that tests share."""
+"""Tiny SEEM networks for several tests."""
 
 import pytest
 from tiny_seem import UNTOLD, write_checkpoint
@@ -8,7 +8,7 @@ from pipeline.seem import Seem
 
 @pytest.fixture(scope="session")
 def tiny_checkpoints(tmp_path_factory):
-    """Path of a published-format file by backbone; the tokenizer lies beside it."""
+    """Path of a file in the published format by backbone; its folder has the tokenizer."""
     folder = tmp_path_factory.mktemp("seem")
     return {name: write_checkpoint(folder / f"{name}.pt", name) for name in ("focal_dw", "focal", "sam_vit")}
 
@@ -24,5 +24,5 @@ def load_tiny(tiny_checkpoints):
 
 @pytest.fixture(scope="session")
 def tiny(load_tiny):
-    """One network for tests that only look."""
+    """One network for tests that do not change it."""
     return load_tiny(templates=("{}.", "a photo of a {}."), short_side=64)

@@ -1,6 +1,6 @@
-"""Every box of the model gives the numbers it gave when all of it was proven equal to the official code.
+"""Every module of the network gives its recorded numbers, recorded when all equalled those of the official code.
 
-`boxes.npz` holds our own numbers for tiny seeded networks, so that a fresh clone can check each box without the
+`boxes.npz` holds our own numbers for tiny seeded networks, so that a fresh clone can check each module without the
 official tensors of test_parity.py. `PYTHONPATH=tests/support python tests/pipeline/seem/test_boxes.py` writes it again;
 do that only where test_parity.py ran and passed.
 """
@@ -26,7 +26,7 @@ NUM_KEPT = 24  # values of each tensor that are recorded
 
 @torch.inference_mode()
 def boxes(checkpoint):
-    """Outputs of every box for one image, by name."""
+    """Outputs of every module for one image, by name."""
     seem = Seem.from_checkpoint(checkpoint, checkpoint.parent / "tokenizer", short_side=62, **UNTOLD)
     model = seem.model
     pixels, _ = network_input(IMAGE[None], 62, seem.config)
@@ -65,7 +65,7 @@ def recorded():
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_box_gives_its_recorded_numbers(tiny_checkpoints, recorded, backbone):
+def test_every_module_gives_its_recorded_numbers(tiny_checkpoints, recorded, backbone):
     found = boxes(tiny_checkpoints[backbone])
     assert {f"{backbone}/{name}" for name in found} == {name for name in recorded if name.startswith(f"{backbone}/")}
     for name, tensor in found.items():
@@ -74,7 +74,7 @@ def test_every_box_gives_its_recorded_numbers(tiny_checkpoints, recorded, backbo
 
 
 def record(folder):
-    """Write the numbers of all boxes."""
+    """Record the numbers of all modules."""
     numbers = {}
     for backbone in BACKBONES:
         found = boxes(write_checkpoint(folder / f"{backbone}.pt", backbone))

@@ -27,7 +27,7 @@ def altered(tmp_path, tiny_checkpoints):
 
 
 @pytest.mark.parametrize("backbone", ["focal_dw", "focal", "sam_vit"])
-def test_the_variant_is_told_from_the_contents(tiny_checkpoints, backbone):
+def test_the_variant_is_detected_from_the_contents(tiny_checkpoints, backbone):
     weights = read_weights(tiny_checkpoints[backbone])
     config = detect_config(weights, tiny_checkpoints[backbone], text_heads=2, decoder_heads=4)
     assert config.backbone == backbone
@@ -40,7 +40,7 @@ def test_the_variant_is_told_from_the_contents(tiny_checkpoints, backbone):
 
 
 @pytest.mark.parametrize("backbone", ["focal_dw", "focal", "sam_vit"])
-def test_every_weight_finds_its_place(tiny_checkpoints, load_tiny, backbone):
+def test_every_weight_is_mapped(tiny_checkpoints, load_tiny, backbone):
     published = read_weights(tiny_checkpoints[backbone])
     unused = unused_names(published)
     assert len(unused) == 8
@@ -75,7 +75,7 @@ def test_the_published_dimensions_give_the_published_numbers_of_parameters(dimen
     assert sum(p.numel() for p in model.parameters()) == parameters - clicks_only
 
 
-def test_what_was_saved_loads_in_two_lines_and_gives_the_same_maps(load_tiny, tmp_path):
+def test_a_saved_network_loads_in_two_lines_and_gives_the_same_maps(load_tiny, tmp_path):
     seem = load_tiny(short_side=64)
     seem.save_pretrained(tmp_path / "saved")
     loaded = Seem.from_pretrained(tmp_path / "saved")

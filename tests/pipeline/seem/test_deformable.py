@@ -84,7 +84,7 @@ def decoder():
 
 
 def bilinear(image, x, y):
-    """float [D]: `image`, float [h, w, D], at x, y in pixels, where a pixel's centre lies at its index plus a half."""
+    """float [D]: `image`, float [h, w, D], at x, y in pixels, where a pixel's centre is at its index plus a half."""
     height, width, _ = image.shape
     left, top = math.floor(x - 0.5), math.floor(y - 0.5)
     found = torch.zeros(image.shape[-1], dtype=image.dtype)

@@ -1,4 +1,4 @@
-"""Full-size Focal-T and Focal-L with seeded weights: from the published form to cached maps of photographs.
+"""Full-size Focal-T and Focal-L with seeded weights: from the published format to stored maps of photographs.
 
 Needs the shared reference folder (see test_parity.py) and photographs beside it: `pytest -m full_size -s`.
 """
@@ -68,7 +68,7 @@ def test_it_runs_on_a_photograph_with_21_prompts(converted):
     assert facts["capped_sum"] <= 1 + 1e-5
 
 
-def test_the_cached_maps_of_three_photographs_have_the_argmax_of_the_network(converted, tmp_path, monkeypatch):
+def test_the_stored_maps_of_three_photographs_have_the_argmax_of_the_network(converted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name, folder = converted
     ids = [path.stem for path in sorted((PHOTOGRAPHS / "images").iterdir())[:4]]

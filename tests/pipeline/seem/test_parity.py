@@ -1,7 +1,7 @@
 """Our SEEM equals the official code: every tensor of two tiny official-format models, one of each block type.
 
-The reference lies beside the repository, in ../shared/parity, or where CONFORMALSAM_PARITY says. What of it a fresh
-clone needs to check each box by itself stands in test_model.py.
+The reference is in ../shared/parity, or in the folder of CONFORMALSAM_PARITY. A fresh clone checks each module with
+test_boxes.py instead.
 """
 
 import json
@@ -50,7 +50,7 @@ def case(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def intermediates(case):
-    """Maps and queries of the reference image, box by box."""
+    """Maps and queries of the reference image, module by module."""
     seem, reference = case
     with torch.inference_mode():
         pixels, geometry = network_input(reference["image_original"][None], 64, seem.config)
@@ -158,7 +158,7 @@ def test_grounding_map(case, joint, name):
     assert_close(logits[certain], expected[certain].double())
 
 
-def test_every_published_name_finds_its_place():
+def test_every_published_name_is_mapped():
     """The complete key lists of the four published networks, by name and shape."""
     for files, shapes in published_keys().items():
         weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Texts and maps: each step against its plain formula, and what must not change a result."""
+"""Texts and maps: each step against its formula, and what must not change a result."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_masks_are_mask_vectors_times_mask_features(tiny):
     assert close(model.mask_decoder.mask_logits(queries, memory.finest, model.pixel_decoder.mask_features), expected)
 
 
-def test_a_query_whose_mask_is_empty_looks_everywhere(tiny):
+def test_a_query_whose_mask_is_empty_attends_everywhere(tiny):
     vectors = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])  # the second one's mask is negative everywhere
     features = torch.tensor([[[2.0, -3.0, 0.0], [-1.0, -2.0, -3.0]]])
     decoder = tiny.model.mask_decoder
@@ -65,7 +65,7 @@ def test_a_query_whose_mask_is_empty_looks_everywhere(tiny):
 # --- texts ---------------------------------------------------------------------------------------------------------
 
 
-def test_there_are_81_templates_and_each_takes_the_name_once():
+def test_there_are_81_templates_and_each_contains_the_name_once():
     assert len(set(TEMPLATES)) == 81
     assert all(template.count("{}") == 1 and template.endswith(".") for template in TEMPLATES)
     assert fill_templates("wall-other-merged", ["a {}."]) == ["a wall."]
@@ -85,13 +85,13 @@ def test_a_class_embedding_is_the_unit_mean_of_unit_vectors(tiny):
     assert close(tiny.text_embeddings(["dog"])[0], mean / mean.norm())
 
 
-def test_an_embedding_does_not_depend_on_the_company_it_is_computed_in(load_tiny):
+def test_an_embedding_does_not_depend_on_its_batch(load_tiny):
     alone = load_tiny().text_embeddings(["dog"])[0]
     together = load_tiny().text_embeddings(["a much longer name than dog", *"abcdefghijklmnopqrstuvwxyz", "dog"])
     assert close(together[-1], alone)
 
 
-def test_embeddings_that_are_known_are_not_computed_again(load_tiny):
+def test_cached_embeddings_are_not_computed_again(load_tiny):
     seem = load_tiny()
     first = seem.text_embeddings(["dog"])
     done = []
@@ -164,7 +164,7 @@ def test_sizes_of_the_focal_variants(tiny, original, short_side, resized, padded
     assert (geometry.resized, geometry.padded) == (resized, padded)
 
 
-def test_the_sam_variants_see_one_size_only(load_tiny):
+def test_the_sam_variants_have_one_input_size(load_tiny):
     config = load_tiny("sam_vit").config
     assert plan_sizes((100, 100), 62, config).resized == (62, 62)
     assert plan_sizes((100, 200), 62, config).resized == (32, 64)  # the long side must fit
@@ -172,8 +172,8 @@ def test_the_sam_variants_see_one_size_only(load_tiny):
 
 
 @torch.inference_mode()
-def test_the_map_is_the_plain_formula(tiny):
-    """Everything at once and at full size, as the formula reads: no chunks, no groups."""
+def test_the_map_equals_the_formula(tiny):
+    """The formula at full size and all at once: no chunks, no groups."""
     image = IMAGES[0]
     pixels, geometry = network_input(image[None], 64, tiny.config)
     texts = torch.from_numpy(tiny.text_embeddings([*NAMES, "background"]))
@@ -189,7 +189,7 @@ def test_the_map_is_the_plain_formula(tiny):
     assert close(tiny.semantic_map(image, NAMES, background="complement")[0], complement)
 
 
-def test_a_background_that_is_asked_for_is_a_class_before_the_others(tiny):
+def test_a_background_with_a_prompt_is_a_class_before_the_others(tiny):
     asked = tiny.semantic_map(IMAGES[0], NAMES, background="prompt")
     assert np.array_equal(asked, tiny.semantic_map(IMAGES[0], ["background", *NAMES]))
     texts = tiny.class_texts(NAMES, background="prompt", background_prompts=["wall", "grass"])
@@ -220,7 +220,7 @@ def test_images_of_one_size_give_the_same_maps_in_any_batch(tiny):
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**31), classes=st.integers(1, 5), scale=st.sampled_from([0.1, 1.0, 50.0]))
-def test_normalised_maps_lie_in_0_to_1_and_keep_their_argmax(seed, classes, scale):
+def test_normalised_maps_are_in_0_to_1_and_keep_their_argmax(seed, classes, scale):
     maps = scale * torch.rand(classes, 6, 5, generator=torch.Generator().manual_seed(seed))
     capped, summed = normalised(maps, "cap"), normalised(maps, "sum")
     assert torch.equal(normalised(maps, "none"), maps)
@@ -232,18 +232,18 @@ def test_normalised_maps_lie_in_0_to_1_and_keep_their_argmax(seed, classes, scal
     assert torch.equal(capped[:, below], maps[:, below])
 
 
-def test_where_nothing_is_claimed_the_sum_is_not_divided_by_zero():
+def test_a_sum_of_zero_is_not_divided_by_zero():
     assert torch.equal(normalised(torch.zeros(3, 2, 2), "sum"), torch.zeros(3, 2, 2))
 
 
-def test_a_single_prompt_is_grounded_alike_jointly_and_alone(tiny):
+def test_a_single_prompt_has_the_same_mask_jointly_and_alone(tiny):
     joint, alone = (tiny.grounding_map(IMAGES[0], ["sea lion"], joint=j) for j in (True, False))
     assert joint.shape == (1, 50, 67)
     assert np.array_equal(joint, alone)
     assert 0 <= joint.min() <= joint.max() <= 1
 
 
-def test_prompts_of_one_pass_see_each_other(tiny):
+def test_prompts_of_one_pass_attend_to_each_other(tiny):
     joint, alone = (tiny.grounding_map(IMAGES[0], NAMES, joint=j) for j in (True, False))
     assert joint.shape == alone.shape == (3, 50, 67)
     assert not np.allclose(joint, alone)

@@ -37,7 +37,7 @@ def test_every_run_file_is_valid(path):
         ("coco", 81, "background", range(81), ["toothbrush"], 513),
     ],
 )
-def test_classes_values_and_crop_are_those_of_the_field(run, num_classes, background, values, last_prompts, crop):
+def test_classes_values_and_crop_are_those_of_published_work(run, num_classes, background, values, last_prompts, crop):
     settings = load_settings(CONFIG / f"{run}.yaml")
     data = settings.data
     assert (data.num_classes, data.background, settings.train.crop) == (num_classes, background, crop)
@@ -52,7 +52,7 @@ def test_every_label_id_of_cityscapes_is_a_class_or_ignored():
 
 
 def masks_after_prepare(run, root, **overrides):
-    """Class names that each labeled and val mask holds, as the stages read it; None is ignored."""
+    """Class names in each labeled and val mask, as the stages read it; None is ignored."""
     places = {"data.root": str(root), "results": str(root / "results")}
     settings = load_settings(CONFIG / f"{run}.yaml", places | overrides)
     prepare(settings)
@@ -73,7 +73,7 @@ def write_values(path, values):
     Image.fromarray(np.array([values], np.uint8)).save(path)
 
 
-def test_voc_and_sbd_from_what_their_archives_hold(tmp_path):
+def test_voc_and_sbd_from_the_files_of_their_archives(tmp_path):
     voc, sbd = tmp_path / "VOC2012", tmp_path / "benchmark_RELEASE"
     (voc / "ImageSets/Segmentation").mkdir(parents=True)
     (voc / "SegmentationClass").mkdir()
@@ -100,7 +100,7 @@ def test_voc_and_sbd_from_what_their_archives_hold(tmp_path):
     assert unlabeled == ["2007_000032", "2008_000007"]
 
 
-def test_ade20k_from_what_its_archive_holds(tmp_path):
+def test_ade20k_from_the_files_of_its_archive(tmp_path):
     for folder, name in (("training", "ADE_train_1"), ("training", "ADE_train_2"), ("validation", "ADE_val_1")):
         write_image(tmp_path / f"images/{folder}/{name}.jpg")
     for folder, name in (("training", "ADE_train_1"), ("validation", "ADE_val_1")):
@@ -114,7 +114,7 @@ def test_ade20k_from_what_its_archive_holds(tmp_path):
     ("run", "ending", "values"),
     [("cityscapes", "labelIds", [0, 7, 33, 29]), ("cityscapes_trainids", "labelTrainIds", [255, 0, 18, 255])],
 )
-def test_cityscapes_from_what_its_archives_hold(tmp_path, run, ending, values):
+def test_cityscapes_from_the_files_of_its_archives(tmp_path, run, ending, values):
     names = [("train", "jena", "jena_000000_000019"), ("train", "ulm", "ulm_000000_000019")]
     for split, city, name in [*names, ("val", "bonn", "bonn_000000_000019")]:
         write_image(tmp_path / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png")
@@ -126,7 +126,7 @@ def test_cityscapes_from_what_its_archives_hold(tmp_path, run, ending, values):
     assert unlabeled == ["ulm_000000_000019_leftImg8bit"]
 
 
-def test_coco_from_what_its_archives_hold(tmp_path):
+def test_coco_from_the_files_of_its_archives(tmp_path):
     (tmp_path / "annotations").mkdir()
     for folder, name in (("train2017", "000000000009"), ("train2017", "000000000025"), ("val2017", "000000000139")):
         write_image(tmp_path / f"{folder}/{name}.jpg")

@@ -1,4 +1,4 @@
-"""Layouts of the public data sets, and the lists that the field writes for them."""
+"""Layouts of the public data sets, and their published lists."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def found(settings):
 
 @pytest.fixture
 def layout(make_settings):
-    """Settings of a layout; without lists all that the layout itself knows is used."""
+    """Settings of a layout; without lists the splits are those of the layout."""
 
     def make(name, **overrides):
         plain = {"splits.num_labeled": None, "splits.num_val": None}
@@ -80,7 +80,7 @@ def test_cityscapes_masks_have_another_folder_and_another_ending(root, layout):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda image: f"{image} {city_mask(image, 'labelTrainIds.png')}",  # UniMatch, whose masks nobody here has
+        lambda image: f"{image} {city_mask(image, 'labelTrainIds.png')}",  # UniMatch, whose masks are not in the tree
         lambda image: image,  # U2PL
         lambda image: image.rpartition("/")[2].removesuffix(".png"),
         lambda image: image.rpartition("/")[2].removesuffix("_leftImg8bit.png"),
@@ -110,7 +110,7 @@ def test_another_ending_reads_the_train_ids(root, layout):
     assert masks == [city_mask(image, "labelTrainIds.png") for image in (CITY_IMAGES[0], CITY_VAL)]
 
 
-def test_coco_masks_lie_in_one_folder(root, layout):
+def test_coco_masks_are_in_one_folder(root, layout):
     touch(root, "train2017/1.jpg", "train2017/2.jpg", "val2017/3.jpg", "masks/1.png", "masks/3.png", "test2017/4.jpg")
     assert found(layout("coco")) == {
         "labeled": {"1": ("train2017/1.jpg", "masks/1.png")},
@@ -133,14 +133,14 @@ def test_voc_lists_that_name_derived_masks_find_those_of_the_mask_folder(root, l
     }
 
 
-def test_in_layout_folder_a_mask_that_a_list_names_must_be_there(root, layout):
+def test_in_layout_folder_a_mask_that_a_list_names_must_exist(root, layout):
     touch(root, *(f"images/{name}.png" for name in "abc"), *(f"masks/{name}.png" for name in "abc"))
     (root / "labeled.txt").write_text("images/a.png other/a.png\n")
     _, problems = find_samples(layout("folder", **{"splits.labeled": "labeled.txt", "splits.num_val": 1}).data)
     assert problems[0] == "labeled image a has no mask; add a mask, or list the image as unlabeled"
 
 
-def test_none_says_that_an_image_is_unlabeled_even_if_the_layout_has_its_mask(root, layout):
+def test_none_in_a_list_makes_an_image_unlabeled_even_if_the_layout_has_its_mask(root, layout):
     touch(root, *(f"JPEGImages/{name}.jpg" for name in "abv"), *(f"SegmentationClass/{name}.png" for name in "abv"))
     (root / "train.txt").write_text("JPEGImages/a.jpg\nJPEGImages/b.jpg None\n")
     (root / "val.txt").write_text("v\n")
@@ -158,7 +158,7 @@ def test_none_says_that_an_image_is_unlabeled_even_if_the_layout_has_its_mask(ro
         ("coco", "train2017/a.jpg", "masks/a.png"),
     ],
 )
-def test_the_truth_of_an_unlabeled_image_is_found_only_when_asked_for(root, layout, name, image, mask):
+def test_the_truth_of_an_unlabeled_image_is_found_by_truth_path_only(root, layout, name, image, mask):
     touch(root, image, mask)
     (root / "unlabeled.txt").write_text(f"{image} {mask}\n")
     samples, _ = find_samples(layout(name, **{"splits.unlabeled": "unlabeled.txt"}).data)
@@ -179,7 +179,7 @@ def test_a_missing_folder_and_a_stem_in_two_folders_are_named(root, layout):
     assert problems == [message]
 
 
-def test_masks_may_lie_outside_the_root(root, layout, tmp_path):
+def test_masks_may_be_outside_the_root(root, layout, tmp_path):
     touch(root, *(f"JPEGImages/{name}.jpg" for name in "abv"))
     touch(tmp_path / "elsewhere", *(f"{name}.png" for name in "av"))
     (root / "val.txt").write_text("v\n")

@@ -1,4 +1,4 @@
-"""Masks in another coding than the settings expect are noticed over the whole set, and others are not suspected."""
+"""Masks in another coding than the settings expect are detected over the whole set, and others are not suspected."""
 
 from pathlib import Path
 
@@ -33,19 +33,19 @@ def sets_of(values):
 
 
 @given(sets_of(range(151)))
-def test_official_masks_of_ade20k_are_right_for_the_run_file_and_told_as_shifted_by_150(masks):
+def test_official_masks_of_ade20k_fit_the_run_file_and_are_detected_by_150_where_shifted_ones_are_expected(masks):
     assert misreading(masks, OFFICIAL_ADE) is None
     assert (misreading(masks, SHIFTED_ADE) is not None) == any(150 in mask for mask in masks)
 
 
 @given(sets_of([*range(150), 255]))
-def test_shifted_masks_of_ade20k_are_told_by_255(masks):
+def test_shifted_masks_of_ade20k_are_detected_by_255(masks):
     assert misreading(masks, SHIFTED_ADE) is None
     assert (misreading(masks, OFFICIAL_ADE) is not None) == any(255 in mask for mask in masks)
 
 
 @given(sets_of(range(34)), sets_of([*range(19), 255]))
-def test_label_ids_and_train_ids_of_cityscapes_are_told_apart(label_ids, train_ids):
+def test_label_ids_and_train_ids_of_cityscapes_are_distinguished(label_ids, train_ids):
     assert misreading(label_ids, LABEL_IDS) is None
     assert misreading(train_ids, TRAIN_IDS) is None
     assert (misreading(train_ids, LABEL_IDS) is not None) == any(255 in mask for mask in train_ids)
@@ -58,7 +58,7 @@ def test_many_masks_without_a_single_ignored_pixel_are_not_shifted_ones():
     assert misreading(masks[1:], SHIFTED_ADE) is None
 
 
-def test_data_of_your_own_is_not_suspected():
+def test_other_data_is_not_suspected():
     assert misreading([frozenset(range(256))], data_of("camvid")) is None
 
 

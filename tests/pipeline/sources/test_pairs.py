@@ -1,4 +1,4 @@
-"""Lists of two splits, which look right and lose images."""
+"""Lists of two different splits, which together leave images out."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_the_labeled_images_of_one_split_beside_the_others_of_a_larger_one_are_r
     assert pair_problems(allowed, lists_known | ade_pair(128, 64), ADE) == []
 
 
-def test_val_images_and_images_of_no_training_list_are_not_missed():
+def test_val_images_and_images_in_no_training_list_are_not_counted():
     ids = {"labeled": ["a"], "unlabeled": ["b", "extra"], "val": ["c"], "train": ["a", "b", "c"]}
     assert pair_problems(NAMED, ids, ["a", "b", "c", "d", "extra"]) == []
     (problem,) = pair_problems(NAMED, ids | {"unlabeled": ["extra"]}, [])
@@ -42,7 +42,7 @@ def test_without_a_training_list_images_that_are_not_used_are_logged(caplog):
     assert "2 images are in no list and are not used, e.g. d" in caplog.text
 
 
-def test_the_images_of_a_data_set_are_found_so(tmp_path, make_settings):
+def test_the_problems_of_a_data_set_are_found(tmp_path, make_settings):
     root = tmp_path / "data"
     for split, names in {"training": "abcd", "validation": "v"}.items():
         for folder, ending in (("images", "jpg"), ("annotations", "png")):

@@ -18,7 +18,7 @@ def touch_files(root: Path, images, masks=(), image_folder="images", mask_folder
             (root / folder / name).touch()
 
 
-def test_images_with_masks_are_labeled_and_the_rest_are_not(tmp_path, make_settings):
+def test_images_with_masks_are_labeled_and_the_others_are_not(tmp_path, make_settings):
     touch_files(tmp_path / "data", [f"{i}.jpg" for i in range(20)], [f"{i}.png" for i in range(10)])
     settings = make_settings(**{"splits.num_labeled": None, "splits.num_val": None})
     samples, problems = find_samples(settings.data)
@@ -29,7 +29,7 @@ def test_images_with_masks_are_labeled_and_the_rest_are_not(tmp_path, make_setti
     assert all((sample.mask is None) == (sample.split == "unlabeled") for sample in samples)
 
 
-def test_a_draw_stays_when_masks_that_were_not_drawn_vanish(tmp_path, make_settings):
+def test_a_draw_is_the_same_without_masks_that_were_not_drawn(tmp_path, make_settings):
     names = [f"{i}.png" for i in range(30)]
     touch_files(tmp_path / "data", names, names)
     data = make_settings().data
@@ -50,7 +50,7 @@ def test_another_seed_draws_other_images(tmp_path, make_settings):
     assert ids_of(first, "labeled") != ids_of(second, "labeled")
 
 
-def test_bare_ids_and_image_mask_pairs_are_read_alike(tmp_path, make_settings):
+def test_ids_and_image_mask_pairs_give_the_same_samples(tmp_path, make_settings):
     root = tmp_path / "data"
     touch_files(root, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], ["a.png", "b.png", "c.png", "d.png"])
     (root / "bare.txt").write_text("a\nb\n")
@@ -137,7 +137,7 @@ def test_an_empty_split_is_a_problem(tmp_path, make_settings):
     assert problems == ["the split unlabeled is empty; add images to it, or change data.splits"]
 
 
-def test_the_truth_of_an_unlabeled_image_is_found_only_when_asked_for(tmp_path, make_settings):
+def test_the_truth_of_an_unlabeled_image_is_found_by_truth_path_only(tmp_path, make_settings):
     touch_files(tmp_path / "data", [f"{i}.png" for i in range(10)], [f"{i}.png" for i in range(9)])
     data = make_settings().data
     samples, _ = find_samples(data)

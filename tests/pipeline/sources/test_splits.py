@@ -1,4 +1,4 @@
-"""Published splits: ADE20K's recipe gives the published fingerprints, and lists are told from their contents."""
+"""Published splits: ADE20K's recipe gives the published fingerprints, and lists are identified by their contents."""
 
 from itertools import pairwise
 
@@ -60,12 +60,12 @@ def test_the_recipe_gives_the_published_lists_of_ade20k(part, num, published):
     assert sorted(labeled + unlabeled) == ADE_NAMES
 
 
-def test_larger_splits_of_ade20k_hold_the_smaller_ones():
+def test_larger_splits_of_ade20k_contain_the_smaller_ones():
     splits = [set(ade_lists(ADE_NAMES, part)[0]) for part in ADE_DENOMINATORS]
     assert all(small < large for small, large in pairwise(splits))
 
 
-def test_the_command_writes_lists_that_verify_knows(ade):
+def test_the_command_writes_lists_that_verify_identifies(ade):
     root, output = ade
     assert [line.split()[2] for line in output.splitlines()] == [f"ade20k/1_{part}" for part in ADE_DENOMINATORS]
     first = (root / "splits/1_128/labeled.txt").read_text().splitlines()[0]
@@ -92,7 +92,7 @@ def test_bare_ids_images_and_pairs_have_one_fingerprint(tmp_path):
     assert {verdict.split for verdict in verify([tmp_path])} == {"ade20k/1_128"}
 
 
-def test_a_list_that_is_not_what_it_should_be_ends_with_exit_code_1(ade, tmp_path):
+def test_a_list_of_another_split_ends_with_exit_code_1(ade, tmp_path):
     root, _ = ade
     lines = (root / "splits/1_64/labeled.txt").read_text().splitlines()
     changed = tmp_path / "labeled.txt"

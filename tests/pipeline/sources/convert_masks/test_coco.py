@@ -1,4 +1,4 @@
-"""COCO's instances: classes, overlaps, crowds, and going on after an interruption."""
+"""COCO's instances: classes, overlaps, crowds, and resuming after an interruption."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_classes_are_the_categories_in_the_order_of_their_ids(tmp_path):
     assert masks_of(tmp_path)["000000000007"].tolist() == [row] * 6
 
 
-def test_the_smaller_of_two_objects_wins_in_whatever_order_they_are_listed(tmp_path):
+def test_the_smaller_of_two_objects_is_in_front_in_any_order(tmp_path):
     listed = [annotation(5, 18, rectangle(2, 2, 4, 4)), annotation(6, 1, rectangle(0, 0, 8, 6))]
     found = []
     for number, annotations in enumerate((listed, listed[::-1])):
@@ -76,7 +76,7 @@ def test_every_image_of_every_file_gets_a_mask_also_those_without_objects(tmp_pa
     assert masks["9"].tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
-def test_what_is_there_is_not_made_again_and_what_was_half_written_is(tmp_path):
+def test_complete_masks_are_kept_and_partial_ones_are_written_again(tmp_path):
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 2, "width": 2} for i in range(3)]
     write(tmp_path, [], images=images)
     (tmp_path / "masks").mkdir()
@@ -96,13 +96,13 @@ def test_what_is_there_is_not_made_again_and_what_was_half_written_is(tmp_path):
         ([annotation(5, 2, rectangle(0, 0, 1, 1))], "annotation 5 has category_id 2, which is not in categories"),
     ],
 )
-def test_an_annotation_that_makes_no_sense_is_named(tmp_path, annotations, message):
+def test_an_annotation_that_cannot_be_drawn_is_named(tmp_path, annotations, message):
     write(tmp_path, annotations)
     with pytest.raises(DatasetError, match=message):
         convert_coco(tmp_path)
 
 
-def test_files_that_are_missing_or_something_else_are_named(tmp_path):
+def test_files_that_are_missing_or_of_another_kind_are_named(tmp_path):
     with pytest.raises(DatasetError, match=r"no .*instances_\*.json; unpack annotations_trainval2017.zip"):
         convert_coco(tmp_path)
     write(tmp_path, [])
@@ -125,7 +125,7 @@ def test_two_images_whose_masks_would_have_one_name_are_refused(tmp_path):
         convert_coco(tmp_path)
 
 
-def test_the_command_says_what_to_write_into_a_run_file(tmp_path):
+def test_the_command_prints_the_settings_of_a_run_file(tmp_path):
     write(tmp_path, [])
     result = CliRunner().invoke(main, ["convert-coco", str(tmp_path)])
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""SBD beside VOC: whose mask counts, the list train_aug, and going on after an interruption."""
+"""SBD and VOC: which mask is used, the list train_aug, and resuming after an interruption."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def folders(tmp_path):
     return sbd, voc
 
 
-def test_masks_of_voc_win_and_those_of_sbd_join_them(folders):
+def test_masks_of_voc_are_used_first_and_those_of_sbd_are_added(folders):
     folder = convert_sbd(*folders)
     values = {path.stem: np.unique(np.asarray(Image.open(path))).tolist() for path in folder.glob("*.png")}
     assert values == {"2007_1": [255], "2007_2": [255], "2007_3": [255], "2008_4": [11], "2008_5": [255]}
@@ -40,19 +40,19 @@ def test_masks_of_voc_win_and_those_of_sbd_join_them(folders):
     assert (folder / "2007_2.png").read_bytes() == (folders[1] / "SegmentationClass/2007_2.png").read_bytes()
 
 
-def test_the_list_holds_train_and_sbd_but_nothing_of_val(folders):
+def test_the_list_contains_train_and_sbd_but_nothing_of_val(folders):
     convert_sbd(*folders)
     listed = (folders[1] / "ImageSets/Segmentation/train_aug.txt").read_text().split()
     assert listed == ["2007_1", "2007_2", "2008_4"]
 
 
-def test_whichever_folder_of_the_archive_is_given_is_understood(folders):
+def test_any_folder_of_the_archive_may_be_given(folders):
     sbd, voc = folders
     for folder in (sbd.parent, sbd, sbd / "dataset", sbd / "dataset/cls"):
         assert len(list(convert_sbd(folder, voc).glob("*.png"))) == 5
 
 
-def test_what_is_there_is_not_made_again(folders):
+def test_existing_masks_are_kept(folders):
     folder = convert_sbd(*folders)
     (folder / "2008_4.png").write_bytes(b"from before")
     (folder / "2007_1.png").unlink()
@@ -62,7 +62,7 @@ def test_what_is_there_is_not_made_again(folders):
     assert not list(folder.glob("*.part*"))
 
 
-def test_what_is_missing_or_damaged_is_named(folders, tmp_path):
+def test_missing_and_damaged_files_are_named(folders, tmp_path):
     sbd, voc = folders
     with pytest.raises(DatasetError, match=r"no folder dataset/cls in .*; give the path of benchmark_RELEASE"):
         convert_sbd(voc, voc)

@@ -27,7 +27,7 @@ def test_a_triangle_fills_the_pixels_whose_centres_it_encloses():
     assert drawn([0, 0, 4, 0, 0, 4], 5, 5).sum(axis=1).tolist() == [3, 2, 1, 0, 0]
 
 
-def test_what_lies_outside_the_image_is_cut_off():
+def test_shapes_are_cut_off_at_the_border():
     assert drawn([-5, -5, 2, -5, 2, 2, -5, 2], 4, 4).sum() == 4
     assert drawn([2, 2, 50, 2, 50, 50, 2, 50], 4, 4).sum() == 4
     assert drawn([-9, -9, 90, -9, 90, 90, -9, 90], 4, 4).all()
@@ -36,7 +36,7 @@ def test_what_lies_outside_the_image_is_cut_off():
 
 
 @pytest.mark.parametrize("polygon", [[], [1, 1], [1, 1, 3, 3], [1, 1, 1, 1, 1, 1], [0, 2, 4, 2, 1, 2]])
-def test_what_encloses_nothing_draws_nothing(polygon):
+def test_shapes_without_area_draw_nothing(polygon):
     assert not drawn(polygon, 4, 4).any()
 
 
@@ -51,7 +51,7 @@ def test_a_pixel_is_set_if_its_centre_is_inside_by_the_even_odd_rule(points):
     for row in range(8):
         for column in range(8):
             crossings = [x - column - Fraction(1, 2) for x in crossings_at(corners, row + Fraction(1, 2))]
-            assume(all(distance != 0 for distance in crossings))  # on the line itself either answer is right
+            assume(all(distance != 0 for distance in crossings))  # on the line itself both answers are correct
             expected[row, column] = sum(distance < 0 for distance in crossings) % 2
     assert (drawn([float(value) for corner in corners for value in corner], 8, 8) == expected).all()
 
@@ -65,7 +65,7 @@ def crossings_at(corners, y):
 
 @settings(max_examples=100, deadline=None)
 @given(st.floats(0.01, 19.99), st.floats(0.01, 19.99))
-def test_two_shapes_that_share_an_edge_cover_each_pixel_once(top, bottom):
+def test_two_shapes_with_a_common_edge_cover_each_pixel_once(top, bottom):
     left = drawn([0, 0, top, 0, bottom, 20, 0, 20], 20, 20)
     right = drawn([top, 0, 20, 0, 20, 20, bottom, 20], 20, 20)
     assert (left ^ right).all()
@@ -153,6 +153,6 @@ def test_both_encodings_give_the_mask_that_pycocotools_encoded(height, width, ra
         ({"size": [2, 3], "counts": "12P"}, "ends within a number"),
     ],
 )
-def test_shapes_that_make_no_sense_are_refused(segmentation, message):
+def test_malformed_shapes_are_refused(segmentation, message):
     with pytest.raises(ValueError, match=message):
         shape_mask(segmentation, 2, 3)
