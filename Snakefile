@@ -232,6 +232,7 @@ rule experiment:
 
 rule experiment_labels:
     input:
+        lambda wildcards: experiments.stale_labels(experiment, wildcards.labels),
         rules.prepare.output.samples,
         rules.annotate.output.receipt,
     output:

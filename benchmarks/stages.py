@@ -18,7 +18,7 @@ import numpy as np
 from calibrate import ALPHA, POOL, STRIDE, Case, Usage, in_own_process, measure, noisy_mask, print_header, smooth_logits
 from PIL import Image
 
-from pipeline.datasets import Sample, SampleIndex
+from pipeline.datasets import Sample, SampleIndex, save_samples
 from pipeline.files import write_json
 from pipeline.resample import resize_bilinear
 from pipeline.run import Run
@@ -58,7 +58,7 @@ def write_run(folder: Path, case: Case, num_masks: int, num_unlabeled: int) -> s
     results = folder / f"labeled_{case.images}"
     labeled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
     unlabeled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabeled)]
-    write_json(results / "samples.json", SampleIndex(folder, (*labeled, *unlabeled)).as_json())
+    save_samples(results / "samples.json", SampleIndex(folder, (*labeled, *unlabeled)))
     (results / "probs.zarr").symlink_to(folder / "probs.zarr")
     settings = {
         "results": str(folder),
@@ -68,7 +68,10 @@ def write_run(folder: Path, case: Case, num_masks: int, num_unlabeled: int) -> s
         "compute": {"workers": 2},
     }
     write_json(results.with_suffix(".yaml"), settings)  # JSON is YAML
-    Run(load_settings(results.with_suffix(".yaml"))).finish("annotate", {"fingerprint": "maps", "failed": {}})
+    maps = {"fingerprint": "maps", "annotator": "python", "space": "logits", "dtype": "float16", "failed": {}}
+    size = {"maps": [case.images, case.classes, case.side, case.side], "num_done": case.images}
+    cost = {"megabytes": 0.0, "seconds": 0.0}
+    Run(load_settings(results.with_suffix(".yaml"))).finish("annotate", maps | size | cost)
     return str(results.with_suffix(".yaml"))
 
 

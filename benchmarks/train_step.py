@@ -39,7 +39,7 @@ from torch import nn
 from transformers import SegformerForSemanticSegmentation
 
 from calib import Planes
-from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, load_samples, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, load_samples, resize_nearest, save_samples
 from pipeline.demo.scenes import draw_scene
 from pipeline.files import file_digest, write_json
 from pipeline.run import Run
@@ -105,7 +105,7 @@ def write_data(folder: Path, num_labeled: int = NUM_LABELED, num_unlabeled: int 
             Image.fromarray(resize_nearest(as_mask, SIZE)).save(folder / "pseudo" / f"{sample.id}.png")
         samples.append(sample)
     index = SampleIndex(folder, tuple(samples))
-    write_json(folder / "run" / "samples.json", index.as_json())
+    save_samples(folder / "run" / "samples.json", index)
     _write_labels(folder / "run", index, labels)
     for preset in ("paper", "plus"):
         write_json(folder / f"{preset}.yaml", _run_file(folder, preset))  # JSON is YAML
@@ -216,7 +216,9 @@ def our_way(job: Job) -> Way:
 
 
 def _our_stage(settings: Settings, name: str) -> Stage:
-    Run(settings).finish("pseudolabel", {"fingerprint": LABELS_FINGERPRINT})
+    rule = {"rule": "paper", "variant": "pixel", "alpha": 0.1, "alphas": [0.1]}
+    made = {"num_images": NUM_UNLABELED, "num_failed": 0, "keep_rate": 1 - ABSTAINING}
+    Run(settings).finish("pseudolabel", {"fingerprint": LABELS_FINGERPRINT, **rule, **made})
     index = load_samples(settings.folder / "samples.json")
     first = stage1.stage_of(settings, index, stage1.open_run_labels(settings))
     if name == "stage1":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,8 +17,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError, UnreadableSourceError, first_line
-from pipeline.files import content_digest, read_json
+from pipeline.files import content_digest
 from pipeline.folder import stage_command
+from pipeline.record import read_record_as, write_record
 from pipeline.settings import DataSettings
 
 T = TypeVar("T")
@@ -129,15 +130,21 @@ def require_unlabeled(index: SampleIndex, again: str) -> None:
 
 
 def load_samples(path: Path, again: str | None = None) -> SampleIndex:
-    """Read the samples.json that `prepare` wrote; DatasetError if it has not run.
+    """Read the samples.json that `prepare` wrote.
 
-    again: command that runs it; default: of the run whose folder the file lies in
+    again:  command that runs it; default: of the run whose folder the file lies in
+    raises: DatasetError if it has not run; RecordError for a file that is damaged, or was edited by hand
     """
+    again = again or stage_command(path, "prepare")
     if not path.is_file():
-        raise DatasetError(f"no sample index {path}; run {again or stage_command(path, 'prepare')}")
-    content = read_json(path)
-    samples = tuple(Sample(**entry) for entry in content["samples"])
-    return SampleIndex(Path(content["root"]), samples, stage_command(path, "pseudolabel", rerun="prepare"))
+        raise DatasetError(f"no sample index {path}; run {again}")
+    index = read_record_as(SampleIndex, path, again)
+    return replace(index, again=stage_command(path, "pseudolabel", rerun="prepare"))
+
+
+def save_samples(path: Path, index: SampleIndex) -> None:
+    """Write samples.json, atomically."""
+    write_record(path, index.as_json())
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:

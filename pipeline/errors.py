@@ -55,6 +55,10 @@ class StoreError(UserError):
     """A Zarr store that is missing, incomplete, damaged, or made by other settings."""
 
 
+class RecordError(UserError):
+    """A receipt, samples.json or another JSON file of a run that is damaged, edited, or of another version."""
+
+
 class AnnotatorError(UserError):
     """An annotator that cannot be loaded, or that violates its contract."""
 

@@ -56,7 +56,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NaN and infinity become null."""
-    write_text(path, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """JSON to be read by people too, in ASCII; NaN and infinity become null."""
+    return json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n"
 
 
 def _without_nan(content: Any) -> Any:

@@ -82,7 +82,7 @@ class Folder:
         return self.path / "probe"
 
     def training(self, stage: str) -> Path:
-        """What a training stage writes besides its receipt."""
+        """What a training stage, or evaluate, writes besides its receipt."""
         return self.path / stage
 
     def checkpoint(self, stage: str) -> Path:

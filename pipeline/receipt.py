@@ -7,11 +7,16 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import (
+    Any,
+    NotRequired,  # pydantic does not check typing's before Python 3.12
+)
 
-from pipeline.errors import StoreError
-from pipeline.files import read_json, write_json
+from typing_extensions import TypedDict
+
+from pipeline.errors import RecordError, StoreError, UserError
 from pipeline.folder import stage_command
+from pipeline.record import read_record, write_record
 
 PACKAGES = ("conformalsam", "numpy", "zarr", "dask", "torch", "transformers")
 
@@ -91,21 +96,55 @@ class PseudolabelReceipt(Receipt):
 
 
 class TrainingReceipt(Receipt):
-    """labels_fingerprint: of Stage I, None without pseudo-labels; stage1_fingerprint: of Stage II."""
+    """last, best: point of the learning curve; None if there is no curve.
+
+    files: path in the stage's folder -> SHA-256
+    """
 
     fingerprint: str
     num_steps: int
-    last: dict[str, Any]
+    num_epochs: int
+    last: dict[str, Any] | None
     best: dict[str, Any] | None
+    files: dict[str, str]
+
+
+class Stage1Receipt(TrainingReceipt):
+    """labels_fingerprint: None without pseudo-labels."""
+
     plan_fingerprint: str
     labels_fingerprint: str | None
+
+
+class Stage2Receipt(TrainingReceipt):
     stage1_fingerprint: str
 
 
 class EvaluateReceipt(Receipt):
+    """files: path in the folder of the evaluation -> SHA-256"""
+
     num_val: int
     students: dict[str, dict[str, Any]]
     final: str
+    files: dict[str, str]
+
+
+class ReportReceipt(Receipt):
+    megabytes: float
+
+
+SCHEMAS: dict[str, type] = {
+    "prepare": PrepareReceipt,
+    "annotate": AnnotateReceipt,
+    "calibrate": CalibrateReceipt,
+    "probe": ProbeReceipt,
+    "pseudolabel": PseudolabelReceipt,
+    "stage1": Stage1Receipt,
+    "stage2": Stage2Receipt,
+    "evaluate": EvaluateReceipt,
+    "report": ReportReceipt,
+}
+"""What the receipt of each stage must have; that of an experiment, `Receipt`."""
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
@@ -117,7 +156,7 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 def write_receipt(path: Path, stage: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write what a finished stage counted and measured, with the settings and versions behind it."""
     versions = {package: version(package) for package in PACKAGES}
-    write_json(path, {"stage": stage, **facts, "settings": dict(settings), "versions": versions})
+    write_record(path, {"stage": stage, **facts, "settings": dict(settings), "versions": versions})
     stale_note(path).unlink(missing_ok=True)
 
 
@@ -126,13 +165,25 @@ def stale_note(receipt: Path) -> Path:
     return receipt.with_name(f".{receipt.name}.stale")
 
 
-def read_receipt(path: Path, stage: str, again: str | None = None) -> dict[str, Any]:
-    """Facts of a finished stage; StoreError if it has not finished.
+def has_receipt(path: Path, stage: str) -> bool:
+    """Whether a stage has finished: its receipt is there, and whole."""
+    try:
+        read_receipt(path, stage)
+    except UserError:
+        return False
+    return True
 
-    again: command that runs it; default: of the run whose folder the receipt lies in
+
+def read_receipt(path: Path, stage: str, again: str | None = None) -> dict[str, Any]:
+    """Facts of a finished stage.
+
+    again:  command that runs it; default: of the run whose folder the receipt lies in
+    raises: StoreError if it has not finished; RecordError for a receipt that is damaged, or of another stage or version
     """
+    run = again or stage_command(path, stage)
     if not path.is_file():
-        run = again or stage_command(path, stage)
         raise StoreError(f"no receipt {path}: the stage {stage} has not finished; run {run}")
-    facts: dict[str, Any] = read_json(path)
+    facts = read_record(path, run, SCHEMAS.get(stage, Receipt))
+    if facts["stage"] != stage:
+        raise RecordError(f"{path} is the receipt of the stage {facts['stage']}, expected {stage}; run {run}")
     return facts

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from pipeline.datasets import SampleIndex, load_samples
+from pipeline.digests import changed_files
 from pipeline.errors import StoreError, UserError
-from pipeline.files import read_json, write_text
+from pipeline.files import write_text
 from pipeline.folder import Folder, snakemake_command
 from pipeline.receipt import (
     AnnotateReceipt,
@@ -21,11 +22,14 @@ from pipeline.receipt import (
     ProbeReceipt,
     PseudolabelReceipt,
     Receipt,
+    Stage1Receipt,
+    Stage2Receipt,
     TrainingReceipt,
     read_receipt,
     stale_note,
     write_receipt,
 )
+from pipeline.record import is_whole
 from pipeline.run_file import as_workflow_config
 from pipeline.settings import Settings
 
@@ -99,8 +103,11 @@ class Run:
         return self.folder.receipt(stage).is_file()
 
     def is_stale(self, stage: str) -> bool:
-        """Whether a stage has finished, but with other settings than these."""
-        return is_stale(self.folder.receipt(stage), self.tracked(stage))
+        """Whether a stage has finished, but with other settings than these, or its records are damaged."""
+        is_damaged = stage == "prepare" and self.folder.samples.is_file() and not is_whole(self.folder.samples)
+        return is_stale(self.folder.receipt(stage), stage, self.tracked(stage)) or (
+            is_damaged and self.has_receipt(stage)
+        )
 
     def stale_notes(self, stage: str) -> list[str]:
         """Inputs that make Snakemake run a stage again, which are written.
@@ -108,7 +115,7 @@ class Run:
         None unless it is stale, or images or masks have changed.
         """
         is_of_others = self.has_receipt(stage) and self.has_other_sources(stage)
-        return stale_notes(self.folder.receipt(stage), {} if is_of_others else self.tracked(stage))
+        return [str(newer_note(self.folder.receipt(stage)))] if is_of_others or self.is_stale(stage) else []
 
     def sources(self, stage: str) -> str | None:
         """Fingerprint of the images and masks in samples.json that a stage after prepare depends on."""
@@ -125,7 +132,7 @@ class Run:
             return self._has_other_files()
         try:
             return self.recorded(stage).get("sources") != self.sources(stage)
-        except (UserError, ValueError):
+        except UserError:
             return False
 
     def _has_other_files(self) -> bool:
@@ -163,13 +170,17 @@ class Run:
     @overload
     def recorded(self, stage: Literal["pseudolabel"]) -> PseudolabelReceipt: ...
     @overload
+    def recorded(self, stage: Literal["stage1"]) -> Stage1Receipt: ...
+    @overload
+    def recorded(self, stage: Literal["stage2"]) -> Stage2Receipt: ...
+    @overload
     def recorded(self, stage: TrainingStage) -> TrainingReceipt: ...
     @overload
     def recorded(self, stage: Literal["evaluate"]) -> EvaluateReceipt: ...
     @overload
     def recorded(self, stage: str) -> Receipt: ...
     def recorded(self, stage: str) -> Any:
-        """Receipt of a stage, whatever settings made it; StoreError if it has not finished."""
+        """Receipt of a stage, whatever settings made it; StoreError if it has not finished, RecordError if damaged."""
         return read_receipt(self.folder.receipt(stage), stage, self.command(stage))
 
     @overload
@@ -182,6 +193,10 @@ class Run:
     def receipt(self, stage: Literal["probe"], free: Collection[str] = ()) -> ProbeReceipt: ...
     @overload
     def receipt(self, stage: Literal["pseudolabel"], free: Collection[str] = ()) -> PseudolabelReceipt: ...
+    @overload
+    def receipt(self, stage: Literal["stage1"], free: Collection[str] = ()) -> Stage1Receipt: ...
+    @overload
+    def receipt(self, stage: Literal["stage2"], free: Collection[str] = ()) -> Stage2Receipt: ...
     @overload
     def receipt(self, stage: TrainingStage, free: Collection[str] = ()) -> TrainingReceipt: ...
     @overload
@@ -210,6 +225,20 @@ class Run:
                 f"now; run {self.command(stage)}"
             )
         return found
+
+    def check_file(self, stage: TrainingStage | Literal["evaluate"], path: Path) -> None:
+        """StoreError unless a file, or all files of a folder, are as a stage wrote them, which its receipt lists."""
+        folder = self.folder.training(stage)
+        name = path.relative_to(folder).as_posix()
+        listed = self.recorded(stage)["files"]
+        digests = {other: digest for other, digest in listed.items() if f"{other}/".startswith(f"{name}/")}
+        changed = changed_files(folder, digests) if digests else [name]
+        if changed:
+            from_start = ", which trains it from the beginning" if stage in ("stage1", "stage2") else ""
+            raise StoreError(
+                f"{folder / changed[0]} is not as {stage} wrote it: its SHA-256 is not that in "
+                f"{self.folder.receipt(stage)}; put it back, or run {self.command(stage, rerun=stage)}{from_start}"
+            )
 
     def check_inputs(self, stage: str) -> None:
         """StoreError unless every stage whose results a stage reads has finished with these settings."""
@@ -296,27 +325,25 @@ class Run:
             )
 
 
-def is_stale(receipt: Path, tracked: Mapping[str, Any]) -> bool:
-    """Whether a receipt was written with other settings, or cannot be read."""
+def is_stale(receipt: Path, stage: str, tracked: Mapping[str, Any]) -> bool:
+    """Whether a receipt was written with other settings, or is damaged."""
     try:
-        return receipt.is_file() and read_json(receipt).get("settings") != as_json(tracked)
-    except ValueError:
+        return receipt.is_file() and read_receipt(receipt, stage)["settings"] != as_json(tracked)
+    except UserError:
         return True
 
 
-def stale_notes(receipt: Path, tracked: Mapping[str, Any]) -> list[str]:
-    """A note beside a stale receipt that is newer than it; nothing for any other receipt.
+def newer_note(receipt: Path) -> Path:
+    """Write a note beside a stale receipt that is newer than it.
 
     Snakemake runs a job again whose input is newer than its output, but one whose input is missing only if something
     asks for its output. Each receipt's note has a content of its own, because an input with the digest that it had when
     the job ran last does not count as newer.
     """
-    if not is_stale(receipt, tracked):
-        return []
     note, made = stale_note(receipt), receipt.stat().st_mtime_ns
     write_text(note, f"{made}\n")
     os.utime(note, ns=(made + 10**9, made + 10**9))
-    return [str(note)]
+    return note
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.datasets import SampleIndex, example_samples
+from pipeline.digests import digests_of
 from pipeline.errors import TrainingError
 from pipeline.files import replacing
 from pipeline.progress import Progress
@@ -51,7 +52,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     run = Run(settings)
     index = run.samples("evaluate")
     receipts = finished_stages(run)
-    students = {stage: student_of(run.folder.student(stage), settings) for stage in receipts}
+    students = {stage: student_of(run, stage, run.folder.student(stage)) for stage in receipts}
     val = WholeImages(index, index.of("val"), settings.data)
     measured = {stage: measure(stage, student, receipts[stage], val, settings) for stage, student in students.items()}
     if world().is_main:
@@ -61,11 +62,13 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         areas = {stage: one.areas for stage, one in measured.items()}
         with replacing(run.folder.areas) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **areas)  # type: ignore[arg-type]
+    written = [run.folder.areas, *(run.folder.prediction(sample_id) for sample_id in examples)]
     return {
         "num_val": len(val),
         "students": {stage: one.scores for stage, one in measured.items()},
         "final": list(students)[-1],
         "examples": examples,
+        "files": digests_of(run.folder.evaluation, written) if world().is_main else {},
         "seconds": round(time.monotonic() - start, 1),
     }
 
@@ -79,21 +82,26 @@ def finished_stages(run: Run) -> dict[TrainingStage, TrainingReceipt]:
     facts = {stage: run.receipt(stage) for stage in STAGES if run.has_receipt(stage)}
     if not facts:
         raise TrainingError(f"no student in {run.folder.path}; run {run.command('stage1')}")
-    if len(facts) == 2 and facts["stage2"]["stage1_fingerprint"] != facts["stage1"]["fingerprint"]:
+    if len(facts) == 2 and run.receipt("stage2")["stage1_fingerprint"] != facts["stage1"]["fingerprint"]:
         again = run.command("stage2", rerun="stage2")
         raise TrainingError(f"stage2 in {run.folder.path} was trained from another stage1; run {again}")
     return facts
 
 
-def student_of(folder: Path, settings: Settings) -> Student:
-    """The student in a folder; TrainingError if it is missing or has another number of classes than the run."""
+def student_of(run: Run, stage: TrainingStage, folder: Path) -> Student:
+    """The student in a folder of a stage.
+
+    raises: StoreError if it is not as the stage wrote it; TrainingError for another number of classes than the run
+    """
+    settings = run.settings
+    run.check_file(stage, folder)
     student = load_student(folder, compute_of(settings.train))
     names, expected = class_names_of(folder), settings.data.class_names
     if len(names) != len(expected):
         raise TrainingError(
             f"the student in {folder} has {_listed(names)}, but data.classes of the run has {_listed(expected)}; "
             "evaluate it with the run file that it was trained with, or train it on these classes: run "
-            f"{Run(settings).command('stage1', rerun='stage1')}"
+            f"{run.command('stage1', rerun='stage1')}"
         )
     return student
 
@@ -121,14 +129,15 @@ def measure(
     tally = _tally(stage, student, images, settings)
     last = scores_of(tally, settings)
     log.info("evaluate %s: %s", stage, _text(last))
-    best_point = receipt["best"]
-    if best_point is None:
+    best_point, last_point = receipt["best"], receipt["last"]
+    if best_point is None or last_point is None:
         return Measured(last | {"best": None}, tally.areas)
     epoch, scores = best_point["epoch"], last
-    if epoch != receipt["last"]["epoch"]:
-        student = student_of(Run(settings).folder.best_student(stage), settings)
+    if epoch != last_point["epoch"]:
+        run = Run(settings)
+        student = student_of(run, stage, run.folder.best_student(stage))
         scores = scores_of(_tally(f"{stage}, best", student, images, settings), settings)
-    log.info("evaluate %s, best (epoch %d; the last is %d): %s", stage, epoch, receipt["last"]["epoch"], _text(scores))
+    log.info("evaluate %s, best (epoch %d; the last is %d): %s", stage, epoch, last_point["epoch"], _text(scores))
     best = {"epoch": epoch, **{name: scores[name] for name in scores if name != "confusion"}}
     return Measured(last | {"best": best}, tally.areas)
 

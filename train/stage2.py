@@ -13,7 +13,7 @@ from pipeline.errors import TrainingError
 from pipeline.run import Run
 from pipeline.settings import Settings, Stage2Settings
 from train.data import Draw, Passes, TrainingImages, WholeImages, passes
-from train.engine.checkpoint import load_checkpoint
+from train.engine.checkpoint import CheckpointError, load_checkpoint
 from train.engine.loop import run
 from train.engine.stage import Stage
 from train.engine.state import TrainingState, new_state
@@ -91,7 +91,10 @@ def finished_stage1(settings: Settings, index: SampleIndex) -> dict[str, Any]:
     own = Run(settings)
     facts = own.receipt("stage1")
     path, again = own.folder.checkpoint("stage1"), own.command("stage1", rerun="stage1")
-    checkpoint = load_checkpoint(path)
+    try:
+        checkpoint = load_checkpoint(path)
+    except CheckpointError as error:
+        raise TrainingError(f"{error}; run {again}, which trains stage1 from the beginning") from None
     if checkpoint is None or not checkpoint["finished"]:
         raise TrainingError(f"stage2 needs a finished stage1, but there is none in {path.parent}; run {again}")
     if (facts["fingerprint"], facts["plan_fingerprint"]) != (

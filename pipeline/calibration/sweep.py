@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 import calib
 from pipeline.calibration.cross_fitting import Fact, fit, fit_and_judge
-from pipeline.files import read_json, write_json
 from pipeline.lock import only_writer
 from pipeline.receipt import fingerprint
+from pipeline.record import is_whole, read_record, write_record
 from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings
 from pipeline.store import CalibrationStore, ProbabilityStore
@@ -64,7 +64,7 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
             log.info("sweep: judging %d alphas on held-out images, once; the results are kept in %s", len(alphas), path)
             calibrated = fit_and_judge(settings, alphas, policy, store, _maps_to_judge_on(settings, store))
             cached = {"fingerprint": key, "held_out": calibrated.held_out()}
-            write_json(path, cached_rows(path) | {settings.calibrate.variant: cached})
+            write_record(path, cached_rows(path) | {settings.calibrate.variant: cached})
         thresholds = calibrated.thresholds
     else:
         thresholds = fit(settings, alphas, policy, store)
@@ -72,9 +72,8 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
 
 
 def cached_rows(path: Path) -> dict[str, Fact]:
-    """Variant -> fingerprint and held-out rows of its sweep; {} before the first."""
-    cached: dict[str, Fact] = read_json(path) if path.is_file() else {}
-    return cached
+    """Variant -> fingerprint and held-out rows of its sweep; {} before the first, and of a damaged file."""
+    return read_record(path, "this command again") if is_whole(path) else {}
 
 
 def calibrated_store(settings: Settings) -> CalibrationStore:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pipeline.cli import SET_OPTION
-from pipeline.files import write_json, write_text
+from pipeline.files import write_text
 from pipeline.lock import only_writer
 from pipeline.receipt import write_receipt
 
@@ -89,6 +89,7 @@ def experiment_table(experiment: Any) -> None:
     path = experiment.folder / f"{experiment.request.table}.md"
     write_text(path, text)
     write_text(path.with_suffix(".svg"), "" if drawing is None else standalone(drawing))
-    write_json(path.with_suffix(".json"), as_json(experiment, results))
+    facts = as_json(experiment, results)
+    write_receipt(path.with_suffix(".json"), "experiment-table", facts, experiment.table_facts())
     click.echo(text)
     click.echo(f"wrote {path}")

@@ -17,7 +17,7 @@ from pipeline.doctor.trial import Trial
 from pipeline.doctor.weights import seem_folder
 from pipeline.folder import FILE_OF, Folder
 from pipeline.progress import clock
-from pipeline.receipt import read_receipt
+from pipeline.receipt import has_receipt, read_receipt
 from pipeline.settings import Settings
 from pipeline.store import calibration_arrays, label_arrays, probability_arrays, store_state
 
@@ -163,4 +163,4 @@ def _duration(seconds: float) -> str:
 
 
 def _last_time(receipt: Path, stage: str) -> float | None:
-    return read_receipt(receipt, stage).get("seconds") if receipt.is_file() else None
+    return read_receipt(receipt, stage).get("seconds") if has_receipt(receipt, stage) else None

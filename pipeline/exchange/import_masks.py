@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, read_mask
+from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, read_mask, save_samples
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import FORMATS, READABLE, detect_format, refuse_unknown_format
 from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for
+from pipeline.exchange.exported import exported_digests, label_digest
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, Label
-from pipeline.exchange.record import exported_digests, label_digest
-from pipeline.files import write_json, write_text
+from pipeline.files import write_text
 from pipeline.folder import Folder, snakemake_command
 from pipeline.lock import only_writer
 from pipeline.progress import Progress
@@ -116,7 +116,7 @@ def activate(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | None
     if run_file is not None:
         write_text(*run_file)
     results.receipt("prepare").unlink(missing_ok=True)
-    write_json(results.samples, index.as_json())
+    save_samples(results.samples, index)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,8 @@ from typing import Any
 from pipeline.calibration.cross_fitting import find_row
 from pipeline.exchange.choice import Choice
 from pipeline.exchange.labels import LabelSource
-from pipeline.files import read_json
 from pipeline.folder import Folder
-from pipeline.receipt import PACKAGES
+from pipeline.receipt import PACKAGES, read_receipt
 
 FILE_NAME = "provenance.json"
 ESTIMATES = ("coverage", "precision", "keep_rate", "miou")
@@ -51,8 +50,7 @@ def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
 
 def _receipt(folder: Path, stage: str) -> Facts:
     path = Folder(folder).receipt(stage)
-    facts: Facts = read_json(path) if path.is_file() else {}
-    return facts
+    return read_receipt(path, stage) if path.is_file() else {}
 
 
 def _held_out(calibrated: Facts, source: LabelSource) -> Facts | None:

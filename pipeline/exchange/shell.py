@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import StoreError, UnreadableSourceError
 from pipeline.exchange.choice import choose_images
+from pipeline.exchange.exported import add_exported, label_digest
 from pipeline.exchange.formats import FORMATS, READABLE, refuse_unknown_format
 from pipeline.exchange.labels import LabelSource, open_source
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance
-from pipeline.exchange.record import add_exported, label_digest
 from pipeline.files import replacing_folder, write_json
 from pipeline.folder import Folder
 from pipeline.progress import Progress

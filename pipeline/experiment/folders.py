@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets import SampleIndex, decode_mask_values, unknown_mask_values
+from pipeline.datasets import SampleIndex, decode_mask_values, save_samples, unknown_mask_values
 from pipeline.errors import DatasetError
-from pipeline.files import content_digest, write_json
+from pipeline.files import content_digest
 from pipeline.folder import STAGE_OF, Folder
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
@@ -62,5 +62,5 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
             sample = replace(sample, split="labeled", mask=relative, mask_digest=content_digest(content))
         samples.append(sample)
     complete = SampleIndex(index.root, tuple(samples))
-    write_json(Folder(folder).samples, complete.as_json())
+    save_samples(Folder(folder).samples, complete)
     return complete

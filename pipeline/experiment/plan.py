@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, Shape, chosen_rows, table_of
+from pipeline.folder import snakemake_command
 from pipeline.receipt import fingerprint
-from pipeline.run_file import load_settings
+from pipeline.run_file import as_workflow_config, load_settings
 from pipeline.settings import EFFICIENTNETS, Settings
 
 Stage = Literal["stage1", "stage2"]
@@ -88,6 +89,11 @@ class Experiment:
     def folder(self) -> Path:
         """Folder of all runs and tables of the experiment."""
         return self.base.folder / "experiments"
+
+    @property
+    def command(self) -> str:
+        """Command line that makes the table, and what of it is not there."""
+        return snakemake_command("experiment", [*as_workflow_config(self.base, {}), *self.request.as_workflow_config()])
 
     @functools.cached_property
     def left_out(self) -> dict[str, str]:

@@ -38,6 +38,13 @@ class Request(NamedTuple):
         words += [] if self.arms is None else ["--arms", ",".join(self.arms)]
         return words if self.protocols == PROTOCOLS else [*words, "--protocol", ",".join(self.protocols)]
 
+    def as_workflow_config(self) -> list[str]:
+        """Words of `--config` that ask for it; what is the default is left out."""
+        words = [f"table={self.table}", f"seeds={self.seeds}", f"budget={self.budget:g}"]
+        words += [] if self.arms is None else [f"arms={','.join(self.arms)}"]
+        words += [] if self.protocols == PROTOCOLS else [f"protocol={','.join(self.protocols)}"]
+        return [word for word in words if word not in ("seeds=3", "budget=1")]
+
 
 def split_request(config: Mapping[str, Any]) -> tuple[Request | None, dict[str, Any]]:
     """The request in Snakemake's `--config`, None if there is none, and the other entries.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import calib
+from pipeline.digests import sha256_of
+from pipeline.errors import StoreError
 from pipeline.experiment.pairs import Areas, Difference, difference
 from pipeline.experiment.plan import Cell, Experiment
-from pipeline.files import read_json
 from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
 
@@ -66,16 +68,21 @@ def _result(experiment: Experiment, cell: Cell) -> Result:
     students, labels = [], _labels(experiment, cell)
     for seed in range(experiment.request.seeds):
         folder = experiment.run_folder(cell.run.name, seed)
-        facts = read_receipt(experiment.run_receipt(cell.run.name, seed), "experiment")
+        facts = read_receipt(experiment.run_receipt(cell.run.name, seed), "experiment-run", experiment.command)
         if "left_out" in facts:
             return Result(cell, [], labels, facts["left_out"])
-        students.append(_student(cell, folder, facts))
+        students.append(_student(cell, folder, facts, experiment.command))
     return Result(cell, students, labels)
 
 
-def _student(cell: Cell, folder: Path, facts: Mapping[str, Any]) -> Student:
-    scores = read_json(Folder(folder).receipt("evaluate"))["students"][cell.stage]
-    with np.load(Folder(folder).areas) as areas:
+def _student(cell: Cell, folder: Path, facts: Mapping[str, Any], again: str) -> Student:
+    place = Folder(folder)
+    evaluated = read_receipt(place.receipt("evaluate"), "evaluate", again)
+    scores = evaluated["students"][cell.stage]
+    if evaluated["files"].get(place.areas.name) != sha256_of(place.areas):
+        undo = f"rm {shlex.quote(str(place.receipt('run')))}"
+        raise StoreError(f"{place.areas} is not as evaluate wrote it; run {undo} && {again}")
+    with np.load(place.areas) as areas:
         own: Areas = areas[cell.stage]
     return Student(
         seed=facts["seed"],
@@ -94,7 +101,7 @@ def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
     name = experiment.labels_name(recipe)
     if name is None:
         return None
-    facts = read_receipt(experiment.labels_receipt(name), "experiment")
+    facts = read_receipt(experiment.labels_receipt(name), "experiment-labels", experiment.command)
     is_raw = experiment.settings_of(recipe).stage1.labels == "raw"
     quality = facts["quality"] and facts["quality"]["raw" if is_raw else "calibrated"]
     used = facts["made_with"]

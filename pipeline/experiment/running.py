@@ -18,9 +18,9 @@ from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, writ
 from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
 from pipeline.experiment.quality import label_quality
-from pipeline.files import read_json, write_json
 from pipeline.folder import Folder
-from pipeline.receipt import fingerprint, read_receipt
+from pipeline.receipt import fingerprint, has_receipt, read_receipt
+from pipeline.record import is_whole, read_record, write_record
 from pipeline.run import Run as PipelineRun
 from pipeline.run_file import as_arguments, load_settings
 
@@ -90,7 +90,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
             changes |= {"train.threads": 1, "train.workers": 1, "evaluate.workers": 1}
             environment = {"OMP_NUM_THREADS": "1"}
         for stage, epochs in zip(run.stages, length.epochs, strict=False):
-            if not Folder(folder).receipt(stage).is_file():
+            if not has_receipt(Folder(folder).receipt(stage), stage):
                 points = {"train.validate_every": curve_interval(epochs)}
                 call("train", stage, experiment.run_file, changes | points, environment)
         call("train", "evaluate", experiment.run_file, changes, environment)
@@ -108,7 +108,7 @@ def bias_of(experiment: Experiment, run: Run) -> dict[str, Any]:
     name = experiment.labels_name(run.recipe)
     if name is None or run.recipe.targets != "bias":
         return {}
-    bias = read_receipt(experiment.labels_receipt(name), "experiment")["logit_bias"]
+    bias = read_receipt(experiment.labels_receipt(name), "experiment-labels", experiment.command)["logit_bias"]
     return {"annotate.onnx.logit_bias": bias}
 
 
@@ -148,11 +148,11 @@ def plan_of(experiment: Experiment, run: Run, seed: int, length: Length, index: 
 def start_over_if_changed(folder: Path, plan: Mapping[str, Any]) -> None:
     """Remove the receipts of finished stages unless the plan is the same as before."""
     path, content = Folder(folder).plan, json.loads(json.dumps(plan))
-    if path.is_file() and read_json(path) == content:
+    if is_whole(path) and read_record(path, "the same command again") == content:
         return
     for stage in TRAINED:
         Folder(folder).receipt(stage).unlink(missing_ok=True)
-    write_json(path, content)
+    write_record(path, content)
 
 
 def call(

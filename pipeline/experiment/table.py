@@ -157,7 +157,6 @@ def as_json(experiment: Experiment, results: Sequence[Result]) -> dict[str, Any]
         "annotator": annotator_of(experiment),
         "student": experiment.base.train.student,
         "budget": experiment.request.budget,
-        "settings": experiment.table_facts(),
         "paper": {"split": column.split, "is_ours": column.is_ours},
         "rows": [_row_facts(result, column) for result in results],
         "left_out": experiment.left_out,

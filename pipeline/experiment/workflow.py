@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Request, split_request
-from pipeline.run import stale_notes
+from pipeline.run import is_stale, newer_note
 from pipeline.run_file import split_workflow_config
 
 
@@ -51,14 +51,22 @@ def labels_receipt(experiment: Experiment, run: str) -> list[str]:
 
 def stale_run(experiment: Experiment, name: str, seed: str) -> list[str]:
     """Input that makes Snakemake repeat a run whose receipt was written with other settings; [] otherwise."""
-    return stale_notes(experiment.run_receipt(name, int(seed)), experiment.tracked(experiment.run_named(name)))
+    receipt, tracked = experiment.run_receipt(name, int(seed)), experiment.tracked(experiment.run_named(name))
+    return [str(newer_note(receipt))] if is_stale(receipt, "experiment-run", tracked) else []
+
+
+def stale_labels(experiment: Experiment, name: str) -> list[str]:
+    """Input that makes Snakemake repeat the labels whose receipt is damaged; [] otherwise."""
+    receipt = experiment.labels_receipt(name)
+    return [str(newer_note(receipt))] if is_stale(receipt, "experiment-labels", {}) else []
 
 
 def stale_table(experiment: Experiment) -> list[str]:
     """Input that makes Snakemake write a table again that has other rows or seeds; [] otherwise."""
     path = experiment.folder / f"{experiment.request.table}.json"
     is_written = path.is_file() and experiment.cells
-    return stale_notes(path, experiment.table_facts()) if is_written else []
+    is_other = is_written and is_stale(path, "experiment-table", experiment.table_facts())
+    return [str(newer_note(path))] if is_other else []
 
 
 def table_paths(experiment: Experiment) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -11,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pipeline.datasets import Split, load_samples
-from pipeline.errors import StoreError
+from pipeline.errors import RecordError, StoreError, UserError
 from pipeline.folder import FILE_OF, STAGE_OF, Folder, stage_command
 from pipeline.receipt import read_receipt
 from pipeline.store import (
@@ -48,6 +49,13 @@ class Finding(NamedTuple):
     where: str
     command: str
     fix: Literal["repair", "stage", "by hand"]
+
+
+def finding_of(what: str, error: UserError, otherwise: str) -> Finding:
+    """What an error says as a finding. otherwise: command, if the error names none"""
+    where, _, rest = str(error).partition("; ")
+    named = re.search(r"\brun (.*)", rest)
+    return Finding(what, where, named[1] if named else otherwise, "by hand")
 
 
 def receipt_of(store: AnyStore) -> Path:
@@ -142,9 +150,8 @@ def _compare_samples(store: AnyStore) -> tuple[Path, list[Finding]]:
         return path, [Finding("other run", f"{path} is not there", prepare, "by hand")]
     try:
         expected = [sample.id for sample in load_samples(path).of(*SPLITS_OF[kind])]
-    except (ValueError, KeyError, TypeError) as error:
-        where = f"{path} cannot be read ({type(error).__name__})"
-        return path, [Finding("other run", where, f"rm {shlex.quote(str(path))} && {prepare}", "by hand")]
+    except RecordError as error:
+        return path, [finding_of("other run", error, prepare)]
     ids = _ids(store)
     if ids is None or ids == expected or (kind == "probabilities" and sorted(ids) == sorted(expected)):
         return path, []
@@ -163,9 +170,8 @@ def _compare_receipt(store: AnyStore) -> tuple[Path, list[Finding]]:
         return path, [Finding("receipt", f"{path} is not there", stage_command(store.path, stage), "stage")]
     try:
         made_by = read_receipt(path, stage)["fingerprint"]
-    except (ValueError, KeyError, TypeError) as error:
-        command = f"rm {shlex.quote(str(path))} && {stage_command(store.path, stage)}"
-        return path, [Finding("receipt", f"{path} cannot be read ({type(error).__name__})", command, "by hand")]
+    except RecordError as error:
+        return path, [finding_of("receipt", error, stage_command(store.path, stage))]
     if made_by == store.fingerprint:
         return path, []
     where = f"it has the fingerprint {store.fingerprint}, but {path} is about {made_by}"

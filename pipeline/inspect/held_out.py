@@ -8,6 +8,7 @@ from typing import Any
 import calib
 from pipeline.calibration.cross_fitting import candidates, find_row
 from pipeline.calibration.verdict import verdict
+from pipeline.errors import RecordError
 from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
 from pipeline.store import CalibrationStore, LabelStore
@@ -37,7 +38,10 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     path = Folder(store.path.parent).receipt("calibrate")
     if not path.is_file():
         return _nothing(f"no receipt {path} yet")
-    receipt = read_receipt(path, "calibrate")
+    try:
+        receipt = read_receipt(path, "calibrate")
+    except RecordError as error:
+        return _nothing(str(error))
     if not _belongs(store, receipt):
         return _nothing(f"{path} is about other thresholds")
     if receipt["held_out"] is None:

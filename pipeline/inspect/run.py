@@ -7,8 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError
-from pipeline.files import read_json
+from pipeline.errors import RecordError, StoreError
 from pipeline.folder import FILE_OF
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -52,13 +51,10 @@ def _training(facts: Facts) -> dict[str, Any]:
 
 
 def inspect_run(settings: Settings) -> dict[str, Any]:
-    """Stages and stores of a run, finished or not, as JSON can hold them.
-
-    raises: StoreError if a receipt is damaged
-    """
+    """Stages and stores of a run, finished or not, as JSON can hold them."""
     run = Run(settings)
     stages = {stage: _stage(run, stage) for stage in KEY_NUMBERS if _takes_part(run, stage)}
-    is_complete = all(facts is not None and not facts["other_settings"] for facts in stages.values())
+    is_complete = all(facts and "problem" not in facts and not facts["other_settings"] for facts in stages.values())
     return {
         "run": settings.name,
         "folder": str(run.folder.path),
@@ -76,15 +72,17 @@ def _takes_part(run: Run, stage: str) -> bool:
 
 
 def _stage(run: Run, stage: str) -> dict[str, Any] | None:
-    """When a stage finished, whether with other settings, and its key numbers; None if it has not finished."""
+    """When a stage finished, whether with other settings, and its key numbers; None if it has not finished.
+
+    Of a receipt that cannot be used, the problem.
+    """
     if not run.has_receipt(stage):
         return None
-    path = run.folder.receipt(stage)
     try:
-        numbers = KEY_NUMBERS[stage](read_json(path))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise StoreError(f"{path} is damaged; remove it and run {run.command(stage)}") from None
-    finished = datetime.fromtimestamp(path.stat().st_mtime).isoformat(" ", "minutes")
+        numbers = KEY_NUMBERS[stage](run.recorded(stage))
+    except RecordError as error:
+        return {"problem": str(error)}
+    finished = datetime.fromtimestamp(run.folder.receipt(stage).stat().st_mtime).isoformat(" ", "minutes")
     return {"finished": finished, "other_settings": run.is_stale(stage), "numbers": numbers}
 
 
@@ -124,6 +122,8 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def _stage_line(facts: Facts) -> str:
+    if "problem" in facts:
+        return str(facts["problem"])
     numbers = ", ".join(_shown(*item) for item in facts["numbers"].items())
     other = ", made with other settings than these" if facts["other_settings"] else ""
     return f"{numbers}; finished {facts['finished']}{other}"

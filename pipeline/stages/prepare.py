@@ -25,10 +25,11 @@ from pipeline.datasets import (
     decode_mask_values,
     load_samples,
     mask_classes,
+    save_samples,
     unknown_mask_values,
 )
 from pipeline.errors import DatasetError, UserError
-from pipeline.files import content_digest, write_json
+from pipeline.files import content_digest
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
@@ -57,7 +58,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
     folder = run.folder
     run.begin("prepare")
     if not _holds(folder.samples, index):  # a new time of the same list would make Snakemake run every stage again
-        write_json(folder.samples, index.as_json())
+        save_samples(folder.samples, index)
     write_stamps(folder.stamps, {name: stamp for check in checked for name, stamp in check.stamps.items()})
     return _facts(index, checked, data) | {"seconds": round(time.monotonic() - start, 1)}
 
@@ -80,7 +81,7 @@ def _holds(path: Path, index: SampleIndex) -> bool:
     """Whether a file is the list of these samples."""
     try:
         return load_samples(path) == index
-    except (UserError, ValueError, KeyError, TypeError):  # none, or damaged
+    except UserError:  # none, or damaged
         return False
 
 

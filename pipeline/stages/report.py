@@ -246,6 +246,7 @@ def example_prediction(settings: Settings, sample: Sample) -> npt.NDArray[np.uin
     path = Run(settings).folder.prediction(sample.id)
     if not path.is_file():
         return None
+    Run(settings).check_file("evaluate", path)
     with Image.open(path) as image:
         return np.asarray(image, dtype=np.uint8)
 

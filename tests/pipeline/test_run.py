@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from receipts import facts_of
 from stage_runs import run_stages
 
 from pipeline.errors import StoreError
@@ -106,11 +107,11 @@ def test_labels_are_refused_once_their_thresholds_have_changed(data, make_settin
 def test_a_receipt_that_cannot_be_read_is_stale(make_settings):
     run = Run(make_settings())
     assert not run.is_stale("prepare")
-    run.finish("prepare", {})
+    run.finish("prepare", facts_of("prepare"))
     assert run.stale_notes("prepare") == []
     receipt = run.folder.receipt("prepare")
     receipt.write_text("{")
     (note,) = run.stale_notes("prepare")
     assert Path(note).stat().st_mtime_ns > receipt.stat().st_mtime_ns
-    run.finish("prepare", {})
+    run.finish("prepare", facts_of("prepare"))
     assert not Path(note).exists()

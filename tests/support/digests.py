@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from pipeline.datasets import SampleIndex, load_samples
-from pipeline.files import file_digest, write_json
+from pipeline.datasets import SampleIndex, load_samples, save_samples
+from pipeline.files import file_digest
 
 
 def with_digests(index: SampleIndex) -> SampleIndex:
@@ -22,4 +22,4 @@ def with_digests(index: SampleIndex) -> SampleIndex:
 def take_in(settings) -> None:
     """Write the samples.json of a run again, after a test has changed its files."""
     path = settings.folder / "samples.json"
-    write_json(path, with_digests(load_samples(path)).as_json())
+    save_samples(path, with_digests(load_samples(path)))

@@ -10,8 +10,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 import calib
-from pipeline.datasets import Sample, SampleIndex
-from pipeline.files import write_json
+from pipeline.datasets import Sample, SampleIndex, save_samples
 from pipeline.store import DONE, FAILED, create_store, label_arrays, open_labels
 
 NAMES = ["background", "cat", "dog", "newt"]
@@ -51,7 +50,7 @@ def write_label_store(
     for sample in samples:
         photograph = rng.integers(0, 256, (sample.height, sample.width, 3), dtype=np.uint8)
         Image.fromarray(photograph).save(folder / sample.image)
-    write_json(folder / "samples.json", with_digests(SampleIndex(folder, tuple(samples))).as_json())
+    save_samples(folder / "samples.json", with_digests(SampleIndex(folder, tuple(samples))))
     path, grid = folder / "labels.zarr", labels.shape[2:]
     facts = {"fingerprint": "f1", "planes": "p1", "calibration": "c1", "relabel": False, "class_names": list(names)}
     facts |= {"background": background, "alpha": alphas[0], "rule": "paper", "variant": "pixel"}

@@ -11,6 +11,7 @@ from stage_runs import STAGES, run_stages
 from pipeline.__main__ import main
 from pipeline.folder import FILE_OF, STAGE_OF
 from pipeline.inspect import check_store
+from pipeline.run import Run
 from pipeline.store import ABSENT
 
 RUN = "checked"
@@ -57,15 +58,15 @@ def follow(command, settings):
                 result = invoke(*arguments)
                 assert result.return_value == 0, result.output
             case ["snakemake", "--cores", "8", stage, *rest]:
-                assert rest[-2:] == ["--config", f"run={RUN}"]
-                run_snakemake(settings, stage, is_forced=rest[:-2] == ["-R", stage])
+                assert f"run={RUN}" in rest or f"run={settings.origin.run}" in rest
+                run_snakemake(settings, stage, is_forced=rest[:2] == ["-R", stage])
 
 
 def run_snakemake(settings, target, is_forced):
-    """Stages up to a target whose receipt is not there, or older than that of a stage before."""
+    """Stages up to a target whose receipt is not there, damaged, or older than that of a stage before."""
     has_run = False
     for stage in list(STAGES)[: list(STAGES).index(target) + 1]:
-        is_missing = not (settings.folder / f"{stage}.json").is_file()
+        is_missing = not Run(settings).has_receipt(stage) or Run(settings).is_stale(stage)
         if is_missing or has_run or (stage == target and is_forced):
             run_stages(settings, stage)
             has_run = True

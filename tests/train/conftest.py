@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from receipts import facts_of
 
 from calib import Planes
-from pipeline.datasets import Sample, SampleIndex, resize_nearest
-from pipeline.files import file_digest, write_json
+from pipeline.datasets import Sample, SampleIndex, resize_nearest, save_samples
+from pipeline.files import file_digest
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.store import DONE, FAILED, OUTCOMES, create_store, label_arrays, open_labels
@@ -85,7 +86,7 @@ def write_labels(settings: Settings, index: SampleIndex, failed: tuple[int, ...]
         store.write_counts(i, outcomes, np.zeros(len(CLASSES), np.int32))
         store.mark(i, DONE)
     store.finish()
-    Run(settings).finish("pseudolabel", {"fingerprint": LABELS_FINGERPRINT})
+    Run(settings).finish("pseudolabel", facts_of("pseudolabel", fingerprint=LABELS_FINGERPRINT))
 
 
 def settings_of(folder: Path, **sections: dict[str, Any]) -> Settings:
@@ -120,8 +121,8 @@ def make_run(tmp_path: Path) -> Callable[..., Settings]:
         root = Path(settings.data.root)
         root.mkdir(exist_ok=True)
         index = write_images(root, num or {"labeled": 3, "unlabeled": 5, "val": 2})
-        write_json(settings.folder / "samples.json", index.as_json())
-        Run(settings).finish("prepare", {})
+        save_samples(settings.folder / "samples.json", index)
+        Run(settings).finish("prepare", facts_of("prepare"))
         write_labels(settings, index, failed)
         return settings
 

@@ -5,10 +5,13 @@ import pytest
 import torch
 from digests import take_in
 from PIL import Image
+from receipts import facts_of
+from store_damage import flip_a_bit
 from transformers import SegformerForSemanticSegmentation, SegformerImageProcessorPil
 
 from pipeline.datasets import example_samples, load_samples
-from pipeline.errors import TrainingError
+from pipeline.digests import digests_of
+from pipeline.errors import StoreError, TrainingError
 from pipeline.run import Run
 from train.evaluate import evaluate, validation
 from train.machine.device import compute_of
@@ -20,8 +23,16 @@ from train.students import random_network, save_network
 def finish(settings, stage, seed, **facts):
     """Write what evaluation reads of a finished stage: a receipt, and a student with random weights."""
     torch.manual_seed(seed)
-    save_network(random_network("tiny", settings.data.class_names), settings.folder / stage / "student")
-    Run(settings).finish(stage, {"best": None} | facts)
+    Run(settings).finish(stage, facts_of(stage, **facts))
+    write_student(settings, stage, random_network("tiny", settings.data.class_names))
+
+
+def write_student(settings, stage, model, name="student"):
+    """Into the folder of a finished stage, with its digests in the receipt."""
+    run = Run(settings)
+    save_network(model, settings.folder / stage / name)
+    files = digests_of(settings.folder / stage, (settings.folder / stage).glob("*/*"))
+    run.finish(stage, run.recorded(stage) | {"files": files})
 
 
 def predictions_of_transformers(settings, stage, image):
@@ -90,7 +101,7 @@ def test_a_class_that_is_neither_in_the_masks_nor_predicted_is_listed_as_absent(
     model = random_network("tiny", settings.data.class_names)
     torch.nn.init.zeros_(model.decode_head.classifier.weight)
     model.decode_head.classifier.bias.data = torch.tensor([5.0, 1.0, 0.0])  # always the floor
-    save_network(model, settings.folder / "stage1" / "student")
+    write_student(settings, "stage1", model)
     index = load_samples(settings.folder / "samples.json")
     for sample in index.of("val"):
         mask = index.mask(sample, settings.data)
@@ -104,18 +115,18 @@ def test_a_class_that_is_neither_in_the_masks_nor_predicted_is_listed_as_absent(
     assert not math.isnan(facts["miou"])
 
 
-def always(settings, folder, *logits):
-    """Write a student that gives every pixel the same logits."""
+def always(settings, name, *logits):
+    """Write a student of Stage I that gives every pixel the same logits."""
     model = random_network("tiny", settings.data.class_names)
     torch.nn.init.zeros_(model.decode_head.classifier.weight)
     model.decode_head.classifier.bias.data = torch.tensor(logits)
-    save_network(model, folder)
+    write_student(settings, "stage1", model, name)
 
 
 def test_published_code_counts_an_absent_class_as_zero(make_run):
     settings = make_run(evaluate={"absent": "zero"})
     finish(settings, "stage1", seed=1, fingerprint="one")
-    always(settings, settings.folder / "stage1/student", 5.0, 1.0, 0.0)
+    always(settings, "student", 5.0, 1.0, 0.0)
     index = load_samples(settings.folder / "samples.json")
     for sample in index.of("val"):
         Image.fromarray(np.zeros((sample.height, sample.width), np.uint8)).save(index.root / sample.mask)
@@ -129,8 +140,8 @@ def test_published_code_counts_an_absent_class_as_zero(make_run):
 def test_the_best_student_is_measured_beside_the_last(make_run, caplog):
     settings = make_run()
     finish(settings, "stage1", 1, fingerprint="one", best={"epoch": 5, "miou": 0.5}, last={"epoch": 10, "miou": 0.4})
-    always(settings, settings.folder / "stage1/student", 0.0, 1.0, 0.0)
-    always(settings, settings.folder / "stage1/best", 1.0, 0.0, 0.0)
+    always(settings, "student", 0.0, 1.0, 0.0)
+    always(settings, "best", 1.0, 0.0, 0.0)
     with caplog.at_level("INFO"):
         facts = evaluate(settings)["students"]["stage1"]
     assert facts["iou"]["floor"] == 0 < facts["iou"]["square"]
@@ -159,7 +170,7 @@ def test_a_stage_without_a_curve_has_no_best_student(make_run):
 def test_a_student_of_another_number_of_classes_is_refused(make_run):
     settings = make_run()
     finish(settings, "stage1", seed=1, fingerprint="one")
-    save_network(random_network("tiny", list("abcdefg")), settings.folder / "stage1/student")
+    write_student(settings, "stage1", random_network("tiny", list("abcdefg")))
     expected = r"has 7 classes \(a, b, c, d, e, …\), but data.classes of the run has 3 classes \(floor, square, disc\)"
     with pytest.raises(TrainingError, match=expected):
         evaluate(settings)
@@ -168,7 +179,7 @@ def test_a_student_of_another_number_of_classes_is_refused(make_run):
 def test_boundaries_are_means_over_the_images_that_have_them(make_run):
     settings = make_run(evaluate={"boundary_tolerance": 0.02})
     finish(settings, "stage1", seed=1, fingerprint="one")
-    always(settings, settings.folder / "stage1/student", 1.0, 0.0, 0.0)
+    always(settings, "student", 1.0, 0.0, 0.0)
     index = load_samples(settings.folder / "samples.json")
     mask = index.mask(index.of("val")[0], settings.data)
     Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(index.root / index.of("val")[0].mask)
@@ -215,4 +226,13 @@ def test_refuses_a_stage_two_that_was_trained_from_another_stage_one(make_run):
     with pytest.raises(
         TrainingError, match="was trained from another stage1; run snakemake --cores 8 stage2 -R stage2"
     ):
+        evaluate(settings)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessor_config.json", "SHA256SUMS"])
+def test_a_student_that_is_not_the_one_that_was_trained_is_refused(make_run, name):
+    settings = make_run()
+    finish(settings, "stage1", seed=1, fingerprint="one")
+    flip_a_bit(settings.folder / "stage1/student" / name)
+    with pytest.raises(StoreError, match=rf"student/{name} is not as stage1 wrote it: .* stage1 -R stage1 .*beginning"):
         evaluate(settings)

@@ -4,9 +4,8 @@ import shutil
 import pytest
 import torch
 
-from pipeline.datasets import load_samples
+from pipeline.datasets import load_samples, save_samples
 from pipeline.errors import StoreError, TrainingError
-from pipeline.files import write_json
 from pipeline.run import Run
 from train.engine.checkpoint import load_checkpoint
 from train.engine.stage import own_draws
@@ -338,6 +337,6 @@ def test_refuses_a_stage_one_of_other_images(make_run):
     run_stage1(settings)
     index = load_samples(settings.folder / "samples.json")
     changed = [dataclasses.replace(sample, image_digest="another") for sample in index.samples]
-    write_json(settings.folder / "samples.json", dataclasses.replace(index, samples=tuple(changed)).as_json())
+    save_samples(settings.folder / "samples.json", dataclasses.replace(index, samples=tuple(changed)))
     with pytest.raises(TrainingError, match="other settings or data"):
         stage2(settings)

@@ -1,36 +1,40 @@
-"""Checkpoints: the state of an unfinished or finished stage on disk, written atomically."""
+"""Checkpoints: the state of an unfinished or finished stage on disk, written atomically, with a digest of its own."""
 
 from __future__ import annotations
 
-import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.errors import first_line
+from pipeline.digests import add_own_digest, has_own_digest
+from pipeline.errors import TrainingError
 from pipeline.files import replacing
 
-log = logging.getLogger(__name__)
+
+class CheckpointError(TrainingError):
+    """A checkpoint that is damaged."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values; if the process is killed meanwhile, the previous checkpoint is unchanged."""
+    """Write tensors and plain values; if the process is killed meanwhile, the previous checkpoint is unchanged.
+
+    The file is one of `torch.save`, a zip file, whose comment is the SHA-256 of what comes before it.
+    """
     with replacing(path) as temporary:
         torch.save(content, temporary)
+        add_own_digest(temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """Read what `save_checkpoint` wrote, with tensors on the CPU.
 
-    returns: None if the file does not exist; also if it cannot be read, with a warning in the log
+    returns: None if the file does not exist
+    raises:  CheckpointError if a byte differs from what was written
     """
     if not path.is_file():
         return None
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        log.warning("%s is unreadable (%s)", path, first_line(error))
-        return None
+    if not has_own_digest(path):
+        raise CheckpointError(f"{path} is damaged: it does not match the SHA-256 at its end")
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content

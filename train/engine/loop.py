@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.digests import digests_of
 from pipeline.errors import TrainingError, first_line
+from pipeline.files import replacing_folder
 from pipeline.folder import Folder
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import Settings
 from train.data import Example, WholeImages, training_batches
-from train.engine.checkpoint import load_checkpoint, save_checkpoint
+from train.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from train.engine.curve import add_to_history, mean_measures, save_if_best
 from train.engine.stage import Stage, check_batch, own_draws
 from train.engine.state import TrainingState
@@ -44,7 +46,11 @@ def resume(state: TrainingState, stage: Stage, folder: Folder) -> None:
     folder: of the run
     """
     path = folder.checkpoint(stage.name)
-    checkpoint = load_checkpoint(path)
+    try:
+        checkpoint = load_checkpoint(path)
+    except CheckpointError as error:  # there is no other: only a training from the start gives these weights
+        checkpoint = None
+        log.warning("%s: starting from the beginning, because %s", stage.name, error)
     if checkpoint is not None and checkpoint["fingerprint"] == stage.fingerprint and not checkpoint["finished"]:
         state.load_weights(checkpoint)
         state.load_progress(checkpoint)
@@ -88,10 +94,19 @@ def run(state: TrainingState, stage: Stage, settings: Settings, validate: Valida
     resume(state, stage, folder)
     data_wait = train(state, stage, settings.seed, folder, validate)
     if world().is_main:
-        save_network(state.final_student.model, folder.student(stage.name))
+        with replacing_folder(folder.student(stage.name)) as part:
+            save_network(state.final_student.model, part)
     save(state, stage, folder, finished=True)  # last, so that a run that is killed before this line resumes
+    files = product_digests(folder, stage.name) if world().is_main else {}
     wait_for_all()
-    return _facts(state, stage) | {"data_wait": round(data_wait, 4)}
+    return _facts(state, stage) | {"data_wait": round(data_wait, 4), "files": files}
+
+
+def product_digests(folder: Folder, stage: str) -> dict[str, str]:
+    """SHA-256 of the checkpoint, the last and the best student, by their paths in the stage's folder."""
+    students = (folder.student(stage), folder.best_student(stage))
+    files = [path for student in students for path in student.rglob("*") if path.is_file()]
+    return digests_of(folder.training(stage), [folder.checkpoint(stage), *files])
 
 
 def train(state: TrainingState, stage: Stage, seed: int, folder: Folder, validate: Validate) -> float:

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from pipeline.datasets import Sample, SampleIndex
-from pipeline.files import read_json, write_json
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
+from pipeline.record import is_whole, read_record, write_record
 from pipeline.settings import DataSettings
 from train.probe.arms import Arm, Labels
 from train.probe.features import FeatureCache, Shapes
@@ -96,8 +96,8 @@ class CrossFit:
 
     @property
     def missing(self) -> list[Fit]:
-        """Students whose evaluation is not on disk yet."""
-        return [fit for fit in self.fits if not self._path(fit).is_file()]
+        """Students whose evaluation is not on disk yet, or is damaged."""
+        return [fit for fit in self.fits if not is_whole(self._path(fit))]
 
     def judged(self) -> Judged:
         """The evaluation of all students; trains those whose evaluation is not on disk yet."""
@@ -108,7 +108,7 @@ class CrossFit:
         areas = np.zeros((len(self.arms), len(self.labeled), 3, self.data.num_classes), np.int64)
         seconds = 0.0
         for fit in self.fits:
-            content = read_json(self._path(fit))
+            content = read_record(self._path(fit), "the probe again")
             areas[self.arms.index(fit.arm), self.fold == fit.fold] = content["areas"]
             seconds += content["seconds"]
         return Judged(areas, seconds)
@@ -128,7 +128,7 @@ class CrossFit:
                 start = time.monotonic()
                 areas = self._judged(fit, shapes, labeled, unlabeled, masks, progress).tolist()
                 facts = {"arm": fit.arm.as_json(), "fold": fit.fold, "seconds": time.monotonic() - start}
-                write_json(self._path(fit), facts | {"areas": areas})
+                write_record(self._path(fit), facts | {"areas": areas})
 
     def _judged(
         self,

@@ -6,9 +6,11 @@ transformers is imported for the students that need it alone: that takes seconds
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.digests import SUMS, unlisted_files, write_sums
 from pipeline.errors import TrainingError
 from train.students.efficientnet import PREFIX, EfficientNetLite, imagenet_weights
 from train.students.network import Network
@@ -25,16 +27,21 @@ PLAIN: dict[str, type[PlainNetwork]] = {kind.config_class.model_type: kind for k
 
 
 def save_network(network: Network, folder: Path) -> None:
-    """Write `folder` so that AutoModelForSemanticSegmentation and AutoImageProcessor of transformers read it."""
+    """Write `folder` so that AutoModelForSemanticSegmentation and AutoImageProcessor of transformers read it.
+
+    It also gets SHA256SUMS, so that a copy of it is checked wherever it is read.
+    """
     network.save(folder)
     save_normalisation(network, folder)
+    write_sums(folder)
 
 
 def load_network(folder: Path) -> Network:
-    """Read what `save_network` or transformers wrote; TrainingError if it is not there, or not all of it.
+    """Read what `save_network` or transformers wrote; TrainingError if it is not there, not all of it, or damaged.
 
     AllSpark's memory, which only training needs, is not saved.
     """
+    check_sums(folder)
     content = read_config(folder)
     kind = PLAIN.get(content.get("model_type", ""))
     network: Network
@@ -55,11 +62,22 @@ def load_network(folder: Path) -> Network:
     return with_saved_block(network, folder / BLOCK_FILE, len(class_names_of(folder)))
 
 
+def check_sums(folder: Path) -> None:
+    """TrainingError unless the files of a folder are those of its SHA256SUMS, if it has that."""
+    changed = unlisted_files(folder)
+    if changed:
+        raise TrainingError(
+            f"{folder / changed[0]} is not as {folder / SUMS} lists it: it is damaged, or was changed; copy the folder "
+            f"again, or train it again; if the change is meant, run rm {shlex.quote(str(folder / SUMS))}"
+        )
+
+
 def read_network(folder: Path, class_names: Sequence[str], drop_path: float) -> Network:
     """The segmentation network in a folder, to be trained; for other classes its classifier gets random weights.
 
-    raises: TrainingError for a folder without one, or with one that cannot be trained
+    raises: TrainingError for a folder without one, with one that cannot be trained, or with damaged files
     """
+    check_sums(folder)
     content = read_config(folder)
     kind = PLAIN.get(content.get("model_type", ""))
     network: Network
@@ -85,6 +103,7 @@ def with_weights(network: Network, student: str, weights: str) -> Network:
     if Path(weights).suffix in (".pth", ".pt"):
         return _with_nvlabs(network, student, Path(weights))
     folder = weights_folder(weights)
+    check_sums(folder)
     if isinstance(network, PlainNetwork):
         network, unfit = network.read(folder, network.config)
     else:

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+from receipts import facts_of
 from stage_runs import labels_of, run_stages
 from tiny_run import write_run_file, write_sample_files
 
@@ -130,7 +131,7 @@ def probed(run, **chosen):
     """The choice of rule probe after a probe with this result."""
     settings = load_settings(run, AUTO | {"rule": "probe"})
     facts = {"fingerprint": calibrated(run)["fingerprint"], "chosen": {"weight": 1.0, **chosen}}
-    Run(settings).finish("probe", facts)
+    Run(settings).finish("probe", facts_of("probe", **facts))
     return choose(settings, calibrated(run))
 
 
@@ -139,7 +140,7 @@ def test_a_probe_that_is_missing_or_of_another_calibration_is_named_with_its_com
     (settings.folder / "probe.json").unlink(missing_ok=True)
     with pytest.raises(StoreError, match=r"the stage probe has not finished; run snakemake --cores 8 probe --config"):
         choose(settings, calibrated(run))
-    Run(settings).finish("probe", {"fingerprint": "other", "chosen": {}})
+    Run(settings).finish("probe", facts_of("probe", fingerprint="other"))
     with pytest.raises(StoreError, match=r"another calibration .*; run snakemake --cores 8 probe -R probe --config"):
         choose(settings, calibrated(run))
 

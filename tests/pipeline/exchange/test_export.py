@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from stage_runs import run_stages
 import calib
 from pipeline.commands.export import export as command
 from pipeline.commands.import_masks import import_masks
+from pipeline.datasets import load_samples, save_samples
 from pipeline.errors import ConfigError, DatasetError, StoreError
 from pipeline.exchange import FORMATS, READABLE, export_labels
+from pipeline.exchange.exported import exported_digests, label_digest
 from pipeline.exchange.import_masks import import_masks as take
 from pipeline.exchange.labels import kept_probability
-from pipeline.exchange.record import exported_digests, label_digest
 from pipeline.receipt import read_receipt
 
 NAMES = ["background", "cat", "dog"]
@@ -139,8 +141,9 @@ def test_a_missing_image_is_named(store, tmp_path, name):
 
 
 def test_samples_of_another_data_set_are_refused(store, tmp_path):
-    content = (tmp_path / "samples.json").read_text()
-    (tmp_path / "samples.json").write_text(content.replace("im_1", "other"))
+    index = load_samples(tmp_path / "samples.json")
+    others = [replace(sample, id=sample.id.replace("im_1", "other")) for sample in index.samples]
+    save_samples(tmp_path / "samples.json", replace(index, samples=tuple(others)))
     with pytest.raises(StoreError, match=r"samples.json does not list im_1 of .*labels.zarr; run snakemake"):
         export_labels(store, "png")
 

@@ -274,7 +274,7 @@ def test_an_import_that_was_killed_before_its_end_is_completed_by_the_next(run, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.exchange.import_masks.write_json", stop)
+        patch.setattr("pipeline.exchange.import_masks.save_samples", stop)
         with pytest.raises(KeyboardInterrupt):
             take(folder)
     assert first in splits_of(run)["unlabeled"]

@@ -1,9 +1,8 @@
 """Links to files that several runs use, runs with all masks, the quality of labels, and the GPU of a run."""
 
-import json
-
 import numpy as np
 import pytest
+from store_damage import flip_a_bit
 from tiny_run import write_run_file, write_sample_files
 
 from pipeline.datasets import load_samples
@@ -12,6 +11,7 @@ from pipeline.experiment.devices import claimed_gpu, visible_gpus
 from pipeline.experiment.folders import link, write_with_every_mask
 from pipeline.experiment.quality import missing_miou
 from pipeline.experiment.running import start_over_if_changed
+from pipeline.record import read_record
 from pipeline.run_file import load_settings
 from pipeline.stages.prepare import prepare
 
@@ -71,7 +71,11 @@ def test_another_plan_starts_over_and_the_same_plan_goes_on(tmp_path):
     assert (tmp_path / "stage1.json").exists()
     start_over_if_changed(tmp_path, {"epochs": (4, 1)})
     assert not (tmp_path / "stage1.json").exists()
-    assert json.loads((tmp_path / "plan.json").read_text()) == {"epochs": [4, 1]}
+    assert read_record(tmp_path / "plan.json", "again") == {"epochs": [4, 1]}
+    (tmp_path / "stage1.json").write_text("{}")
+    flip_a_bit(tmp_path / "plan.json")
+    start_over_if_changed(tmp_path, {"epochs": (4, 1)})
+    assert not (tmp_path / "stage1.json").exists()  # a damaged plan proves nothing
 
 
 def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):

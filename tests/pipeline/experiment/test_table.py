@@ -4,9 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from receipts import facts_of
 from tiny_run import write_run_file
 
-from pipeline.datasets import SPLITS, Sample, SampleIndex
+from pipeline.datasets import SPLITS, Sample, SampleIndex, save_samples
+from pipeline.digests import digests_of
 from pipeline.experiment.paper import ADE, NUMBERS, VOC, column_beside
 from pipeline.experiment.plan import Cell, Experiment, Run
 from pipeline.experiment.plot import chart
@@ -14,7 +16,6 @@ from pipeline.experiment.request import Request
 from pipeline.experiment.results import Result, Student, results_of
 from pipeline.experiment.table import as_json, markdown, spread
 from pipeline.experiment.tables import TABLES
-from pipeline.files import write_json
 from pipeline.receipt import write_receipt
 from pipeline.run import Run as PipelineRun
 
@@ -84,18 +85,20 @@ def write_finished_run(experiment, cell, seed, confusion):
     areas = np.stack([np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)])
     miou = (areas[0] / (areas[1] + areas[2] - areas[0])).mean()
     scores = {"miou": miou, "pixel_accuracy": 0.5, "best": {"miou": miou + 0.01}}
-    write_json(folder / "evaluate.json", {"students": {cell.stage: scores}})
     (folder / "evaluate").mkdir(exist_ok=True)
     np.savez(folder / "evaluate/areas.npz", **{cell.stage: np.stack([areas, areas])})
+    files = digests_of(folder / "evaluate", [folder / "evaluate/areas.npz"])
+    facts = facts_of("evaluate", students={cell.stage: scores}, files=files)
+    write_receipt(folder / "evaluate.json", "evaluate", facts, {})
 
 
 def test_a_finished_table_by_hand(tmp_path):
     experiment = Experiment(str(write_run_file(tmp_path)), {}, Request("1", 2, protocols=("steps",)))
     samples = [Sample(f"im{i}", f"im{i}.png", None, split) for i, split in enumerate(SPLITS)]
     base = experiment.base.folder
-    write_json(base / "samples.json", SampleIndex(tmp_path, tuple(samples)).as_json())
-    PipelineRun(experiment.base).finish("prepare", {"num_samples": dict.fromkeys(SPLITS, 1)})
-    PipelineRun(experiment.base).finish("annotate", {"annotator": "noisy"})
+    save_samples(base / "samples.json", SampleIndex(tmp_path, tuple(samples)))
+    PipelineRun(experiment.base).finish("prepare", facts_of("prepare", num_samples=dict.fromkeys(SPLITS, 1)))
+    PipelineRun(experiment.base).finish("annotate", facts_of("annotate", annotator="noisy"))
     (labels,) = experiment.labels
     quality = {"raw": {"precision": 0.9, "keep_rate": 1.0, "miou": 0.8, "miou_all": 0.8}, "calibrated": {}}
     choice = {"rule": "paper", "variant": "pixel", "alpha": 0.2}

@@ -11,8 +11,7 @@ from store_damage import RUN
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline.datasets import Sample, SampleIndex
-from pipeline.files import write_json
+from pipeline.datasets import Sample, SampleIndex, save_samples
 from pipeline.run_file import load_settings
 from pipeline.store import (
     DONE,
@@ -37,7 +36,7 @@ def samples_in(folder, num):
     samples = [Sample(f"im_{i}", f"im_{i}.png", None, "unlabeled", *PHOTO_SIZE) for i in range(num)]
     for sample in samples:
         Image.fromarray(np.full((*PHOTO_SIZE, 3), 100, np.uint8)).save(folder / sample.image)
-    write_json(folder / "samples.json", with_digests(SampleIndex(folder, tuple(samples))).as_json())
+    save_samples(folder / "samples.json", with_digests(SampleIndex(folder, tuple(samples))))
     return samples
 
 

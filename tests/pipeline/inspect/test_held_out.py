@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from receipts import facts_of
 from stage_runs import run_stages
 
 from pipeline.datasets import Sample
@@ -76,8 +77,8 @@ def write_calibrate_receipt(tmp_path):
 
     def write(rows=ROWS, **facts):
         held_out = {"folds": 5, "num_images": 7, "raw": RAW, "rows": list(rows)} if rows else None
-        content = {"fingerprint": "f3", "variant": "pixel", "alphas": [0.1, 0.3], "held_out": held_out} | facts
-        write_receipt(tmp_path / "calibrate.json", "calibrate", content, {})
+        known = {"fingerprint": "f3", "variant": "pixel", "alphas": [0.1, 0.3], "held_out": held_out} | facts
+        write_receipt(tmp_path / "calibrate.json", "calibrate", facts_of("calibrate", **known), {})
 
     return write
 

@@ -5,9 +5,11 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from receipts import facts_of
 from report_run import Page, naive_audit, run_with_receipts
 
 from pipeline.datasets import example_samples, load_samples
+from pipeline.digests import digests_of
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
 from pipeline.run import Run
@@ -46,14 +48,15 @@ def add_training(settings, stage2_steps=4, absent=()):
         "stage2": student(0.5432 if stage2_steps else 0.4321, absent),
     }
     run = Run(settings)
-    run.finish("stage1", stage1)
-    run.finish("stage2", second)
-    run.finish("evaluate", {"num_val": 2, "students": students})
+    run.finish("stage1", facts_of("stage1", **stage1))
+    run.finish("stage2", facts_of("stage2", **second))
     (folder / "evaluate").mkdir()
     samples = load_samples(folder / "samples.json")
     for sample in example_samples(samples, settings.evaluate.num_examples):
         prediction = np.ones((sample.height, sample.width), np.uint8)
         Image.fromarray(prediction).save(folder / "evaluate" / f"{sample.id}.png")
+    files = digests_of(folder / "evaluate", (folder / "evaluate").iterdir())
+    run.finish("evaluate", facts_of("evaluate", num_val=2, students=students, files=files))
 
 
 def student(miou, absent=()):

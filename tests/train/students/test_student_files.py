@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from flips import missed_flips
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
@@ -181,6 +182,7 @@ def test_says_what_to_do_about_a_hub_name_without_a_network(monkeypatch):
 def test_says_when_the_weights_beside_a_configuration_are_missing_or_damaged(tmp_path):
     network = tiny()
     save_network(network, tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(TrainingError, match="holds no segmentation network"):
         load_network(tmp_path)
@@ -200,8 +202,35 @@ def test_a_network_that_transformers_saved_gives_the_same_logits(tmp_path):
 
 def test_a_student_that_lacks_weights_is_not_read_as_one(tmp_path):
     save_network(tiny(), tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
     weights = load_file(tmp_path / "model.safetensors")
     weights = {name: value for name, value in weights.items() if "classifier" not in name}
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(TrainingError, match=r"lacks 2 of its network's weights, .*classifier.*; copy it again"):
         load_network(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessor_config.json", "SHA256SUMS"])
+def test_every_flipped_bit_of_a_saved_student_is_found(tmp_path, name):
+    save_network(tiny(), tmp_path)
+    assert missed_flips(tmp_path / name, lambda: is_refused(tmp_path), num=20) == []
+    load_network(tmp_path)
+
+
+def is_refused(folder):
+    try:
+        load_network(folder)
+    except TrainingError as error:
+        return "SHA256SUMS lists it" in str(error)
+    return False
+
+
+def test_a_student_that_was_changed_on_purpose_says_how_it_is_taken(tmp_path):
+    save_network(tiny(), tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace("cat", "dot"))
+    for read in (lambda: load_network(tmp_path), lambda: tiny(student=str(tmp_path)), lambda: tiny(tmp_path)):
+        with pytest.raises(TrainingError, match=rf"if the change is meant, run rm {tmp_path}/SHA256SUMS"):
+            read()
+    (tmp_path / "SHA256SUMS").unlink()
+    assert load_network(tmp_path).config.id2label[1] == "dot"

@@ -7,12 +7,13 @@ after that.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.exchange.labels import Label
-from pipeline.files import read_json, write_json
 from pipeline.folder import Folder
+from pipeline.record import read_record, write_record
 
 
 def label_digest(label: Label) -> str:
@@ -21,10 +22,12 @@ def label_digest(label: Label) -> str:
 
 
 def exported_digests(folder: Path) -> dict[str, list[str]]:
-    """Digests of all exported labels of each image, by sample id."""
+    """Digests of all exported labels of each image, by sample id; RecordError for a damaged file."""
     path = Folder(folder).exported
-    digests: dict[str, list[str]] = read_json(path) if path.is_file() else {}
-    return digests
+    if not path.is_file():
+        return {}
+    again = f"rm {shlex.quote(str(path))}, which also takes masks that come back as they were exported"
+    return read_record(path, again)
 
 
 def add_exported(folder: Path, digests: Mapping[str, str]) -> None:
@@ -32,4 +35,4 @@ def add_exported(folder: Path, digests: Mapping[str, str]) -> None:
     stored = exported_digests(folder)
     for sample_id, digest in digests.items():
         stored[sample_id] = sorted({*stored.get(sample_id, []), digest})
-    write_json(Folder(folder).exported, stored)
+    write_record(Folder(folder).exported, stored)

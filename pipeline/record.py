@@ -1,0 +1,88 @@
+"""Records: the JSON files of a run that something reads later. Each ends with the SHA-256 of the text before it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import RecordError
+from pipeline.files import json_text, write_text
+
+T = TypeVar("T")
+
+KEY = "sha256"
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with its digest, atomically; NaN and infinity become null."""
+    assert KEY not in content
+    text = json_text({**content, KEY: "0" * 64}).encode()
+    head = text[: -len(_end(b""))]
+    write_text(path, (head + _end(head)).decode())
+
+
+def read_record(path: Path, again: str, kind: Any = None) -> dict[str, Any]:
+    """What `write_record` wrote.
+
+    again:  command that writes the file again, for the message
+    kind:   TypedDict whose fields must be there, and of their types; others may be there too
+    raises: RecordError for a file in which a byte differs from what was written, or with other fields
+    """
+    text = _proven(path, again)
+    if kind is not None:
+        _parsed(kind, text, path, again)
+    content: dict[str, Any] = json.loads(text)
+    del content[KEY]
+    return content
+
+
+def read_record_as(kind: type[T], path: Path, again: str) -> T:
+    """A record as an object of a dataclass; RecordError as `read_record`."""
+    return _parsed(kind, _proven(path, again), path, again)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a record is there, and as it was written, to the byte."""
+    return path.is_file() and _is_whole(path.read_bytes())
+
+
+def _proven(path: Path, again: str) -> bytes:
+    text = path.read_bytes()
+    if not _is_whole(text):
+        raise RecordError(
+            f"{path} does not match the digest at its end: it is damaged, or was edited by hand; put it back as it "
+            f"was, or run {again}"
+        )
+    return text
+
+
+def _is_whole(text: bytes) -> bool:
+    head = text[: -len(_end(b""))]
+    return text == head + _end(head)
+
+
+def _end(head: bytes) -> bytes:
+    """The last lines of a record, with the digest of the text before them."""
+    return f'\n "{KEY}": "{hashlib.sha256(head).hexdigest()}"\n}}\n'.encode()
+
+
+def _parsed(kind: type[T], text: bytes, path: Path, again: str) -> T:
+    try:
+        return _adapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise RecordError(
+            f"{path} was written by another version of conformalsam ({name}: {problem['msg']}); run {again}"
+        ) from None
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
