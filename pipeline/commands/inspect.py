@@ -21,7 +21,7 @@ from pipeline.settings import Settings
     type=click.IntRange(0),
     help="Number of images to list.",
 )
-@click.option("--check", is_flag=True, help="Verify the checksum of every chunk; exit code 1 if one is damaged.")
+@click.option("--check", is_flag=True, help="Verify all checksums; exit code 1 if anything is damaged.")
 @click.option("--repair", is_flag=True, help="Check, and let the stage compute damaged images again.")
 @click.option("--png", "sample_id", metavar="ID", help="Write a picture of this image.")
 @click.option("--out", type=click.Path(path_type=Path), help="Path of the picture. Default: ID.png.")
@@ -34,20 +34,22 @@ def inspect(
     sample_id: str | None,
     out: Path | None,
 ) -> None:
-    """Show a run, or one of its stores; check or repair a store.
+    """Show or check a run, or one of its stores; repair a store.
 
-    For a run: the finished stages with their main numbers, and the stores. For a store, e.g. results/demo/labels.zarr,
-    finished or not: its settings, its progress and its numbers.
+    For a run: the finished stages with their main numbers, and the stores; with --check, damaged samples, receipts,
+    stores, checkpoints and students. For a store, e.g. results/demo/labels.zarr, finished or not: its settings, its
+    progress and its numbers.
     """
     from pipeline import inspect as inspection
 
     context = click.get_current_context()
     if isinstance(target, Settings):
-        if check or repair or sample_id is not None:
-            raise click.UsageError(f"--check, --repair and --png need a store, e.g. {target.folder}/labels.zarr")
-        facts = inspection.inspect_run(target)
-        click.echo(json.dumps(facts, indent=1) if as_json else inspection.format_run(facts))
-        return
+        if repair or sample_id is not None:
+            raise click.UsageError(f"--repair and --png need a store, e.g. {target.folder}/labels.zarr")
+        facts = inspection.check_run(target) if check else inspection.inspect_run(target)
+        show = inspection.format_run_check if check else inspection.format_run
+        click.echo(json.dumps(facts, indent=1) if as_json else show(facts))
+        context.exit(1 if check and facts["findings"] else 0)
     store = target
     if sample_id is not None:
         path = out or Path(f"{sample_id}.png")
