@@ -183,7 +183,7 @@ class DataSettings(Section):
                 f"ignore_values has {sorted(doubtful)}, which classes have as well; remove them from one of the two"
             )
         if self.background is not None and self.background not in self.class_names:
-            hint = did_you_mean(self.background, self.class_names)
+            hint = did_you_mean(self.background, self.class_names) or "; set it to one of their names, or remove it"
             raise ValueError(f"background is {self.background!r}, which is not among the classes{hint}")
         return self
 
@@ -216,7 +216,7 @@ class DataSettings(Section):
 def _refuse_duplicates(entries: Sequence[Any], where: str, what: str) -> None:
     twice = [entry for entry, count in Counter(entries).items() if count > 1]
     if twice:
-        raise ValueError(f"{where} has the {what} {twice[0]!r} twice; each may appear once")
+        raise ValueError(f"{where} has the {what} {twice[0]!r} twice; remove one of them")
 
 
 class SeemSettings(Section):

@@ -82,9 +82,9 @@ def parse_request(entries: Mapping[str, Any]) -> Request:
     chosen_rows(table, arms)
     seeds, budget = entries.get("seeds", 3), entries.get("budget", 1.0)
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise ConfigError(f"seeds must be an integer >= 1, got {seeds!r}")
+        raise ConfigError(f"seeds must be an integer >= 1, got {seeds!r}; write e.g. seeds=3")
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0:
-        raise ConfigError(f"budget must be a number > 0 (1 is the full length), got {budget!r}")
+        raise ConfigError(f"budget must be a number > 0, got {budget!r}; write e.g. budget=0.25")
     return Request(table, seeds, float(budget), arms, _protocols(entries.get("protocol", "both")))
 
 
