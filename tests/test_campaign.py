@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(("name", "count"), [("kills", 3), ("writers", 4)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("kills", 3), ("writers", 4), pytest.param("files", 4, marks=pytest.mark.slow)]
+)
 def test_a_short_campaign_finds_nothing(name, count):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     script = [sys.executable, str(ROOT / "tests/campaign.py")]
