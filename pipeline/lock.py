@@ -41,8 +41,13 @@ READS = {
 }
 """Writer -> those whose results it reads while it works: neither may start while the other runs."""
 
-HALF_WRITTEN = {"prepare": ("samples.json.part*",), "report": ("report.html.part*",)}
-"""Writer -> what it may leave beside its receipt and its folder if it is killed."""
+HALF_WRITTEN = {
+    "prepare": ("samples.json.part*",),
+    "calibrate": (".held_out*",),
+    "sweep": (".held_out*",),
+    "report": ("report.html.part*",),
+}
+"""Writer -> what it may leave in the run's folder if it is killed, besides parts of its receipt."""
 
 SECONDS_TO_RETRY = 0.2  # another process may hold a lock for a moment, only to see whether it is free
 LEASE_SECONDS = 120.0

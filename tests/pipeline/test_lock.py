@@ -56,6 +56,14 @@ def test_the_next_writer_removes_what_a_killed_one_left_half_written(tmp_path):
     assert files == {*kept, f"{FOLDER}/stage1"}
 
 
+def test_the_folder_of_held_out_planes_goes_with_the_next_calibration(tmp_path):
+    (tmp_path / ".held_out12").mkdir()
+    with only_writer(tmp_path, "pseudolabel"):
+        assert (tmp_path / ".held_out12").is_dir()
+    with only_writer(tmp_path, "calibrate"):
+        assert not (tmp_path / ".held_out12").exists()
+
+
 def test_an_old_text_locks_nothing_even_if_it_names_a_process_that_runs(tmp_path):
     path = tmp_path / FOLDER / "annotate"
     path.parent.mkdir()
