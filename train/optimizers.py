@@ -1,7 +1,7 @@
-"""SGD and AdamW of torch without its compiler, which takes seconds to import.
+"""SGD and AdamW of torch without torch's compiler, which takes seconds to import.
 
-torch's optimizers import the compiler at their first call, to leave themselves out of what is compiled. Nothing here
-compiles an optimizer.
+torch's optimizers import the compiler at their first call, to exclude themselves from compilation. The trainer never
+compiles an optimizer, so these classes use the same methods without that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The student networks: EfficientNet-Lite, SegFormer, DINO with a DPT head, or any network of transformers.
 
-After `import train.students`, AutoModelForSemanticSegmentation of transformers reads every student that training saved.
+After `import train.students`, AutoModelForSemanticSegmentation of transformers loads every student that training saved.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ register()
 
 
 def new_network(student: str, weights: str, class_names: Sequence[str], drop_path: float | None = None) -> Network:
-    """A student for the classes; what its weights lack comes from torch's global generator.
+    """A student for some classes; parameters without given weights are drawn from torch's global generator.
 
     student:   efficientnet-lite0 to -lite2, tiny, b0 to b5, dinov2-s, -b, -l, dinov3-s, -b, -l, or a folder in
                transformers format
     weights:   random (a folder given as student: its own), imagenet (efficientnet-lite), a folder in transformers
                format, a file mit_b*.pth of NVlabs, or a hub name, which is downloaded
-    drop_path: probability of dropping a branch of the last layer; it grows from 0 in the first. Default: 0.1, for
-               EfficientNet-Lite 0: it costs small networks and short training points of mIoU
+    drop_path: probability of dropping a branch of the last layer; it rises from 0 in the first layer. Default: 0.1, but
+               0 for EfficientNet-Lite, because it lowers the mIoU of small networks and of short training
     raises:    TrainingError for weights that cannot be found or do not fit the student
     """
     if drop_path is None:
@@ -55,17 +55,17 @@ def new_network(student: str, weights: str, class_names: Sequence[str], drop_pat
 
 
 def is_known(student: str) -> bool:
-    """Whether a student is named by its size; otherwise it is a folder."""
+    """Whether a student is one of the named networks; otherwise it is a folder."""
     return student.startswith(PREFIX) or student in ARCHITECTURES or student.partition("-")[0] in DINO_FAMILIES
 
 
 def random_network(student: str, class_names: Sequence[str], drop_path: float = 0.1) -> Network:
-    """A student of a named size with weights from torch's global generator."""
+    """A named student with random weights, drawn from torch's global generator."""
     if student.startswith(PREFIX):
         return EfficientNetLite(efficientnet_config(student, class_names, drop_path))
     family, _, size = student.partition("-")
     if family in DINO_FAMILIES:
-        from train.students.dino import DinoDPT, dino_config  # with transformers, which takes seconds
+        from train.students.dino import DinoDPT, dino_config  # imports transformers, which takes seconds
 
         return DinoDPT(dino_config(family, size, class_names, drop_path))
     return SegFormer(segformer_config(student, class_names, drop_path))

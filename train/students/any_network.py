@@ -13,11 +13,11 @@ from train.students.drop import share_draws
 from train.students.network import Network
 from train.students.norm import share_statistics
 
-ENCODERS = ("backbone", "encoder")  # where networks without a base model prefix keep theirs
+ENCODERS = ("backbone", "encoder")  # attributes that can hold the encoder of a network without a base model prefix
 
 
 class AnyNetwork(Network):
-    """A network whose inside is not known: one pass from images to logits."""
+    """A network whose structure is unknown: it only maps images to logits."""
 
     multiple = 32
     smallest_side = 64
@@ -42,12 +42,12 @@ class AnyNetwork(Network):
 
     def _is_whole(self) -> TrainingError:
         return TrainingError(
-            f"{type(self.model).__name__} does not tell its encoder's feature maps from its decode head; set "
-            "stage2.complementary_dropout to false and train.framework to plain, or take a SegFormer or DINO student"
+            f"the student {type(self.model).__name__} has no known encoder with feature maps; set "
+            "stage2.complementary_dropout: false and train.framework: plain, or take a SegFormer or DINO student"
         )
 
     def is_head(self, parameter_name: str) -> bool:
-        """All outside the encoder; if it is not known which that is, nothing."""
+        """Whether a parameter is outside the encoder; False for all if the encoder is unknown."""
         encoders = [name for name in (self.model.base_model_prefix, *ENCODERS) if name and hasattr(self.model, name)]
         return bool(encoders) and not parameter_name.startswith(f"model.{encoders[0]}.")
 
@@ -62,22 +62,25 @@ class AnyNetwork(Network):
 
 
 def tried(network: AnyNetwork, num_classes: int | None) -> AnyNetwork:
-    """The network after one pass over an image that is not square: parameters that take no part in it are frozen.
+    """Try a network on an image that is not square, and freeze the parameters that its logits do not depend on.
 
-    raises: TrainingError if it cannot segment images of any size, or gives other classes
+    raises: TrainingError if it cannot segment images of any size, or has another number of classes
     """
     name = type(network.model).__name__
-    sides = [_sides(network, least) for least in (network.smallest_side, 2 * network.smallest_side)]
+    sides = [_multiple_of(network, least) for least in (network.smallest_side, 2 * network.smallest_side)]
     network.eval()
     try:
         logits = network(torch.zeros(1, 3, *sides))
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise TrainingError(
-            f"{name} cannot segment an image of {sides[0]} x {sides[1]} pixels ({first_line(error)}); a student takes "
-            "images of any size: take another network"
+            f"{name} cannot segment an image of {sides[0]} x {sides[1]} pixels ({first_line(error)}), but a student "
+            "must take images of any size; set train.student to another network"
         ) from None
     if logits.ndim != 4 or logits.shape[1] != num_classes:
-        raise TrainingError(f"{name} gives logits of shape {list(logits.shape)}, expected [1, {num_classes}, h, w]")
+        raise TrainingError(
+            f"{name} gives logits of shape {list(logits.shape)}, expected [1, {num_classes}, h, w]; set train.student "
+            "to another network"
+        )
     logits.sum().backward()
     for parameter in network.parameters():
         parameter.requires_grad_(parameter.requires_grad and parameter.grad is not None)
@@ -85,5 +88,6 @@ def tried(network: AnyNetwork, num_classes: int | None) -> AnyNetwork:
     return network.train()
 
 
-def _sides(network: Network, least: int) -> int:
+def _multiple_of(network: Network, least: int) -> int:
+    """The smallest side that the network accepts and that is at least `least` pixels."""
     return -(-least // network.multiple) * network.multiple

@@ -1,4 +1,4 @@
-"""Our students as classes of transformers, registered with its Auto classes (train.students.registration)."""
+"""Our students as classes of transformers, registered with its Auto classes by `train.students.registration`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
 
-from train.students import dino  # it registers itself
+from train.students import dino  # registers itself
 from train.students.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
 __all__ = ["AutoEfficientNetLite", "AutoEfficientNetLiteConfig", "dino"]
@@ -44,10 +44,10 @@ class AutoEfficientNetLite(PreTrainedModel):  # type: ignore[no-untyped-call]
         return logits
 
     def _init_weights(self, module: nn.Module) -> None:
-        """`EfficientNetLite` has done it."""
+        """Nothing: `EfficientNetLite` has initialised its weights."""
 
 
-# What a log file has no use for: bars, and tables of tensors that `check_fit` of files.py turns into one line.
+# No progress bars in log files, and no tables of tensors, which `check_fit` of files.py summarises in one line.
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""DINOv2 and DINOv3 with a DPT decode head, as UniMatch-V2 (arXiv 2410.10777) puts them together."""
+"""DINOv2 and DINOv3 with a DPT decode head, as in UniMatch-V2 (arXiv 2410.10777)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from train.students.network import Network
 
 
 class Architecture(NamedTuple):
-    """An encoder, and the decode head of the published size."""
+    """Sizes of an encoder and of its published decode head."""
 
     width: int
     depth: int
     heads: int
     layers: list[int]
-    """Whose outputs the head reads, counted from 0."""
+    """Layers whose outputs the head reads, counted from 0."""
     level_widths: list[int]
-    """Channels that the head reads each of them with."""
+    """Number of channels to which the head projects each of these outputs."""
     head_width: int
 
 
@@ -45,10 +45,10 @@ ARCHITECTURES = {
 
 
 class DinoDPTConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
-    """An encoder's own configuration, and what the head is made of."""
+    """The configuration of an encoder, and the sizes of the head."""
 
     model_type = "dino_dpt"
-    sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 - as transformers declares it
+    sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 - declared as in transformers
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ def _encoder_config(family: str, architecture: Architecture) -> PreTrainedConfig
 
 
 class DinoDPT(Network, PreTrainedModel):  # type: ignore[no-untyped-call]
-    """A vision transformer of which four layers' outputs are feature maps, all of one resolution; and a DPT head."""
+    """A vision transformer, four of whose layer outputs are feature maps of one resolution, and a DPT head."""
 
     config_class = DinoDPTConfig
     config: DinoDPTConfig
@@ -111,7 +111,7 @@ class DinoDPT(Network, PreTrainedModel):  # type: ignore[no-untyped-call]
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _add_drop_paths(self, rate: float) -> None:
-        """From 0 in the first layer to `rate` in the last."""
+        """Set the drop path probability of the layers, from 0 in the first to `rate` in the last."""
         layers = self._layers()
         for index, layer in enumerate(layers):
             layer.drop_path = DropPath(rate * index / max(len(layers) - 1, 1))
@@ -132,7 +132,7 @@ class DinoDPT(Network, PreTrainedModel):  # type: ignore[no-untyped-call]
         for index, layer in enumerate(self._layers()):
             tokens = layer(tokens, **positions)
             if index in self.config.layers:
-                patches = norm(tokens)[:, -size[0] * size[1] :]  # after the class token and the registers
+                patches = norm(tokens)[:, -size[0] * size[1] :]  # without the class token and the registers
                 features.append(patches.transpose(1, 2).unflatten(2, size))
         return features
 
@@ -153,10 +153,10 @@ class DinoDPT(Network, PreTrainedModel):  # type: ignore[no-untyped-call]
         self.save_pretrained(folder)
 
     def freeze_unused(self) -> None:
-        self.encoder.embeddings.mask_token.requires_grad_(False)  # for pre-training only
+        self.encoder.embeddings.mask_token.requires_grad_(False)  # only used in pre-training
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The head as torch does; the encoder has initialised itself."""
+        """Initialise the head as torch does; the encoder initialises itself."""
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.reset_parameters()
 
@@ -164,8 +164,8 @@ class DinoDPT(Network, PreTrainedModel):  # type: ignore[no-untyped-call]
 class DPTHead(nn.Module):
     """Levels at 4, 2, 1 and 1/2 times the resolution of the tokens, fused from the coarsest to the finest.
 
-    Ranftl, Bochkovskiy & Koltun, "Vision Transformers for Dense Prediction", ICCV 2021, in the sizes and without the
-    batch norm of UniMatch-V2.
+    Ranftl, Bochkovskiy & Koltun, "Vision Transformers for Dense Prediction", ICCV 2021; with the sizes of UniMatch-V2,
+    and like there without batch norm.
     """
 
     def __init__(self, encoder_width: int, level_widths: Sequence[int], width: int, num_classes: int):
@@ -187,7 +187,7 @@ class DPTHead(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """float [B, D, h, w] four times -> logits, float [B, K, 8 h, 8 w]."""
+        """Four feature maps, float [B, D, h, w] each -> logits, float [B, K, 8 h, 8 w]."""
         stages = zip(self.projections, self.resizes, self.narrow, features, strict=True)
         levels = [narrow(resize(project(map_))) for project, resize, narrow, map_ in stages]
         fused = None
@@ -199,7 +199,7 @@ class DPTHead(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Adds a level to what the coarser ones gave, and brings the sum to the next level's resolution."""
+    """Adds a level to the fused coarser levels, and resizes the sum to the resolution of the next level."""
 
     def __init__(self, width: int, is_first: bool):
         super().__init__()
@@ -208,15 +208,15 @@ class Fusion(nn.Module):
         self.project = nn.Conv2d(width, width, 1)
 
     def forward(self, level: Tensor, coarser: Tensor | None, size: Sequence[int]) -> Tensor:
-        """float [B, E, h, w] twice -> float [B, E, *size]."""
+        """A level and the fused coarser ones, float [B, E, h, w] each -> float [B, E, *size]."""
         total = level if coarser is None or self.level is None else coarser + self.level(level)
-        # Published the other way round; a 1 x 1 convolution and the up-sampling commute, and this is 4 times cheaper.
+        # Published after the up-sampling; a 1 x 1 convolution commutes with that, and is 4 times cheaper here.
         projected = self.project(self.sum(total))
         return functional.interpolate(projected, tuple(size), mode="bilinear", align_corners=True)
 
 
 class Residual(nn.Module):
-    """Two convolutions, each after a ReLU, added to their input."""
+    """Two convolutions, each after a ReLU, whose result is added to the input."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -224,7 +224,7 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [B, E, h, w] -> the same."""
+        """float [B, E, h, w] -> float of the same shape."""
         change: Tensor = self.second(torch.relu(self.first(torch.relu(x))))
         return x + change
 

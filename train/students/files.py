@@ -1,6 +1,6 @@
-"""Students from and to folders in transformers format, and from weights that others published.
+"""Reads and writes students as folders in transformers format, and reads weights that others published.
 
-transformers is imported for the students that need it alone: that takes seconds.
+transformers is only imported for students that need it, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PLAIN: dict[str, type[PlainNetwork]] = {kind.config_class.model_type: kind for k
 
 
 def save_network(network: Network, folder: Path) -> None:
-    """Write `folder` so that AutoModelForSemanticSegmentation and AutoImageProcessor of transformers read it.
+    """Write a folder that AutoModelForSemanticSegmentation and AutoImageProcessor of transformers can load.
 
-    It also gets SHA256SUMS, so that a copy of it is checked wherever it is read.
+    It also writes SHA256SUMS, by which a copy of the folder is checked when it is loaded.
     """
     network.save(folder)
     save_normalisation(network, folder)
@@ -37,9 +37,9 @@ def save_network(network: Network, folder: Path) -> None:
 
 
 def load_network(folder: Path) -> Network:
-    """Read what `save_network` or transformers wrote; TrainingError if it is not there, not all of it, or damaged.
+    """Load what `save_network` or transformers wrote; TrainingError if it is missing, incomplete or damaged.
 
-    AllSpark's memory, which only training needs, is not saved.
+    AllSpark's memory is not saved, because only training needs it.
     """
     check_sums(folder)
     content = read_config(folder)
@@ -53,7 +53,8 @@ def load_network(folder: Path) -> Network:
         network, unfit = load_pretrained(folder)
     if unfit:
         raise TrainingError(
-            f"{folder} lacks {len(unfit)} of its network's weights, e.g. {unfit[0]}; copy it again, or train it again"
+            f"{folder} lacks {len(unfit)} of its network's weights, e.g. {unfit[0]}; copy the folder again, or train "
+            "the student again"
         )
     if not (folder / BLOCK_FILE).is_file():
         return network
@@ -63,19 +64,19 @@ def load_network(folder: Path) -> Network:
 
 
 def check_sums(folder: Path) -> None:
-    """TrainingError unless the files of a folder are those of its SHA256SUMS, if it has that."""
+    """Raise TrainingError unless the files of a folder have the checksums of its SHA256SUMS, if it has one."""
     changed = unlisted_files(folder)
     if changed:
         raise TrainingError(
-            f"{folder / changed[0]} is not as {folder / SUMS} lists it: it is damaged, or was changed; copy the folder "
-            f"again, or train it again; if the change is meant, run rm {shlex.quote(str(folder / SUMS))}"
+            f"{folder / changed[0]} differs from its checksum in {folder / SUMS}: it is damaged, or was changed; copy "
+            f"the folder again, or train it again; if the change is intended, run rm {shlex.quote(str(folder / SUMS))}"
         )
 
 
 def read_network(folder: Path, class_names: Sequence[str], drop_path: float) -> Network:
-    """The segmentation network in a folder, to be trained; for other classes its classifier gets random weights.
+    """Load the segmentation network in a folder for training; with other classes its classifier gets random weights.
 
-    raises: TrainingError for a folder without one, with one that cannot be trained, or with damaged files
+    raises: TrainingError for a folder without a network, with one that cannot be trained, or with damaged files
     """
     check_sums(folder)
     content = read_config(folder)
@@ -93,7 +94,7 @@ def read_network(folder: Path, class_names: Sequence[str], drop_path: float) -> 
 
 
 def with_weights(network: Network, student: str, weights: str) -> Network:
-    """A new network of ours with the encoder that `weights` names, and the decode head if that has one.
+    """A network with the given weights of the encoder, and of the decode head if there are any.
 
     weights: imagenet, a folder in transformers format, a file mit_b*.pth of NVlabs, or a hub name
     raises:  TrainingError for weights that cannot be found or do not fit the student
@@ -118,7 +119,7 @@ def _with_imagenet(network: Network, student: str) -> Network:
     if not isinstance(network, EfficientNetLite):
         raise TrainingError(
             f"train.weights is imagenet, which is for students {PREFIX}0 to {PREFIX}2, but train.student is {student}; "
-            "give train.weights a folder in transformers format or a hub name, or random"
+            "set train.weights to a folder in transformers format, a hub name, or random"
         )
     network.encoder.load_state_dict(imagenet_weights(student))
     log.info("%s: ImageNet weights loaded; the decode head starts from random weights", student)
@@ -127,9 +128,14 @@ def _with_imagenet(network: Network, student: str) -> Network:
 
 def _with_nvlabs(network: Network, student: str, path: Path) -> Network:
     if not path.is_file():
-        raise TrainingError(f"train.weights is {path}, which is no file; download mit_b*.pth of NVlabs/SegFormer there")
+        raise TrainingError(
+            f"train.weights is {path}, which does not exist; download mit_b*.pth of NVlabs/SegFormer to that path"
+        )
     if not isinstance(network, SegFormer):
-        raise TrainingError(f"{path} is a file of a MiT encoder, which train.student {student} has not; take b0 to b5")
+        raise TrainingError(
+            f"{path} holds a MiT encoder, which train.student {student} does not have; set train.student to one of b0 "
+            "to b5"
+        )
     given, own = read_nvlabs(path), network.segformer.state_dict()
     unfit = [name for name in own if name not in given or given[name].shape != own[name].shape]
     unfit += [name for name in given if name not in own]
@@ -140,25 +146,25 @@ def _with_nvlabs(network: Network, student: str, path: Path) -> Network:
 
 
 def check_fit(network: Network, weights: str, student: str | None, unfit: Sequence[str]) -> None:
-    """The encoder must be all there; the decode head may be absent or made for other classes.
+    """Raise TrainingError unless the weights have the whole encoder; the head may be missing or of other classes.
 
-    student: as the settings name it; None if the weights' own folder says what they should be
-    unfit:   names of parameters that are missing in the weights, or of another shape
+    student: as in the settings; None if the config.json beside the weights describes the network
+    unfit:   names of parameters that the weights lack, or have with another shape
     """
     in_encoder = [name for name in unfit if not network.is_head(name)]
     if in_encoder:
-        wanted = f"train.student {student}" if student else "the config.json beside them"
-        advice = "set train.student to the size of the weights" if student else "take a complete folder"
+        expected = f"train.student {student}" if student else "the config.json beside them"
+        fix = "set train.student to the size of the weights" if student else "take a complete folder"
         raise TrainingError(
-            f"the weights {weights} do not fit {wanted}: {len(in_encoder)} tensors are missing or of another shape, "
-            f"e.g. {in_encoder[0]}; {advice}"
+            f"the weights {weights} do not fit {expected}: {len(in_encoder)} tensors are missing or have another "
+            f"shape, e.g. {in_encoder[0]}; {fix}"
         )
     if unfit:
         log.info("%s: encoder loaded; %d tensors of the decode head start from random weights", weights, len(unfit))
 
 
 def weights_folder(weights: str) -> Path:
-    """A local folder as it is; a hub name from the local cache, downloaded first if need be."""
+    """The folder of some weights: a local folder itself, or the local cache of a hub name, downloaded if necessary."""
     if Path(weights).is_dir():
         return Path(weights)
     from huggingface_hub import snapshot_download
@@ -168,7 +174,7 @@ def weights_folder(weights: str) -> Path:
         return Path(snapshot_download(weights, allow_patterns=WEIGHT_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise TrainingError(
-            f"train.weights is {weights}, which is no folder, and the hub gave no such model ({reason_of(error)}); "
-            "give train.weights a folder in transformers format (on a machine with a network: "
-            "hf download nvidia/mit-b0 --local-dir weights/mit-b0), or random"
+            f"train.weights is {weights}, which is not a folder, and the hub gave no such model ({reason_of(error)}); "
+            "set train.weights to a folder in transformers format (on a machine with a network: "
+            "hf download nvidia/mit-b0 --local-dir weights/mit-b0), or to random"
         ) from None

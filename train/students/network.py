@@ -1,4 +1,4 @@
-"""What every student network offers: images in, feature maps, coarse logits out."""
+"""The interface of all student networks: images in; feature maps and coarse logits out."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ class Network(nn.Module):
     """A semantic segmentation network made of an encoder and a decode head."""
 
     multiple: int = 1
-    """The sides of the input are multiples of this, pixels."""
+    """Height and width of the input must be multiples of this, in pixels."""
     smallest_side: int = 32
-    """Of the input, pixels."""
+    """Smallest height and width of the input, in pixels."""
     mean: Sequence[float] = MEAN
-    """Of RGB in [0, 1], three numbers: what the pixels are normalised by."""
+    """Mean of the pixels, three numbers for RGB in [0, 1]; pixels are normalised by it and `std`."""
     std: Sequence[float] = STD
+    """Standard deviation of the pixels, three numbers for RGB in [0, 1]."""
     memory_format: torch.memory_format = torch.contiguous_format
-    """Of the weights: what is fastest for this network."""
+    """Memory format of the weights that is fastest for this network."""
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """float [B, 3, H, W], normalised -> feature maps, float [B, D, h, w] each, finest first."""
+        """Normalised pixels, float [B, 3, H, W] -> feature maps, float [B, D, h, w] each, finest first."""
         raise NotImplementedError
 
     def decode(self, features: list[Tensor]) -> Tensor:
@@ -34,28 +35,28 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def feature_widths(self) -> list[int]:
-        """Channels D of each feature map."""
+        """Number of channels D of each feature map."""
         raise NotImplementedError
 
     def is_head(self, parameter_name: str) -> bool:
-        """Whether a parameter of that name belongs to the decode head."""
+        """Whether the parameter of that name belongs to the decode head."""
         raise NotImplementedError
 
     def encoder_stages(self) -> list[nn.Module]:
-        """Parts of the encoder that can be frozen, the first that sees the image first; none if they are not known."""
+        """The stages of the encoder that can be frozen, from the input on; empty if they are unknown."""
         return []
 
     def freeze_unused(self) -> None:
-        """Ask no gradient for parameters that play no part: processes that share a batch would wait for it."""
+        """Freeze parameters that the logits do not depend on; several processes would wait for their gradients."""
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors, from which transformers makes the same network."""
+        """Write config.json and model.safetensors, which transformers can load."""
         raise NotImplementedError
 
     def forward(self, pixels: Tensor, channel_masks: Sequence[Tensor] | None = None) -> Tensor:
-        """float [B, 3, H, W], normalised -> logits, float [B, K, h, w].
+        """Normalised pixels, float [B, 3, H, W] -> logits, float [B, K, h, w].
 
-        channel_masks: float [B, D, 1, 1] for each feature map, multiplied onto it
+        channel_masks: float [B, D, 1, 1] per feature map, which is multiplied by it
         """
         features = self.encode(pixels)
         if channel_masks is not None:
@@ -64,4 +65,5 @@ class Network(nn.Module):
 
 
 def num_parameters(network: nn.Module) -> int:
+    """Number of parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())

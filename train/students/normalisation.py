@@ -1,4 +1,4 @@
-"""preprocessor_config.json of a student: mean and standard deviation of its pixels."""
+"""Reads and writes preprocessor_config.json of a student: mean and standard deviation of its pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = "preprocessor_config.json"
 
 
 def save_normalisation(network: Network, folder: Path) -> None:
-    """Write what SegformerImageProcessorPil(do_resize=False) of transformers writes."""
+    """Write the same file as SegformerImageProcessorPil(do_resize=False) of transformers."""
     content = {
         "do_normalize": True,
         "do_reduce_labels": False,
@@ -32,23 +32,23 @@ def save_normalisation(network: Network, folder: Path) -> None:
 
 
 def normalisation_of(folder: Path, network: Network) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of RGB in [0, 1] that a folder's preprocessor_config.json names; else the network's.
+    """Mean and standard deviation of the pixels, for RGB in [0, 1]: those of a folder, or the network's defaults.
 
-    raises: TrainingError for a network that wants its channels in another order
+    raises: TrainingError for a network with another order of channels
     """
     path = folder / FILE
     if not path.is_file():
         return list(network.mean), list(network.std)
-    named: dict[str, Any] = read_json(path)
-    if named.get("do_flip_channel_order"):
+    content: dict[str, Any] = read_json(path)
+    if content.get("do_flip_channel_order"):
         raise TrainingError(
-            f"{path} asks for channels in the order BGR (do_flip_channel_order), which students do not have; take a "
+            f"{path} has do_flip_channel_order (BGR), but students get RGB; set train.weights or train.student to a "
             "network that was trained on RGB"
         )
-    rescaled = named.get("rescale_factor", 1 / 255) if named.get("do_rescale", True) else 1.0
-    to_unit = 255 * rescaled  # what the network calls 1 is this in RGB in [0, 1]
+    factor = content.get("rescale_factor", 1 / 255) if content.get("do_rescale", True) else 1.0
+    to_unit = 255 * factor  # a pixel of RGB in [0, 1] times this is what the network's mean and deviation refer to
     mean: Sequence[float] = [0.0] * 3
     std: Sequence[float] = [1.0] * 3
-    if named.get("do_normalize", True):
-        mean, std = named.get("image_mean") or network.mean, named.get("image_std") or network.std
+    if content.get("do_normalize", True):
+        mean, std = content.get("image_mean") or network.mean, content.get("image_std") or network.std
     return [value / to_unit for value in mean], [value / to_unit for value in std]

@@ -1,4 +1,4 @@
-"""Networks that are plain torch modules, read and written in the format of transformers without importing it."""
+"""Networks that are plain torch modules, read and written in transformers format without importing transformers."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from train.students.network import Network
 from train.students.normalisation import normalisation_of
 
 DEFAULT_LABELS = {0: "LABEL_0", 1: "LABEL_1"}
-"""Of a config.json that names no classes, as transformers has it."""
+"""Class names of a config.json without class names, as in transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlainConfig:
-    """What config.json has of a network.
+    """The content of config.json that describes a network.
 
     id2label: names of the classes by their index
     """
 
     model_type: ClassVar[str]
     architecture: ClassVar[str]
-    """Class of transformers that reads the folder."""
+    """Name of the class that loads the folder in transformers."""
     id2label: dict[int, str] = field(default_factory=DEFAULT_LABELS.copy)
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """The configuration in the content of a config.json; fields of other names are left out."""
+        """The configuration in the content of a config.json; unknown fields are left out."""
         names = {one.name for one in fields(cls)}
         known = {name: value for name, value in content.items() if name in names}
         return cls(**known | {"id2label": labels_of(content)})
 
     def content(self) -> dict[str, Any]:
-        """What transformers writes to config.json."""
+        """The content that transformers writes to config.json."""
         return asdict(self) | {
             "architectures": [self.architecture],
             "dtype": "float32",
@@ -54,7 +54,7 @@ class PlainConfig:
 
 
 class PlainNetwork(Network):
-    """A network that is made from its configuration alone."""
+    """A network that is built from its configuration alone."""
 
     config_class: ClassVar[type[PlainConfig]]
 
@@ -63,17 +63,17 @@ class PlainNetwork(Network):
         self.config = config
 
     def initialise(self, module: nn.Module) -> None:
-        """Give the parameters and buffers of one layer their first values, drawn from torch's global generator."""
+        """Initialise the parameters and buffers of one layer, with random values from torch's global generator."""
         raise NotImplementedError
 
     @staticmethod
     def saved_name(name: str) -> str:
-        """Name in model.safetensors of a tensor of the network's state."""
+        """The name in model.safetensors of a tensor of the network's state."""
         return name
 
     @staticmethod
     def own_name(name: str) -> str:
-        """Name in the network's state of a tensor in a file of weights."""
+        """The name in the network's state of a tensor of a file of weights."""
         return name
 
     def save(self, folder: Path) -> None:
@@ -85,13 +85,15 @@ class PlainNetwork(Network):
 
     @classmethod
     def read(cls, folder: Path, config: Any) -> tuple[Self, list[str]]:
-        """The network of that configuration, and the names of its tensors that the folder lacks or has in other shapes.
+        """Load a network with a configuration from a folder.
 
-        Those come from torch's global generator; all others come from the folder.
-        raises: TrainingError for a folder without readable weights
+        Tensors that the folder lacks, or has with another shape, are drawn from torch's global generator.
+
+        returns: the network in evaluation mode, and the names of these tensors
+        raises:  TrainingError for a folder without readable weights
         """
         given = {cls.own_name(name): tensor for name, tensor in read_weights(folder).items()}
-        with torch.random.fork_rng(devices=[]):  # these first weights are replaced
+        with torch.random.fork_rng(devices=[]):  # these initial weights are replaced
             network = cls(config)
         state = network.state_dict()
         fitting = {name: given[name] for name in state if name in given and given[name].shape == state[name].shape}
@@ -104,13 +106,13 @@ class PlainNetwork(Network):
 
 
 def labels_of(content: dict[str, Any]) -> dict[int, str]:
-    """Names of the classes by their index, of the content of a config.json."""
+    """Names of the classes by their index, from the content of a config.json."""
     labels = content.get("id2label")
     return DEFAULT_LABELS if labels is None else {int(index): str(name) for index, name in labels.items()}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Content of config.json; TrainingError if there is none that can be read."""
+    """The content of config.json; TrainingError if it is missing or unreadable."""
     try:
         content: dict[str, Any] = read_json(folder / "config.json")
     except (OSError, ValueError) as error:
@@ -119,7 +121,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of model.safetensors, or of pytorch_model.bin; TrainingError if there is none that can be read."""
+    """The tensors of model.safetensors or pytorch_model.bin; TrainingError if both are missing or unreadable."""
     path = folder / "pytorch_model.bin"
     try:
         if not path.is_file() or (folder / "model.safetensors").exists():
@@ -131,17 +133,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def holds_none(folder: Path, error: Exception) -> TrainingError:
+    """The error for a folder without a network."""
     return TrainingError(
-        f"{folder} holds no segmentation network in transformers format ({reason_of(error)}); expected config.json "
-        "and model.safetensors"
+        f"{folder} holds no segmentation network in transformers format ({reason_of(error)}); give a folder with "
+        "config.json and model.safetensors"
     )
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of an error of a library, as part of a sentence."""
+    """The first line of an error of a library, without its full stop."""
     return first_line(error).removeprefix("Got: ").rstrip(".")
 
 
 def class_names_of(folder: Path) -> list[str]:
-    """Names of the classes of a saved student, in the order of their indices; TrainingError if there is none."""
+    """Names of the classes of a saved student, in the order of their indices; TrainingError without a student."""
     return [name for _, name in sorted(labels_of(read_config(folder)).items())]

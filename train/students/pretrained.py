@@ -1,4 +1,4 @@
-"""Students that transformers reads: DINO, and any other of its semantic segmentation networks."""
+"""Students that transformers loads: DINO, and any other of its semantic segmentation networks."""
 
 from __future__ import annotations
 
@@ -23,27 +23,29 @@ log = logging.getLogger(__name__)
 
 
 def load_pretrained(folder: Path) -> tuple[Network, list[str]]:
-    """The network in a folder, and the names of its parameters that the folder lacks or has in other shapes.
+    """Load the network in a folder.
 
-    Those come from torch's global generator. As all functions here: TrainingError for a folder without a network, or
-    with one that cannot be trained.
+    Parameters that the folder lacks, or has with another shape, are drawn from torch's global generator.
+
+    returns: the network, and the names of these parameters
+    raises:  TrainingError for a folder without a network, or with one that cannot be trained
     """
     return _network(folder, config_of(folder))
 
 
 def read_pretrained(folder: Path, class_names: Sequence[str], drop_path: float) -> tuple[Network, list[str]]:
-    """As `load_pretrained`, for these classes."""
+    """As `load_pretrained`, for other classes."""
     config = config_of(folder)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: index for index, name in enumerate(class_names)}
-    config.use_auxiliary_head = False  # where there is one, it gives logits that nobody asks for
+    config.use_auxiliary_head = False  # its logits are not used
     if hasattr(config, "drop_path_rate"):
         config.drop_path_rate = drop_path
     return _network(folder, config)
 
 
 def with_pretrained(network: Network, student: str, weights: str, folder: Path) -> tuple[Network, list[str]]:
-    """As `load_pretrained`, with the configuration of `network`; for DINO the folder may hold the encoder alone."""
+    """As `load_pretrained`, with the configuration of `network`; for DINO the folder may hold only the encoder."""
     if isinstance(network, DinoDPT) and config_of(folder).model_type != DinoDPT.config_class.model_type:
         return _with_encoder(network, student, weights, folder)
     own: Any = network.model if isinstance(network, AnyNetwork) else network
@@ -62,6 +64,7 @@ def _network(folder: Path, config: PreTrainedConfig) -> tuple[Network, list[str]
 
 
 def config_of(folder: Path) -> PreTrainedConfig:
+    """The configuration in a folder, as transformers reads it; TrainingError if there is none."""
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:
@@ -70,7 +73,7 @@ def config_of(folder: Path) -> PreTrainedConfig:
 
 
 def _read(kind: Any, folder: Path, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-    """A network of `kind` in a folder, and what transformers tells about loading it."""
+    """Load a network of `kind` from a folder; returns it, and transformers' information about missing tensors."""
     try:
         loaded: tuple[Any, dict[str, Any]] = kind.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **kwargs
@@ -84,20 +87,23 @@ def _read(kind: Any, folder: Path, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
 
 def _lacks_library(folder: Path, error: ImportError) -> TrainingError:
     install = re.search(r"pip install [\w.-]+", str(error))
-    fix = f"run {install[0]}" if install else "install it"
+    fix = f"run {install[0]}" if install else "install that library"
     reason = reason_of(error).partition(". ")[0]
     return TrainingError(f"the network in {folder} needs a library that is not installed ({reason}); {fix}")
 
 
 def _with_encoder(network: DinoDPT, student: str, weights: str, folder: Path) -> tuple[DinoDPT, list[str]]:
-    """The folder holds the encoder alone; it knows its own details best (size of the position table, registers)."""
+    """As `with_pretrained`, from a folder with the encoder only, whose details are taken from the folder's config.json.
+
+    These details are for instance the size of the table of position embeddings, and the registers.
+    """
     config, given = network.config, config_of(folder)
     sizes = [(c.model_type, c.hidden_size, c.num_hidden_layers) for c in (given, config.encoder_config)]
     if sizes[0] != sizes[1]:
-        found, expected = (f"{kind} of width {width} and {depth} layers" for kind, width, depth in sizes)
+        actual, expected = (f"{kind} of width {width} and {depth} layers" for kind, width, depth in sizes)
         raise TrainingError(
-            f"the weights {weights} do not fit train.student {student}: they are a {found}, expected a {expected}; set "
-            "train.student to the size of the weights"
+            f"the weights {weights} do not fit train.student {student}: they are a {actual}, expected a {expected}; "
+            "set train.student to the size of the weights"
         )
     encoder, info = _read(AutoModel, folder)
     if unfit := _unfit(info):

@@ -1,4 +1,4 @@
-"""Lets transformers read our students, once something imports its Auto classes: importing them takes seconds."""
+"""Registers our students with transformers when its Auto classes are imported, because importing them takes seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS = "train.students.auto_models"
 
 
 def register() -> None:
-    """Register our students with the Auto classes: now if they are imported, else right after they are."""
+    """Register our students with the Auto classes: now if these are imported, otherwise when they are."""
     if AUTO_CLASSES in sys.modules:
         importlib.import_module(OURS)
     else:
@@ -23,7 +23,7 @@ def register() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the module of the Auto classes, once, as the finders after it do."""
+    """Finds the module of the Auto classes once, by the other finders, and wraps its loader."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -38,7 +38,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Imports our module after the one that it loads."""
+    """Loads a module, and then imports ours."""
 
     def __init__(self, loader: Loader):
         self.loader = loader

@@ -1,4 +1,4 @@
-"""SegFormer in its published sizes: the networks of transformers, in fewer and cheaper operations."""
+"""SegFormer in its published sizes: the networks of transformers, computed with fewer and cheaper operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from train.students.plain import PlainConfig, PlainNetwork
 
 
 class Architecture(NamedTuple):
-    """What tells one SegFormer size from another; four encoder stages each."""
+    """A size of SegFormer; widths, depths and heads of its four encoder stages."""
 
     widths: list[int]
     depths: list[int]
@@ -42,7 +42,7 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SegFormerConfig(PlainConfig):
-    """The fields of SegformerConfig of transformers, one number for each encoder stage in a sequence."""
+    """The fields of SegformerConfig of transformers; sequences have one number per encoder stage."""
 
     model_type = "segformer"
     architecture = "SegformerForSemanticSegmentation"
@@ -81,22 +81,24 @@ def segformer_config(size: str, class_names: Sequence[str], drop_path: float) ->
 
 
 class SegFormer(PlainNetwork):
-    """SegformerForSemanticSegmentation of transformers with the same parameters, names, files and logits.
+    """SegformerForSemanticSegmentation of transformers, with the same parameters, names, files and logits.
 
-    What differs: the decode head's linear maps are folded (`DecodeHead`), maps stay in memory as the tokens they are
-    made of (`Stage`), random draws and batch statistics are those of the whole batch, and the head drops whole
-    channels, as the published code does. Dropout of hidden values, 0 in every published configuration, is left out.
+    Differences: the linear maps of the decode head are folded (`DecodeHead`); feature maps stay in memory as tokens
+    (`Stage`); random draws and batch statistics are those of the whole batch; the head drops whole channels, as in the
+    published code. Dropout of hidden values is left out, because it is 0 in all published configurations.
     """
 
     config_class = SegFormerConfig
     config: SegFormerConfig
     multiple = 1
-    smallest_side = 32  # what the encoder's strides and sequence reductions need
+    smallest_side = 32  # needed by the encoder's strides and sequence reductions
 
     def __init__(self, config: SegFormerConfig):
         super().__init__(config)
         if config.hidden_act != "gelu":
-            raise TrainingError(f"config.json has hidden_act {config.hidden_act}, expected gelu; take another network")
+            raise TrainingError(
+                f"config.json has hidden_act {config.hidden_act}, expected gelu; set train.student to another network"
+            )
         self.segformer = Encoder(config).apply(self.initialise)
         self.decode_head = DecodeHead(config).apply(self.initialise)
 
@@ -118,7 +120,7 @@ class SegFormer(PlainNetwork):
         return parameter_name.startswith("decode_head.")
 
     def initialise(self, module: nn.Module) -> None:
-        """Normal weights of `initializer_range`, biases 0; norms start as the identity."""
+        """Initialise weights as normal with standard deviation `initializer_range`, biases as 0, norms as identity."""
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
@@ -139,7 +141,7 @@ class SegFormer(PlainNetwork):
         return name
 
 
-# Published files, and those that transformers writes, have the names of the left column.
+# Parameter names in published files and in those that transformers writes (left), and in our network (right).
 NAMES = (
     ("segformer.encoder.patch_embeddings.N.", "segformer.stages.N.patch_embeddings."),
     ("segformer.encoder.block.N.", "segformer.stages.N.blocks."),
@@ -158,13 +160,13 @@ NAMES = (
 
 
 def _renaming(old: str, new: str) -> tuple[str, str]:
-    """As pattern and replacement; N stands for a number."""
+    """Pattern and replacement of a renaming, in which N stands for a number."""
     return re.escape(old).replace("N", r"(\d+)"), new.replace("N", r"\1")
 
 
 SAVED_NAMES = [_renaming(own, saved) for saved, own in NAMES]
 OWN_NAMES = [
-    (r"^(?=(encoder|stages)\.)", "segformer."),  # of a file of the encoder alone
+    (r"^(?=(encoder|stages)\.)", "segformer."),  # in a file of the encoder alone
     *(_renaming(saved, own) for saved, own in NAMES),
 ]
 
@@ -180,7 +182,7 @@ def as_map(tokens: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Mix Transformer: four stages, each of a coarser and wider map."""
+    """Mix Transformer: four stages, each with a coarser and wider feature map."""
 
     def __init__(self, config: SegFormerConfig):
         super().__init__()
@@ -191,7 +193,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """float [B, 3, H, W] -> float [B, D, h, w] of each stage, finest first."""
+        """float [B, 3, H, W] -> the feature map of each stage, float [B, D, h, w], finest first."""
         features = []
         for stage in self.stages:
             pixels = stage(pixels)
@@ -200,9 +202,9 @@ class Encoder(nn.Module):
 
 
 class Stage(nn.Module):
-    """Patches of a map as tokens, transformer blocks, layer norm.
+    """Patch embedding of a feature map, transformer blocks, layer norm.
 
-    Tokens keep their two axes and are channels last, so that convolutions and linear maps read the same memory.
+    Tokens keep their two spatial axes and are channels last, so convolutions and linear maps read the same memory.
     """
 
     def __init__(self, config: SegFormerConfig, index: int, drop_paths: Sequence[float]):
@@ -220,7 +222,7 @@ class Stage(nn.Module):
 
 
 class PatchEmbeddings(nn.Module):
-    """Overlapping patches by a convolution with a stride."""
+    """Embedding of overlapping patches by a convolution with a stride."""
 
     def __init__(self, config: SegFormerConfig, index: int):
         super().__init__()
@@ -236,7 +238,7 @@ class PatchEmbeddings(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, each after a layer norm and added to its input."""
+    """Attention and a feed-forward layer, each after a layer norm, and added to its input."""
 
     def __init__(self, config: SegFormerConfig, index: int, drop_path: float):
         super().__init__()
@@ -248,7 +250,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, int(width * config.mlp_ratios[index]))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """float [B, h, w, D] -> the same."""
+        """float [B, h, w, D] -> float of the same shape."""
         tokens = self.drop_path.onto(tokens, self.attention(self.layernorm_before(tokens)))
         return self.drop_path.onto(tokens, self.mlp(self.layernorm_after(tokens)))
 
@@ -265,7 +267,7 @@ class Attention(nn.Module):
         self.sequence_reduction = SequenceReduction(width, reduction) if reduction > 1 else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """float [B, h, w, D] -> the same."""
+        """float [B, h, w, D] -> float of the same shape."""
         context = self.sequence_reduction(tokens)
         mixture = functional.scaled_dot_product_attention(
             self._by_head(self.q_proj(tokens)),
@@ -283,7 +285,7 @@ class Attention(nn.Module):
 
 
 class SequenceReduction(nn.Module):
-    """Fewer tokens by a convolution whose stride is its size."""
+    """Reduces the number of tokens by a convolution whose stride equals its size."""
 
     def __init__(self, width: int, ratio: int):
         super().__init__()
@@ -306,14 +308,14 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """float [B, h, w, D] -> the same."""
+        """float [B, h, w, D] -> float of the same shape."""
         hidden = self.dwconv(as_map(self.fc1(tokens)))
         out: Tensor = self.fc2(functional.gelu(as_tokens(hidden)))
         return out
 
 
 class DecodeHead(nn.Module):
-    """All levels brought to one width and the finest resolution, fused, and classified."""
+    """Decode head: maps all levels to one width and the finest resolution, fuses them, and classifies."""
 
     def __init__(self, config: SegFormerConfig):
         super().__init__()
@@ -327,16 +329,17 @@ class DecodeHead(nn.Module):
         self.classifier = nn.Conv2d(width, len(config.id2label), 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """float [B, D, h, w] of each level, finest first -> logits, float [B, K, h, w] of the finest."""
+        """Feature maps, float [B, D, h, w] each, finest first -> logits, float [B, K, h, w], of the finest size."""
         return self._classified(torch.relu_(self.batch_norm(self._fused(features))))
 
     def _fused(self, features: Sequence[Tensor]) -> Tensor:
-        """The head up to its batch norm: float [B, D, h, w] for each level -> float [B, E, h, w], finest resolution.
+        """The head before its batch norm: float [B, D, h, w] per level -> float [B, E, h, w], of the finest size.
 
         Published: a linear map to E channels per level, bilinear up-sampling, concatenation (coarsest first), a linear
-        map from 4 E to E. All of it is linear, and up-sampling acts on each channel alone with weights that sum to 1,
-        so each level's two linear maps are multiplied first (E x E x D) and applied at its own resolution: at 513
-        pixels and E = 768 2.5 instead of 41 billion multiplications an image, the same result up to rounding.
+        map from 4 E to E. All of these are linear, and up-sampling acts on each channel separately, with weights that
+        sum to 1. So the two linear maps of each level are multiplied first (E x E x D) and applied at the resolution of
+        the level. At 513 pixels and E = 768 this needs 2.5 instead of 41 billion multiplications per image, with the
+        same result up to rounding.
         """
         size = features[0].shape[-2:]
         finest, *coarse = (
@@ -349,16 +352,17 @@ class DecodeHead(nn.Module):
         return fused
 
     def _folded_maps(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight [E, D] and bias [E] of each level, finest first: its slice of the fusing map times its own map."""
+        """Weight [E, D] and bias [E] of each level, finest first: its slice of the fusing map times its linear map."""
         with torch.autocast(self.linear_fuse.weight.device.type, enabled=False):
             slices = self.linear_fuse.weight[:, :, 0, 0].chunk(len(self.linear_projections), dim=1)[::-1]
             linears: list[Any] = [projection.proj for projection in self.linear_projections]
-            return [(part @ one.weight, part @ one.bias) for part, one in zip(slices, linears, strict=True)]
+            pairs = zip(slices, linears, strict=True)
+            return [(fusing @ linear.weight, fusing @ linear.bias) for fusing, linear in pairs]
 
     def _classified(self, map_: Tensor) -> Tensor:
         """Channel dropout and the classifier: float [B, E, h, w] -> logits, float [B, K, h, w].
 
-        A dropped channel is a column of zeros in the classifier: dropping it there spares two passes over the map.
+        Channels are dropped as zero columns of the classifier, which saves two passes over the feature map.
         """
         weight, bias = self.classifier.weight[:, :, 0, 0], self.classifier.bias  # [K, E], [K]
         assert bias is not None

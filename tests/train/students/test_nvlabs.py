@@ -87,7 +87,7 @@ def test_says_what_a_file_should_hold(tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"no zip")
     with pytest.raises(TrainingError, match="not a file of weights that torch can read"):
         loaded(tmp_path / "broken.pth")
-    with pytest.raises(TrainingError, match=r"is no file; download mit_b\*\.pth"):
+    with pytest.raises(TrainingError, match=r"does not exist; download mit_b\*\.pth"):
         loaded(tmp_path / "nowhere.pth")
 
 
@@ -104,5 +104,7 @@ class Trap:
 
 def test_a_dino_student_takes_no_mit_file(source, tmp_path):
     torch.save(published(source), tmp_path / "mit.pth")
-    with pytest.raises(TrainingError, match=r"a MiT encoder, which train\.student dinov2-tiny has not; take b0 to b5"):
+    with pytest.raises(
+        TrainingError, match=r"a MiT encoder, which train\.student dinov2-tiny does not have; set train\.student"
+    ):
         loaded(tmp_path / "mit.pth", "dinov2-tiny")

@@ -163,11 +163,15 @@ def test_refuses_weights_of_another_size(tmp_path):
 
 
 def test_says_what_to_do_about_weights_that_are_not_there(tmp_path):
-    with pytest.raises(TrainingError, match=r"no folder.*hf download.*or random"):
+    with pytest.raises(TrainingError, match=r"not a folder.*hf download.*or to random"):
         tiny(tmp_path / "nowhere")
-    with pytest.raises(TrainingError, match=r"holds no segmentation network.*expected config\.json and model\.saf"):
+    with pytest.raises(
+        TrainingError, match=r"holds no segmentation network.*give a folder with config\.json and model\.saf"
+    ):
         tiny(tmp_path)
-    with pytest.raises(TrainingError, match=r"holds no segmentation network.*expected config\.json and model\.saf"):
+    with pytest.raises(
+        TrainingError, match=r"holds no segmentation network.*give a folder with config\.json and model\.saf"
+    ):
         load_network(tmp_path)
     with pytest.raises(TrainingError, match=r"nowhere holds no segmentation network"):
         load_network(tmp_path / "nowhere")
@@ -175,7 +179,7 @@ def test_says_what_to_do_about_weights_that_are_not_there(tmp_path):
 
 def test_says_what_to_do_about_a_hub_name_without_a_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(TrainingError, match=r"nobody/mit-b0, which is no folder, and the hub gave .*hf download"):
+    with pytest.raises(TrainingError, match=r"nobody/mit-b0, which is not a folder, and the hub gave .*hf download"):
         tiny("nobody/mit-b0")
 
 
@@ -206,7 +210,7 @@ def test_a_student_that_lacks_weights_is_not_read_as_one(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     weights = {name: value for name, value in weights.items() if "classifier" not in name}
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TrainingError, match=r"lacks 2 of its network's weights, .*classifier.*; copy it again"):
+    with pytest.raises(TrainingError, match=r"lacks 2 of its network's weights, .*classifier.*; copy the folder again"):
         load_network(tmp_path)
 
 
@@ -221,7 +225,7 @@ def is_refused(folder):
     try:
         load_network(folder)
     except TrainingError as error:
-        return "SHA256SUMS lists it" in str(error)
+        return "differs from its checksum" in str(error)
     return False
 
 
@@ -230,7 +234,7 @@ def test_a_student_that_was_changed_on_purpose_says_how_it_is_taken(tmp_path):
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace("cat", "dot"))
     for read in (lambda: load_network(tmp_path), lambda: tiny(student=str(tmp_path)), lambda: tiny(tmp_path)):
-        with pytest.raises(TrainingError, match=rf"if the change is meant, run rm {tmp_path}/SHA256SUMS"):
+        with pytest.raises(TrainingError, match=rf"if the change is intended, run rm {tmp_path}/SHA256SUMS"):
             read()
     (tmp_path / "SHA256SUMS").unlink()
     assert load_network(tmp_path).config.id2label[1] == "dot"

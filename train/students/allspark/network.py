@@ -1,4 +1,4 @@
-"""A student with AllSpark's block between its encoder and its head, and the semantic memory that the block looks at."""
+"""A student with AllSpark's block between encoder and head, and with the semantic memory that the block attends to."""
 
 from __future__ import annotations
 
@@ -17,29 +17,32 @@ from train.students.network import Network
 
 
 class Grouping(NamedTuple):
-    """What a training pass needs to know of its batch, labeled images first."""
+    """What a training pass needs about its batch, in which labeled images come first."""
 
     num_labeled: int
-    logits: Tensor  # float [B, K, h, w] of the unlabeled images, by which their channels are sorted into the classes
+    logits: Tensor  # float [B, K, h, w] of the unlabeled images, by which their channels are assigned to classes
     uses_memory: bool
 
 
 class AllSparkNetwork(Network):
-    """Any student of ours whose last feature map goes through AllSpark's block."""
+    """Any of our students, with AllSpark's block on its last feature map.
+
+    crop: side of the training images in pixels, which determines the size of the memory
+    """
 
     def __init__(self, network: Network, num_classes: int, crop: int):
         super().__init__()
         self.network = network
         self.multiple, self.smallest_side = network.multiple, network.smallest_side
         self.mean, self.std, self.memory_format = network.mean, network.std, network.memory_format
-        width, num_tokens = network.feature_widths()[-1], num_places(network, crop)
+        width = network.feature_widths()[-1]
         self.block = AllSparkBlock(width)
-        self.memory = SemanticMemory(num_classes, width, num_tokens)
+        self.memory = SemanticMemory(num_classes, width, num_map_pixels(network, crop))
 
     def forward(
         self, pixels: Tensor, channel_masks: Sequence[Tensor] | None = None, grouping: Grouping | None = None
     ) -> Tensor:
-        """float [B, 3, H, W], normalised -> logits, float [B, K, h, w]; `grouping` is for training passes."""
+        """Normalised pixels, float [B, 3, H, W] -> logits, float [B, K, h, w]. grouping: for training passes"""
         assert channel_masks is None, "complementary dropout excludes AllSpark"
         *others, last = self.network.encode(pixels)
         if not self.training or grouping is None:
@@ -59,24 +62,24 @@ class AllSparkNetwork(Network):
         return self.network.encoder_stages()
 
     def is_head(self, parameter_name: str) -> bool:
-        """The block learns as fast as the head."""
+        """Whether a parameter has the learning rate of the head; those of the block do."""
         name = parameter_name.removeprefix("network.")
         return name == parameter_name or self.network.is_head(name)
 
     def save(self, folder: Path) -> None:
-        """The network as it is without the block, which goes into a file of its own."""
+        """Save the network without the block, and the block in a file of its own."""
         self.network.save(folder)
         save_file(self.block.state_dict(), folder / BLOCK_FILE)
 
 
 @torch.no_grad()
-def num_places(network: Network, crop: int) -> int:
-    """Places of the last feature map of a crop, which the memory's vectors have."""
+def num_map_pixels(network: Network, crop: int) -> int:
+    """Number of pixels of the last feature map of a crop, which is the length of the memory's vectors."""
     return network.encode(torch.zeros(1, 3, crop, crop))[-1][0, 0].numel()
 
 
 def with_saved_block(network: Network, block: Path, num_classes: int) -> AllSparkNetwork:
-    """A network and the block in a file that `AllSparkNetwork.save` wrote; the memory is empty."""
+    """A network with the block of a file that `AllSparkNetwork.save` wrote, and with an empty memory."""
     with_block = AllSparkNetwork(network, num_classes, crop=network.smallest_side)
     with_block.block.load_state_dict(load_file(block))
     return with_block
