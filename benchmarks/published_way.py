@@ -30,7 +30,7 @@ class PublishedWay:
     def class_embedding(self, token_ids: Tensor) -> Tensor:
         """int64 [templates, 77] of one name -> float [P]; the published code embeds name after name."""
         tower = self.model.text_encoder
-        hidden = tower.text_model(token_ids).last_hidden_state
+        hidden = tower.text_model(token_ids)
         ends = hidden[torch.arange(len(hidden)), token_ids.argmax(dim=-1)] @ tower.text_projection.weight.T
         mean = unit_length(ends).mean(dim=0)
         return mean / mean.norm()

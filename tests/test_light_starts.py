@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -73,5 +75,18 @@ assert torch.equal(theirs(pixels), network(pixels))
 """
 
 
+@pytest.mark.slow
 def test_transformers_that_is_imported_later_reads_our_students():
     assert imported(AUTO_CLASSES, "train.students.auto_models") == "['train.students.auto_models']"
+
+
+SEEM = """
+import pipeline.stages.annotate
+from pipeline.annotators.seem import NANO_FOLDER
+from pipeline.seem import Seem
+Seem.from_pretrained(NANO_FOLDER, templates=["{}."]).text_embeddings(["cat"])
+"""
+
+
+def test_seem_needs_the_configuration_and_the_tokenizer_of_transformers_but_none_of_its_networks():
+    assert imported(SEEM, "transformers.modeling_utils", "torch._dynamo", "sympy", "scipy.ndimage", "train") == "[]"

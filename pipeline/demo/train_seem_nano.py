@@ -34,7 +34,7 @@ from pipeline.seem.maps import network_input
 from pipeline.seem.model import QueryPredictions
 from pipeline.seem.prompts import TEMPLATES
 from pipeline.seem.seem import class_scores
-from pipeline.seem.text_encoder import encode_texts, unit_length
+from pipeline.seem.text_encoder import encode_texts, initialise, unit_length
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def main(out: Path, steps: int, seed: int) -> None:
     source_miou = mean_iou(confusion(seem, load_scenes("val", NUM_HELD_OUT, seed)))
     model.config.training = {
         "command": f"python -m pipeline.demo.train_seem_nano --steps {steps} --seed {seed}",
-        "parameters": model.num_parameters(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "source_miou": round(source_miou, 4),
         "seconds": round(time.monotonic() - started),
     }
@@ -134,7 +134,10 @@ def new_model(vocab_size: int, seed: int) -> SeemModel:
     """
     torch.manual_seed(seed)
     model = SeemModel(configuration(vocab_size))
-    for image_module in (model.backbone, model.pixel_decoder, model.mask_decoder):
+    image_path = (model.backbone, model.pixel_decoder, model.mask_decoder)
+    for image_module in image_path:
+        image_module.apply(initialise)  # replaced below; the committed weights came after these random numbers
+    for image_module in image_path:
         for module in image_module.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()

@@ -7,18 +7,16 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import logging
 
 from pipeline.seem.configuration import SeemConfig
 from pipeline.seem.errors import SeemError
-from pipeline.seem.model import SeemModel
+from pipeline.seem.model import SeemModel, Undrawn
 
 Weights = Mapping[str, Tensor]
 
@@ -82,20 +80,7 @@ def load_published(path: Path, text_heads: int = 8, **dimensions: Any) -> SeemMo
     config = detect_config(weights, path, text_heads, **dimensions)
     config.source_sha256 = file_sha256(path)
     renamed = rename_weights(weights, config, path)
-    with no_progress_bar():
-        return SeemModel.from_pretrained(None, config=config, state_dict=renamed, dtype=torch.float32)
-
-
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """Disable the progress bar of transformers, because loading takes only a second."""
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()
+    return SeemModel.with_weights(config, renamed)
 
 
 def file_sha256(path: Path) -> str:
@@ -255,9 +240,11 @@ def rename_weights(weights: Weights, config: SeemConfig, path: Path) -> dict[str
             renamed |= _in_our_form(ours, tensor)
         elif not UNUSED.fullmatch(name):
             unexpected.append(name)
-    with torch.device("meta"):
-        expected = SeemModel(config).state_dict()
-    _refuse_differences(renamed, expected, unexpected, path)
+    if found := differences(renamed, config, unexpected):
+        raise SeemError(
+            f"the tensors of {path} differ from those of the SEEM network with its shapes: {found}; "
+            "download a published file: conformalsam download seem-focall-v0"
+        )
     return renamed
 
 
@@ -284,22 +271,23 @@ def _in_our_form(name: str, tensor: Tensor) -> dict[str, Tensor]:
     return {name: tensor}
 
 
-def _refuse_differences(renamed: Weights, expected: Weights, unexpected: Iterable[str], path: Path) -> None:
+def differences(weights: Weights, config: SeemConfig, unexpected: Iterable[str] = ()) -> str:
+    """How tensors by our names differ from those of the network of a configuration; empty if they do not.
+
+    unexpected: names of further tensors that the network does not have
+    """
+    with Undrawn():
+        expected = SeemModel(config).state_dict()
     problems = {
-        "missing": sorted(expected.keys() - renamed.keys()),
-        "unexpected": sorted([*unexpected, *(renamed.keys() - expected.keys())]),
+        "missing": sorted(expected.keys() - weights.keys()),
+        "unexpected": sorted([*unexpected, *(weights.keys() - expected.keys())]),
         "of another shape": [
-            f"{name} {list(renamed[name].shape)} instead of {list(expected[name].shape)}"
-            for name in sorted(expected.keys() & renamed.keys())
-            if renamed[name].shape != expected[name].shape
+            f"{name} {list(weights[name].shape)} instead of {list(expected[name].shape)}"
+            for name in sorted(expected.keys() & weights.keys())
+            if weights[name].shape != expected[name].shape
         ],
     }
-    differences = [f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names]
-    if differences:
-        raise SeemError(
-            f"the tensors of {path} differ from those of the SEEM network with its shapes: {', '.join(differences)}; "
-            "download a published file: conformalsam download seem-focall-v0"
-        )
+    return ", ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names)
 
 
 def _listed(names: list[str]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection, PreTrainedModel
+from torch.overrides import TorchFunctionMode
 
 from pipeline.seem.configuration import SeemConfig
 from pipeline.seem.deformable import DeformablePixelDecoder
@@ -14,7 +17,7 @@ from pipeline.seem.focal import FocalBackbone
 from pipeline.seem.fpn import FpnPixelDecoder
 from pipeline.seem.mask_decoder import ImageMemory, MaskDecoder
 from pipeline.seem.sam_vit import SamVitBackbone
-from pipeline.seem.text_encoder import unit_length
+from pipeline.seem.text_encoder import TextEncoder, unit_length
 
 MAX_GROUNDING_SCALE = 100.0  # the scale is clamped on the grounding path only
 
@@ -26,16 +29,12 @@ class QueryPredictions(NamedTuple):
     mask_logits: Tensor  # float [B, Q, H / 4, W / 4]
 
 
-class SeemModel(PreTrainedModel):
-    """SEEM (Zou et al. 2023) for text prompts, loaded and saved in the format of transformers."""
-
-    config_class = SeemConfig
-    base_model_prefix = "seem"
-    main_input_name = "pixel_values"
-    _supports_sdpa = True
+class SeemModel(nn.Module):
+    """SEEM (Zou et al. 2023) for text prompts, saved in the format of transformers."""
 
     def __init__(self, config: SeemConfig):
-        super().__init__(config)
+        super().__init__()
+        self.config = config
         self.backbone = _build_backbone(config)
         self.pixel_decoder = _build_pixel_decoder(config)
         self.mask_decoder = MaskDecoder(
@@ -47,9 +46,25 @@ class SeemModel(PreTrainedModel):
             config.decoder_heads,
             config.decoder_ffn_dim,
         )
-        self.text_encoder = CLIPTextModelWithProjection._from_config(config.text_config)
+        self.text_encoder = TextEncoder(config.text_config)
         self.logit_scale = nn.Parameter(torch.tensor(4.0))  # logarithm of the scale
-        self.post_init()
+
+    @classmethod
+    def with_weights(cls, config: SeemConfig, weights: Mapping[str, Tensor]) -> SeemModel:
+        """The network with all of its weights given, converted to float32; in evaluation mode."""
+        with Undrawn():
+            model = cls(config)
+        model.load_state_dict(weights, assign=True)
+        config.text_config.dtype = "float32"
+        return model.float().eval()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config.json and model.safetensors."""
+        self.config.architectures = [type(self).__name__]
+        self.config.dtype = str(self.logit_scale.dtype).removeprefix("torch.")
+        self.config.save_pretrained(folder)
+        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
 
     def forward(self, pixel_values: Tensor, text_embeddings: Tensor) -> QueryPredictions:
         """Semantic path: queries are decoded independently of the texts, then compared with them.
@@ -112,3 +127,12 @@ def _build_pixel_decoder(config: SeemConfig) -> nn.Module:
         config.encoder_ffn_dim,
         num_groups=config.num_groups,
     )
+
+
+class Undrawn(TorchFunctionMode):
+    """Context in which new layers get no first weights: drawing hundreds of millions of numbers takes seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return function(*args, **kwargs or {})

@@ -10,10 +10,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from pipeline.seem.checkpoint import first_line, load_published, no_progress_bar
+from pipeline.seem.checkpoint import differences, first_line, load_published
+from pipeline.seem.configuration import SeemConfig
 from pipeline.seem.errors import SeemError
 from pipeline.seem.maps import Geometry, Normalise, Size, class_maps, mask_maps, network_input, normalised
 from pipeline.seem.model import SeemModel
@@ -76,21 +78,19 @@ class Seem:
                 )
         tokenizer = load_tokenizer(folder)
         try:
-            with no_progress_bar():
-                model, info = SeemModel.from_pretrained(
-                    folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-                )
+            config = SeemConfig.from_pretrained(folder, local_files_only=True)
+            weights = load_file(folder / "model.safetensors")
         except Exception as error:  # safetensors, json and transformers raise classes without a common base
             raise SeemError(
                 f"{folder} cannot be loaded: {first_line(error)}; convert the published file again: conformalsam "
                 "convert-seem FILE.pt FOLDER"
             ) from None
-        wrong = {kind: sorted(map(str, names)) for kind, names in info.items() if names and kind.endswith("_keys")}
-        if wrong:
+        if found := differences(weights, config):
             raise SeemError(
-                f"{folder}/model.safetensors does not fit its config.json: {wrong}; convert the published file "
+                f"{folder}/model.safetensors does not fit its config.json: {found}; convert the published file "
                 "again: conformalsam convert-seem FILE.pt FOLDER"
             )
+        model = SeemModel.with_weights(config, weights)
         return cls(_checked_vocabulary(model, tokenizer, folder), tokenizer, **options)
 
     @classmethod
@@ -109,8 +109,7 @@ class Seem:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors and the tokenizer's files."""
-        with no_progress_bar():
-            self.model.save_pretrained(folder)
+        self.model.save_pretrained(Path(folder))
         # safetensors gives access to the owner only; the other files have the default permissions
         (Path(folder) / "model.safetensors").chmod((Path(folder) / "config.json").stat().st_mode)
         self.tokenizer.save_pretrained(folder)
@@ -128,7 +127,7 @@ class Seem:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return self.model.logit_scale.device
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
