@@ -33,7 +33,6 @@ from pipeline.store import (
     ProbabilityStore,
     create_store,
     open_probabilities,
-    probability_arrays,
 )
 
 ALPHAS = (0.1, 0.05, 0.01)
@@ -145,8 +144,9 @@ def write(data: Data, resolution: str, dtype: str, path: Path) -> tuple[Probabil
     """Write the store; returns it and the seconds that writing took."""
     maps = data.maps[0].shape if resolution == "annotator" else (len(data.maps[0]), *data.grid)
     names = data.settings.data.class_names
-    facts = {"fingerprint": "x", "class_names": names, "space": data.space, "grid": list(data.grid), "annotator": "x"}
-    create_store(path, "probabilities", facts, data.samples, probability_arrays(len(data.maps), maps, dtype))
+    facts = {"fingerprint": "f1", "class_names": names, "space": data.space, "grid": list(data.grid), "annotator": "x"}
+    facts |= {"maps": list(maps), "dtype": dtype}
+    create_store(path, "probabilities", facts, data.samples)
     store = open_probabilities(path, writable=True)
     seconds = 0.0
     for i, own in enumerate(data.maps):

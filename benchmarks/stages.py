@@ -25,7 +25,7 @@ from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.pseudolabel import pseudolabel
-from pipeline.store import DONE, create_store, open_probabilities, probability_arrays
+from pipeline.store import DONE, create_store, open_probabilities
 
 
 def write_cache(folder: Path, case: Case, num_unlabeled: int) -> None:
@@ -33,9 +33,9 @@ def write_cache(folder: Path, case: Case, num_unlabeled: int) -> None:
     rng, small, path = np.random.default_rng(0), case.side // STRIDE, folder / "probs.zarr"
     pool = [smooth_logits(rng, case.classes, small) for _ in range(2 * POOL)]
     samples = [Sample(f"{i:05}", "", None, "unlabeled") for i in range(case.images + num_unlabeled)]
-    facts = {"fingerprint": "maps", "space": "logits", "grid": [case.side] * 2, "class_names": class_names(case)}
-    arrays = probability_arrays(len(samples), (case.classes, small, small), "float16")
-    create_store(path, "probabilities", facts, samples, arrays)
+    facts = {"fingerprint": "f1", "space": "logits", "grid": [case.side] * 2, "class_names": class_names(case)}
+    facts |= {"maps": [case.classes, small, small], "dtype": "float16"}
+    create_store(path, "probabilities", facts, samples)
     store = open_probabilities(path, writable=True)
     (folder / "masks").mkdir()
     for i in range(len(samples)):
@@ -68,7 +68,7 @@ def write_run(folder: Path, case: Case, num_masks: int, num_unlabeled: int) -> s
         "compute": {"workers": 2},
     }
     write_json(results.with_suffix(".yaml"), settings)  # JSON is YAML
-    maps = {"fingerprint": "maps", "annotator": "python", "space": "logits", "dtype": "float16", "failed": {}}
+    maps = {"fingerprint": "f1", "annotator": "python", "space": "logits", "dtype": "float16", "failed": {}}
     size = {"maps": [case.images, case.classes, case.side, case.side], "num_done": case.images}
     cost = {"megabytes": 0.0, "seconds": 0.0}
     Run(load_settings(results.with_suffix(".yaml"))).finish("annotate", maps | size | cost)

@@ -45,7 +45,7 @@ from pipeline.files import file_digest, write_json
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.settings import Settings
-from pipeline.store import DONE, OUTCOMES, create_store, label_arrays, open_labels
+from pipeline.store import DONE, OUTCOMES, create_store, open_labels
 from train import stage1, stage2
 from train.data import training_batches
 from train.engine.loop import TimedBatches
@@ -62,7 +62,7 @@ PLAIN = "efficientnet-lite0"  # the student that is compared with a network of t
 ABSTAINING = 0.1  # fraction of the pixels of a pseudo-label
 CLASS_NAMES = ["background", *(f"class {k}" for k in range(1, NUM_CLASSES))]
 MANY_EPOCHS = 100_000  # no measurement reaches the end of a stage
-LABELS_FINGERPRINT = "labels of the benchmark"
+LABELS_FINGERPRINT = "1abe15"
 
 STAGES = {"paper stage1": "paper, Stage I", "paper stage2": "paper, Stage II", "plus stage2": "plus, Stage II"}
 
@@ -132,7 +132,8 @@ def _write_labels(folder: Path, index: SampleIndex, labels: Sequence[np.ndarray]
     """Write labels.zarr."""
     path, unlabeled = folder / "labels.zarr", index.of("unlabeled")
     facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASS_NAMES, "background": 0, "rule": "paper"}
-    create_store(path, "labels", facts, unlabeled, label_arrays(len(unlabeled), GRID, NUM_CLASSES, True, 1))
+    facts |= {"grid": list(GRID), "alphas": [0.1]}
+    create_store(path, "labels", facts, unlabeled)
     store, zeros = open_labels(path, writable=True), np.zeros(GRID, np.float32)
     for i, label in enumerate(labels):
         store.write(i, label[np.newaxis], Planes(zeros.astype(np.uint8), zeros, zeros, zeros))

@@ -17,7 +17,7 @@ from pipeline.calibration.stored_maps import StoredMaps
 from pipeline.dask_tasks import run_tasks
 from pipeline.progress import Progress
 from pipeline.settings import CalibrateSettings, Settings
-from pipeline.store import DONE, CalibrationStore, ProbabilityStore, open_calibration, open_probabilities
+from pipeline.store import DONE, CalibrationStore, Handle, ProbabilityStore, open_calibration, open_probabilities
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store
 def _labeled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
     images = np.flatnonzero(store.status == DONE).tolist()
     height, width = settings.data.grid
-    return StoredMaps(store.path.absolute(), images, (height, width), settings.compute)
+    return StoredMaps(store.handle, images, (height, width), settings.compute)
 
 
 def num_folds(num_images: int, settings: CalibrateSettings) -> int:
@@ -164,10 +164,10 @@ class JudgeJob(NamedTuple):
     thresholds:    folder with one file per fold
     """
 
-    calibration: Path
+    calibration: Handle
     image_index: int
     fold: int
-    probabilities: Path | None
+    probabilities: Handle | None
     maps_index: int
     rules: tuple[str, ...]
     background: int | None
@@ -184,10 +184,10 @@ def _jobs(
         maps_index = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
     return [
         JudgeJob(
-            calibration=store.path.absolute(),
+            calibration=store.handle,
             image_index=i,
             fold=int(fold[i]),
-            probabilities=probabilities.path.absolute() if probabilities is not None and is_class_wise else None,
+            probabilities=probabilities.handle if probabilities is not None and is_class_wise else None,
             maps_index=maps_index.get(store.sample_ids[i], -1),
             rules=candidate_rules(is_class_wise, settings.calibrate.variant),
             background=settings.data.background_index,
@@ -223,7 +223,7 @@ def _judge_images(
 
 def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
     """Index and counts of one image, judged by the thresholds from the other folds."""
-    store = open_calibration(job.calibration, writable=True)
+    store = open_calibration(job.calibration)
     with np.load(job.thresholds / f"{job.fold}.npz") as file:
         q, region = file["q"], file["region"]
     is_class_wise = q.shape[1] > 1

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ import calib
 from pipeline.dask_tasks import reduce_tasks
 from pipeline.progress import SECONDS_BETWEEN_LINES
 from pipeline.settings import ComputeSettings
-from pipeline.store import open_calibration
+from pipeline.store import Handle, open_calibration
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class BlockJob(NamedTuple):
     names:   arrays to read
     """
 
-    calibration: Path
+    calibration: Handle
     indices: list[int]
     numbers: list[int]
     names: tuple[str, ...]
@@ -41,7 +40,7 @@ class BlockJob(NamedTuple):
 
 def apply_to_block(function: Callable[[calib.Block], T], job: BlockJob) -> T:
     """Read a block, and apply the function to it."""
-    maps = open_calibration(job.calibration, writable=True).maps(job.names, job.indices, job.rows)
+    maps = open_calibration(job.calibration).maps(job.names, job.indices, job.rows)
     return function(calib.Block(np.array(job.numbers, np.int64), maps))
 
 
@@ -54,7 +53,7 @@ class StoredMaps:
     passes: number of passes over the images so far, for the log
     """
 
-    calibration: Path
+    calibration: Handle
     images: list[int]
     shape: tuple[int, int]
     compute: ComputeSettings

@@ -19,7 +19,7 @@ from pipeline.folder import FILE_OF, Folder
 from pipeline.progress import clock
 from pipeline.receipt import has_receipt, read_receipt
 from pipeline.settings import Settings
-from pipeline.store import calibration_arrays, label_arrays, probability_arrays, store_state
+from pipeline.store import arrays_of, store_state
 
 STAGES = ("prepare", "annotate", "calibrate", "pseudolabel", "stage1", "stage2", "evaluate", "report")
 SHORT = 60.0  # seconds; shorter times are shown with a decimal
@@ -53,22 +53,27 @@ def cost_findings(
 def store_sizes(num_images: Mapping[str, int], settings: Settings, trial: Trial | None) -> list[StoreSize]:
     """Sizes of the three stores, without stores that are complete already."""
     data, num_labeled, num_unlabeled = settings.data, num_images["labeled"], num_images["unlabeled"]
-    has_background, num_alphas = data.background is not None, len(settings.alphas)
-    calibration = calibration_arrays(num_labeled, data.grid, has_background)
-    maps_of_thresholds = num_alphas * (1 if settings.calibrate.class_thresholds == "pooled" else data.num_classes)
-    thresholds = maps_of_thresholds * math.prod(data.grid) * np.dtype("float32").itemsize
-    labels = label_arrays(num_unlabeled, data.grid, data.num_classes, has_background, num_alphas)
+    facts: dict[str, Any] = {
+        "class_names": data.class_names,
+        "background": data.background_index,
+        "grid": data.grid,
+        "alphas": settings.alphas,
+        "variant": settings.calibrate.variant,
+        "variants": settings.variants,
+        "class_thresholds": settings.calibrate.class_thresholds,
+    }
     sizes = [
         _probability_size(num_labeled + num_unlabeled, settings, trial),
-        StoreSize(FILE_OF["calibration"], array_bytes(calibration) + thresholds),
-        StoreSize(FILE_OF["labels"], array_bytes(labels)),
+        StoreSize(FILE_OF["calibration"], array_bytes(facts, kind="calibration", num_samples=num_labeled)),
+        StoreSize(FILE_OF["labels"], array_bytes(facts, kind="labels", num_samples=num_unlabeled)),
     ]
     return [size for size in sizes if not store_state(settings.folder / size.name).get("complete")]
 
 
-def array_bytes(arrays: Mapping[str, Any]) -> int:
-    """Bytes of the arrays of a store before compression."""
-    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in arrays.values())
+def array_bytes(facts: Mapping[str, Any], **more: Any) -> int:
+    """Bytes of the arrays of the store that has these facts, before compression; text is not counted."""
+    specs = arrays_of({**facts, **more}).values()
+    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs if spec.dtype != "string")
 
 
 def _probability_size(num_images: int, settings: Settings, trial: Trial | None) -> StoreSize:
@@ -79,8 +84,11 @@ def _probability_size(num_images: int, settings: Settings, trial: Trial | None) 
     if size is None:
         return StoreSize(FILE_OF["probabilities"], None, "unknown; measure it with --time")
     dtype = "float16" if settings.annotate.dtype == "auto" else settings.annotate.dtype
-    arrays = probability_arrays(num_images, (settings.data.num_classes, *size), dtype)
-    return StoreSize(FILE_OF["probabilities"], array_bytes(arrays))
+    data, facts = settings.data, {"kind": "probabilities", "num_samples": num_images, "dtype": dtype}
+    return StoreSize(
+        FILE_OF["probabilities"],
+        array_bytes(facts, maps=(data.num_classes, *size), class_names=data.class_names),
+    )
 
 
 def map_size(settings: Settings) -> tuple[int, int] | None:

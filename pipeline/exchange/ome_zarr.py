@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.datasets import IGNORE_INDEX, image_to_grid, resize_nearest
 from pipeline.exchange.labels import ABSTAIN, Label, LabelSource
-from pipeline.store.creation import codecs
 
 VERSION = "0.5"
 LABELS = "pseudolabels"
 MIN_LEVELS = 2
 SMALL_ENOUGH = 256  # pixels: the long side of the smallest level is at most this
 MAX_CHUNK = 1024
+CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
 CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 Array = npt.NDArray[np.uint8]
@@ -77,7 +78,7 @@ def _write_levels(group: zarr.Group, levels: Sequence[Array], axes: Sequence[str
             shape=level.shape,
             dtype="uint8",
             chunks=tuple(max(1, min(side, MAX_CHUNK)) for side in level.shape),
-            compressors=codecs(),
+            compressors=CODECS,
             dimension_names=axes,
         )
         array[...] = level

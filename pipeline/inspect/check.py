@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,9 @@ from pipeline.lock import only_writer
 from pipeline.progress import Progress
 from pipeline.store import (
     FAILED,
+    LEFTOVERS,
     AnyStore,
     Damage,
-    can_be_mended,
     chunks_of,
     metadata_damage,
     open_for_inspection,
@@ -44,7 +45,7 @@ def check_store(path: Path) -> Check:
 
     raises: StoreError if there is no store, or one whose own metadata cannot be read; the message says how to fix it
     """
-    store = open_for_inspection(path)
+    store = replace(open_for_inspection(path), is_strict=False)  # metadata are compared by themselves
     chunks = chunks_of(store)
     progress = Progress(log, f"inspect {path}", len(chunks), "chunks")
     damages = metadata_damage(store) + read_chunks(store, chunks, progress.advance)
@@ -80,9 +81,7 @@ def repair(path: Path) -> dict[str, Any]:
 def _repair(path: Path) -> dict[str, Any]:
     check = check_store(path)
     store, fixable = check.store, [finding for finding in check.findings if finding.fix == "repair"]
-    if not all(can_be_mended(store, damage) for damage in check.damages):
-        fixable = []  # the whole store has to go, as a finding says
-    for leftover in path.rglob("*.partial"):
+    for leftover in path.rglob(LEFTOVERS):
         leftover.unlink()
     images: list[str] = []
     if any(finding.what != "left over" for finding in fixable):

@@ -18,6 +18,7 @@ from pipeline.store import (
     LabelStore,
     ProbabilityStore,
     open_for_inspection,
+    refuse_lost,
     store_exists,
 )
 
@@ -97,6 +98,7 @@ def _labels(run: Run) -> LabelStore | None:
         return None
     labels = open_for_inspection(path)
     assert isinstance(labels, LabelStore)
+    refuse_lost(labels)
     run.refuse_other_thresholds(labels, run.recorded("calibrate"))
     return labels
 

@@ -19,9 +19,9 @@ from pipeline.store import (
     ABSENT,
     DONE,
     FAILED,
+    LEFTOVERS,
     AnyStore,
     Damage,
-    can_be_mended,
     remake_command,
     repair_command,
     store_state,
@@ -78,10 +78,7 @@ def damage_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Find
         images = sorted({image for damage in parts for image in damage.images})
         where = f"{array} of {named([ids[i] if ids else f'number {i}' for i in images])}" if images else array
         why = f": {parts[0].why.rstrip('.') or 'not on disk'}"
-        if all(can_be_mended(store, damage) for damage in parts):
-            yield Finding(problem, where + why, repair_command(store.path, store.state["kind"]), "repair")
-        else:
-            yield Finding(problem, where + why, remake_command(store.path), "by hand")
+        yield Finding(problem, where + why, repair_command(store.path, store.state["kind"]), "repair")
 
 
 def _ids(store: AnyStore) -> list[str] | None:
@@ -93,10 +90,10 @@ def _ids(store: AnyStore) -> list[str] | None:
 
 def state_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Finding]:
     """What the store itself says of its images, unless that is damaged: not made, failed; and half-written files."""
-    kind, receipt, leftovers = store.state["kind"], receipt_of(store), list(store.path.rglob("*.partial"))
+    kind, receipt, leftovers = store.state["kind"], receipt_of(store), list(store.path.rglob(LEFTOVERS))
     stage = stage_command(store.path, STAGE_OF[kind])
-    half_written = f"; {len(leftovers)} half-written files (*.partial)" if leftovers else ""
-    is_known = not {"sample", "status"} & {damage.array for damage in damages}
+    half_written = f"; {len(leftovers)} half-written files ({LEFTOVERS})" if leftovers else ""
+    is_known = not {"sample", "status", "made_by"} & {damage.array for damage in damages}
     ids, status = (np.array(store.sample_ids), store.status) if is_known else (np.array([]), np.array([]))
     absent, failed = ids[status == ABSENT].tolist(), ids[status == FAILED].tolist()
     if not store.state["complete"]:
@@ -107,7 +104,8 @@ def state_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Findi
             stage = f"rm {shlex.quote(str(receipt))} && {stage}"
         yield Finding("unfinished", where, stage, "by hand" if receipt.is_file() else "stage")
     elif absent:
-        yield Finding("unfinished", f"{named(absent)} were never made", repair_command(store.path, kind), "repair")
+        where = f"{named(absent)} were never made, or were written by another process"
+        yield Finding("unfinished", where, repair_command(store.path, kind), "repair")
     elif leftovers:
         command = f"conformalsam inspect {shlex.quote(str(store.path))} --repair"
         yield Finding("left over", half_written.removeprefix("; "), command, "repair")
@@ -159,7 +157,7 @@ def _compare_samples(store: AnyStore) -> tuple[Path, list[Finding]]:
     where = (
         f"its images are not those of {path}, e.g. {odd[0]}" if odd else f"its images are not in the order of {path}"
     )
-    return path, [Finding("other run", where, _remake(store), "by hand")]
+    return path, [Finding("other run", where, remake_command(store.path), "by hand")]
 
 
 def _compare_receipt(store: AnyStore) -> tuple[Path, list[Finding]]:
@@ -175,7 +173,7 @@ def _compare_receipt(store: AnyStore) -> tuple[Path, list[Finding]]:
     if made_by == store.fingerprint:
         return path, []
     where = f"it has the fingerprint {store.fingerprint}, but {path} is about {made_by}"
-    return path, [Finding("other run", where, _remake(store), "by hand")]
+    return path, [Finding("other run", where, remake_command(store.path), "by hand")]
 
 
 def _compare_origin(store: AnyStore, origin: str, fingerprint: str) -> list[Finding]:
@@ -191,10 +189,3 @@ def _state_of(path: Path) -> dict[str, str]:
         return store_state(path)
     except StoreError:  # to be found by a look into that store
         return {}
-
-
-def _remake(store: AnyStore) -> str:
-    receipt = receipt_of(store)
-    if not receipt.is_file():
-        return remake_command(store.path)
-    return f"rm {shlex.quote(str(receipt))} && {remake_command(store.path)}"

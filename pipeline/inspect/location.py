@@ -48,7 +48,7 @@ def fit_pooled(settings: Settings, calibration: CalibrationStore, images: Sequen
     """
     if settings.calibrate.class_thresholds == "clustered":
         alphas = [alpha for alpha in alphas if alpha <= max(calibration.alphas)]
-    maps = StoredMaps(calibration.path.absolute(), list(images), calibration.grid, settings.compute)
+    maps = StoredMaps(calibration.handle, list(images), calibration.grid, settings.compute)
     while True:
         try:
             thresholds = calib.fit(variant_of(settings, alphas), maps, np.zeros(len(images), np.int64))[0]

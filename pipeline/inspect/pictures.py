@@ -15,7 +15,7 @@ from pipeline.errors import StoreError
 from pipeline.folder import Folder
 from pipeline.palette import class_colours, scale_colours
 from pipeline.settings import did_you_mean
-from pipeline.store import DONE, FAILED, AnyStore, CalibrationStore, ProbabilityStore, open_for_inspection
+from pipeline.store import DONE, FAILED, AnyStore, CalibrationStore, ProbabilityStore, open_for_inspection, refuse_lost
 
 ROW, SWATCH, GAP = 22, 14, 6
 
@@ -29,6 +29,7 @@ def write_picture(path: Path, sample_id: str, out: Path) -> None:
     raises: StoreError if the store or its image is not there or not done yet; DatasetError without samples.json
     """
     store = open_for_inspection(path)
+    refuse_lost(store)
     index = _position(store, sample_id)
     image = _photograph(path, sample_id)
     overlay, legend = _overlay(store, index, image)

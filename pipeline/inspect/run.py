@@ -11,7 +11,7 @@ from pipeline.errors import RecordError, StoreError
 from pipeline.folder import FILE_OF
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.store import DONE, open_for_inspection, store_exists
+from pipeline.store import DONE, open_for_inspection, refuse_lost, store_exists
 
 Facts = Mapping[str, Any]
 ANNOTATED = ("annotate", "calibrate", "pseudolabel")  # stages of a run that trains on pseudo-labels
@@ -91,6 +91,7 @@ def _store(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": str(path)}
     try:
         store = open_for_inspection(path)
+        refuse_lost(store)
         status = store.status
     except StoreError as error:
         return facts | {"problem": str(error)}

@@ -19,6 +19,7 @@ from pipeline.store import (
     CalibrationStore,
     LabelStore,
     open_for_inspection,
+    refuse_lost,
 )
 
 MADE_BY = ("annotator", "space", "alpha", "variant", "class_thresholds", "quantile", "rule", "fingerprint")
@@ -32,9 +33,10 @@ def inspect_store(path: Path, num_worst: int = 5) -> dict[str, Any]:
     None, so the facts can be written as JSON.
 
     num_worst: label stores list as many of the images that keep the fewest pixels
-    raises:    StoreError if there is no such store, or if what it says of its images is damaged
+    raises:    StoreError if there is no such store, or if it is damaged, or finished and has lost something
     """
     store = open_for_inspection(path)
+    refuse_lost(store)
     ids, status = np.array(store.sample_ids), store.status
     facts = {
         "path": str(path),
@@ -63,10 +65,11 @@ def inspect_store(path: Path, num_worst: int = 5) -> dict[str, Any]:
 
 def arrays(store: AnyStore) -> dict[str, Any]:
     """Dimensions, shape and dtype of every array but the coordinates."""
-    shown = {name: store.array(name) for name in store.array_names if name not in (*COORDINATES, "alpha", "status")}
+    hidden = (*COORDINATES, "status", "made_by")
     return {
-        name: {"dims": list(array.metadata.dimension_names), "shape": list(array.shape), "dtype": str(array.dtype)}
-        for name, array in shown.items()
+        name: {"dims": list(spec.dims), "shape": list(spec.shape), "dtype": spec.dtype}
+        for name, spec in store.specs.items()
+        if name not in hidden
     }
 
 
@@ -80,10 +83,10 @@ def label_facts(store: LabelStore, num_worst: int) -> dict[str, Any]:
     totals = dict(zip(OUTCOMES, outcomes.sum(axis=0).tolist(), strict=True))
     keep_rates = outcomes[:, OUTCOMES.index("kept")] / outcomes[:, OUTCOMES.index("pixels")]
     class_pixels = store.class_pixels[done].sum(axis=0, dtype=np.int64)
-    alphas, ids = store.read("alpha"), store.sample_ids
+    ids = store.sample_ids
     worst = np.argsort(keep_rates, kind="stable")[:num_worst]
     return {
-        "alphas": alphas[~np.isnan(alphas)].tolist(),
+        "alphas": store.alphas,
         "rule": store.state.get("rule"),
         "variant": store.state.get("variant"),
         "outcomes": totals,

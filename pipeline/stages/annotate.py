@@ -30,16 +30,15 @@ from pipeline.store import (
     create_store,
     encode_maps,
     open_probabilities,
-    probability_arrays,
     replace_images,
-    restore_coordinates,
     restore_replaced,
+    restore_store,
     store_state,
 )
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 2  # raise it when the same annotator and image would be cached differently
+CACHE_VERSION = 3  # raise it when the same annotator and image would be cached differently
 
 
 def annotate(settings: Settings) -> dict[str, Any]:
@@ -128,11 +127,8 @@ def _open_or_create(
         replace_images(path, identity, samples)
     elif not state["complete"]:
         Run(settings).begin("annotate")
-        restore_coordinates(path, samples, settings.data.class_names)
-    store = open_probabilities(path, writable=True)
-    if not store.state["complete"]:
-        store.write_image_digests(samples)
-    return store
+        restore_store(path, samples)
+    return open_probabilities(path, writable=True)
 
 
 def _create(
@@ -154,9 +150,11 @@ def _create(
         "grid": settings.data.grid,
         "class_names": settings.data.class_names,
         "class_prompts": settings.data.class_prompts,
+        "maps": maps.shape,
+        "dtype": dtype,
     }
     Run(settings).begin("annotate")
-    create_store(path, "probabilities", facts, samples, probability_arrays(len(samples), maps.shape, dtype))
+    create_store(path, "probabilities", facts, samples)
 
 
 def _first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotator, settings: Settings) -> Maps:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +25,8 @@ from pipeline.store import (
     DONE,
     FAILED,
     CalibrationStore,
+    Handle,
     ProbabilityStore,
-    calibration_arrays,
     open_calibration,
     open_probabilities,
     resume_or_create,
@@ -35,7 +34,7 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # raise it when the same maps and masks would give other thresholds
+VERSION = 4  # raise it when the same maps and masks would give other thresholds
 
 SHOWN = {"keep_rate": "keep rate", "miou": "mIoU of labels"}
 NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
@@ -73,25 +72,27 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
             }
         ),
         "class_names": data.class_names,
+        "grid": data.grid,
         "background": data.background_index,
         "probabilities": probabilities.fingerprint,
         "alpha": settings.calibrate.alpha,
+        "alphas": settings.alphas,
         "variant": settings.calibrate.variant,
+        "variants": settings.variants,
         "class_thresholds": settings.calibrate.class_thresholds,
         "quantile": settings.calibrate.quantile,
     }
-    arrays = calibration_arrays(len(labeled), data.grid, data.background_index is not None)
     Run(settings).begin("calibrate")
-    resume_or_create(path, "calibration", facts, labeled, arrays)
+    resume_or_create(path, "calibration", facts, labeled)
     return open_calibration(path, writable=True)
 
 
 class ScoreJob(NamedTuple):
     """One labeled image: where its maps and mask are, and where its score map goes."""
 
-    probabilities: Path
+    probabilities: Handle
     position: int
-    calibration: Path
+    calibration: Handle
     index: int
     samples: SampleIndex
     sample: Sample
@@ -127,8 +128,8 @@ def _score_images(
         if annotated[position[sample.id]] != DONE:
             store.mark(int(i), FAILED)
             continue
-        paths = probabilities.path.absolute(), position[sample.id], store.path.absolute(), int(i)
-        jobs.append(ScoreJob(*paths, index, sample, settings.data))
+        places = probabilities.handle, position[sample.id], store.handle, int(i)
+        jobs.append(ScoreJob(*places, index, sample, settings.data))
     progress = Progress(log, "calibrate", len(labeled), "images", done=len(labeled) - len(jobs))
 
     def on_done(finished: int) -> None:
@@ -158,7 +159,7 @@ def _write_thresholds(
                 thresholds.fallen_back, thresholds.region.size, own.calibrate.n_min, own.calibrate.fallback,
             )  # fmt: skip
         if variant == settings.calibrate.variant:
-            store.write_folds(settings.alphas, found[variant].fold)
+            store.write_folds(found[variant].fold)
         store.write_thresholds(variant, thresholds)
     return found
 

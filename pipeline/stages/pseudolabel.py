@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +24,10 @@ from pipeline.store import (
     FAILED,
     OUTCOMES,
     CalibrationStore,
+    Handle,
     LabelStore,
     has_planes,
     keep_planes,
-    label_arrays,
     open_calibration,
     open_labels,
     open_probabilities,
@@ -38,7 +37,7 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # raise it when the same maps and thresholds would give other labels
+VERSION = 4  # raise it when the same maps and thresholds would give other labels
 
 
 def pseudolabel(settings: Settings) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
         log.info("pseudolabel: %s", told)
     store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
     _label_images(settings, choice, store, calibration, annotated)
-    store.finish()
+    store.finish(relabel=False)
     return _facts(store, choice) | {"verdict": told, "seconds": round(time.monotonic() - start, 1)}
 
 
@@ -84,8 +83,10 @@ def _open(
         "probabilities": annotated,
         "relabel": False,
         "class_names": data.class_names,
+        "grid": data.grid,
         "background": data.background_index,
         "alpha": choice.alphas[0],
+        "alphas": choice.alphas,
         "rule": choice.rule,
         "variant": choice.variant,
     }
@@ -97,13 +98,10 @@ def _open(
         run.open_probabilities()  # a cache that is gone is refused before the labels that are there are replaced
     run.begin("pseudolabel")
     if is_relabeled:
-        keep_planes(path, facts, data.num_classes, len(choice.alphas))
+        keep_planes(path, facts)
     else:
-        has_background = data.background_index is not None
-        arrays = label_arrays(len(unlabeled), data.grid, data.num_classes, has_background, len(choice.alphas))
-        resume_or_create(path, "labels", facts, unlabeled, arrays)
+        resume_or_create(path, "labels", facts, unlabeled)
     store = open_labels(path, writable=True)
-    store.write_alphas(choice.alphas)
     if store.state["relabel"]:
         log.info("pseudolabel: the planes of %s serve again; the probability maps are not read", path)
     elif calibration.is_class_wise:
@@ -114,10 +112,10 @@ def _open(
 class LabelJob(NamedTuple):
     """One unlabeled image: where its maps are, and where its labels go. probabilities: None = its planes serve."""
 
-    probabilities: Path | None
+    probabilities: Handle | None
     position: int
-    calibration: Path
-    labels: Path
+    calibration: Handle
+    labels: Handle
     index: int
     variant: str
     alphas: list[float]
@@ -201,8 +199,8 @@ def _label_images(
             LabelJob(
                 probabilities=path,
                 position=position,
-                calibration=calibration.path.absolute(),
-                labels=store.path.absolute(),
+                calibration=calibration.handle,
+                labels=store.handle,
                 index=i,
                 variant=choice.variant,
                 alphas=choice.alphas,
@@ -223,18 +221,18 @@ def _label_images(
 
 def _to_do(
     settings: Settings, store: LabelStore, is_class_wise: bool, annotated: Mapping[str, Any]
-) -> Iterator[tuple[int, Path | None, int]]:
+) -> Iterator[tuple[int, Handle | None, int]]:
     """Images without labels yet: index, where their maps are (None: in the store's planes), and which ones they are.
 
     Planes are there of a store that is labeled again, and of an image that lost its labels only. The maps are opened
     for the others alone: their cache may be gone. An image that the annotator failed on is marked as failed.
     """
     ids = store.sample_ids
-    for_maps = []
+    for_maps, is_own = [], store.is_own
     for i in np.flatnonzero(store.status != DONE).tolist():
         if ids[i] in annotated["failed"]:
             store.mark(i, FAILED)
-        elif not is_class_wise and store.has_planes(i):
+        elif not is_class_wise and is_own[i] and store.has_planes(i):
             yield i, None, -1
         else:
             for_maps.append(i)
@@ -242,7 +240,7 @@ def _to_do(
         probabilities = Run(settings).open_probabilities()
         position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
         for i in for_maps:
-            yield i, probabilities.path.absolute(), position[ids[i]]
+            yield i, probabilities.handle, position[ids[i]]
 
 
 def _facts(store: LabelStore, choice: Choice) -> dict[str, Any]:

@@ -30,7 +30,9 @@ from pipeline.store import (
     DONE,
     OUTCOMES,
     CalibrationStore,
+    Handle,
     LabelStore,
+    ProbabilityStore,
     open_calibration,
     open_labels,
     open_probabilities,
@@ -53,7 +55,7 @@ class Inputs(NamedTuple):
 
     receipts: dict[str, Mapping[str, Any]]
     samples: SampleIndex
-    probabilities: Path | None
+    probabilities: ProbabilityStore | None
     calibration: CalibrationStore
     labels: LabelStore
 
@@ -92,7 +94,7 @@ def open_inputs(settings: Settings) -> Inputs:
     calibration, labels = run.open_calibration(), run.open_labels()
     receipts |= probe_receipt(run, calibration.fingerprint)
     receipts |= training_receipts(run, labels.fingerprint)
-    probabilities = run.folder.probabilities if store_exists(run.folder.probabilities) else None
+    probabilities = run.open_probabilities() if store_exists(run.folder.probabilities) else None
     return Inputs(receipts, run.samples("report"), probabilities, calibration, labels)
 
 
@@ -133,10 +135,10 @@ class AuditJob(NamedTuple):
 
     mask: Path
     data: DataSettings
-    labels: Path
+    labels: Handle
     place: int
-    calibration: Path
-    probabilities: Path | None
+    calibration: Handle
+    probabilities: Handle | None
     position: int
 
 
@@ -167,7 +169,7 @@ def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
     """A job for every unlabeled image that has a pseudo-label and, by chance, a mask."""
     position: dict[str, int] = {}
     if inputs.probabilities is not None:
-        position = {i: p for p, i in enumerate(Run(settings).open_probabilities().sample_ids)}
+        position = {i: p for p, i in enumerate(inputs.probabilities.sample_ids)}
     jobs = []
     for i, (sample, status) in enumerate(zip(inputs.samples.of("unlabeled"), inputs.labels.status, strict=True)):
         mask = truth_path(sample, settings.data)
@@ -177,10 +179,10 @@ def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
             AuditJob(
                 mask=mask.absolute(),
                 data=settings.data,
-                labels=inputs.labels.path.absolute(),
+                labels=inputs.labels.handle,
                 place=i,
-                calibration=inputs.calibration.path.absolute(),
-                probabilities=inputs.probabilities and inputs.probabilities.absolute(),
+                calibration=inputs.calibration.handle,
+                probabilities=inputs.probabilities and inputs.probabilities.handle,
                 position=position.get(sample.id, -1),
             )
         )

@@ -1,122 +1,107 @@
 """What the three stores have in common: how they are opened, read and finished.
 
-One chunk is one image, written by one writer; what is finished is told by `status`, never by chunks, because a lost
-chunk and a chunk full of NaN look alike.
+One chunk is one image, written by one writer. Only `status` and `made_by` say which images are done, never the chunks:
+a lost chunk and a chunk full of NaN look alike.
 """
 
 from __future__ import annotations
 
 import itertools
-import shlex
-import warnings
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.storage import LocalStore, StorePath
 
 import calib
 from pipeline.errors import StoreError
 from pipeline.folder import FILE_OF, STAGE_OF, stage_command
+from pipeline.store.arrays import ABSENT, DONE, ArraySpec, arrays_of
+from pipeline.store.metadata import (
+    ROOT,
+    difference,
+    metadata_files,
+    one_line,
+    remake_command,
+    repair_command,
+    store_state,
+    write_metadata,
+)
 
 # An all-NaN chunk that is skipped on disk could not be told from a lost one. This setting is not stored with an array.
 zarr.config.set({"array.write_empty_chunks": True})
 
-ABSENT, DONE, FAILED = 0, 1, 2
-NAMESPACE = "conformalsam"
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)  # what zarr raises for damaged files
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)  # what zarr raises for damaged chunks
+LEFTOVERS = "*.part*"  # files that a killed process was writing
 
 
-def store_exists(path: Path) -> bool:
-    return (path / "zarr.json").is_file()
+def refuse_lost_root(path: Path) -> None:
+    """StoreError for a folder that has the arrays of a store, but not its zarr.json."""
+    if path.suffix == ".zarr" and any(path.glob(f"*/{ROOT}")):
+        raise StoreError(f"{path / ROOT} is lost; run {remake_command(path)}")
 
 
-def store_state(path: Path) -> dict[str, Any]:
-    """Facts of an existing store: kind, fingerprint, complete, and what its stage recorded; {} if there is none.
+class Handle(NamedTuple):
+    """A store that a stage has opened and checked, for its tasks: they check that it is still the same one."""
 
-    raises: StoreError if the metadata cannot be read, or are those of something else
-    """
-    if not store_exists(path):
-        return {}
-    try:
-        state = dict(zarr.open_group(path, mode="r").attrs).get(NAMESPACE)
-    except zarr.errors.ContainsArrayError:
-        raise StoreError(f"{path} is one array of a store; name its folder, e.g. {path.parent}") from None
-    except UNREADABLE as error:
-        raise StoreError(f"{path / 'zarr.json'} is damaged ({one_line(error)}); run {remake_command(path)}") from None
-    if not isinstance(state, dict):
-        raise StoreError(f"{path} is a Zarr group, but not one of ours; move it away")
-    if state.get("kind") not in STAGE_OF or not {"complete", "fingerprint"} <= state.keys():
-        raise StoreError(f"{path / 'zarr.json'} is damaged (facts are missing); run {remake_command(path)}")
-    return state
+    path: Path
+    fingerprint: str
 
 
-def remake_command(path: Path) -> str:
-    """What makes a whole store again."""
-    stage = next((STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name), "STAGE")
-    return f"rm -r {shlex.quote(str(path))} && {stage_command(path, stage)}"
-
-
-def repair_command(path: Path, kind: str) -> str:
-    """What makes the damaged images of a store again, and only those."""
-    return f"conformalsam inspect {shlex.quote(str(path))} --repair && {stage_command(path, STAGE_OF[kind])}"
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def open_store(path: Path, kind: str, writable: bool, again: str | None) -> tuple[zarr.Group, dict[str, Any]]:
-    """Open a store of a kind; for reading it must be complete.
-
-    again:  command that makes it; default: of the run whose folder it lies in
-    raises: StoreError
-    """
-    again = again or stage_command(path, STAGE_OF[kind])
-    state = store_state(path)
-    if not state:
-        raise StoreError(f"no {kind} store at {path}; run {again}")
-    if state["kind"] != kind:
-        raise StoreError(f"{path} holds {state['kind']}, expected {kind}; name another store")
-    if not writable and not state["complete"]:
-        raise StoreError(f"{path} is incomplete; to finish it, run {again}")
-    return zarr.open_group(path, mode="r+" if writable else "r"), state
+def refuse_other(path: Path, state: Mapping[str, Any], fingerprint: str) -> None:
+    """StoreError if a store is not the one that a stage opened."""
+    if state.get("fingerprint") != fingerprint:
+        stage = next(STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name)
+        raise StoreError(
+            f"{path} was replaced by another process (fingerprint {state.get('fingerprint', 'none')}, expected "
+            f"{fingerprint}); stop one of the two, then run {stage_command(path, stage)}"
+        )
 
 
 @dataclass(frozen=True)
 class Store:
-    """What all three have in common."""
+    """What all three have in common.
+
+    state:     facts of the store
+    is_strict: whether an array is refused whose zarr.json is not what the facts give
+    """
 
     path: Path
-    group: zarr.Group
     state: dict[str, Any]
+    is_writable: bool = False
+    is_strict: bool = True
     opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def array(self, name: str) -> Any:
-        """A zarr.Array of the store (typed Any: zarr's own stubs cannot tell arrays from groups)."""
-        if name not in self.opened:  # reading its metadata again takes as long as reading a small chunk
-            try:
-                self.opened[name] = self.group[name]
-            except UNREADABLE as error:
-                raise self.damaged(name, error) from None
-        return self.opened[name]
-
-    def has_array(self, name: str) -> bool:
-        try:
-            return name in self.group
-        except UNREADABLE as error:
-            raise self.damaged(name, error) from None
+    @cached_property
+    def specs(self) -> dict[str, ArraySpec]:
+        """Name -> specification of every array, sorted by name."""
+        return dict(sorted(arrays_of(self.state).items()))
 
     @property
     def array_names(self) -> list[str]:
         """Sorted names of all arrays."""
-        try:
-            return sorted(self.group.array_keys())
-        except UNREADABLE as error:
-            raise self.damaged("the zarr.json of an array", error) from None
+        return list(self.specs)
+
+    def has_array(self, name: str) -> bool:
+        return name in self.specs
+
+    def array(self, name: str) -> Any:
+        """A zarr.Array of the store, of the metadata that its facts give; StoreError if those on disk are others."""
+        if name not in self.opened:
+            text = metadata_files(self.state)[name]
+            why = difference(self.path, name, text) if self.is_strict else None
+            if why is not None:
+                again = repair_command(self.path, self.state["kind"])
+                raise StoreError(f"{self.path}: {name} is damaged ({why}); run {again}")
+            place = StorePath(LocalStore(self.path, read_only=not self.is_writable), name)
+            self.opened[name] = zarr.Array.from_dict(place, json.loads(text))
+        return self.opened[name]
 
     def read(self, name: str, index: int | None = None) -> npt.NDArray[Any]:
         """All of an array, or what lies at an index of its first axis; StoreError if it is damaged."""
@@ -133,8 +118,8 @@ class Store:
         chunks = [range(-(-n // size)) for n, size in zip(array.shape, array.chunks, strict=True)]
         if index is not None:
             chunks[0] = range(index // array.chunks[0], index // array.chunks[0] + 1)
-        for position in itertools.product(*chunks):
-            if not self.path.joinpath(name, "c", *map(str, position)).is_file():
+        for key in itertools.product(*chunks):
+            if not self.path.joinpath(name, "c", *map(str, key)).is_file():
                 again = repair_command(self.path, self.state["kind"])
                 raise StoreError(f"{self.path}: {name} is not on disk; run {again}")
         return self.read(name, index)
@@ -149,6 +134,14 @@ class Store:
         return str(self.state["fingerprint"])
 
     @property
+    def handle(self) -> Handle:
+        return Handle(self.path.absolute(), self.fingerprint)
+
+    def refuse_replaced(self) -> None:
+        """StoreError if another process has put another store in the place of this one."""
+        refuse_other(self.path, store_state(self.path), self.fingerprint)
+
+    @property
     def sample_ids(self) -> list[str]:
         return [str(i) for i in self.read_present("sample")]
 
@@ -158,21 +151,38 @@ class Store:
 
     @property
     def status(self) -> npt.NDArray[np.uint8]:
-        """uint8 [N]: ABSENT, DONE or FAILED."""
-        return self.read("status")
+        """uint8 [N]: ABSENT, DONE or FAILED. An image that was made for another fingerprint is ABSENT."""
+        return np.where(self.is_own, self.read("status"), np.uint8(ABSENT))
+
+    @property
+    def is_own(self) -> npt.NDArray[np.bool_]:
+        """bool [N]: whether an image carries the fingerprint of this store, done or not."""
+        is_own: npt.NDArray[np.bool_] = self.read("made_by") == as_number(self.fingerprint)
+        return is_own
 
     def mark(self, index: int | npt.NDArray[np.intp], status: int) -> None:
         """Record that an image, or several, are finished; by one process only, after their chunks are written."""
+        self.array("made_by")[index] = as_number(self.fingerprint)
         self.array("status")[index] = status
 
     def finish(self, **facts: Any) -> None:
-        """Declare the store complete; nothing is written to it afterwards, so its metadata is consolidated."""
-        for leftover in self.path.rglob("*.partial"):  # of a chunk that a killed run was writing
+        """Declare the store complete; nothing is written to it afterwards, so other programs may read it.
+
+        raises: StoreError if another process has replaced the store, or an image is neither done nor failed
+        """
+        self.refuse_replaced()
+        status = self.status
+        num_absent = int((status == ABSENT).sum())
+        if num_absent:
+            again = stage_command(self.path, STAGE_OF[self.state["kind"]])
+            raise StoreError(
+                f"{self.path}: {num_absent} of {len(status)} images were taken away or written by another process "
+                f"while this one ran; run {again}"
+            )
+        for leftover in self.path.rglob(LEFTOVERS):
             leftover.unlink()
-        self.group.attrs[NAMESPACE] = {**self.state, **facts, "complete": True}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            zarr.consolidate_metadata(str(self.path))
+        num_done = int((status == DONE).sum())
+        write_metadata(self.path, {**self.state, **facts, "complete": True, "num_done": num_done})
 
     def missing_chunks(self, names: Collection[str] | None = None) -> dict[str, list[str]]:
         """For every array, or those of these names, the ids of finished images whose chunk is not on disk."""
@@ -180,19 +190,19 @@ class Store:
         ids = self.sample_ids
         missing: dict[str, list[str]] = {}
         for name in self.array_names if names is None else names:
-            array = self.array(name)
-            if array.ndim in (3, 4) and array.metadata.dimension_names[0] == "sample":
+            spec = self.specs[name]
+            if len(spec.dims) in (3, 4) and spec.dims[0] == "sample":
                 lost = [ids[i] for i in done if not self.has_chunk(name, int(i))]
                 missing |= {name: lost} if lost else {}
         return missing
 
     def has_chunk(self, name: str, index: int) -> bool:
-        """Is one image's part of an array on disk?"""
-        trail = "/0" * (self.array(name).ndim - 1)
+        """Is one image's chunk of an array on disk?"""
+        trail = "/0" * (len(self.specs[name].dims) - 1)
         return (self.path / name / f"c/{index}{trail}").is_file()
 
     def read_chunk(self, name: str, index: int) -> npt.NDArray[Any]:
-        """One image's part of an array; StoreError if it is damaged or lost (zarr would give the fill value)."""
+        """One image's chunk of an array; StoreError if it is damaged or lost (zarr would give the fill value)."""
         if not self.has_chunk(name, index):
             again = repair_command(self.path, self.state["kind"])
             raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; run {again}")
@@ -201,6 +211,11 @@ class Store:
         except UNREADABLE as error:
             raise self.damaged(f"{name} of {self.sample_ids[index]}", error) from None
         return values
+
+
+def as_number(fingerprint: str) -> np.uint64:
+    """A fingerprint of up to 16 hex digits as it is stored for each image; never 0, which says that nothing is made."""
+    return np.uint64(int(fingerprint, 16))
 
 
 def read_planes(store: Store, index: int) -> calib.Planes:

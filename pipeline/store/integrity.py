@@ -1,57 +1,60 @@
 """What of a store is lost or damaged, and fixing it so that its stage makes just that again.
 
-A chunk is whole if zarr can read it, which includes its checksum. Which chunks there must be is told by `status`.
+A chunk is whole if zarr can read it, which includes its checksum. `status` and `made_by` say
+which chunks there must be.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
-import calib
 from pipeline.errors import StoreError
-from pipeline.files import read_json, write_text
-from pipeline.store.creation import COORDINATES
-from pipeline.store.group import (
-    ABSENT,
-    DONE,
-    NAMESPACE,
-    UNREADABLE,
-    Store,
+from pipeline.folder import STAGE_OF, stage_command
+from pipeline.store.arrays import ABSENT, COORDINATES, DONE
+from pipeline.store.group import UNREADABLE, Handle, Store, as_number, refuse_lost_root, refuse_other
+from pipeline.store.metadata import (
+    difference,
+    metadata_files,
     one_line,
+    repair_command,
+    store_state,
+    write_metadata,
 )
 
-OF_KIND = {
-    "probabilities": {"prob", "image_digest"},
-    "calibration": {"score", "truth", *calib.Planes._fields},
-    "labels": {"label", "outcome_pixels", "class_pixels", "alpha", *calib.Planes._fields},
-}
+S = TypeVar("S", bound=Store)
+
+OF_IMAGES = ("status", "made_by")  # both are needed to tell what is done
 
 
 class Chunk(NamedTuple):
-    """A part of an array that is one file. images: whose part it is, none for arrays that are not of images."""
+    """A piece of an array that is one file. key: where in the grid of chunks; images: whose, none for other arrays."""
 
     array: str
-    position: tuple[int, ...]
+    key: tuple[int, ...]
     images: tuple[int, ...] = ()
 
     def path(self, store: Path) -> Path:
-        return store.joinpath(self.array, "c", *map(str, self.position))
+        return Path(self._file(store))
+
+    def is_on_disk(self, store: Path) -> bool:
+        return os.path.isfile(self._file(store))
+
+    def _file(self, store: Path) -> str:
+        return f"{store}/{self.array}/c/{'/'.join(map(str, self.key))}"  # three times as fast as Path.joinpath
 
 
 class Damage(NamedTuple):
-    """What is wrong with an array, or with a chunk of it. why: what the reader said, empty if it is just not there."""
+    """What is wrong with an array, with a chunk of it, or with the metadata of the store (`zarr.json`)."""
 
     array: str
     problem: Literal["metadata", "missing", "corrupt"]
@@ -61,101 +64,115 @@ class Damage(NamedTuple):
     @property
     def images(self) -> tuple[int, ...]:
         """Images that the stage must make again for it; none for what it makes in any case (status, coordinates)."""
-        return self.chunk.images if self.chunk is not None and len(self.chunk.position) > 1 else ()
+        return self.chunk.images if self.chunk is not None and len(self.chunk.key) > 1 else ()
+
+
+def open_store(kind_of_store: type[S], kind: str, where: Path | Handle, writable: bool, again: str | None) -> S:
+    """Open a store of a kind; for reading it must be complete and whole.
+
+    where:  its folder; a task gives the handle of the store that its stage opened, and only its facts are checked again
+    again:  command that makes it; default: of the run whose folder it lies in
+    raises: StoreError
+    """
+    path = where.path if isinstance(where, Handle) else where
+    again = again or stage_command(path, STAGE_OF[kind])
+    state = store_state(path)
+    if isinstance(where, Handle):
+        refuse_other(path, state, where.fingerprint)
+        return kind_of_store(path, state, writable)
+    if not state:
+        refuse_lost_root(path)
+        raise StoreError(f"no {kind} store at {path}; run {again}")
+    if state["kind"] != kind:
+        raise StoreError(f"{path} holds {state['kind']}, expected {kind}; name another store")
+    if not writable and not state["complete"]:
+        raise StoreError(f"{path} is incomplete; to finish it, run {again}")
+    store = kind_of_store(path, state, writable)
+    if not writable:
+        refuse_lost(store)
+    return store
 
 
 def metadata_damage(store: Store) -> list[Damage]:
-    """Arrays whose zarr.json is lost, cannot be read, or differs from the copy that a finished store keeps of it."""
-    copies = _copies(store.path)
-    wanted = {*COORDINATES, "status", *OF_KIND[store.state["kind"]]} - (
-        {"p_background"} if store.state.get("background") is None else set()
-    )
-    damages = []
-    for name in sorted(wanted | copies.keys() | {found.parent.name for found in store.path.glob("*/zarr.json")}):
-        why = _why_unreadable(store.path / name)
-        if why is None and name in copies and copies[name] != read_json(store.path / name / "zarr.json"):
-            why = "differs from its copy in the store's zarr.json"
-        if why is not None:
-            damages.append(Damage(name, "metadata", why))
-    return damages
-
-
-def _copies(path: Path) -> dict[str, Any]:
-    """Array -> what a finished store keeps of its metadata; {} for one that is not finished."""
-    consolidated = read_json(path / "zarr.json").get("consolidated_metadata") or {}
-    return dict(consolidated.get("metadata", {}))
-
-
-def _why_unreadable(array: Path) -> str | None:
-    try:
-        zarr.open_array(array, mode="r")
-    except FileNotFoundError:
-        return "is not on disk"
-    except UNREADABLE as error:
-        return one_line(error)
-    return None
+    """Every zarr.json that is lost, or is not what the facts of the store give."""
+    found = ((name, difference(store.path, name, text)) for name, text in metadata_files(store.state).items())
+    return [Damage(name, "metadata", why) for name, why in found if why is not None]
 
 
 def chunks_of(store: Store) -> list[Chunk]:
-    """Every chunk that there must be; where `status` is damaged, those that are on disk."""
-    names = {found.parent.name for found in store.path.glob("*/zarr.json")} | _copies(store.path).keys()
-    arrays = [name for name in sorted(names) if _is_readable(store, name)]
+    """Every chunk that there must be; where `status` or `made_by` is damaged, those that are on disk."""
     is_done = done_images(store)
-    return [chunk for name in arrays for chunk in _positions(store, name) if _must_be(store, chunk, is_done)]
+    return [chunk for name in store.array_names for chunk in _chunks(store, name) if _must_be(store, chunk, is_done)]
 
 
 def done_images(store: Store) -> npt.NDArray[np.bool_] | None:
-    """bool [N], or None if the status is damaged, or lost although parts of its images are there."""
+    """bool [N], or None if `status` or `made_by` is damaged, or lost although chunks of its images are there."""
     try:
         is_done: npt.NDArray[np.bool_] = store.status == DONE
     except StoreError:
         return None
     on_disk = _images_with_a_chunk(store)
-    lost = (chunk for chunk in _positions(store, "status") if not chunk.path(store.path).is_file())
+    lost = [chunk for name in OF_IMAGES for chunk in _chunks(store, name) if not chunk.is_on_disk(store.path)]
     return None if any(on_disk.intersection(chunk.images) for chunk in lost) else is_done
 
 
 def _images_with_a_chunk(store: Store) -> set[int]:
-    names = [name for name in ("prob", "score", "label") if (store.path / name).is_dir() and _is_readable(store, name)]
-    chunks = (chunk for name in names for chunk in _positions(store, name))
-    return {image for chunk in chunks if chunk.path(store.path).is_file() for image in chunk.images}
+    chunks = (chunk for name in {"prob", "score", "label"} & store.specs.keys() for chunk in _chunks(store, name))
+    return {image for chunk in chunks if chunk.is_on_disk(store.path) for image in chunk.images}
 
 
-def _is_readable(store: Store, name: str) -> bool:
-    try:
-        store.array(name)
-    except StoreError:
-        return False
-    return True
-
-
-def _positions(store: Store, name: str) -> Iterator[Chunk]:
-    array = store.array(name)
-    dims = array.metadata.dimension_names
-    axis = dims.index("sample") if "sample" in dims else None
-    for position in itertools.product(
-        *(range(-(-n // size)) for n, size in zip(array.shape, array.chunks, strict=True))
-    ):
+def _chunks(store: Store, name: str) -> Iterator[Chunk]:
+    spec = store.specs[name]
+    axis = spec.dims.index("sample") if "sample" in spec.dims else None
+    lengths = [max(1, length) for length in spec.chunks]
+    for key in itertools.product(*(range(-(-n // length)) for n, length in zip(spec.shape, lengths, strict=True))):
         images: tuple[int, ...] = ()
         if axis is not None:
-            start = position[axis] * array.chunks[axis]
-            images = tuple(range(start, min(start + array.chunks[axis], array.shape[axis])))
-        yield Chunk(name, position, images)
+            start = key[axis] * lengths[axis]
+            images = tuple(range(start, min(start + lengths[axis], spec.shape[axis])))
+        yield Chunk(name, key, images)
 
 
 def _must_be(store: Store, chunk: Chunk, is_done: npt.NDArray[np.bool_] | None) -> bool:
-    """An unfinished store may lack what comes last, but neither its coordinates nor parts of images that are done."""
-    if chunk.path(store.path).is_file() or chunk.array in COORDINATES:
+    """An unfinished store may lack what comes last, but neither its coordinates nor chunks of images that are done."""
+    if chunk.is_on_disk(store.path) or chunk.array in COORDINATES:
         return True
-    if chunk.array == "status":
+    if chunk.array in OF_IMAGES:
         return is_done is None
-    if chunk.images and store.array(chunk.array).ndim > 1:
+    if chunk.images and len(chunk.key) > 1:
         return is_done is not None and bool(is_done[list(chunk.images)].any())
     return bool(store.state["complete"])
 
 
+def refuse_lost(store: Store) -> None:
+    """StoreError unless a finished store is whole: status, metadata and every chunk are there, unread.
+
+    A store that is not finished is left alone: its stage makes what it lacks.
+    """
+    if not store.state["complete"]:
+        return
+    again = repair_command(store.path, store.state["kind"])
+    damages = metadata_damage(store)
+    if damages:
+        raise StoreError(f"{store.path}: {damages[0].array} is damaged ({damages[0].why}); run {again}")
+    is_done = store.status == DONE
+    num_done, expected = int(is_done.sum()), store.state["num_done"]
+    if num_done != expected:
+        raise StoreError(
+            f"{store.path} has {num_done} images that are done, expected {expected}: its status was lost, or another "
+            f"process wrote to it; run {again}"
+        )
+    missing = (chunk for name in store.specs for chunk in _chunks(store, name) if not chunk.is_on_disk(store.path))
+    lost = [chunk for chunk in missing if _must_be(store, chunk, is_done)]
+    if lost:
+        ids = store.sample_ids
+        images = sorted({image for chunk in lost if len(chunk.key) > 1 for image in chunk.images})
+        of_images = f" of {len(images)} images, e.g. {ids[images[0]]}," if images else ""
+        raise StoreError(f"{store.path}: {lost[0].array}{of_images} is not on disk; run {again}")
+
+
 def read_chunks(store: Store, chunks: Sequence[Chunk], on_done: Callable[[], None]) -> list[Damage]:
-    """Read chunks on all cores, and say which are lost or damaged; `on_done` is called after each."""
+    """Read chunks on all cores, and return which are lost or damaged; `on_done` is called after each."""
     found = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for damage in pool.map(partial(_read, store), chunks):
@@ -166,10 +183,10 @@ def read_chunks(store: Store, chunks: Sequence[Chunk], on_done: Callable[[], Non
 
 
 def _read(store: Store, chunk: Chunk) -> Damage | None:
-    if not chunk.path(store.path).is_file():
+    if not chunk.is_on_disk(store.path):
         return Damage(chunk.array, "missing", "", chunk)
     try:
-        store.array(chunk.array).blocks[chunk.position]
+        store.array(chunk.array).blocks[chunk.key]
     except (*UNREADABLE, OSError) as error:
         return Damage(chunk.array, "corrupt", one_line(error), chunk)
     return None
@@ -178,60 +195,39 @@ def _read(store: Store, chunk: Chunk) -> Damage | None:
 def repair_store(store: Store, damages: Collection[Damage], again: Collection[int]) -> list[int]:
     """Take what is damaged out of a store and declare it unfinished, so that its stage makes just that again.
 
-    Metadata that cannot be read come from their copy. No other process may write to the store meanwhile.
+    Metadata are written from the facts. No other process may write to the store meanwhile.
 
-    damages: all that `metadata_damage` and `read_chunks` found; `can_be_mended` must be true of each
+    damages: all that `metadata_damage` and `read_chunks` found
     again:   images to be made again beside the damaged ones
     returns: indices of the images that the stage will make again
     """
-    copies = _copies(store.path)
-    for damage in damages:
-        if damage.problem == "metadata":
-            _mend_metadata(store, damage.array, copies.get(damage.array))
-    group = zarr.open_group(store.path, mode="r+", use_consolidated=False)
-    group.attrs[NAMESPACE] = {**store.state, "complete": False}
-    fixed = type(store)(store.path, group, store.state)
-    is_status_damaged = done_images(fixed) is None
+    write_metadata(store.path, {**store.state, "complete": False})
+    fixed = replace(store, is_writable=True, opened={})
     for damage in damages:
         if damage.chunk is not None:
             damage.chunk.path(store.path).unlink(missing_ok=True)
-    if is_status_damaged:
-        array = fixed.array("status")
-        array[:] = np.where(_whole_images(fixed), DONE, ABSENT).astype(np.uint8)
-    lost = {image for damage in damages for image in damage.images}
-    for image in sorted(lost | set(again)):
-        fixed.mark(image, ABSENT)
-    return np.flatnonzero(fixed.status == ABSENT).tolist()
-
-
-def can_be_mended(store: Store, damage: Damage) -> bool:
-    """Is there a copy of what is damaged, or something to make it from?"""
-    is_made_by_every_run = damage.array in COORDINATES or (
-        store.state["kind"] == "calibration" and damage.array.startswith(("alpha", "fold", "q_hat", "n_valid"))
-    )
-    has_copy = is_made_by_every_run or damage.array in _copies(store.path)
-    return damage.problem != "metadata" or has_copy or _why_unreadable(store.path / damage.array) is None
-
-
-def _mend_metadata(store: Store, name: str, copy: Any) -> None:
-    folder = store.path / name
-    if _why_unreadable(folder) is None:
-        return  # it differs from its copy, which goes when the store is declared unfinished
-    if copy is None:
-        shutil.rmtree(folder, ignore_errors=True)  # the stage makes it again
-        return
-    folder.mkdir(exist_ok=True)
-    write_text(folder / "zarr.json", json.dumps(copy, indent=2))
+    damaged = {damage.array for damage in damages if damage.chunk is not None}
+    if "made_by" in damaged:  # when the store was finished, it was that of every image
+        made_by = fixed.array("made_by")
+        made_by[:] = as_number(store.fingerprint) if store.state["complete"] else 0
+    if not damaged.isdisjoint(OF_IMAGES):
+        status = np.where(_whole_images(fixed) & fixed.is_own, DONE, ABSENT)
+    else:
+        status = fixed.status
+    status[sorted({image for damage in damages for image in damage.images} | set(again))] = ABSENT
+    array = fixed.array("status")
+    array[:] = status.astype(np.uint8)
+    return np.flatnonzero(status == ABSENT).tolist()
 
 
 def _whole_images(store: Store) -> npt.NDArray[np.bool_]:
-    """bool [N]: every part is on disk. To be called when damaged chunks are not there any more."""
-    is_whole = np.ones(store.array("status").shape, dtype=np.bool_)
-    for name in store.array_names:
-        if store.array(name).ndim == 1 or "sample" not in store.array(name).metadata.dimension_names:
+    """bool [N]: every chunk is on disk. To be called when damaged chunks are not there any more."""
+    is_whole = np.ones(store.specs["status"].shape, dtype=np.bool_)
+    for name, spec in store.specs.items():
+        if len(spec.dims) == 1 or "sample" not in spec.dims:
             continue
-        for chunk in _positions(store, name):
-            if not chunk.path(store.path).is_file():
+        for chunk in _chunks(store, name):
+            if not chunk.is_on_disk(store.path):
                 is_whole[list(chunk.images)] = False
     if store.state["kind"] == "labels":  # an image is counted after it is written; no image has no pixels
         is_whole &= store.read("outcome_pixels")[:, 0] > 0

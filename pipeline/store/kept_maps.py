@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets import Sample
+from pipeline.store.arrays import DONE
 from pipeline.store.creation import create_store
-from pipeline.store.group import DONE, store_exists
-from pipeline.store.probabilities import ProbabilityStore, open_probabilities, probability_arrays
+from pipeline.store.metadata import store_exists
+from pipeline.store.probabilities import ProbabilityStore, open_probabilities
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,9 @@ def replace_images(path: Path, fingerprint: str, samples: Sequence[Sample]) -> N
     raises: StoreError if the list of images of the old store is damaged
     """
     old = open_probabilities(path, writable=True)
-    facts = {name: value for name, value in old.state.items() if name not in ("kind", "complete", "failed")}
-    prob, coming = old.array("prob"), _coming(path)
-    arrays = probability_arrays(len(samples), prob.shape[1:], prob.dtype.name)
-    create_store(coming, "probabilities", facts | {"fingerprint": fingerprint}, samples, arrays)
+    facts = {name: value for name, value in old.state.items() if name not in ("kind", "complete", "failed", "num_done")}
+    coming = _coming(path)
+    create_store(coming, "probabilities", facts | {"fingerprint": fingerprint}, samples)
     new = open_probabilities(coming, writable=True)
     num_kept = _link_maps(old, new, samples)
     log.info("annotate: the maps of %d of %d images are kept", num_kept, len(samples))
@@ -53,7 +53,6 @@ def _link_maps(old: ProbabilityStore, new: ProbabilityStore, samples: Sequence[S
         place = _chunk(new, target)
         place.parent.mkdir(parents=True)
         _link(_chunk(old, source), place)
-    new.write_image_digests(samples)
     new.mark(np.array([target for _, target in pairs], np.intp), DONE)
     return len(pairs)
 

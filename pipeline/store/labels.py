@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 import calib
 from pipeline.errors import StoreError
-from pipeline.store.creation import ArraySpec, create_array, per_image, plane_arrays, status_array
-from pipeline.store.group import NAMESPACE, UNREADABLE, Store, open_store, read_planes, remake_command, store_state
-
-COUNTS_CHUNK = 256
-OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled", "uncalibrated")
+from pipeline.store.arrays import label_arrays
+from pipeline.store.group import UNREADABLE, Handle, Store, as_number, read_planes
+from pipeline.store.integrity import open_store
+from pipeline.store.metadata import remake_command, store_state, write_metadata
 
 
 class LabelStore(Store):
@@ -24,8 +23,8 @@ class LabelStore(Store):
 
     @property
     def alphas(self) -> list[float]:
-        """Alphas that there are labels of, the chosen one first."""
-        return [float(alpha) for alpha in self.read_present("alpha")]
+        """Alphas of the labels in the store, the chosen one first."""
+        return list(self.state["alphas"])
 
     def label(self, index: int, alpha_index: int = 0) -> npt.NDArray[np.float32]:
         """float32 [H, W] on the grid: class index, NaN = abstain; StoreError if it is damaged or lost.
@@ -62,16 +61,16 @@ class LabelStore(Store):
         return read_planes(self, index)
 
     def has_planes(self, index: int) -> bool:
-        """Are all planes of one image on disk?"""
+        """Are all planes of one image on disk? They are of this store only if `is_own` is true of the image."""
         without = {"p_background"} if self.state["background"] is None else set()
         return all(self.has_chunk(name, index) for name in calib.Planes._fields if name not in without)
 
     def write(self, index: int, labels: npt.NDArray[np.float32], planes: calib.Planes | None) -> None:
-        """One image. labels: float32 [A, H, W], one an alpha of the store, the chosen one first; planes: if new."""
+        """Write one image. labels: float32 [A, H, W], for each alpha of the store; planes: None if they are there."""
         self.array("label")[index] = labels[0].astype(np.float16)
         if self.has_array("label_by_alpha"):
-            for position, label in enumerate(labels):
-                self.array("label_by_alpha")[position, index] = label.astype(np.float16)
+            for alpha_index, label in enumerate(labels):
+                self.array("label_by_alpha")[alpha_index, index] = label.astype(np.float16)
         for name, plane in planes._asdict().items() if planes is not None else ():
             if plane is not None:
                 self.array(name)[index] = plane
@@ -80,10 +79,6 @@ class LabelStore(Store):
         """Pixels of one image by outcome and by class; to be called by one process only."""
         self.array("outcome_pixels")[index] = outcomes
         self.array("class_pixels")[index] = class_pixels
-
-    def write_alphas(self, alphas: Sequence[float]) -> None:
-        array = self.array("alpha")
-        array[:] = alphas
 
     @property
     def rule(self) -> str:
@@ -108,57 +103,32 @@ class LabelStore(Store):
 def has_planes(path: Path, made_by: str) -> bool:
     """Whether there is a label store with all planes of the same maps (`planes`), finished or being labeled again."""
     state = store_state(path)
-    return state.get("planes") == made_by and bool(state["complete"] or state["relabel"])
+    if state.get("planes") != made_by or not (state["complete"] or state["relabel"]):
+        return False
+    return not state["fingerprint"] or bool(Store(path, state).is_own.all())  # else another process wrote planes to it
 
 
-def keep_planes(path: Path, facts: Mapping[str, Any], num_classes: int, num_alphas: int) -> None:
-    """Empty a finished label store of its labels, but keep its planes if they were made of the same maps (`planes`).
+def keep_planes(path: Path, facts: Mapping[str, Any]) -> None:
+    """Empty a label store of its labels, but keep its planes. To be called if `has_planes` is true.
 
     A kill in the middle is harmless: until its last step the store has no fingerprint, and this function repeats it.
-    To be called if `has_planes` is true.
     """
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    again = {"kind": "labels", "complete": False, **facts, "relabel": True}
-    group.attrs[NAMESPACE] = {**again, "fingerprint": ""}
-    shape = group["best_foreground"].shape  # type: ignore[union-attr]
-    for name in {"label_by_alpha", *_answer_arrays(shape, num_classes, num_alphas)} & set(group.array_keys()):
-        del group[name]
-    for name, spec in _answer_arrays(shape, num_classes, num_alphas).items():
-        create_array(group, name, spec)
-    group.attrs[NAMESPACE] = again
+    old = store_state(path)
+    new = {"kind": "labels", "complete": False, **facts, "num_samples": old["num_samples"], "relabel": True}
+    emptied = {"label_by_alpha", "status", "made_by", *label_arrays(new)}
+    write_metadata(path, {**old, "complete": False, "relabel": True, "fingerprint": ""})
+    for name in emptied:
+        shutil.rmtree(path / name, ignore_errors=True)
+    write_metadata(path, {**new, "fingerprint": ""})
+    store = Store(path, new, is_writable=True)
+    alpha, made_by = store.array("alpha"), store.array("made_by")
+    alpha[:] = facts["alphas"]
+    made_by[:] = as_number(facts["fingerprint"])  # the planes are of this store now
+    write_metadata(path, new)
 
 
-def label_arrays(
-    num_samples: int, grid: Sequence[int], num_classes: int, has_background: bool, num_alphas: int
-) -> dict[str, ArraySpec]:
-    """Arrays of a label store; `label_by_alpha` only if there are several alphas."""
-    shape = (num_samples, *grid)
-    return _answer_arrays(shape, num_classes, num_alphas) | plane_arrays(shape, has_background)
-
-
-def _answer_arrays(shape: Sequence[int], num_classes: int, num_alphas: int) -> dict[str, ArraySpec]:
-    """What changes with alpha, variant and rule."""
-    num_samples, nan, name = shape[0], float("nan"), "class index, NaN = abstain"
-    by_alpha = ArraySpec(
-        ("alpha", "sample", "y", "x"), (num_alphas, *shape), "float16", nan, (1, 1, *shape[1:]), {"long_name": name}
-    )
-    return {
-        "label": per_image(shape, ("y", "x"), "float16", nan, long_name=name),
-        **({"label_by_alpha": by_alpha} if num_alphas > 1 else {}),
-        "outcome_pixels": _counts("outcome", num_samples, len(OUTCOMES), meaning=" ".join(OUTCOMES)),
-        "class_pixels": _counts("class", num_samples, num_classes, long_name="labeled pixels"),
-        "status": status_array(num_samples),
-        "alpha": ArraySpec(("alpha",), (num_alphas,), "float64", nan, (num_alphas,)),
-    }
-
-
-def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> ArraySpec:
-    chunks = (min(num_samples, COUNTS_CHUNK), length)
-    return ArraySpec(("sample", dim), (num_samples, length), "int32", 0, chunks, attributes)
-
-
-def open_labels(path: Path, *, writable: bool = False, again: str | None = None) -> LabelStore:
-    """Open the labels; StoreError as `open_store` raises it, or if no rule has the name of its rule."""
-    store = LabelStore(path, *open_store(path, "labels", writable, again))
+def open_labels(where: Path | Handle, *, writable: bool = False, again: str | None = None) -> LabelStore:
+    """Open the labels, see `open_store`; StoreError also if no rule has the name of its rule."""
+    store = open_store(LabelStore, "labels", where, writable, again)
     _ = store.rule  # raises StoreError
     return store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import Sample
 from pipeline.resample import resize_bilinear, softmax
-from pipeline.store.creation import ArraySpec, per_image, status_array
-from pipeline.store.group import Store, open_store
+from pipeline.store.arrays import UINT16_MAX
+from pipeline.store.group import Handle, Store
+from pipeline.store.integrity import open_store
 
-UINT16_MAX = 65535
 STRIP_BYTES = 2_000_000  # three to four times as fast as strips of 64 MB, for 21 and for 150 classes
 
 
@@ -41,9 +40,6 @@ class ProbabilityStore(Store):
     def image_digests(self) -> list[str]:
         """Of the file that each image's maps are of, as in samples.json; zeros where it is not known yet."""
         return [f"{number:016x}" for number in self.read("image_digest").tolist()]
-
-    def write_image_digests(self, samples: Sequence[Sample]) -> None:
-        self.array("image_digest")[:] = np.array([int(sample.image_digest, 16) for sample in samples], np.uint64)
 
     def probabilities(self, index: int) -> ProbabilityReader:
         """One image's probabilities on the grid, to be read in row strips."""
@@ -79,17 +75,6 @@ class ProbabilityReader:
             yield rows, self.rows(rows)
 
 
-def probability_arrays(num_samples: int, maps: Sequence[int], dtype: str) -> dict[str, ArraySpec]:
-    """Arrays of a probability store for maps of shape [K, h, w]."""
-    scale = {"scale_factor": 1 / UINT16_MAX} if dtype == "uint16" else {}
-    shape = (num_samples, *maps)
-    return {
-        "prob": per_image(shape, ("class", "y", "x"), dtype, 0, **scale),
-        "status": status_array(num_samples),
-        "image_digest": ArraySpec(("sample",), (num_samples,), "uint64", 0, (num_samples,)),
-    }
-
-
-def open_probabilities(path: Path, *, writable: bool = False, again: str | None = None) -> ProbabilityStore:
+def open_probabilities(where: Path | Handle, *, writable: bool = False, again: str | None = None) -> ProbabilityStore:
     """Open the maps, see `open_store`."""
-    return ProbabilityStore(path, *open_store(path, "probabilities", writable, again))
+    return open_store(ProbabilityStore, "probabilities", where, writable, again)

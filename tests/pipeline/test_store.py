@@ -1,7 +1,5 @@
 """Stores: what is written is read, damage is noticed, half-done is told from done, and xarray understands it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -14,33 +12,40 @@ from pipeline.datasets import Sample
 from pipeline.errors import StoreError
 from pipeline.resample import resize_bilinear, softmax
 from pipeline.store import (
+    ABSENT,
     DONE,
-    calibration_arrays,
+    FAILED,
     create_store,
-    label_arrays,
     open_calibration,
     open_for_inspection,
     open_labels,
     open_probabilities,
-    probability_arrays,
     resume_or_create,
     store_state,
 )
 
 SAMPLES = [Sample(f"im{i}", f"{i}.png", None, "unlabeled", 9, 11) for i in range(3)]
 NAMES = ["background", "cat", "dog"]
+LABELS = {"class_names": NAMES, "background": 0, "rule": "paper", "grid": [4, 5], "alphas": [0.1], "relabel": False}
 
 
 def new_labels(path, fingerprint="f1"):
-    facts = {"fingerprint": fingerprint, "class_names": NAMES, "background": 0, "rule": "paper"}
-    create_store(path, "labels", facts, SAMPLES, label_arrays(3, (4, 5), 3, has_background=True, num_alphas=1))
+    create_store(path, "labels", LABELS | {"fingerprint": fingerprint}, SAMPLES)
     return open_labels(path, writable=True)
 
 
 def new_probabilities(path, space, dtype, maps_shape=(3, 4, 5), grid=(8, 10)):
     facts = {"fingerprint": "f1", "class_names": NAMES, "space": space, "grid": list(grid), "annotator": "x"}
-    create_store(path, "probabilities", facts, SAMPLES, probability_arrays(3, maps_shape, dtype))
+    facts |= {"maps": list(maps_shape), "dtype": dtype}
+    create_store(path, "probabilities", facts, SAMPLES)
     return open_probabilities(path, writable=True)
+
+
+def finish(store):
+    """Finish a store whose images are all done or failed."""
+    for index in np.flatnonzero(store.status == ABSENT):
+        store.mark(index, FAILED)
+    store.finish()
 
 
 def fill_labels(store, index, value):
@@ -87,7 +92,6 @@ def test_metadata_that_cannot_be_read_are_a_user_error_everywhere(tmp_path, cont
     repair = r"labels.zarr: .* is damaged \(.*\); run conformalsam inspect .*labels.zarr --repair && snakemake"
     for read in (
         lambda store: store.label(0),
-        lambda store: store.missing_chunks(),
         lambda store: store.array("label"),
         lambda store: store.write(1, np.zeros((1, 4, 5), np.float32), None),
     ):
@@ -118,8 +122,7 @@ def test_lost_coordinates_are_written_anew_when_a_store_is_gone_on_with(tmp_path
     if name != "height":
         with pytest.raises(StoreError, match=f"{name} is not on disk"):
             _ = (open_labels(path, writable=True).sample_ids, open_labels(path, writable=True).class_names)
-    facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0, "rule": "paper"}
-    resume_or_create(path, "labels", facts, SAMPLES, label_arrays(3, (4, 5), 3, has_background=True, num_alphas=1))
+    resume_or_create(path, "labels", LABELS | {"fingerprint": "f1"}, SAMPLES)
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == whole
 
 
@@ -134,13 +137,13 @@ def test_planes_are_there_if_each_of_them_is(tmp_path):
 
 def test_a_lost_threshold_is_not_read_as_one_that_was_never_learnt(tmp_path):
     path = tmp_path / "calibration.zarr"
-    facts = {"fingerprint": "f1", "class_names": NAMES, "background": None}
-    create_store(path, "calibration", facts, SAMPLES, calibration_arrays(3, (4, 5), False))
+    facts = {"fingerprint": "f1", "class_names": NAMES, "background": None, "grid": [4, 5], "alphas": [0.1, 0.3]}
+    facts |= {"variant": "pixel", "variants": ["pixel", "image"], "class_thresholds": "pooled"}
+    create_store(path, "calibration", facts, SAMPLES)
     store = open_calibration(path, writable=True)
     region, q = np.zeros((4, 5), np.int32), np.array([[[0.5]], [[0.25]]], np.float32)
     thresholds = Thresholds(region, q, np.ones((1, 1), np.int64), np.ones((1, 1), np.float32))
-    store = replace(store, state=store.state | {"variant": "pixel"})
-    store.write_folds([0.1, 0.3], np.zeros(3))
+    store.write_folds(np.zeros(3))
     store.write_thresholds("pixel", thresholds)
     store.write_thresholds("image", thresholds._replace(q=thresholds.q / 2))
     assert store.variants == ["pixel", "image"]
@@ -158,7 +161,7 @@ def test_a_reader_refuses_what_is_missing_incomplete_foreign_or_of_another_kind(
     store = new_labels(path)
     with pytest.raises(StoreError, match="is incomplete; to finish it, run snakemake --cores 8 pseudolabel"):
         open_labels(path)
-    store.finish()
+    finish(store)
     assert open_labels(path).fingerprint == "f1"
     with pytest.raises(StoreError, match="holds labels, expected probabilities"):
         open_probabilities(path)
@@ -166,11 +169,9 @@ def test_a_reader_refuses_what_is_missing_incomplete_foreign_or_of_another_kind(
 
 def test_a_half_done_store_is_kept_and_a_finished_or_foreign_one_is_replaced(tmp_path):
     path = tmp_path / "labels.zarr"
-    arrays = label_arrays(3, (4, 5), 3, has_background=True, num_alphas=1)
 
     def begin(fingerprint):
-        facts = {"fingerprint": fingerprint, "class_names": NAMES, "background": 0, "rule": "paper"}
-        resume_or_create(path, "labels", facts, SAMPLES, arrays)
+        resume_or_create(path, "labels", LABELS | {"fingerprint": fingerprint}, SAMPLES)
         return open_labels(path, writable=True)
 
     fill_labels(begin("f1"), 0, 1)
@@ -178,7 +179,7 @@ def test_a_half_done_store_is_kept_and_a_finished_or_foreign_one_is_replaced(tmp
     assert begin("f2").status.tolist() == [0, 0, 0]
     store = begin("f2")
     fill_labels(store, 0, 1)
-    store.finish()
+    finish(store)
     assert begin("f2").status.tolist() == [0, 0, 0]
 
 
@@ -208,7 +209,8 @@ def test_xarray_decodes_fixed_point_probabilities(tmp_path):
     store = new_probabilities(tmp_path / "probs.zarr", "probability", "uint16")
     maps = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
     store.write(0, maps)
-    store.finish()
+    store.mark(0, DONE)
+    finish(store)
     read = xarray.open_zarr(tmp_path / "probs.zarr")["prob"].values[0]
     assert np.abs(read - maps).max() <= 0.5 / 65535 + 1e-7
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import calib
 from pipeline.datasets import Sample, SampleIndex, save_samples
-from pipeline.store import DONE, FAILED, create_store, label_arrays, open_labels
+from pipeline.store import DONE, FAILED, create_store, open_labels
 
 NAMES = ["background", "cat", "dog", "newt"]
 NAN = float("nan")
@@ -53,11 +53,16 @@ def write_label_store(
     save_samples(folder / "samples.json", with_digests(SampleIndex(folder, tuple(samples))))
     path, grid = folder / "labels.zarr", labels.shape[2:]
     facts = {"fingerprint": "f1", "planes": "p1", "calibration": "c1", "relabel": False, "class_names": list(names)}
-    facts |= {"background": background, "alpha": alphas[0], "rule": "paper", "variant": "pixel"}
-    arrays = label_arrays(len(sizes), grid, len(names), background is not None, len(alphas))
-    create_store(path, "labels", facts, samples, arrays)
+    facts |= {
+        "background": background,
+        "grid": list(grid),
+        "alpha": alphas[0],
+        "alphas": list(alphas),
+        "rule": "paper",
+        "variant": "pixel",
+    }
+    create_store(path, "labels", facts, samples)
     store = open_labels(path, writable=True)
-    store.write_alphas(alphas)
     for i in range(len(sizes)):
         if i in failed:
             store.mark(i, FAILED)

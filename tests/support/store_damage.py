@@ -1,10 +1,9 @@
 """Damage to the stores of a finished run, and doing what a finding says."""
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-import zarr
 from click.testing import CliRunner
 from stage_runs import STAGES, run_stages
 
@@ -12,7 +11,8 @@ from pipeline.__main__ import main
 from pipeline.folder import FILE_OF, STAGE_OF
 from pipeline.inspect import check_store
 from pipeline.run import Run
-from pipeline.store import ABSENT
+from pipeline.store import ABSENT, store_state
+from pipeline.store.metadata import write_metadata
 
 RUN = "checked"
 KINDS = list(FILE_OF)
@@ -91,22 +91,13 @@ def belongs_to(file, array, image):
 
 
 def make_unfinished(path, store, image, arrays):
-    """As a stage leaves a store that was killed at an image: its metadata are not consolidated yet."""
-    root = json.loads((path / "zarr.json").read_text())
-    del root["consolidated_metadata"]
-    root["attributes"]["conformalsam"]["complete"] = False
-    (path / "zarr.json").write_text(json.dumps(root))
-    opened = type(store)(path, *reopened(path))
-    opened.mark(image, ABSENT)
+    """As a stage leaves a store that was killed at an image."""
+    write_metadata(path, {**store.state, "complete": False})
+    replace(store, state=store_state(path), is_writable=True, opened={}).mark(image, ABSENT)
     for array in arrays:
         for file in chunk_files(path, array):
             if belongs_to(file, array, image):
                 file.unlink()
-
-
-def reopened(path):
-    group = zarr.open_group(path, mode="r+")
-    return group, dict(group.attrs)["conformalsam"]
 
 
 def run_command(*arguments):

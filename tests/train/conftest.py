@@ -18,12 +18,12 @@ from pipeline.datasets import Sample, SampleIndex, resize_nearest, save_samples
 from pipeline.files import file_digest
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.store import DONE, FAILED, OUTCOMES, create_store, label_arrays, open_labels
+from pipeline.store import DONE, FAILED, OUTCOMES, create_store, open_labels
 
 CLASSES = ["floor", "square", "disc"]
 GRID = (40, 48)
 SIZES = [(64, 64), (56, 72)]
-LABELS_FINGERPRINT = "labels-of-the-test"
+LABELS_FINGERPRINT = "1abe15"
 
 
 def draw_scene(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +72,8 @@ def write_labels(settings: Settings, index: SampleIndex, failed: tuple[int, ...]
     """labels.zarr and its receipt, as the pseudolabel stage leaves them; `failed` images have no label."""
     path, unlabeled = Run(settings).folder.labels, index.of("unlabeled")
     facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASSES, "background": 0, "rule": "paper"}
-    create_store(path, "labels", facts, unlabeled, label_arrays(len(unlabeled), GRID, len(CLASSES), True, 1))
+    facts |= {"grid": list(GRID), "alphas": [0.1]}
+    create_store(path, "labels", facts, unlabeled)
     store = open_labels(path, writable=True)
     for i, sample in enumerate(unlabeled):
         if i in failed:

@@ -20,7 +20,7 @@ from pipeline.receipt import read_receipt
 from pipeline.run_file import load_settings
 from pipeline.settings import DataSettings
 from pipeline.store import ABSENT, open_labels, open_probabilities
-from pipeline.store.group import NAMESPACE
+from pipeline.store.metadata import write_metadata
 
 IDS = [f"im{i:02d}" for i in range(14)]
 SIZE = (24, 32)
@@ -121,7 +121,7 @@ def test_an_incomplete_store_is_completed_in_its_own_order(run, take):
     for place in (1, 7, 9, 11):
         (store.path / f"prob/c/{place}/0/0/0").unlink()
         store.mark(place, ABSENT)
-    store.group.attrs[NAMESPACE] = {**store.state, "complete": False}
+    write_metadata(store.path, {**store.state, "complete": False})
     correct(folder, splits_of(run)["unlabeled"][2])
     run_stages(load_settings(take(folder).run), "prepare", "annotate")
     assert digest_of(run.folder / "probs.zarr/prob") == maps

@@ -16,13 +16,10 @@ from pipeline.run_file import load_settings
 from pipeline.store import (
     DONE,
     FAILED,
-    calibration_arrays,
     create_store,
-    label_arrays,
     open_calibration,
     open_labels,
     open_probabilities,
-    probability_arrays,
 )
 
 NAMES = ["background", "cat", "dog"]
@@ -43,10 +40,9 @@ def samples_in(folder, num):
 @pytest.fixture
 def empty_labels(tmp_path):
     """A label store of three images, at two alphas, before anything is labeled."""
-    facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0}
+    facts = {"fingerprint": "f1", "class_names": NAMES, "background": 0, "grid": list(GRID), "alphas": [0.1, 0.3]}
     facts |= {"alpha": 0.1, "rule": "no_background", "variant": "pixel"}
-    arrays = label_arrays(3, GRID, 3, has_background=True, num_alphas=2)
-    create_store(tmp_path / "labels.zarr", "labels", facts, samples_in(tmp_path, 3), arrays)
+    create_store(tmp_path / "labels.zarr", "labels", facts, samples_in(tmp_path, 3))
     return open_labels(tmp_path / "labels.zarr", writable=True)
 
 
@@ -67,7 +63,6 @@ def write_label():
 @pytest.fixture
 def labels(empty_labels, write_label):
     """A half-done label store: the first image keeps 30 of its 40 pixels, the second 10; the third is absent."""
-    empty_labels.write_alphas([0.1, 0.3])
     for index, kept in enumerate((30, 10)):
         write_label(empty_labels, index, kept)
     return empty_labels
@@ -78,7 +73,8 @@ def probabilities(tmp_path):
     """A probability store whose first image is dog on the left and cat on the right; the second failed."""
     path = tmp_path / "probs.zarr"
     facts = {"fingerprint": "f2", "class_names": NAMES, "annotator": "x", "space": "probability", "grid": list(GRID)}
-    create_store(path, "probabilities", facts, samples_in(tmp_path, 3), probability_arrays(3, (3, *GRID), "uint16"))
+    facts |= {"maps": [3, *GRID], "dtype": "uint16"}
+    create_store(path, "probabilities", facts, samples_in(tmp_path, 3))
     store = open_probabilities(path, writable=True)
     maps = np.full((3, *GRID), 0.1, np.float32)
     maps[2, :, :5] = maps[1, :, 5:] = 0.8
@@ -93,7 +89,9 @@ def calibration(tmp_path):
     """A calibration store with one score map that is void in its left half, otherwise 1; no thresholds yet."""
     path = tmp_path / "calibration.zarr"
     facts = {"fingerprint": "f3", "class_names": NAMES, "alpha": 0.1, "quantile": "exact", "variant": "pixel"}
-    create_store(path, "calibration", facts, samples_in(tmp_path, 1), calibration_arrays(1, GRID, False))
+    facts |= {"background": None, "grid": list(GRID), "class_thresholds": "pooled"}
+    facts |= {"alphas": [0.1], "variants": ["pixel"]}
+    create_store(path, "calibration", facts, samples_in(tmp_path, 1))
     store = open_calibration(path, writable=True)
     score = np.ones(GRID, np.float32)
     score[:, :5] = NAN

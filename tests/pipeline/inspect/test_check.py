@@ -4,9 +4,6 @@ import json
 import shutil
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from stage_runs import digest_of, run_stages
 from store_damage import (
     IMAGE_ARRAYS,
@@ -24,7 +21,6 @@ from store_damage import (
 )
 from tiny_run import write_sample_files
 
-from pipeline.errors import StoreError
 from pipeline.folder import FILE_OF, STAGE_OF
 from pipeline.inspect import check_store, is_sound, repair
 from pipeline.receipt import read_receipt
@@ -56,7 +52,7 @@ def test_a_half_written_store_is_gone_on_with(run, kind):
 
     finding = only_finding(path)
     num = len(store.sample_ids)
-    assert finding.where == f"{num - 1} of {num} images are done; 1 half-written files (*.partial)"
+    assert finding.where == f"{num - 1} of {num} images are done; 1 half-written files (*.part*)"
     assert (finding.what, finding.fix) == ("unfinished", "stage")
     follow(finding.command, run)
     assert digest_of(path) == expected
@@ -146,10 +142,12 @@ def test_a_file_beside_the_store_that_cannot_be_read_is_named(run, name):
     assert check_store(store_of(run, "labels")).findings == []
 
 
-def test_metadata_that_differ_from_their_copy_are_found(run):
+def test_metadata_that_the_facts_do_not_give_are_found(run):
     file = store_of(run, "labels") / "label/zarr.json"
     file.write_text(file.read_text().replace('"clevel": 3', '"clevel": 2'))
-    assert only_finding(store_of(run, "labels")).where == "label: differs from its copy in the store's zarr.json"
+    assert only_finding(store_of(run, "labels")).where == (
+        "label: its zarr.json is not what the facts of the store give"
+    )
 
 
 @pytest.mark.parametrize("option", [(), ("--check",), ("--repair",), ("--json",)])
@@ -161,9 +159,10 @@ def test_a_store_whose_own_metadata_are_damaged_is_one_line(run, kind, option):
     assert result.exit_code == 1
     line = result.stderr.splitlines()[-1]
     assert line.startswith(f"error: {path / 'zarr.json'} is damaged (JSONDecodeError: ")
-    assert line.endswith(f"run rm -r {path} && snakemake --cores 8 {STAGE_OF[kind]} --config run={RUN}")
+    again = f"rm {receipt_of(run, kind)} && rm -r {path} && snakemake --cores 8 {STAGE_OF[kind]} --config run={RUN}"
+    assert line.endswith(f"run {again}")
     (path / "zarr.json").unlink()
-    assert f"error: {path / 'zarr.json'} is lost; run rm -r" in run_command("inspect", path, *option).stderr
+    assert f"error: {path / 'zarr.json'} is lost; run {again}" in run_command("inspect", path, *option).stderr
 
 
 def test_the_command_says_it_in_lines_and_by_its_exit_code(run):
@@ -182,50 +181,3 @@ def test_the_command_says_it_in_lines_and_by_its_exit_code(run):
     assert repaired.exit_code == 0
     assert "the stage will make 1 (" in repaired.stdout
     assert f"next        run snakemake --cores 8 pseudolabel --config run={RUN}" in repaired.stdout
-
-
-@given(st.data())
-@hypothesis_settings(max_examples=25, deadline=None)
-def test_any_bit_that_flips_in_a_chunk_is_found(finished, data):
-    _, folder = finished
-    path = folder / FILE_OF[data.draw(st.sampled_from(KINDS))]
-    file = data.draw(st.sampled_from(sorted(file for file in path.rglob("c/**/*") if file.is_file())))
-    content = file.read_bytes()
-    try:
-        flip_a_bit(file, data.draw(st.integers(0, 8 * len(content) - 1)))
-        (finding,) = check_store(path).findings
-    finally:
-        file.write_bytes(content)
-    assert finding.what == "corrupt"
-    assert finding.where.startswith(file.relative_to(path).parts[0])
-
-
-@given(st.data())
-@hypothesis_settings(max_examples=40, deadline=None)
-def test_any_bit_that_flips_in_metadata_is_no_traceback(finished, data):
-    _, folder = finished
-    path = folder / FILE_OF[data.draw(st.sampled_from(KINDS))]
-    file = data.draw(st.sampled_from(sorted(path.rglob("zarr.json"))))
-    content = file.read_bytes()
-    try:
-        flip_a_bit(file, data.draw(st.integers(0, 8 * len(content) - 1)))
-        is_same = as_json(file) == json.loads(content)
-        found = what_is_found(path)
-        assert found or is_same or file.parent == path
-        assert not any("\n" in text for text in found)
-    finally:
-        file.write_bytes(content)
-
-
-def what_is_found(path):
-    try:
-        return [finding.where for finding in check_store(path).findings]
-    except StoreError as error:
-        return [str(error)]
-
-
-def as_json(file):
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError:
-        return None

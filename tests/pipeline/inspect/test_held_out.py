@@ -12,7 +12,7 @@ from pipeline.inspect import format_summary, inspect_store
 from pipeline.inspect.held_out import held_out_facts
 from pipeline.inspect.lines import class_lines, held_out_lines
 from pipeline.receipt import read_receipt, write_receipt
-from pipeline.store import calibration_arrays, create_store, label_arrays, open_calibration, open_labels
+from pipeline.store import create_store, open_calibration, open_labels
 
 NAMES = ["background", "cat", "dog"]
 SAMPLES = [Sample("im_0", "im_0.png", None, "unlabeled", 4, 6)]
@@ -23,15 +23,17 @@ def labels(tmp_path):
     """Labels at alpha 0.1 by rule no_background, made by the calibration `f3`."""
     facts = {"fingerprint": "f1", "class_names": NAMES, "calibration": "f3"}
     facts |= {"alpha": 0.1, "rule": "no_background", "variant": "pixel"}
-    create_store(tmp_path / "labels.zarr", "labels", facts, SAMPLES, label_arrays(1, (4, 6), 3, False, 1))
+    facts |= {"background": None, "grid": [4, 6], "alphas": [0.1]}
+    create_store(tmp_path / "labels.zarr", "labels", facts, SAMPLES)
     return open_labels(tmp_path / "labels.zarr", writable=True)
 
 
 @pytest.fixture
 def calibration(tmp_path):
     """The calibration `f3`."""
-    facts = {"fingerprint": "f3", "class_names": NAMES, "variant": "pixel"}
-    create_store(tmp_path / "calibration.zarr", "calibration", facts, SAMPLES, calibration_arrays(1, (4, 6), False))
+    facts = {"fingerprint": "f3", "class_names": NAMES, "variant": "pixel", "variants": ["pixel"]}
+    facts |= {"background": None, "grid": [4, 6], "alphas": [0.1], "class_thresholds": "pooled"}
+    create_store(tmp_path / "calibration.zarr", "calibration", facts, SAMPLES)
     return open_calibration(tmp_path / "calibration.zarr", writable=True)
 
 

@@ -13,7 +13,6 @@ from store_damage import (
     chunk_files,
     flip_a_bit,
     follow,
-    invoke,
     make_unfinished,
     only_finding,
     receipt_of,
@@ -131,7 +130,6 @@ def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labeled_ane
     changed = load_settings(run_file, {"results": run.results, "alpha": 0.5})
     run_stages(changed, "calibrate", "pseudolabel")
     path = store_of(changed, "labels")
-    assert open_labels(path).state["relabel"]
     expected = digest_of(path)
     (path / "p_second/c/4/0/0").unlink()
     follow(only_finding(path).command, changed)
@@ -167,7 +165,7 @@ def test_damage_beside_damage_is_mended_in_one_go(run):
         ("labels", "sample", "[]"),
     ],
 )
-def test_metadata_that_cannot_be_read_come_from_their_copy(run, kind, array, content):
+def test_metadata_that_cannot_be_read_are_written_from_the_facts(run, kind, array, content):
     path = store_of(run, kind)
     expected = digest_of(path)
     file = path / array / "zarr.json"
@@ -178,17 +176,28 @@ def test_metadata_that_cannot_be_read_come_from_their_copy(run, kind, array, con
     assert digest_of(path) == expected
 
 
-def test_metadata_without_a_copy_cost_the_store(run):
+def test_a_repair_writes_metadata_from_the_facts_and_not_from_a_damaged_copy(run):
+    """Both the metadata of an array and the copy that other programs read have lost the names of the dimensions."""
+    path = store_of(run, "labels")
+    expected = digest_of(path)
+    for file in (path / "label/zarr.json", path / "zarr.json"):
+        file.write_text(file.read_text().replace('"sample"', '"x"'))
+    assert {f.where.split(":")[0] for f in check_store(path).findings} == {"label", "zarr.json"}
+    with pytest.raises(StoreError, match=f"zarr.json is damaged .*; run conformalsam inspect {path} --repair"):
+        open_labels(path)
+    follow(check_store(path).findings[0].command, run)
+    assert check_store(path).findings == []
+    assert digest_of(path) == expected
+
+
+def test_metadata_of_an_unfinished_store_are_written_by_its_stage(run):
     path = store_of(run, "probabilities")
+    expected = digest_of(path)
     make_unfinished(path, open_for_inspection(path), image=0, arrays=["prob"])
     receipt_of(run, "probabilities").unlink()
     (path / "prob/zarr.json").write_text("{")
-    before = digest_of(path)
-    result = invoke("inspect", path, "--repair")
-    assert result.return_value == 1
-    assert f"run rm -r {path} && snakemake --cores 8 annotate --config run={RUN}" in result.output
-    assert "repaired    nothing" in result.output
-    assert digest_of(path) == before
+    follow(f"snakemake --cores 8 annotate --config run={RUN}", run)
+    assert digest_of(path) == expected
 
 
 def test_what_is_left_over_is_removed_and_nothing_else_changes(run):
@@ -196,7 +205,7 @@ def test_what_is_left_over_is_removed_and_nothing_else_changes(run):
     before = digest_of(run.folder)
     (path / "label/c/1/0/0.deadbeef.partial").write_bytes(b"half")
     finding = only_finding(path)
-    assert (finding.what, finding.where) == ("left over", "1 half-written files (*.partial)")
+    assert (finding.what, finding.where) == ("left over", "1 half-written files (*.part*)")
     follow(finding.command, run)
     assert digest_of(run.folder) == before
 

@@ -9,7 +9,8 @@ import calib
 from pipeline.errors import StoreError
 from pipeline.inspect import format_summary, inspect_store
 from pipeline.inspect.lines import sparks
-from pipeline.store import OUTCOMES
+from pipeline.store import OUTCOMES, open_calibration
+from pipeline.store.metadata import write_metadata
 
 GRID = (4, 10)
 NAN = float("nan")
@@ -19,7 +20,11 @@ def finish_with(store, alphas, q, num_images=9):
     """Thresholds q, float32 [A, C, H * W]: every location its own."""
     region = np.arange(GRID[0] * GRID[1], dtype=np.int32).reshape(GRID)
     images = np.full(q.shape[1:], num_images, np.int64)
-    store.write_folds(alphas, np.zeros(1))
+    classes = "pooled" if q.shape[1] == 1 else "each"
+    write_metadata(store.path, store.state | {"alphas": list(alphas), "class_thresholds": classes})
+    store = open_calibration(store.path, writable=True)
+    store.array("alpha")[:] = alphas
+    store.write_folds(np.zeros(1))
     largest = np.ones(q.shape[1:], np.float32)
     store.write_thresholds(store.state["variant"], calib.Thresholds(region, q, images, largest))
     store.finish()
@@ -52,7 +57,7 @@ def test_the_summary_says_it_in_lines(labels):
 def test_an_empty_store_is_no_error(empty_labels):
     found = inspect_store(empty_labels.path)
     assert "no image is done yet" in format_summary(found)
-    assert (found["labels"]["alphas"], found["labels"]["worst"]) == ([], [])
+    assert (found["labels"]["alphas"], found["labels"]["worst"]) == ([0.1, 0.3], [])
     json.dumps(found, allow_nan=False)
 
 

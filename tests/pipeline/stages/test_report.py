@@ -204,7 +204,9 @@ def test_masks_that_cannot_be_read_are_left_out_and_counted(labeled_run):
 
 def test_an_image_that_failed_is_shown_without_labels_and_not_audited(labeled_run):
     settings = labeled_run()
-    open_labels(settings.folder / "labels.zarr", writable=True).mark(0, FAILED)
+    store = open_labels(settings.folder / "labels.zarr", writable=True)
+    store.mark(0, FAILED)
+    store.finish()
     assert report(settings)["audit"]["num_with_mask"] == 3
     page = Page(settings)
     assert page.text.count("the annotator failed") == 2

@@ -1,0 +1,124 @@
+"""The arrays of each kind of store: a function of the store's facts alone, used to create and to check them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.datasets import IGNORE_INDEX
+
+COORDINATES = ("sample", "height", "width", "class", "alpha", "image_digest")
+ABSENT, DONE, FAILED = 0, 1, 2
+STATUS_CHUNK = 4096
+COUNTS_CHUNK = 256
+OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled", "uncalibrated")
+UINT16_MAX = 65535
+NAN = float("nan")
+
+
+class ArraySpec(NamedTuple):
+    """What an array of a store holds. dtype: of numpy, or "string"; chunks: entries of a chunk along each axis."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    fill: Any
+    chunks: tuple[int, ...]
+    attributes: Mapping[str, Any] = {}
+
+
+def arrays_of(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Name -> specification of every array of the store that has these facts."""
+    kinds = {"probabilities": _probability_arrays, "calibration": _calibration_arrays, "labels": _label_arrays}
+    return kinds[facts["kind"]](facts) | _common_arrays(facts)
+
+
+def _common_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Coordinates, and for each image whether it is done and the fingerprint of the store that it was made for."""
+    num_samples, num_classes = facts["num_samples"], len(facts["class_names"])
+    flags = {"flag_values": [ABSENT, DONE, FAILED], "flag_meanings": "absent done failed"}
+    per_image = ("sample",), (num_samples,)
+    chunks = (min(num_samples, STATUS_CHUNK),)
+    return {
+        "sample": _whole(*per_image, "string", ""),
+        "height": _whole(*per_image, "int32", 0),
+        "width": _whole(*per_image, "int32", 0),
+        "class": _whole(("class",), (num_classes,), "string", ""),
+        "status": ArraySpec(*per_image, "uint8", ABSENT, chunks, flags),
+        "made_by": ArraySpec(*per_image, "uint64", 0, chunks, {"long_name": "fingerprint of the store it is made for"}),
+    }
+
+
+def _probability_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    scale = {"scale_factor": 1 / UINT16_MAX} if facts["dtype"] == "uint16" else {}
+    shape, fill = (facts["num_samples"], *facts["maps"]), 0 if facts["dtype"] == "uint16" else 0.0
+    return {
+        "prob": _per_image(shape, ("class", "y", "x"), facts["dtype"], fill, **scale),
+        "image_digest": _whole(("sample",), (facts["num_samples"],), "uint64", 0),
+    }
+
+
+def _calibration_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Those of the labeled images, and the thresholds of the store's own variant and of those beside it."""
+    num_samples, num_alphas, grid = facts["num_samples"], len(facts["alphas"]), tuple(facts["grid"])
+    classes = len(facts["class_names"]) if facts["class_thresholds"] != "pooled" else 1
+    shape = (num_samples, *grid)
+    arrays = {
+        "score": _per_image(shape, ("y", "x"), "float32", NAN, long_name="1 - P of the true class, NaN = void"),
+        "truth": _per_image(shape, ("y", "x"), "uint8", IGNORE_INDEX, long_name="true class, 255 = void"),
+        **_plane_arrays(facts),
+        "alpha": _whole(("alpha",), (num_alphas,), "float64", NAN),
+        "fold": _whole(("sample",), (num_samples,), "int32", -1),
+    }
+    for variant in facts["variants"]:
+        is_own = variant == facts["variant"]
+        of_class, suffix = (classes,) if is_own and classes > 1 else (), "" if is_own else f"_{variant}"
+        dims = (*(("class",) if of_class else ()), "y", "x")
+        single = (1,) * len(of_class)
+        q_hat = ("alpha", *dims), (num_alphas, *of_class, *grid), "float32", NAN, (1, *single, *grid)
+        arrays[f"q_hat{suffix}"] = ArraySpec(*q_hat)
+        arrays[f"n_valid{suffix}"] = ArraySpec(dims, (*of_class, *grid), "int32", 0, (*single, *grid))
+    return arrays
+
+
+def _label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    return _plane_arrays(facts) | label_arrays(facts)
+
+
+def label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Arrays of a label store that change with alpha, variant and rule; `label_by_alpha` only of several alphas."""
+    num_samples, num_alphas, num_classes = facts["num_samples"], len(facts["alphas"]), len(facts["class_names"])
+    shape, name = (num_samples, *facts["grid"]), "class index, NaN = abstain"
+    by_alpha = ("alpha", "sample", "y", "x"), (num_alphas, *shape), "float16", NAN, (1, 1, *shape[1:])
+    return {
+        "label": _per_image(shape, ("y", "x"), "float16", NAN, long_name=name),
+        **({"label_by_alpha": ArraySpec(*by_alpha, {"long_name": name})} if num_alphas > 1 else {}),
+        "outcome_pixels": _counts("outcome", num_samples, len(OUTCOMES), meaning=" ".join(OUTCOMES)),
+        "class_pixels": _counts("class", num_samples, num_classes, long_name="labeled pixels"),
+        "alpha": _whole(("alpha",), (num_alphas,), "float64", NAN),
+    }
+
+
+def _plane_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Planes of every image on the grid, [N, H, W]."""
+    shape = (facts["num_samples"], *facts["grid"])
+    names = ["p_foreground", "p_second", *(["p_background"] if facts["background"] is not None else [])]
+    return {
+        "best_foreground": _per_image(shape, ("y", "x"), "uint8", 0, long_name="most probable foreground class"),
+        **{name: _per_image(shape, ("y", "x"), "float32", NAN) for name in names},
+    }
+
+
+def _per_image(shape: Sequence[int], dims: Sequence[str], dtype: str, fill: Any, **attributes: Any) -> ArraySpec:
+    """An array whose first axis is `sample`, with one chunk per image."""
+    return ArraySpec(("sample", *dims), tuple(shape), dtype, fill, (1, *shape[1:]), attributes)
+
+
+def _whole(dims: tuple[str, ...], shape: tuple[int, ...], dtype: str, fill: Any) -> ArraySpec:
+    """A small array of a single chunk."""
+    return ArraySpec(dims, shape, dtype, fill, shape)
+
+
+def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> ArraySpec:
+    chunks = (min(num_samples, COUNTS_CHUNK), length)
+    return ArraySpec(("sample", dim), (num_samples, length), "int32", 0, chunks, attributes)

@@ -1,0 +1,159 @@
+"""The zarr.json files of a store: written and checked as a function of the store's facts, which carry a digest.
+
+Nothing of a file is used before it is proven: the facts by their digest, everything else because the code would write
+the same bytes for these facts. So a repair writes metadata from the facts, and never from a copy on disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import StoreError
+from pipeline.files import write_text
+from pipeline.folder import FILE_OF, STAGE_OF, Folder, stage_command
+from pipeline.receipt import fingerprint
+from pipeline.store.arrays import ArraySpec, arrays_of
+
+ROOT = "zarr.json"
+NAMESPACE = "conformalsam"
+LEVEL = 3  # of zstd
+
+Document = dict[str, Any]
+
+
+def store_exists(path: Path) -> bool:
+    return (path / ROOT).is_file()
+
+
+def store_state(path: Path) -> dict[str, Any]:
+    """Facts of an existing store: kind, fingerprint, complete, and what its stage recorded; {} if there is none.
+
+    raises: StoreError if the facts do not have their digest, or are those of something else
+    """
+    if not store_exists(path):
+        return {}
+    text = (path / ROOT).read_bytes().decode(errors="replace")
+    _, key, facts = text.partition(f'"{NAMESPACE}": ')
+    if not key:
+        _refuse_foreign(path, text)
+    try:
+        state, _ = json.JSONDecoder().raw_decode(facts)
+        digest = state.pop("digest", None)
+        is_proven = digest == fingerprint(state)
+    except (ValueError, AttributeError) as error:
+        raise _damaged(path, one_line(error)) from None
+    if digest is None:
+        raise _damaged(path, "its facts have no digest, as in stores of earlier versions")
+    if not is_proven:
+        raise _damaged(path, f"its facts do not have the digest {digest}")
+    return dict(state)
+
+
+def _refuse_foreign(path: Path, text: str) -> None:
+    """raises: StoreError for a zarr.json without facts: of another program, of an array, or damaged"""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, one_line(error)) from None
+    if isinstance(document, dict) and document.get("node_type") == "array":
+        raise StoreError(f"{path} is one array of a store; name its folder, e.g. {path.parent}")
+    if '"fingerprint"' in text:
+        raise _damaged(path, "facts are missing")
+    raise StoreError(f"{path} is a Zarr group, but not one of ours; move it away")
+
+
+def _damaged(path: Path, why: str) -> StoreError:
+    return StoreError(f"{path / ROOT} is damaged ({why}); run {remake_command(path)}")
+
+
+def remake_command(path: Path) -> str:
+    """What makes a whole store again."""
+    stage = next((STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name), "STAGE")
+    receipt = Folder(path.parent).receipt(stage)
+    first = f"rm {shlex.quote(str(receipt))} && " if receipt.is_file() else ""
+    return f"{first}rm -r {shlex.quote(str(path))} && {stage_command(path, stage)}"
+
+
+def repair_command(path: Path, kind: str) -> str:
+    """What makes the damaged images of a store again, and only those."""
+    return f"conformalsam inspect {shlex.quote(str(path))} --repair && {stage_command(path, STAGE_OF[kind])}"
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def metadata_files(state: Mapping[str, Any]) -> Mapping[str, str]:
+    """Name of an array, or `zarr.json` for the store itself -> text of its zarr.json."""
+    return _metadata_files(json.dumps(state))
+
+
+@functools.lru_cache(maxsize=8)  # every task of a stage opens the same stores
+def _metadata_files(facts_as_json: str) -> Mapping[str, str]:
+    state = json.loads(facts_as_json)
+    documents = {name: array_document(spec) for name, spec in sorted(arrays_of(state).items())}
+    facts = {**state, "digest": fingerprint(state)}
+    root: Document = {"attributes": {NAMESPACE: facts}, "zarr_format": 3}
+    if state["complete"]:  # other programs read the arrays of a finished store from here
+        root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": documents}
+    root["node_type"] = "group"
+    return {name: _as_text(document) for name, document in {ROOT: root, **documents}.items()}
+
+
+def array_document(spec: ArraySpec) -> Document:
+    """zarr.json of an array, in version 3 of the format; the checksum comes last, so that it covers all before."""
+    is_text = spec.dtype == "string"
+    size = 1 if is_text else np.dtype(spec.dtype).itemsize
+    endian = {"configuration": {"endian": "little"}} if size > 1 else {}
+    blosc = {"typesize": size, "cname": "zstd", "clevel": LEVEL, "shuffle": "shuffle", "blocksize": 0}
+    chunk_shape = [max(1, length) for length in spec.chunks]
+    return {
+        "shape": list(spec.shape),
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN" if spec.fill != spec.fill else spec.fill,
+        "codecs": [
+            {"name": "vlen-utf8", "configuration": {}} if is_text else {"name": "bytes", **endian},
+            {"name": "blosc", "configuration": blosc},
+            {"name": "crc32c"},
+        ],
+        "attributes": dict(spec.attributes),
+        "dimension_names": list(spec.dims),
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+
+
+def _as_text(document: Document) -> str:
+    return json.dumps(document, indent=2)
+
+
+def file_of(path: Path, name: str) -> Path:
+    """The zarr.json of an array, or of the store itself."""
+    return path / ROOT if name == ROOT else path / name / ROOT
+
+
+def difference(path: Path, name: str, text: str) -> str | None:
+    """What is wrong with a zarr.json that should have this text; None if nothing is."""
+    try:
+        is_same = file_of(path, name).read_bytes() == text.encode()
+    except (FileNotFoundError, NotADirectoryError):
+        return f"its {ROOT} is not on disk"
+    return None if is_same else f"its {ROOT} is not what the facts of the store give"
+
+
+def write_metadata(path: Path, state: Mapping[str, Any]) -> None:
+    """Write every zarr.json that is not what these facts give, that of the store itself last."""
+    files = metadata_files(state)
+    for name in (*sorted(files.keys() - {ROOT}), ROOT):
+        if difference(path, name, files[name]) is not None:
+            write_text(file_of(path, name), files[name])

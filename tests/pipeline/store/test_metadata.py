@@ -1,0 +1,102 @@
+"""What is written beside the chunks is a function of the facts, is what zarr itself would write, and is proven."""
+
+import json
+
+import pytest
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from pipeline.datasets import Sample
+from pipeline.errors import StoreError
+from pipeline.receipt import fingerprint
+from pipeline.store import FAILED, arrays_of, create_store, open_for_inspection, store_state
+from pipeline.store.metadata import array_document, metadata_files
+
+SAMPLES = [Sample(f"im{i}", f"{i}.png", None, "unlabeled", 9, 11) for i in range(3)]
+COMMON = {"fingerprint": "f1", "class_names": ["sky", "Bäume", "dog"], "grid": [4, 5]}
+CALIBRATION = COMMON | {"background": None, "alphas": [0.1, 0.3], "variant": "image", "variants": ["image", "pixel"]}
+FACTS = {
+    "probabilities, fixed point": COMMON | {"kind": "probabilities", "maps": [3, 2, 2], "dtype": "uint16"},
+    "probabilities, logits": COMMON | {"kind": "probabilities", "maps": [3, 2, 2], "dtype": "float16"},
+    "calibration": CALIBRATION | {"kind": "calibration", "class_thresholds": "pooled"},
+    "calibration, class-wise": CALIBRATION | {"kind": "calibration", "class_thresholds": "each", "variants": ["image"]},
+    "labels": COMMON | {"kind": "labels", "background": 0, "alphas": [0.1], "rule": "paper"},
+    "labels at two alphas": COMMON | {"kind": "labels", "background": None, "alphas": [0.1, 1e-05], "rule": "paper"},
+}
+
+
+def created(path, facts, is_finished):
+    own = {name: value for name, value in facts.items() if name != "kind"}
+    create_store(path, facts["kind"], own, SAMPLES)
+    store = type(open_for_inspection(path))(path, store_state(path), is_writable=True)
+    if is_finished:
+        for index in range(3):
+            store.mark(index, FAILED)
+        store.finish()
+    return store
+
+
+def written_by_zarr(path, facts, is_finished):
+    """The same metadata, written by zarr alone."""
+    attributes = {"conformalsam": {**facts, "digest": fingerprint(facts)}}
+    group = zarr.open_group(path, mode="w", attributes=attributes)
+    for name, spec in arrays_of(facts).items():
+        group.create_array(
+            name,
+            shape=spec.shape,
+            dtype=spec.dtype,
+            chunks=spec.chunks,
+            fill_value=spec.fill,
+            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
+            dimension_names=spec.dims,
+            attributes=dict(spec.attributes),
+        )
+    if is_finished:
+        zarr.consolidate_metadata(str(path))
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.filterwarnings("ignore:The data type")
+@pytest.mark.parametrize("is_finished", [False, True])
+@pytest.mark.parametrize("facts", FACTS.values(), ids=FACTS)
+def test_metadata_are_those_that_zarr_writes(tmp_path, facts, is_finished):
+    store = created(tmp_path / "ours", facts, is_finished)
+    written_by_zarr(tmp_path / "theirs", store_state(store.path), is_finished)
+    files = {file.relative_to(store.path) for file in store.path.rglob("zarr.json")}
+    assert files == {file.relative_to(tmp_path / "theirs") for file in (tmp_path / "theirs").rglob("zarr.json")}
+    for file in files:
+        assert (tmp_path / "ours" / file).read_text() == (tmp_path / "theirs" / file).read_text()
+
+
+def test_every_fact_is_part_of_the_digest(tmp_path):
+    path = created(tmp_path / "probs.zarr", FACTS["probabilities, logits"] | {"space": "logits"}, True).path
+    text = (path / "zarr.json").read_text()
+    state = store_state(path)
+    for name, value in state.items():
+        changed = json.loads(text)
+        changed["attributes"]["conformalsam"][name] = "logitq" if value == "logits" else [value]
+        (path / "zarr.json").write_text(json.dumps(changed, indent=2))
+        with pytest.raises(StoreError, match=r"zarr.json is damaged \(its facts do not have the digest .*; run rm -r "):
+            store_state(path)
+    (path / "zarr.json").write_text(text)
+    assert store_state(path) == state
+
+
+def test_facts_are_read_although_the_copies_beside_them_are_damaged(tmp_path):
+    path = created(tmp_path / "labels.zarr", FACTS["labels"], True).path
+    state = store_state(path)
+    (path / "zarr.json").write_text((path / "zarr.json").read_text().replace("best_foreground", 'best"foreground'))
+    assert store_state(path) == state
+
+
+def test_an_array_differs_for_every_part_of_its_specification():
+    spec = arrays_of(FACTS["labels"] | {"num_samples": 3})["label"]
+    changes = {"dims": ("a", "y", "x"), "shape": (2, 4, 5), "dtype": "float32", "fill": 0, "chunks": (1, 2, 5)}
+    documents = [array_document(spec._replace(**{name: value})) for name, value in changes.items()]
+    documents += [array_document(spec), array_document(spec._replace(attributes={}))]
+    assert len({json.dumps(document) for document in documents}) == len(changes) + 2
+
+
+def test_names_of_files_are_those_of_the_arrays():
+    facts = FACTS["calibration"] | {"num_samples": 3, "complete": False}
+    assert set(metadata_files(facts)) == {"zarr.json", *arrays_of(facts)}
