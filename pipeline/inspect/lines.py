@@ -41,7 +41,7 @@ def format_summary(facts: Facts) -> str:
 
 def _state(facts: Facts) -> str:
     command = stage_command(Path(facts["path"]), STAGE_OF[facts["kind"]])
-    return "complete" if facts["complete"] else f"incomplete ({command} goes on with it)"
+    return "complete" if facts["complete"] else f"incomplete; to finish it, run {command}"
 
 
 def _images(images: Facts) -> str:
@@ -115,12 +115,12 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
     raw = facts["raw"]
     yield (
         "held out",
-        f"annotator's own argmax, every pixel: precision {_told(raw['precision'])}, mIoU {_told(raw['miou'])}",
+        f"annotator's own argmax, every pixel: precision {_shown(raw['precision'])}, mIoU {_shown(raw['miou'])}",
     )
     for row in facts["rows"]:
-        estimates = ", ".join(f"{name.replace('_', ' ')} {_told(row[name])}" for name in (*MEASURES, "keep_rate"))
-        beside = "" if row["same_keep"] is None else f", argmax at that keep rate {_told(row['same_keep'])}"
-        miou = f", mIoU of labels {_told(row['miou'])}"
+        estimates = ", ".join(f"{name.replace('_', ' ')} {_shown(row[name])}" for name in (*MEASURES, "keep_rate"))
+        beside = "" if row["same_keep"] is None else f", argmax at that keep rate {_shown(row['same_keep'])}"
+        miou = f", mIoU of labels {_shown(row['miou'])}"
         target = ", no coverage promised" if calib.find_variant(row["variant"]).bounds == "nothing" else ""
         if row["target"] is not None:
             target = f", target coverage {row['target']:g}"
@@ -149,7 +149,7 @@ def class_lines(facts: Facts) -> Iterator[Line]:
         columns += [["pixels", *(str(pixels[name]) for name in facts["classes"])]]
         columns += [["share", *(f"{100 * pixels[name] / total:.2f} %" for name in facts["classes"])]]
     for measure in MEASURES if judged else ():
-        columns += [[f"held-out {measure}", *(_told(judged[name][measure]) for name in facts["classes"])]]
+        columns += [[f"held-out {measure}", *(_shown(judged[name][measure]) for name in facts["classes"])]]
     if judged:
         columns += [["", *("under-covered" if judged[name]["under_covered"] else "" for name in facts["classes"])]]
     for cells in zip(*(_aligned(column) for column in columns), strict=True):
@@ -162,6 +162,6 @@ def _aligned(column: Sequence[str]) -> list[str]:
     return [cell.rjust(width) if column[0] in ("pixels", "share") else cell.ljust(width) for cell in column]
 
 
-def _told(estimate: Mapping[str, float] | None) -> str:
+def _shown(estimate: Mapping[str, float] | None) -> str:
     """`0.952 [0.941, 0.963]`; a dash for what does not exist."""
     return "-" if estimate is None else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**estimate)

@@ -34,7 +34,7 @@ from pipeline.store.metadata import (
     write_metadata,
 )
 
-# An all-NaN chunk that is skipped on disk could not be told from a lost one. This setting is not stored with an array.
+# An all-NaN chunk that is skipped on disk looks like a lost one. This setting is not stored with an array.
 zarr.config.set({"array.write_empty_chunks": True})
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)  # what zarr raises for damaged chunks
@@ -99,8 +99,8 @@ class Store:
             if why is not None:
                 again = repair_command(self.path, self.state["kind"])
                 raise StoreError(f"{self.path}: {name} is damaged ({why}); run {again}")
-            place = StorePath(LocalStore(self.path, read_only=not self.is_writable), name)
-            self.opened[name] = zarr.Array.from_dict(place, json.loads(text))
+            location = StorePath(LocalStore(self.path, read_only=not self.is_writable), name)
+            self.opened[name] = zarr.Array.from_dict(location, json.loads(text))
         return self.opened[name]
 
     def read(self, name: str, index: int | None = None) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Stores: what is written is read, damage is noticed, half-done is told from done, and xarray understands it."""
+"""Stores: what is written is read, damage is noticed, a half-done store is resumed, and xarray reads all of it."""
 
 import numpy as np
 import pytest
@@ -114,7 +114,7 @@ def test_coordinates_that_are_damaged_are_a_user_error(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["sample", "height", "class"])
-def test_lost_coordinates_are_written_anew_when_a_store_is_gone_on_with(tmp_path, name):
+def test_lost_coordinates_are_written_again_when_a_store_is_resumed(tmp_path, name):
     path = tmp_path / "labels.zarr"
     fill_labels(new_labels(path), 0, 1)
     whole = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
@@ -135,7 +135,7 @@ def test_planes_are_there_if_each_of_them_is(tmp_path):
     assert not store.has_planes(0)
 
 
-def test_a_lost_threshold_is_not_read_as_one_that_was_never_learnt(tmp_path):
+def test_a_lost_threshold_is_not_read_as_one_that_was_never_learned(tmp_path):
     path = tmp_path / "calibration.zarr"
     facts = {"fingerprint": "f1", "class_names": NAMES, "background": None, "grid": [4, 5], "alphas": [0.1, 0.3]}
     facts |= {"variant": "pixel", "variants": ["pixel", "image"], "class_thresholds": "pooled"}

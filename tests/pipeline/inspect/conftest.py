@@ -29,7 +29,7 @@ PHOTO_SIZE = (8, 40)
 
 
 def samples_in(folder, num):
-    """Grey images with a samples.json that knows them."""
+    """Grey images with a samples.json that lists them."""
     samples = [Sample(f"im_{i}", f"im_{i}.png", None, "unlabeled", *PHOTO_SIZE) for i in range(num)]
     for sample in samples:
         Image.fromarray(np.full((*PHOTO_SIZE, 3), 100, np.uint8)).save(folder / sample.image)

@@ -1,4 +1,4 @@
-"""What goes wrong with a store is found, and belongs to the run beside it or is told apart."""
+"""What goes wrong with a store is found, and is about the run beside it or about another."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def test_nothing_is_found_in_a_store_that_is_whole(run, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_half_written_store_is_gone_on_with(run, kind):
+def test_a_half_written_store_is_resumed(run, kind):
     path = store_of(run, kind)
     expected = digest_of(path)
     store = open_for_inspection(path)
@@ -101,7 +101,7 @@ def test_a_store_of_another_run_is_replaced(run, others, kind, other):
 
 
 @pytest.mark.parametrize(("kind", "origin"), [("labels", "calibration"), ("labels", "probabilities")])
-def test_a_store_that_was_made_from_others_than_lie_beside_it_is_made_anew(run, others, kind, origin):
+def test_a_store_that_was_made_from_others_than_lie_beside_it_is_made_again(run, others, kind, origin):
     path = store_of(run, kind)
     shutil.rmtree(store_of(run, origin))
     shutil.copytree(others["annotator"] / FILE_OF[origin], store_of(run, origin))

@@ -40,7 +40,7 @@ PLACES = [  # an array of every kind: of one image, of all images, of none
 
 
 @pytest.mark.parametrize(("damage", "kind", "array"), PLACES)
-def test_damage_is_found_and_the_command_makes_just_that_anew(run, kind, array, damage):
+def test_damage_is_found_and_the_command_makes_just_that_again(run, kind, array, damage):
     path = store_of(run, kind)
     expected, times = digest_of(path), times_of(path, kind)
     files = chunk_files(path, array)
@@ -74,7 +74,7 @@ def test_images_are_named_with_the_array(run):
     assert open_for_inspection(path).status.tolist() == [ABSENT, DONE, ABSENT, DONE, DONE, DONE]
 
 
-def test_a_failed_image_is_tried_again_with_its_reason_told(finished, run):
+def test_a_failed_image_is_named_with_its_reason_and_tried_again(finished, run):
     run_file, _ = finished
     store = open_for_inspection(store_of(run, "probabilities"))
     expected, bad = digest_of(store.path), store.sample_ids[3]
@@ -100,7 +100,7 @@ def red_of(settings, sample_id):
     return int(image_to_grid(index.image(sample), settings.data.grid)[0, 0, 0])
 
 
-def test_an_image_that_failed_for_want_of_maps_needs_the_maps_first(finished, run):
+def test_an_image_that_failed_because_it_has_no_maps_needs_the_maps_first(finished, run):
     run_file, _ = finished
     bad = open_for_inspection(store_of(run, "labels")).sample_ids[1]
     expected = labels_of(run)
@@ -124,7 +124,7 @@ def test_labels_that_are_damaged_need_no_maps_as_long_as_their_planes_are_whole(
     assert digest_of(path) == expected
 
 
-def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labeled_anew(finished, run):
+def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labeled_again(finished, run):
     """Labels at another alpha are made of the planes alone; a lost plane is not mistaken for a failed image."""
     run_file, _ = finished
     changed = load_settings(run_file, {"results": run.results, "alpha": 0.5})
@@ -141,7 +141,7 @@ def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labeled_ane
         follow(only_finding(path).command, changed)
 
 
-def test_damage_beside_damage_is_mended_in_one_go(run):
+def test_damage_beside_damage_is_repaired_at_once(run):
     path = store_of(run, "calibration")
     expected = digest_of(path)
     flip_a_bit(path / "status/c/0")
@@ -210,7 +210,7 @@ def test_what_is_left_over_is_removed_and_nothing_else_changes(run):
     assert digest_of(run.folder) == before
 
 
-def test_status_that_is_lost_is_told_by_the_chunks(run):
+def test_status_that_is_lost_follows_from_the_chunks(run):
     """Also of an unfinished store, whose absent images stay absent."""
     path = store_of(run, "labels")
     make_unfinished(path, open_for_inspection(path), image=3, arrays=IMAGE_ARRAYS["labels"])

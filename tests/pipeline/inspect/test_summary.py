@@ -1,4 +1,4 @@
-"""The facts of a store: what a summary counts, of whole, half-done and damaged ones, and how it is told."""
+"""The facts of a store: what a summary counts, of whole, half-done and damaged ones, and its lines."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_half_done_labels_are_counted_as_far_as_they_go(labels):
 def test_the_summary_says_it_in_lines(labels):
     text = format_summary(inspect_store(labels.path))
     command = f"snakemake --cores 8 pseudolabel --config run={labels.path.parent.name}"
-    assert f"labels, incomplete ({command} goes on with it)" in text
+    assert f"labels, incomplete; to finish it, run {command}" in text
     assert "alpha 0.1, variant pixel, rule no_background, fingerprint f1" in text
     assert "alpha 0.1, 0.3; rule no_background, variant pixel" in text
     assert "2 of 3 done, 0 failed, 1 to come" in text
