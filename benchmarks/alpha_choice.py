@@ -24,7 +24,7 @@ from pipeline.datasets import load_samples, read_mask, resize_nearest
 from pipeline.run_file import load_settings, parse_overrides
 from pipeline.settings import Settings
 from pipeline.sources import truth_path
-from pipeline.store import DONE, open_probabilities
+from pipeline.store import DONE, Handle, open_probabilities
 
 TARGETS = (0.9, 0.95, 0.97, 0.99)
 METRICS = ("coverage", "precision", "keep_rate")
@@ -33,7 +33,7 @@ METRICS = ("coverage", "precision", "keep_rate")
 class TruthJob(NamedTuple):
     """One unlabeled image, its mask, and the thresholds of the sweep."""
 
-    probabilities: Path
+    probabilities: Handle
     index: int
     mask: Path
     settings: Settings
@@ -69,10 +69,11 @@ def true_values(settings: Settings, swept: Sweep) -> TrueValues:
     store = open_probabilities(path)
     index_of = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
     masks = {s.id: truth_path(s, settings.data) for s in load_samples(settings.folder / "samples.json").of("unlabeled")}
+    is_done = store.status == DONE
     jobs = [
-        TruthJob(path, index_of[i], mask.absolute(), settings, swept)
+        TruthJob(store.handle, index_of[i], mask.absolute(), settings, swept)
         for i, mask in masks.items()
-        if mask is not None and store.status[index_of[i]] == DONE
+        if mask is not None and is_done[index_of[i]]
     ]
     judged: list[calib.Judgement] = []
     run_tasks(judge_truth, jobs, settings.compute, judged.append)

@@ -28,7 +28,7 @@ from pipeline.run_file import full_names, load_settings, parse_overrides
 from pipeline.settings import ComputeSettings, Settings
 from pipeline.sources import truth_path
 from pipeline.stages.calibrate import calibrate
-from pipeline.store import DONE, open_calibration, open_probabilities
+from pipeline.store import DONE, Handle, open_calibration, open_probabilities
 
 ALPHAS = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5]
 RISK_ALPHAS = [0.03, 0.05, 0.08, 0.1]
@@ -49,7 +49,7 @@ METRICS = ("coverage", "precision", "keep_rate")
 class TruthJob(NamedTuple):
     """One unlabeled image, its mask, and one calibration store per variant."""
 
-    probabilities: Path
+    probabilities: Handle
     index: int
     mask: Path
     settings: Settings
@@ -118,11 +118,11 @@ def judge_unlabeled(settings: Settings, calibrations: list[Path]) -> list[list[c
     path = (settings.folder / "probs.zarr").absolute()
     store = open_probabilities(path)
     index_of = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
-    jobs = []
+    is_done, jobs = store.status == DONE, []
     for sample in load_samples(settings.folder / "samples.json").of("unlabeled"):
         mask = truth_path(sample, settings.data)
-        if mask is not None and store.status[index_of[sample.id]] == DONE:
-            jobs.append(TruthJob(path, index_of[sample.id], mask.absolute(), settings, calibrations))
+        if mask is not None and is_done[index_of[sample.id]]:
+            jobs.append(TruthJob(store.handle, index_of[sample.id], mask.absolute(), settings, calibrations))
     judged: list[list[calib.Judgement]] = []
     run_tasks(judge_truth, jobs, ComputeSettings(), judged.append)
     return judged

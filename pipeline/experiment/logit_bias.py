@@ -48,7 +48,8 @@ def labeled_pixels(settings: Settings) -> tuple[npt.NDArray[np.float32], npt.NDA
     run = Run(settings)
     store, index = run.open_probabilities(), run.samples("calibrate")
     index_of = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
-    samples = [sample for sample in index.of("labeled") if store.status[index_of[sample.id]] == DONE]
+    is_done = store.status == DONE
+    samples = [sample for sample in index.of("labeled") if is_done[index_of[sample.id]]]
     if not samples:
         raise StoreError(f"{store.path} has no map of a labeled image; fix the failures listed in annotate.json")
     height, width = settings.data.grid

@@ -32,7 +32,8 @@ def label_quality(run: Run) -> dict[str, Any] | None:
     """
     labels, data = run.open_labels(), run.settings.data
     masks = [truth_path(sample, data) for sample in run.samples().of("unlabeled")]
-    indices = [i for i, mask in enumerate(masks) if mask is not None and labels.status[i] == DONE]
+    is_done = labels.status == DONE
+    indices = [i for i, mask in enumerate(masks) if mask is not None and is_done[i]]
     chosen = evenly_spaced(indices, MAX_IMAGES)
     if not chosen:
         return None

@@ -21,7 +21,7 @@ from zarr.storage import LocalStore, StorePath
 
 import calib
 from pipeline.errors import StoreError
-from pipeline.folder import FILE_OF, STAGE_OF, stage_command
+from pipeline.folder import STAGE_OF, stage_command
 from pipeline.store.arrays import ABSENT, DONE, ArraySpec, arrays_of
 from pipeline.store.metadata import (
     ROOT,
@@ -30,6 +30,7 @@ from pipeline.store.metadata import (
     one_line,
     remake_command,
     repair_command,
+    stage_of,
     store_state,
     write_metadata,
 )
@@ -57,10 +58,9 @@ class Handle(NamedTuple):
 def refuse_other(path: Path, state: Mapping[str, Any], fingerprint: str) -> None:
     """StoreError if a store is not the one that a stage opened."""
     if state.get("fingerprint") != fingerprint:
-        stage = next(STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name)
         raise StoreError(
             f"{path} was replaced by another process (fingerprint {state.get('fingerprint', 'none')}, expected "
-            f"{fingerprint}); stop one of the two, then run {stage_command(path, stage)}"
+            f"{fingerprint}); stop one of the two, then run {stage_command(path, stage_of(path))}"
         )
 
 

@@ -73,9 +73,14 @@ def _damaged(path: Path, why: str) -> StoreError:
     return StoreError(f"{path / ROOT} is damaged ({why}); run {remake_command(path)}")
 
 
+def stage_of(path: Path) -> str:
+    """The stage that makes a store, by the name of its folder."""
+    return next((STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name), "STAGE")
+
+
 def remake_command(path: Path) -> str:
     """What makes a whole store again."""
-    stage = next((STAGE_OF[kind] for kind, name in FILE_OF.items() if name == path.name), "STAGE")
+    stage = stage_of(path)
     receipt = Folder(path.parent).receipt(stage)
     first = f"rm {shlex.quote(str(receipt))} && " if receipt.is_file() else ""
     return f"{first}rm -r {shlex.quote(str(path))} && {stage_command(path, stage)}"

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from pipeline.gallery.source import open_source as open_gallery
 from stage_runs import digest_of
 from store_damage import KINDS, chunk_files, follow, store_of
 from store_flips import PLACES, flip_bytes
@@ -12,6 +11,7 @@ from pipeline.errors import StoreError
 from pipeline.exchange.labels import open_source as open_export
 from pipeline.experiment.quality import label_quality
 from pipeline.folder import FILE_OF
+from pipeline.gallery.labeled_run import open_labeled_run
 from pipeline.inspect import check_store, inspect_run, inspect_store, write_picture
 from pipeline.inspect.evidence import open_evidence
 from pipeline.run import Run
@@ -21,7 +21,7 @@ from train.stage1 import open_run_labels
 READERS = {
     "stage1": open_run_labels,
     "report": report,
-    "gallery": open_gallery,
+    "gallery": open_labeled_run,
     "export": lambda settings: open_export(settings.folder / "labels.zarr"),
     "explain": lambda settings: open_evidence(settings, Run(settings).samples().of("unlabeled")[0].id),
     "inspect": lambda settings: inspect_store(settings.folder / "labels.zarr"),
