@@ -151,3 +151,17 @@ def test_torchvision_is_absent():
     from importlib.util import find_spec
 
     assert find_spec("torchvision") is None
+
+
+def test_code_and_pages_use_none_of_the_retired_words():
+    # the glossary in CONTRIBUTING.md names the words to use instead
+    retired = re.compile(r"\b(anew|mend(s|ed|ing)?|vouch(es|ed)?|labelled|labelling|for want of)\b", re.IGNORECASE)
+    tracked = subprocess.run(["git", "ls-files", "*.py", "*.md"], check=True, capture_output=True, text=True, cwd=ROOT)
+    lines = [
+        f"{name}: {line.strip()}"
+        for name in tracked.stdout.splitlines()
+        if name not in ("CHANGELOG.md", "tests/test_architecture.py")
+        for line in (ROOT / name).read_text().splitlines()
+        if retired.search(line) and not (name == "CONTRIBUTING.md" and line.startswith("|"))
+    ]
+    assert lines == []
