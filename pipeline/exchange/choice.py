@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.exchange.labels import LabelSource
+from pipeline.exchange.labels import ExportedLabels
 from pipeline.settings import did_you_mean
 from pipeline.sources.lists import parse_list
 from pipeline.store import DONE, OUTCOMES
@@ -26,15 +26,15 @@ class Choice(NamedTuple):
     left_out: list[str]
 
 
-def choose_images(source: LabelSource, ids: Path | None = None, most_uncertain: int | None = None) -> Choice:
+def choose_images(exported: ExportedLabels, ids: Path | None = None, most_uncertain: int | None = None) -> Choice:
     """All images of a store, or those of a list, in this order; or those of them with the lowest keep rates.
 
     ids:            text file with one id or image path per line
     most_uncertain: number of images with the lowest keep rates, lowest first
     raises:         StoreError for an id that the store does not have, and if no image has labels
     """
-    store = source.store
-    indices = list(range(len(store.sample_ids))) if ids is None else _listed_indices(source, ids)
+    store = exported.store
+    indices = list(range(len(store.sample_ids))) if ids is None else _listed_indices(exported, ids)
     status, names = store.status, store.sample_ids
     left_out = [names[index] for index in indices if status[index] != DONE]
     indices = [index for index in indices if status[index] == DONE]
@@ -44,31 +44,31 @@ def choose_images(source: LabelSource, ids: Path | None = None, most_uncertain: 
             "choose other images, or fix the causes in annotate.json"
         )
     if most_uncertain is not None:
-        rates = keep_rates(source, indices)
+        rates = keep_rates(exported, indices)
         indices = [indices[i] for i in np.argsort(rates, kind="stable")[:most_uncertain]]
     return Choice(indices, left_out)
 
 
-def keep_rates(source: LabelSource, indices: list[int]) -> npt.NDArray[np.float64]:
+def keep_rates(exported: ExportedLabels, indices: list[int]) -> npt.NDArray[np.float64]:
     """float64 [N] in [0, 1]: fraction of the pixels that have a label, on the grid."""
-    if source.alpha_index == 0:
-        pixels, kept = (source.store.outcome_pixels[indices, OUTCOMES.index(name)] for name in ("pixels", "kept"))
+    if exported.alpha_index == 0:
+        pixels, kept = (exported.store.outcome_pixels[indices, OUTCOMES.index(name)] for name in ("pixels", "kept"))
         rates: npt.NDArray[np.float64] = kept / pixels
         return rates
-    return np.array([(~np.isnan(source.grid_label(index))).mean() for index in indices])
+    return np.array([(~np.isnan(exported.grid_label(index))).mean() for index in indices])
 
 
-def _listed_indices(source: LabelSource, ids: Path) -> list[int]:
+def _listed_indices(exported: ExportedLabels, ids: Path) -> list[int]:
     try:
         listed = [entry.id for entry in parse_list(ids.read_text(encoding="utf-8"), Path())]
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{ids} cannot be read as a list ({error}); give a text file with one id per line") from None
-    known = list(source.index_of)
-    unknown = [name for name in dict.fromkeys(listed) if name not in source.index_of]
+    known = list(exported.index_of)
+    unknown = [name for name in dict.fromkeys(listed) if name not in exported.index_of]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise StoreError(
-            f"{ids} names {unknown[0]}{more}, not in {source.store.path}{did_you_mean(unknown[0], known)}; name only "
+            f"{ids} names {unknown[0]}{more}, not in {exported.store.path}{did_you_mean(unknown[0], known)}; name only "
             f"unlabeled images of the run, e.g. {known[0]}"
         )
-    return [source.index_of[name] for name in dict.fromkeys(listed)]
+    return [exported.index_of[name] for name in dict.fromkeys(listed)]

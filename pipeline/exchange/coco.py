@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
 from pipeline.exchange.incoming import Incoming, class_named
-from pipeline.exchange.labels import Label, LabelSource
+from pipeline.exchange.labels import ExportedLabels, Label
 from pipeline.settings import DataSettings
 from pipeline.sources.convert_masks.coco import category_classes, draw
 
@@ -25,9 +25,9 @@ KEYS = ("images", "annotations", "categories")
 Annotation = dict[str, Any]
 
 
-def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> list[Annotation]:
+def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label) -> list[Annotation]:
     """Annotations of the image at an index of the store, without ids. `write_rest` writes them."""
-    return class_shapes(label, source.probability(index))
+    return class_shapes(label, exported.probability(index))
 
 
 def class_shapes(label: Label, probability: npt.NDArray[np.float32]) -> list[Annotation]:
@@ -57,18 +57,18 @@ def class_shapes(label: Label, probability: npt.NDArray[np.float32]) -> list[Ann
     return annotations
 
 
-def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
+def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
     """Write the JSON. Image ids are indices in the store plus 1, category ids are class indices plus 1."""
     images = [
         {"id": index + 1, "file_name": sample.image, "height": sample.height, "width": sample.width}
-        for index, sample in ((index, source.samples[index]) for index, _ in rows)
+        for index, sample in ((index, exported.samples[index]) for index, _ in rows)
     ]
     with_image_id = [(index + 1, annotation) for index, annotations in rows for annotation in annotations]
     content = {
         "info": {
             "description": "Semantic pseudo-labels: one annotation for all pixels of a class in an image. Pixels in no "
             "annotation have no label. score: mean probability of the annotation's pixels.",
-            "image_root": str(source.index.root),
+            "image_root": str(exported.index.root),
             **{name: facts[name] for name in ("fingerprint", "alpha", "rule", "variant")},
         },
         "images": images,
@@ -76,7 +76,7 @@ def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]
             {"id": number, "image_id": image_id, **annotation}
             for number, (image_id, annotation) in enumerate(with_image_id, start=1)
         ],
-        "categories": [{"id": index, "name": name} for index, name in enumerate(source.class_names, start=1)],
+        "categories": [{"id": index, "name": name} for index, name in enumerate(exported.class_names, start=1)],
     }
     (folder / FILE_NAME).write_text(json.dumps(content), encoding="utf-8")
 

@@ -17,7 +17,7 @@ from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.coloured import make_legend, read_coloured
 from pipeline.exchange.incoming import UNANNOTATED, Incoming
-from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, Label, LabelSource
+from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
 from pipeline.palette import Colours
 from pipeline.settings import DataSettings
 
@@ -29,29 +29,29 @@ HEADER = "# label:color_rgb:parts:actions"
 CONTENT = "content"  # folder that is zipped
 
 
-def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> str:
+def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label) -> str:
     """Write the mask of the image at an index of the store in colours.
 
     returns: path of the image
     raises:  StoreError for class names that CVAT cannot store
     """
-    refuse_names(source.class_names)
+    refuse_names(exported.class_names)
     masks = folder / CONTENT / MASKS
     masks.mkdir(parents=True, exist_ok=True)
     colours = np.full((IGNORE_INDEX + 1, 3), ABSTAIN_COLOUR, np.uint8)
-    colours[: len(source.class_names)] = label_colours(source)
+    colours[: len(exported.class_names)] = label_colours(exported)
     picture = Image.fromarray(colours[label])
-    picture.save(masks / f"{source.samples[index].id}.png", format="PNG", compress_type=zlib.Z_RLE)
-    return str(source.index.root / source.samples[index].image)
+    picture.save(masks / f"{exported.samples[index].id}.png", format="PNG", compress_type=zlib.Z_RLE)
+    return str(exported.index.root / exported.samples[index].image)
 
 
-def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
+def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
     """Zip the masks with their label map and list. Write the labels of the task, and the list of images to upload."""
-    content, colours = folder / CONTENT, label_colours(source)
-    labels = [*zip(source.class_names, colours.tolist(), strict=True), (ABSTAIN, ABSTAIN_COLOUR)]
+    content, colours = folder / CONTENT, label_colours(exported)
+    labels = [*zip(exported.class_names, colours.tolist(), strict=True), (ABSTAIN, ABSTAIN_COLOUR)]
     lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in labels]
     _write_lines(content / LABELMAP, [HEADER, *lines])
-    _write_lines(content / LIST, [source.samples[index].id for index, _ in rows])
+    _write_lines(content / LIST, [exported.samples[index].id for index, _ in rows])
     with zipfile.ZipFile(folder / ARCHIVE, "w") as archive:  # PNGs are compressed already
         for path in sorted(path for path in content.rglob("*") if path.is_file()):
             archive.write(path, path.relative_to(content))
@@ -61,11 +61,11 @@ def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]
     _write_lines(folder / "images.txt", [path for _, path in rows])
 
 
-def label_colours(source: LabelSource) -> Colours:
+def label_colours(exported: ExportedLabels) -> Colours:
     """uint8 [K, 3] RGB, the palette of the run. A class called `background` is black, as in CVAT."""
-    colours = source.colours.copy()
-    if UNANNOTATED in source.class_names:
-        colours[source.class_names.index(UNANNOTATED)] = 0
+    colours = exported.colours.copy()
+    if UNANNOTATED in exported.class_names:
+        colours[exported.class_names.index(UNANNOTATED)] = 0
     return colours
 
 

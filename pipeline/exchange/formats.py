@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from pipeline.errors import ConfigError
 from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
 from pipeline.exchange.incoming import Incoming
-from pipeline.exchange.labels import Label, LabelSource
+from pipeline.exchange.labels import ExportedLabels, Label
 from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.settings import DataSettings, did_you_mean
 
-Write = Callable[[Path, LabelSource, int, Label], Any]
+Write = Callable[[Path, ExportedLabels, int, Label], Any]
 """Writes the files of one image. Arguments: folder, store, index in the store, label. It runs in several threads."""
-WriteRest = Callable[[Path, LabelSource, Sequence[tuple[int, Any]], dict[str, Any]], None]
+WriteRest = Callable[[Path, ExportedLabels, Sequence[tuple[int, Any]], dict[str, Any]], None]
 """Writes the common files at the end. Arguments: folder, store, (index, result of `Write`) per image, provenance."""
 Read = Callable[[Path, DataSettings], list[Incoming]]
 """Finds the masks in a folder."""

@@ -11,38 +11,38 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.exchange.labels import Label, LabelSource
+from pipeline.exchange.labels import ExportedLabels, Label
 from pipeline.exchange.png import save_palette_png
 
 METADATA = "metadata.jsonl"
 
 
-def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> dict[str, Any]:
+def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label) -> dict[str, Any]:
     """Copy the image at an index of the store unchanged, and write its label.
 
     returns: its line of the metadata
     raises:  DatasetError if the image file is not the one that prepare read
     """
-    sample = source.samples[index]
+    sample = exported.samples[index]
     for name in ("images", "labels"):
         (folder / name).mkdir(exist_ok=True)
     copy = f"images/{sample.id}{Path(sample.image).suffix.lower()}"
-    (folder / copy).write_bytes(source.image_bytes(index))
-    save_palette_png(folder / f"labels/{sample.id}.png", label, source.colours)
+    (folder / copy).write_bytes(exported.image_bytes(index))
+    save_palette_png(folder / f"labels/{sample.id}.png", label, exported.colours)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     return {
         "file_name": copy,  # becomes the column `image`; label_file_name becomes `label`
         "label_file_name": f"labels/{sample.id}.png",
         "id": sample.id,
         "keep_rate": 1 - int(counts[IGNORE_INDEX]) / label.size,
-        "pixels": dict(zip(source.class_names, counts[: len(source.class_names)].tolist(), strict=True)),
+        "pixels": dict(zip(exported.class_names, counts[: len(exported.class_names)].tolist(), strict=True)),
     }
 
 
-def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
+def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
     """Write the metadata, the names of the classes, and the card."""
     (folder / METADATA).write_text("".join(f"{json.dumps(row)}\n" for _, row in rows), encoding="utf-8")
-    names = {str(index): name for index, name in enumerate(source.class_names)}
+    names = {str(index): name for index, name in enumerate(exported.class_names)}
     (folder / "id2label.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card(facts), encoding="utf-8")
 

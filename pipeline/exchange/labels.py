@@ -24,7 +24,7 @@ ABSTAIN_COLOUR = (255, 255, 255)  # no class has it
 
 
 @dataclass(frozen=True)
-class LabelSource:
+class ExportedLabels:
     """A finished label store, its samples, and the index of one of its alphas (0: the chosen one)."""
 
     store: LabelStore
@@ -112,18 +112,18 @@ def kept_probability(
     return kept.astype(np.float32)
 
 
-def open_source(path: Path, alpha: float | None = None) -> LabelSource:
+def open_exported(path: Path, alpha: float | None = None) -> ExportedLabels:
     """Open the labels of one alpha of a finished store.
 
     alpha:  default: the chosen one
     raises: StoreError if there is no finished label store, or it has no labels of this alpha
     """
     store = open_labels(path)
-    source = LabelSource(store, load_samples(Folder(path.parent).samples), 0)
+    exported = ExportedLabels(store, load_samples(Folder(path.parent).samples), 0)
     if alpha is None:
-        return source
-    if alpha not in source.alphas:
-        stored = ", ".join(f"{known:g}" for known in source.alphas)
+        return exported
+    if alpha not in exported.alphas:
+        stored = ", ".join(f"{known:g}" for known in exported.alphas)
         command = f"{stage_command(path, 'pseudolabel')} alpha={alpha:g}"
         raise StoreError(f"{path} has labels of alpha {stored}, not of {alpha:g}; choose one of them, or run {command}")
-    return LabelSource(store, source.index, source.alphas.index(alpha))
+    return ExportedLabels(store, exported.index, exported.alphas.index(alpha))

@@ -16,7 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.datasets import IGNORE_INDEX, image_to_grid, resize_nearest
-from pipeline.exchange.labels import ABSTAIN, Label, LabelSource
+from pipeline.exchange.labels import ABSTAIN, ExportedLabels, Label
 
 VERSION = "0.5"
 LABELS = "pseudolabels"
@@ -29,10 +29,10 @@ CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 Array = npt.NDArray[np.uint8]
 
 
-def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> None:
+def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label) -> None:
     """Write ID.zarr: the image (c, y, x), and its label (y, x) below `labels`."""
-    sample = source.samples[index]
-    image, ids = source.image(index), label_ids(label)
+    sample = exported.samples[index]
+    image, ids = exported.image(index), label_ids(label)
     group = zarr.open_group(folder / f"{sample.id}.zarr", mode="w-")
     sizes = level_sizes(*ids.shape)
     _write_levels(group, [np.moveaxis(image_to_grid(image, size), -1, 0) for size in sizes], ("c", "y", "x"))
@@ -49,11 +49,11 @@ def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> 
     pseudolabels.attrs["ome"] = {
         "version": VERSION,
         "multiscales": [_multiscales(LABELS, sizes, ("y", "x"))],
-        "image-label": _legend(source),
+        "image-label": _legend(exported),
     }
 
 
-def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
+def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
     """Write nothing: there are no common files."""
 
 
@@ -102,10 +102,10 @@ def _channel(name: str, colour: str) -> dict[str, Any]:
     return {"label": name, "color": colour, "active": True, "window": window}
 
 
-def _legend(source: LabelSource) -> dict[str, Any]:
+def _legend(exported: ExportedLabels) -> dict[str, Any]:
     """Colour and name of every label id. Id 0, abstain, is transparent."""
-    colours = [[0, 0, 0, 0], *([*colour, 255] for colour in source.colours.tolist())]
-    names = [ABSTAIN, *source.class_names]
+    colours = [[0, 0, 0, 0], *([*colour, 255] for colour in exported.colours.tolist())]
+    names = [ABSTAIN, *exported.class_names]
     return {
         "version": VERSION,
         "colors": [{"label-value": value, "rgba": colour} for value, colour in enumerate(colours)],

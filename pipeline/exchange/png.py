@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.exchange.coloured import make_legend, read_coloured
 from pipeline.exchange.incoming import Incoming
-from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, Label, LabelSource
+from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
 from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.palette import Colours, class_colours
 from pipeline.settings import DataSettings
@@ -21,14 +21,14 @@ from pipeline.settings import DataSettings
 CLASSES = "classes.txt"
 
 
-def write_image(folder: Path, source: LabelSource, index: int, label: Label) -> None:
+def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label) -> None:
     """Write ID.png at the image's own size."""
-    save_palette_png(folder / f"{source.samples[index].id}.png", label, source.colours)
+    save_palette_png(folder / f"{exported.samples[index].id}.png", label, exported.colours)
 
 
-def write_rest(folder: Path, source: LabelSource, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
+def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:
     """Write the names of the classes, one per line. The first line is value 0."""
-    (folder / CLASSES).write_text("".join(f"{name}\n" for name in source.class_names), encoding="utf-8")
+    (folder / CLASSES).write_text("".join(f"{name}\n" for name in exported.class_names), encoding="utf-8")
 
 
 def save_palette_png(path: Path, label: Label, colours: Colours) -> None:

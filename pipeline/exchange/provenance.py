@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.calibration.cross_fitting import find_row
 from pipeline.exchange.choice import Choice
-from pipeline.exchange.labels import LabelSource
+from pipeline.exchange.labels import ExportedLabels
 from pipeline.folder import Folder
 from pipeline.receipt import PACKAGES, read_receipt
 
@@ -18,9 +18,9 @@ ESTIMATES = ("coverage", "precision", "keep_rate", "miou")
 Facts = dict[str, Any]
 
 
-def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
+def provenance(exported: ExportedLabels, choice: Choice, format_name: str) -> Facts:
     """Facts of an export for JSON. Facts of a receipt are None if it is missing or belongs to other labels."""
-    store = source.store
+    store = exported.store
     folder = store.path.parent
     annotated, calibrated, labeled = (_receipt(folder, name) for name in ("annotate", "calibrate", "pseudolabel"))
     if labeled.get("fingerprint") != store.fingerprint:
@@ -32,16 +32,16 @@ def provenance(source: LabelSource, choice: Choice, format_name: str) -> Facts:
         "labels": str(store.path),
         "fingerprint": store.fingerprint,
         "calibration": store.state.get("calibration"),
-        "alpha": source.alpha,
+        "alpha": exported.alpha,
         "rule": store.state.get("rule"),
         "variant": store.state.get("variant"),
         "annotator": annotated.get("annotator"),
         "annotator_settings": annotated.get("settings", {}).get("annotate"),
         "maps": annotated.get("fingerprint"),
         "num_labeled": calibrated.get("num_labeled"),
-        "held_out": _held_out(calibrated, source),
-        "classes": source.class_names,
-        "background": source.background,
+        "held_out": _held_out(calibrated, exported),
+        "classes": exported.class_names,
+        "background": exported.background,
         "num_images": len(choice.indices),
         "left_out": {name: annotated.get("failed", {}).get(name) for name in choice.left_out},
         "versions": {package: version(package) for package in PACKAGES},
@@ -53,8 +53,8 @@ def _receipt(folder: Path, stage: str) -> Facts:
     return read_receipt(path, stage) if path.is_file() else {}
 
 
-def _held_out(calibrated: Facts, source: LabelSource) -> Facts | None:
+def _held_out(calibrated: Facts, exported: ExportedLabels) -> Facts | None:
     """Estimates on held-out labeled images for the alpha and rule of these labels."""
-    state = source.store.state
-    row = find_row(calibrated.get("held_out"), state.get("variant", ""), source.alpha, state.get("rule", ""))
+    state = exported.store.state
+    row = find_row(calibrated.get("held_out"), state.get("variant", ""), exported.alpha, state.get("rule", ""))
     return None if row is None else {name: row[name] for name in ESTIMATES}

@@ -12,7 +12,7 @@ from pipeline.errors import StoreError, UnreadableSourceError
 from pipeline.exchange.choice import choose_images
 from pipeline.exchange.exported import add_exported, label_digest
 from pipeline.exchange.formats import FORMATS, READABLE, refuse_unknown_format
-from pipeline.exchange.labels import LabelSource, open_source
+from pipeline.exchange.labels import ExportedLabels, open_exported
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance
 from pipeline.files import replacing_folder, write_json
@@ -44,7 +44,7 @@ def export_labels(
     An interrupted export leaves no folder, and the next one starts again. An older export is replaced at the end.
 
     out:     folder; default: export/FORMAT beside the store
-    alpha:   see `open_source`
+    alpha:   see `open_exported`
     ids, most_uncertain: see `choose_images`
     raises:  ConfigError for an unknown format; StoreError for a store, alpha or list that cannot be used, damaged
              labels, missing image files, and an existing folder that is not an export
@@ -52,9 +52,9 @@ def export_labels(
     refuse_unknown_format(format_name, tuple(FORMATS))
     out = out or Folder(store.parent).export(format_name)
     _refuse_other_folder(out)
-    source = open_source(store, alpha)
-    choice = choose_images(source, ids, most_uncertain)
-    facts = provenance(source, choice, format_name)
+    exported = open_exported(store, alpha)
+    choice = choose_images(exported, ids, most_uncertain)
+    facts = provenance(exported, choice, format_name)
     for name in choice.left_out:
         log.warning("export: %s failed and has no label; it is left out", name)
     _refuse_other_folder(out.with_name(f"{out.name}.part"))
@@ -62,7 +62,7 @@ def export_labels(
         with replacing_folder(out) as part:
             part.mkdir(parents=True)
             write_json(part / PROVENANCE, facts)
-            digests = _write(part, source, choice.indices, format_name, facts)
+            digests = _write(part, exported, choice.indices, format_name, facts)
     except UnreadableSourceError:
         raise
     except OSError as error:
@@ -75,7 +75,7 @@ def export_labels(
 
 
 def _write(
-    folder: Path, source: LabelSource, indices: list[int], format_name: str, facts: dict[str, Any]
+    folder: Path, exported: ExportedLabels, indices: list[int], format_name: str, facts: dict[str, Any]
 ) -> dict[str, str]:
     """Write all files; returns digests of the labels by sample id."""
     form = FORMATS[format_name]
@@ -83,15 +83,15 @@ def _write(
     rows, digests = [], {}
 
     def write_image(index: int) -> tuple[str, Any]:
-        label = source.label(index)
-        return label_digest(label), form.write_image(folder, source, index, label)
+        label = exported.label(index)
+        return label_digest(label), form.write_image(folder, exported, index, label)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for index, (digest, row) in zip(indices, pool.map(write_image, indices), strict=True):
-            digests[source.samples[index].id] = digest
+            digests[exported.samples[index].id] = digest
             rows.append((index, row))
             progress.advance()
-    form.write_rest(folder, source, rows, facts)
+    form.write_rest(folder, exported, rows, facts)
     return digests
 
 

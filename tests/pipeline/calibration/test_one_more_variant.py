@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 from literal import literal_group_quantile
+from pipeline.calibration.promise import promise
 from report_run import run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
 import calib
 from calib.groups import fit_regions
-from pipeline.calibration.promise import promise
 from pipeline.errors import ConfigError
 from pipeline.gallery.content import page_content
 from pipeline.gallery.labeled_run import open_labeled_run

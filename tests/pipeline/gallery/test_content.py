@@ -14,7 +14,7 @@ from pipeline.calibration.cross_fitting import find_row
 from pipeline.calibration.sweep import sweep_run
 from pipeline.datasets import load_samples, read_mask, resize_nearest
 from pipeline.errors import DatasetError, StoreError
-from pipeline.exchange.labels import open_source as open_labels_to_export
+from pipeline.exchange.labels import open_exported
 from pipeline.gallery.content import page_content
 from pipeline.gallery.labeled_run import open_labeled_run
 from pipeline.run import Run
@@ -255,4 +255,4 @@ def test_a_lost_label_of_another_alpha_is_refused_as_by_export(tmp_path):
     with pytest.raises(StoreError, match=message):
         content_of(settings)
     with pytest.raises(StoreError, match=message):
-        open_labels_to_export(path, 0.2)
+        open_exported(path, 0.2)

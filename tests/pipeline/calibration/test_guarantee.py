@@ -1,8 +1,8 @@
 """The guarantee by variant, and its caveats."""
 
 import pytest
-
 from pipeline.calibration.promise import exact_percent, promise
+
 from pipeline.settings import CalibrateSettings
 
 
