@@ -14,7 +14,7 @@ FOR_CLASS = {"pooled": "", "each": ", each class with its own", "clustered": ", 
 FALLBACKS = {"neighbourhood": "neighbourhood", "image": "whole image"}
 
 
-class Promise(NamedTuple):
+class Guarantee(NamedTuple):
     """The guarantee at one alpha.
 
     is_risk:      bounds the fraction of wrongly labeled pixels instead of the coverage
@@ -37,7 +37,7 @@ class Promise(NamedTuple):
     caveats: list[str]
 
 
-def promise(calibrated: Facts, alpha: float) -> Promise:
+def guarantee_of(calibrated: Facts, alpha: float) -> Guarantee:
     """The guarantee at `alpha`.
 
     calibrated: receipt of calibrate, with its settings
@@ -46,18 +46,18 @@ def promise(calibrated: Facts, alpha: float) -> Promise:
     if kind.bounds == "wrong labels":
         name = f"at most {exact_percent(alpha)} of all pixels labeled wrong"
         text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labeled wrong."
-        return Promise(alpha, True, False, alpha, name, kind.shared_by, text, caveats=[])
+        return Guarantee(alpha, True, False, alpha, name, kind.shared_by, text, caveats=[])
     if kind.bounds == "nothing":
         threshold = exact_percent(calibrated["settings"]["calibrate"]["fixed_threshold"])
         text = (
             f"The threshold is fixed: a class is in the prediction set if its probability is at least {threshold}. "
             "Nothing was calibrated, so no coverage is guaranteed, at any alpha."
         )
-        return Promise(alpha, False, False, None, "no guarantee", kind.shared_by, text, caveats=[])
+        return Guarantee(alpha, False, False, None, "no guarantee", kind.shared_by, text, caveats=[])
     target = exact_percent(1 - alpha)
     covered = kind.covered.format(of_class=OF_CLASS[classes])
     text = f"{covered} has its true class in the prediction set with a probability of {target} or more."
-    return Promise(
+    return Guarantee(
         alpha,
         is_risk=False,
         is_of_images=kind.is_whole

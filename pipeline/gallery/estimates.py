@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.calibration.cross_fitting import find_row
-from pipeline.calibration.promise import promise
+from pipeline.calibration.guarantee import guarantee_of
 from pipeline.gallery.labeled_run import Stops
 
 Facts = dict[str, Any]
@@ -20,17 +20,17 @@ def held_out_estimates(
 
     calibrated: receipt of calibrate, for the guarantee at each stop
     """
-    promises = [promise(calibrated, alpha) for alpha in stops.alphas]
+    guarantees = [guarantee_of(calibrated, alpha) for alpha in stops.alphas]
     estimates, variant = stops.held_out, calibrated["variant"]
     rows = [[find_row(estimates, variant, alpha, rule) for alpha in stops.alphas] for rule in rules]
     return {
         "numImages": estimates["num_images"] if estimates else 0,
         "folds": estimates["folds"] if estimates else 0,
-        "isRisk": promises[0].is_risk,
-        "targets": [promised.target for promised in promises],
+        "isRisk": guarantees[0].is_risk,
+        "targets": [guarantee.target for guarantee in guarantees],
         "raw": [_rounded(estimates["raw"][name] if estimates else None) for name in ("precision", "miou")],
-        "promises": [promised.text for promised in promises],
-        "caveats": promises[0].caveats,
+        "guarantees": [guarantee.text for guarantee in guarantees],
+        "caveats": guarantees[0].caveats,
         "coverage": _series(rows[0], "coverage"),
         "coverageByClass": [_series(rows[0], "coverage_per_class", name) for name in class_names],
         "byRule": [

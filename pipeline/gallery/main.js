@@ -17,16 +17,16 @@ function drawAll() {
   arrange();
   drawBar();
   drawViewer();
-  drawPromise();
+  drawGuarantee();
   drawCurves();
   drawPareto();
   drawClasses();
   drawMaps();
 }
 
-function drawPromise() {
-  const { promises, caveats } = page.heldOut;
-  part("promise").textContent = [`At α = ${page.alphas[state.stop]}:`, promises[state.stop], ...caveats].join(" ");
+function drawGuarantee() {
+  const { guarantees, caveats } = page.heldOut;
+  part("guarantee").textContent = [`At α = ${page.alphas[state.stop]}:`, guarantees[state.stop], ...caveats].join(" ");
 }
 
 function setStop(stop) {

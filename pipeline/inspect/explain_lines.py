@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import calib
-from pipeline.calibration.promise import FALLBACKS, FOR_CLASS
+from pipeline.calibration.guarantee import FALLBACKS, FOR_CLASS
 
 Facts = Mapping[str, Any]
 Line = tuple[str, str]

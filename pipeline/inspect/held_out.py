@@ -53,7 +53,7 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
         rows = [] if row is None else [row]
     if not rows:
         return _nothing(f"{path} does not judge the alpha and rule of these labels")
-    promises_coverage = calib.find_variant(receipt["variant"]).bounds != "wrong labels"
+    guarantees_coverage = calib.find_variant(receipt["variant"]).bounds != "wrong labels"
     return {
         "problem": None,
         "num_images": receipt["held_out"]["num_images"],
@@ -61,12 +61,12 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
         "rows": [
             {name: row[name] for name in SHOWN}
             | {"same_keep": (row["against_raw"] or {}).get("same_keep")}
-            | ({} if promises_coverage else {"target": None})
+            | ({} if guarantees_coverage else {"target": None})
             for row in rows
         ],
         "raw": {name: found["raw"][name] for name in ("precision", "miou")},
         "verdict": verdict(found, *_best(rows, found)),
-        "per_class": {name: _class_facts(rows[0], name, promises_coverage) for name in rows[0]["coverage_per_class"]},
+        "per_class": {name: _class_facts(rows[0], name, guarantees_coverage) for name in rows[0]["coverage_per_class"]},
     }
 
 
@@ -77,10 +77,10 @@ def _best(rows: Sequence[Facts], found: Facts) -> tuple[str, float, str]:
     return calib.rank(known)[0][0][:3] if known else (shown["variant"], shown["alpha"], shown["rule"])
 
 
-def _class_facts(row: Mapping[str, Any], name: str, promises_coverage: bool) -> Facts:
+def _class_facts(row: Mapping[str, Any], name: str, guarantees_coverage: bool) -> Facts:
     """Estimates of one class; under-covered: the whole interval of its coverage lies below the target."""
     coverage, precision = row["coverage_per_class"][name], row["precision_per_class"][name]
-    target = row["target"] if promises_coverage else None
+    target = row["target"] if guarantees_coverage else None
     below = target is not None and coverage is not None and coverage["high"] < target
     return {"coverage": coverage, "precision": precision, "under_covered": below}
 

@@ -121,7 +121,7 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
         estimates = ", ".join(f"{name.replace('_', ' ')} {_shown(row[name])}" for name in (*MEASURES, "keep_rate"))
         beside = "" if row["same_keep"] is None else f", argmax at that keep rate {_shown(row['same_keep'])}"
         miou = f", mIoU of labels {_shown(row['miou'])}"
-        target = ", no coverage promised" if calib.find_variant(row["variant"]).bounds == "nothing" else ""
+        target = ", no coverage guaranteed" if calib.find_variant(row["variant"]).bounds == "nothing" else ""
         if row["target"] is not None:
             target = f", target coverage {row['target']:g}"
         without = (

@@ -43,7 +43,7 @@ def alpha_list(step: float, *others: float) -> list[float]:
 def fit_pooled(settings: Settings, calibration: CalibrationStore, images: Sequence[int], alphas: list[float]) -> Fitted:
     """Thresholds of a variant that pools pixels, from all labeled images.
 
-    Variant risk has none below the smallest alpha that it can promise. Classes are clustered by the largest alpha, so
+    Variant risk has none below the smallest alpha that it can guarantee. Classes are clustered by the largest alpha, so
     a list for clusters ends with the largest of the store.
     """
     if settings.calibrate.class_thresholds == "clustered":
@@ -52,7 +52,7 @@ def fit_pooled(settings: Settings, calibration: CalibrationStore, images: Sequen
     while True:
         try:
             thresholds = calib.fit(variant_of(settings, alphas), maps, np.zeros(len(images), np.int64))[0]
-        except calib.CalibrationError:  # of variant risk: the smallest alpha cannot be promised
+        except calib.CalibrationError:  # of variant risk: the smallest alpha cannot be guaranteed
             alphas = alphas[1:]
         else:
             return Fitted(alphas, thresholds.resolve(unrefused(settings.calibrate.uncalibrated)))

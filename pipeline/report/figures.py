@@ -12,7 +12,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 import calib
-from pipeline.calibration.promise import Promise
+from pipeline.calibration.guarantee import Guarantee
 from pipeline.drawing.charts import Estimate, Series, estimates, histogram, line_chart, quantiles, stacked_bar
 from pipeline.drawing.pictures import data_uri, value_map
 from pipeline.palette import scale_colours
@@ -155,9 +155,9 @@ def outcome_bar(rows: Sequence[Outcome]) -> Markup:
     return stacked_bar(segments, f"Pixels of the unlabeled images: {words}")
 
 
-def trust_chart(held_out: Estimates | None, audit: Facts | None, promised: Promise) -> Markup | None:
+def trust_chart(held_out: Estimates | None, audit: Facts | None, guarantee: Guarantee) -> Markup | None:
     """Coverage (under risk: the fraction of wrong labels), which has a guarantee, beside precision, which has none."""
-    rows = _wrong_rows(held_out, audit) if promised.is_risk else _coverage_rows(held_out, audit)
+    rows = _wrong_rows(held_out, audit) if guarantee.is_risk else _coverage_rows(held_out, audit)
     if held_out is not None:
         rows.append(("precision, held-out images", held_out.row["precision"]))
         rows.append(("annotator's argmax, held-out images", held_out.raw.precision))
@@ -167,9 +167,9 @@ def trust_chart(held_out: Estimates | None, audit: Facts | None, promised: Promi
         rows.append(("precision, unlabeled images", {"value": audit["kept"]["precision"]}))
         rows.append(("annotator's argmax, unlabeled images", {"value": audit["raw"]["pixel_accuracy"]}))
     known = [Estimate(name, **estimate) for name, estimate in rows if estimate and estimate["value"] is not None]
-    measure = "Wrong labels" if promised.is_risk else "Coverage"
+    measure = "Wrong labels" if guarantee.is_risk else "Coverage"
     title = f"{measure}, precision and target"
-    return estimates(known, promised.target, promised.target_name, title) if known else None
+    return estimates(known, guarantee.target, guarantee.target_name, title) if known else None
 
 
 def _coverage_rows(held_out: Estimates | None, audit: Facts | None) -> list[tuple[str, Facts | None]]:
@@ -197,12 +197,12 @@ def _without_threshold(uncalibrated: float | None) -> str:
     return f" ({100 * uncalibrated:.1f} % without threshold)" if uncalibrated else ""
 
 
-def coverage_chart(held_out: Estimates | None, promised: Promise) -> Markup | None:
+def coverage_chart(held_out: Estimates | None, guarantee: Guarantee) -> Markup | None:
     """Deciles of the coverage of held-out images; None if there are none."""
     deciles = held_out.row["coverage_per_image"] if held_out else []
     if not deciles:
         return None
-    target = None if promised.is_risk else promised.target
+    target = None if guarantee.is_risk else guarantee.target
     title = "Coverage of held-out images, lowest first"
     return quantiles(deciles, target, "held-out images, lowest coverage first", "coverage", title)
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 import calib
 from pipeline.calibration.cross_fitting import of_variant
-from pipeline.calibration.promise import exact_percent, promise
+from pipeline.calibration.guarantee import exact_percent, guarantee_of
 from pipeline.drawing import STYLE_FOLDER
 from pipeline.palette import class_colours, css
 from pipeline.progress import clock
@@ -100,17 +100,17 @@ def _filled(template: str, content: Content | ContentWithoutLabels, **more: Any)
 
 
 def _calibration(content: Content) -> dict[str, Any]:
-    """Variables of the template for thresholds and labels: promise, held-out estimates, figures."""
+    """Variables of the template for thresholds and labels: guarantee, held-out estimates, figures."""
     receipts = content.receipts
     labels = receipts["pseudolabel"]
     calibrated = of_variant(receipts["calibrate"], labels["variant"])
     is_class_wise = content.q_hat.ndim == 3
-    promised = promise(calibrated, labels["alpha"])
+    guarantee = guarantee_of(calibrated, labels["alpha"])
     estimates = held_out_estimates(calibrated, labels, content.audit)
     rows = figures.outcomes(labels, content.background is not None, is_class_wise)
     return {
         "calibrated": calibrated,
-        "promise": promised,
+        "guarantee": guarantee,
         "held_out": estimates,
         "has_threshold_per_location": calib.find_variant(labels["variant"]).by_location,
         "deciles_shown": DECILES_SHOWN,
@@ -123,8 +123,8 @@ def _calibration(content: Content) -> dict[str, Any]:
         "threshold_map": figures.threshold_map(content.q_hat),
         "threshold_histogram": figures.threshold_histogram(content.q_hat),
         "keep_rate_histogram": figures.keep_rate_histogram(content.keep_rates),
-        "trust_chart": figures.trust_chart(estimates, content.audit, promised),
-        "coverage_chart": figures.coverage_chart(estimates, promised),
+        "trust_chart": figures.trust_chart(estimates, content.audit, guarantee),
+        "coverage_chart": figures.coverage_chart(estimates, guarantee),
     }
 
 

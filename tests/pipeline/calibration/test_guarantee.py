@@ -1,8 +1,8 @@
 """The guarantee by variant, and its caveats."""
 
 import pytest
-from pipeline.calibration.promise import exact_percent, promise
 
+from pipeline.calibration.guarantee import exact_percent, guarantee_of
 from pipeline.settings import CalibrateSettings
 
 
@@ -13,7 +13,7 @@ def calibrated(fallen_back=0, **settings):
     return facts | {"fallen_back": fallen_back, "settings": {"calibrate": chosen.tracked()}}
 
 
-PROMISES = {
+GUARANTEES = {
     ("pixel", "pooled"): "At each location, a new image has its true class",
     ("image", "pooled"): "A random pixel of a new image has its true class",
     ("image", "each"): "A random pixel of each class of a new image has its true class",
@@ -22,20 +22,20 @@ PROMISES = {
 }
 
 
-@pytest.mark.parametrize("variant", PROMISES)
-def test_coverage_is_promised_of_what_the_variant_pools(variant):
-    found = promise(calibrated(variant=variant[0], class_thresholds=variant[1]), 0.05)
-    assert found.text.startswith(PROMISES[variant])
-    assert found.text.endswith("with a probability of 95\u00a0% or more.")
-    assert (found.is_risk, found.target, found.target_name) == (False, 0.95, "target coverage 95\u00a0%")
-    assert ("each class with its own" in found.shared_by) == (variant[1] == "each")
+@pytest.mark.parametrize("variant", GUARANTEES)
+def test_coverage_is_guaranteed_for_what_the_variant_pools(variant):
+    guarantee = guarantee_of(calibrated(variant=variant[0], class_thresholds=variant[1]), 0.05)
+    assert guarantee.text.startswith(GUARANTEES[variant])
+    assert guarantee.text.endswith("with a probability of 95\u00a0% or more.")
+    assert (guarantee.is_risk, guarantee.target, guarantee.target_name) == (False, 0.95, "target coverage 95\u00a0%")
+    assert ("each class with its own" in guarantee.shared_by) == (variant[1] == "each")
 
 
-def test_risk_promises_a_fraction_of_wrong_pixels_and_no_coverage():
-    found = promise(calibrated(variant="risk"), 0.05)
-    assert found.text == "On average over new images, at most 5\u00a0% of an image's pixels are labeled wrong."
-    assert (found.is_risk, found.target) == (True, 0.05)
-    assert "coverage" not in found.text + found.target_name
+def test_risk_bounds_the_fraction_of_wrong_pixels_and_guarantees_no_coverage():
+    guarantee = guarantee_of(calibrated(variant="risk"), 0.05)
+    assert guarantee.text == "On average over new images, at most 5\u00a0% of an image's pixels are labeled wrong."
+    assert (guarantee.is_risk, guarantee.target) == (True, 0.05)
+    assert "coverage" not in guarantee.text + guarantee.target_name
 
 
 CAVEATS = {
@@ -50,20 +50,20 @@ CAVEATS = {
 
 
 @pytest.mark.parametrize("caveat", CAVEATS)
-def test_what_weakens_the_promise_is_a_caveat(caveat):
-    (sentence,) = promise(calibrated(**CAVEATS[caveat]), 0.1).caveats
+def test_what_weakens_the_guarantee_is_a_caveat(caveat):
+    (sentence,) = guarantee_of(calibrated(**CAVEATS[caveat]), 0.1).caveats
     assert caveat in sentence
 
 
 def test_by_default_nothing_weakens_it():
-    assert promise(calibrated(), 0.1).caveats == []
-    assert promise(calibrated(pooling="naive"), 0.1).caveats == []  # pooling is not of variant pixel
+    assert guarantee_of(calibrated(), 0.1).caveats == []
+    assert guarantee_of(calibrated(pooling="naive"), 0.1).caveats == []  # pooling is not of variant pixel
 
 
-def test_only_the_mean_over_images_is_promised_where_an_image_is_the_unit():
-    assert promise(calibrated(variant="image"), 0.1).is_of_images
-    assert not promise(calibrated(variant="image", pooling="naive"), 0.1).is_of_images
-    assert not promise(calibrated(), 0.1).is_of_images
+def test_only_the_mean_over_images_is_guaranteed_where_an_image_is_the_unit():
+    assert guarantee_of(calibrated(variant="image"), 0.1).is_of_images
+    assert not guarantee_of(calibrated(variant="image", pooling="naive"), 0.1).is_of_images
+    assert not guarantee_of(calibrated(), 0.1).is_of_images
 
 
 @pytest.mark.parametrize(("share", "text"), [(1 - 0.05, "95"), (1 - 0.025, "97.5"), (0.001, "0.1"), (1 - 0.3, "70")])

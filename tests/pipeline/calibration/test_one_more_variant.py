@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 from literal import literal_group_quantile
-from pipeline.calibration.promise import promise
 from report_run import run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
 import calib
 from calib.groups import fit_regions
+from pipeline.calibration.guarantee import guarantee_of
 from pipeline.errors import ConfigError
 from pipeline.gallery.content import page_content
 from pipeline.gallery.labeled_run import open_labeled_run
@@ -49,9 +49,9 @@ def test_a_run_of_one_more_variant(halves, tmp_path):
         assert np.unique(q_hat[half]).tolist() == [np.float32(literal_group_quantile(of_images, 0.3))]
     receipt = read_receipt(settings.folder / "calibrate.json", "calibrate")
     assert {row["variant"] for row in receipt["held_out"]["rows"]} == {halves}
-    promised = promise(receipt, 0.3)
-    assert promised.shared_by == "one for each half of the image"
-    assert promised.text.startswith("A random pixel of each half of a new image has its true class")
+    guarantee = guarantee_of(receipt, 0.3)
+    assert guarantee.shared_by == "one for each half of the image"
+    assert guarantee.text.startswith("A random pixel of each half of a new image has its true class")
     content = page_content(open_labeled_run(settings))
     assert content["ownStop"] == content["alphas"].index(0.3)
 

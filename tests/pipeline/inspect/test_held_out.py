@@ -129,7 +129,7 @@ def test_a_class_is_under_covered_if_its_whole_interval_lies_below_the_target(ca
     assert table_of(calibration)[4] == "dog - -"
 
 
-def test_risk_control_promises_no_coverage_so_no_class_falls_short_of_it(calibration, write_calibrate_receipt):
+def test_risk_control_guarantees_no_coverage_so_no_class_falls_short_of_it(calibration, write_calibrate_receipt):
     write_calibrate_receipt(variant="risk")
     found = held_out_facts(calibration)
     assert not any(facts["under_covered"] for facts in found["per_class"].values())

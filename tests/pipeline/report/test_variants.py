@@ -132,7 +132,7 @@ def test_under_risk_the_page_speaks_of_wrong_labels_and_sets_no_target_for_cover
     assert "The threshold is the same at every location, from 6 labeled images" in text
 
 
-def test_folds_that_can_only_label_nothing_to_keep_the_promise_label_nothing_wrong(reported):
+def test_folds_that_can_only_label_nothing_to_keep_the_guarantee_label_nothing_wrong(reported):
     settings, _, calibrated, labels = reported(variant="risk", rule="argmax", alpha=0.15)
     assert row_of(calibrated, labels)["precision"] is None
     text = Page(settings).text
