@@ -14,6 +14,8 @@ from pipeline.datasets import Sample, SampleIndex, class_index, load_samples, re
 from pipeline.errors import StoreError
 from pipeline.folder import Folder, stage_command
 from pipeline.palette import Colours, class_colours
+from pipeline.receipt import read_receipt
+from pipeline.sources.fingerprints import sources_fingerprint
 from pipeline.store import LabelStore, open_labels
 
 Label = npt.NDArray[np.uint8]
@@ -112,13 +114,29 @@ def kept_probability(
     return kept.astype(np.float32)
 
 
+def refuse_other_images(store: LabelStore) -> None:
+    """StoreError if the labels are not of the maps that annotate made last, or those are of other images than now."""
+    folder = Folder(store.path.parent)
+    receipt = folder.receipt("annotate")
+    if not receipt.is_file():
+        return
+    annotated = read_receipt(receipt, "annotate")
+    is_current = annotated.get("sources") == sources_fingerprint(folder.samples, "annotate")
+    if not is_current or store.state["probabilities"] != annotated["fingerprint"]:
+        raise StoreError(
+            f"{store.path} was made from other images than {folder.samples} lists now; "
+            f"run {stage_command(store.path, 'pseudolabel')}"
+        )
+
+
 def open_exported(path: Path, alpha: float | None = None) -> ExportedLabels:
     """Open the labels of one alpha of a finished store.
 
     alpha:  default: the chosen one
-    raises: StoreError if there is no finished label store, or it has no labels of this alpha
+    raises: StoreError if there is no finished label store, it has no labels of this alpha, or labels of other images
     """
     store = open_labels(path)
+    refuse_other_images(store)
     exported = ExportedLabels(store, load_samples(Folder(path.parent).samples), 0)
     if alpha is None:
         return exported

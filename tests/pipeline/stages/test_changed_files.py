@@ -14,6 +14,7 @@ from tiny_run import write_run_file, write_sample_files
 
 from pipeline.__main__ import main
 from pipeline.errors import DatasetError, StoreError
+from pipeline.exchange import export_labels
 from pipeline.folder import FILE_OF, STAGE_OF
 from pipeline.run import Run
 from pipeline.run_file import load_settings, split_workflow_config
@@ -139,6 +140,19 @@ def test_a_tool_refuses_an_image_that_has_changed(run, words):
     assert refusal(command(*words), path)[3] == "pseudolabel"
     path.unlink()
     assert refusal(command(*words), path)[3] == "pseudolabel"
+
+
+def test_labels_of_an_image_as_it_was_are_not_exported_with_the_image_as_it_is(run):
+    turn(file_of(run, "image", "unlabeled"))
+    run_stages(run.settings, "prepare")
+    expected = r"labels.zarr was made from other images than .*samples.json lists now; run snakemake .* pseudolabel"
+    with pytest.raises(StoreError, match=expected):
+        export_labels(run.folder.labels, "ome-zarr")
+    run_stages(run.settings, "annotate")
+    with pytest.raises(StoreError, match=expected):
+        export_labels(run.folder.labels, "ome-zarr")
+    run_stages(run.settings, "calibrate", "pseudolabel")
+    assert export_labels(run.folder.labels, "ome-zarr").num_images == 4
 
 
 def test_the_report_refuses_an_image_that_has_changed(run):
