@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError, UnreadableSourceError, first_line
-from pipeline.files import content_digest
+from pipeline.files import Stamp, content_digest, read_with_stamp
 from pipeline.folder import stage_command
 from pipeline.record import read_record_as, write_record
 from pipeline.settings import DataSettings
@@ -30,6 +30,9 @@ Split = Literal["labeled", "unlabeled", "val"]
 SPLITS: tuple[Split, ...] = ("labeled", "unlabeled", "val")
 INDEX_MODES = ("P", "L", "1", "I", "I;16")
 LOOKUP_SIZE = 1 << 16
+PROVEN: dict[tuple[str, str], Stamp] = {}
+"""Path and digest of files that this process has read -> their stamps. Training reads a file once in every epoch; its
+content is hashed again only if its stamp has changed."""
 UNDECODABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for unreadable and truncated files
 
 
@@ -79,15 +82,18 @@ class SampleIndex:
     def _proven_bytes(self, name: str, expected: str) -> bytes:
         path = self.root / name
         try:
-            content = path.read_bytes()
+            content, stamp = read_with_stamp(path)
         except OSError as error:
             raise UnreadableSourceError(self._unreadable(path, error)) from None
+        if PROVEN.get((str(path), expected)) == stamp:
+            return content
         found = content_digest(content)
         if found != expected:
             raise DatasetError(
                 f"{path} is not the file that prepare read ({len(content)} bytes with digest {found}, expected digest "
                 f"{expected}); put that back, or take this one in: run {self.again}"
             )
+        PROVEN[str(path), expected] = stamp
         return content
 
     def _decoded(self, name: str, content: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:

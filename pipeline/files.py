@@ -82,6 +82,21 @@ def files_with(suffixes: Sequence[str], paths: Iterable[Path]) -> list[Path]:
     return sorted((path for path in paths if path.suffix.lower() in suffixes), key=os.fspath)
 
 
+Stamp = list[int]
+"""Inode and bytes of a file; ns since 1970 of the last change of its content, and of its content or metadata."""
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def read_with_stamp(path: Path) -> tuple[bytes, Stamp]:
+    """Content of a file, and its stamp from before it was read; raises OSError."""
+    with path.open("rb") as file:
+        stamp = stamp_of(os.fstat(file.fileno()))
+        return file.read(), stamp
+
+
 def file_digest(path: Path) -> str:
     """16 hex digits of a file's content."""
     return content_digest(path.read_bytes())

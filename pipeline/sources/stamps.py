@@ -14,23 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.datasets import Sample, SampleIndex
-from pipeline.files import file_digest, read_json, write_text
+from pipeline.files import Stamp, file_digest, read_json, stamp_of, write_text
 from pipeline.settings import DataSettings
 from pipeline.sources.samples import find_samples
-
-Stamp = list[int]
-"""Bytes of a file, and in nanoseconds since 1970 the last change of its content, and of its content or metadata."""
-
-
-def read_with_stamp(path: Path) -> tuple[bytes, Stamp]:
-    """Content of a file, and its stamp from before it was read; raises OSError."""
-    with path.open("rb") as file:
-        stamp = _stamp(os.fstat(file.fileno()))
-        return file.read(), stamp
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def write_stamps(path: Path, stamps: Mapping[str, Stamp]) -> None:
@@ -60,7 +46,7 @@ def has_changed(data: DataSettings, index: SampleIndex, stamps: Path, needs_unla
         return True
     digests = _digests(index)
     try:
-        now = {name: _stamp(os.stat(os.path.join(index.root, name))) for name in digests}
+        now = {name: stamp_of(os.stat(os.path.join(index.root, name))) for name in digests}
         known = read_stamps(stamps)
         touched = [name for name, stamp in now.items() if known.get(name) != stamp]
         if not _are_equal(index.root, {name: digests[name] for name in touched}, data.workers):

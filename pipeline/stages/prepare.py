@@ -29,13 +29,13 @@ from pipeline.datasets import (
     unknown_mask_values,
 )
 from pipeline.errors import DatasetError, UserError
-from pipeline.files import content_digest
+from pipeline.files import Stamp, content_digest, read_with_stamp
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
 from pipeline.sources.misreadings import misreading
-from pipeline.sources.stamps import Stamp, read_with_stamp, write_stamps
+from pipeline.sources.stamps import write_stamps
 
 log = logging.getLogger(__name__)
 

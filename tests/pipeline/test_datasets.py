@@ -1,6 +1,8 @@
 """Readers: masks by index, the remap of their values, and nearest resampling."""
 
 import math
+import os
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -20,6 +22,7 @@ from pipeline.datasets import (
     resize_nearest,
 )
 from pipeline.errors import DatasetError
+from pipeline.files import file_digest
 
 VALUES = np.array([[0, 8, 255], [8, 12, 0]], np.uint8)
 
@@ -102,3 +105,37 @@ def test_no_label_becomes_255_as_an_integer(dtype):
     index = class_index(np.array([[0, 254, np.nan]], dtype))
     assert (index.dtype, index.tolist()) == (np.uint8, [[0, 254, 255]])
     assert class_index(index).tolist() == [[0, 254, 255]]
+
+
+@pytest.fixture
+def one_image(tmp_path):
+    """A list of one sample, whose image has been read."""
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "a.png")
+    sample = Sample("a", "a.png", None, "unlabeled", 4, 6, file_digest(tmp_path / "a.png"))
+    index = SampleIndex(tmp_path, (sample,), "snakemake all")
+    assert not index.image(sample).any()
+    return index, sample
+
+
+def test_a_file_that_changes_between_two_reads_is_refused_whatever_its_size_and_time(one_image):
+    index, sample = one_image
+    path = index.root / sample.image
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(DatasetError, match=rf"{path} is not the file that prepare read .*: run snakemake all$"):
+        index.image(sample)
+
+
+def test_a_file_is_hashed_once_by_a_process(one_image, monkeypatch):
+    index, sample = one_image
+    monkeypatch.setattr("pipeline.datasets.content_digest", None)  # whoever hashes a file fails
+    assert not index.image(sample).any()
+    with pytest.raises(TypeError):
+        index.image(replace(sample, image_digest="0" * 16))
+    os.utime(index.root / sample.image)
+    with pytest.raises(TypeError):
+        index.image(sample)

@@ -36,9 +36,9 @@ def test_the_stamps_are_those_of_every_image_and_mask_that_prepare_read(run):
     read = {sample.image for sample in index.samples} | {sample.mask for sample in index.of("labeled", "val")}
     stamps = read_stamps(run.folder.stamps)
     assert stamps.keys() == read
-    for name, (size, modified, changed) in stamps.items():
+    for name, (inode, size, modified, changed) in stamps.items():
         found = (index.root / name).stat()
-        assert (size, modified, changed) == (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        assert (inode, size, modified, changed) == (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def swap(first, second):
