@@ -6,7 +6,6 @@ fails, so an interrupted download of a gigabyte would start again from zero.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers, tqdm
 
+from pipeline.digests import sha256_of
 from pipeline.errors import DownloadError
 from pipeline.progress import Progress
 from pipeline.settings import did_you_mean
@@ -112,8 +112,7 @@ def _is_finished(path: Path, published: Published) -> bool:
 
 def _sha256(path: Path) -> str:
     log.info("checking the sha256 of %s, %s", path, _readable(_size(path)))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _check_disk(path: Path, checkpoint: Published) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.datasets import SampleIndex
+from pipeline.digests import sha256_of
 from pipeline.errors import DatasetError, UserError
 from pipeline.experiment.devices import claimed_gpu
 from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, write_with_every_mask
@@ -180,7 +180,4 @@ def call(
 def receipts_of(folder: Path, stages: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Stage -> path and SHA-256 of its receipt."""
     paths = {stage: Folder(folder).receipt(stage) for stage in stages}
-    return {
-        stage: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for stage, path in paths.items()
-    }
+    return {stage: {"path": str(path), "sha256": sha256_of(path)} for stage, path in paths.items()}
