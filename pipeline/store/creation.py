@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pipeline.datasets import Sample
 from pipeline.errors import StoreError
+from pipeline.files import replacing_folder
 from pipeline.folder import STAGE_OF
 from pipeline.store.group import Store
 from pipeline.store.metadata import LEVEL, store_state, write_metadata
@@ -26,13 +27,10 @@ def create_store(path: Path, kind: str, facts: Mapping[str, Any], samples: Seque
 
     facts: what `arrays.arrays_of` makes the arrays of this kind from, `fingerprint` and whatever readers need
     """
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
     state = {"kind": kind, "complete": False, **facts, "num_samples": len(samples)}
-    write_metadata(part, state)
-    _write_coordinates(part, state, samples)
-    shutil.rmtree(path, ignore_errors=True)
-    part.rename(path)
+    with replacing_folder(path) as part:
+        write_metadata(part, state)
+        _write_coordinates(part, state, samples)
 
 
 def resume_or_create(path: Path, kind: str, facts: Mapping[str, Any], samples: Sequence[Sample]) -> None:
