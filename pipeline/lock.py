@@ -42,7 +42,7 @@ READS = {
 """Writer -> those whose results it reads while it works: neither may start while the other runs."""
 
 HALF_WRITTEN = {
-    "prepare": ("samples.json.part*",),
+    "prepare": ("samples.json.part*", "stamps.json.part*"),
     "calibrate": (".held_out*",),
     "sweep": (".held_out*",),
     "report": ("report.html.part*",),

@@ -22,7 +22,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     The file is one of `torch.save`, a zip file, whose comment is the SHA-256 of what comes before it.
     """
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        with temporary.open("wb") as file:  # given a path, torch reports a full disk as an unexpected position
+            torch.save(content, file)
         add_own_digest(temporary)
 
 
