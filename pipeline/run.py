@@ -220,6 +220,7 @@ class Run:
                 f"run {self.command(stage)}, or set them back"
             )
         if stage != "prepare" and found.get("sources") != self.sources(stage):
+            self.samples()  # raises DatasetError if samples.json is not there
             raise StoreError(
                 f"{self.folder.receipt(stage)} was made from other images or masks than {self.folder.samples} lists "
                 f"now; run {self.command(stage)}"
