@@ -23,6 +23,7 @@ from pipeline.datasets import Sample, load_samples
 COUNT = 80
 ROOT = Path(__file__).parents[3]
 TOOLS = {"gallery": (), "export": ("--to", "huggingface")}  # and their options
+OF_TRAINING = ("stage1", "stage2", "evaluate", "report")
 WRITE_PICTURES = ("report", *TOOLS)  # of unlabeled images; what they write is not compared
 
 
@@ -76,7 +77,8 @@ def play(bench: Bench, case: Case, other: Sample) -> tuple[str, list[str]]:
     if ended.code == 0:
         changed = unexpected(bench, case)
         return ("silent", [f"silent: {changed}"]) if changed else ("not read", [])
-    found = re.search(rf"error: .*{re.escape(case.file)}.* run (snakemake .*?)$", ended.text, re.MULTILINE)
+    name = re.escape(case.file) if case.change != "swapped" else r"im\d\d\.png"  # whichever is read first
+    found = re.search(rf"error: .*{name}.* run (snakemake .*?)$", ended.text, re.MULTILINE)
     if not ended.is_refused or found is None:
         return "silent", [f"ended badly: {ended.text[-2000:]}"]
     return "refused", problems_of_command(bench, case, shlex.split(found[1]))
@@ -110,6 +112,8 @@ def other_than_from_the_start(bench: Bench, stage: str) -> list[str]:
         if ended.code:
             return [f"{each} failed in an empty folder: {ended.text[-2000:]}"]
     found = differences(contents(bench.run), contents(fresh))
+    # weights depend on the number of threads, which Snakemake sets
+    found = [path for path in found if path.split("/")[0].removesuffix(".json") not in OF_TRAINING]
     return [f"differs from a run from the start: {found}"] if found else []
 
 
