@@ -338,5 +338,5 @@ def test_refuses_a_stage_one_of_other_images(make_run):
     index = load_samples(settings.folder / "samples.json")
     changed = [dataclasses.replace(sample, image_digest="another") for sample in index.samples]
     save_samples(settings.folder / "samples.json", dataclasses.replace(index, samples=tuple(changed)))
-    with pytest.raises(StoreError, match="stage1.json was made from other images or masks"):
+    with pytest.raises(StoreError, match=r"stage1.json was made from other images or masks"):
         stage2(settings)
