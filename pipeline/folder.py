@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,8 +23,22 @@ def snakemake_command(stage: str, words: Iterable[str], rerun: str | None = None
 
 
 def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
-    """Command that runs a stage of the run that a store or receipt lies in, whose folder has the run's name."""
-    return snakemake_command(stage, [f"run={path.absolute().parent.name}"], rerun)
+    """Command that runs a stage of the run that a store or receipt lies in.
+
+    Its words of `--config` are those in the receipt of the stage, else in that of prepare, else the folder's name.
+    """
+    folder = path.absolute().parent
+    recorded = _recorded_words(folder / f"{stage}.json") or _recorded_words(folder / "prepare.json")
+    return snakemake_command(stage, recorded or [f"run={folder.name}"], rerun)
+
+
+def _recorded_words(receipt: Path) -> list[str]:
+    """Words of `--config` in a receipt, which may be damaged; none if there are none."""
+    try:
+        words = json.loads(receipt.read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else []
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,12 @@ class Receipt(TypedDict):
 
     settings: those that the result depends on, by section
     sources:  fingerprint of the images and masks that it depends on, `Run.sources`; prepare's receipt has none
+    run:      words of `--config` that name the run in a command; the receipts of an experiment have none
     """
 
     stage: str
     sources: NotRequired[str | None]
+    run: NotRequired[list[str]]
     settings: dict[str, Any]
     versions: dict[str, str]
 

@@ -44,7 +44,8 @@ def read_record(path: Path, again: str, kind: Any = None) -> dict[str, Any]:
 
 def read_record_as(kind: type[T], path: Path, again: str) -> T:
     """A record as an object of a dataclass; RecordError as `read_record`."""
-    return _parsed(kind, _proven(path, again), path, again)
+    found: T = _parsed(kind, _proven(path, again), path, again)
+    return found
 
 
 def is_whole(path: Path) -> bool:
@@ -72,7 +73,7 @@ def _end(head: bytes) -> bytes:
     return f'\n "{KEY}": "{hashlib.sha256(head).hexdigest()}"\n}}\n'.encode()
 
 
-def _parsed(kind: type[T], text: bytes, path: Path, again: str) -> T:
+def _parsed(kind: Any, text: bytes, path: Path, again: str) -> Any:
     try:
         return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
@@ -84,5 +85,5 @@ def _parsed(kind: type[T], text: bytes, path: Path, again: str) -> T:
 
 
 @functools.cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

@@ -157,7 +157,8 @@ class Run:
     def finish(self, stage: str, facts: Mapping[str, Any]) -> None:
         """Write the receipt of a stage that has finished."""
         made_from = {} if stage == "prepare" else {"sources": self.sources(stage)}
-        write_receipt(self.folder.receipt(stage), stage, {**facts, **made_from}, self.tracked(stage))
+        words = {"run": as_workflow_config(self.settings, {})}
+        write_receipt(self.folder.receipt(stage), stage, {**facts, **made_from, **words}, self.tracked(stage))
 
     @overload
     def recorded(self, stage: Literal["prepare"]) -> PrepareReceipt: ...
@@ -231,7 +232,7 @@ class Run:
         """StoreError unless a file, or all files of a folder, are as a stage wrote them, which its receipt lists."""
         folder = self.folder.training(stage)
         name = path.relative_to(folder).as_posix()
-        listed = self.recorded(stage)["files"]
+        listed = cast(TrainingReceipt | EvaluateReceipt, self.recorded(stage))["files"]
         digests = {other: digest for other, digest in listed.items() if f"{other}/".startswith(f"{name}/")}
         changed = changed_files(folder, digests) if digests else [name]
         if changed:

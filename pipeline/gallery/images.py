@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,8 @@ class Slider(NamedTuple):
     stored: npt.NDArray[np.int32]
 
 
-class CountedImage(NamedTuple):
+@dataclass(frozen=True)
+class CountedImage:
     """Counts of one image.
 
     index:   in the store

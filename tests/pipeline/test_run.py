@@ -9,6 +9,7 @@ from receipts import facts_of
 from stage_runs import run_stages
 
 from pipeline.errors import StoreError
+from pipeline.folder import stage_command
 from pipeline.run import Run
 from pipeline.run_file import load_settings, split_workflow_config
 from pipeline.stages.calibrate import calibrate
@@ -52,6 +53,21 @@ def test_a_run_without_a_file_goes_by_its_name(make_settings):
     settings = make_settings()
     nameless = type(settings).model_validate(settings.model_dump())
     assert Run(nameless).command("stage1", rerun="stage1") == "snakemake --cores 8 stage1 -R stage1 --config run=tiny"
+
+
+def test_a_store_alone_names_the_run_as_its_receipts_do(make_settings):
+    settings = make_settings(**{"stage1.epochs": 4, "calibrate.alpha": 0.3})
+    run = Run(settings)
+    run.finish("prepare", facts_of("prepare"))
+    run.finish("calibrate", facts_of("calibrate"))
+    relabeled = Run(make_settings(rule="singleton"))
+    relabeled.finish("pseudolabel", facts_of("pseudolabel"))
+    labels = settings.folder / "labels.zarr"
+    assert stage_command(labels, "pseudolabel") == relabeled.command("pseudolabel")
+    assert stage_command(labels, "stage1", rerun="stage1") == run.command("stage1", rerun="stage1")
+    for damaged in ('{"run": "mine"}', '{"run": [1]}', "[]", "{"):
+        (settings.folder / "prepare.json").write_text(damaged)
+        assert stage_command(labels, "stage1") == "snakemake --cores 8 stage1 --config run=tiny"
 
 
 STAGES = ("prepare", "annotate", "calibrate", "probe", "pseudolabel", "stage1", "stage2", "evaluate", "report")

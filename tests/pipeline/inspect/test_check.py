@@ -8,7 +8,6 @@ from stage_runs import digest_of, run_stages
 from store_damage import (
     IMAGE_ARRAYS,
     KINDS,
-    RUN,
     chunk_files,
     flip_a_bit,
     follow,
@@ -109,7 +108,7 @@ def test_a_store_that_was_made_from_others_than_lie_beside_it_is_made_again(run,
         Run(run).finish(stage, read_receipt(others["annotator"] / f"{stage}.json", stage))
     finding = only_finding(path)
     assert finding.where.startswith(f"it was made from {origin} ")
-    assert finding.command == f"snakemake --cores 8 pseudolabel -R pseudolabel --config run={RUN}"
+    assert finding.command == f"snakemake --cores 8 pseudolabel -R pseudolabel --config run={run.origin.run}"
     if origin == "calibration":  # with its maps, the labels of the other run can be made
         shutil.rmtree(store_of(run, "probabilities"))
         shutil.copytree(others["annotator"] / "probs.zarr", store_of(run, "probabilities"))
@@ -159,7 +158,8 @@ def test_a_store_whose_own_metadata_are_damaged_is_one_line(run, kind, option):
     assert result.exit_code == 1
     line = result.stderr.splitlines()[-1]
     assert line.startswith(f"error: {path / 'zarr.json'} is damaged (JSONDecodeError: ")
-    again = f"rm {receipt_of(run, kind)} && rm -r {path} && snakemake --cores 8 {STAGE_OF[kind]} --config run={RUN}"
+    command = f"snakemake --cores 8 {STAGE_OF[kind]} --config run={run.origin.run}"
+    again = f"rm {receipt_of(run, kind)} && rm -r {path} && {command}"
     assert line.endswith(f"run {again}")
     (path / "zarr.json").unlink()
     assert f"error: {path / 'zarr.json'} is lost; run {again}" in run_command("inspect", path, *option).stderr
@@ -180,4 +180,4 @@ def test_the_command_says_it_in_lines_and_by_its_exit_code(run):
     repaired = run_command("inspect", path, "--repair")
     assert repaired.exit_code == 0
     assert "the stage will make 1 (" in repaired.stdout
-    assert f"next        run snakemake --cores 8 pseudolabel --config run={RUN}" in repaired.stdout
+    assert f"next        run snakemake --cores 8 pseudolabel --config run={run.origin.run}" in repaired.stdout

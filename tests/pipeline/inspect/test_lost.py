@@ -8,7 +8,7 @@ from store_damage import KINDS, chunk_files, follow, store_of
 from store_flips import PLACES, flip_bytes
 
 from pipeline.errors import StoreError
-from pipeline.exchange.labels import open_source as open_export
+from pipeline.exchange.labels import open_exported
 from pipeline.experiment.quality import label_quality
 from pipeline.folder import FILE_OF
 from pipeline.gallery.labeled_run import open_labeled_run
@@ -22,7 +22,7 @@ READERS = {
     "stage1": open_run_labels,
     "report": report,
     "gallery": open_labeled_run,
-    "export": lambda settings: open_export(settings.folder / "labels.zarr"),
+    "export": lambda settings: open_exported(settings.folder / "labels.zarr"),
     "explain": lambda settings: open_evidence(settings, Run(settings).samples().of("unlabeled")[0].id),
     "inspect": lambda settings: inspect_store(settings.folder / "labels.zarr"),
     "picture": lambda settings: write_picture(settings.folder / "labels.zarr", "im00", settings.folder / "im00.png"),
