@@ -102,6 +102,15 @@ def test_the_tree_in_the_docs_is_the_tree():
     assert folders_of_the_tree() == folders
 
 
+def test_every_promise_is_checked_by_tests_that_exist():
+    rows = re.findall(r"^\| .*? \| (`.*) \|$", (ROOT / "docs/reliability.md").read_text(), re.MULTILINE)
+    assert len(rows) > 10
+    for row in rows:
+        for name, kind in re.findall(r"`(tests/\S+?\.py)(?: (\w+))?`", row):
+            assert (ROOT / name).is_file(), name
+            assert not kind or (ROOT / f"tests/support/campaigns/{kind}.py").is_file(), kind
+
+
 def test_packages_form_no_circle():
     # a package is a folder of modules; the modules at the top of pipeline/ and train/ count one by one
     def package(module: str) -> str:
