@@ -1,7 +1,7 @@
-"""Samples and the readers that everybody uses: images as RGB, masks by index (never through their colours).
+"""Samples, and the readers of images (RGB) and masks (values, never colours).
 
-What a stage reads is what `prepare` read: the bytes of a file are read once, compared with the digest in samples.json,
-and decoded from memory.
+A stage reads the same files as `prepare` did: the bytes of a file are read once, compared with the digest in
+samples.json, and decoded from memory.
 """
 
 from __future__ import annotations
@@ -30,19 +30,23 @@ Split = Literal["labeled", "unlabeled", "val"]
 SPLITS: tuple[Split, ...] = ("labeled", "unlabeled", "val")
 INDEX_MODES = ("P", "L", "1", "I", "I;16")
 LOOKUP_SIZE = 1 << 16
-PROVEN: dict[tuple[str, str], Stamp] = {}
-"""Path and digest of files that this process has read -> their stamps. Training reads a file once in every epoch; its
+CHECKED: dict[tuple[str, str], Stamp] = {}
+"""Path and digest of each file that this process has checked -> its stamp. Training reads a file in every epoch; its
 content is hashed again only if its stamp has changed."""
 UNDECODABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for unreadable and truncated files
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image; `mask` is None for unlabeled ones, whether or not a file exists."""
+    """One image; `mask` is None for an unlabeled image, even if a mask exists.
+
+    image, mask:   paths relative to the data root
+    height, width: pixels of the image; 0 until prepare has read it
+    digests:       16 hex digits of the file's content, "" until prepare has read it or without a file
+    """
 
     id: str
     image: str
-    """Path relative to the data root."""
     mask: str | None
     split: Split
     height: int = 0
@@ -53,9 +57,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """What `prepare` found: every sample of every split, in a fixed order.
+    """All samples of all splits that `prepare` listed, in a fixed order.
 
-    again: command that takes changed files in: it runs `prepare` and what follows
+    root:  data root
+    again: command that accepts changed files, for messages: it runs `prepare` and the stages after it
     """
 
     root: Path
@@ -70,43 +75,43 @@ class SampleIndex:
         return self._decoded(sample.image, self.image_bytes(sample), decode_image)
 
     def image_bytes(self, sample: Sample) -> bytes:
-        """The image file as `prepare` read it; DatasetError if it has changed, UnreadableSourceError if it is gone."""
-        return self._proven_bytes(sample.image, sample.image_digest)
+        """Content of the image file; DatasetError if it has changed since prepare, UnreadableSourceError if missing."""
+        return self._checked_bytes(sample.image, sample.image_digest)
 
     def mask(self, sample: Sample, data: DataSettings) -> npt.NDArray[np.uint8]:
-        """uint8 [H, W] class index, 255 = ignore, at the image's own size; raises as `image_bytes`."""
+        """uint8 [H, W] class index, IGNORE_INDEX = void, at the image's own size; raises as `image_bytes`."""
         assert sample.mask is not None, f"{sample.id} is unlabeled"
-        content = self._proven_bytes(sample.mask, sample.mask_digest)
+        content = self._checked_bytes(sample.mask, sample.mask_digest)
         return mask_classes(self._decoded(sample.mask, content, decode_mask_values), data)
 
-    def _proven_bytes(self, name: str, expected: str) -> bytes:
+    def _checked_bytes(self, name: str, expected: str) -> bytes:
         path = self.root / name
         try:
             content, stamp = read_with_stamp(path)
         except OSError as error:
             raise UnreadableSourceError(self._unreadable(path, error)) from None
-        if PROVEN.get((str(path), expected)) == stamp:
+        if CHECKED.get((str(path), expected)) == stamp:
             return content
-        found = content_digest(content)
-        if found != expected:
+        digest = content_digest(content)
+        if digest != expected:
             raise DatasetError(
-                f"{path} is not the file that prepare read ({len(content)} bytes with digest {found}, expected digest "
-                f"{expected}); put that back, or take this one in: run {self.again}"
+                f"{path} is not the file that prepare read ({len(content)} bytes with digest {digest}, expected digest "
+                f"{expected}); restore that file, or, to use the new one, run {self.again}"
             )
-        PROVEN[str(path), expected] = stamp
+        CHECKED[str(path), expected] = stamp
         return content
 
     def _decoded(self, name: str, content: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
         try:
             return decode(content)
-        except UNDECODABLE as error:  # prepare has decoded it: another version of Pillow, or too little memory
+        except UNDECODABLE as error:  # prepare could decode it: another version of Pillow, or not enough memory
             raise UnreadableSourceError(self._unreadable(self.root / name, error)) from None
 
     def _unreadable(self, path: Path, error: Exception) -> str:
         why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         return (
-            f"{path} cannot be read ({why}), but prepare read it; put it back, run this in the folder in which prepare "
-            f"was run, or go on without it: run {self.again}"
+            f"{path} cannot be read ({why}), but prepare read it; restore it, start this command in the folder in "
+            f"which prepare was run, or, to continue without the file, run {self.again}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -114,9 +119,9 @@ class SampleIndex:
 
 
 def example_samples(index: SampleIndex, num: int) -> list[Sample]:
-    """Samples whose predictions `evaluate` keeps and the report shows: `num` unlabeled ones, evenly spaced.
+    """Samples whose predictions `evaluate` stores and the report shows: at most `num`, evenly spaced.
 
-    Of a run without unlabeled images it shows val images.
+    They are unlabeled images or, in a run without unlabeled images, val images.
     """
     pool = index.of("unlabeled") or index.of("val")
     num = min(num, len(pool))
@@ -126,11 +131,11 @@ def example_samples(index: SampleIndex, num: int) -> list[Sample]:
 def require_unlabeled(index: SampleIndex, again: str) -> None:
     """DatasetError if there are no unlabeled images, as after a `prepare` for a recipe that needs none.
 
-    again: command that runs `prepare` and what follows
+    again: command that runs `prepare` and the stages after it
     """
     if not index.of("unlabeled"):
         raise DatasetError(
-            "samples.json names no unlabeled image, but this recipe learns from some; add images without masks, and "
+            "samples.json lists no unlabeled image, but this recipe trains on unlabeled images; add some, then "
             f"run {again}"
         )
 
@@ -138,7 +143,7 @@ def require_unlabeled(index: SampleIndex, again: str) -> None:
 def load_samples(path: Path, again: str | None = None) -> SampleIndex:
     """Read the samples.json that `prepare` wrote.
 
-    again:  command that runs it; default: of the run whose folder the file lies in
+    again:  command that runs `prepare`; default: of the run whose folder contains the file
     raises: DatasetError if it has not run; RecordError for a file that is damaged, or was edited by hand
     """
     again = again or stage_command(path, "prepare")
@@ -159,13 +164,13 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def decode_image(content: bytes) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3] RGB; raises one of UNDECODABLE."""
+    """Decode the content of an image file to uint8 [H, W, 3] RGB; raises one of UNDECODABLE."""
     with Image.open(io.BytesIO(content)) as image:
         return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def read_mask_values(path: Path) -> npt.NDArray[np.int32]:
-    """Raw values [H, W] of an index mask (palette, grey or integer); DatasetError for colours."""
+    """int32 [H, W], raw values of an index mask (palette, grey or integer); raises as `decode_mask_values`."""
     try:
         return decode_mask_values(path.read_bytes())
     except DatasetError as error:
@@ -184,18 +189,18 @@ def decode_mask_values(content: bytes) -> npt.NDArray[np.int32]:
 
 
 def read_mask(path: Path, data: DataSettings) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W] class index by `data.classes`, 255 = ignore."""
+    """uint8 [H, W] class index by `data.classes`, IGNORE_INDEX = void; raises as `decode_mask_values`."""
     return mask_classes(read_mask_values(path), data)
 
 
 def mask_classes(values: npt.NDArray[np.integer], data: DataSettings) -> npt.NDArray[np.uint8]:
-    """uint8, shape of values: class index of each mask value, 255 = ignore."""
+    """Class index of each mask value: uint8, shape of values, IGNORE_INDEX = void."""
     classes: npt.NDArray[np.uint8] = class_lookup(data)[np.clip(values, 0, LOOKUP_SIZE - 1)]
     return classes
 
 
 def class_lookup(data: DataSettings) -> npt.NDArray[np.uint8]:
-    """uint8 [65536]: mask value -> class index; 255 where no class names the value."""
+    """uint8 [65536]: mask value -> class index, IGNORE_INDEX for a value of no class."""
     lookup = np.full(LOOKUP_SIZE, IGNORE_INDEX, np.uint8)
     for index, values in enumerate(data.mask_values):
         lookup[values] = index
@@ -203,7 +208,7 @@ def class_lookup(data: DataSettings) -> npt.NDArray[np.uint8]:
 
 
 def unknown_mask_values(values: npt.NDArray[np.integer], data: DataSettings) -> list[int]:
-    """Values that neither a class nor `ignore_values` names; empty if `unknown_values: ignore`."""
+    """Sorted values that neither a class nor `data.ignore_values` lists; [] if `data.unknown_values: ignore`."""
     if data.unknown_values == "ignore":
         return []
     known = {value for values_of_class in data.mask_values for value in values_of_class} | set(data.ignore_values)
@@ -211,7 +216,7 @@ def unknown_mask_values(values: npt.NDArray[np.integer], data: DataSettings) -> 
 
 
 def image_to_grid(image: npt.NDArray[np.uint8], grid: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3] stretched to the grid (bilinear with antialiasing)."""
+    """uint8 [H, W, 3] resized to the grid (H, W), bilinear with antialiasing. image: uint8 [h, w, 3] RGB"""
     height, width = grid
     if image.shape[:2] == (height, width):
         return image
@@ -226,12 +231,12 @@ def resize_nearest(array: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[
 
 
 def _nearest_index(source: int, target: int) -> npt.NDArray[np.intp]:
-    # integer form of floor((i + 0.5) * source / target): no rounding error decides between two pixels
+    # integer form of floor((i + 0.5) * source / target), which has no rounding errors
     return (2 * np.arange(target) + 1) * source // (2 * target)
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
-    """At most `most` of the items, in their order, evenly spaced, the first among them."""
+    """At most `most` of the items, evenly spaced, in their order, starting with the first."""
     num = min(len(items), most)
     return [items[i * len(items) // num] for i in range(num)]
 
@@ -239,8 +244,8 @@ def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
 def class_index(label: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     """uint8 of the same shape: class index, IGNORE_INDEX = no class, from a label with NaN or 255 for "no class".
 
-    NaN is replaced before the cast to integers, because what such a cast makes of NaN depends on the processor (0, that
-    is a class, on many).
+    NaN is replaced before the cast to integers, because the result of casting NaN depends on the processor (on many it
+    is 0, which is a class).
     """
     if np.issubdtype(label.dtype, np.floating):
         label = np.where(np.isnan(label), IGNORE_INDEX, label)

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read as JSON, found by their endings, and identified by their content."""
+"""Files: atomic writing, JSON, lists by file name ending, stamps and digests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Path of a new file beside `path`, which replaces it at the end; an error removes the new file instead.
+    """Path of a new file beside `path`. At the end it replaces `path`; after an error it is removed.
 
-    A reader sees the old file or the new one, never half of one. The folder is created.
+    A reader sees the old file or the new one, never an incomplete one. The folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part{os.getpid()}-{threading.get_ident()}")
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Path of a new folder beside `path`, which replaces it at the end; an error removes the new folder instead.
+    """Path of a new folder beside `path`. At the end it replaces `path`; after an error it is removed.
 
     The caller creates the folder. A killed process leaves `path`.part, which the next call removes.
     """
@@ -60,7 +60,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def json_text(content: Any) -> str:
-    """JSON to be read by people too, in ASCII; NaN and infinity become null."""
+    """Indented JSON in ASCII; NaN and infinity become null."""
     return json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n"
 
 
@@ -73,7 +73,7 @@ def _without_nan(content: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file in UTF-8."""
+    """Content of a JSON file in UTF-8; raises OSError, or ValueError if it is not JSON."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -83,11 +83,11 @@ def files_with(suffixes: Sequence[str], paths: Iterable[Path]) -> list[Path]:
 
 
 Stamp = list[int]
-"""Inode and bytes of a file; ns since 1970 of the last change of its content, and of its content or metadata."""
+"""Inode of a file; its size in bytes; mtime and ctime in ns since 1970. If all are equal, its content is unchanged."""
 
 
-def stamp_of(found: os.stat_result) -> Stamp:
-    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+def stamp_of(status: os.stat_result) -> Stamp:
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def read_with_stamp(path: Path) -> tuple[bytes, Stamp]:
@@ -98,10 +98,10 @@ def read_with_stamp(path: Path) -> tuple[bytes, Stamp]:
 
 
 def file_digest(path: Path) -> str:
-    """16 hex digits of a file's content."""
+    """16 hex digits, `content_digest` of a file; raises OSError."""
     return content_digest(path.read_bytes())
 
 
 def content_digest(content: bytes) -> str:
-    """16 hex digits."""
+    """16 hex digits: the BLAKE2b hash of 8 bytes."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""The folder of a run: the name of every file and store in it, and the command that runs a stage of that run."""
+"""The folder of a run: the names of its files and stores, and the command that runs a stage of that run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "la
 
 
 def snakemake_command(stage: str, words: Iterable[str], rerun: str | None = None) -> str:
-    """Command line that runs a stage and what it needs.
+    """Command line that runs a stage and the stages before it that have not finished.
 
-    words: of `--config`, e.g. run=demo
-    rerun: stage that is run although its receipt is there
+    words: arguments of `--config`, e.g. run=demo; they are quoted for the shell
+    rerun: stage that is run even if its receipt exists
     """
     forced = "" if rerun is None else f" -R {rerun}"
     return f"snakemake --cores 8 {stage}{forced} --config {' '.join(shlex.quote(word) for word in words)}"
 
 
 def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
-    """Command that runs a stage of the run that a store or receipt lies in.
+    """Command that runs a stage of the run whose folder contains a store or receipt.
 
-    Its words of `--config` are those in the receipt of the stage, else in that of prepare, else the folder's name.
+    The arguments of `--config` are those in the receipt of the stage, else those in the receipt of prepare, else
+    run=FOLDER.
     """
     folder = path.absolute().parent
     recorded = _recorded_words(folder / f"{stage}.json") or _recorded_words(folder / "prepare.json")
@@ -33,7 +34,7 @@ def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
 
 
 def _recorded_words(receipt: Path) -> list[str]:
-    """Words of `--config` in a receipt, which may be damaged; none if there are none."""
+    """Arguments of `--config` in a receipt; [] if the receipt does not exist, is damaged or has none."""
     try:
         words = json.loads(receipt.read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -43,7 +44,7 @@ def _recorded_words(receipt: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Folder:
-    """Where everything of a run lies."""
+    """Paths of the files and stores of a run."""
 
     path: Path
 
@@ -59,7 +60,7 @@ class Folder:
 
     @property
     def stamps(self) -> Path:
-        """Sizes and times of the files that prepare read."""
+        """Inodes, sizes and times of the files that prepare read."""
         return self.path / "stamps.json"
 
     @property
@@ -76,7 +77,7 @@ class Folder:
 
     @property
     def sweep(self) -> Path:
-        """Held-out estimates at every alpha, kept by `alpha` and the gallery."""
+        """Held-out estimates at every alpha, stored by `alpha` and the gallery."""
         return self.path / "sweep.json"
 
     @property
@@ -93,11 +94,11 @@ class Folder:
 
     @property
     def probe(self) -> Path:
-        """Features and judged students that the probe keeps."""
+        """Features and evaluated students that the probe stores."""
         return self.path / "probe"
 
     def training(self, stage: str) -> Path:
-        """What a training stage, or evaluate, writes besides its receipt."""
+        """Folder of what a training stage, or evaluate, writes besides its receipt."""
         return self.path / stage
 
     def checkpoint(self, stage: str) -> Path:
@@ -121,11 +122,11 @@ class Folder:
 
     @property
     def areas(self) -> Path:
-        """Pixels by class of each val image, to compare students image by image."""
+        """Pixel counts by class of each val image, to compare students image by image."""
         return self.evaluation / "areas.npz"
 
     def prediction(self, sample_id: str) -> Path:
-        """What the final student predicts for an example."""
+        """Prediction of the final student for an example image."""
         return self.evaluation / f"{sample_id}.png"
 
     @property
@@ -138,5 +139,5 @@ class Folder:
 
     @property
     def plan(self) -> Path:
-        """What the students of an experiment's run depend on."""
+        """Settings and inputs that the students of an experiment's run depend on."""
         return self.path / "plan.json"

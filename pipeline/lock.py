@@ -1,8 +1,8 @@
-"""One writer at a time: locks in a run's folder, and one line about who holds them.
+"""One writer at a time: locks in a run's folder, and an error of one line that names the process that holds a lock.
 
-A lock is an flock on `RUN/.locks/NAME`. The kernel frees it when its process ends, however it ends. The file's text
-names the process; it stays behind, and an old text locks nothing. Where flock does not exist, or holds within one
-machine only (some network disks), the process also holds a lease: a second file, whose time it renews.
+A lock is an flock on `RUN/.locks/NAME`. The kernel releases it when its process ends, even if it is killed. The text of
+the file names the process; the file is not removed, but locks nothing by itself. Where flock does not exist, or works
+within one machine only (some network disks), the process also holds a lease: a second file whose time it renews.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ READS = {
     "evaluate": ("stage1", "stage2"),
     "report": ("annotate", "calibrate", "pseudolabel"),
 }
-"""Writer -> those whose results it reads while it works: neither may start while the other runs."""
+"""Writer -> stages whose results it reads while it runs. Neither may start while the other runs."""
 
 HALF_WRITTEN = {
     "prepare": ("samples.json.part*", "stamps.json.part*"),
@@ -47,9 +47,9 @@ HALF_WRITTEN = {
     "sweep": (".held_out*",),
     "report": ("report.html.part*",),
 }
-"""Writer -> what it may leave in the run's folder if it is killed, besides parts of its receipt."""
+"""Writer -> what it may leave in the run's folder if it is killed, besides a temporary file of its receipt."""
 
-SECONDS_TO_RETRY = 0.2  # another process may hold a lock for a moment, only to see whether it is free
+SECONDS_TO_RETRY = 0.2  # another process may hold a lock for a moment, only to check whether it is free
 LEASE_SECONDS = 120.0
 NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 LOCAL_OPTIONS = {"nolock", "local_lock=flock", "local_lock=all", "localflock"}  # of NFS and Lustre
@@ -66,9 +66,11 @@ class Holder(NamedTuple):
 
 @contextlib.contextmanager
 def only_writer(folder: Path, name: str) -> Iterator[None]:
-    """Be the only process that writes what `name` makes in a run's folder, while nothing that it reads changes.
+    """Hold the lock of a writer. No other process writes its results, and what it reads does not change.
 
-    Files that a killed writer left half-written beside their places are removed.
+    Temporary files of a killed writer are removed.
+
+    folder: of the run
     name:   a stage, or another key of READS
     raises: BusyError if another process writes it, reads it or writes what it reads; OSError if the folder cannot be
             written
@@ -80,14 +82,14 @@ def only_writer(folder: Path, name: str) -> Iterator[None]:
                 with _held(folder, other, name):
                     pass
         for pattern in (f"{name}.json.part*", f"{name}/*.part*", *HALF_WRITTEN.get(name, ())):
-            for left in folder.glob(pattern):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            for leftover in folder.glob(pattern):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield
 
 
 @contextlib.contextmanager
 def _held(folder: Path, name: str, wanted_by: str) -> Iterator[None]:
-    """Hold the lock of `name` on behalf of `wanted_by`; BusyError if another process does."""
+    """Hold the lock of `name` for the writer `wanted_by`; BusyError if another process holds it."""
     from filelock import Timeout
 
     path = folder / FOLDER / name
@@ -102,7 +104,7 @@ def _held(folder: Path, name: str, wanted_by: str) -> Iterator[None]:
 
 
 def _has_flock(locks: contextlib.ExitStack, path: Path) -> bool:
-    """Take the flock of a path; False if its disk has none. raises: Timeout if another process has it"""
+    """Take the flock of a path; False if its disk does not support flock. raises: Timeout if another process has it"""
     from filelock import FileLock
 
     try:
@@ -115,19 +117,19 @@ def _has_flock(locks: contextlib.ExitStack, path: Path) -> bool:
 
 
 def _lease(path: Path) -> SoftFileLease:
-    """The lease beside a lock. It waits for as long as a lease of another machine lasts that is not renewed."""
+    """The lease beside a lock. If another machine holds it, wait until it would expire without renewal."""
     from filelock import SoftFileLease
 
-    place, holder, wait = path.with_suffix(".lease"), holder_of(path), SECONDS_TO_RETRY
-    if place.exists() and holder is not None and not holder_runs_here(holder):
+    lease, holder, wait = path.with_suffix(".lease"), holder_of(path), SECONDS_TO_RETRY
+    if lease.exists() and holder is not None and not holder_runs_here(holder):
         wait += LEASE_SECONDS
-        log.info("waiting up to %.0f s: does process %d on %s still renew %s?", wait, holder.pid, holder.host, place)
-    return SoftFileLease(place, timeout=wait, lease_duration=LEASE_SECONDS, on_compromise=_end_at_once)
+        log.info("waiting up to %.0f s for process %d on %s to renew %s", wait, holder.pid, holder.host, lease)
+    return SoftFileLease(lease, timeout=wait, lease_duration=LEASE_SECONDS, on_compromise=_exit_at_once)
 
 
-def _end_at_once(lost: LeaseCompromise) -> None:
-    """End like a killed process, which loses nothing: another process may have begun to write."""
-    log.error("error: the lease %s is lost (%s); run the same command again to go on", lost.lock_file, lost.reason)
+def _exit_at_once(lost: LeaseCompromise) -> None:
+    """Exit without cleanup, because another process may have begun to write. As after a kill, no result is lost."""
+    log.error("error: the lease %s is lost (%s); to resume, run the same command again", lost.lock_file, lost.reason)
     os._exit(1)
 
 
@@ -137,7 +139,7 @@ def _this_process() -> Holder:
 
 
 def holder_of(path: Path) -> Holder | None:
-    """The process that held a lock last; None if its text cannot be read."""
+    """The process that held a lock last; None if the file of the lock cannot be read."""
     try:
         return Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -145,7 +147,7 @@ def holder_of(path: Path) -> Holder | None:
 
 
 def holder_runs_here(holder: Holder) -> bool:
-    """Whether a process with the holder's number runs on this machine."""
+    """Whether a process with the holder's process id runs on this machine."""
     if holder.host != socket.gethostname():
         return False
     try:
@@ -158,7 +160,10 @@ def holder_runs_here(holder: Holder) -> bool:
 
 
 def refusal(folder: Path, name: str, wanted_by: str, holder: Holder | None) -> str:
-    """One line: who holds the lock of `name` since when, why `wanted_by` cannot start, and what to do."""
+    """One line: the process that holds the lock of `name`, why `wanted_by` cannot start, and the command that helps.
+
+    holder: None if it is not known
+    """
     what = f"runs {name} in {folder}"
     if name != wanted_by:
         reads = name in READS.get(wanted_by, ())
@@ -169,13 +174,12 @@ def refusal(folder: Path, name: str, wanted_by: str, holder: Holder | None) -> s
     if holder.host != socket.gethostname():
         return f"{who} on {holder.host} {what}; wait until it ends, or end it there: kill {holder.pid}"
     if _is_stopped(holder.pid):
-        ways = f"let it go on: kill -CONT {holder.pid}, or end it: kill -9 {holder.pid}"
-        return f"{who}, which is stopped, {what}; {ways}"
+        return f"{who}, which is stopped, {what}; resume it: kill -CONT {holder.pid}, or end it: kill -9 {holder.pid}"
     return f"{who} {what}; wait until it ends, or end it: kill {holder.pid}"
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether a process was stopped (Ctrl-Z, SIGSTOP), as far as /proc shows."""
+    """Whether a process was stopped (Ctrl-Z, SIGSTOP); False where /proc does not exist."""
     try:
         return re.search(r"^State:\s+[Tt]", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE) is not None
     except OSError:
@@ -190,19 +194,20 @@ def _mounts() -> str:
 
 
 def is_flock_shared(path: Path, mounts: str) -> bool:
-    """Whether an flock excludes every process that can write a path, those of other machines too.
+    """Whether an flock excludes every process that can write a path, including processes of other machines.
 
-    path:   absolute
-    mounts: text of /proc/mounts; where it tells nothing of the path, True
+    path:    absolute
+    mounts:  text of /proc/mounts
+    returns: True if no mount point contains the path
     """
     lines = [line.split() for line in mounts.splitlines()]
-    on_way = [line for line in lines if len(line) >= 4 and path.is_relative_to(_unescaped(line[1]))]
-    if not on_way:
+    containing = [line for line in lines if len(line) >= 4 and path.is_relative_to(_unescaped(line[1]))]
+    if not containing:
         return True
-    _, _, kind, options, *_ = max(on_way, key=lambda line: len(_unescaped(line[1])))
+    _, _, kind, options, *_ = max(containing, key=lambda line: len(_unescaped(line[1])))
     return not kind.startswith(("fuse.", "9p")) and not LOCAL_OPTIONS.intersection(options.split(","))
 
 
 def _unescaped(text: str) -> str:
-    """A path in /proc/mounts: a blank is written there as \\040."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+    """A path of /proc/mounts, where a space is written as \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,4 +1,4 @@
-"""Receipts: the small JSON files that stages write last, atomically. A receipt exists = its stage is complete."""
+"""Receipts: small JSON files that stages write last, atomically. If a receipt exists, its stage is complete."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ PACKAGES = ("conformalsam", "numpy", "zarr", "dask", "torch", "transformers")
 
 
 class Receipt(TypedDict):
-    """What every receipt has.
+    """Fields of every receipt.
 
-    settings: those that the result depends on, by section
-    sources:  fingerprint of the images and masks that it depends on, `Run.sources`; prepare's receipt has none
-    run:      words of `--config` that name the run in a command; the receipts of an experiment have none
+    stage:    name of the stage
+    settings: the settings that the result depends on, by section
+    versions: package -> version
+    sources:  fingerprint of the images and masks that it depends on (`Run.sources`); prepare's receipt has none
+    run:      arguments of `--config` that select the run in a command; the receipts of an experiment have none
     """
 
     stage: str
@@ -58,7 +60,7 @@ class AnnotateReceipt(Receipt):
 
 
 class CalibrateReceipt(Receipt):
-    """beside: facts of the other variants; held_out: None if nothing can be held out."""
+    """beside: facts of the other variants; held_out: None if no image can be held out."""
 
     fingerprint: str
     alpha: float
@@ -77,7 +79,7 @@ class CalibrateReceipt(Receipt):
 
 
 class ProbeReceipt(Receipt):
-    """fingerprint: of the calibration that the probe is about."""
+    """fingerprint: of the calibration whose labels the probe compares."""
 
     fingerprint: str
     chosen: dict[str, Any]
@@ -146,29 +148,29 @@ SCHEMAS: dict[str, type] = {
     "evaluate": EvaluateReceipt,
     "report": ReportReceipt,
 }
-"""What the receipt of each stage must have; that of an experiment, `Receipt`."""
+"""Stage -> fields that its receipt must have. The receipt of an experiment must have those of `Receipt`."""
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """16 hex digits that two mappings share only if they are equal as JSON."""
+    """16 hex digits that identify a mapping: the first 64 bits of the SHA-256 of its JSON."""
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_receipt(path: Path, stage: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Write what a finished stage counted and measured, with the settings and versions behind it."""
+    """Write what a finished stage counted and measured, with its settings and the versions of the packages."""
     versions = {package: version(package) for package in PACKAGES}
     write_record(path, {"stage": stage, **facts, "settings": dict(settings), "versions": versions})
     stale_note(path).unlink(missing_ok=True)
 
 
 def stale_note(receipt: Path) -> Path:
-    """Where the workflow notes that a receipt was written with other settings."""
+    """Path of the file that marks a receipt as stale for the workflow."""
     return receipt.with_name(f".{receipt.name}.stale")
 
 
 def has_receipt(path: Path, stage: str) -> bool:
-    """Whether a stage has finished: its receipt is there, and whole."""
+    """Whether a stage has finished: its receipt exists and is undamaged."""
     try:
         read_receipt(path, stage)
     except UserError:
@@ -179,7 +181,7 @@ def has_receipt(path: Path, stage: str) -> bool:
 def read_receipt(path: Path, stage: str, again: str | None = None) -> dict[str, Any]:
     """Facts of a finished stage.
 
-    again:  command that runs it; default: of the run whose folder the receipt lies in
+    again:  command that runs it; default: of the run whose folder contains the receipt
     raises: StoreError if it has not finished; RecordError for a receipt that is damaged, or of another stage or version
     """
     run = again or stage_command(path, stage)

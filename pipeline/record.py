@@ -1,4 +1,4 @@
-"""Records: the JSON files of a run that something reads later. Each ends with the SHA-256 of the text before it."""
+"""Records: the JSON files of a run that later steps read. Each ends with the SHA-256 of the text before it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = "sha256"
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON with its digest, atomically; NaN and infinity become null."""
+    """Write JSON with its digest, atomically; NaN and infinity become null. content: without the key "sha256"."""
     assert KEY not in content
     text = json_text({**content, KEY: "0" * 64}).encode()
     head = text[: -len(_end(b""))]
@@ -28,13 +28,13 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_record(path: Path, again: str, kind: Any = None) -> dict[str, Any]:
-    """What `write_record` wrote.
+    """Content of a record, without its digest.
 
     again:  command that writes the file again, for the message
-    kind:   TypedDict whose fields must be there, and of their types; others may be there too
-    raises: RecordError for a file in which a byte differs from what was written, or with other fields
+    kind:   TypedDict; its fields must exist and have their types, and further fields are allowed
+    raises: RecordError if a byte of the file has changed, or a field is missing or has another type; OSError
     """
-    text = _proven(path, again)
+    text = _checked_bytes(path, again)
     if kind is not None:
         _parsed(kind, text, path, again)
     content: dict[str, Any] = json.loads(text)
@@ -43,17 +43,17 @@ def read_record(path: Path, again: str, kind: Any = None) -> dict[str, Any]:
 
 
 def read_record_as(kind: type[T], path: Path, again: str) -> T:
-    """A record as an object of a dataclass; RecordError as `read_record`."""
-    found: T = _parsed(kind, _proven(path, again), path, again)
-    return found
+    """A record as an object of a dataclass; raises as `read_record`."""
+    content: T = _parsed(kind, _checked_bytes(path, again), path, again)
+    return content
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a record is there, and as it was written, to the byte."""
+    """Whether a record exists and no byte of it has changed since it was written."""
     return path.is_file() and _is_whole(path.read_bytes())
 
 
-def _proven(path: Path, again: str) -> bytes:
+def _checked_bytes(path: Path, again: str) -> bytes:
     text = path.read_bytes()
     if not _is_whole(text):
         raise RecordError(

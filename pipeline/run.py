@@ -1,4 +1,4 @@
-"""A run: its files, its receipts and stores, checked to be of its settings and to belong together, and its commands."""
+"""A run: its files, its commands, and its receipts and stores, checked against its settings and each other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TrainingStage = Literal["stage1", "stage2"]
 
 @dataclass(frozen=True)
 class Run:
-    """The one object that knows what lies in a run's folder and what belongs together there."""
+    """Access to a run's folder: its files, receipts and stores, checked to belong together, and its commands."""
 
     settings: Settings
 
@@ -56,7 +56,7 @@ class Run:
     def command(self, stage: str, rerun: str | None = None, **changes: Any) -> str:
         """Command line that runs a stage of this run, with the overrides that its settings were loaded with.
 
-        rerun:   stage that is run although its receipt is there
+        rerun:   stage that is run even if its receipt exists
         changes: further overrides, by short name
         """
         return snakemake_command(stage, as_workflow_config(self.settings, changes), rerun)
@@ -78,7 +78,7 @@ class Run:
         }[stage]
 
     def tracked(self, stage: str) -> dict[str, Any]:
-        """Every setting that the result of a stage depends on, through the stages before it too."""
+        """Every setting that the result of a stage depends on, directly or through the stages before it."""
         own, train = self.settings, self.settings.train
         tracked = {name: value for before in self.inputs(stage) for name, value in self.tracked(before).items()}
         match stage:
@@ -86,7 +86,7 @@ class Run:
                 tracked["data"] = own.data.tracked()
             case "calibrate":
                 tracked |= {"calibrate": own.calibrate.tracked(), "alphas": own.alphas, "variants": own.variants}
-            case "probe":  # its views are those of training
+            case "probe":  # it augments as training does
                 views = {"crop": train.crop, "scale": train.scale, "flip": train.flip}
                 tracked |= {"probe": own.probe.tracked(), "views": views, "seed": own.seed}
             case "stage1":  # one learning rate schedule runs over both stages
@@ -110,12 +110,12 @@ class Run:
         )
 
     def stale_notes(self, stage: str) -> list[str]:
-        """Inputs that make Snakemake run a stage again, which are written.
+        """Inputs that make Snakemake run a stage again; their files are written.
 
-        None unless it is stale, or images or masks have changed.
+        The list is empty unless the stage is stale, or images or masks have changed.
         """
-        is_of_others = self.has_receipt(stage) and self.has_other_sources(stage)
-        return [str(newer_note(self.folder.receipt(stage)))] if is_of_others or self.is_stale(stage) else []
+        is_outdated = self.has_receipt(stage) and self.has_other_sources(stage)
+        return [str(newer_note(self.folder.receipt(stage)))] if is_outdated or self.is_stale(stage) else []
 
     def sources(self, stage: str) -> str | None:
         """Fingerprint of the images and masks in samples.json that a stage after prepare depends on."""
@@ -124,7 +124,7 @@ class Run:
         return sources_fingerprint(self.folder.samples, stage)
 
     def has_other_sources(self, stage: str) -> bool:
-        """Whether a finished stage has seen other images or masks than those in samples.json; prepare: than are there.
+        """Whether a finished stage read other images or masks than samples.json lists; for prepare: than are on disk.
 
         False if its receipt cannot be read.
         """
@@ -136,9 +136,9 @@ class Run:
             return False
 
     def _has_other_files(self) -> bool:
-        """Whether prepare would find other files or contents now, or its list of samples is gone.
+        """Whether files or contents differ from those that prepare read, or samples.json is missing or damaged.
 
-        False if the data root is not there: nothing can be read from it.
+        False if the data root does not exist: nothing can be read from it.
         """
         from pipeline.sources.stamps import has_changed
 
@@ -151,14 +151,14 @@ class Run:
         return has_changed(self.settings.data, index, self.folder.stamps, self.settings.needs_unlabeled)
 
     def begin(self, stage: str) -> None:
-        """Remove the receipt of a stage that is about to change its results; its inputs have been checked."""
+        """Remove the receipt of a stage. To be called after its inputs are checked and before its results change."""
         self.folder.receipt(stage).unlink(missing_ok=True)
 
     def finish(self, stage: str, facts: Mapping[str, Any]) -> None:
         """Write the receipt of a stage that has finished."""
-        made_from = {} if stage == "prepare" else {"sources": self.sources(stage)}
-        words = {"run": as_workflow_config(self.settings, {})}
-        write_receipt(self.folder.receipt(stage), stage, {**facts, **made_from, **words}, self.tracked(stage))
+        sources = {} if stage == "prepare" else {"sources": self.sources(stage)}
+        config = {"run": as_workflow_config(self.settings, {})}
+        write_receipt(self.folder.receipt(stage), stage, {**facts, **sources, **config}, self.tracked(stage))
 
     @overload
     def recorded(self, stage: Literal["prepare"]) -> PrepareReceipt: ...
@@ -181,7 +181,7 @@ class Run:
     @overload
     def recorded(self, stage: str) -> Receipt: ...
     def recorded(self, stage: str) -> Any:
-        """Receipt of a stage, whatever settings made it; StoreError if it has not finished, RecordError if damaged."""
+        """Receipt of a stage, made with any settings; StoreError if it has not finished, RecordError if damaged."""
         return read_receipt(self.folder.receipt(stage), stage, self.command(stage))
 
     @overload
@@ -203,33 +203,34 @@ class Run:
     @overload
     def receipt(self, stage: Literal["evaluate"], free: Collection[str] = ()) -> EvaluateReceipt: ...
     def receipt(self, stage: str, free: Collection[str] = ()) -> Any:
-        """Receipt of a stage that these settings made.
+        """Receipt of a stage, made with these settings.
 
         free:   full names of settings that may differ
-        raises: StoreError if the stage has not finished, or was run with other settings, images or masks
+        raises: StoreError if the stage has not finished, or was run with other settings, images or masks; RecordError
+                if the receipt is damaged; DatasetError if samples.json is missing
         """
         return self._matching(stage, free)
 
     def _matching(self, stage: str, free: Collection[str] = ()) -> Receipt:
-        found = self.recorded(stage)
-        pairs = differences(found["settings"], self.tracked(stage))
-        other = [f"{name} {was}, now {now}" for name, was, now in pairs if name not in free]
-        if other:
-            more = f", and {len(other) - MAX_SHOWN} more" if len(other) > MAX_SHOWN else ""
+        receipt = self.recorded(stage)
+        pairs = differences(receipt["settings"], self.tracked(stage))
+        changed = [f"{name} {was}, now {now}" for name, was, now in pairs if name not in free]
+        if changed:
+            more = f", and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else ""
             raise StoreError(
-                f"{self.folder.receipt(stage)} was made with other settings ({'; '.join(other[:MAX_SHOWN])}{more}); "
-                f"run {self.command(stage)}, or set them back"
+                f"{self.folder.receipt(stage)} was made with other settings ({'; '.join(changed[:MAX_SHOWN])}{more}); "
+                f"change them back, or run {self.command(stage)}"
             )
-        if stage != "prepare" and found.get("sources") != self.sources(stage):
-            self.samples()  # raises DatasetError if samples.json is not there
+        if stage != "prepare" and receipt.get("sources") != self.sources(stage):
+            self.samples()  # raises DatasetError if samples.json is missing
             raise StoreError(
                 f"{self.folder.receipt(stage)} was made from other images or masks than {self.folder.samples} lists "
                 f"now; run {self.command(stage)}"
             )
-        return found
+        return receipt
 
     def check_file(self, stage: TrainingStage | Literal["evaluate"], path: Path) -> None:
-        """StoreError unless a file, or all files of a folder, are as a stage wrote them, which its receipt lists."""
+        """StoreError unless a file, or every file of a folder, has the SHA-256 in the receipt of the stage."""
         folder = self.folder.training(stage)
         name = path.relative_to(folder).as_posix()
         listed = cast(TrainingReceipt | EvaluateReceipt, self.recorded(stage))["files"]
@@ -243,14 +244,15 @@ class Run:
             )
 
     def check_inputs(self, stage: str) -> None:
-        """StoreError unless every stage whose results a stage reads has finished with these settings."""
+        """Check that every stage whose results a stage reads has finished with these settings; raises as `receipt`."""
         for before in self.inputs(stage):
             self._matching(before)
 
     def samples(self, stage: str = "pseudolabel") -> SampleIndex:
-        """What prepare found; DatasetError if it has not run.
+        """The samples that prepare listed.
 
-        stage: what is run once changed files are taken in
+        stage:  stage that is run, after prepare, by the command in errors about changed files
+        raises: DatasetError if prepare has not run; RecordError if samples.json is damaged
         """
         index = load_samples(self.folder.samples, self.command("prepare"))
         return replace(index, again=self.command(stage, rerun="prepare"))
@@ -265,7 +267,7 @@ class Run:
         return store
 
     def open_calibration(self, free: Collection[str] = ()) -> CalibrationStore:
-        """The thresholds; StoreError unless calibrate made them with these settings, of the run's maps.
+        """The thresholds; StoreError unless calibrate made them with these settings from the run's maps.
 
         free: full names of settings that may differ
         """
@@ -276,14 +278,14 @@ class Run:
         self._refuse_other("calibration", store.fingerprint, made_by, "calibrate")
         if self.has_receipt("annotate"):
             maps = self.recorded("annotate")["fingerprint"]
-            self._refuse_other("calibration", store.state["probabilities"], maps, "calibrate", "of the maps")
+            self._refuse_other("calibration", store.state["probabilities"], maps, "calibrate", "from the maps")
         return store
 
     def open_labels(self, is_of_settings: bool = True) -> LabelStore:
-        """The pseudo-labels of the run's unlabeled images and classes, made by its thresholds.
+        """The pseudo-labels of the run's unlabeled images and classes, made with its thresholds.
 
-        is_of_settings: whether they must be of these settings, too; a tool may show those of another alpha or rule
-        raises:         StoreError if they are not there or do not belong to the run
+        is_of_settings: whether they must be made with these settings; a tool may show those of another alpha or rule
+        raises:         StoreError if they do not exist or do not belong to the run
         """
         from pipeline.store import open_labels
 
@@ -305,24 +307,24 @@ class Run:
         return store
 
     def refuse_other_thresholds(self, labels: LabelStore, calibrated: CalibrateReceipt) -> None:
-        """StoreError if the labels, finished or not, were not made by the run's thresholds."""
+        """StoreError if the labels, finished or not, were not made with the run's thresholds."""
         alpha, variant = labels.state["alpha"], labels.state["variant"]
         made_by = labels.state.get("calibration", calibrated["fingerprint"])
         variants = [calibrated["variant"], *calibrated["beside"]]
         if made_by == calibrated["fingerprint"] and alpha in calibrated["alphas"] and variant in variants:
             return
-        known = ", ".join(f"{alpha:g}" for alpha in calibrated["alphas"])
+        alphas = ", ".join(f"{alpha:g}" for alpha in calibrated["alphas"])
         raise StoreError(
             f"{labels.path} was made by other thresholds (alpha {alpha:g}, variant {variant}) than "
-            f"{self.folder.calibration} has now (alpha {known}, variant {', '.join(variants)}); "
+            f"{self.folder.calibration} has now (alpha {alphas}, variant {', '.join(variants)}); "
             f"run {self.command('pseudolabel', rerun='pseudolabel')}"
         )
 
-    def _refuse_other(self, kind: str, found: str, expected: str, stage: str, what: str = "") -> None:
-        if found != expected:
-            made = f"made {what}".strip()
+    def _refuse_other(self, kind: str, actual: str, expected: str, stage: str, origin: str = "") -> None:
+        if actual != expected:
+            made = f"made {origin}".strip()
             raise StoreError(
-                f"{self.folder.store(kind)} was {made} with fingerprint {found}, expected {expected}; run "
+                f"{self.folder.store(kind)} was {made} with fingerprint {actual}, expected {expected}; run "
                 f"{self.command(stage, rerun=stage)}"
             )
 
@@ -338,23 +340,23 @@ def is_stale(receipt: Path, stage: str, tracked: Mapping[str, Any]) -> bool:
 def newer_note(receipt: Path) -> Path:
     """Write a note beside a stale receipt that is newer than it.
 
-    Snakemake runs a job again whose input is newer than its output, but one whose input is missing only if something
-    asks for its output. Each receipt's note has a content of its own, because an input with the digest that it had when
-    the job ran last does not count as newer.
+    Snakemake runs a job again if an input is newer than its output. If an input is missing, it does so only if another
+    job needs the output. The content of the note differs for each receipt, because an input with the same digest as
+    when the job ran last does not count as newer.
     """
-    note, made = stale_note(receipt), receipt.stat().st_mtime_ns
-    write_text(note, f"{made}\n")
-    os.utime(note, ns=(made + 10**9, made + 10**9))
+    note, written = stale_note(receipt), receipt.stat().st_mtime_ns
+    write_text(note, f"{written}\n")
+    os.utime(note, ns=(written + 10**9, written + 10**9))
     return note
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they come back from a receipt."""
+    """Settings as JSON, as they are read from a receipt: tuples become lists, and keys become strings."""
     return cast(dict[str, Any], json.loads(json.dumps(settings)))
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Full name and both values of every setting that differs; None for one that is not there."""
+    """Full name and both values of every setting that differs; None for a missing one."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
             yield from differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))

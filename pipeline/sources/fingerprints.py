@@ -9,24 +9,26 @@ from typing import Any
 from pipeline.datasets import Sample, load_samples
 from pipeline.receipt import fingerprint
 
-OF_ALL = ("evaluate", "report")  # stages that look at val images; the weights of a student do not depend on those
+READ_VAL = ("evaluate", "report")  # stages that read val images; the weights of a student do not depend on them
 
 
 def sources_fingerprint(path: Path, stage: str) -> str | None:
-    """Fingerprint of the images and masks behind a stage that runs after prepare; None without samples.json.
+    """Fingerprint of the images and masks that the result of a stage after prepare depends on.
 
-    path: samples.json, which is read once as long as it does not change
+    path:    samples.json; it is read again only if it changes
+    returns: 16 hex digits, or None if samples.json does not exist
+    raises:  RecordError if samples.json is damaged
     """
     if not path.is_file():
         return None
-    found = path.stat()
-    of_images, of_training, of_all = _fingerprints(path, found.st_mtime_ns, found.st_size)
-    return of_images if stage == "annotate" else of_all if stage in OF_ALL else of_training
+    status = path.stat()
+    of_images, of_training, of_all = _fingerprints(path, status.st_mtime_ns, status.st_size)
+    return of_images if stage == "annotate" else of_all if stage in READ_VAL else of_training
 
 
 @lru_cache(maxsize=4)
 def _fingerprints(path: Path, modified: int, size: int) -> tuple[str, str, str]:
-    """Of the images to be annotated, whichever have masks; of all that labels and students are made from; of all."""
+    """Fingerprints of the images to annotate, without masks; of labeled and unlabeled samples; of all samples."""
     index = load_samples(path)
     training, everything = index.of("labeled", "unlabeled"), index.of("labeled", "unlabeled", "val")
     images = sorted([sample.id, sample.image_digest] for sample in training)

@@ -1,7 +1,7 @@
-"""Whether a data set is still the one that `prepare` read: its list of files, and their sizes, times and contents.
+"""Whether a data set has changed since `prepare`: its list of files, and their sizes, times and contents.
 
-`prepare` notes the stamp of each file that it reads. A file that has this stamp is not read again; one with another
-stamp is, and its digest decides.
+`prepare` records the stamp of each file that it reads. A file whose stamp is unchanged is not read again. A file with
+another stamp is read, and its digest is compared.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pipeline.sources.samples import find_samples
 
 
 def write_stamps(path: Path, stamps: Mapping[str, Stamp]) -> None:
-    """Write the stamps of files, by their paths below the data root."""
+    """Write the stamps of files. stamps: path relative to the data root -> stamp"""
     write_text(path, json.dumps(stamps, separators=(",", ":")) + "\n")
 
 
 def read_stamps(path: Path) -> dict[str, Stamp]:
-    """What `write_stamps` wrote; {} if it is lost or damaged: then every file is read again."""
+    """Stamps by path relative to the data root; {} if the file is missing or damaged, so that every file is read."""
     try:
         stamps = read_json(path)
     except (OSError, ValueError):
@@ -34,28 +34,28 @@ def read_stamps(path: Path) -> dict[str, Stamp]:
 
 
 def has_changed(data: DataSettings, index: SampleIndex, stamps: Path, needs_unlabeled: bool = True) -> bool:
-    """Whether `prepare` would find other files than it did, or other contents.
+    """Whether the list of files, or the content of one, differs from what `prepare` read.
 
-    Files whose stamps have changed are read. If all contents are equal, their new stamps are noted.
+    Files whose stamps have changed are read. If all contents are equal, the new stamps are written.
 
     stamps:          file that `write_stamps` wrote
     needs_unlabeled: as `find_samples`
     """
-    found, problems = find_samples(data, needs_unlabeled)
-    if problems or _listing(found) != _listing(index.samples):
+    samples, problems = find_samples(data, needs_unlabeled)
+    if problems or _listing(samples) != _listing(index.samples):
         return True
     digests = _digests(index)
     try:
-        now = {name: stamp_of(os.stat(os.path.join(index.root, name))) for name in digests}
-        known = read_stamps(stamps)
-        touched = [name for name, stamp in now.items() if known.get(name) != stamp]
-        if not _are_equal(index.root, {name: digests[name] for name in touched}, data.workers):
+        current = {name: stamp_of(os.stat(os.path.join(index.root, name))) for name in digests}
+        recorded = read_stamps(stamps)
+        changed = [name for name, stamp in current.items() if recorded.get(name) != stamp]
+        if not _are_equal(index.root, {name: digests[name] for name in changed}, data.workers):
             return True
     except OSError:
         return True
-    if touched:
-        with contextlib.suppress(OSError):  # in a folder that cannot be written the files are read again next time
-            write_stamps(stamps, now)
+    if changed:
+        with contextlib.suppress(OSError):  # if the folder cannot be written, the files are read again next time
+            write_stamps(stamps, current)
     return False
 
 
@@ -70,12 +70,12 @@ def _digests(index: SampleIndex) -> dict[str, str]:
 
 
 def _are_equal(root: Path, digests: Mapping[str, str], workers: int | None) -> bool:
-    """Whether files have these digests; stops at the first that has not."""
+    """Whether files have these digests; stops at the first that differs. digests: path relative to root -> digest"""
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         return all(
-            found == digests[name]
-            for name, found in zip(digests, pool.map(lambda name: file_digest(root / name), digests), strict=True)
+            digest == digests[name]
+            for name, digest in zip(digests, pool.map(lambda name: file_digest(root / name), digests), strict=True)
         )
     finally:
         pool.shutdown(cancel_futures=True)

@@ -114,7 +114,7 @@ def test_the_first_image_may_be_gone(run):
     for path in gone.parent.iterdir():
         path.unlink()
     shutil.rmtree(run.folder.probabilities)
-    with pytest.raises(UnreadableSourceError, match=r"cannot be read .* go on without it: run snakemake"):
+    with pytest.raises(UnreadableSourceError, match=r"cannot be read .* to continue without the file, run snakemake"):
         annotate(settings)
 
 
