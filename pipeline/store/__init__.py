@@ -5,10 +5,10 @@ checksum.
 
 arrays         which arrays a store has, from its facts
 metadata       every zarr.json of a store, from its facts; the digest of the facts
-group          how a store is opened, read and finished
-creation       how a store is made, and resumed
-integrity      what of a store is lost or damaged, and how to fix it
-kept_maps      other images for probs.zarr, whose maps are kept where they are the same
+group          reading and finishing a store
+creation       creating a store, and resuming an unfinished one
+integrity      opening a store; what is lost or damaged, and its repair
+kept_maps      a new list of images for probs.zarr, which keeps the maps of unchanged images
 probabilities  probs.zarr        written by annotate
 calibration    calibration.zarr  written by calibrate
 labels         labels.zarr       written by pseudolabel
@@ -78,7 +78,7 @@ STORES: dict[str, type[AnyStore]] = {
 
 
 def open_for_inspection(path: Path) -> AnyStore:
-    """Open a store of whatever kind to look at it, finished or not; StoreError if there is none."""
+    """Open a store of any kind for reading, finished or not; StoreError if there is none or its facts are damaged."""
     state = store_state(path)
     if not state:
         refuse_lost_root(path)

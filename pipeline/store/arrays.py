@@ -17,7 +17,7 @@ NAN = float("nan")
 
 
 class ArraySpec(NamedTuple):
-    """What an array of a store holds. dtype: of numpy, or "string"; chunks: entries of a chunk along each axis."""
+    """Specification of an array. dtype: of numpy, or "string"; chunks: length of a chunk along each axis."""
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ def arrays_of(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
 
 
 def _common_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
-    """Coordinates, and for each image whether it is done and the fingerprint of the store that it was made for."""
+    """Coordinates; and for each image its status, and the fingerprint of the store that it was made for."""
     num_samples, num_classes = facts["num_samples"], len(facts["class_names"])
     flags = {"flag_values": [ABSENT, DONE, FAILED], "flag_meanings": "absent done failed"}
     per_image = ("sample",), (num_samples,)
@@ -59,7 +59,7 @@ def _probability_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
 
 
 def _calibration_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
-    """Those of the labeled images, and the thresholds of the store's own variant and of those beside it."""
+    """Arrays of the labeled images, and the thresholds of the store's own variant and of the others."""
     num_samples, num_alphas, grid = facts["num_samples"], len(facts["alphas"]), tuple(facts["grid"])
     classes = len(facts["class_names"]) if facts["class_thresholds"] != "pooled" else 1
     shape = (num_samples, *grid)
@@ -86,7 +86,7 @@ def _label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
 
 
 def label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
-    """Arrays of a label store that change with alpha, variant and rule; `label_by_alpha` only of several alphas."""
+    """Arrays of a label store that depend on alpha, variant and rule; `label_by_alpha` only with several alphas."""
     num_samples, num_alphas, num_classes = facts["num_samples"], len(facts["alphas"]), len(facts["class_names"])
     shape, name = (num_samples, *facts["grid"]), "class index, NaN = abstain"
     by_alpha = ("alpha", "sample", "y", "x"), (num_alphas, *shape), "float16", NAN, (1, 1, *shape[1:])

@@ -17,9 +17,9 @@ from pipeline.store.integrity import open_store
 class CalibrationStore(Store):
     """Scores, masks and planes of the labeled images, and the thresholds learned from them.
 
-    For every labeled image `score`, `truth` and the planes of `calib.labels`; for every alpha `q_hat (alpha, y, x)`,
-    or (alpha, class, y, x) if each class has its own; and `n_valid`, how many images are behind each. Those are of the
-    store's own variant; of every other one that was judged beside it, `q_hat_VARIANT` and `n_valid_VARIANT`.
+    For every labeled image: `score`, `truth` and the planes of `calib.labels`. For every alpha: `q_hat (alpha, y, x)`,
+    or (alpha, class, y, x) with class-wise thresholds. `n_valid`: number of images that each threshold was computed
+    from. These are of the store's own variant; every other variant has `q_hat_VARIANT` and `n_valid_VARIANT`.
     """
 
     def write_image(self, index: int, maps: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -29,7 +29,7 @@ class CalibrationStore(Store):
             array[index] = values.astype(array.dtype)
 
     def maps(self, names: Sequence[str], images: Sequence[int], rows: slice) -> dict[str, npt.NDArray[Any]]:
-        """name -> [images, rows, W]: a band of rows of the chosen images, read one image at a time."""
+        """Name -> [images, rows, W] in the array's dtype: some rows of some images. raises: StoreError"""
         return {name: np.stack([self.read_chunk(name, image)[rows] for image in images]) for name in names}
 
     def planes(self, index: int) -> calib.Planes:
@@ -37,11 +37,11 @@ class CalibrationStore(Store):
         return read_planes(self, index)
 
     def write_folds(self, fold: npt.NDArray[np.integer]) -> None:
-        """The fold that each image was judged in: integer [N], -1 = in none."""
+        """Write the fold in which each image was held out. fold: integer [N], -1 = none"""
         self._write("fold", fold)
 
     def write_thresholds(self, variant: str, thresholds: calib.Thresholds) -> None:
-        """Thresholds from all images, at every alpha of the store."""
+        """Write the thresholds from all images at every alpha of the store, and the numbers of images behind them."""
         self._write(self._name("q_hat", variant), np.stack([thresholds.map(a) for a in range(len(thresholds.q))]))
         self._write(self._name("n_valid", variant), thresholds.images_behind())
 
@@ -73,22 +73,24 @@ class CalibrationStore(Store):
         return "class" in self.specs["q_hat"].dims
 
     def q_hat(self, alpha: float, variant: str | None = None) -> npt.NDArray[np.float32]:
-        """float32 [H, W] or, class-wise, [K, H, W]; NaN where nothing was learned, inf where images are too few.
+        """Thresholds: float32 [H, W] or, class-wise, [K, H, W]; NaN without any score, +inf with too few.
 
+        alpha:   one of `alphas`
         variant: one of `variants`; default: the store's own
+        raises:  StoreError if a chunk is lost or damaged
         """
         return self.read_present(self._name("q_hat", variant), self.alphas.index(alpha))
 
     @property
     def n_valid(self) -> npt.NDArray[np.int32]:
-        """int32 [H, W] or [K, H, W], labeled images behind each threshold."""
+        """int32 [H, W] or, class-wise, [K, H, W]: number of labeled images that each threshold was computed from."""
         return self.images_behind()
 
     def images_behind(self, variant: str | None = None) -> npt.NDArray[np.int32]:
-        """The same of any of the `variants`."""
+        """`n_valid` of one of the `variants`; default: the store's own."""
         return self.read_present(self._name("n_valid", variant))
 
 
 def open_calibration(where: Path | Handle, *, writable: bool = False, again: str | None = None) -> CalibrationStore:
-    """Open the thresholds, see `open_store`."""
+    """Open calibration.zarr; arguments and errors as `open_store`."""
     return open_store(CalibrationStore, "calibration", where, writable, again)

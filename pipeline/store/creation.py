@@ -1,4 +1,4 @@
-"""How a store is made: its metadata, its coordinates, and resuming one that is half done."""
+"""Creating a store with its metadata and coordinates, and resuming an unfinished one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def create_store(path: Path, kind: str, facts: Mapping[str, Any], samples: Sequence[Sample]) -> None:
-    """Create an empty store in place of whatever was there; it appears under its name only when it is whole.
+    """Create an empty store, which replaces an existing one only when its metadata and coordinates are complete.
 
-    facts: what `arrays.arrays_of` makes the arrays of this kind from, `fingerprint` and whatever readers need
+    facts: what `arrays.arrays_of` derives the arrays of this kind from, `fingerprint`, and what readers need
     """
     state = {"kind": kind, "complete": False, **facts, "num_samples": len(samples)}
     with replacing_folder(path) as part:
@@ -34,13 +34,13 @@ def create_store(path: Path, kind: str, facts: Mapping[str, Any], samples: Seque
 
 
 def resume_or_create(path: Path, kind: str, facts: Mapping[str, Any], samples: Sequence[Sample]) -> None:
-    """Keep a half-done store of the same fingerprint; otherwise start an empty one.
+    """Keep an unfinished store with the same fingerprint; otherwise create an empty one.
 
-    A finished store is started again too: its stage runs only if its receipt was taken away, that is, on request.
+    A finished store is replaced, too: its stage runs again only on request, when its receipt has been removed.
     """
     state = store_state(path)
     if state.get("fingerprint") == facts["fingerprint"] and not state["complete"]:
-        log.info("%s: resuming the half-done %s", STAGE_OF[kind], path)
+        log.info("%s: resuming the unfinished %s", STAGE_OF[kind], path)
         restore_store(path, samples)
         return
     if state:
@@ -49,9 +49,9 @@ def resume_or_create(path: Path, kind: str, facts: Mapping[str, Any], samples: S
 
 
 def restore_store(path: Path, samples: Sequence[Sample]) -> None:
-    """Write again the metadata and coordinates of a half-done store that are lost or damaged.
+    """Write the metadata and coordinates of an unfinished store again where they are lost or damaged.
 
-    samples: those that its fingerprint stands for, so that the ids cannot be others'
+    samples: the samples that its fingerprint was computed from, so that the ids are correct
     """
     state = store_state(path)
     write_metadata(path, state)
@@ -59,7 +59,7 @@ def restore_store(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def _write_coordinates(path: Path, state: dict[str, Any], samples: Sequence[Sample]) -> None:
-    """Write what is known of the axes before the first image is made, unless it is there."""
+    """Write the coordinates that are not in the store yet: ids and sizes of images, classes, alphas and digests."""
     columns: dict[str, list[Any]] = {
         "sample": [s.id for s in samples],
         "height": [s.height for s in samples],
@@ -70,14 +70,14 @@ def _write_coordinates(path: Path, state: dict[str, Any], samples: Sequence[Samp
     }
     store = Store(path, state, is_writable=True)
     for name, values in ((name, values) for name, values in columns.items() if store.has_array(name)):
-        if not _holds(store, name, values):
+        if not _has_values(store, name, values):
             shutil.rmtree(path / name / "c", ignore_errors=True)
             array = store.array(name)
             dtype = store.specs[name].dtype
             array[:] = np.array(values, dtype=object if dtype == "string" else dtype)
 
 
-def _holds(store: Store, name: str, values: list[Any]) -> bool:
+def _has_values(store: Store, name: str, values: list[Any]) -> bool:
     try:
         return store.read_present(name).tolist() == values  # type: ignore[no-any-return]
     except StoreError:
@@ -85,6 +85,6 @@ def _holds(store: Store, name: str, values: list[Any]) -> bool:
 
 
 def compressed_bytes(values: npt.NDArray[Any]) -> int:
-    """Bytes of an array as one chunk, without its checksum."""
+    """Size in bytes of an array as one chunk, without its checksum."""
     codec: Any = numcodecs.Blosc(cname="zstd", clevel=LEVEL, shuffle=numcodecs.Blosc.SHUFFLE)
     return len(codec.encode(np.ascontiguousarray(values)))

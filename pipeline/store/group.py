@@ -1,7 +1,7 @@
-"""What the three stores have in common: how they are opened, read and finished.
+"""What the three stores have in common: reading their arrays, marking images as done, and finishing them.
 
-One chunk is one image, written by one writer. Only `status` and `made_by` say which images are done, never the chunks:
-a lost chunk and a chunk full of NaN look alike.
+One chunk is one image, written by one writer. Only `status` and `made_by` record which images are done, never the
+chunks: zarr reads a lost chunk as a chunk of NaN.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from pipeline.store.metadata import (
     write_metadata,
 )
 
-# An all-NaN chunk that is skipped on disk looks like a lost one. This setting is not stored with an array.
+# Without this setting zarr writes no file for an all-NaN chunk, as if it were lost. It is not stored with an array.
 zarr.config.set({"array.write_empty_chunks": True})
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)  # what zarr raises for damaged chunks
-LEFTOVERS = "*.part*"  # files that a killed process was writing
+LEFTOVERS = "*.part*"  # temporary files of a killed process
 
 
 def refuse_lost_root(path: Path) -> None:
-    """StoreError for a folder that has the arrays of a store, but not its zarr.json."""
+    """StoreError if a folder contains the arrays of a store, but not its zarr.json."""
     if path.suffix == ".zarr" and any(path.glob(f"*/{ROOT}")):
         raise StoreError(f"{path / ROOT} is lost; run {remake_command(path)}")
 
 
 class Handle(NamedTuple):
-    """A store that a stage has opened and checked, for its tasks: they check that it is still the same one."""
+    """A store that a stage has opened and checked. Its tasks check that the store has still this fingerprint."""
 
     path: Path
     fingerprint: str
 
 
 def refuse_other(path: Path, state: Mapping[str, Any], fingerprint: str) -> None:
-    """StoreError if a store is not the one that a stage opened."""
+    """StoreError if a store does not have the fingerprint that it had when a stage opened it."""
     if state.get("fingerprint") != fingerprint:
         raise StoreError(
             f"{path} was replaced by another process (fingerprint {state.get('fingerprint', 'none')}, expected "
@@ -66,10 +66,11 @@ def refuse_other(path: Path, state: Mapping[str, Any], fingerprint: str) -> None
 
 @dataclass(frozen=True)
 class Store:
-    """What all three have in common.
+    """A store: its facts and its arrays.
 
     state:     facts of the store
-    is_strict: whether an array is refused whose zarr.json is not what the facts give
+    is_strict: whether an array is refused if its zarr.json does not follow from the facts
+    opened:    arrays that have been opened, by name
     """
 
     path: Path
@@ -92,7 +93,7 @@ class Store:
         return name in self.specs
 
     def array(self, name: str) -> Any:
-        """A zarr.Array of the store, of the metadata that its facts give; StoreError if those on disk are others."""
+        """A zarr.Array with the metadata that follow from the facts; StoreError if those on disk differ."""
         if name not in self.opened:
             text = metadata_files(self.state)[name]
             why = difference(self.path, name, text) if self.is_strict else None
@@ -104,7 +105,7 @@ class Store:
         return self.opened[name]
 
     def read(self, name: str, index: int | None = None) -> npt.NDArray[Any]:
-        """All of an array, or what lies at an index of its first axis; StoreError if it is damaged."""
+        """All of an array, or its entry at an index of the first axis; StoreError if it is damaged."""
         array = self.array(name)
         try:
             values: npt.NDArray[Any] = array[... if index is None else index]
@@ -113,7 +114,7 @@ class Store:
         return values
 
     def read_present(self, name: str, index: int | None = None) -> npt.NDArray[Any]:
-        """The same of an array that must be there; StoreError if it is lost (zarr would give the fill value)."""
+        """The same as `read`, but StoreError if a chunk is lost, too (zarr would return the fill value)."""
         array = self.array(name)
         chunks = [range(-(-n // size)) for n, size in zip(array.shape, array.chunks, strict=True)]
         if index is not None:
@@ -125,7 +126,7 @@ class Store:
         return self.read(name, index)
 
     def damaged(self, what: str, error: Exception) -> StoreError:
-        """The error for what zarr cannot read."""
+        """The StoreError for data that zarr cannot read."""
         again = repair_command(self.path, self.state["kind"])
         return StoreError(f"{self.path}: {what} is damaged ({one_line(error)}); run {again}")
 
@@ -138,7 +139,7 @@ class Store:
         return Handle(self.path.absolute(), self.fingerprint)
 
     def refuse_replaced(self) -> None:
-        """StoreError if another process has put another store in the place of this one."""
+        """StoreError if another process has replaced this store by another one."""
         refuse_other(self.path, store_state(self.path), self.fingerprint)
 
     @property
@@ -156,18 +157,19 @@ class Store:
 
     @property
     def is_own(self) -> npt.NDArray[np.bool_]:
-        """bool [N]: whether an image carries the fingerprint of this store, done or not."""
+        """bool [N]: whether an image was made for the fingerprint of this store, done or not."""
         is_own: npt.NDArray[np.bool_] = self.read("made_by") == as_number(self.fingerprint)
         return is_own
 
     def mark(self, index: int | npt.NDArray[np.intp], status: int) -> None:
-        """Record that an image, or several, are finished; by one process only, after their chunks are written."""
+        """Record the status of one or several images. To be called by one process, after their chunks are written."""
         self.array("made_by")[index] = as_number(self.fingerprint)
         self.array("status")[index] = status
 
     def finish(self, **facts: Any) -> None:
-        """Declare the store complete; nothing is written to it afterwards, so other programs may read it.
+        """Mark the store as complete. Nothing is written to it afterwards, so other programs may read it.
 
+        facts:  to be added to the store's
         raises: StoreError if another process has replaced the store, or an image is neither done nor failed
         """
         self.refuse_replaced()
@@ -176,7 +178,7 @@ class Store:
         if num_absent:
             again = stage_command(self.path, STAGE_OF[self.state["kind"]])
             raise StoreError(
-                f"{self.path}: {num_absent} of {len(status)} images were taken away or written by another process "
+                f"{self.path}: {num_absent} of {len(status)} images were removed or written by another process "
                 f"while this one ran; run {again}"
             )
         for leftover in self.path.rglob(LEFTOVERS):
@@ -185,7 +187,7 @@ class Store:
         write_metadata(self.path, {**self.state, **facts, "complete": True, "num_done": num_done})
 
     def missing_chunks(self, names: Collection[str] | None = None) -> dict[str, list[str]]:
-        """For every array, or those of these names, the ids of finished images whose chunk is not on disk."""
+        """Array -> ids of the images that are done, but have no chunk on disk. names: arrays to check; default: all"""
         done = np.flatnonzero(self.status == DONE)
         ids = self.sample_ids
         missing: dict[str, list[str]] = {}
@@ -197,12 +199,12 @@ class Store:
         return missing
 
     def has_chunk(self, name: str, index: int) -> bool:
-        """Is one image's chunk of an array on disk?"""
-        trail = "/0" * (len(self.specs[name].dims) - 1)
-        return (self.path / name / f"c/{index}{trail}").is_file()
+        """Whether one image's chunk of an array is on disk."""
+        other_axes = "/0" * (len(self.specs[name].dims) - 1)
+        return (self.path / name / f"c/{index}{other_axes}").is_file()
 
     def read_chunk(self, name: str, index: int) -> npt.NDArray[Any]:
-        """One image's chunk of an array; StoreError if it is damaged or lost (zarr would give the fill value)."""
+        """One image's chunk of an array; StoreError if it is damaged or lost (zarr would return the fill value)."""
         if not self.has_chunk(name, index):
             again = repair_command(self.path, self.state["kind"])
             raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; run {again}")
@@ -214,11 +216,12 @@ class Store:
 
 
 def as_number(fingerprint: str) -> np.uint64:
-    """A fingerprint of up to 16 hex digits as it is stored for each image; never 0, which says that nothing is made."""
+    """A fingerprint of up to 16 hex digits as it is stored for each image. 0 is stored for an image without one."""
     return np.uint64(int(fingerprint, 16))
 
 
 def read_planes(store: Store, index: int) -> calib.Planes:
+    """Planes of one image, each [H, W]; StoreError if one is damaged or lost."""
     best, first, second = (store.read_chunk(name, index) for name in calib.Planes._fields[:3])
     return calib.Planes(
         best, first, second, store.read_chunk("p_background", index) if store.has_array("p_background") else None

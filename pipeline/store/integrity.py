@@ -1,7 +1,7 @@
-"""What of a store is lost or damaged, and fixing it so that its stage makes just that again.
+"""Opening a store, finding what is lost or damaged, and repairing it so that its stage makes only that again.
 
-A chunk is whole if zarr can read it, which includes its checksum. `status` and `made_by` say
-which chunks there must be.
+A chunk is undamaged if zarr can read it, which includes its checksum. `status` and `made_by` determine which chunks
+must exist.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.folder import STAGE_OF, stage_command
+from pipeline.folder import FILE_OF, STAGE_OF, stage_command
 from pipeline.store.arrays import ABSENT, COORDINATES, DONE
 from pipeline.store.group import UNREADABLE, Handle, Store, as_number, refuse_lost_root, refuse_other
 from pipeline.store.metadata import (
@@ -33,11 +33,15 @@ from pipeline.store.metadata import (
 
 S = TypeVar("S", bound=Store)
 
-OF_IMAGES = ("status", "made_by")  # both are needed to tell what is done
+STATUS_ARRAYS = ("status", "made_by")  # both are needed to determine which images are done
 
 
 class Chunk(NamedTuple):
-    """A piece of an array that is one file. key: where in the grid of chunks; images: whose, none for other arrays."""
+    """A chunk of an array, which is one file.
+
+    key:    index of the chunk along each axis
+    images: indices of the images that it contains; () for an array without the axis `sample`
+    """
 
     array: str
     key: tuple[int, ...]
@@ -54,7 +58,7 @@ class Chunk(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """What is wrong with an array, with a chunk of it, or with the metadata of the store (`zarr.json`)."""
+    """Damage of an array, of one of its chunks, or of the metadata of the store (`zarr.json`)."""
 
     array: str
     problem: Literal["metadata", "missing", "corrupt"]
@@ -63,16 +67,17 @@ class Damage(NamedTuple):
 
     @property
     def images(self) -> tuple[int, ...]:
-        """Images that the stage must make again for it; none for what it makes in any case (status, coordinates)."""
+        """Images that the stage must make again; () for arrays that are always written (status, coordinates)."""
         return self.chunk.images if self.chunk is not None and len(self.chunk.key) > 1 else ()
 
 
 def open_store(kind_of_store: type[S], kind: str, where: Path | Handle, writable: bool, again: str | None) -> S:
-    """Open a store of a kind; for reading it must be complete and whole.
+    """Open a store of a kind. For reading it must be complete, and nothing of it lost.
 
-    where:  its folder; a task gives the handle of the store that its stage opened, and only its facts are checked again
-    again:  command that makes it; default: of the run whose folder it lies in
-    raises: StoreError
+    where:    its folder; with the handle of a store that a stage has opened, only the facts are checked again
+    writable: whether to open it for writing, finished or not
+    again:    command that makes it, for messages; default: of the run whose folder contains it
+    raises:   StoreError
     """
     path = where.path if isinstance(where, Handle) else where
     again = again or stage_command(path, STAGE_OF[kind])
@@ -84,7 +89,7 @@ def open_store(kind_of_store: type[S], kind: str, where: Path | Handle, writable
         refuse_lost_root(path)
         raise StoreError(f"no {kind} store at {path}; run {again}")
     if state["kind"] != kind:
-        raise StoreError(f"{path} holds {state['kind']}, expected {kind}; name another store")
+        raise StoreError(f"{path} contains {state['kind']}, expected {kind}; name a {FILE_OF[kind]} instead")
     if not writable and not state["complete"]:
         raise StoreError(f"{path} is incomplete; to finish it, run {again}")
     store = kind_of_store(path, state, writable)
@@ -94,25 +99,25 @@ def open_store(kind_of_store: type[S], kind: str, where: Path | Handle, writable
 
 
 def metadata_damage(store: Store) -> list[Damage]:
-    """Every zarr.json that is lost, or is not what the facts of the store give."""
-    found = ((name, difference(store.path, name, text)) for name, text in metadata_files(store.state).items())
-    return [Damage(name, "metadata", why) for name, why in found if why is not None]
+    """Every zarr.json that is lost or differs from what follows from the facts of the store."""
+    reasons = ((name, difference(store.path, name, text)) for name, text in metadata_files(store.state).items())
+    return [Damage(name, "metadata", why) for name, why in reasons if why is not None]
 
 
 def chunks_of(store: Store) -> list[Chunk]:
-    """Every chunk that there must be; where `status` or `made_by` is damaged, those that are on disk."""
+    """Every chunk that must exist; if `status` or `made_by` is damaged, every chunk on disk."""
     is_done = done_images(store)
     return [chunk for name in store.array_names for chunk in _chunks(store, name) if _must_be(store, chunk, is_done)]
 
 
 def done_images(store: Store) -> npt.NDArray[np.bool_] | None:
-    """bool [N], or None if `status` or `made_by` is damaged, or lost although chunks of its images are there."""
+    """bool [N]: status is DONE. None if `status` or `made_by` is damaged, or lost while chunks of its images exist."""
     try:
         is_done: npt.NDArray[np.bool_] = store.status == DONE
     except StoreError:
         return None
     on_disk = _images_with_a_chunk(store)
-    lost = [chunk for name in OF_IMAGES for chunk in _chunks(store, name) if not chunk.is_on_disk(store.path)]
+    lost = [chunk for name in STATUS_ARRAYS for chunk in _chunks(store, name) if not chunk.is_on_disk(store.path)]
     return None if any(on_disk.intersection(chunk.images) for chunk in lost) else is_done
 
 
@@ -134,10 +139,10 @@ def _chunks(store: Store, name: str) -> Iterator[Chunk]:
 
 
 def _must_be(store: Store, chunk: Chunk, is_done: npt.NDArray[np.bool_] | None) -> bool:
-    """An unfinished store may lack what comes last, but neither its coordinates nor chunks of images that are done."""
+    """Whether a chunk must exist: of an unfinished store, only coordinates and chunks of images that are done."""
     if chunk.is_on_disk(store.path) or chunk.array in COORDINATES:
         return True
-    if chunk.array in OF_IMAGES:
+    if chunk.array in STATUS_ARRAYS:
         return is_done is None
     if chunk.images and len(chunk.key) > 1:
         return is_done is not None and bool(is_done[list(chunk.images)].any())
@@ -145,9 +150,9 @@ def _must_be(store: Store, chunk: Chunk, is_done: npt.NDArray[np.bool_] | None) 
 
 
 def refuse_lost(store: Store) -> None:
-    """StoreError unless a finished store is whole: status, metadata and every chunk are there, unread.
+    """StoreError if a finished store lost its status, metadata or a chunk. Chunks are not read.
 
-    A store that is not finished is left alone: its stage makes what it lacks.
+    An unfinished store is not checked: its stage makes what is missing.
     """
     if not store.state["complete"]:
         return
@@ -172,14 +177,14 @@ def refuse_lost(store: Store) -> None:
 
 
 def read_chunks(store: Store, chunks: Sequence[Chunk], on_done: Callable[[], None]) -> list[Damage]:
-    """Read chunks on all cores, and return which are lost or damaged; `on_done` is called after each."""
-    found = []
+    """Read chunks on all cores; returns what is lost or damaged. `on_done` is called after each chunk."""
+    damages = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for damage in pool.map(partial(_read, store), chunks):
             on_done()
             if damage is not None:
-                found.append(damage)
-    return found
+                damages.append(damage)
+    return damages
 
 
 def _read(store: Store, chunk: Chunk) -> Damage | None:
@@ -193,12 +198,12 @@ def _read(store: Store, chunk: Chunk) -> Damage | None:
 
 
 def repair_store(store: Store, damages: Collection[Damage], again: Collection[int]) -> list[int]:
-    """Take what is damaged out of a store and declare it unfinished, so that its stage makes just that again.
+    """Remove damaged chunks from a store and mark it as unfinished, so that its stage makes only these images again.
 
-    Metadata are written from the facts. No other process may write to the store meanwhile.
+    Metadata are written from the facts. No other process may write to the store at the same time.
 
-    damages: all that `metadata_damage` and `read_chunks` found
-    again:   images to be made again beside the damaged ones
+    damages: everything that `metadata_damage` and `read_chunks` returned
+    again:   indices of images to make again besides the damaged ones
     returns: indices of the images that the stage will make again
     """
     write_metadata(store.path, {**store.state, "complete": False})
@@ -207,11 +212,11 @@ def repair_store(store: Store, damages: Collection[Damage], again: Collection[in
         if damage.chunk is not None:
             damage.chunk.path(store.path).unlink(missing_ok=True)
     damaged = {damage.array for damage in damages if damage.chunk is not None}
-    if "made_by" in damaged:  # when the store was finished, it was that of every image
+    if "made_by" in damaged:  # in a finished store, every image was made for its fingerprint
         made_by = fixed.array("made_by")
         made_by[:] = as_number(store.fingerprint) if store.state["complete"] else 0
-    if not damaged.isdisjoint(OF_IMAGES):
-        status = np.where(_whole_images(fixed) & fixed.is_own, DONE, ABSENT)
+    if not damaged.isdisjoint(STATUS_ARRAYS):
+        status = np.where(_complete_images(fixed) & fixed.is_own, DONE, ABSENT)
     else:
         status = fixed.status
     status[sorted({image for damage in damages for image in damage.images} | set(again))] = ABSENT
@@ -220,15 +225,15 @@ def repair_store(store: Store, damages: Collection[Damage], again: Collection[in
     return np.flatnonzero(status == ABSENT).tolist()
 
 
-def _whole_images(store: Store) -> npt.NDArray[np.bool_]:
-    """bool [N]: every chunk is on disk. To be called when damaged chunks are not there any more."""
-    is_whole = np.ones(store.specs["status"].shape, dtype=np.bool_)
+def _complete_images(store: Store) -> npt.NDArray[np.bool_]:
+    """bool [N]: every chunk is on disk. To be called after damaged chunks have been removed."""
+    is_complete = np.ones(store.specs["status"].shape, dtype=np.bool_)
     for name, spec in store.specs.items():
         if len(spec.dims) == 1 or "sample" not in spec.dims:
             continue
         for chunk in _chunks(store, name):
             if not chunk.is_on_disk(store.path):
-                is_whole[list(chunk.images)] = False
-    if store.state["kind"] == "labels":  # an image is counted after it is written; no image has no pixels
-        is_whole &= store.read("outcome_pixels")[:, 0] > 0
-    return is_whole
+                is_complete[list(chunk.images)] = False
+    if store.state["kind"] == "labels":  # counts are written after the labels, and every image has pixels
+        is_complete &= store.read("outcome_pixels")[:, 0] > 0
+    return is_complete

@@ -1,4 +1,4 @@
-"""Another list of images for a probability store: the maps of images that it has already are kept."""
+"""A new list of images for a probability store, which keeps the maps of the images in both lists."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def replace_images(path: Path, fingerprint: str, samples: Sequence[Sample]) -> None:
-    """Put a store for these samples in the place of one for others, made by the same annotator and settings.
+    """Replace a store by one for these samples, made by the same annotator with the same settings.
 
-    Images with a digest that the old store has maps of keep their maps, under whatever id. The old store stays in
-    place until the new one has all of them; `restore_replaced` finishes a replacement that was killed.
+    Images whose digests are in the old store keep their maps, even if their ids have changed. The old store is
+    replaced when the new one has all of these maps; `restore_replaced` finishes a replacement that was killed.
 
     raises: StoreError if the list of images of the old store is damaged
     """
@@ -45,15 +45,19 @@ def restore_replaced(path: Path) -> None:
 
 
 def _link_maps(old: ProbabilityStore, new: ProbabilityStore, samples: Sequence[Sample]) -> int:
-    """Give the new store the maps of the images that both have; returns their number."""
+    """Link the maps of the images that both stores have into the new store; returns their number."""
     status = old.status
-    at = {digest: i for i, digest in enumerate(old.image_digests) if status[i] == DONE and old.has_chunk("prob", i)}
-    pairs = [(at[sample.image_digest], i) for i, sample in enumerate(samples) if sample.image_digest in at]
-    for source, target in pairs:
-        place = _chunk(new, target)
-        place.parent.mkdir(parents=True)
-        _link(_chunk(old, source), place)
-    new.mark(np.array([target for _, target in pairs], np.intp), DONE)
+    old_index = {
+        digest: i for i, digest in enumerate(old.image_digests) if status[i] == DONE and old.has_chunk("prob", i)
+    }
+    pairs = [
+        (old_index[sample.image_digest], i) for i, sample in enumerate(samples) if sample.image_digest in old_index
+    ]
+    for before, after in pairs:
+        chunk = _chunk(new, after)
+        chunk.parent.mkdir(parents=True)
+        _link(_chunk(old, before), chunk)
+    new.mark(np.array([after for _, after in pairs], np.intp), DONE)
     return len(pairs)
 
 
@@ -61,12 +65,12 @@ def _chunk(store: ProbabilityStore, index: int) -> Path:
     return store.path / f"prob/c/{index}/0/0/0"
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same file under a second name, or a copy where the file system has no hard links. No chunk is changed."""
+def _link(path: Path, link: Path) -> None:
+    """Make a hard link, or a copy where the file system has no hard links. Chunks are replaced, never changed."""
     try:
-        os.link(source, target)
+        os.link(path, link)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copyfile(path, link)
 
 
 def _swap(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`labels.zarr`: pseudo-labels of the unlabeled images, and the planes from which any other threshold labels them."""
+"""`labels.zarr`: pseudo-labels of the unlabeled images, and the planes from which other thresholds label them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.store.metadata import remake_command, store_state, write_metadata
 
 
 class LabelStore(Store):
-    """Pseudo-labels of the unlabeled images, NaN = abstain, and the planes that any other threshold needs."""
+    """Pseudo-labels of the unlabeled images, NaN = abstain, and the planes that labels at other thresholds need."""
 
     @property
     def alphas(self) -> list[float]:
@@ -29,7 +29,7 @@ class LabelStore(Store):
     def label(self, index: int, alpha_index: int = 0) -> npt.NDArray[np.float32]:
         """float32 [H, W] on the grid: class index, NaN = abstain; StoreError if it is damaged or lost.
 
-        alpha_index: which of the `alphas`; 0: the chosen one
+        alpha_index: index in `alphas`; 0 is the chosen one
         """
         if alpha_index == 0:
             return self.read_chunk("label", index).astype(np.float32)
@@ -43,7 +43,7 @@ class LabelStore(Store):
         return label.astype(np.float32)
 
     def raw_argmax(self, index: int) -> npt.NDArray[np.uint8]:
-        """uint8 [H, W] on the grid: the most probable class, as without calibration."""
+        """uint8 [H, W] on the grid: most probable class, without calibration; raises StoreError."""
         best, *probabilities = (self.read_chunk(name, index) for name in self.raw_arrays)
         if not probabilities:
             return best
@@ -52,21 +52,21 @@ class LabelStore(Store):
 
     @property
     def raw_arrays(self) -> tuple[str, ...]:
-        """Planes that the most probable class is made of."""
+        """Planes that determine the most probable class."""
         without_background = self.state["background"] is None
         return ("best_foreground",) if without_background else ("best_foreground", "p_foreground", "p_background")
 
     def planes(self, index: int) -> calib.Planes:
-        """Planes of one image: all that any threshold for all classes and any rule need."""
+        """Planes of one image, each [H, W]. With thresholds for all classes in common, no rule needs more."""
         return read_planes(self, index)
 
     def has_planes(self, index: int) -> bool:
-        """Are all planes of one image on disk? They are of this store only if `is_own` is true of the image."""
+        """Whether all planes of one image are on disk. They belong to this store only if `is_own` is true."""
         without = {"p_background"} if self.state["background"] is None else set()
         return all(self.has_chunk(name, index) for name in calib.Planes._fields if name not in without)
 
     def write(self, index: int, labels: npt.NDArray[np.float32], planes: calib.Planes | None) -> None:
-        """Write one image. labels: float32 [A, H, W], for each alpha of the store; planes: None if they are there."""
+        """Write one image. labels: float32 [A, H, W], for each alpha of the store; planes: None = already written."""
         self.array("label")[index] = labels[0].astype(np.float16)
         if self.has_array("label_by_alpha"):
             for alpha_index, label in enumerate(labels):
@@ -76,7 +76,11 @@ class LabelStore(Store):
                 self.array(name)[index] = plane
 
     def write_counts(self, index: int, outcomes: npt.NDArray[np.int32], class_pixels: npt.NDArray[np.int32]) -> None:
-        """Pixels of one image by outcome and by class; to be called by one process only."""
+        """Write the pixel counts of one image; to be called by one process only.
+
+        outcomes:     int32 [len(OUTCOMES)]
+        class_pixels: int32 [K], labeled pixels of each class
+        """
         self.array("outcome_pixels")[index] = outcomes
         self.array("class_pixels")[index] = class_pixels
 
@@ -91,44 +95,47 @@ class LabelStore(Store):
 
     @property
     def outcome_pixels(self) -> npt.NDArray[np.int32]:
-        """int32 [N, len(OUTCOMES)]."""
+        """int32 [N, len(OUTCOMES)]: pixels of each image by outcome."""
         return self.read("outcome_pixels")
 
     @property
     def class_pixels(self) -> npt.NDArray[np.int32]:
-        """int32 [N, K] labeled pixels of each class."""
+        """int32 [N, K]: labeled pixels of each image by class."""
         return self.read("class_pixels")
 
 
 def has_planes(path: Path, made_by: str) -> bool:
-    """Whether there is a label store with all planes of the same maps (`planes`), finished or being labeled again."""
+    """Whether a label store has all planes of the same maps; it is finished, or is being labeled again.
+
+    made_by: fact `planes` of the store: fingerprint of the maps and images that the planes are computed from
+    """
     state = store_state(path)
     if state.get("planes") != made_by or not (state["complete"] or state["relabel"]):
         return False
-    return not state["fingerprint"] or bool(Store(path, state).is_own.all())  # else another process wrote planes to it
+    return not state["fingerprint"] or bool(Store(path, state).is_own.all())  # if not, another process wrote planes
 
 
 def keep_planes(path: Path, facts: Mapping[str, Any]) -> None:
-    """Empty a label store of its labels, but keep its planes. To be called if `has_planes` is true.
+    """Remove the labels of a label store, but keep its planes. To be called if `has_planes` is true.
 
-    A kill in the middle is harmless: until its last step the store has no fingerprint, and this function repeats it.
+    If it is killed, it can be called again: until its last step the store has no fingerprint.
     """
     old = store_state(path)
     new = {"kind": "labels", "complete": False, **facts, "num_samples": old["num_samples"], "relabel": True}
-    emptied = {"label_by_alpha", "status", "made_by", *label_arrays(new)}
+    removed = {"label_by_alpha", "status", "made_by", *label_arrays(new)}
     write_metadata(path, {**old, "complete": False, "relabel": True, "fingerprint": ""})
-    for name in emptied:
+    for name in removed:
         shutil.rmtree(path / name, ignore_errors=True)
     write_metadata(path, {**new, "fingerprint": ""})
     store = Store(path, new, is_writable=True)
     alpha, made_by = store.array("alpha"), store.array("made_by")
     alpha[:] = facts["alphas"]
-    made_by[:] = as_number(facts["fingerprint"])  # the planes are of this store now
+    made_by[:] = as_number(facts["fingerprint"])  # the planes belong to this store now
     write_metadata(path, new)
 
 
 def open_labels(where: Path | Handle, *, writable: bool = False, again: str | None = None) -> LabelStore:
-    """Open the labels, see `open_store`; StoreError also if no rule has the name of its rule."""
+    """Open labels.zarr; arguments and errors as `open_store`; StoreError also if its rule does not exist."""
     store = open_store(LabelStore, "labels", where, writable, again)
     _ = store.rule  # raises StoreError
     return store

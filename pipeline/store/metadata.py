@@ -1,7 +1,7 @@
-"""The zarr.json files of a store: written and checked as a function of the store's facts, which carry a digest.
+"""The zarr.json files of a store: written and checked as a function of the store's facts, which have a digest.
 
-Nothing of a file is used before it is proven: the facts by their digest, everything else because the code would write
-the same bytes for these facts. So a repair writes metadata from the facts, and never from a copy on disk.
+Nothing of a file is used before it is checked: the facts by their digest, everything else by comparing it with the
+bytes that follow from these facts. A repair therefore writes metadata from the facts, never from a copy on disk.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def store_exists(path: Path) -> bool:
 
 
 def store_state(path: Path) -> dict[str, Any]:
-    """Facts of an existing store: kind, fingerprint, complete, and what its stage recorded; {} if there is none.
+    """Facts of a store: kind, fingerprint, complete, and what its stage recorded; {} if it does not exist.
 
-    raises: StoreError if the facts do not have their digest, or are those of something else
+    raises: StoreError if the facts do not have their digest, or the zarr.json is not that of a store
     """
     if not store_exists(path):
         return {}
@@ -46,27 +46,30 @@ def store_state(path: Path) -> dict[str, Any]:
     try:
         state, _ = json.JSONDecoder().raw_decode(facts)
         digest = state.pop("digest", None)
-        is_proven = digest == fingerprint(state)
+        is_undamaged = digest == fingerprint(state)
     except (ValueError, AttributeError) as error:
         raise _damaged(path, one_line(error)) from None
     if digest is None:
         raise _damaged(path, "its facts have no digest, as in stores of earlier versions")
-    if not is_proven:
+    if not is_undamaged:
         raise _damaged(path, f"its facts do not have the digest {digest}")
     return dict(state)
 
 
 def _refuse_foreign(path: Path, text: str) -> None:
-    """raises: StoreError for a zarr.json without facts: of another program, of an array, or damaged"""
+    """StoreError for a zarr.json without facts: of another program, of an array, or damaged."""
     try:
         document = json.loads(text)
     except ValueError as error:
         raise _damaged(path, one_line(error)) from None
     if isinstance(document, dict) and document.get("node_type") == "array":
-        raise StoreError(f"{path} is one array of a store; name its folder, e.g. {path.parent}")
+        raise StoreError(f"{path} is one array of a store; name the store: {path.parent}")
     if '"fingerprint"' in text:
         raise _damaged(path, "facts are missing")
-    raise StoreError(f"{path} is a Zarr group, but not one of ours; move it away")
+    raise StoreError(
+        f"{path} is a Zarr group that conformalsam did not write; rename it: "
+        f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.other')}"
+    )
 
 
 def _damaged(path: Path, why: str) -> StoreError:
@@ -79,7 +82,7 @@ def stage_of(path: Path) -> str:
 
 
 def remake_command(path: Path) -> str:
-    """What makes a whole store again."""
+    """Command that makes a whole store again."""
     stage = stage_of(path)
     receipt = Folder(path.parent).receipt(stage)
     first = f"rm {shlex.quote(str(receipt))} && " if receipt.is_file() else ""
@@ -87,11 +90,12 @@ def remake_command(path: Path) -> str:
 
 
 def repair_command(path: Path, kind: str) -> str:
-    """What makes the damaged images of a store again, and only those."""
+    """Command that makes the damaged images of a store again, and only those."""
     return f"conformalsam inspect {shlex.quote(str(path))} --repair && {stage_command(path, STAGE_OF[kind])}"
 
 
 def one_line(error: Exception) -> str:
+    """Type and text of an error, without line breaks."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
@@ -113,7 +117,7 @@ def _metadata_files(facts_as_json: str) -> Mapping[str, str]:
 
 
 def array_document(spec: ArraySpec) -> Document:
-    """zarr.json of an array, in version 3 of the format; the checksum comes last, so that it covers all before."""
+    """zarr.json of an array, in version 3 of the format. The checksum is the last codec, so it covers all others."""
     is_text = spec.dtype == "string"
     size = 1 if is_text else np.dtype(spec.dtype).itemsize
     endian = {"configuration": {"endian": "little"}} if size > 1 else {}
@@ -148,16 +152,16 @@ def file_of(path: Path, name: str) -> Path:
 
 
 def difference(path: Path, name: str, text: str) -> str | None:
-    """What is wrong with a zarr.json that should have this text; None if nothing is."""
+    """How a zarr.json differs from the text that it should have; None if it does not."""
     try:
         is_same = file_of(path, name).read_bytes() == text.encode()
     except (FileNotFoundError, NotADirectoryError):
         return f"its {ROOT} is not on disk"
-    return None if is_same else f"its {ROOT} is not what the facts of the store give"
+    return None if is_same else f"its {ROOT} does not follow from the facts of the store"
 
 
 def write_metadata(path: Path, state: Mapping[str, Any]) -> None:
-    """Write every zarr.json that is not what these facts give, that of the store itself last."""
+    """Write every zarr.json that differs from what follows from these facts; that of the store itself is the last."""
     files = metadata_files(state)
     for name in (*sorted(files.keys() - {ROOT}), ROOT):
         if difference(path, name, files[name]) is not None:

@@ -1,4 +1,4 @@
-"""`probs.zarr`: the class maps of every image, as the annotator gave them."""
+"""`probs.zarr`: the class maps of every image, as the annotator returned them."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from pipeline.store.arrays import UINT16_MAX
 from pipeline.store.group import Handle, Store
 from pipeline.store.integrity import open_store
 
-STRIP_BYTES = 2_000_000  # three to four times as fast as strips of 64 MB, for 21 and for 150 classes
+STRIP_BYTES = 2_000_000  # measured: three to four times as fast as strips of 64 MB, for 21 and for 150 classes
 
 
 def encode_maps(maps: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Maps as they are stored; uint16 is fixed point, 65535 = 1."""
+    """Maps as they are stored, of the given dtype; uint16 is fixed point, 65535 = 1. maps: float32 [K, h, w]"""
     return (np.rint(maps * UINT16_MAX) if np.dtype(dtype) == np.uint16 else maps).astype(dtype)
 
 
 class ProbabilityStore(Store):
-    """K class maps of every image, as the annotator gave them: `prob (sample, class, y, x)`, `status (sample)`."""
+    """K class maps of every image, as the annotator returned them: `prob (sample, class, y, x)`."""
 
     @property
     def grid(self) -> tuple[int, int]:
+        """Height and width of the grid on which pixels are labeled; the stored maps may be smaller."""
         height, width = self.state["grid"]
         return height, width
 
     def write(self, index: int, maps: npt.NDArray[np.float32]) -> None:
-        """float32 [K, h, w] in the store's space."""
+        """Write the maps of one image. maps: float32 [K, h, w], logits or probabilities as the fact `space` states"""
         array = self.array("prob")
         array[index] = encode_maps(maps, array.dtype)
 
     @property
     def image_digests(self) -> list[str]:
-        """Of the file that each image's maps are of, as in samples.json; zeros where it is not known yet."""
+        """Digest of the image file that each image's maps were computed from: 16 hex digits, as in samples.json."""
         return [f"{number:016x}" for number in self.read("image_digest").tolist()]
 
     def probabilities(self, index: int) -> ProbabilityReader:
-        """One image's probabilities on the grid, to be read in row strips."""
+        """One image's probabilities on the grid, to be read in row strips; StoreError if they are damaged or lost."""
         values = self.read_chunk("prob", index)
         maps = values.astype(np.float32)
         if values.dtype == np.uint16:
@@ -52,9 +53,11 @@ class ProbabilityStore(Store):
 
 @dataclass(frozen=True)
 class ProbabilityReader:
-    """Class maps [K, h, w] of one image, up-sampled to the grid on demand.
+    """Class maps of one image, up-sampled to the grid on demand.
 
-    Logits are up-sampled as logits and then go through a softmax; up-sampled probabilities would be off by up to 0.09.
+    Logits are up-sampled before the softmax; up-sampling probabilities instead would change them by up to 0.09.
+
+    maps: float32 [K, h, w], logits or probabilities
     """
 
     maps: npt.NDArray[np.float32]
@@ -62,12 +65,12 @@ class ProbabilityReader:
     grid: tuple[int, int]
 
     def rows(self, rows: slice) -> npt.NDArray[np.float32]:
-        """float32 [K, rows, W] probabilities."""
+        """float32 [K, rows, W]: probabilities in [0, 1]."""
         resized = resize_bilinear(self.maps, self.grid, rows)
         return softmax(resized) if self.is_logits else resized
 
     def strips(self) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-        """Row strips, top to bottom, low enough to stay in the processor's cache (but at least one row high)."""
+        """Row strips and their float32 [K, rows, W], top to bottom; small enough for the processor's cache."""
         height, width = self.grid
         step = max(1, STRIP_BYTES // (len(self.maps) * width * 4))
         for start in range(0, height, step):
@@ -76,5 +79,5 @@ class ProbabilityReader:
 
 
 def open_probabilities(where: Path | Handle, *, writable: bool = False, again: str | None = None) -> ProbabilityStore:
-    """Open the maps, see `open_store`."""
+    """Open probs.zarr; arguments and errors as `open_store`."""
     return open_store(ProbabilityStore, "probabilities", where, writable, again)

@@ -62,7 +62,7 @@ def write_label():
 
 @pytest.fixture
 def labels(empty_labels, write_label):
-    """A half-done label store: the first image keeps 30 of its 40 pixels, the second 10; the third is absent."""
+    """An unfinished label store: the first image keeps 30 of its 40 pixels, the second 10; the third is absent."""
     for index, kept in enumerate((30, 10)):
         write_label(empty_labels, index, kept)
     return empty_labels

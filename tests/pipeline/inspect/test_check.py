@@ -145,7 +145,7 @@ def test_metadata_that_the_facts_do_not_give_are_found(run):
     file = store_of(run, "labels") / "label/zarr.json"
     file.write_text(file.read_text().replace('"clevel": 3', '"clevel": 2'))
     assert only_finding(store_of(run, "labels")).where == (
-        "label: its zarr.json is not what the facts of the store give"
+        "label: its zarr.json does not follow from the facts of the store"
     )
 
 

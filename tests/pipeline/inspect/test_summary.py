@@ -1,4 +1,4 @@
-"""The facts of a store: what a summary counts, of whole, half-done and damaged ones, and its lines."""
+"""The facts of a store: what a summary counts, of whole, unfinished and damaged ones, and its lines."""
 
 import json
 

@@ -86,7 +86,7 @@ def test_a_store_that_another_process_wrote_to_is_not_finished(tmp_path):
     for i in range(NUM):
         label_and_mark(store, i, 1)
     label_and_mark(stopped, 2, 0)
-    with pytest.raises(StoreError, match=r"1 of 4 images were taken away or written by another process .*; run snake"):
+    with pytest.raises(StoreError, match=r"1 of 4 images were removed or written by another process .*; run snake"):
         store.finish()
     assert not open_for_inspection(path).state["complete"]
     assert begin(path, "b").status.tolist() == [DONE, DONE, ABSENT, DONE]
