@@ -1,11 +1,12 @@
-"""A look into a run or a store: what made it, whether it is whole, what is in it; and every number behind one pixel.
+"""Inspection of a run or a store: its origin, integrity and content; and every number behind the label of one pixel.
 
 run       the state of a run                    run_check      reading all of a run
-summary   the facts of a store                  held_out       what held-out images say of it
-lines     the same for people                   pictures       an image of a store, painted
+summary   the facts of a store                  held_out       held-out estimates of a store
+lines     these facts as text                   pictures       a picture of one image of a store
 check     reading all of a store, repairing it  findings       what is wrong, and the command that fixes it
-explain   what is behind one pixel of a run     explain_lines  the same for people
-decision  its arithmetic
+explain   the numbers behind one pixel          explain_lines  these numbers as text
+decision  their arithmetic                      evidence       the stores and the image that they are computed from
+location  thresholds of a location at any alpha
 """
 
 from pipeline.inspect.check import check_facts, check_store, format_check, is_sound, repair

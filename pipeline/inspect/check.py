@@ -1,4 +1,4 @@
-"""Checks a store by reading all of it, and takes out what is damaged, so that its stage makes just that again."""
+"""Checks a store by reading all of it, and removes what is damaged, so that its stage makes only that again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Check(NamedTuple):
-    """What reading a store brought to light. compared: files of the run that it was compared with."""
+    """Result of reading a store. compared: names of the files of the run that it was compared with."""
 
     store: AnyStore
     num_chunks: int
@@ -43,9 +43,9 @@ class Check(NamedTuple):
 def check_store(path: Path) -> Check:
     """Read every chunk of every array with its checksum, and compare the store with its run.
 
-    raises: StoreError if there is no store, or one whose own metadata cannot be read; the message says how to fix it
+    raises: StoreError if there is no store, or its own metadata cannot be read; the message has the command that helps
     """
-    store = replace(open_for_inspection(path), is_strict=False)  # metadata are compared by themselves
+    store = replace(open_for_inspection(path), is_strict=False)  # metadata are compared separately
     chunks = chunks_of(store)
     progress = Progress(log, f"inspect {path}", len(chunks), "chunks")
     damages = metadata_damage(store) + read_chunks(store, chunks, progress.advance)
@@ -55,7 +55,7 @@ def check_store(path: Path) -> Check:
 
 
 def check_facts(check: Check) -> dict[str, Any]:
-    """The same for programs."""
+    """The result of a check, as JSON can store it."""
     return {
         "path": str(check.store.path),
         "kind": check.store.state["kind"],
@@ -68,11 +68,12 @@ def check_facts(check: Check) -> dict[str, Any]:
 
 
 def repair(path: Path) -> dict[str, Any]:
-    """Check a store and fix what can be: damaged and failed images become absent, the store unfinished again.
+    """Check a store and repair it: damaged and failed images become absent, and the store becomes unfinished.
 
-    The receipt of its stage is taken away, so that the stage runs again: it makes those images again and no others.
+    The receipt of its stage is removed, so that the stage runs again. It makes those images again and no others.
 
-    raises: StoreError as `check_store`; BusyError while the stage runs, or one that reads the store
+    returns: facts of the check, the number of repaired findings, and the ids of the images to make again
+    raises:  StoreError as `check_store`; BusyError while the stage, or one that reads the store, runs
     """
     with only_writer(path.resolve().parent, STAGE_OF[open_for_inspection(path).state["kind"]]):
         return _repair(path)
@@ -85,7 +86,7 @@ def _repair(path: Path) -> dict[str, Any]:
         leftover.unlink()
     images: list[str] = []
     if any(finding.what != "left over" for finding in fixable):
-        receipt_of(store).unlink(missing_ok=True)  # first: a receipt says that a store is whole
+        receipt_of(store).unlink(missing_ok=True)  # first, because a receipt means that a store is complete
         again = _failed(store) if store.state["kind"] == "probabilities" else []
         images = _ids_of(store.path, repair_store(store, check.damages, again))
     return check_facts(check) | {"repaired": len(fixable), "to_be_remade": images}
@@ -94,7 +95,7 @@ def _repair(path: Path) -> dict[str, Any]:
 def _failed(store: AnyStore) -> list[int]:
     try:
         failed: list[int] = np.flatnonzero(store.status == FAILED).tolist()
-    except StoreError:  # of a damaged status, all images without maps are made again
+    except StoreError:  # if the status is damaged, all images without maps are made again
         return []
     return failed
 
@@ -108,7 +109,7 @@ def _ids_of(path: Path, images: list[int]) -> list[str]:
 
 
 def is_sound(facts: Mapping[str, Any]) -> bool:
-    """Is there nothing left to be fixed by hand? Of facts of a repair: nothing that the stage will not fix."""
+    """Whether a check found nothing; after a repair, whether the stage fixes everything that is left."""
     fixed_by = ("repair", "stage") if "repaired" in facts else ()
     return all(finding["fix"] in fixed_by for finding in facts["findings"])
 
@@ -116,7 +117,7 @@ def is_sound(facts: Mapping[str, Any]) -> bool:
 def format_check(facts: Mapping[str, Any]) -> str:
     """The facts of a check or a repair as lines."""
     state = "complete" if facts["complete"] else "unfinished"
-    compared = ", ".join(facts["compared_with"]) or "nothing: no samples.json and no receipt lie beside it"
+    compared = ", ".join(facts["compared_with"]) or "nothing: there is no samples.json and no receipt beside it"
     lines = [
         ("store", f"{facts['path']}: {facts['kind']}, {state}, fingerprint {facts['fingerprint']}"),
         ("integrity", f"{facts['chunks']} chunks read with their checksums; compared with {compared}"),
@@ -132,7 +133,7 @@ def format_check(facts: Mapping[str, Any]) -> str:
 def _repair_lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     images = facts["to_be_remade"]
     if not facts["repaired"]:
-        return [("repaired", "nothing: there is nothing that this can fix")]
+        return [("repaired", "nothing: --repair cannot fix any finding")]
     what = f"the stage will make {named(images)} images again, and no others" if images else "no image is lost"
     stage = STAGE_OF[facts["kind"]]
     return [("repaired", what), ("next", f"run {stage_command(Path(facts['path']), stage)}")]

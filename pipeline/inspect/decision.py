@@ -1,4 +1,4 @@
-"""The arithmetic behind the label of one pixel: ranks, p-values, its prediction set, and its label at every alpha."""
+"""Arithmetic of the label of one pixel: ranks, p-values, its prediction set, and its label at every alpha."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Membership = Literal["abstain", "accept"]
 
 
 class Pixel(NamedTuple):
-    """What a label is made of, beside a threshold.
+    """Everything besides a threshold that determines a label.
 
-    probabilities: float32 [K]
+    probabilities: float32 [K], in [0, 1]
     rule:          one of `calib.RULES`
     background:    index of the background class, if there is one
-    uncalibrated:  what a threshold of +inf lets pass: every class, or none
+    uncalibrated:  prediction set at a threshold of +inf: every class (accept), or none (abstain)
     """
 
     probabilities: Floats
@@ -33,8 +33,8 @@ class Pixel(NamedTuple):
 class Interval(NamedTuple):
     """Alphas with one label (class index, None = no label).
 
-    Of exact intervals, low <= alpha < high (the first one starts above 0); of a list of alphas, low and high are the
-    first and the last of them with this label.
+    Exact intervals: low <= alpha < high; the first one starts above 0. Listed alphas: low and high are the first and
+    the last alpha with this label.
     """
 
     low: Fraction
@@ -43,9 +43,9 @@ class Interval(NamedTuple):
 
 
 def labels_at(pixel: Pixel, thresholds: Floats) -> Floats:
-    """Label of the pixel at each of T thresholds, by the functions that label whole images.
+    """Label of the pixel at each of T thresholds, computed by the functions that label whole images.
 
-    thresholds: float32 [T], or [T, K] class-wise; +inf = uncalibrated, NaN = nothing was learnt
+    thresholds: float32 [T], or [T, K] class-wise; +inf = uncalibrated, NaN = no score
     returns:    float32 [T], class index, NaN = no label
     """
     maps = np.repeat(pixel.probabilities[:, np.newaxis, np.newaxis], len(thresholds), axis=2)  # [K, 1, T]
@@ -60,15 +60,15 @@ def labels_at(pixel: Pixel, thresholds: Floats) -> Floats:
 
 
 def prediction_set(pixel: Pixel, threshold: Floats) -> list[int]:
-    """Classes j with 1 - P_j <= q. threshold: float32 [1], or [K] class-wise."""
-    open_end = np.float32(np.nan if pixel.uncalibrated == "abstain" else np.inf)
-    q = np.where(np.isposinf(threshold), open_end, threshold)
+    """Indices of the classes j with 1 - P_j <= q. threshold: float32 [1], or [K] class-wise."""
+    at_infinity = np.float32(np.nan if pixel.uncalibrated == "abstain" else np.inf)
+    q = np.where(np.isposinf(threshold), at_infinity, threshold)
     inside: list[int] = np.flatnonzero(1 - pixel.probabilities <= q).tolist()
     return inside
 
 
 def num_at_least(scores: Floats, candidates: Floats) -> npt.NDArray[np.int64]:
-    """For each candidate score the number of calibration scores that are as large or larger.
+    """Number of calibration scores that are at least as large as each candidate score.
 
     scores: float32 [n], no NaN; candidates: float32 [K]; returns int64 [K]
     """
@@ -82,19 +82,19 @@ def p_value(at_least: int, n: int) -> Fraction:
 
 
 def exact_intervals(pixel: Pixel, scores: Floats, policy: calib.Policy) -> list[Interval]:
-    """All alphas of a location with its own threshold, by the ceil((n + 1)(1 - alpha))-th smallest of n scores.
+    """Intervals of alpha at a location whose threshold is the ceil((n + 1)(1 - alpha))-th smallest of its n scores.
 
-    The threshold is the m-th largest score for m / (n + 1) <= alpha < (m + 1) / (n + 1), and none for m = 0.
+    The threshold is the m-th largest score for m / (n + 1) <= alpha < (m + 1) / (n + 1). None exists for m = 0.
 
     scores: float32 [n], no NaN
     """
     n = len(scores)
     if n == 0:
-        nothing_learnt = np.array([np.nan], np.float32)
-        return [Interval(Fraction(0), Fraction(1), class_or_none(labels_at(pixel, nothing_learnt)[0]))]
-    falling = np.sort(scores)[::-1]
-    thresholds = np.concatenate([np.array([np.inf], np.float32), falling])
-    thresholds = calib.resolve_uncalibrated(thresholds, falling[:1], np.array([n]), unrefused(policy))
+        no_threshold = np.array([np.nan], np.float32)
+        return [Interval(Fraction(0), Fraction(1), class_or_none(labels_at(pixel, no_threshold)[0]))]
+    descending = np.sort(scores)[::-1]
+    thresholds = np.concatenate([np.array([np.inf], np.float32), descending])
+    thresholds = calib.resolve_uncalibrated(thresholds, descending[:1], np.array([n]), unrefused(policy))
     return [
         Interval(Fraction(start, n + 1), Fraction(stop, n + 1), label)
         for start, stop, label in _runs(labels_at(pixel, thresholds))
@@ -102,7 +102,7 @@ def exact_intervals(pixel: Pixel, scores: Floats, policy: calib.Policy) -> list[
 
 
 def unrefused(policy: calib.Policy) -> calib.Policy:
-    """What a policy says of alphas that the stage was not run at: raise refuses such runs, so nothing is labeled."""
+    """Policy at alphas for which the stage was not run. With `raise` such a run is refused, so no pixel is labeled."""
     return "abstain" if policy == "raise" else policy
 
 
@@ -115,10 +115,10 @@ def listed_intervals(pixel: Pixel, alphas: Sequence[float], thresholds: Floats) 
 
 
 def interval_of(intervals: Sequence[Interval], alpha: float) -> Interval | None:
-    """The interval that an alpha lies in, None if it lies between listed alphas or outside."""
+    """The interval that contains an alpha; None if the alpha is between listed ones or outside of all intervals."""
     exact = Fraction(str(alpha))
     inside = [interval for interval in intervals if interval.low <= exact <= interval.high]
-    return inside[-1] if inside else None  # an exact interval ends where the next one, which has that alpha, begins
+    return inside[-1] if inside else None  # the end of an exact interval belongs to the next one
 
 
 def _runs(labels: Floats) -> list[tuple[int, int, int | None]]:

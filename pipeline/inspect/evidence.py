@@ -19,6 +19,7 @@ from pipeline.store import (
     ProbabilityStore,
     open_for_inspection,
     refuse_lost,
+    repair_command,
     store_exists,
 )
 
@@ -27,11 +28,11 @@ from pipeline.store import (
 class Evidence:
     """The stores of a run, and one of its images.
 
-    maps:        float32 [K, H, W] probabilities on the grid
-    size:        height and width of the image itself
-    images:      labeled images behind the thresholds, as places in the calibration store
-    fitted:      thresholds over a list of alphas, of variants that pool pixels
-    settings, alpha, rule: with the variant, alpha and rule of the labels, as long as there are any
+    maps:   float32 [K, H, W] probabilities on the grid, in [0, 1]
+    size:   height and width of the image itself
+    images: indices in the calibration store of the labeled images behind the thresholds
+    fitted: thresholds at a list of alphas; None for a variant that does not pool pixels
+    settings, alpha, rule: with the variant, alpha and rule of the labels, if there are labels
     """
 
     settings: Settings
@@ -46,26 +47,27 @@ class Evidence:
     rule: str
 
     @property
-    def labeled_place(self) -> int | None:
-        return place_of(self.sample_id, self.calibration.sample_ids)
+    def calibration_index(self) -> int | None:
+        """Index of the image in the calibration store; None if it is not labeled."""
+        return index_of(self.sample_id, self.calibration.sample_ids)
 
     @property
-    def label_place(self) -> int | None:
-        """Where the image's labels are, once they are made."""
+    def label_index(self) -> int | None:
+        """Index of the image in the label store; None before it has labels."""
         if self.labels is None:
             return None
-        place = place_of(self.sample_id, self.labels.sample_ids)
-        return place if place is not None and self.labels.status[place] == DONE else None
+        index = index_of(self.sample_id, self.labels.sample_ids)
+        return index if index is not None and self.labels.status[index] == DONE else None
 
 
-def place_of(sample_id: str, ids: Sequence[str]) -> int | None:
+def index_of(sample_id: str, ids: Sequence[str]) -> int | None:
     return ids.index(sample_id) if sample_id in ids else None
 
 
 def open_evidence(settings: Settings, sample_id: str) -> Evidence:
     """Open the stores of a run, and read the maps of one image.
 
-    raises: StoreError if a store is not there, was made by other settings, or has no maps of this image
+    raises: StoreError if a store does not exist, was made with other settings, or has no maps of this image
     """
     run = Run(settings)
     annotated, probabilities = run.receipt("annotate"), run.open_probabilities()
@@ -73,16 +75,16 @@ def open_evidence(settings: Settings, sample_id: str) -> Evidence:
     labels = _labels(run)
     if labels is not None:
         settings = settings.of_variant(labels.state["variant"])
-    place = _place_in_cache(settings, probabilities, sample_id, annotated["failed"])
+    index = _index_in_cache(settings, probabilities, sample_id, annotated["failed"])
     images = np.flatnonzero(calibration.status == DONE).tolist()
-    strips = probabilities.probabilities(place).strips()
+    strips = probabilities.probabilities(index).strips()
     alpha, rule = _alpha_and_rule(settings, labels)
     return Evidence(
         settings=settings,
         calibration=calibration,
         labels=labels,
         sample_id=sample_id,
-        size=(int(probabilities.read("height")[place]), int(probabilities.read("width")[place])),
+        size=(int(probabilities.read("height")[index]), int(probabilities.read("width")[index])),
         maps=np.concatenate([strip for _, strip in strips], axis=1),
         images=images,
         fitted=_fitted(settings, calibration, images, alpha),
@@ -92,7 +94,7 @@ def open_evidence(settings: Settings, sample_id: str) -> Evidence:
 
 
 def _labels(run: Run) -> LabelStore | None:
-    """The label store as far as it goes, None if there is none; StoreError if other thresholds made it."""
+    """The label store, finished or not; None if there is none; StoreError if it was made with other thresholds."""
     path = run.folder.labels
     if not store_exists(path):
         return None
@@ -103,17 +105,20 @@ def _labels(run: Run) -> LabelStore | None:
     return labels
 
 
-def _place_in_cache(
+def _index_in_cache(
     settings: Settings, probabilities: ProbabilityStore, sample_id: str, failed: Mapping[str, str]
 ) -> int:
     ids = probabilities.sample_ids
-    place = place_of(sample_id, ids)
+    index = index_of(sample_id, ids)
     if sample_id in failed:
-        raise StoreError(f"{probabilities.path} has no maps of {sample_id}: {failed[sample_id]}; fix the image")
-    if place is not None:
-        return place
+        again = repair_command(probabilities.path, "probabilities")
+        raise StoreError(
+            f"{probabilities.path} has no maps of {sample_id}: {failed[sample_id]}; fix the image, then run {again}"
+        )
+    if index is not None:
+        return index
     if sample_id in (sample.id for sample in Run(settings).samples().of("val")):
-        raise StoreError(f"{sample_id} is a validation image: nothing is labeled there; choose an unlabeled one")
+        raise StoreError(f"{sample_id} is a val image, which gets no label; choose another image: --id {ids[0]}")
     raise StoreError(
         f"{probabilities.path} has no image {sample_id}{did_you_mean(sample_id, ids) or f'; e.g. {ids[0]}'}"
     )
@@ -125,7 +130,7 @@ def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[floa
     rule = settings.pseudolabel.rule
     if settings.pseudolabel.is_automatic:
         again = Run(settings).command("pseudolabel")
-        raise StoreError(f"rule {rule} is decided when images are labeled; run {again}, or give --set rule=RULE")
+        raise StoreError(f"rule {rule} is chosen when images are labeled; add --set rule=paper, or run {again}")
     return settings.calibrate.alpha, rule
 
 

@@ -1,4 +1,4 @@
-"""What lies behind the label of one pixel of a run, number by number."""
+"""Every number behind the label of one pixel of a run."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def explain(evidence: Evidence, x: int, y: int) -> Facts:
 
 
 def nearest(source: int, target: int, position: int) -> int:
-    """Which of `source` places on the grid a position among `target` pixels takes its label from."""
+    """Index in [0, source) of the row or column on the grid whose label a position in [0, target) of the image gets."""
     return int(resize_nearest(np.arange(source)[np.newaxis], (1, target))[0, position])
 
 
 def explain_location(evidence: Evidence, row: int, column: int) -> Facts:
     """Every number behind one location of the grid.
 
-    Thresholds, sets and decisions are of the stored thresholds; `threshold_problem` and `label_problem` say where the
-    stores disagree, and are None as they should be.
+    Sets and decisions are computed from the stored thresholds. `threshold_problem` and `label_problem` describe how the
+    stores disagree; they are None if the stores agree.
     """
     calibration, chosen, names = evidence.calibration, evidence.settings.calibrate, evidence.calibration.class_names
     background = calibration.state["background"]
@@ -75,21 +75,21 @@ def explain_location(evidence: Evidence, row: int, column: int) -> Facts:
 
 
 def has_problem(facts: Facts) -> bool:
-    """Do the stores disagree with each other about this pixel?"""
+    """Whether the stores disagree about this pixel."""
     return facts["threshold_problem"] is not None or facts["label_problem"] is not None
 
 
 def scores_at(evidence: Evidence, row: int, column: int) -> Floats:
-    """float32 [n], the scores of the labeled images that have a true class there."""
-    found = [evidence.calibration.read_chunk("score", image)[row, column] for image in evidence.images]
-    scores = np.array(found, np.float32)
+    """float32 [n] in [0, 1]: scores of the labeled images that have a true class at this location."""
+    values = [evidence.calibration.read_chunk("score", image)[row, column] for image in evidence.images]
+    scores = np.array(values, np.float32)
     return scores[~np.isnan(scores)]
 
 
 def class_rows(
     evidence: Evidence, pixel: Pixel, scores: Floats, stored: Floats, location: tuple[int, int]
 ) -> list[Facts]:
-    """Facts of each class, the most probable first, the lower index first among equals.
+    """Facts of each class, by descending probability; equal ones by ascending index.
 
     stored: float32 [1], or [K] class-wise; a threshold that is not finite is None
     """
@@ -118,16 +118,16 @@ def class_rows(
 
 
 def alpha_facts(evidence: Evidence, pixel: Pixel, scores: Floats, stored: Floats, location: tuple[int, int]) -> Facts:
-    """The label at every alpha, and whether the stored threshold is what the stored scores give."""
+    """The label at every alpha, and whether the stored threshold follows from the stored scores."""
     chosen, names = evidence.settings.calibrate, evidence.calibration.class_names
     alphas, thresholds, step = _thresholds_over_alphas(evidence, scores, location)
     if step is None:
         intervals = decision.exact_intervals(pixel, scores, chosen.uncalibrated)
     else:
         intervals = decision.listed_intervals(pixel, alphas, thresholds)
-    found = np.atleast_1d(thresholds[alphas.index(evidence.alpha)])
-    differs = f"the stored threshold {stored.tolist()} is not what the stored scores give: {found.tolist()}"
-    asked = decision.interval_of(intervals, chosen.alpha)
+    computed = np.atleast_1d(thresholds[alphas.index(evidence.alpha)])
+    differs = f"the stored threshold is {stored.tolist()}, but the stored scores give {computed.tolist()}"
+    at_settings = decision.interval_of(intervals, chosen.alpha)
     return {
         "step": step,
         "intervals": [
@@ -135,15 +135,15 @@ def alpha_facts(evidence: Evidence, pixel: Pixel, scores: Floats, stored: Floats
             for i in intervals
         ],
         "settings_alpha": chosen.alpha,
-        "at_settings_alpha": None if asked is None else _name(asked.label, names),
-        "threshold_problem": None if np.array_equal(found, stored, equal_nan=True) else differs,
+        "at_settings_alpha": None if at_settings is None else _name(at_settings.label, names),
+        "threshold_problem": None if np.array_equal(computed, stored, equal_nan=True) else differs,
     }
 
 
 def _thresholds_over_alphas(
     evidence: Evidence, scores: Floats, location: tuple[int, int]
 ) -> tuple[list[float], Floats, float | None]:
-    """Alphas, thresholds [T] or [T, K], and how far the alphas are apart; None: intervals are known exactly."""
+    """Alphas, float32 thresholds [T] or [T, K], and the step between the alphas; None if intervals are exact."""
     settings, chosen = evidence.settings, evidence.settings.calibrate
     if evidence.fitted is not None:
         return evidence.fitted.alphas, evidence.fitted.at(*location), STEP
@@ -158,12 +158,12 @@ def _thresholds_over_alphas(
 
 
 def stored_facts(evidence: Evidence, pixel: Pixel, label: int | None, location: tuple[int, int]) -> Facts:
-    """What the stores hold of this pixel: its label, or, of a labeled image, its true class and score."""
+    """What the stores contain for this pixel: its label or, in a labeled image, its true class and score."""
     names = evidence.calibration.class_names
-    if evidence.labeled_place is None:
+    if evidence.calibration_index is None:
         return {"is_labeled": False, "truth": None, "stored_score": None, **_label_facts(evidence, label, location)}
-    truth = int(evidence.calibration.read_chunk("truth", evidence.labeled_place)[location])
-    score = evidence.calibration.read_chunk("score", evidence.labeled_place)[location]
+    truth = int(evidence.calibration.read_chunk("truth", evidence.calibration_index)[location])
+    score = evidence.calibration.read_chunk("score", evidence.calibration_index)[location]
     is_void = truth == IGNORE_INDEX
     expected = np.float32(np.nan) if is_void else 1 - pixel.probabilities[truth]
     differs = f"the stored score {score} is not 1 - P of the true class: {expected}"
@@ -177,12 +177,12 @@ def stored_facts(evidence: Evidence, pixel: Pixel, label: int | None, location: 
 
 
 def _label_facts(evidence: Evidence, label: int | None, location: tuple[int, int]) -> Facts:
-    names, place = evidence.calibration.class_names, evidence.label_place
-    if evidence.labels is None or place is None:
+    names, index = evidence.calibration.class_names, evidence.label_index
+    if evidence.labels is None or index is None:
         return {"stored": None, "label_problem": None}
-    stored = class_or_none(evidence.labels.label(place)[location])
-    found, given = (_name(k, names) or "none" for k in (stored, label))
-    differs = f"the stored label is {found}, but maps, threshold and rule give {given}"
+    stored = class_or_none(evidence.labels.label(index)[location])
+    actual, expected = (_name(k, names) or "none" for k in (stored, label))
+    differs = f"the stored label is {actual}, but maps, threshold and rule give {expected}"
     return {
         "stored": {"label": _name(stored, names)},
         "label_problem": None if stored == label else differs,

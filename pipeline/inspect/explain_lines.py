@@ -1,4 +1,4 @@
-"""The facts of one pixel as lines for people."""
+"""The facts of one pixel as lines of text."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NO_LABEL = "no label"
 
 
 def format_explanation(facts: Facts) -> str:
-    """All that `explain` found, a word and what is to be said about it a line."""
+    """The facts of `explain` as lines, each with its topic."""
     grid = " x ".join(str(side) for side in reversed(facts["grid"]))
-    place = f"row {facts['row']}, column {facts['column']} of the {grid} grid"
+    location = f"row {facts['row']}, column {facts['column']} of the {grid} grid"
     lines = [
-        ("pixel", f"{facts['id']} ({facts['width']} x {facts['height']}), x {facts['x']}, y {facts['y']}: {place}"),
+        ("pixel", f"{facts['id']} ({facts['width']} x {facts['height']}), x {facts['x']}, y {facts['y']}: {location}"),
         *(("class", cells) for cells in _class_table(facts)),
         *_pooled_note(facts),
         ("threshold", _threshold(facts)),
@@ -54,14 +54,17 @@ def _class_table(facts: Facts) -> Iterator[str]:
 
 
 def _is_own(facts: Facts) -> bool:
-    """Is the threshold one of the scores at this location?"""
+    """Whether the threshold was computed from the scores at this location alone."""
     chosen = facts["calibrate"]
     return bool(calib.find_variant(chosen["variant"]).by_location and facts["num_scores"] >= chosen["n_min"])
 
 
 def _pooled_note(facts: Facts) -> Iterator[Line]:
     if not _is_own(facts):
-        yield "", "ranks and p-values are among the scores at this location; the threshold is one of many pixels"
+        yield (
+            "",
+            "ranks and p-values are among the scores at this location; the threshold was computed from many pixels",
+        )
 
 
 def _q_hat(row: Facts) -> str:
@@ -71,7 +74,7 @@ def _q_hat(row: Facts) -> str:
 
 
 def _threshold(facts: Facts) -> str:
-    """The threshold, and how it came about."""
+    """The threshold, and how it was computed."""
     chosen, first = facts["calibrate"], facts["classes"][0]
     if chosen["class_thresholds"] != "pooled":
         return f"of each class, at alpha {facts['alpha']:g}; {_how_pooled(facts)}"
@@ -84,7 +87,7 @@ def _how_ranked(facts: Facts) -> str:
     if n == 0:
         return "no labeled image has a class at this location"
     if chosen["quantile"] == "paper":
-        return f"the (1 - alpha)-quantile of {n} scores at this location, interpolated, without a correction for few"
+        return f"the (1 - alpha)-quantile of {n} scores at this location, interpolated, not corrected for few scores"
     rank = f"rank k = ceil(({n} + 1)(1 - {facts['alpha']:g})) = {k}"
     if k <= n:
         return f"{rank}: in ascending order, score {k} of the {n} at this location"
@@ -97,7 +100,7 @@ def _how_pooled(facts: Facts) -> str:
     behind = f"{images[0]} to {images[-1]}" if len(images) > 1 else str(images[0])
     if kind.by_location:
         few = f"{facts['num_scores']} scores at this location are fewer than calibrate.n_min {chosen['n_min']}"
-        return f"{few}: that of its {FALLBACKS[chosen['fallback']]}, from {behind} labeled images"
+        return f"{few}, so it is the threshold of its {FALLBACKS[chosen['fallback']]}, from {behind} labeled images"
     if kind.bounds == "wrong labels":
         bound = "the largest with which at most alpha of a new image's pixels are labeled wrong, on average"
         return f"{kind.shared_by}, {bound}, from {behind} labeled images"
@@ -116,7 +119,7 @@ def _rule(facts: Facts) -> str:
 def _truth(facts: Facts) -> Iterator[Line]:
     if facts["is_labeled"]:
         score = "" if facts["stored_score"] is None else f", score {facts['stored_score']:.6f}, one of those above"
-        yield "truth", f"{facts['truth']}{score}: this image is labeled, so it is behind the threshold itself"
+        yield "truth", f"{facts['truth']}{score}: this image is labeled, so its own score was used for the threshold"
 
 
 def _alphas(facts: Facts) -> Iterator[Line]:
@@ -139,7 +142,7 @@ def _alphas(facts: Facts) -> Iterator[Line]:
 
 
 def _agreement(facts: Facts) -> Iterator[Line]:
-    """What the stores hold, and, loudly, what does not fit."""
+    """What the stores contain, and where they disagree."""
     if facts["stored"] is not None and facts["label_problem"] is None:
         yield "stored label", f"{facts['stored']['label'] or NO_LABEL}: the same"
     elif facts["stored"] is None and not facts["is_labeled"]:

@@ -1,4 +1,4 @@
-"""What is wrong with a store, one line each, with the command that fixes it."""
+"""Findings: what is wrong with a store, each as one line with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Finding(NamedTuple):
     """One thing that is wrong.
 
     what:    corrupt, missing, metadata, failed, unfinished, left over, receipt, or other run
-    where:   what it is about, and why
-    command: what fixes it
-    fix:    what part of that is: `inspect --repair` (and then the stage), the stage alone, or neither
+    where:   what is affected, and why
+    command: command that fixes it
+    fix:     whether `inspect --repair` and then the stage fix it, the stage alone, or neither
     """
 
     what: str
@@ -52,32 +52,32 @@ class Finding(NamedTuple):
 
 
 def finding_of(what: str, error: UserError, otherwise: str) -> Finding:
-    """What an error says as a finding. otherwise: command, if the error names none"""
-    where, _, rest = str(error).partition("; ")
-    named = re.search(r"\brun (.*)", rest)
-    return Finding(what, where, named[1] if named else otherwise, "by hand")
+    """An error as a finding. otherwise: command to use if the message has none"""
+    where, _, advice = str(error).partition("; ")
+    command = re.search(r"\brun (.*)", advice)
+    return Finding(what, where, command[1] if command else otherwise, "by hand")
 
 
 def receipt_of(store: AnyStore) -> Path:
-    """The receipt of the stage that makes this store; it is there if the stage has finished."""
+    """Path of the receipt of the stage that makes this store; it exists if the stage has finished."""
     return Folder(store.path.parent).receipt(STAGE_OF[store.state["kind"]])
 
 
 def named(ids: Sequence[str]) -> str:
-    """`5 (a, b, c, ...)`, or `0`."""
+    """Number of ids with the first three of them: `5 (a, b, c, ...)`, or `0`."""
     more = ", ..." if len(ids) > MAX_NAMED else ""
     return f"{len(ids)} ({', '.join(ids[:MAX_NAMED])}{more})" if ids else "0"
 
 
 def damage_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Finding]:
-    """A finding for every array and kind of damage; of images, the first ones are named."""
+    """One finding for each array and kind of damage, with the ids of the first images."""
     ids = _ids(store)
     ordered = sorted(damages, key=lambda damage: (damage.array, damage.problem, damage.images))
     for (array, problem), group in groupby(ordered, key=lambda damage: (damage.array, damage.problem)):
-        parts = list(group)
-        images = sorted({image for damage in parts for image in damage.images})
+        same = list(group)
+        images = sorted({image for damage in same for image in damage.images})
         where = f"{array} of {named([ids[i] if ids else f'number {i}' for i in images])}" if images else array
-        why = f": {parts[0].why.rstrip('.') or 'not on disk'}"
+        why = f": {same[0].why.rstrip('.') or 'not on disk'}"
         yield Finding(problem, where + why, repair_command(store.path, store.state["kind"]), "repair")
 
 
@@ -89,18 +89,18 @@ def _ids(store: AnyStore) -> list[str] | None:
 
 
 def state_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Finding]:
-    """What the store itself says of its images, unless that is damaged: not made, failed; and half-written files."""
+    """Images that are not done or failed, unless the status is damaged; and temporary files."""
     kind, receipt, leftovers = store.state["kind"], receipt_of(store), list(store.path.rglob(LEFTOVERS))
     stage = stage_command(store.path, STAGE_OF[kind])
-    half_written = f"; {len(leftovers)} half-written files ({LEFTOVERS})" if leftovers else ""
+    temporary = f"; {len(leftovers)} temporary files ({LEFTOVERS})" if leftovers else ""
     is_known = not {"sample", "status", "made_by"} & {damage.array for damage in damages}
     ids, status = (np.array(store.sample_ids), store.status) if is_known else (np.array([]), np.array([]))
     absent, failed = ids[status == ABSENT].tolist(), ids[status == FAILED].tolist()
     if not store.state["complete"]:
         done = f"{np.count_nonzero(status == DONE)} of {len(status)} images are done"
-        where = (done if is_known else "its images are not known") + half_written
+        where = (done if is_known else "its status is damaged") + temporary
         if receipt.is_file():
-            where += f", although {receipt} says that the stage has finished"
+            where += f", but the stage has finished according to {receipt}"
             stage = f"rm {shlex.quote(str(receipt))} && {stage}"
         yield Finding("unfinished", where, stage, "by hand" if receipt.is_file() else "stage")
     elif absent:
@@ -108,7 +108,7 @@ def state_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Findi
         yield Finding("unfinished", where, repair_command(store.path, kind), "repair")
     elif leftovers:
         command = f"conformalsam inspect {shlex.quote(str(store.path))} --repair"
-        yield Finding("left over", half_written.removeprefix("; "), command, "repair")
+        yield Finding("left over", temporary.removeprefix("; "), command, "repair")
     if failed and kind == "probabilities":
         reasons = store.state.get("failed", {})
         why = f": {reasons[failed[0]]}" if failed[0] in reasons else ""
@@ -120,9 +120,9 @@ def state_findings(store: AnyStore, damages: Sequence[Damage]) -> Iterator[Findi
 
 
 def run_findings(store: AnyStore) -> tuple[list[str], list[Finding]]:
-    """Files beside the store that it was compared with, and the first that says it belongs to another run.
+    """Names of the files of the run that the store was compared with, and the first finding of these comparisons.
 
-    A store by itself, as after a copy to somewhere else, is compared with nothing.
+    A store without a run, e.g. one that was copied, is compared with nothing.
     """
     folder, kind, receipt = store.path.parent, store.state["kind"], receipt_of(store)
     samples = Folder(folder).samples
@@ -130,9 +130,9 @@ def run_findings(store: AnyStore) -> tuple[list[str], list[Finding]]:
         return [], []
     compared, findings = [], []
     for compare in (_compare_samples, _compare_receipt):
-        path, found = compare(store)
+        path, new = compare(store)
         compared.append(path.name)
-        findings += found
+        findings += new
     for origin in MADE_FROM[kind]:
         state = _state_of(folder / FILE_OF[origin])
         if origin in store.state and state:
@@ -153,9 +153,11 @@ def _compare_samples(store: AnyStore) -> tuple[Path, list[Finding]]:
     ids = _ids(store)
     if ids is None or ids == expected or (kind == "probabilities" and sorted(ids) == sorted(expected)):
         return path, []
-    odd = sorted(set(ids) ^ set(expected))
+    different = sorted(set(ids) ^ set(expected))
     where = (
-        f"its images are not those of {path}, e.g. {odd[0]}" if odd else f"its images are not in the order of {path}"
+        f"its images are not those of {path}, e.g. {different[0]}"
+        if different
+        else f"its images are not in the order of {path}"
     )
     return path, [Finding("other run", where, remake_command(store.path), "by hand")]
 
@@ -172,7 +174,7 @@ def _compare_receipt(store: AnyStore) -> tuple[Path, list[Finding]]:
         return path, [finding_of("receipt", error, stage_command(store.path, stage))]
     if made_by == store.fingerprint:
         return path, []
-    where = f"it has the fingerprint {store.fingerprint}, but {path} is about {made_by}"
+    where = f"it has the fingerprint {store.fingerprint}, but {path} has {made_by}"
     return path, [Finding("other run", where, remake_command(store.path), "by hand")]
 
 
@@ -187,5 +189,5 @@ def _compare_origin(store: AnyStore, origin: str, fingerprint: str) -> list[Find
 def _state_of(path: Path) -> dict[str, str]:
     try:
         return store_state(path)
-    except StoreError:  # to be found by a look into that store
+    except StoreError:  # a check of that store reports it
         return {}

@@ -1,4 +1,4 @@
-"""What held-out images say of a store, from the receipt of calibrate beside it, if that receipt is about this store."""
+"""Held-out estimates of a store, from the receipt of calibrate beside it if that receipt belongs to the store."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ SHOWN = (
 
 
 def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
-    """Rows of held-out estimates, and those of the first row by class; `problem` says why there are none.
+    """Rows of held-out estimates, and those of the first row by class; `problem` is the reason if there are none.
 
-    Of labels, the row of their variant, alpha and rule; of thresholds, a row for each. `raw`: the annotator's own
-    argmax on the same images; `verdict`: the labels beside it, of thresholds those of the largest mIoU.
+    For labels: the row of their variant, alpha and rule. For thresholds: all rows. `raw`: estimates of the annotator's
+    own argmax on the same images. `verdict`: comparison of the labels with it; for thresholds, of the labels with the
+    largest mIoU.
     """
     path = Folder(store.path.parent).receipt("calibrate")
     if not path.is_file():
@@ -43,38 +44,38 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     except RecordError as error:
         return _nothing(str(error))
     if not _belongs(store, receipt):
-        return _nothing(f"{path} is about other thresholds")
+        return _nothing(f"{path} belongs to other thresholds")
     if receipt["held_out"] is None:
         return _nothing("a single labeled image: none can be held out")
-    found = receipt["held_out"]
-    rows = found["rows"]
+    estimates = receipt["held_out"]
+    rows = estimates["rows"]
     if isinstance(store, LabelStore):
-        row = find_row(found, store.state["variant"], store.state["alpha"], store.rule)
+        row = find_row(estimates, store.state["variant"], store.state["alpha"], store.rule)
         rows = [] if row is None else [row]
     if not rows:
-        return _nothing(f"{path} does not judge the alpha and rule of these labels")
+        return _nothing(f"{path} has no estimates at the alpha and rule of these labels")
     guarantees_coverage = calib.find_variant(receipt["variant"]).bounds != "wrong labels"
     return {
         "problem": None,
-        "num_images": receipt["held_out"]["num_images"],
-        "folds": receipt["held_out"]["folds"],
+        "num_images": estimates["num_images"],
+        "folds": estimates["folds"],
         "rows": [
             {name: row[name] for name in SHOWN}
             | {"same_keep": (row["against_raw"] or {}).get("same_keep")}
             | ({} if guarantees_coverage else {"target": None})
             for row in rows
         ],
-        "raw": {name: found["raw"][name] for name in ("precision", "miou")},
-        "verdict": verdict(found, *_best(rows, found)),
+        "raw": {name: estimates["raw"][name] for name in ("precision", "miou")},
+        "verdict": verdict(estimates, *_best(rows, estimates)),
         "per_class": {name: _class_facts(rows[0], name, guarantees_coverage) for name in rows[0]["coverage_per_class"]},
     }
 
 
-def _best(rows: Sequence[Facts], found: Facts) -> tuple[str, float, str]:
-    """Variant, alpha and rule of the only row or, of several, those of the largest mIoU, raw among them."""
-    shown = rows[0]
-    known = [] if len(rows) == 1 else [candidate for candidate in candidates(found) if candidate.keep_rate > 0]
-    return calib.rank(known)[0][0][:3] if known else (shown["variant"], shown["alpha"], shown["rule"])
+def _best(rows: Sequence[Facts], estimates: Facts) -> tuple[str, float, str]:
+    """Variant, alpha and rule of the only row or, of several rows and raw, those with the largest mIoU."""
+    first = rows[0]
+    ranked = [] if len(rows) == 1 else [candidate for candidate in candidates(estimates) if candidate.keep_rate > 0]
+    return calib.rank(ranked)[0][0][:3] if ranked else (first["variant"], first["alpha"], first["rule"])
 
 
 def _class_facts(row: Mapping[str, Any], name: str, guarantees_coverage: bool) -> Facts:
@@ -86,9 +87,9 @@ def _class_facts(row: Mapping[str, Any], name: str, guarantees_coverage: bool) -
 
 
 def _belongs(store: CalibrationStore | LabelStore, receipt: Mapping[str, Any]) -> bool:
-    """Is the receipt of this calibration, or of the one that made the labels?
+    """Whether the receipt is of this calibration, or of the one that made the labels.
 
-    Labels that do not name their calibration are taken to be of one with their variant and alpha.
+    Labels without the fingerprint of a calibration belong to a receipt with their variant and alpha.
     """
     made_by = store.fingerprint if isinstance(store, CalibrationStore) else store.state.get("calibration")
     if made_by is not None:

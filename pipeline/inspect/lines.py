@@ -1,4 +1,4 @@
-"""The facts of a store as lines for people: a word, what is to be said about it."""
+"""The facts of a store as lines of text, each with its topic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Line = tuple[str, str]
 
 
 def format_summary(facts: Facts) -> str:
-    """All that `inspect_store` found."""
+    """The facts of `inspect_store` as lines."""
     lines = [
         ("store", f"{facts['path']}: {facts['kind']}, {_state(facts)}"),
         ("made by", ", ".join(f"{name} {value}" for name, value in facts["made_by"].items())),
@@ -74,8 +74,8 @@ def _label_lines(labels: Facts) -> Iterator[Line]:
     width = max((len(image["id"]) for image in labels["worst"]), default=0)
     for image in labels["worst"]:
         lost = [name for name in ("empty", "uncalibrated") if image[name]]
-        shares = ", ".join(f"{name} {image[name] / image['pixels']:.3f}" for name in lost)
-        yield "keeps least", f"{image['id']:<{width}}  {image['keep_rate']:.3f}  {shares}"
+        fractions = ", ".join(f"{name} {image[name] / image['pixels']:.3f}" for name in lost)
+        yield "keeps least", f"{image['id']:<{width}}  {image['keep_rate']:.3f}  {fractions}"
 
 
 def _threshold_lines(thresholds: Facts | None) -> Iterator[Line]:
@@ -87,7 +87,7 @@ def _threshold_lines(thresholds: Facts | None) -> Iterator[Line]:
     spread = "{min:.0f} to {max:.0f} labeled images, median {median:.0f}".format(**thresholds["n_valid"])
     never = f"{100 * thresholds['never_labeled_fraction']:.1f} % have none"
     alphas = ", ".join(f"{alpha:g}" for alpha in thresholds["alphas"])
-    beside = "; judged beside it: " + ", ".join(thresholds["beside"]) if thresholds["beside"] else ""
+    beside = "; compared with it: " + ", ".join(thresholds["beside"]) if thresholds["beside"] else ""
     fixed = ", fixed, nothing is calibrated" if calib.find_variant(thresholds["variant"]).bounds == "nothing" else ""
     yield "thresholds", f"variant {thresholds['variant']}{each}{fixed}, alpha {alphas}{beside}"
     yield from (("q_hat", _q_hat(facts)) for facts in thresholds["by_alpha"])
@@ -101,13 +101,13 @@ def _q_hat(facts: Facts) -> str:
 
 
 def sparks(counts: Sequence[int]) -> str:
-    """A bar for every count, the tallest for the largest; the lowest for none."""
+    """One bar character for each count; the highest for the largest count, the lowest for 0."""
     top = max(*counts, 1)
     return "".join(SPARKS[-(-count * (len(SPARKS) - 1) // top)] for count in counts)
 
 
 def held_out_lines(facts: Facts) -> Iterator[Line]:
-    """A line a row of held-out estimates, or why there are none."""
+    """One line for each row of held-out estimates, or the reason why there are none."""
     if facts["problem"] is not None:
         yield "held out", facts["problem"]
         return
@@ -134,34 +134,34 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
 
 
 def class_lines(facts: Facts) -> Iterator[Line]:
-    """A table with a row a class: labeled pixels and their share, held-out estimates, and a flag."""
+    """A table with one row per class: labeled pixels and their fraction, held-out estimates, and a flag."""
     pixels = facts["labels"]["pixels_per_class"] if "labels" in facts else {}
-    judged = facts.get("held_out", {}).get("per_class", {})
-    if judged:
+    estimates = facts.get("held_out", {}).get("per_class", {})
+    if estimates:
         row = facts["held_out"]["rows"][0]
         yield "by class", f"held out at variant {row['variant']}, alpha {row['alpha']:g}, rule {row['rule']}"
-    if not pixels and not judged:
+    if not pixels and not estimates:
         yield "classes", ", ".join(facts["classes"])
         return
     columns = [["class", *facts["classes"]]]
     if pixels:
         total = max(sum(pixels.values()), 1)
         columns += [["pixels", *(str(pixels[name]) for name in facts["classes"])]]
-        columns += [["share", *(f"{100 * pixels[name] / total:.2f} %" for name in facts["classes"])]]
-    for measure in MEASURES if judged else ():
-        columns += [[f"held-out {measure}", *(_shown(judged[name][measure]) for name in facts["classes"])]]
-    if judged:
-        columns += [["", *("under-covered" if judged[name]["under_covered"] else "" for name in facts["classes"])]]
+        columns += [["fraction", *(f"{100 * pixels[name] / total:.2f} %" for name in facts["classes"])]]
+    for measure in MEASURES if estimates else ():
+        columns += [[f"held-out {measure}", *(_shown(estimates[name][measure]) for name in facts["classes"])]]
+    if estimates:
+        columns += [["", *("under-covered" if estimates[name]["under_covered"] else "" for name in facts["classes"])]]
     for cells in zip(*(_aligned(column) for column in columns), strict=True):
         yield "by class", "  ".join(cells).rstrip()
 
 
 def _aligned(column: Sequence[str]) -> list[str]:
-    """Cells of one width; pixels and shares to the right."""
+    """Cells of one width; pixels and fractions are aligned to the right."""
     width = max(map(len, column))
-    return [cell.rjust(width) if column[0] in ("pixels", "share") else cell.ljust(width) for cell in column]
+    return [cell.rjust(width) if column[0] in ("pixels", "fraction") else cell.ljust(width) for cell in column]
 
 
 def _shown(estimate: Mapping[str, float] | None) -> str:
-    """`0.952 [0.941, 0.963]`; a dash for what does not exist."""
+    """`0.952 [0.941, 0.963]`, or a dash for None."""
     return "-" if estimate is None else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**estimate)

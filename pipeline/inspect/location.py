@@ -1,4 +1,4 @@
-"""Thresholds of one location at any alphas: those that `calibrate` would have written, from the same scores."""
+"""Thresholds of one location at any alphas, as `calibrate` would compute them from the same scores."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipeline.inspect.decision import unrefused
 from pipeline.settings import Settings
 from pipeline.store import CalibrationStore
 
-STEP = 0.005  # of the list of alphas; a pass over the labeled images finds the thresholds for all of them
-STEP_OF_LOCATION = 0.001  # where the scores of a single location are enough
+STEP = 0.005  # between alphas; one pass over the labeled images computes the thresholds for all of them
+STEP_OF_LOCATION = 0.001  # if the scores of a single location are enough
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,15 +36,15 @@ class Fitted(NamedTuple):
 
 
 def alpha_list(step: float, *others: float) -> list[float]:
-    """Alphas in (0, 1) that are `step` apart, and some others, in ascending order."""
+    """Multiples of `step` in (0, 1), and some others, in ascending order."""
     return sorted({*(round(i * step, 3) for i in range(1, round(1 / step))), *others})
 
 
 def fit_pooled(settings: Settings, calibration: CalibrationStore, images: Sequence[int], alphas: list[float]) -> Fitted:
     """Thresholds of a variant that pools pixels, from all labeled images.
 
-    Variant risk has none below the smallest alpha that it can guarantee. Classes are clustered by the largest alpha, so
-    a list for clusters ends with the largest of the store.
+    Variant risk has no threshold below the smallest alpha that it can guarantee. Classes are clustered at the largest
+    alpha, so with clusters the list ends with the largest alpha of the store.
     """
     if settings.calibrate.class_thresholds == "clustered":
         alphas = [alpha for alpha in alphas if alpha <= max(calibration.alphas)]
@@ -52,14 +52,14 @@ def fit_pooled(settings: Settings, calibration: CalibrationStore, images: Sequen
     while True:
         try:
             thresholds = calib.fit(variant_of(settings, alphas), maps, np.zeros(len(images), np.int64))[0]
-        except calib.CalibrationError:  # of variant risk: the smallest alpha cannot be guaranteed
+        except calib.CalibrationError:  # variant risk cannot guarantee the smallest alpha
             alphas = alphas[1:]
         else:
             return Fitted(alphas, thresholds.resolve(unrefused(settings.calibrate.uncalibrated)))
 
 
 def own_thresholds(scores: Floats, alphas: Sequence[float], settings: Settings) -> Floats:
-    """float32 [T] of a location by its own scores, float32 [n] without NaN."""
+    """float32 [T]: thresholds of a location from its own scores. scores: float32 [n], no NaN"""
     sketch = calib.sketch_scores(scores.reshape(-1, 1, 1), max(1, len(scores)))  # of all scores
     method = settings.calibrate.quantile
     q = np.array([calib.sketch_quantile(sketch, alpha, method)[0, 0] for alpha in alphas], np.float32)
@@ -75,17 +75,17 @@ def fallback_thresholds(
     location: tuple[int, int],
     alphas: list[float],
 ) -> Floats:
-    """float32 [T] of a location with fewer than n_min scores: those of its cell or the whole map, pooled."""
+    """float32 [T]: thresholds of a location with fewer than n_min scores, from its cell or the whole image, pooled."""
     shape = calibration.grid
     cells = regions.cells(shape, max(1, shape[0] // CELLS))
     if settings.calibrate.fallback == "image":
         cells = regions.one_region(shape)
-    rows, columns = (slice(part.min(), part.max() + 1) for part in np.nonzero(cells == cells[location]))
-    parts = {
+    rows, columns = (slice(axis.min(), axis.max() + 1) for axis in np.nonzero(cells == cells[location]))
+    maps = {
         name: np.stack([calibration.read_chunk(name, image)[rows, columns] for image in images])
         for name in ("score", "truth")
     }
     pooled = variant_of(settings, alphas)
     variant = calib.Variant("image", pooled.alphas, pooled.quantile, pooled.pooling)
-    thresholds = calib.fit(variant, calib.ArrayMaps(parts), np.zeros(len(images), np.int64))[0]
+    thresholds = calib.fit(variant, calib.ArrayMaps(maps), np.zeros(len(images), np.int64))[0]
     return thresholds.resolve(unrefused(settings.calibrate.uncalibrated)).q[:, 0, 0]

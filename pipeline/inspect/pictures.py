@@ -1,4 +1,4 @@
-"""A picture of one image of a store: what it says about each pixel, on top of the photograph, with a legend."""
+"""A picture of one image of a store: labels or scores drawn over the photograph, with a legend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from pipeline.errors import StoreError
 from pipeline.folder import Folder
 from pipeline.palette import class_colours, scale_colours
 from pipeline.settings import did_you_mean
-from pipeline.store import DONE, FAILED, AnyStore, CalibrationStore, ProbabilityStore, open_for_inspection, refuse_lost
+from pipeline.store import (
+    DONE,
+    FAILED,
+    AnyStore,
+    CalibrationStore,
+    ProbabilityStore,
+    open_for_inspection,
+    refuse_lost,
+    remake_command,
+)
 
 ROW, SWATCH, GAP = 22, 14, 6
 
@@ -23,29 +32,33 @@ Entry = tuple[str, Picture]
 
 
 def write_picture(path: Path, sample_id: str, out: Path) -> None:
-    """Write an overlay of one image: most probable class, pseudo-label or score, by the kind of store.
+    """Write an overlay of one image: most probable class, pseudo-label or score, depending on the kind of store.
 
     The photograph is found through the samples.json beside the store. Pixels without a label or score are hatched.
-    raises: StoreError if the store or its image is not there or not done yet; DatasetError without samples.json
+
+    raises: StoreError if the store or its image does not exist or is not done; DatasetError without samples.json, or if
+            the photograph has changed
     """
     store = open_for_inspection(path)
     refuse_lost(store)
-    index = _position(store, sample_id)
+    index = _index_of(store, sample_id)
     image = _photograph(path, sample_id)
     overlay, legend = _overlay(store, index, image)
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(with_legend(overlay, legend)).save(out)
 
 
-def _position(store: AnyStore, sample_id: str) -> int:
+def _index_of(store: AnyStore, sample_id: str) -> int:
     ids = store.sample_ids
     if sample_id not in ids:
         raise StoreError(f"{store.path} has no image {sample_id}{did_you_mean(sample_id, ids) or f'; e.g. {ids[0]}'}")
     index = ids.index(sample_id)
     status = store.status[index]
     if status != DONE:
-        what = "failed; its stage's receipt says why" if status == FAILED else "is not done yet"
-        raise StoreError(f"{sample_id} of {store.path} {what}; choose an image that is done")
+        what = "failed, see the receipt of annotate" if status == FAILED else "is not done yet"
+        done = np.flatnonzero(store.status == DONE)
+        other = f"choose an image that is done: --png {ids[done[0]]}" if done.size else "no image is done yet"
+        raise StoreError(f"{sample_id} of {store.path} {what}; {other}")
     return index
 
 
@@ -53,7 +66,7 @@ def _photograph(path: Path, sample_id: str) -> Picture:
     index = load_samples(Folder(path.parent).samples)
     sample = next((sample for sample in index.samples if sample.id == sample_id), None)
     if sample is None:
-        raise StoreError(f"{path.parent / 'samples.json'} does not list {sample_id}; it belongs to another data set")
+        raise StoreError(f"{path.parent / 'samples.json'} does not list {sample_id}; run {remake_command(path)}")
     return index.image(sample)
 
 
@@ -71,27 +84,27 @@ def _overlay(store: AnyStore, index: int, image: Picture) -> tuple[Picture, list
 
 
 def most_probable(store: ProbabilityStore, index: int) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W] on the grid, the lowest index among equals."""
+    """uint8 [H, W] on the grid: most probable class; the lowest index if several are equal."""
     strips = store.probabilities(index).strips()
     return np.concatenate([strip.argmax(axis=0).astype(np.uint8) for _, strip in strips])
 
 
 def with_legend(picture: Picture, entries: Sequence[Entry]) -> Picture:
-    """The picture on top of rows of swatches with their names; small pictures are enlarged so that the names fit."""
+    """uint8 [H, W, 3]: the picture above rows of swatches with names. Small pictures are enlarged to fit the names."""
     font = ImageFont.load_default(size=13)
     factor = max(1, round(320 / picture.shape[1]))
     picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
     height, width = picture.shape[:2]
-    places, x, row = [], GAP, 0
+    corners, x, row = [], GAP, 0
     for name, _ in entries:
         length = SWATCH + 2 * GAP + int(font.getlength(name))
         if x > GAP and x + length > width:
             x, row = GAP, row + 1
-        places.append((x, height + GAP + row * ROW))
+        corners.append((x, height + GAP + row * ROW))
         x += length + GAP
     canvas = Image.new("RGB", (width, height + 2 * GAP + (row + 1) * ROW), "white")
     canvas.paste(Image.fromarray(picture))
-    for (name, swatch), (x, y) in zip(entries, places, strict=True):
+    for (name, swatch), (x, y) in zip(entries, corners, strict=True):
         canvas.paste(Image.fromarray(swatch), (x, y))
         ImageDraw.Draw(canvas).text((x + SWATCH + GAP, y - 1), name, fill="black", font=font)
     return np.array(canvas)

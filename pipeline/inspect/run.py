@@ -1,4 +1,4 @@
-"""The state of a run: which stages have finished, with their key numbers, and which stores there are."""
+"""The state of a run: the stages that have finished, with their key numbers, and its stores."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KEY_NUMBERS: dict[str, Callable[[Facts], dict[str, Any]]] = {
     },
     "report": lambda facts: {"megabytes": facts["megabytes"]},
 }
-"""The stages in the order of the data flow, and what is shown of the receipt of each."""
+"""Stage -> numbers shown from its receipt, in the order of the data flow."""
 
 
 def _training(facts: Facts) -> dict[str, Any]:
@@ -51,9 +51,9 @@ def _training(facts: Facts) -> dict[str, Any]:
 
 
 def inspect_run(settings: Settings) -> dict[str, Any]:
-    """Stages and stores of a run, finished or not, as JSON can hold them."""
+    """Stages and stores of a run, finished or not, as JSON can store them."""
     run = Run(settings)
-    stages = {stage: _stage(run, stage) for stage in KEY_NUMBERS if _takes_part(run, stage)}
+    stages = {stage: _stage(run, stage) for stage in KEY_NUMBERS if _has_stage(run, stage)}
     is_complete = all(facts and "problem" not in facts and not facts["other_settings"] for facts in stages.values())
     return {
         "run": settings.name,
@@ -65,16 +65,16 @@ def inspect_run(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _takes_part(run: Run, stage: str) -> bool:
+def _has_stage(run: Run, stage: str) -> bool:
     if stage == "probe":
         return run.settings.pseudolabel.rule == "probe" or run.has_receipt(stage)
     return run.settings.needs_annotator or stage not in ANNOTATED
 
 
 def _stage(run: Run, stage: str) -> dict[str, Any] | None:
-    """When a stage finished, whether with other settings, and its key numbers; None if it has not finished.
+    """Time at which a stage finished, whether with other settings, and its key numbers; None if it has not finished.
 
-    Of a receipt that cannot be used, the problem.
+    For a receipt that cannot be read: the problem.
     """
     if not run.has_receipt(stage):
         return None
@@ -87,7 +87,7 @@ def _stage(run: Run, stage: str) -> dict[str, Any] | None:
 
 
 def _store(path: Path) -> dict[str, Any]:
-    """Whether a store is complete; the problem, if it cannot be opened."""
+    """Whether a store is complete and how many images are done, or the problem if it cannot be opened."""
     facts: dict[str, Any] = {"path": str(path)}
     try:
         store = open_for_inspection(path)
@@ -100,14 +100,14 @@ def _store(path: Path) -> dict[str, Any]:
 
 
 def format_run(facts: Facts) -> str:
-    """What `inspect_run` found, as lines."""
+    """The facts of `inspect_run` as lines."""
     return "\n".join(f"{word:<12}{text}" for word, text in _lines(facts))
 
 
 def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "run", f"{facts['run']}, in {facts['folder']}"
-    for stage, found in facts["stages"].items():
-        yield stage, "not finished" if found is None else _stage_line(found)
+    for stage, stage_facts in facts["stages"].items():
+        yield stage, "not finished" if stage_facts is None else _stage_line(stage_facts)
     for store in facts["stores"]:
         if "problem" in store:
             yield "store", store["problem"]

@@ -1,4 +1,4 @@
-"""Checks a whole run, file by file: samples, receipts, stores, checkpoints, students and what else it keeps."""
+"""Checks all files of a run: samples, receipts, stores, checkpoints, students and caches."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TRAINING: tuple[TrainingStage, ...] = get_args(TrainingStage)
 
 
 def check_run(settings: Settings) -> dict[str, Any]:
-    """What was checked of a run, by kind, and everything that is damaged or missing, as JSON can hold it.
+    """What was checked of a run, by kind, and everything that is damaged or missing, as JSON can store it.
 
-    A stage that has not finished is not a finding. Every file is read whole.
+    A stage that has not finished is not a finding. Every file is read completely.
     """
     run = Run(settings)
-    found = [*_records(run), *_stores(run), *_training(run), *_evaluation(run), *_caches(run)]
-    findings = {finding.where: finding for finding in reversed(found)}  # each file once, by its first finding
+    results = [*_records(run), *_stores(run), *_training(run), *_evaluation(run), *_caches(run)]
+    findings = {finding.where: finding for finding in reversed(results)}  # the first finding of each file
     return {
         "run": settings.name,
         "folder": str(run.folder.path),
@@ -38,7 +38,7 @@ def check_run(settings: Settings) -> dict[str, Any]:
 
 
 def format_run_check(facts: Mapping[str, Any]) -> str:
-    """What `check_run` found, as lines."""
+    """The facts of `check_run` as lines."""
     lines = [("run", f"{facts['run']}, in {facts['folder']}")]
     lines += [(kind, ", ".join(names)) for kind, names in facts["checked"].items() if names]
     lines += [("found", f"{f['what']}: {f['where']}; run {f['command']}") for f in facts["findings"]]
@@ -48,7 +48,7 @@ def format_run_check(facts: Mapping[str, Any]) -> str:
 
 
 def _checked(run: Run) -> dict[str, list[str]]:
-    """Kind -> names of the files and folders that are there."""
+    """Kind -> names of the files and folders that exist."""
     folder = run.folder
     return {
         "samples": [folder.samples.name] if folder.samples.is_file() else [],
@@ -65,7 +65,7 @@ def _checked(run: Run) -> dict[str, list[str]]:
 
 
 def _records(run: Run) -> Iterator[Finding]:
-    """samples.json and the receipts, each with its digest and fields."""
+    """Findings in samples.json and the receipts: their digests and fields."""
     finished = [stage for stage in STAGES if run.has_receipt(stage)]
     if finished or run.folder.samples.is_file():
         try:
@@ -80,7 +80,7 @@ def _records(run: Run) -> Iterator[Finding]:
 
 
 def _stores(run: Run) -> Iterator[Finding]:
-    """All chunks of the stores; and a store that is gone although its stage has finished."""
+    """Findings in the stores, which are read completely; and stores that are missing after their stage has finished."""
     for kind, stage in STAGE_OF.items():
         path = run.folder.store(kind)
         if store_exists(path):
@@ -90,12 +90,12 @@ def _stores(run: Run) -> Iterator[Finding]:
                 findings = [finding_of("metadata", error, run.command(stage))]
             yield from (finding for finding in findings if (finding.what, finding.fix) != ("unfinished", "stage"))
         elif run.has_receipt(stage) and not (kind == "probabilities" and run.has_receipt("pseudolabel")):
-            where = f"{path} is not there, although {run.folder.receipt(stage)} says that {stage} has finished"
+            where = f"{path} is missing, but {stage} has finished according to {run.folder.receipt(stage)}"
             yield Finding("missing", where, run.command(stage, rerun=stage), "by hand")
 
 
 def _training(run: Run) -> Iterator[Finding]:
-    """Checkpoints and students, against the receipt; before there is one, against the digests of their own."""
+    """Checkpoints and students that differ from the receipt or, before it exists, from their own digests."""
     for stage in TRAINING:
         folder, checkpoint = run.folder.training(stage), run.folder.checkpoint(stage)
         listed = _listed(run, stage)
@@ -108,18 +108,18 @@ def _training(run: Run) -> Iterator[Finding]:
                 changed.append(checkpoint)
         for path in changed:
             again = run.command(stage, rerun=None if listed is None else stage)
-            yield Finding(_kind_of(path), f"{path}, so {stage} begins again", again, "by hand")
+            yield Finding(_kind_of(path), f"{path}, so {stage} starts from the beginning", again, "by hand")
 
 
 def _evaluation(run: Run) -> Iterator[Finding]:
-    """Predictions and counts, against the receipt of evaluate."""
+    """Predictions and counts that differ from the receipt of evaluate."""
     for name in changed_files(run.folder.evaluation, _listed(run, "evaluate") or {}):
         path = run.folder.evaluation / name
         yield Finding(_kind_of(path), str(path), run.command("evaluate", rerun="evaluate"), "by hand")
 
 
 def _listed(run: Run, stage: str) -> dict[str, str] | None:
-    """File -> SHA-256 as in the receipt of a stage; None without a receipt that can be read."""
+    """File -> SHA-256 in the receipt of a stage; None if the receipt is missing or damaged."""
     try:
         files: dict[str, str] = run.recorded(stage)["files"]  # type: ignore[typeddict-item]
     except UserError:
@@ -128,7 +128,7 @@ def _listed(run: Run, stage: str) -> dict[str, str] | None:
 
 
 def _caches(run: Run) -> Iterator[Finding]:
-    """Records that their readers do without, and write again."""
+    """Damaged records that commands write again when they need them."""
     for path in (run.folder.sweep, run.folder.exported, *sorted(run.folder.probe.glob("students/*.json"))):
         if path.is_file() and not is_whole(path):
             yield Finding("corrupt", str(path), f"rm {shlex.quote(str(path))}", "by hand")

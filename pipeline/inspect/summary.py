@@ -29,11 +29,11 @@ NUM_BARS = 10  # of the distribution of the keep rates
 def inspect_store(path: Path, num_worst: int = 5) -> dict[str, Any]:
     """Facts of a probability, calibration or label store, finished or not.
 
-    The counts of labels and the thresholds are those of the images that are done. Numbers that do not exist yet are
-    None, so the facts can be written as JSON.
+    Counts of labels include the images that are done. Numbers that do not exist yet are None, so the facts can be
+    written as JSON.
 
-    num_worst: label stores list as many of the images that keep the fewest pixels
-    raises:    StoreError if there is no such store, or if it is damaged, or finished and has lost something
+    num_worst: number of images with the lowest keep rates to list, for a label store
+    raises:    StoreError if there is no such store, or if it is damaged, or finished and incomplete
     """
     store = open_for_inspection(path)
     refuse_lost(store)
@@ -74,9 +74,9 @@ def arrays(store: AnyStore) -> dict[str, Any]:
 
 
 def label_facts(store: LabelStore, num_worst: int) -> dict[str, Any]:
-    """What the labels are made with; keep rate, outcomes and classes, in pixels of the images that are done.
+    """Alphas, rule and variant of the labels; keep rates, outcomes and classes, in pixels of the images that are done.
 
-    The first of the alphas is the one that `label`, and all counts, are of.
+    `label` and all counts are of the first alpha.
     """
     done = np.flatnonzero(store.status == DONE)
     outcomes = store.outcome_pixels[done].astype(np.int64)
@@ -102,7 +102,7 @@ def label_facts(store: LabelStore, num_worst: int) -> dict[str, Any]:
 
 
 def threshold_facts(store: CalibrationStore) -> dict[str, Any]:
-    """Of every alpha, smallest, median and largest threshold and the share without; the images behind them."""
+    """For every alpha the smallest, median and largest threshold and the fraction without one; images behind them."""
     n_valid = store.n_valid
     return {
         "alphas": store.alphas,

@@ -163,7 +163,7 @@ def test_a_reader_refuses_what_is_missing_incomplete_foreign_or_of_another_kind(
         open_labels(path)
     finish(store)
     assert open_labels(path).fingerprint == "f1"
-    with pytest.raises(StoreError, match="holds labels, expected probabilities"):
+    with pytest.raises(StoreError, match="contains labels, expected probabilities"):
         open_probabilities(path)
 
 

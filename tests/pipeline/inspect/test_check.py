@@ -1,4 +1,4 @@
-"""What goes wrong with a store is found, and is about the run beside it or about another."""
+"""Every damage of a store is found, and so is a store that belongs to another run."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def test_a_half_written_store_is_resumed(run, kind):
 
     finding = only_finding(path)
     num = len(store.sample_ids)
-    assert finding.where == f"{num - 1} of {num} images are done; 1 half-written files (*.part*)"
+    assert finding.where == f"{num - 1} of {num} images are done; 1 temporary files (*.part*)"
     assert (finding.what, finding.fix) == ("unfinished", "stage")
     follow(finding.command, run)
     assert digest_of(path) == expected
@@ -63,7 +63,7 @@ def test_a_receipt_of_an_unfinished_store_has_to_go(run, kind):
     make_unfinished(path, open_for_inspection(path), image=0, arrays=IMAGE_ARRAYS[kind])
     finding = only_finding(path)
     assert "5 of 6" in finding.where or "11 of 12" in finding.where
-    assert finding.where.endswith(f"although {receipt_of(run, kind)} says that the stage has finished")
+    assert finding.where.endswith(f"but the stage has finished according to {receipt_of(run, kind)}")
     follow(finding.command, run)
     assert check_store(path).findings == []
 
@@ -128,7 +128,7 @@ def test_a_finished_store_without_a_receipt_lacks_it(run, kind):
 def test_a_store_by_itself_is_compared_with_nothing(run, tmp_path):
     shutil.copytree(store_of(run, "labels"), tmp_path / "sent" / "labels.zarr")
     result = invoke("inspect", tmp_path / "sent/labels.zarr", "--check")
-    assert "compared with nothing: no samples.json and no receipt lie beside it" in result.output
+    assert "compared with nothing: there is no samples.json and no receipt beside it" in result.output
     assert result.return_value == 0
 
 

@@ -187,7 +187,9 @@ def test_a_labeled_image_comes_with_its_truth_and_score(make_run):
         assert facts["stored"] is None
         seen.add(facts["truth"])
     assert seen == {"void", *NAMES}
-    assert "this image is labeled, so it is behind the threshold itself" in format_explanation(explain(evidence, 0, 0))
+    assert "this image is labeled, so its own score was used for the threshold" in format_explanation(
+        explain(evidence, 0, 0)
+    )
 
 
 @pytest.fixture
@@ -241,7 +243,7 @@ def test_an_image_that_is_not_there_is_named(explained):
     settings, call = explained
     assert "has no image im0; did you mean im" in call("--id", "im0", "--xy", "1,1").stderr
     val = ids_of(settings, "val")[0]
-    assert f"{val} is a validation image: nothing is labeled there" in call("--id", val, "--xy", "1,1").stderr
+    assert f"{val} is a val image, which gets no label" in call("--id", val, "--xy", "1,1").stderr
 
 
 def test_a_label_that_does_not_follow_is_told_loudly(explained):
@@ -262,7 +264,7 @@ def test_a_threshold_that_does_not_follow_from_the_scores_is_told_loudly(explain
     store.array("q_hat")[0] = np.full(GRID, 0.125, np.float32)
     result = call("--id", store.sample_ids[0], "--xy", "4,6")
     assert result.exit_code == 1
-    assert "DISAGREES    the stored threshold [0.125] is not what the stored scores give: [" in result.stdout
+    assert "DISAGREES    the stored threshold is [0.125], but the stored scores give [" in result.stdout
 
 
 def test_a_score_that_does_not_follow_from_the_maps_is_told_loudly(explained):

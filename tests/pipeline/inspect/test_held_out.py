@@ -1,4 +1,4 @@
-"""What `inspect` says of held-out images: from the receipt of calibrate, and only if it is about this store."""
+"""Held-out estimates in `inspect`: from the receipt of calibrate, and only if it belongs to the store."""
 
 import json
 import re
@@ -166,7 +166,7 @@ def test_a_receipt_of_another_calibration_is_ignored(request, write_calibrate_re
     assert re.fullmatch(r"no receipt .*calibrate.json yet", text_of(store))
     write_calibrate_receipt(fingerprint="other")
     assert held_out_facts(store)["rows"] == []
-    assert text_of(store).endswith("calibrate.json is about other thresholds")
+    assert text_of(store).endswith("calibrate.json belongs to other thresholds")
 
 
 CHANGES = [({}, True), ({"variant": "image"}, False), ({"alphas": [0.2]}, False)]
@@ -188,7 +188,7 @@ def test_a_single_labeled_image_cannot_be_held_out(calibration, write_calibrate_
 
 def test_labels_of_an_alpha_that_was_not_judged_have_no_row(labels, write_calibrate_receipt):
     write_calibrate_receipt(rows=[row(0.3, "paper", 0.7, 0.7)])
-    assert "does not judge the alpha and rule of these labels" in text_of(labels)
+    assert "has no estimates at the alpha and rule of these labels" in text_of(labels)
 
 
 def test_the_stores_of_a_real_run_say_what_its_receipt_says(make_settings, write_images, tmp_path):

@@ -50,7 +50,7 @@ def test_a_picture_of_scores_is_light_where_the_annotator_was_wrong(calibration,
     [
         ("im0", r"has no image im0; did you mean im_[012]\?"),
         ("zebra", "has no image zebra; e.g. im_0"),
-        ("im_1", "im_1 of .* failed; its stage's receipt says why"),
+        ("im_1", "im_1 of .* failed, see the receipt of annotate"),
         ("im_2", "im_2 of .* is not done yet"),
     ],
 )

@@ -205,7 +205,7 @@ def test_what_is_left_over_is_removed_and_nothing_else_changes(run):
     before = digest_of(run.folder)
     (path / "label/c/1/0/0.deadbeef.partial").write_bytes(b"half")
     finding = only_finding(path)
-    assert (finding.what, finding.where) == ("left over", "1 half-written files (*.part*)")
+    assert (finding.what, finding.where) == ("left over", "1 temporary files (*.part*)")
     follow(finding.command, run)
     assert digest_of(run.folder) == before
 

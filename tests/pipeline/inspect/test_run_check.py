@@ -63,7 +63,7 @@ def test_maps_may_be_deleted_once_there_are_labels_and_labels_may_not(run):
     assert check_run(run)["findings"] == []
     shutil.rmtree(run.folder / "labels.zarr")
     finding = only_finding(run)
-    assert finding["where"].startswith(f"{run.folder}/labels.zarr is not there, although ")
+    assert finding["where"].startswith(f"{run.folder}/labels.zarr is missing, but pseudolabel has finished")
     assert " pseudolabel -R pseudolabel " in finding["command"]
 
 
@@ -94,7 +94,7 @@ def test_a_file_of_a_training_stage_that_changed_or_is_gone_is_named(trained, na
     path = trained.folder / "stage1" / name
     flip_a_bit(path)
     finding = only_finding(trained)
-    assert (finding["what"], finding["where"]) == ("corrupt", f"{path}, so stage1 begins again")
+    assert (finding["what"], finding["where"]) == ("corrupt", f"{path}, so stage1 starts from the beginning")
     assert " stage1 -R stage1 " in finding["command"]
     path.unlink()
     assert only_finding(trained)["what"] == "missing"
@@ -104,7 +104,7 @@ def test_an_unfinished_stage_is_checked_by_the_digests_of_its_own_files(trained)
     (trained.folder / "stage1.json").unlink()
     shutil.rmtree(trained.folder / "stage1/student")
     assert [finding["where"] for finding in check_run(trained)["findings"]] == [
-        f"{trained.folder}/stage1/checkpoint.pt, so stage1 begins again"  # it is no checkpoint
+        f"{trained.folder}/stage1/checkpoint.pt, so stage1 starts from the beginning"  # it is no checkpoint
     ]
     (trained.folder / "stage1/checkpoint.pt").unlink()
     assert check_run(trained)["findings"] == []
