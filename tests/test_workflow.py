@@ -125,7 +125,7 @@ def test_the_command_of_a_refusal_makes_what_was_refused(without_records):
     folder = without_records
     refused = by_hand(folder, "train", "stage1", "alpha=0.3")
     assert refused.returncode == 1
-    found = re.search(r"pseudolabel.json was made with other settings .*; run (snakemake .*), or set", refused.stderr)
+    found = re.search(r"pseudolabel.json was made with other settings .*, or run (snakemake .*)", refused.stderr)
     words = shlex.split(found[1])
     assert words[:4] == ["snakemake", "--cores", "8", "pseudolabel"]
     made = snakemake(folder, *words[3:])

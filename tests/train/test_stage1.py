@@ -187,7 +187,7 @@ def test_refuses_labels_of_another_fingerprint(make_run):
 def test_refuses_labels_of_other_settings(make_run, section, change, named):
     settings = make_run()
     changed = getattr(settings, section).model_copy(update=change)
-    with pytest.raises(StoreError, match=rf"was made with other settings \(.*{named}.*; run snakemake"):
+    with pytest.raises(StoreError, match=rf"was made with other settings \(.*{named}.*, or run snakemake"):
         stage1(settings.model_copy(update={section: changed}))
 
 

@@ -68,7 +68,7 @@ def test_another_recipe_says_what_it_lacks(run_file):
     with pytest.raises(DatasetError, match="the split unlabeled is empty"):
         prepare(others)
     Run(alone).finish("prepare", prepare(alone))
-    with pytest.raises(DatasetError, match="no unlabeled image, but this recipe learns from some; add images"):
+    with pytest.raises(DatasetError, match="no unlabeled image, but this recipe trains on unlabeled images; add"):
         stage2(others)
     with pytest.raises(DatasetError, match="no unlabeled image"):
         annotate(alone)

@@ -136,7 +136,7 @@ def test_damaged_labels_stop_the_export_with_the_fix(store, alpha, chunk, is_los
 @pytest.mark.parametrize("name", ["huggingface", "ome-zarr"])
 def test_a_missing_image_is_named(store, tmp_path, name):
     (tmp_path / "images/im_3.png").unlink()
-    expected = r"im_3.png cannot be read .*, run this in the folder in which prepare was run, or"
+    expected = r"im_3.png cannot be read .*, start this command in the folder in which prepare was run, or"
     with pytest.raises(DatasetError, match=expected):
         export_labels(store, name)
 

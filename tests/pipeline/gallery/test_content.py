@@ -233,7 +233,9 @@ def test_a_photograph_that_is_gone_is_a_user_error(tmp_path):
     settings = labeled_run(tmp_path)
     for path in (tmp_path / "data/images").iterdir():
         path.unlink()
-    with pytest.raises(DatasetError, match=r"im\d+.png cannot be read .*, run this in the folder in which prepare"):
+    with pytest.raises(
+        DatasetError, match=r"im\d+.png cannot be read .*, start this command in the folder in which prepare"
+    ):
         content_of(settings)
 
 

@@ -279,8 +279,8 @@ def test_a_score_that_does_not_follow_from_the_maps_is_told_loudly(explained):
 def test_settings_that_calibration_was_not_made_with_are_refused(explained):
     settings, call = explained
     result = call("--id", ids_of(settings, "unlabeled")[0], "--xy", "4,6", "--set", "variant=image")
-    told = "was made with other settings (calibrate.variant pixel, now image); run snakemake"
-    assert told in result.stderr
+    message = "was made with other settings (calibrate.variant pixel, now image); change them back, or run snakemake"
+    assert message in result.stderr
 
 
 def test_labels_of_other_thresholds_are_refused(make_run, annotated):

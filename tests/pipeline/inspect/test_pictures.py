@@ -68,7 +68,7 @@ def test_a_lost_chunk_is_not_drawn_as_abstention(labels, tmp_path):
 
 def test_a_picture_needs_the_samples_and_the_photograph(labels, tmp_path):
     (tmp_path / "im_0.png").unlink()
-    with pytest.raises(DatasetError, match=r"im_0.png cannot be read .*, run this in the folder"):
+    with pytest.raises(DatasetError, match=r"im_0.png cannot be read .*, start this command in the folder"):
         write_picture(labels.path, "im_0", tmp_path / "p.png")
     (tmp_path / "samples.json").unlink()
     with pytest.raises(DatasetError, match="no sample index"):

@@ -203,5 +203,5 @@ def test_labels_of_other_thresholds_are_refused(reported, make_settings):
     reported(alpha=0.3)
     for changed in (make_settings(alpha=0.4), make_settings(alpha=0.3, variant="image")):
         Run(changed).finish("calibrate", calibrate(changed))
-        with pytest.raises(StoreError, match=r"made with other settings .*; run snakemake --cores 8 pseudolabel"):
+        with pytest.raises(StoreError, match=r"made with other settings .*, or run snakemake --cores 8 pseudolabel"):
             report(changed)

@@ -224,5 +224,7 @@ def test_a_report_needs_pseudo_labels_of_this_run(labeled_run, make_settings):
     with pytest.raises(StoreError, match="prepare has not finished; run snakemake --cores 8 prepare --config"):
         report(make_settings())
     labeled_run()
-    with pytest.raises(StoreError, match=r"prepare.json was made with other settings \(data.classes .*; run snakemake"):
+    with pytest.raises(
+        StoreError, match=r"prepare.json was made with other settings \(data.classes .*, or run snakemake"
+    ):
         report(make_settings(classes=["background", "cat", "cow"]))
