@@ -42,11 +42,11 @@ CACHE_VERSION = 3  # raise it when the same annotator and image would be cached 
 
 
 def annotate(settings: Settings) -> dict[str, Any]:
-    """Fill `probs.zarr`, going on where an earlier run stopped.
+    """Fill `probs.zarr`, resuming where an earlier call stopped; returns the facts of the receipt.
 
     raises: AnnotatorError if the annotator cannot be loaded or too many images fail; DatasetError if an image has
-    changed since prepare; StoreError if the cache holds maps of other settings or the disk is too small. Finished maps
-    are kept in every case.
+            changed since prepare; StoreError if the cache contains maps of other settings or the disk is too small.
+            Finished maps are kept in every case.
     """
     run = Run(settings)
     run.check_inputs("annotate")
@@ -77,19 +77,19 @@ def annotate(settings: Settings) -> dict[str, Any]:
 
 
 def in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
-    """The samples in the order of the cache, if it has the same ones: a mask moves its image in the list, not there."""
+    """The samples, in the order of the cache if it has the same ones: a new mask moves its image in the list only."""
     try:
         ids = open_probabilities(path, writable=True).sample_ids if store_state(path) else []
     except StoreError:  # lost ids are written again from the list
         return samples
-    place = {sample_id: i for i, sample_id in enumerate(ids)}
-    if place.keys() != {sample.id for sample in samples}:
+    index = {sample_id: i for i, sample_id in enumerate(ids)}
+    if index.keys() != {sample.id for sample in samples}:
         return samples
-    return sorted(samples, key=lambda sample: place[sample.id])
+    return sorted(samples, key=lambda sample: index[sample.id])
 
 
 def method_fingerprint(settings: Settings, annotator: Annotator) -> str:
-    """What the cached maps of an image depend on besides the image; masks are not part of it."""
+    """Fingerprint of everything that the maps of an image depend on besides the image. Masks are not included."""
     return fingerprint(
         {
             "version": CACHE_VERSION,
@@ -104,14 +104,14 @@ def method_fingerprint(settings: Settings, annotator: Annotator) -> str:
 
 
 def cache_fingerprint(method: str, samples: Sequence[Sample]) -> str:
-    """What all cached maps depend on."""
+    """Fingerprint of everything that the cached maps depend on."""
     return fingerprint({"method": method, "images": [[sample.id, sample.image_digest] for sample in samples]})
 
 
 def _open_or_create(
     settings: Settings, index: SampleIndex, samples: Sequence[Sample], annotator: Annotator
 ) -> ProbabilityStore:
-    """The store for these samples; of one for other images, the maps of those that are the same are kept."""
+    """The store for these samples. A store for other images keeps the maps of the images in both lists."""
     path, method = Run(settings).folder.probabilities, method_fingerprint(settings, annotator)
     identity = cache_fingerprint(method, samples)
     state = store_state(path)
@@ -139,7 +139,7 @@ def _create(
     samples: Sequence[Sample],
     annotator: Annotator,
 ) -> None:
-    """Create the empty cache, once one image has shown the shape of the maps and how well they compress."""
+    """Create the empty cache, with the shape and the compressed size of the maps of one image."""
     maps = _stored_size(_first_maps(index, samples, annotator, settings), settings)
     dtype = stored_dtype(annotator, settings.annotate)
     _check_disk(encode_maps(maps, dtype), len(samples), path)
@@ -163,7 +163,7 @@ def _first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annota
 
 
 def _first_image(index: SampleIndex, samples: Sequence[Sample]) -> Images:
-    """uint8 [H, W, 3], of the first sample whose image can be read; UnreadableSourceError if none can."""
+    """uint8 [H, W, 3] RGB of the first sample whose image can be read; UnreadableSourceError if none can."""
     *others, last = samples
     for sample in others:
         with contextlib.suppress(UnreadableSourceError):
@@ -176,7 +176,7 @@ def _stored_size(maps: Maps, settings: Settings) -> Maps:
 
 
 def _check_disk(encoded: np.ndarray[Any, Any], num_images: int, path: Path) -> None:
-    """Log the size that the first map lets expect; StoreError if it does not fit on the disk."""
+    """Log the size estimated from the maps of one image; StoreError if it does not fit on the disk."""
     image_bytes = compressed_bytes(encoded)
     path.parent.mkdir(parents=True, exist_ok=True)
     needed, free = image_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
@@ -209,7 +209,7 @@ def _fill(
     annotator: Annotator,
     settings: AnnotateSettings,
 ) -> dict[str, str]:
-    """Annotate what is not done yet; returns the reasons of failed images by id."""
+    """Annotate the images that are not done; returns the reasons of failures by image id."""
     pending = [int(i) for i in np.flatnonzero(store.status != DONE)]
     progress = Progress(log, "annotate", len(samples), "images", done=len(samples) - len(pending))
     failed: dict[str, str] = {}
@@ -227,7 +227,7 @@ def _fill(
 def _read_batches(
     index: SampleIndex, samples: Sequence[Sample], pending: Sequence[int], size: int, grid: Sequence[int]
 ) -> Iterator[Batch]:
-    """Batches in order, the next one being read while the annotator works."""
+    """Batches in order; the next one is read while the annotator runs."""
 
     def read(indices: Sequence[int]) -> Batch:
         batch = Batch([], [], {})
@@ -253,16 +253,16 @@ def _read_batches(
 def _annotate_batch(
     store: ProbabilityStore, annotator: Annotator, batch: Batch, settings: AnnotateSettings
 ) -> dict[int, str]:
-    """Write the maps of a batch; if its call fails, image by image, so that one bad image costs only itself."""
+    """Write the maps of a batch; returns reasons of failures by index. A failed batch is split."""
     if not batch.indices:
         return {}
     try:
         maps = check_maps(annotator(np.stack(batch.images)), len(batch.images), len(store.class_names), annotator)
-    except Exception as error:  # an annotator is foreign code: whatever it raises, the other images go on
+    except Exception as error:  # an annotator may raise anything; the other images are still annotated
         if len(batch.indices) == 1:
             return {batch.indices[0]: f"{type(error).__name__}: {error}"}
         single = [Batch([i], [image], {}) for i, image in zip(batch.indices, batch.images, strict=True)]
-        return {i: why for part in single for i, why in _annotate_batch(store, annotator, part, settings).items()}
+        return {i: why for one in single for i, why in _annotate_batch(store, annotator, one, settings).items()}
     for i, image_maps in zip(batch.indices, maps, strict=True):
         store.write(i, resize_bilinear(image_maps, store.grid) if settings.resolution == "grid" else image_maps)
         store.mark(i, DONE)

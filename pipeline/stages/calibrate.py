@@ -1,4 +1,4 @@
-"""calibrate: scores of the labeled images, thresholds from them, and what these are worth on held-out images."""
+"""calibrate: scores of the labeled images, thresholds from them, and held-out estimates of the labels they give."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from pipeline.store import (
     ProbabilityStore,
     open_calibration,
     open_probabilities,
+    repair_command,
     resume_or_create,
 )
 
@@ -41,15 +42,19 @@ NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
 
 
 def calibrate(settings: Settings) -> dict[str, Any]:
-    """Write `calibration.zarr`; raises StoreError without a matching probability cache."""
+    """Write `calibration.zarr`; returns the facts of the receipt.
+
+    raises: StoreError without maps of these settings; ConfigError if an alpha cannot be guaranteed; DatasetError if a
+            mask has changed since prepare
+    """
     start = time.monotonic()
     run = Run(settings)
     probabilities, index = run.open_probabilities(), run.samples("calibrate")
     labeled = index.of("labeled")
     store = _open(settings, probabilities, labeled)
     _score_images(settings, store, probabilities, index, labeled)
-    found = _write_thresholds(settings, store, probabilities)
-    facts = _facts(settings, store, found)
+    calibrated = _write_thresholds(settings, store, probabilities)
+    facts = _facts(settings, store, calibrated)
     _log_held_out(settings, facts)
     store.finish()
     return facts | {"seconds": round(time.monotonic() - start, 1)}
@@ -88,7 +93,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
 
 
 class ScoreJob(NamedTuple):
-    """One labeled image: where its maps and mask are, and where its score map goes."""
+    """One labeled image, the index of its maps (position) and the index of its scores (index)."""
 
     probabilities: Handle
     position: int
@@ -138,39 +143,42 @@ def _score_images(
 
     run_tasks(score_image, jobs, settings.compute, on_done)
     if not (store.status == DONE).any():
-        raise StoreError(f"{probabilities.path} has no map of any labeled image; see the failures in annotate.json")
+        raise StoreError(
+            f"{probabilities.path} has no maps of any labeled image; fix the images listed as failed in annotate.json, "
+            f"then run {repair_command(probabilities.path, 'probabilities')}"
+        )
 
 
 def _write_thresholds(
     settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore
 ) -> dict[str, Calibrated]:
-    """Thresholds of every variant from all images, written, and what held-out images say of them."""
-    found = {}
+    """Write the thresholds of every variant from all images; returns them by variant, with held-out estimates."""
+    calibrated = {}
     for variant in settings.variants:
         own = settings.of_variant(variant)
         try:
-            found[variant] = fit_and_judge(own, settings.alphas, own.calibrate.uncalibrated, store, probabilities)
+            calibrated[variant] = fit_and_judge(own, settings.alphas, own.calibrate.uncalibrated, store, probabilities)
         except calib.CalibrationError as error:
             raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
-        thresholds = found[variant].thresholds
+        thresholds = calibrated[variant].thresholds
         if thresholds.fallen_back:
             log.info(
                 "calibrate: %d of %d locations have fewer than %d valid scores and take the threshold of their %s",
                 thresholds.fallen_back, thresholds.region.size, own.calibrate.n_min, own.calibrate.fallback,
             )  # fmt: skip
         if variant == settings.calibrate.variant:
-            store.write_folds(found[variant].fold)
+            store.write_folds(calibrated[variant].fold)
         store.write_thresholds(variant, thresholds)
-    return found
+    return calibrated
 
 
-def _facts(settings: Settings, store: CalibrationStore, found: dict[str, Calibrated]) -> dict[str, Any]:
-    """Facts of the run's variant, and of those beside it those that differ."""
-    own = found[settings.calibrate.variant]
-    by_variant = {variant: _variant_facts(settings, store, variant, found[variant]) for variant in found}
+def _facts(settings: Settings, store: CalibrationStore, calibrated: dict[str, Calibrated]) -> dict[str, Any]:
+    """Facts of the run's variant, and those of the other variants."""
+    own = calibrated[settings.calibrate.variant]
+    by_variant = {variant: _variant_facts(settings, store, variant, one) for variant, one in calibrated.items()}
     held_out = own.held_out()
     if held_out is not None:
-        held_out["rows"] = [row for judged in found.values() for row in judged.rows or []]
+        held_out["rows"] = [row for one in calibrated.values() for row in one.rows or []]
     return {
         "fingerprint": store.fingerprint,
         **{name: store.state[name] for name in ("alpha", "variant", "class_thresholds", "quantile")},
@@ -182,13 +190,13 @@ def _facts(settings: Settings, store: CalibrationStore, found: dict[str, Calibra
     }
 
 
-def _variant_facts(settings: Settings, store: CalibrationStore, variant: str, found: Calibrated) -> dict[str, Any]:
+def _variant_facts(settings: Settings, store: CalibrationStore, variant: str, calibrated: Calibrated) -> dict[str, Any]:
     n_valid = store.images_behind(variant)
     return {
         "num_valid": {"min": int(n_valid.min()), "max": int(n_valid.max())},
         "never_labeled_fraction": float((n_valid == 0).mean()),
         "thresholds": [_threshold_facts(settings, store, variant, alpha, n_valid) for alpha in store.alphas],
-        "fallen_back": found.thresholds.fallen_back,
+        "fallen_back": calibrated.thresholds.fallen_back,
     }
 
 
@@ -197,7 +205,7 @@ def _threshold_facts(
 ) -> dict[str, Any]:
     q_hat = store.q_hat(alpha, variant)
     finite, uncalibrated = q_hat[np.isfinite(q_hat)], np.isposinf(q_hat)
-    if uncalibrated.any() and _is_asked_for(settings.calibrate, variant, alpha):
+    if uncalibrated.any() and _is_in_settings(settings.calibrate, variant, alpha):
         fewest = int(n_valid[uncalibrated].min())
         log.warning(
             "calibrate: %.1f %% of the thresholds have too few labeled images (down to %d) for alpha %g; the smallest "
@@ -212,20 +220,20 @@ def _threshold_facts(
     }
 
 
-def _is_asked_for(settings: CalibrateSettings, variant: str, alpha: float) -> bool:
-    """Do the settings name it, or is it one of those that rule auto tries by itself?"""
+def _is_in_settings(settings: CalibrateSettings, variant: str, alpha: float) -> bool:
+    """Whether the settings list this variant and alpha; rule auto tries others, too."""
     return variant == settings.variant and alpha in (settings.alpha, *(settings.alphas or ()))
 
 
 def _log_held_out(settings: Settings, facts: dict[str, Any]) -> None:
-    """What held-out images say of the labels that will be made, beside the annotator's own argmax."""
+    """Log the held-out estimates of the labels that pseudolabel will make, and of the annotator's own argmax."""
     held_out = facts["held_out"]
     if held_out is None:
         return
     for alpha in dict.fromkeys(row["alpha"] for row in held_out["rows"] if row["coverage"] is None):
         if alpha in (settings.calibrate.alpha, *(settings.calibrate.alphas or ())):
             log.warning(
-                "calibrate: at alpha %g the folds have too few images to say what the final thresholds are worth; "
+                "calibrate: at alpha %g the folds have too few images to estimate the quality of the final labels; "
                 "raise calibrate.folds or alpha",
                 alpha,
             )
@@ -234,9 +242,9 @@ def _log_held_out(settings: Settings, facts: dict[str, Any]) -> None:
         variant, alpha, rule = rank_candidates(settings, held_out)[0][0][:3]
     row = find_row(held_out, variant, alpha, rule) or held_out["rows"][0]
     _log_row(row)
-    told = verdict(held_out, row["variant"], row["alpha"], row["rule"])
-    if told is not None:
-        log.info("calibrate: %s", told)
+    sentence = verdict(held_out, row["variant"], row["alpha"], row["rule"])
+    if sentence is not None:
+        log.info("calibrate: %s", sentence)
 
 
 def _log_row(row: dict[str, Any]) -> None:

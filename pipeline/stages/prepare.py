@@ -1,4 +1,4 @@
-"""prepare: find the images, split them, check each file once, and write the sample index."""
+"""prepare: find the images, split them, check each file once, and write samples.json."""
 
 from __future__ import annotations
 
@@ -41,14 +41,17 @@ log = logging.getLogger(__name__)
 
 
 def prepare(settings: Settings) -> dict[str, Any]:
-    """Write `samples.json`; raises DatasetError with every problem of the data set, and then writes nothing."""
+    """Write `samples.json`; returns the facts of the receipt.
+
+    raises: DatasetError with all problems of the data set; nothing is written then
+    """
     data, start = settings.data, time.monotonic()
     if data.scenes is not None:
         draw_scenes(data, data.scenes)
     samples, problems = find_samples(data, settings.needs_unlabeled)
     checked = list(check_samples(samples, data))
     wrong_coding = misreading((check.values for check in checked if check.values), data)
-    if wrong_coding is not None:  # alone: it explains what would be a line for each of thousands of masks
+    if wrong_coding is not None:  # reported alone: it is the cause of a problem in every mask
         raise DatasetError(_list_problems([wrong_coding], data))
     problems += [problem for check in checked for problem in check.problems]
     if problems:
@@ -57,7 +60,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
     run = Run(settings)
     folder = run.folder
     run.begin("prepare")
-    if not _holds(folder.samples, index):  # a new time of the same list would make Snakemake run every stage again
+    if not _has_samples(folder.samples, index):  # writing the same list again would make Snakemake run every stage
         save_samples(folder.samples, index)
     write_stamps(folder.stamps, {name: stamp for check in checked for name, stamp in check.stamps.items()})
     return _facts(index, checked, data) | {"seconds": round(time.monotonic() - start, 1)}
@@ -77,18 +80,22 @@ def draw_scenes(data: DataSettings, scenes: SceneSettings) -> None:
     )
 
 
-def _holds(path: Path, index: SampleIndex) -> bool:
-    """Whether a file is the list of these samples."""
+def _has_samples(path: Path, index: SampleIndex) -> bool:
+    """Whether a samples.json lists exactly these samples."""
     try:
         return load_samples(path) == index
-    except UserError:  # none, or damaged
+    except UserError:  # missing or damaged
         return False
 
 
 class Check(NamedTuple):
-    """One checked sample: with its size and digests, what is wrong with it, its pixels per class, its mask's values.
+    """Result of checking one sample.
 
-    stamps: of its files, by their paths below the data root
+    sample:       with its size and digests
+    problems:     messages, [] if there is none
+    class_pixels: class index -> pixels of its mask
+    stamps:       path relative to the data root -> stamp
+    values:       values in its mask
     """
 
     sample: Sample
@@ -99,7 +106,7 @@ class Check(NamedTuple):
 
 
 def check_samples(samples: list[Sample], data: DataSettings) -> Iterable[Check]:
-    """Decode every image and every mask that may be used, in parallel."""
+    """Decode every image, and the masks of labeled and val images, in parallel; yields the results in order."""
     progress = Progress(log, "prepare", len(samples), "images")
     with ThreadPoolExecutor(data.workers or os.cpu_count()) as pool:
         for check in pool.map(lambda sample: check_sample(sample, data), samples):
@@ -130,10 +137,10 @@ def _check_mask(sample: Sample, data: DataSettings, stamps: Mapping[str, Stamp])
     except UNDECODABLE as error:
         return Check(sample, [f"{path} cannot be read ({error}); replace it or make the image unlabeled"], Counter())
     sample = replace(sample, mask_digest=content_digest(content))
-    found, counts = np.unique(values, return_counts=True)
-    problems = _mask_problems(path, values.shape, found, sample, data)
-    pixels, stamps = _class_pixels(found, counts, data), {**stamps, str(sample.mask): stamp}
-    return Check(sample, problems, pixels, stamps, frozenset(found.tolist()))
+    unique, counts = np.unique(values, return_counts=True)
+    problems = _mask_problems(path, values.shape, unique, sample, data)
+    pixels, stamps = _class_pixels(unique, counts, data), {**stamps, str(sample.mask): stamp}
+    return Check(sample, problems, pixels, stamps, frozenset(unique.tolist()))
 
 
 def _mask_problems(
@@ -154,7 +161,7 @@ def _mask_problems(
 
 
 def _class_pixels(values: npt.NDArray[np.int32], counts: npt.NDArray[np.intp], data: DataSettings) -> Counter[int]:
-    """Pixels of each class from the values of a mask and how often each occurs."""
+    """Class index -> pixels, from the values of a mask [V] and their counts [V]; void is left out."""
     pixels: Counter[int] = Counter()
     for k, num in zip(mask_classes(values, data).tolist(), counts.tolist(), strict=True):
         if k != IGNORE_INDEX:

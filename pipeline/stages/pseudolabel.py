@@ -41,7 +41,10 @@ VERSION = 4  # raise it when the same maps and thresholds would give other label
 
 
 def pseudolabel(settings: Settings) -> dict[str, Any]:
-    """Write `labels.zarr`, going on where an earlier run stopped; raises StoreError without matching inputs."""
+    """Write `labels.zarr`, resuming where an earlier call stopped; returns the facts of the receipt.
+
+    raises: StoreError without maps and thresholds of these settings; ConfigError for an impossible rule or alpha
+    """
     start = time.monotonic()
     run = Run(settings)
     calibrated, annotated = run.receipt("calibrate"), run.receipt("annotate")
@@ -49,13 +52,13 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     unlabeled = run.samples().of("unlabeled")
     choice = choose(settings, calibrated)
     log_choice(settings, calibrated, choice)
-    told = verdict(calibrated["held_out"], choice.variant, choice.alphas[0], choice.rule)
-    if told is not None:
-        log.info("pseudolabel: %s", told)
+    sentence = verdict(calibrated["held_out"], choice.variant, choice.alphas[0], choice.rule)
+    if sentence is not None:
+        log.info("pseudolabel: %s", sentence)
     store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
     _label_images(settings, choice, store, calibration, annotated)
     store.finish(relabel=False)
-    return _facts(store, choice) | {"verdict": told, "seconds": round(time.monotonic() - start, 1)}
+    return _facts(store, choice) | {"verdict": sentence, "seconds": round(time.monotonic() - start, 1)}
 
 
 def _open(
@@ -92,10 +95,10 @@ def _open(
     }
     run = Run(settings)
     path = run.folder.labels
-    going_on = store_state(path).get("fingerprint") == facts["fingerprint"] and not store_state(path)["complete"]
-    is_relabeled = not going_on and not calibration.is_class_wise and has_planes(path, facts["planes"])
-    if not going_on and not is_relabeled:
-        run.open_probabilities()  # a cache that is gone is refused before the labels that are there are replaced
+    is_resumed = store_state(path).get("fingerprint") == facts["fingerprint"] and not store_state(path)["complete"]
+    is_relabeled = not is_resumed and not calibration.is_class_wise and has_planes(path, facts["planes"])
+    if not is_resumed and not is_relabeled:
+        run.open_probabilities()  # a missing cache is refused before existing labels are replaced
     run.begin("pseudolabel")
     if is_relabeled:
         keep_planes(path, facts)
@@ -103,14 +106,17 @@ def _open(
         resume_or_create(path, "labels", facts, unlabeled)
     store = open_labels(path, writable=True)
     if store.state["relabel"]:
-        log.info("pseudolabel: the planes of %s serve again; the probability maps are not read", path)
+        log.info("pseudolabel: using the planes in %s; the probability maps are not read", path)
     elif calibration.is_class_wise:
         log.info("pseudolabel: class-wise thresholds need the probability maps of all classes")
     return store
 
 
 class LabelJob(NamedTuple):
-    """One unlabeled image: where its maps are, and where its labels go. probabilities: None = its planes serve."""
+    """One unlabeled image, the index of its maps (position) and of its labels (index).
+
+    probabilities: None = the planes in the label store are used
+    """
 
     probabilities: Handle | None
     position: int
@@ -124,7 +130,7 @@ class LabelJob(NamedTuple):
 
 
 class LabeledImage(NamedTuple):
-    """What became of one image: its pixels by outcome (`store.OUTCOMES`) and by class."""
+    """Pixels of one image by outcome, int32 [len(OUTCOMES)], and labeled pixels by class, int32 [K]."""
 
     index: int
     outcomes: npt.NDArray[np.int32]
@@ -136,7 +142,7 @@ def label_image(job: LabelJob) -> LabeledImage:
     store = open_labels(job.labels, writable=True)
     calibration = open_calibration(job.calibration)
     thresholds = [calibration.q_hat(alpha, job.variant) for alpha in job.alphas]
-    if job.rule == calib.RAW:  # whatever the thresholds are, as if every class were in every set
+    if job.rule == calib.RAW:  # independent of the thresholds: every class is in every set
         thresholds = [np.ones(calibration.grid, np.float32) for _ in job.alphas]
     strips = [
         label_strip(planes, maps, [q_hat[..., rows, :] for q_hat in thresholds], job, store.state["background"])
@@ -152,7 +158,7 @@ def label_image(job: LabelJob) -> LabeledImage:
 
 
 def _strips(job: LabelJob, store: LabelStore) -> Iterator[tuple[slice, calib.Planes, npt.NDArray[np.float32] | None]]:
-    """Rows, planes and maps of the image's strips; or all of it at once, from the planes in the store."""
+    """Rows, planes and maps of the image's strips; without maps, one strip with the planes in the store."""
     if job.probabilities is None:
         yield slice(None), store.planes(job.index), None
         return
@@ -161,7 +167,7 @@ def _strips(job: LabelJob, store: LabelStore) -> Iterator[tuple[slice, calib.Pla
 
 
 class LabeledStrip(NamedTuple):
-    """labels: float32 [A, rows, W]; counts: of the first."""
+    """labels: float32 [A, rows, W], NaN = abstain; counts: of the labels at the first alpha."""
 
     planes: calib.Planes
     labels: npt.NDArray[np.float32]
@@ -175,7 +181,13 @@ def label_strip(
     job: LabelJob,
     background: int | None,
 ) -> LabeledStrip:
-    """Labels at every threshold, float32 [rows, W] or class-wise [K, rows, W], which needs the maps."""
+    """Label the pixels of a strip at every threshold.
+
+    planes:     each [rows, W]
+    maps:       float32 [K, rows, W], in [0, 1]; needed by class-wise thresholds only
+    thresholds: one per alpha, float32 [rows, W] or, class-wise, [K, rows, W]
+    background: index of the background class, if there is one
+    """
     uncalibrated = "accept" if job.accept_uncalibrated else "abstain"
     labels, counts = [], []
     for q_hat in thresholds:
@@ -194,7 +206,7 @@ def _label_images(
     settings: Settings, choice: Choice, store: LabelStore, calibration: CalibrationStore, annotated: Mapping[str, Any]
 ) -> None:
     jobs = []
-    for i, path, position in _to_do(settings, store, calibration.is_class_wise, annotated):
+    for i, path, position in _pending(settings, store, calibration.is_class_wise, annotated):
         jobs.append(
             LabelJob(
                 probabilities=path,
@@ -219,13 +231,13 @@ def _label_images(
     run_tasks(label_image, jobs, settings.compute, on_done)
 
 
-def _to_do(
+def _pending(
     settings: Settings, store: LabelStore, is_class_wise: bool, annotated: Mapping[str, Any]
 ) -> Iterator[tuple[int, Handle | None, int]]:
-    """Images without labels yet: index, where their maps are (None: in the store's planes), and which ones they are.
+    """Images without labels: index, store of their maps (None: the planes are used), and index of the maps there.
 
-    Planes are there of a store that is labeled again, and of an image that lost its labels only. The maps are opened
-    for the others alone: their cache may be gone. An image that the annotator failed on is marked as failed.
+    Planes exist in a store that is labeled again, and for an image that lost only its labels. The maps are opened only
+    if other images need them, because the cache may be deleted. Images that annotate failed on are marked as failed.
     """
     ids = store.sample_ids
     for_maps, is_own = [], store.is_own

@@ -1,4 +1,4 @@
-"""report: everything that ran and what came out of it, in one self-contained HTML file."""
+"""report: all stages of a run and their results, in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
-AUDIT_IMAGES = 1000  # about 100 seconds on 2 cores (11 classes of 360 x 480); more would hardly change the numbers
+AUDIT_IMAGES = 1000  # about 100 seconds on 2 cores (11 classes of 360 x 480); more would change the numbers very little
 MAX_EXAMPLES = 12
 LABELING = ("prepare", "annotate", "calibrate", "pseudolabel")
 TRAINING = ("stage1", "stage2", "evaluate")
 
 
 class Inputs(NamedTuple):
-    """What earlier stages left behind; `probabilities` is None if that cache was deleted.
+    """Results of the earlier stages; `probabilities` is None if that cache was deleted.
 
-    The labels say at which alpha they were made: rule auto may have taken another than calibrate.alpha.
+    The alpha of the labels is in the label store: rule auto may have chosen another one than calibrate.alpha.
     """
 
     receipts: dict[str, Mapping[str, Any]]
@@ -61,9 +61,9 @@ class Inputs(NamedTuple):
 
 
 def report(settings: Settings) -> dict[str, Any]:
-    """Write `report.html`; raises StoreError until the pseudo-labels are there. Training is shown as far as it went.
+    """Write `report.html`; returns the facts of the receipt. Training stages are shown if they have finished.
 
-    Of a run without an annotator that is all there is, and it must be finished.
+    raises: StoreError if the pseudo-labels do not exist or, in a run without an annotator, training has not finished
     """
     start = time.monotonic()
     if settings.needs_annotator or Run(settings).has_receipt("pseudolabel"):
@@ -99,14 +99,14 @@ def open_inputs(settings: Settings) -> Inputs:
 
 
 def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[str, Any]]:
-    """Receipts of the training stages that have finished; none of a student that learnt from other labels."""
+    """Receipts of the training stages that have finished; {} if the student was trained on other labels."""
     receipts: dict[str, Mapping[str, Any]] = {
         stage: run.recorded(stage) for stage in TRAINING if run.has_receipt(stage)
     }
-    learnt_from = receipts.get("stage1", {}).get("labels_fingerprint", "nothing")
-    if receipts and learnt_from not in (labels_fingerprint, None):  # None: it learnt from the labeled images alone
+    trained_on = receipts.get("stage1", {}).get("labels_fingerprint", "unknown")
+    if receipts and trained_on not in (labels_fingerprint, None):  # None: trained on the labeled images alone
         log.warning(
-            "report: the student in %s learnt from other labels and is left out; run %s",
+            "report: the student in %s was trained on other labels and is left out; run %s",
             run.folder.path,
             run.command("evaluate", rerun="stage1"),
         )
@@ -115,7 +115,7 @@ def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[st
 
 
 def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
-    """Examples and page of a run that had no annotator."""
+    """Examples and HTML of a run without an annotator."""
     run, data = Run(settings), settings.data
     index = run.samples("report")
     receipts: dict[str, Mapping[str, Any]] = {stage: run.receipt(stage) for stage in ("prepare", *TRAINING)}
@@ -131,19 +131,22 @@ def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
 
 
 class AuditJob(NamedTuple):
-    """One unlabeled image and its mask, which no stage before this one has opened."""
+    """One unlabeled image and its mask, which no earlier stage has opened.
+
+    index, position: of the image in the labels and in the maps
+    """
 
     mask: Path
     data: DataSettings
     labels: Handle
-    place: int
+    index: int
     calibration: Handle
     probabilities: Handle | None
     position: int
 
 
 def audit_run(inputs: Inputs, settings: Settings) -> dict[str, Any] | None:
-    """Measure labels against the masks of unlabeled images; None if there is no such mask."""
+    """Compare labels with the masks of unlabeled images; None if there is no such mask."""
     jobs = audit_jobs(inputs, settings)
     chosen = evenly_spaced(jobs, AUDIT_IMAGES)
     if not chosen:
@@ -166,7 +169,7 @@ def audit_run(inputs: Inputs, settings: Settings) -> dict[str, Any] | None:
 
 
 def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
-    """A job for every unlabeled image that has a pseudo-label and, by chance, a mask."""
+    """A job for every unlabeled image that has a pseudo-label and a mask."""
     position: dict[str, int] = {}
     if inputs.probabilities is not None:
         position = {i: p for p, i in enumerate(inputs.probabilities.sample_ids)}
@@ -180,7 +183,7 @@ def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
                 mask=mask.absolute(),
                 data=settings.data,
                 labels=inputs.labels.handle,
-                place=i,
+                index=i,
                 calibration=inputs.calibration.handle,
                 probabilities=inputs.probabilities and inputs.probabilities.handle,
                 position=position.get(sample.id, -1),
@@ -197,7 +200,7 @@ def audit_image(job: AuditJob) -> audit.AuditCounts | None:
     truth = resize_nearest(mask, job.data.grid)
     labels = open_labels(job.labels)
     num_classes = len(labels.class_names)
-    counts = audit.count_labels(truth, labels.raw_argmax(job.place), labels.label(job.place), num_classes)
+    counts = audit.count_labels(truth, labels.raw_argmax(job.index), labels.label(job.index), num_classes)
     if job.probabilities is None:
         return counts
     state = labels.state
@@ -209,7 +212,7 @@ def audit_image(job: AuditJob) -> audit.AuditCounts | None:
 
 
 def read_truth(path: Path | None, data: DataSettings) -> npt.NDArray[np.uint8] | None:
-    """A mask that `prepare` did not check: None if there is none or it cannot be read."""
+    """uint8 [H, W] class index, IGNORE_INDEX = void: a mask that `prepare` did not check; None if it cannot be read."""
     try:
         return None if path is None else read_mask(path, data)
     except (DatasetError, OSError, SyntaxError, ValueError) as error:
@@ -218,7 +221,7 @@ def read_truth(path: Path | None, data: DataSettings) -> npt.NDArray[np.uint8] |
 
 
 def draw_examples(inputs: Inputs, settings: Settings) -> list[Example]:
-    """Pictures of the images whose predictions `evaluate` keeps."""
+    """Pictures of the images whose predictions `evaluate` stores."""
     samples = example_samples(inputs.samples, settings.evaluate.num_examples)
     position = {sample_id: i for i, sample_id in enumerate(inputs.labels.sample_ids)}
     colours = class_colours(len(inputs.labels.class_names), inputs.labels.state["background"])
@@ -233,7 +236,7 @@ def draw_examples(inputs: Inputs, settings: Settings) -> list[Example]:
 def example_labels(
     inputs: Inputs, settings: Settings, sample: Sample, index: int
 ) -> Mapping[str, npt.NDArray[np.generic] | None]:
-    """What each panel of an example shows, None for what does not exist."""
+    """Panel -> [H, W] class index shown in it; None if it does not exist. index: of the image in the labels"""
     is_done = inputs.labels.status[index] == DONE
     return {
         "raw": inputs.labels.raw_argmax(index) if is_done else None,
@@ -244,7 +247,7 @@ def example_labels(
 
 
 def example_prediction(settings: Settings, sample: Sample) -> npt.NDArray[np.uint8] | None:
-    """uint8 [H, W] class index, as `evaluate` wrote it; None if it did not."""
+    """uint8 [H, W] class index, as `evaluate` wrote it; None if the file does not exist; StoreError if it changed."""
     path = Run(settings).folder.prediction(sample.id)
     if not path.is_file():
         return None
@@ -254,6 +257,7 @@ def example_prediction(settings: Settings, sample: Sample) -> npt.NDArray[np.uin
 
 
 def example_truth(settings: Settings, index: SampleIndex, sample: Sample) -> npt.NDArray[np.uint8] | None:
+    """uint8 [H, W] class index, IGNORE_INDEX = void; None without a readable mask."""
     if sample.mask is not None:
         return index.mask(sample, settings.data)
     return read_truth(truth_path(sample, settings.data), settings.data)
@@ -262,7 +266,7 @@ def example_truth(settings: Settings, index: SampleIndex, sample: Sample) -> npt
 def page_content(
     inputs: Inputs, settings: Settings, audited: dict[str, Any] | None, examples: list[Example]
 ) -> page.Content:
-    """All that the page shows."""
+    """Everything that the page shows."""
     return page.Content(
         name=settings.name,
         class_names=inputs.labels.class_names,
@@ -278,7 +282,7 @@ def page_content(
 
 
 def keep_rates(labels: LabelStore) -> npt.NDArray[np.float64]:
-    """float64 [N], share of the pixels kept of each image that has a label."""
+    """float64 [N], in [0, 1]: fraction of the pixels that are labeled, of each image that is done."""
     pixels = labels.outcome_pixels[labels.status == DONE]
     rates: npt.NDArray[np.float64] = pixels[:, OUTCOMES.index("kept")] / pixels[:, OUTCOMES.index("pixels")]
     return rates

@@ -150,14 +150,14 @@ def test_without_a_student_the_page_ends_at_the_pseudo_labels(labeled_run):
     assert page.text.count("no prediction") == 4
 
 
-def test_a_student_that_learnt_from_other_labels_is_left_out(labeled_run, caplog):
+def test_a_student_that_was_trained_on_other_labels_is_left_out(labeled_run, caplog):
     settings = labeled_run()
     add_training(settings)
     run = Run(settings)
     run.finish("stage1", run.recorded("stage1") | {"labels_fingerprint": "other"})
     report(settings)
     assert "not trained yet" in Page(settings).text
-    assert "learnt from other labels" in caplog.text
+    assert "was trained on other labels" in caplog.text
 
 
 def test_a_second_stage_of_no_epochs_and_classes_that_val_lacks_are_named(labeled_run):
