@@ -1,4 +1,4 @@
-"""What a run's folder holds, without what differs between two undisturbed runs: times, logs and locks."""
+"""Digests of the files of a run, without what differs between two undisturbed runs: times, logs and locks."""
 
 import hashlib
 import io
@@ -14,17 +14,17 @@ LEFT_OUT = (".locks", "logs", "tensorboard", "report.html", "gallery.html")
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Path in the folder -> digest of what the file says. Files that a killed process left beside are there, too."""
-    found = {}
+    """Path in the folder -> digest of the content. Temporary files of a killed process are included."""
+    digests = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder)
         if not set(name.parts) & set(LEFT_OUT):
-            found[str(name)] = _digest(path, is_receipt=len(name.parts) == 1)
-    return found
+            digests[str(name)] = _digest(path, is_receipt=len(name.parts) == 1)
+    return digests
 
 
 def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
-    """Paths whose digests differ, or that only one of both has."""
+    """Paths whose digests differ, or that exist in only one of the two."""
     return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
 
 
@@ -55,7 +55,7 @@ def _without_times(content: Any) -> Any:
 
 
 def _parts(content: Any) -> Iterator[bytes]:
-    """Of plain values and tensors."""
+    """Bytes that identify plain values and tensors."""
     import torch
 
     if isinstance(content, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Samples with the digests of their files as they are now: what `prepare` would find, without its checks."""
+"""Samples with the current digests of their files, as `prepare` would list them, without its checks."""
 
 from dataclasses import replace
 

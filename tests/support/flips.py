@@ -1,4 +1,4 @@
-"""Single flipped bits in the files of a run, and whether each is found by who reads the file."""
+"""Single flipped bits in the files of a run, and whether the reader of the file finds each."""
 
 import random
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def bits_of(path: Path, num: int, seed: int) -> list[int]:
 
 
 def missed_flips(path: Path, is_found: Callable[[], bool], num: int = 60, seed: int = 0) -> list[int]:
-    """Bits of a file that can be flipped without being found; the file is as before at the end."""
+    """Bits of a file that can be flipped without being found. The file is restored at the end."""
     content, missed = path.read_bytes(), []
     try:
         for bit in bits_of(path, num, seed):
@@ -35,7 +35,7 @@ def missed_flips(path: Path, is_found: Callable[[], bool], num: int = 60, seed: 
 
 
 def readers_of(settings: Settings) -> dict[str, tuple[Path, Callable[[], object]]]:
-    """Name -> file of a finished run, and what reads it: samples, receipts, checkpoints and students."""
+    """Name -> file of a finished run and its reader: samples, receipts, checkpoints and students."""
     run, folder = Run(settings), Run(settings).folder
     readers: dict[str, tuple[Path, Callable[[], object]]] = {"samples": (folder.samples, run.samples)}
     for stage in filter(run.has_receipt, SCHEMAS):

@@ -1,4 +1,4 @@
-"""Commands in forked processes: all modules are imported already, so that a signal falls on work, not on imports.
+"""Commands in forked processes. All modules are imported before the fork, so a signal hits work, not imports.
 
 A process that uses this must have one thread only: it imports, forks, compares files, and leaves all work to the forks.
 """
@@ -30,14 +30,14 @@ def preload(stages: Iterable[str]) -> None:
 
 
 class Moment(NamedTuple):
-    """When a process sends itself a signal: right before the n-th change that it makes to files, counted from 1."""
+    """The signal that a process sends itself right before its n-th change to files, counted from 1."""
 
     change: int
     signal: int
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code, -N after signal N, and all that it printed."""
+    """How a command ended: its exit code, -N after signal N, and everything that it printed."""
 
     code: int
     text: str
@@ -98,7 +98,7 @@ def num_changes(words: Sequence[str], folder: Path, log: Path) -> int:
 
 
 def _become(words: Sequence[str], folder: Path, log: Path, moment: Moment | None) -> None:
-    """Be the command until it ends; never returns."""
+    """Run the command in this process; never returns."""
     code = 1
     try:
         os.chdir(folder)

@@ -40,9 +40,9 @@ def write_label_store(
 ) -> Path:
     """Write FOLDER/labels.zarr of images im_0, im_1, ... and FOLDER/images; returns the store.
 
-    labels: float [A, N, h, w], class index or NaN, one an alpha, the chosen one first
+    labels: float [A, N, h, w], class index or NaN, for each alpha, the chosen one first
     sizes:  (height, width) of each photograph
-    failed: places of images that have no labels
+    failed: indices of images that have no labels
     """
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Paper Eq. 3, Eq. 4 and thresholds of groups written out with loops and fractions: the oracle of the fast versions.
 
-Nothing here is shared with the method: ranks, shares and the grid of thresholds are worked out again.
+Nothing here is used by the method, too: ranks, fractions and the grid of thresholds are computed independently.
 """
 
 import bisect
@@ -46,8 +46,8 @@ def literal_inverse_maps(probabilities, masks):
 def literal_group_quantile(scores_of_images, alpha, method="exact", pooling="hierarchical"):
     """Threshold of a group of pixels.
 
-    hierarchical: the smallest number of the grid above which the images have, in sum, a share of their pixels of at
-                  most (L + 1) alpha - 1 ("paper": L alpha)
+    hierarchical: the smallest number of the grid above which the fractions of the images' pixels sum up to at most
+                  (L + 1) alpha - 1 ("paper": L alpha)
     naive:        the score of that rank among all pixels, rounded up to the grid
 
     scores_of_images: of each image the scores of its pixels in the group; images without any do not count

@@ -23,10 +23,10 @@ ODD = Rule(
 def odd_labels(probabilities, q_hat, background, uncalibrated):
     """float32 [H, W]. As alpha grows, a pixel can be labeled, then not, then labeled again."""
     labels = np.full(probabilities.shape[1:], np.nan, np.float32)
-    for place, members in literal_sets(probabilities, q_hat, uncalibrated).items():
+    for location, members in literal_sets(probabilities, q_hat, uncalibrated).items():
         foreground = [j for j in members if j != background]
         kinds = min(len(foreground), 2) + (background in members)
         if kinds in (1, 3):
-            best = max(foreground, key=lambda j: (probabilities[(j, *place)], -j), default=background)
-            labels[place] = best
+            best = max(foreground, key=lambda j: (probabilities[(j, *location)], -j), default=background)
+            labels[location] = best
     return labels

@@ -1,4 +1,4 @@
-"""Runs a converted SEEM on one photograph with VOC's names and prints what it took, as JSON.
+"""Runs a converted SEEM on one photograph with VOC's names and prints its times and memory, as JSON.
 
 python photograph_run.py CHECKPOINT_FOLDER IMAGE
 """

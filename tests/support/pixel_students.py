@@ -1,4 +1,4 @@
-"""Students that are formulas: what they say of a pixel can be written down."""
+"""Students that are formulas, so that their prediction for a pixel can be written down."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from train.machine.device import Compute
 
 
 class FormulaStudent:
-    """What `train.student.Student` offers, of a function uint8 [B, 3, H, W] -> float32 [B, K, H, W]."""
+    """The interface of `train.student.Student` for a function uint8 [B, 3, H, W] -> float32 [B, K, H, W]."""
 
     def __init__(self, formula):
         self.formula = formula

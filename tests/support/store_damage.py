@@ -1,4 +1,4 @@
-"""Damage to the stores of a finished run, and doing what a finding says."""
+"""Damage to the stores of a finished run, and following the command of a finding."""
 
 import shutil
 from dataclasses import replace
@@ -47,7 +47,7 @@ def invoke(*arguments):
 
 
 def follow(command, settings):
-    """Do what the printed command says: remove files, call this program, run a stage and what it is waiting for."""
+    """Run a printed command: remove files, call this program, run a stage and the stages that it depends on."""
     for part in command.split(" && "):
         match part.split():
             case ["rm", "-r", path]:
@@ -85,7 +85,7 @@ def times_of(path, kind):
 
 
 def belongs_to(file, array, image):
-    """Is a chunk of a per-image array part of this image?"""
+    """Whether a chunk of a per-image array belongs to this image."""
     parts = file.parts[file.parts.index("c") + 1 :]
     return int(parts[1 if array == "label_by_alpha" else 0]) == image
 

@@ -1,4 +1,4 @@
-"""Single bytes of a store that change, one at a time: is each of them found?"""
+"""Bytes of a store that are changed one at a time, and the error or finding of each change."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def _all_bytes(files) -> list[tuple[Path, int]]:
 
 
 def refusal(path: Path, kind: str) -> str:
-    """What a reader says that opens the store; empty if it reads on."""
+    """The error of a reader that opens the store; empty if there is none."""
     try:
         OPEN[kind](path)
     except StoreError as error:

@@ -10,7 +10,7 @@ from train.measure.tally import tally_of
 
 
 def count(_, rank, num_processes, meeting_place, images, settings):
-    """Count this process's share; returns what all of them counted together."""
+    """Count the images of this process; returns the counts of all processes together."""
     torch.set_num_threads(1)
     limit = datetime.timedelta(seconds=300)
     dist.init_process_group("gloo", f"file://{meeting_place}", limit, rank=rank, world_size=num_processes)

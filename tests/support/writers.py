@@ -22,7 +22,7 @@ def flock(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 fcntl.flock = flock
 """
-"""What the kernel does on a network disk without locks."""
+"""Makes flock fail as it does on a network disk without locks."""
 
 
 @contextlib.contextmanager
