@@ -36,7 +36,7 @@ def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
 def _recorded_words(receipt: Path) -> list[str]:
     """Arguments of `--config` in a receipt; [] if the receipt does not exist, is damaged or has none."""
     try:
-        words = json.loads(receipt.read_text(encoding="utf-8"))["run"]
+        words = json.loads(receipt.read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else []

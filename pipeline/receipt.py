@@ -28,12 +28,12 @@ class Receipt(TypedDict):
     settings: the settings that the result depends on, by section
     versions: package -> version
     sources:  fingerprint of the images and masks that it depends on (`Run.sources`); prepare's receipt has none
-    run:      arguments of `--config` that select the run in a command; the receipts of an experiment have none
+    config:   arguments of `--config` that select the run in a command; the receipts of an experiment have none
     """
 
     stage: str
     sources: NotRequired[str | None]
-    run: NotRequired[list[str]]
+    config: NotRequired[list[str]]
     settings: dict[str, Any]
     versions: dict[str, str]
 

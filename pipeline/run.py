@@ -157,7 +157,7 @@ class Run:
     def finish(self, stage: str, facts: Mapping[str, Any]) -> None:
         """Write the receipt of a stage that has finished."""
         sources = {} if stage == "prepare" else {"sources": self.sources(stage)}
-        config = {"run": as_workflow_config(self.settings, {})}
+        config = {"config": as_workflow_config(self.settings, {})}
         write_receipt(self.folder.receipt(stage), stage, {**facts, **sources, **config}, self.tracked(stage))
 
     @overload

@@ -75,8 +75,8 @@ def test_the_documents_say_how_to_unlock():
 @pytest.mark.slow
 def test_the_documents_lead_out_of_a_killed_snakemake(folder):
     readme = (ROOT / "README.md").read_text()
-    as_before = row_of(readme, "everything, going on where it stopped").replace(" all ", " annotate ")
-    assert row_of(readme, "go on after a `kill -9` of snakemake itself") in unlock_commands()
+    as_before = row_of(readme, "run everything, or continue after an interruption").replace(" all ", " annotate ")
+    assert row_of(readme, "continue after a `kill -9` of snakemake itself") in unlock_commands()
     (folder / "wait").touch()
     maps, receipt = folder / "results/mine/probs.zarr", folder / "results/mine/annotate.json"
     with shell(folder, as_before, stdout=subprocess.DEVNULL) as started:

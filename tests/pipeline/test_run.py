@@ -65,7 +65,7 @@ def test_a_store_alone_names_the_run_as_its_receipts_do(make_settings):
     labels = settings.folder / "labels.zarr"
     assert stage_command(labels, "pseudolabel") == relabeled.command("pseudolabel")
     assert stage_command(labels, "stage1", rerun="stage1") == run.command("stage1", rerun="stage1")
-    for damaged in ('{"run": "mine"}', '{"run": [1]}', "[]", "{"):
+    for damaged in ('{"config": "mine"}', '{"config": [1]}', "[]", "{"):
         (settings.folder / "prepare.json").write_text(damaged)
         assert stage_command(labels, "stage1") == "snakemake --cores 8 stage1 --config run=tiny"
 

@@ -1,4 +1,4 @@
-"""Digests of the files of a run, without what differs between two undisturbed runs: times, logs and locks."""
+"""Digests of the files of a run, without what differs between two undisturbed runs: times, logs, locks and commands."""
 
 import hashlib
 import io
@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.files import read_json
 
-OF_TIME = {"seconds", "data_wait", "sha256", "checkpoint.pt"}  # the last two are digests of texts with times
+VARYING = {"seconds", "data_wait", "config", "sha256", "checkpoint.pt"}
+"""Entries that differ. config: words of a command; sha256, checkpoint.pt: digests of texts with times"""
 LEFT_OUT = (".locks", "logs", "tensorboard", "report.html", "gallery.html")
 
 
@@ -30,12 +31,12 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
 
 def _digest(path: Path, is_receipt: bool) -> str:
     if path.suffix == ".json" and is_receipt:
-        return _hex(json.dumps(_without_times(read_json(path)), sort_keys=True).encode())
+        return _hex(json.dumps(_without_varying(read_json(path)), sort_keys=True).encode())
     if path.suffix == ".pt":
         import torch
 
         content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-        return _hex(*_parts(_without_times(content)))
+        return _hex(*_parts(_without_varying(content)))
     return _hex(path.read_bytes())
 
 
@@ -46,11 +47,11 @@ def _hex(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def _without_times(content: Any) -> Any:
+def _without_varying(content: Any) -> Any:
     if isinstance(content, dict):
-        return {key: _without_times(value) for key, value in content.items() if key not in OF_TIME}
+        return {key: _without_varying(value) for key, value in content.items() if key not in VARYING}
     if isinstance(content, list | tuple):
-        return [_without_times(value) for value in content]
+        return [_without_varying(value) for value in content]
     return content
 
 
