@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.inspect import decision
 from pipeline.inspect.decision import Pixel, class_or_none
 from pipeline.inspect.evidence import Evidence
 from pipeline.inspect.location import STEP, STEP_OF_LOCATION, alpha_list, fallback_thresholds, own_thresholds
+from pipeline.settings import Settings
 
 Facts = dict[str, Any]
 Floats = npt.NDArray[np.float32]
@@ -69,6 +71,7 @@ def explain_location(evidence: Evidence, row: int, column: int) -> Facts:
         "decision": _name(by_rule[evidence.rule], names),
         "by_rule": {rule: _name(label, names) for rule, label in by_rule.items()},
         "raw_argmax": names[int(np.argmax(pixel.probabilities))],
+        "check": check_command(evidence.settings),
         **alpha_facts(evidence, pixel, scores, stored, (row, column)),
         **stored_facts(evidence, pixel, by_rule[evidence.rule], (row, column)),
     }
@@ -115,6 +118,11 @@ def class_rows(
         }
         for j in np.argsort(-pixel.probabilities, kind="stable").tolist()
     ]
+
+
+def check_command(settings: Settings) -> str:
+    """Command that checks every file of a run."""
+    return f"conformalsam inspect {shlex.quote(settings.origin.run or settings.name)} --check"
 
 
 def alpha_facts(evidence: Evidence, pixel: Pixel, scores: Floats, stored: Floats, location: tuple[int, int]) -> Facts:

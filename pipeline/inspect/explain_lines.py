@@ -149,4 +149,4 @@ def _agreement(facts: Facts) -> Iterator[Line]:
         yield "stored label", "none yet: labels.zarr does not have this image"
     for problem in (facts["threshold_problem"], facts["label_problem"]):
         if problem is not None:
-            yield "DISAGREES", f"{problem}; check the stores with conformalsam inspect STORE --check"
+            yield "DISAGREES", f"{problem}; check the stores: {facts['check']}"

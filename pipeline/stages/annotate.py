@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +60,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
     failed: dict[str, str] = store.state.get("failed", {})
     start = time.monotonic()
     if not store.state["complete"]:
-        failed = _fill(store, index, samples, annotator, settings.annotate)
+        failed = _fill(store, index, samples, annotator, settings)
         store.finish(failed=failed)
     else:
         log.info("annotate: all maps are in %s already; delete it to make them again", store.path)
@@ -112,7 +113,8 @@ def _open_or_create(
     settings: Settings, index: SampleIndex, samples: Sequence[Sample], annotator: Annotator
 ) -> ProbabilityStore:
     """The store for these samples. A store for other images keeps the maps of the images in both lists."""
-    path, method = Run(settings).folder.probabilities, method_fingerprint(settings, annotator)
+    run = Run(settings)
+    path, method = run.folder.probabilities, method_fingerprint(settings, annotator)
     identity = cache_fingerprint(method, samples)
     state = store_state(path)
     if not state:
@@ -120,7 +122,8 @@ def _open_or_create(
     elif state["method"] != method:
         raise StoreError(
             f"{path} holds maps of other annotator settings (fingerprint {state['method']}, now {method}). To keep it, "
-            f"give this run another name: --config name=NEW. To make it again: rm -r {path}"
+            f"give this run another name: {run.command('annotate', name='NEW')}. To make it again: "
+            f"rm -r {shlex.quote(str(path))} && {run.command('annotate', rerun='annotate')}"
         )
     elif state["fingerprint"] != identity:
         Run(settings).begin("annotate")
@@ -207,14 +210,14 @@ def _fill(
     index: SampleIndex,
     samples: Sequence[Sample],
     annotator: Annotator,
-    settings: AnnotateSettings,
+    settings: Settings,
 ) -> dict[str, str]:
     """Annotate the images that are not done; returns the reasons of failures by image id."""
     pending = [int(i) for i in np.flatnonzero(store.status != DONE)]
     progress = Progress(log, "annotate", len(samples), "images", done=len(samples) - len(pending))
     failed: dict[str, str] = {}
-    for batch in _read_batches(index, samples, pending, settings.batch_size, store.grid):
-        errors = batch.errors | _annotate_batch(store, annotator, batch, settings)
+    for batch in _read_batches(index, samples, pending, settings.annotate.batch_size, store.grid):
+        errors = batch.errors | _annotate_batch(store, annotator, batch, settings.annotate)
         for i, reason in errors.items():
             log.warning("annotate: %s failed: %s", samples[i].id, reason)
             store.mark(i, FAILED)
@@ -269,11 +272,11 @@ def _annotate_batch(
     return {}
 
 
-def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: AnnotateSettings) -> None:
-    if len(failed) > settings.max_failed_fraction * num_images:
+def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: Settings) -> None:
+    if len(failed) > settings.annotate.max_failed_fraction * num_images:
         first, reason = next(iter(failed.items()))
         raise AnnotatorError(
             f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_fraction "
-            f"{settings.max_failed_fraction}; fix the cause or raise it, then run annotate again: finished maps are "
-            f"kept. The first image, {first}: {reason}"
+            f"{settings.annotate.max_failed_fraction}. The first image, {first}: {reason}. Fix the cause or raise the "
+            f"fraction, then run {Run(settings).command('annotate')}; finished maps are kept"
         )
