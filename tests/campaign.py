@@ -72,7 +72,8 @@ def campaign(arguments: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    sys.path.append(str(SUPPORT))
+    # the folders calib, pipeline and train of tests/ would be taken for the packages
+    sys.path[:] = [str(SUPPORT), *(path for path in sys.path if Path(path).absolute() != SUPPORT.parent.absolute())]
     known = sorted(path.stem for path in SUPPORT.glob("campaigns/*.py") if "\ndef search(" in path.read_text())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="name", required=True)

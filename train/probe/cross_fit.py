@@ -45,7 +45,7 @@ class Judged(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """One student: it is trained as its arm says, without the labeled images of its fold."""
+    """One student: it is trained on the labels of its arm, without the labeled images of its fold."""
 
     arm: Arm
     fold: int
