@@ -277,6 +277,6 @@ def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: Set
         first, reason = next(iter(failed.items()))
         raise AnnotatorError(
             f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_fraction "
-            f"{settings.annotate.max_failed_fraction}. The first image, {first}: {reason}. Fix the cause or raise the "
-            f"fraction, then run {Run(settings).command('annotate')}; finished maps are kept"
+            f"{settings.annotate.max_failed_fraction}; fix the cause or raise it, then run "
+            f"{Run(settings).command('annotate')}: finished maps are kept. The first image, {first}: {reason}"
         )

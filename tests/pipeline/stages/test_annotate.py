@@ -78,7 +78,7 @@ def test_too_many_bad_images_stop_the_stage_and_lose_nothing(prepared):
     settings = prepared(**{"python.arguments": {"bad_red": red}})
     with pytest.raises(
         AnnotatorError,
-        match=rf"1 of 12 images failed, more than .*0.01. The first image, {bad}: RuntimeError.* run snakemake .*",
+        match=rf"1 of 12 images failed, more than .*0.01; .* run snakemake .*: finished .* The first image, {bad}: ",
     ):
         annotate(settings)
     store = open_probabilities(settings.folder / "probs.zarr", writable=True)
