@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import calib
-from pipeline.calibration.cross_fitting import Measure, candidates
+from pipeline.calibration.rows import Measure, candidates
 from pipeline.calibration.sweep import sweep_run
 from pipeline.calibration.verdict import verdict
 from pipeline.drawing.charts import scatter, standalone

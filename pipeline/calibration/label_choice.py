@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.calibration.cross_fitting import candidates
+from pipeline.calibration.rows import candidates
 from pipeline.errors import ConfigError, StoreError
 from pipeline.run import Run
 from pipeline.settings import Settings

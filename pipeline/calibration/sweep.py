@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.calibration.cross_fitting import Fact, fit, fit_and_judge
+from pipeline.calibration.cross_fitting import fit, fit_and_judge
+from pipeline.calibration.rows import Fact
 from pipeline.lock import only_writer
 from pipeline.receipt import fingerprint
 from pipeline.record import is_whole, read_record, write_record

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import calib
-from pipeline.calibration.cross_fitting import candidates, find_row
+from pipeline.calibration.rows import candidates, find_row
 
 Facts = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.calibration.cross_fitting import find_row
+from pipeline.calibration.rows import find_row
 from pipeline.exchange.choice import Choice
 from pipeline.exchange.labels import ExportedLabels
 from pipeline.folder import Folder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.calibration.cross_fitting import find_row
 from pipeline.calibration.guarantee import guarantee_of
+from pipeline.calibration.rows import find_row
 from pipeline.gallery.labeled_run import Stops
 
 Facts = dict[str, Any]

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.calibration.cross_fitting import candidate_rules, of_variant
+from pipeline.calibration.cross_fitting import candidate_rules
+from pipeline.calibration.rows import of_variant
 from pipeline.calibration.sweep import sweep_run
 from pipeline.datasets import Sample, SampleIndex, read_mask, resize_nearest
 from pipeline.drawing.pictures import Picture

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import calib
-from pipeline.calibration.cross_fitting import candidates, find_row
+from pipeline.calibration.rows import candidates, find_row
 from pipeline.calibration.verdict import verdict
 from pipeline.errors import RecordError
 from pipeline.folder import Folder

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import calib
-from pipeline.calibration.cross_fitting import candidates, find_row
+from pipeline.calibration.rows import candidates, find_row
 from pipeline.calibration.verdict import verdict
 
 Facts = Mapping[str, Any]

@@ -14,8 +14,8 @@ import yaml
 from markupsafe import Markup
 
 import calib
-from pipeline.calibration.cross_fitting import of_variant
 from pipeline.calibration.guarantee import exact_percent, guarantee_of
+from pipeline.calibration.rows import of_variant
 from pipeline.drawing import STYLE_FOLDER
 from pipeline.palette import class_colours, css
 from pipeline.progress import clock

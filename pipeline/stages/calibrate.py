@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.calibration.cross_fitting import Calibrated, find_row, fit_and_judge
+from pipeline.calibration.cross_fitting import Calibrated, fit_and_judge
 from pipeline.calibration.label_choice import rank_candidates
+from pipeline.calibration.rows import find_row
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, resize_nearest

@@ -10,7 +10,7 @@ from report_run import run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline.calibration.cross_fitting import find_row
+from pipeline.calibration.rows import find_row
 from pipeline.calibration.sweep import sweep_run
 from pipeline.datasets import load_samples, read_mask, resize_nearest
 from pipeline.errors import DatasetError, StoreError
