@@ -9,9 +9,10 @@ from typing import Any
 
 from pipeline.errors import RecordError, StoreError
 from pipeline.folder import FILE_OF
+from pipeline.inspect.held_out import held_out_facts
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.store import DONE, open_for_inspection, refuse_lost, store_exists
+from pipeline.store import DONE, LabelStore, open_for_inspection, refuse_lost, store_exists
 
 Facts = Mapping[str, Any]
 ANNOTATED = ("annotate", "calibrate", "pseudolabel")  # stages of a run that trains on pseudo-labels
@@ -87,7 +88,10 @@ def _stage(run: Run, stage: str) -> dict[str, Any] | None:
 
 
 def _store(path: Path) -> dict[str, Any]:
-    """Whether a store is complete and how many images are done, or the problem if it cannot be opened."""
+    """Whether a store is complete and how many images are done, or the problem if it cannot be opened.
+
+    Of labels also the verdict: whether they are better than the annotator's own argmax on held-out images.
+    """
     facts: dict[str, Any] = {"path": str(path)}
     try:
         store = open_for_inspection(path)
@@ -96,7 +100,8 @@ def _store(path: Path) -> dict[str, Any]:
     except StoreError as error:
         return facts | {"problem": str(error)}
     done = int((status == DONE).sum())
-    return facts | {"complete": bool(store.state["complete"]), "images": len(status), "done": done}
+    facts |= {"complete": bool(store.state["complete"]), "images": len(status), "done": done}
+    return facts | ({"verdict": held_out_facts(store).get("verdict")} if isinstance(store, LabelStore) else {})
 
 
 def format_run(facts: Facts) -> str:
@@ -114,6 +119,8 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
             continue
         state = "complete" if store["complete"] else "incomplete"
         yield "store", f"{store['path']}: {state}, {store['done']} of {store['images']} images"
+        if store.get("verdict"):
+            yield "verdict", store["verdict"]
     if facts["stores"]:
         yield "", f"one store in full: conformalsam inspect {facts['stores'][-1]['path']}"
     if facts["report"]:

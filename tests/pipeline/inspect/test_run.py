@@ -10,6 +10,7 @@ from tiny_run import write_run_file, write_sample_files
 
 from pipeline.commands.inspect import inspect as command
 from pipeline.inspect import format_run, inspect_run
+from pipeline.receipt import read_receipt
 from pipeline.run_file import load_settings
 
 NUMBERS = ("prepare", "pseudolabel")
@@ -48,7 +49,10 @@ def test_finished_stages_have_their_numbers_and_stores_their_progress(labeled):
     assert facts["stages"]["stage1"] is None
     assert [store["complete"] for store in facts["stores"]] == [True] * 3
     assert [store["done"] for store in facts["stores"]] == [10, 6, 4]
-    assert f"keep rate {labels['keep_rate']:.3g}" in format_run(facts)
+    lines = format_run(facts).splitlines()
+    assert any(f"keep rate {labels['keep_rate']:.3g}" in line for line in lines)
+    assert lines[-3].split(maxsplit=1)[0] == "verdict"
+    assert f"the annotator's own argmax of {100 * _raw_precision(labeled):.1f} %" in lines[-3]
     json.dumps(facts, allow_nan=False)
 
 
@@ -91,3 +95,7 @@ def test_the_command_shows_a_run_and_never_advises_to_remove_it(labeled, tmp_pat
     store = CliRunner().invoke(command, [str(run_file), "--repair"])
     assert store.exit_code == 2
     assert f"need a store, e.g. {labeled.folder}/labels.zarr" in store.output
+
+
+def _raw_precision(settings):
+    return read_receipt(settings.folder / "calibrate.json", "calibrate")["held_out"]["raw"]["precision"]["value"]
