@@ -6,6 +6,8 @@ small students that are trained on these labels (decoders on the features of a f
 probe`). The run must be calibrated for rule auto, with the masks of its unlabeled images on disk:
 
     python benchmarks/objective.py voc_animals --set data.root=FOLDER
+
+`--grid` trains a student for every variant and alpha of Eq. 4 instead: the paper's Table 6, with a frozen encoder.
 """
 
 from __future__ import annotations
@@ -134,6 +136,11 @@ def correlations(names: Sequence[str], scored: Sequence[Scored], quality: Sequen
         yield f"| {name} | {rho:+.2f} | {named(scored[choice].key)} | {cells} |"
 
 
+def grid(scored: Sequence[Scored]) -> list[Scored]:
+    """The candidates of Eq. 4, by variant and then by falling alpha, as in the paper's Table 6."""
+    return [one for one in scored if one.key[2] == "paper"]
+
+
 def named(key: Key) -> str:
     return "raw" if key[2] == "raw" else f"{key[0]} {key[1]:g} {key[2]}"
 
@@ -145,7 +152,8 @@ def named(key: Key) -> str:
     "--students", type=click.IntRange(min=0), default=9, show_default=True, help="Candidates to train a student of."
 )
 @click.option("--steps", default=500, show_default=True, help="Of each student.")
-def main(run: str, overrides: tuple[str, ...], students: int, steps: int) -> None:
+@click.option("--grid", "is_grid", is_flag=True, help="Every variant and alpha of Eq. 4, and the raw argmax, instead.")
+def main(run: str, overrides: tuple[str, ...], students: int, steps: int, is_grid: bool) -> None:
     """Print how well held-out criteria predict the quality of labels and of students."""
     settings = load_settings(run, {**parse_overrides(overrides), "probe.steps": steps})
     scored = scored_candidates(settings)
@@ -156,7 +164,7 @@ def main(run: str, overrides: tuple[str, ...], students: int, steps: int) -> Non
         click.echo(line)
     if not students:
         return
-    chosen = spread(scored, students)
+    chosen = [scored[0], *grid(scored)] if is_grid else spread(scored, students)
     alone, mious = student_mious(settings, chosen)
     note = f"mIoU of students after {steps} steps (labeled images alone {100 * alone:.1f})"
     click.echo(f"\n{len(chosen)} of them, {note}\n\n{head}")
