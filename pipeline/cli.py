@@ -69,6 +69,12 @@ SET_OPTION = click.option(
 )
 
 
+UNANNOTATED_OPTION = click.option(
+    "--unannotated",
+    type=click.Choice(["background"]),
+    help="Take images of a COCO JSON without any outline as background. Default: they are left out.",
+)
+
 RUN_HELP = f"RUN is a run file, or its name in config/. Default: {DEFAULT_RUN}."
 
 

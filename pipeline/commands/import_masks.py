@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli import SET_OPTION
+from pipeline.cli import SET_OPTION, UNANNOTATED_OPTION
 
 
 @click.command("import-masks")
@@ -16,9 +16,16 @@ from pipeline.cli import SET_OPTION
 @click.option("--from", "format_name", metavar="FORMAT", help="png, coco or cvat. Default: detected.")
 @click.option("--overwrite", is_flag=True, help="Also import masks of images that are already labeled.")
 @click.option("--unchanged", is_flag=True, help="Also import masks that equal the exported ones.")
+@UNANNOTATED_OPTION
 @SET_OPTION
 def import_masks(
-    run: str, source: Path, format_name: str | None, overwrite: bool, unchanged: bool, overrides: Sequence[str]
+    run: str,
+    source: Path,
+    format_name: str | None,
+    overwrite: bool,
+    unchanged: bool,
+    unannotated: str | None,
+    overrides: Sequence[str],
 ) -> None:
     """Corrected masks -> labeled images of a new run file.
 
@@ -30,4 +37,5 @@ def import_masks(
     from pipeline.exchange.import_masks import import_masks as import_corrected
     from pipeline.exchange.import_masks import summary
 
-    click.echo(summary(import_corrected(run, overrides, source, format_name, overwrite=overwrite, unchanged=unchanged)))
+    options = {"overwrite": overwrite, "unchanged": unchanged, "unannotated": unannotated == "background"}
+    click.echo(summary(import_corrected(run, overrides, source, format_name, **options)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.errors import DatasetError
-from pipeline.exchange.incoming import Incoming, class_named
+from pipeline.exchange.incoming import Incoming, Size, class_named, refuse_size
 from pipeline.exchange.labels import ExportedLabels, Label
 from pipeline.settings import DataSettings
-from pipeline.sources.convert_masks.coco import category_classes, draw
+from pipeline.sources.coco import CocoFile, Id, Image, find_coco, read_coco, refuse
+from pipeline.sources.convert_masks.coco import category_classes, draw, warn_of_boxes, warn_of_empty
 
 FILE_NAME = "annotations.json"
-KEYS = ("images", "annotations", "categories")
 
 Annotation = dict[str, Any]
 
@@ -81,61 +79,46 @@ def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int,
     (folder / FILE_NAME).write_text(json.dumps(content), encoding="utf-8")
 
 
-def find_files(folder: Path) -> list[Path]:
-    """JSON files below a folder that contain COCO's annotations."""
-    return [path for path in sorted(folder.rglob("*.json")) if all(key in _content(path) for key in KEYS)]
-
-
-def _content(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DatasetError(f"{path} is not valid JSON ({error}); export it again") from None
-    return content if isinstance(content, dict) else {}
-
-
 def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
     """Masks drawn from polygons and run-length encodings. Where shapes overlap, the smaller one is in front.
 
     Pixels in no shape are background if the run has a background class and the file has no category for it; otherwise
-    they have no label. Crowds are drawn as their category, because annotation tools mark every run-length encoding as a
-    crowd.
+    they have no label. So have pixels in the box of an object without an outline. Crowds are drawn as their category,
+    because annotation tools mark every run-length encoding as a crowd.
 
     raises: DatasetError for a file that is not valid COCO JSON
     """
-    return [mask for path in find_files(folder) for mask in _masks_of(path, data)]
+    return [mask for path in find_coco(folder) for mask in _masks_of(path, data)]
 
 
 def _masks_of(path: Path, data: DataSettings) -> Iterator[Incoming]:
-    content = _content(path)
-    codes = category_classes(content["categories"], path)
-    names = {codes[category["id"]]: category["name"] for category in content["categories"]}
-    shapes: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        shapes[annotation["image_id"]].append({**annotation, "iscrowd": 0})
-    for image in content["images"]:
-        read = functools.partial(_drawn, image, shapes[image["id"]], codes, names, data, path)
-        yield Incoming(Path(image["file_name"]).stem, f"{path}: {image['file_name']}", read)
+    content = read_coco(path)
+    warn_of_boxes(content)
+    codes = category_classes(content.categories, path)
+    for image in content.images:
+        read = functools.partial(_drawn, image, content, codes, data)
+        yield Incoming(image.stem, f"{path}: {image.name}", read, content.has_outlines(image))
 
 
-def _drawn(
-    image: Mapping[str, Any],
-    annotations: Sequence[Mapping[str, Any]],
-    codes: Mapping[int, int],
-    names: Mapping[int, str],
-    data: DataSettings,
-    path: Path,
-) -> Label:
+def _drawn(image: Image, content: CocoFile, codes: Mapping[Id, int], data: DataSettings, size: Size) -> Label:
     """Label of one image.
 
     codes: value of each category id in the mask of `draw`
-    names: category name of each of these values
+    size:  height and width of the image file
     """
-    mask = draw(image, annotations, codes, path)
+    where = f"{content.path}: {image.name}"
+    refuse_size(where, (image.height, image.width), size)
+    problems: list[str] = []
+    empty: list[Id] = []
+    annotations = [annotation._replace(is_crowd=False) for annotation in content.annotations.get(image.id, ())]
+    mask = draw(image, annotations, codes, problems, empty)
+    refuse(content.path, problems)
+    warn_of_empty(content.path, empty)
+    names = {code: content.categories[category] for category, code in codes.items()}
     lookup = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
     if data.background is not None and data.background not in names.values():
         lookup[0] = data.class_names.index(data.background)
-    for code in set(np.unique(mask).tolist()) - {0}:
-        lookup[code] = class_named(names[code], data.class_names, f"{path}: {image['file_name']}")
+    for code in set(np.unique(mask).tolist()) - {0, IGNORE_INDEX}:
+        lookup[code] = class_named(names[code], data.class_names, where)
     label: Label = lookup[mask]
     return label

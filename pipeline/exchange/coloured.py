@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.datasets import INDEX_MODES
 from pipeline.errors import DatasetError
-from pipeline.exchange.incoming import Incoming, class_named
+from pipeline.exchange.incoming import Incoming, Size, class_named, refuse_size
 from pipeline.exchange.labels import Label
 
 Codes = npt.NDArray[np.int64]
@@ -59,29 +59,31 @@ def read_coloured(path: Path, legend: Legend) -> Incoming:
     return Incoming(path.stem, str(path), functools.partial(decode, path, legend))
 
 
-def decode(path: Path, legend: Legend) -> Label:
+def decode(path: Path, legend: Legend, size: Size) -> Label:
     """Label of one mask file: by its colours if all of them are in the legend, otherwise by its values.
 
     A palette may therefore be in any order, as some painting programs write it, or have other colours.
 
-    raises: DatasetError for a file that cannot be read, and for values or colours that stand for no class of the run
+    size:   height and width of its image; a mask of another size is not decoded
+    raises: DatasetError for a file that cannot be read or has another size, and for values or colours of no class
     """
-    values, colours = _read(path)
+    values, colours = _read(path, size)
     if colours is not None and (values is None or set(np.unique(colours).tolist()) <= legend.by_colour.keys()):
         return _label(path, colours, legend.by_colour, "colour #{:06x}", legend.class_names)
     assert values is not None
     return _label(path, values, legend.by_value, "value {}", legend.class_names)
 
 
-def _read(path: Path) -> tuple[Codes | None, Codes | None]:
+def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
     """Values and colours of an image; None if it has none."""
     try:
         with Image.open(path) as picture:
+            refuse_size(str(path), (picture.height, picture.width), size)
             values = np.asarray(picture).astype(np.int64) if picture.mode in INDEX_MODES else None
             if values is not None and picture.mode != "P":
                 return values, None
             red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.int64), -1, 0)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's exceptions for unreadable and truncated files
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path} cannot be read ({error}); export it again") from None
     return values, red << 16 | green << 8 | blue
 

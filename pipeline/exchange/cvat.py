@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ from PIL import Image
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.coloured import make_legend, read_coloured
-from pipeline.exchange.incoming import UNANNOTATED, Incoming
+from pipeline.exchange.incoming import UNANNOTATED, Incoming, lines_of
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
 from pipeline.palette import Colours
 from pipeline.settings import DataSettings
@@ -26,6 +27,7 @@ LABELMAP = "labelmap.txt"
 MASKS = "SegmentationClass"
 LIST = "ImageSets/Segmentation/default.txt"
 HEADER = "# label:color_rgb:parts:actions"
+CHANNEL = re.compile(r"[0-9]{1,3}")
 CONTENT = "content"  # folder that is zipped
 
 
@@ -93,7 +95,7 @@ def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
     if not labelmap.is_file():
         raise DatasetError(f"no {LABELMAP} in {folder}; export the task as Segmentation mask 1.1")
     names, colours = [], []
-    for line in labelmap.read_text(encoding="utf-8").splitlines():
+    for line in lines_of(labelmap):
         if line.strip() and not line.startswith("#"):
             name, colour = _parse(line, labelmap)
             names.append(name)
@@ -106,6 +108,6 @@ def _parse(line: str, labelmap: Path) -> tuple[str, list[int]]:
     """Name and colour of a line such as `cat:10,20,30::`."""
     name, _, rest = line.partition(":")
     channels = rest.split(":")[0].split(",")
-    if len(channels) != 3 or not all(channel.strip().isdigit() for channel in channels):
+    if len(channels) != 3 or not all(CHANNEL.fullmatch(c.strip()) and int(c) < 256 for c in channels):
         raise DatasetError(f"{labelmap} has the line {line!r}, expected NAME:RED,GREEN,BLUE::; export the task again")
     return name, [int(channel) for channel in channels]

@@ -12,13 +12,14 @@ from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ExportedLabels, Label
 from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.settings import DataSettings, did_you_mean
+from pipeline.sources.coco import find_coco
 
 Write = Callable[[Path, ExportedLabels, int, Label], Any]
 """Writes the files of one image. Arguments: folder, store, index in the store, label. It runs in several threads."""
 WriteRest = Callable[[Path, ExportedLabels, Sequence[tuple[int, Any]], dict[str, Any]], None]
 """Writes the common files at the end. Arguments: folder, store, (index, result of `Write`) per image, provenance."""
 Read = Callable[[Path, DataSettings], list[Incoming]]
-"""Finds the masks in a folder."""
+"""Finds the masks in a folder; coco also takes the JSON itself."""
 
 
 class Format(NamedTuple):
@@ -76,9 +77,11 @@ def refuse_unknown_format(name: str, known: Sequence[str]) -> None:
 
 
 def detect_format(folder: Path) -> str | None:
-    """Name of the readable format of the files in a folder; None if there is none."""
+    """Name of the readable format of the files in a folder, or of a COCO JSON; None if there is none."""
+    if folder.is_file():
+        return "coco"
     if (folder / cvat.LABELMAP).is_file():
         return "cvat"
-    if coco.find_files(folder):
+    if any(find_coco(folder)):
         return "coco"
     return "png" if files_with(MASK_SUFFIXES, folder.glob("*")) else None

@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from PIL import Image
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, read_mask, save_samples
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import FORMATS, READABLE, detect_format, refuse_unknown_format
+from pipeline.exchange.archive import unpack
 from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for
 from pipeline.exchange.exported import exported_digests, label_digest
 from pipeline.exchange.incoming import Incoming
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 MAX_8_BIT = 255
 
-Result = Literal["imported", "equal", "unchanged", "empty"]
+Result = Literal["imported", "equal", "unchanged", "empty", "unannotated"]
 RESULTS: tuple[Result, ...] = get_args(Result)
 
 
@@ -46,7 +46,7 @@ class Imported(NamedTuple):
     """The result of an import.
 
     ids:    ids of the masks by result. imported: written; equal: equal to the image's present mask; unchanged: equal
-            to the exported mask; empty: no pixel has a class
+            to the exported mask; empty: no pixel has a class; unannotated: listed, but nothing was drawn
     folder: folder of the corrected masks
     run:    run file to continue with; None if nothing changed
     """
@@ -64,6 +64,7 @@ def import_masks(
     *,
     overwrite: bool = False,
     unchanged: bool = False,
+    unannotated: bool = False,
 ) -> Imported:
     """Import corrected masks into a prepared run. The user's files are not changed.
 
@@ -72,6 +73,7 @@ def import_masks(
     format_name:    one of READABLE; default: detected
     overwrite:      also import masks of images that have a mask already; the run then reads the new ones
     unchanged:      also import masks that are equal to the exported ones
+    unannotated:    also import images in which nothing was drawn, all of background
     raises:         ConfigError for an unknown format or unsuitable classes; DatasetError with every problem of the
                     masks. After an error no mask is imported.
     """
@@ -92,9 +94,12 @@ def import_masks(
         )
     masks = CorrectedMasks(settings)
     run_file = run_file_for(run, changed, settings, masks)
-    importer = Importer(settings.data, index, masks, exported_digests(settings.folder), overwrite, unchanged)
+    importer = Importer(
+        settings.data, index, masks, exported_digests(settings.folder), overwrite, unchanged, unannotated
+    )
+    num_pixels = sum(sample.height * sample.width for sample in index.samples)
     try:
-        with only_writer(to_import.folder.path, "prepare"), unpacked(source) as folder:
+        with only_writer(to_import.folder.path, "prepare"), unpacked(source, num_pixels) as folder:
             ids = importer.import_all(incoming_masks(folder, source, format_name, settings.data))
         is_changed = masks.index_with(index) != index
         if is_changed:
@@ -120,35 +125,33 @@ def activate(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | None
 
 
 @contextlib.contextmanager
-def unpacked(source: Path) -> Iterator[Path]:
-    """The folder itself, or a temporary folder with the contents of a zip or with a JSON file.
+def unpacked(source: Path, num_pixels: int) -> Iterator[Path]:
+    """The folder or COCO JSON itself, or a temporary folder with the contents of a zip. Messages name the zip.
 
-    A folder that contains nothing but one folder is replaced by that one.
+    A folder in the zip that contains nothing but one folder is replaced by that one.
+
+    num_pixels: of all images of the run
     """
-    if source.is_dir():
+    if source.is_dir() or (source.is_file() and source.suffix.lower() == ".json"):
         yield source
         return
     if not source.is_file():
         raise DatasetError(f"no {source}; give a folder, a zip or a COCO JSON with corrected masks")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if source.suffix.lower() == ".json":
-            shutil.copy(source, folder)
-        else:
-            try:
-                with zipfile.ZipFile(source) as archive:
-                    archive.extractall(folder)
-            except zipfile.BadZipFile as error:
-                raise DatasetError(f"{source} is not a complete zip ({error}); export it again") from None
+        unpack(source, folder, num_pixels)
         entries = list(folder.iterdir())
         while len(entries) == 1 and entries[0].is_dir():
             folder = entries[0]
             entries = list(folder.iterdir())
-        yield folder
+        try:
+            yield folder
+        except DatasetError as error:
+            raise DatasetError(str(error).replace(name, str(source))) from None
 
 
 def incoming_masks(folder: Path, source: Path, format_name: str | None, data: DataSettings) -> list[Incoming]:
-    """The masks in a folder; DatasetError if there are none. Their pixels are not read yet."""
+    """The masks in a folder or a COCO JSON; DatasetError if there are none. Their pixels are not read yet."""
     name = format_name or detect_format(folder)
     read = FORMATS[name].read_masks if name is not None else None
     masks = read(folder, data) if read is not None else []
@@ -173,6 +176,7 @@ class Importer:
     exported: Mapping[str, Sequence[str]]
     overwrite: bool
     unchanged: bool
+    unannotated: bool
 
     def import_all(self, incoming: Sequence[Incoming]) -> dict[Result, list[str]]:
         """Check all masks, and write those to be imported; ids by result.
@@ -180,6 +184,8 @@ class Importer:
         raises: DatasetError with every problem of the masks and of the new lists; then nothing is written
         """
         samples = {sample.id: sample for sample in self.index.samples}
+        left_out = [mask.id for mask in incoming if not (mask.is_annotated or self.unannotated)]
+        incoming = [mask.for_image_of(samples) for mask in incoming if mask.is_annotated or self.unannotated]
         _refuse(_id_problems(incoming, samples))
         part = self.masks.folder / "masks.part"
         shutil.rmtree(part, ignore_errors=True)
@@ -188,6 +194,7 @@ class Importer:
             results = self._check_all(incoming, samples, part)
             _refuse([str(result) for result in results if isinstance(result, DatasetError)])
             ids = {name: [mask.id for mask, r in zip(incoming, results, strict=True) if r == name] for name in RESULTS}
+            ids["unannotated"] = left_out
             list_lines(self.masks.index_with(self.index, ids["imported"]))
             self.masks.masks.mkdir(exist_ok=True)
             for sample_id in ids["imported"]:
@@ -224,12 +231,7 @@ class Importer:
 
         raises: DatasetError if the mask cannot be read, has another size than its image, or would replace a mask
         """
-        label = mask.read()
-        if label.shape != (sample.height, sample.width):
-            size = f"{label.shape[1]} x {label.shape[0]}"
-            raise DatasetError(
-                f"{mask.where} is {size}, but its image is {sample.width} x {sample.height}; resize the mask"
-            )
+        label = mask.read((sample.height, sample.width))
         present = self.present(sample)
         if present is not None:
             if np.array_equal(read_mask(present, self.data), label):
@@ -314,6 +316,11 @@ def summary(imported: Imported) -> str:
     lines = [f"corrected masks imported into {imported.folder}: {len(ids['imported'])}"]
     lines += [f"not imported, equal to the present masks of their images: {len(ids['equal'])}"] if ids["equal"] else []
     lines += [f"not imported, no pixel has a class: {len(ids['empty'])}"] if ids["empty"] else []
+    if ids["unannotated"]:
+        lines.append(
+            f"not imported, listed without any outline: {len(ids['unannotated'])}, e.g. {ids['unannotated'][0]}; if "
+            "these images show only background, add --unannotated background"
+        )
     if ids["unchanged"]:
         lines.append(
             f"not imported, unchanged since the export: {len(ids['unchanged'])}, e.g. {ids['unchanged'][0]}; if a "

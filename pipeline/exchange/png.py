@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets import IGNORE_INDEX
+from pipeline.errors import DatasetError
 from pipeline.exchange.coloured import make_legend, read_coloured
-from pipeline.exchange.incoming import Incoming
+from pipeline.exchange.incoming import Incoming, lines_of
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
 from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.palette import Colours, class_colours
@@ -46,7 +47,11 @@ def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
     names = data.class_names
     background = data.background_index
     if (folder / CLASSES).is_file():
-        names = (folder / CLASSES).read_text(encoding="utf-8").splitlines()
+        names = lines_of(folder / CLASSES)
+        if len(names) > IGNORE_INDEX:
+            raise DatasetError(
+                f"{folder / CLASSES} has {len(names)} lines, expected at most {IGNORE_INDEX}; shorten it"
+            )
         background = names.index(data.background) if data.background in names else None
     colours = [*class_colours(len(names), background).tolist(), ABSTAIN_COLOUR]
     values = [*range(len(names)), IGNORE_INDEX]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +14,22 @@ import numpy.typing as npt
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
 from pipeline.progress import Progress
+from pipeline.sources.coco import Annotation, CocoFile, Id, Image, id_order, read_coco, refuse, some
 from pipeline.sources.convert_masks.png import write_mask
-from pipeline.sources.convert_masks.shapes import shape_mask
+from pipeline.sources.convert_masks.shapes import box_mask, shape_mask
 
 log = logging.getLogger(__name__)
 
+NO_OBJECT = np.iinfo(np.int64).max
 
-def convert_coco(root: Path, workers: int | None = None) -> Path:
-    """Write ROOT/masks/STEM.png for every image of ROOT/annotations/instances_*.json that has no mask yet.
 
-    workers: threads; default: one per core
-    returns: the folder of the masks
-    raises:  DatasetError for a file that is missing or is no COCO JSON, and for a shape that cannot be drawn
+def convert_coco(root: Path, workers: int | None = None, *, keep_unannotated: bool = False) -> Path:
+    """Write ROOT/masks/STEM.png for the images of ROOT/annotations/instances_*.json that have no mask yet.
+
+    workers:          threads; default: one per core
+    keep_unannotated: whether images without any outline get a mask, all of background
+    returns:          the folder of the masks
+    raises:           DatasetError for a file that is missing or is no COCO JSON, and for shapes that cannot be drawn
     """
     files = sorted((root / "annotations").glob("instances_*.json"))
     if not files:
@@ -37,38 +38,70 @@ def convert_coco(root: Path, workers: int | None = None) -> Path:
     folder.mkdir(exist_ok=True)
     image_of_stem: dict[str, str] = {}
     for path in files:
-        convert_file(path, folder, image_of_stem, workers)
+        convert_file(path, folder, image_of_stem, workers, keep_unannotated)
     return folder
 
 
-def convert_file(path: Path, folder: Path, image_of_stem: dict[str, str], workers: int | None = None) -> None:
+def convert_file(
+    path: Path, folder: Path, image_of_stem: dict[str, str], workers: int | None, keep_unannotated: bool
+) -> None:
     """Write the missing masks of one annotation file.
 
     image_of_stem: file and image of each mask's stem, over all annotation files; extended here
     """
     log.info("reading %s", path)
-    content = _read(path)
-    _check_stems(content["images"], image_of_stem, path)
-    classes = category_classes(content["categories"], path)
-    shapes: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        shapes[annotation["image_id"]].append(annotation)
-    todo = [image for image in content["images"] if not _mask_path(folder, image).is_file()]
-    done = len(content["images"]) - len(todo)
-    progress = Progress(log, f"convert-coco {path.stem}", len(content["images"]), "masks", done)
+    content = read_coco(path)
+    _check_stems(content.images, image_of_stem, path)
+    classes = category_classes(content.categories, path)
+    images = [image for image in content.images if keep_unannotated or content.has_outlines(image)]
+    warn_of_boxes(content)
+    todo = [image for image in images if not _mask_path(folder, image).is_file()]
+    progress = Progress(log, f"convert-coco {path.stem}", len(images), "masks", len(images) - len(todo))
+    problems: list[str] = []
+    empty: list[Id] = []
 
-    def convert(image: Mapping[str, Any]) -> None:
-        write_mask(_mask_path(folder, image), draw(image, shapes[image["id"]], classes, path))
+    def convert(image: Image) -> None:
+        of_image: list[str] = []
+        mask = draw(image, content.annotations.get(image.id, ()), classes, of_image, empty)
+        problems.extend(of_image)
+        if not of_image:
+            write_mask(_mask_path(folder, image), mask)
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for _ in pool.map(convert, todo):
             progress.advance()
+    refuse(path, sorted(problems))
+    warn_of_empty(path, empty)
+    if not keep_unannotated and len(images) < len(content.images):
+        left_out = [image.name for image in content.images if not content.has_outlines(image)]
+        log.warning(
+            "%s: %d of %d images have no annotation with an outline and got no mask, e.g. %s; if they show only "
+            "background, as in the official files, add --unannotated background",
+            *(path, len(left_out), len(content.images), left_out[0]),
+        )
 
 
-def _check_stems(images: Sequence[Mapping[str, Any]], image_of_stem: dict[str, str], path: Path) -> None:
+def warn_of_boxes(content: CocoFile) -> None:
+    """Log how many annotations have a box but no outline, if there are any."""
+    boxes = content.boxes_only()
+    if boxes:
+        log.warning(
+            "%s: %d annotations have a box but no outline: %s; the pixels in their boxes get no label, except those of "
+            "other objects; add outlines, or remove the annotations",
+            *(content.path, len(boxes), some(boxes)),
+        )
+
+
+def warn_of_empty(path: Path, empty: Sequence[Id]) -> None:
+    """Log how many outlines enclose no centre of a pixel, if there are any."""
+    if empty:
+        log.warning("%s: %d annotations are too thin to cover a pixel: %s", path, len(empty), some(empty))
+
+
+def _check_stems(images: Sequence[Image], image_of_stem: dict[str, str], path: Path) -> None:
     """Add the images to `image_of_stem`; DatasetError if two images would have the same mask file."""
     for image in images:
-        name, stem = image["file_name"], Path(image["file_name"]).stem
+        name, stem = image.name, image.stem
         if image_of_stem.setdefault(stem, f"{path.name}: {name}") != f"{path.name}: {name}":
             raise DatasetError(
                 f"{path}: the masks of {name} and of {image_of_stem[stem]} would have the same file name {stem}.png; "
@@ -76,30 +109,16 @@ def _check_stems(images: Sequence[Mapping[str, Any]], image_of_stem: dict[str, s
             )
 
 
-def _mask_path(folder: Path, image: Mapping[str, Any]) -> Path:
-    return folder / f"{Path(image['file_name']).stem}.png"
+def _mask_path(folder: Path, image: Image) -> Path:
+    return folder / f"{image.stem}.png"
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content: Mapping[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DatasetError(f"{path} is not valid JSON ({error}); unpack it again") from None
-    missing = [key for key in ("images", "annotations", "categories") if key not in content]
-    if missing:
-        raise DatasetError(
-            f"{path} has no {' and no '.join(missing)}, expected COCO's instances; unpack "
-            "annotations_trainval2017.zip again"
-        )
-    return content
-
-
-def category_classes(categories: Sequence[Mapping[str, Any]], path: Path) -> dict[int, int]:
+def category_classes(categories: Iterable[Id], path: Path) -> dict[Id, int]:
     """Class index by category id. The ids have gaps (1 to 90 for 80 categories); the classes 1, 2, ... do not.
 
     raises: DatasetError for more than 254 categories
     """
-    ids = sorted(category["id"] for category in categories)
+    ids = sorted(categories, key=id_order)
     if len(ids) >= IGNORE_INDEX:
         raise DatasetError(
             f"{path} has {len(ids)} categories, but an 8-bit mask has only {IGNORE_INDEX - 1}; remove some categories"
@@ -108,37 +127,38 @@ def category_classes(categories: Sequence[Mapping[str, Any]], path: Path) -> dic
 
 
 def draw(
-    image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], classes: Mapping[int, int], path: Path
+    image: Image, annotations: Sequence[Annotation], classes: Mapping[Id, int], problems: list[str], empty: list[Id]
 ) -> npt.NDArray[np.uint8]:
-    """Semantic mask of an image, uint8 [H, W]: class index, 0 = background, 255 in crowds.
+    """Semantic mask of an image, uint8 [H, W]: class index, 0 = background, 255 in crowds and around missing outlines.
 
-    Where objects overlap, the smaller one is in front (a tie lies on a table). Objects are in front of crowds, whose
-    outlines are coarse. So crowds are drawn first, then objects from large to small; objects of equal size by id.
+    Where objects overlap, the smaller one is in front (a tie lies on a table); of two with equal size, the one with the
+    larger id. Objects are in front of crowds, whose outlines are coarse, and of boxes, which have no outline.
 
-    classes: class index by category id
-    raises:  DatasetError for an annotation that cannot be drawn or has an unknown category
+    classes:  class index by category id
+    problems: a message is added for each annotation that cannot be drawn
+    empty:    the id of each annotation is added whose outline encloses no centre of a pixel
     """
-    height, width = image["height"], image["width"]
-    crowds, objects = [], []
-    for annotation in annotations:
+    size = image.height, image.width
+    mask = np.zeros(size, np.uint8)
+    area_in_front = np.full(size, NO_OBJECT)
+    coarse = np.zeros(size, bool)
+    for annotation in sorted(annotations, key=lambda a: id_order(a.id)):
+        if annotation.box is not None:
+            coarse |= box_mask(annotation.box, *size)
+            continue
         try:
-            shape = shape_mask(annotation.get("segmentation"), height, width)
+            shape = shape_mask(annotation.segmentation, *size)
         except ValueError as error:
-            raise DatasetError(
-                f"{path}: annotation {annotation['id']} cannot be drawn: {error}; correct or remove it"
-            ) from None
-        if annotation["category_id"] not in classes:
-            raise DatasetError(
-                f"{path}: annotation {annotation['id']} has category_id {annotation['category_id']}, which is not in "
-                "categories; correct or remove it"
-            )
-        if annotation.get("iscrowd"):
-            crowds.append(shape)
-        else:
-            objects.append((-int(shape.sum()), annotation["id"], shape, classes[annotation["category_id"]]))
-    mask = np.zeros((height, width), np.uint8)
-    for shape in crowds:
-        mask[shape] = IGNORE_INDEX
-    for *_, shape, class_index in sorted(objects, key=lambda entry: entry[:2]):
-        mask[shape] = class_index
+            problems.append(f"annotation {annotation.id!r} of image {image.name!r} cannot be drawn: {error}")
+            continue
+        if annotation.is_crowd:
+            coarse |= shape
+            continue
+        area = int(shape.sum())
+        if not area:
+            empty.append(annotation.id)
+        shape &= area <= area_in_front
+        mask[shape] = classes[annotation.category]
+        area_in_front[shape] = area
+    mask[coarse & (area_in_front == NO_OBJECT)] = IGNORE_INDEX
     return mask

@@ -25,7 +25,7 @@ def test_the_standard_reader_and_ours_give_back_the_labels(tmp_path_factory, cas
     labels, sizes = case
     folder = export_labels(write_label_store(tmp_path_factory.mktemp("run"), labels, sizes), "coco").folder
     coco = COCO(folder / "annotations.json")
-    ours = {mask.id: mask.read() for mask in read_masks(folder, DATA)}
+    ours = {mask.id: mask.read(size) for mask, size in zip(read_masks(folder, DATA), sizes, strict=True)}
     assert {category["id"]: category["name"] for category in coco.cats.values()} == dict(enumerate(NAMES, 1))
     for i, size in enumerate(sizes):
         image = coco.imgs[i + 1]
@@ -81,19 +81,19 @@ def test_without_a_category_for_background_uncovered_pixels_are_background(tmp_p
     (mask,) = read_masks(tmp_path, DATA)
     expected = np.array([[2, 1, 1, 0, 0, 0]] * 2 + [[1, 1, 1, 0, 0, 0]] * 2)
     assert mask.id == "im_0"
-    assert np.array_equal(mask.read(), expected), "the smaller shape wins, and crowds are of their category"
+    assert np.array_equal(mask.read((4, 6)), expected), "the smaller shape wins, and crowds are of their category"
 
 
 def test_with_a_category_for_background_uncovered_pixels_have_no_label(tmp_path):
     write_tool_file(tmp_path, [LEFT_HALF], names=("cat", "background", "abstain"))
     (mask,) = read_masks(tmp_path, DATA)
-    assert np.array_equal(mask.read(), np.array([[1, 1, 1, 255, 255, 255]] * 4))
+    assert np.array_equal(mask.read((4, 6)), np.array([[1, 1, 1, 255, 255, 255]] * 4))
 
 
 def test_a_run_without_background_ignores_uncovered_pixels(tmp_path):
     write_tool_file(tmp_path, [LEFT_HALF])
     (mask,) = read_masks(tmp_path, DataSettings(classes=["dog", "cat"]))
-    assert np.array_equal(mask.read(), np.array([[1, 1, 1, 255, 255, 255]] * 4))
+    assert np.array_equal(mask.read((4, 6)), np.array([[1, 1, 1, 255, 255, 255]] * 4))
 
 
 def test_a_category_that_the_run_does_not_have_is_refused_where_it_is_used(tmp_path):
@@ -102,7 +102,28 @@ def test_a_category_that_the_run_does_not_have_is_refused_where_it_is_used(tmp_p
     with pytest.raises(
         DatasetError, match=r"im_0.jpg has pixels of 'caat', which is no class of the run; did you mean"
     ):
-        mask.read()
+        mask.read((4, 6))
+
+
+def test_an_outline_of_another_size_than_its_image_is_refused_before_it_is_drawn(tmp_path):
+    write_tool_file(tmp_path, [LEFT_HALF])
+    (mask,) = read_masks(tmp_path, DATA)
+    with pytest.raises(DatasetError, match=r"im_0.jpg is 6 x 4, but its image is 4 x 6; resize the mask"):
+        mask.read((6, 4))
+
+
+def test_a_box_without_outline_is_counted_and_has_no_label(tmp_path, caplog):
+    box = {"category_id": 20, "segmentation": [], "bbox": [4, 0, 1, 2]}
+    write_tool_file(tmp_path, [LEFT_HALF, box])
+    (mask,) = read_masks(tmp_path, DATA)
+    expected = np.array([[1, 1, 1, 0, 255, 0]] * 2 + [[1, 1, 1, 0, 0, 0]] * 2)
+    assert np.array_equal(mask.read((4, 6)), expected)
+    assert "1 annotations have a box but no outline: 1; the pixels in their boxes get no label" in caplog.text
+
+
+def test_an_image_without_outlines_is_marked(tmp_path):
+    write_tool_file(tmp_path, [])
+    assert [mask.is_annotated for mask in read_masks(tmp_path, DATA)] == [False]
 
 
 def test_a_broken_json_is_named(tmp_path):

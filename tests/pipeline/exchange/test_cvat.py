@@ -40,7 +40,7 @@ def test_every_pixel_has_the_colour_of_its_label(tmp_path_factory, case):
             expected = at_own_size(labels[0, i], size)
             assert found == [["abstain" if k == 255 else NAMES[k] for k in row] for row in expected.tolist()]
         archive.extractall(folder / "unpacked")
-    back = {mask.id: mask.read() for mask in read_masks(folder / "unpacked", DATA)}
+    back = {mask.id: mask.read(size) for mask, size in zip(read_masks(folder / "unpacked", DATA), sizes, strict=True)}
     assert all(np.array_equal(back[f"im_{i}"], at_own_size(labels[0, i], size)) for i, size in enumerate(sizes))
 
 
@@ -78,15 +78,26 @@ def write_archive(folder, label_map, pixels, name="im_0.png"):
 def test_unannotated_pixels_are_background_if_the_run_has_it_and_otherwise_have_no_label(tmp_path):
     write_archive(tmp_path, "background:0,0,0::\ndog:9,8,7::\n", [(0, 0, 0), (9, 8, 7)], name="shots/im_0.png")
     (mask,) = read_masks(tmp_path, DATA)
-    assert (mask.id, mask.read().tolist()) == ("im_0", [[0, 2]])
+    assert (mask.id, mask.read((1, 2)).tolist()) == ("im_0", [[0, 2]])
     (mask,) = read_masks(tmp_path, DataSettings(classes=["cat", "dog"]))
-    assert mask.read().tolist() == [[255, 1]]
+    assert mask.read((1, 2)).tolist() == [[255, 1]]
 
 
 def test_grey_masks_number_the_lines_of_the_label_map(tmp_path):
     write_archive(tmp_path, "dog:9,8,7::\n\nabstain:1,1,1::\ncat:2,2,2::\n", [0, 1, 2])
     (mask,) = read_masks(tmp_path, DATA)
-    assert mask.read().tolist() == [[2, 255, 1]]
+    assert mask.read((1, 3)).tolist() == [[2, 255, 1]]
+
+
+def test_a_label_map_of_windows_is_read_and_one_in_another_encoding_is_refused(tmp_path):
+    write_archive(tmp_path, "dog:9,8,7::\n", [(9, 8, 7)])
+    path = tmp_path / "labelmap.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    (mask,) = read_masks(tmp_path, DATA)
+    assert mask.read((1, 1)).tolist() == [[2]]
+    path.write_bytes(b"caf\xe9:9,8,7::\n")
+    with pytest.raises(DatasetError, match=r"labelmap.txt is no text in UTF-8 .*save it as UTF-8"):
+        read_masks(tmp_path, DATA)
 
 
 def test_two_labels_of_one_colour_are_refused(tmp_path):
@@ -95,7 +106,7 @@ def test_two_labels_of_one_colour_are_refused(tmp_path):
         read_masks(tmp_path, DATA)
 
 
-@pytest.mark.parametrize("line", ["cat", "cat:1,2::", "cat:red,green,blue::"])
+@pytest.mark.parametrize("line", ["cat", "cat:1,2::", "cat:red,green,blue::", "cat:1,2,256::", "cat:1,2,²::"])
 def test_a_label_map_without_colours_is_refused(tmp_path, line):
     write_archive(tmp_path, f"{line}\n", [0])
     with pytest.raises(DatasetError, match=f"labelmap.txt has the line '{line}', expected NAME:RED,GREEN,BLUE"):

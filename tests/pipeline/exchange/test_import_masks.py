@@ -1,5 +1,6 @@
 """Corrected masks become labeled images, calibration uses them, and nothing is annotated again."""
 
+import json
 import zipfile
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_corrected_masks_are_used_in_calibration_and_nothing_is_annotated_again(
     imported = take(folder)
 
     left = [sample_id for sample_id in before["unlabeled"] if sample_id not in edited]
-    assert imported.ids == {"imported": edited, "equal": [], "unchanged": left, "empty": []}
+    assert imported.ids == {"imported": edited, "equal": [], "unchanged": left, "empty": [], "unannotated": []}
     assert fingerprint(tmp_path / "data") == users, "no file of the user's changed"
     assert not (run.folder / "prepare.json").exists(), "prepare is to be run again"
     corrected = load_settings(imported.run)
@@ -134,7 +135,13 @@ def test_a_second_import_adds_to_the_first_even_into_the_first_run(run, take, tm
     run_stages(load_settings(take(folder).run))
     correct(folder, second)
     again = take(folder, name="tiny_corrected")
-    assert again.ids == {"imported": [second], "equal": [first], "unchanged": [third, *rest], "empty": []}
+    assert again.ids == {
+        "imported": [second],
+        "equal": [first],
+        "unchanged": [third, *rest],
+        "empty": [],
+        "unannotated": [],
+    }
     assert again.run == str(tmp_path / "tiny_corrected.yaml")
     correct(folder, third)
     assert take(folder).ids["imported"] == [third]
@@ -306,7 +313,8 @@ def test_samples_of_another_root_are_refused(run, tmp_path):
     [
         ("none", None, "no .*none; give a folder, a zip or a COCO JSON"),
         ("broken.zip", b"PK", "broken.zip is not a complete zip .*export it again"),
-        ("empty.json", b"{}", r"empty.json contains no masks \(png, coco, cvat\); .*set their format with --from"),
+        ("empty.json", b"{}", r"/empty.json has no list of images and no list of annotations"),
+        ("empty.zip", b"PK\5\6" + bytes(18), r"empty.zip contains no masks \(png, coco, cvat\); .*with --from"),
     ],
 )
 def test_files_without_masks_are_refused(run, take, tmp_path, name, content, message):
@@ -314,6 +322,53 @@ def test_files_without_masks_are_refused(run, take, tmp_path, name, content, mes
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=message):
         take(tmp_path / name)
+
+
+def write_coco(path, names, annotated, size=SIZE):
+    """A COCO JSON that lists images, of which some have a rectangle of class cat."""
+    height, width = size
+    shape = [[0, 0, width, 0, width, 5, 0, 5]]
+    content = {
+        "images": [{"id": i, "file_name": f"{n}.jpg", "height": height, "width": width} for i, n in enumerate(names)],
+        "annotations": [
+            {"id": i, "image_id": str(names.index(name)), "category_id": 1, "segmentation": shape}
+            for i, name in enumerate(annotated)
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    path.write_text(json.dumps(content))
+
+
+def test_listed_images_without_annotations_are_left_out_unless_they_are_background(run, take, tmp_path):
+    first, second, third, *_ = splits_of(run)["unlabeled"]
+    val = splits_of(run)["val"][0]
+    write_coco(tmp_path / "export.json", [first, second, third, val, "elsewhere"], [second])
+    imported = take(tmp_path / "export.json")
+    assert imported.ids == {
+        "imported": [second],
+        "equal": [],
+        "unchanged": [],
+        "empty": [],
+        "unannotated": [first, third, val, "elsewhere"],
+    }
+    line = f"listed without any outline: 4, e.g. {first}; if these images show only background, add --unannotated back"
+    assert line in summary(imported)
+    write_coco(tmp_path / "export.json", [first, second], [second])
+    assert take(tmp_path / "export.json", name="tiny_corrected", unannotated=True).ids["imported"] == [first]
+    assert not read_mask(imported.folder / f"{first}.png", run.data).any()
+
+
+def test_images_that_roboflow_renamed_are_found(run, take, tmp_path):
+    first, second, *_ = splits_of(run)["unlabeled"]
+    renamed = f"{first}_jpg.rf.0123456789abcdef"
+    write_coco(tmp_path / "export.json", [renamed], [renamed])
+    assert take(tmp_path / "export.json").ids["imported"] == [first]
+    (tmp_path / "back").mkdir()
+    Image.fromarray(np.ones(SIZE, np.uint8)).save(tmp_path / f"back/{second}_png.rf.0123abcd_mask.png")
+    assert take(tmp_path / "back", name="tiny_corrected").ids["imported"] == [second]
+    write_coco(tmp_path / "export.json", ["other_jpg.rf.0123"], ["other_jpg.rf.0123"])
+    with pytest.raises(DatasetError, match=r"the run has no image other_jpg.rf.0123"):
+        take(tmp_path / "export.json")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Palette PNGs: their values are the store's labels, their colours the classes', and a run can read them as masks."""
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,13 +53,13 @@ def test_names_in_classes_txt_decide_what_a_value_means(exported):
     other = DataSettings(classes=["newt", "dog", "cat", "background"], background="background")
     (mask,) = read_masks(exported, other)
     assert mask.id == "im_0"
-    assert mask.read().tolist() == [[3, 2, 1], [0, 255, 255]]
+    assert mask.read((2, 3)).tolist() == [[3, 2, 1], [0, 255, 255]]
 
 
 def test_without_names_the_runs_class_order_counts(exported):
     (exported / "classes.txt").unlink()
     (mask,) = read_masks(exported, DATA)
-    assert np.array_equal(mask.read(), LABEL)
+    assert np.array_equal(mask.read((2, 3)), LABEL)
 
 
 def test_a_palette_that_a_painting_program_reordered_is_read_by_its_colours(exported):
@@ -67,7 +69,7 @@ def test_a_palette_that_a_painting_program_reordered_is_read_by_its_colours(expo
     assert turned.getpixel((0, 0)) != 0
     turned.save(path)
     (mask,) = read_masks(exported, DATA)
-    assert np.array_equal(mask.read(), LABEL)
+    assert np.array_equal(mask.read((2, 3)), LABEL)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -77,13 +79,13 @@ def test_masks_painted_in_colours_are_read(exported, mode):
         painted = picture.convert(mode)
     painted.save(path)
     (mask,) = read_masks(exported, DATA)
-    assert np.array_equal(mask.read(), LABEL)
+    assert np.array_equal(mask.read((2, 3)), LABEL)
 
 
 def test_grey_masks_are_read_by_their_values(exported):
     Image.fromarray(LABEL).save(exported / "im_0.png")
     (mask,) = read_masks(exported, DATA)
-    assert np.array_equal(mask.read(), LABEL)
+    assert np.array_equal(mask.read((2, 3)), LABEL)
 
 
 def test_values_and_colours_that_stand_for_no_label_are_refused(exported):
@@ -91,15 +93,26 @@ def test_values_and_colours_that_stand_for_no_label_are_refused(exported):
     Image.fromarray(np.array([[[1, 2, 3]]], np.uint8)).save(exported / "im_1.png")
     grey, coloured = read_masks(exported, DATA)
     with pytest.raises(DatasetError, match=r"im_0.png has value 7, value 9, which stands for no label"):
-        grey.read()
+        grey.read((1, 3))
     with pytest.raises(DatasetError, match=r"im_1.png has colour #010203, which stands for no label"):
-        coloured.read()
+        coloured.read((1, 1))
 
 
 def test_a_name_that_the_run_does_not_have_is_refused_where_it_is_used(exported):
     (mask,) = read_masks(exported, DataSettings(classes=["background", "cat", "dog"]))
     with pytest.raises(DatasetError, match=r"im_0.png has pixels of 'newt', which is no class of the run"):
-        mask.read()
+        mask.read((2, 3))
+
+
+def test_a_mask_of_another_size_is_refused_before_it_is_decoded(exported):
+    path = exported / "im_0.png"
+    content = bytearray(path.read_bytes())
+    content[16:24] = (30_000).to_bytes(4, "big") * 2  # a header of 900 million pixels
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    (mask,) = read_masks(exported, DATA)
+    with pytest.raises(DatasetError, match=r"im_0.png .*(30000 x 30000|900000000)"):
+        mask.read((2, 3))
 
 
 def test_a_truncated_file_is_named(exported):
@@ -107,4 +120,4 @@ def test_a_truncated_file_is_named(exported):
     path.write_bytes(path.read_bytes()[:60])
     (mask,) = read_masks(exported, DATA)
     with pytest.raises(DatasetError, match=r"im_0.png cannot be read .*export it again"):
-        mask.read()
+        mask.read((2, 3))

@@ -37,7 +37,7 @@ def write(root, annotations, name="instances_train2017", images=None, categories
 
 
 def masks_of(root):
-    convert_coco(root)
+    convert_coco(root, keep_unannotated=True)
     return {path.stem: np.asarray(Image.open(path)) for path in sorted((root / "masks").glob("*.png"))}
 
 
@@ -82,7 +82,7 @@ def test_complete_masks_are_kept_and_partial_ones_are_written_again(tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/0.png").write_bytes(b"from before")
     (tmp_path / "masks/1.png.part99").write_bytes(b"half")
-    convert_coco(tmp_path)
+    convert_coco(tmp_path, keep_unannotated=True)
     assert (tmp_path / "masks/0.png").read_bytes() == b"from before"
     assert Image.open(tmp_path / "masks/1.png").size == (2, 2)
     assert (tmp_path / "masks/2.png").is_file()
@@ -91,8 +91,11 @@ def test_complete_masks_are_kept_and_partial_ones_are_written_again(tmp_path):
 @pytest.mark.parametrize(
     ("annotations", "message"),
     [
-        ([annotation(3, 1, [])], "annotation 3 cannot be drawn: its segmentation is neither"),
-        ([annotation(4, 1, {"size": [6, 8], "counts": [1]})], "annotation 4 cannot be drawn.*covers 1 pixels"),
+        ([annotation(3, 1, [])], "annotation 3 has no segmentation and the bbox null"),
+        (
+            [annotation(4, 1, {"size": [6, 8], "counts": [1]})],
+            "annotation 4 of image .*cannot be drawn.*covers 1 pixels",
+        ),
         ([annotation(5, 2, rectangle(0, 0, 1, 1))], "annotation 5 has category_id 2, which is not in categories"),
     ],
 )
@@ -108,12 +111,12 @@ def test_files_that_are_missing_or_of_another_kind_are_named(tmp_path):
     write(tmp_path, [])
     path = tmp_path / "annotations/instances_train2017.json"
     path.write_text('{"images": []}')
-    with pytest.raises(DatasetError, match="has no annotations and no categories"):
+    with pytest.raises(DatasetError, match="has no list of annotations and no list of categories"):
         convert_coco(tmp_path)
     path.write_text("[1, 2")
     with pytest.raises(DatasetError, match="is not valid JSON"):
         convert_coco(tmp_path)
-    write(tmp_path, [], categories=[{"id": i} for i in range(255)])
+    write(tmp_path, [], categories=[{"id": i, "name": f"c{i}"} for i in range(255)])
     with pytest.raises(DatasetError, match="has 255 categories, but an 8-bit mask has only 254"):
         convert_coco(tmp_path)
 
@@ -123,6 +126,36 @@ def test_two_images_whose_masks_would_have_one_name_are_refused(tmp_path):
     write(tmp_path, [], images=images)
     with pytest.raises(DatasetError, match=r"masks of 1/a.jpg and of .*0/a.jpg would have the same file name"):
         convert_coco(tmp_path)
+
+
+def test_images_without_outlines_are_left_out_and_named_unless_they_are_background(tmp_path, caplog):
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 6, "width": 8} for i in range(3)]
+    box = annotation(2, 1, [], image=1) | {"bbox": [0, 0, 2, 6]}
+    write(tmp_path, [annotation(1, 1, rectangle(0, 0, 8, 6), image=0), box], images=images)
+    convert_coco(tmp_path)
+    assert [path.stem for path in (tmp_path / "masks").iterdir()] == ["0"]
+    assert "2 of 3 images have no annotation with an outline and got no mask, e.g. 1.jpg" in caplog.text
+    assert "1 annotations have a box but no outline: 2;" in caplog.text
+    masks = masks_of(tmp_path)
+    assert masks["1"].tolist() == [[255, 255, 0, 0, 0, 0, 0, 0]] * 6
+    assert not masks["2"].any()
+
+
+def test_an_outline_that_covers_no_pixel_is_named(tmp_path, caplog):
+    write(tmp_path, [annotation(5, 1, [[1, 1, 4, 1, 6, 1]]), annotation(6, 1, rectangle(0, 0, 8, 6))])
+    convert_coco(tmp_path)
+    assert "1 annotations are too thin to cover a pixel: 5" in caplog.text
+
+
+def test_sound_images_are_kept_when_a_shape_of_another_cannot_be_drawn(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 6, "width": 8} for i in range(2)]
+    shapes = [annotation(1, 1, rectangle(0, 0, 1, 1), image=0), annotation(2, 1, [[1, 2, 3]], image=1)]
+    write(tmp_path, shapes, images=images)
+    with pytest.raises(
+        DatasetError, match=r"has 1 problem: annotation 2 of image '1.jpg' cannot be drawn: its polygon"
+    ):
+        convert_coco(tmp_path)
+    assert [path.stem for path in (tmp_path / "masks").iterdir()] == ["0"]
 
 
 def test_the_command_prints_the_settings_of_a_run_file(tmp_path):

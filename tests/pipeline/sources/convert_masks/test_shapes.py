@@ -149,6 +149,8 @@ def test_both_encodings_give_the_mask_that_pycocotools_encoded(height, width, ra
         ({"size": [3, 2], "counts": [6]}, r"is of size \[3, 2\], the image is \[2, 3\]"),
         ({"size": [2, 3], "counts": [1, 2]}, "covers 3 pixels, the image has 6"),
         ({"size": [2, 3], "counts": [7, -1]}, "covers 6 pixels"),
+        ({"size": [2, 3], "counts": [2**62] * 4 + [6]}, "covers 18446744073709551622 pixels"),
+        ([[0, 0, 9, 9] * 1_000_000], "crosses more rows of pixels than the image has pixels"),
         ({"size": [2, 3]}, "has no counts"),
         ({"size": [2, 3], "counts": "12P"}, "ends within a number"),
     ],
