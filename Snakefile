@@ -1,10 +1,10 @@
 # From images and a few masks to a trained student: snakemake --cores 8 all --config run=NAME
 #
-# A rule's output is its receipt, which its stage writes last: a Zarr store or a checkpoint folder as output would be
-# deleted when a job fails, and with it everything that the stage could resume from. A receipt records the settings that
-# its stage depends on, through the stages before it too, whoever ran the stage. A receipt of other settings gets a note
-# beside it that is newer, as one more input: Snakemake runs that stage again, and what follows. Its own records of
-# params and inputs are not asked (see profiles/default), because a stage that is run by hand leaves none.
+# A rule's output is a mark: Snakemake deletes outputs, and a receipt, a Zarr store or a checkpoint folder would be lost
+# when a job refuses its inputs or fails. Before every call the marks are made to agree with the receipts, whoever ran
+# the stages: a stage has no mark if its receipt is missing, damaged, or of other settings, images or masks. Snakemake's
+# own records of params, inputs and incomplete outputs are not asked (see profiles/default), because a stage that is run
+# by hand leaves none.
 #
 # A table of the paper, or one of its kind: snakemake --cores 8 experiment --config table=5 run=NAME seeds=3
 import os
@@ -19,9 +19,10 @@ sys.path[:] = [
 os.environ.update(PYTHONSAFEPATH="1")  # in jobs
 
 from pipeline.run_file import as_arguments
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, disk_problem
 from pipeline.experiment import workflow as experiments
 from pipeline.experiment.devices import visible_gpus
+from pipeline.marks import mark_of, update_marks
 from pipeline.run import Run
 
 try:
@@ -29,10 +30,14 @@ try:
         config, sys.argv if workflow.is_main_process else None
     )
     settings = experiment.base
+    out, run = settings.folder, Run(settings)
+    if workflow.is_main_process:  # in jobs the marks stay as Snakemake left them
+        experiments.update_marks(experiment, update_marks(run), sys.argv)
 except ConfigError as error:
     sys.exit(f"error: {error}")
+except OSError as error:
+    sys.exit(f"error: {disk_problem(error) or error}")
 
-out, run = settings.folder, Run(settings)
 arguments = shlex.join([experiment.run_file, *as_arguments(experiment.overrides)])
 arguments = arguments.replace("{", "{{").replace(
     "}", "}}"
@@ -46,15 +51,12 @@ pipeline, train = (
 
 rule all:
     input:
-        run.folder.report,
+        mark_of(run.folder.receipt("report")),
 
 
 rule prepare:
-    input:
-        run.stale_notes("prepare"),
     output:
-        receipt=run.folder.receipt("prepare"),
-        samples=run.folder.samples,
+        touch(mark_of(run.folder.receipt("prepare"))),
     log:
         f"{out}/logs/prepare.log",
     conda:
@@ -66,10 +68,9 @@ rule prepare:
 
 rule annotate:
     input:
-        run.stale_notes("annotate"),
-        rules.prepare.output.samples,
+        rules.prepare.output,
     output:
-        receipt=run.folder.receipt("annotate"),
+        touch(mark_of(run.folder.receipt("annotate"))),
     log:
         f"{out}/logs/annotate.log",
     conda:
@@ -83,11 +84,10 @@ rule annotate:
 
 rule calibrate:
     input:
-        run.stale_notes("calibrate"),
-        rules.prepare.output.samples,
-        rules.annotate.output.receipt,
+        rules.prepare.output,
+        rules.annotate.output,
     output:
-        receipt=run.folder.receipt("calibrate"),
+        touch(mark_of(run.folder.receipt("calibrate"))),
     log:
         f"{out}/logs/calibrate.log",
     conda:
@@ -99,11 +99,10 @@ rule calibrate:
 
 rule probe:
     input:
-        run.stale_notes("probe"),
-        rules.prepare.output.samples,
-        rules.calibrate.output.receipt,
+        rules.prepare.output,
+        rules.calibrate.output,
     output:
-        receipt=run.folder.receipt("probe"),
+        touch(mark_of(run.folder.receipt("probe"))),
     log:
         f"{out}/logs/probe.log",
     conda:
@@ -117,12 +116,11 @@ rule probe:
 
 rule pseudolabel:
     input:
-        run.stale_notes("pseudolabel"),
-        rules.prepare.output.samples,
-        rules.calibrate.output.receipt,
-        rules.probe.output.receipt if settings.pseudolabel.rule == "probe" else [],
+        rules.prepare.output,
+        rules.calibrate.output,
+        rules.probe.output if settings.pseudolabel.rule == "probe" else [],
     output:
-        receipt=run.folder.receipt("pseudolabel"),
+        touch(mark_of(run.folder.receipt("pseudolabel"))),
     log:
         f"{out}/logs/pseudolabel.log",
     conda:
@@ -134,12 +132,11 @@ rule pseudolabel:
 
 rule stage1:
     input:
-        run.stale_notes("stage1"),
-        rules.prepare.output.samples,
+        rules.prepare.output,
         # label-only, semi-baseline and allspark train without an annotator
-        rules.pseudolabel.output.receipt if settings.needs_annotator else [],
+        rules.pseudolabel.output if settings.needs_annotator else [],
     output:
-        receipt=run.folder.receipt("stage1"),
+        touch(mark_of(run.folder.receipt("stage1"))),
     log:
         f"{out}/logs/stage1.log",
     conda:
@@ -153,11 +150,10 @@ rule stage1:
 
 rule stage2:
     input:
-        run.stale_notes("stage2"),
-        rules.prepare.output.samples,
-        rules.stage1.output.receipt,
+        rules.prepare.output,
+        rules.stage1.output,
     output:
-        receipt=run.folder.receipt("stage2"),
+        touch(mark_of(run.folder.receipt("stage2"))),
     log:
         f"{out}/logs/stage2.log",
     conda:
@@ -171,12 +167,11 @@ rule stage2:
 
 rule evaluate:
     input:
-        run.stale_notes("evaluate"),
-        rules.prepare.output.samples,
-        rules.stage1.output.receipt,
-        rules.stage2.output.receipt,
+        rules.prepare.output,
+        rules.stage1.output,
+        rules.stage2.output,
     output:
-        receipt=run.folder.receipt("evaluate"),
+        touch(mark_of(run.folder.receipt("evaluate"))),
     log:
         f"{out}/logs/evaluate.log",
     conda:
@@ -190,23 +185,21 @@ rule evaluate:
 
 rule report:
     input:
-        run.stale_notes("report"),
-        rules.prepare.output.receipt,
+        rules.prepare.output,
         (
             [
-                rules.annotate.output.receipt,
-                rules.calibrate.output.receipt,
-                rules.pseudolabel.output.receipt,
+                rules.annotate.output,
+                rules.calibrate.output,
+                rules.pseudolabel.output,
             ]
             if settings.needs_annotator
             else []
         ),
-        rules.stage1.output.receipt,
-        rules.stage2.output.receipt,
-        rules.evaluate.output.receipt,
+        rules.stage1.output,
+        rules.stage2.output,
+        rules.evaluate.output,
     output:
-        html=run.folder.report,
-        receipt=run.folder.receipt("report"),
+        touch(mark_of(run.folder.receipt("report"))),
     log:
         f"{out}/logs/report.log",
     conda:
@@ -218,10 +211,9 @@ rule report:
 
 rule experiment:
     input:
-        lambda wildcards: experiments.run_receipts(experiment),
-        lambda wildcards: experiments.stale_table(experiment),
+        lambda wildcards: experiments.run_marks(experiment),
     output:
-        **experiments.table_paths(experiment),
+        touch(experiments.table_mark(experiment)),
     log:
         f"{out}/logs/experiment.log",
     conda:
@@ -232,11 +224,10 @@ rule experiment:
 
 rule experiment_labels:
     input:
-        lambda wildcards: experiments.stale_labels(experiment, wildcards.labels),
-        rules.prepare.output.samples,
-        rules.annotate.output.receipt,
+        rules.prepare.output,
+        rules.annotate.output,
     output:
-        receipt=f"{out}/experiments/labels/{{labels}}/labels.json",
+        touch(mark_of(out / "experiments/labels/{labels}/labels.json")),
     log:
         f"{out}/logs/experiment/{{labels}}.log",
     priority: 1  # before any training, which would keep a core from the labels of the others
@@ -249,13 +240,10 @@ rule experiment_labels:
 
 rule experiment_run:
     input:
-        rules.prepare.output.samples,
-        lambda wildcards: experiments.labels_receipt(experiment, wildcards.name),
-        lambda wildcards: experiments.stale_run(
-            experiment, wildcards.name, wildcards.seed
-        ),
+        rules.prepare.output,
+        lambda wildcards: experiments.labels_mark(experiment, wildcards.name),
     output:
-        receipt=f"{out}/experiments/runs/{{name}}-{{seed}}/run.json",
+        touch(mark_of(out / "experiments/runs/{name}-{seed}/run.json")),
     log:
         f"{out}/logs/experiment/{{name}}-{{seed}}.log",
     wildcard_constraints:

@@ -161,12 +161,6 @@ def write_receipt(path: Path, stage: str, facts: Mapping[str, Any], settings: Ma
     """Write what a finished stage counted and measured, with its settings and the versions of the packages."""
     versions = {package: version(package) for package in PACKAGES}
     write_record(path, {"stage": stage, **facts, "settings": dict(settings), "versions": versions})
-    stale_note(path).unlink(missing_ok=True)
-
-
-def stale_note(receipt: Path) -> Path:
-    """Path of the file that marks a receipt as stale for the workflow."""
-    return receipt.with_name(f".{receipt.name}.stale")
 
 
 def has_receipt(path: Path, stage: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from pipeline.datasets import SampleIndex, load_samples
 from pipeline.digests import changed_files
 from pipeline.errors import StoreError, UserError
-from pipeline.files import write_text
 from pipeline.folder import Folder, snakemake_command
 from pipeline.receipt import (
     AnnotateReceipt,
@@ -26,7 +24,6 @@ from pipeline.receipt import (
     Stage2Receipt,
     TrainingReceipt,
     read_receipt,
-    stale_note,
     write_receipt,
 )
 from pipeline.record import is_whole
@@ -109,13 +106,14 @@ class Run:
             is_damaged and self.has_receipt(stage)
         )
 
-    def stale_notes(self, stage: str) -> list[str]:
-        """Inputs that make Snakemake run a stage again; their files are written.
+    def is_current(self, stage: str) -> bool:
+        """Whether a stage has finished with these settings, images and masks, and samples.json or report.html is there.
 
-        The list is empty unless the stage is stale, or images or masks have changed.
+        The stages before it do not count.
         """
-        is_outdated = self.has_receipt(stage) and self.has_other_sources(stage)
-        return [str(newer_note(self.folder.receipt(stage)))] if is_outdated or self.is_stale(stage) else []
+        products = {"prepare": self.folder.samples, "report": self.folder.report}
+        is_finished = self.has_receipt(stage) and products.get(stage, self.folder.receipt(stage)).is_file()
+        return is_finished and not self.is_stale(stage) and not self.has_other_sources(stage)
 
     def sources(self, stage: str) -> str | None:
         """Fingerprint of the images and masks in samples.json that a stage after prepare depends on."""
@@ -335,19 +333,6 @@ def is_stale(receipt: Path, stage: str, tracked: Mapping[str, Any]) -> bool:
         return receipt.is_file() and read_receipt(receipt, stage)["settings"] != as_json(tracked)
     except UserError:
         return True
-
-
-def newer_note(receipt: Path) -> Path:
-    """Write a note beside a stale receipt that is newer than it.
-
-    Snakemake runs a job again if an input is newer than its output. If an input is missing, it does so only if another
-    job needs the output. The content of the note differs for each receipt, because an input with the same digest as
-    when the job ran last does not count as newer.
-    """
-    note, written = stale_note(receipt), receipt.stat().st_mtime_ns
-    write_text(note, f"{written}\n")
-    os.utime(note, ns=(written + 10**9, written + 10**9))
-    return note
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

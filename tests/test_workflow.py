@@ -131,10 +131,29 @@ def test_the_command_of_a_refusal_makes_what_was_refused(without_records):
     made = snakemake(folder, *words[3:])
     assert made.returncode == 0, made.stdout + made.stderr
     assert json.loads((folder / "results/hand/pseudolabel.json").read_text())["alpha"] == 0.3
-    assert not (folder / "results/hand/.pseudolabel.json.stale").exists()
     assert planned(folder, *config_of(folder, "name=hand", "alpha=0.3")) == STAGES[STAGES.index("stage1") :]
     trained = by_hand(folder, "train", "stage1", "alpha=0.3")
     assert trained.returncode == 0, trained.stderr
+
+
+def kept_files(folder):
+    """Path -> content of every file that a job must not lose."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name not in ("logs", ".locks"))
+    return {path: path.read_bytes() for path in files if path.suffix != ".finished"}
+
+
+def test_a_job_that_refuses_loses_nothing(without_records):
+    folder, results = without_records, without_records / "results/hand"
+    samples = json.loads((results / "samples.json").read_text())["samples"]
+    mask = folder / "data" / next(sample["mask"] for sample in samples if sample["mask"])
+    content, before = mask.read_bytes(), kept_files(results)
+    mask.write_bytes(b"")
+    refused = snakemake(folder, "prepare", "-R", "prepare", *config_of(folder, "name=hand"))
+    assert refused.returncode == 1
+    assert "error: 1 problem" in refused.stdout + refused.stderr
+    mask.write_bytes(content)
+    assert kept_files(results) == before
+    assert planned(folder, *config_of(folder, "name=hand")) == []
 
 
 def test_a_single_stage_can_be_run_again(finished_run):

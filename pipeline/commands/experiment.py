@@ -86,10 +86,9 @@ def experiment_table(experiment: Any) -> None:
 
     results = results_of(experiment)
     text, drawing = markdown(experiment, results), chart(results)
-    path = experiment.folder / f"{experiment.request.table}.md"
-    write_text(path, text)
-    write_text(path.with_suffix(".svg"), "" if drawing is None else standalone(drawing))
+    write_text(experiment.table_file("md"), text)
+    write_text(experiment.table_file("svg"), "" if drawing is None else standalone(drawing))
     facts = as_json(experiment, results)
-    write_receipt(path.with_suffix(".json"), "experiment-table", facts, experiment.table_facts())
+    write_receipt(experiment.table_file("json"), "experiment-table", facts, experiment.table_facts())
     click.echo(text)
-    click.echo(f"wrote {path}")
+    click.echo(f"wrote {experiment.table_file('md')}")

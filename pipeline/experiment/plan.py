@@ -227,6 +227,10 @@ class Experiment:
         """Path of the receipt of a run with a seed."""
         return self.run_folder(name, seed) / "run.json"
 
+    def table_file(self, ending: str) -> Path:
+        """Path of a file of the table: md, svg or json."""
+        return self.folder / f"{self.request.table}.{ending}"
+
     def changed_name(self, folder: Path) -> str:
         """Setting `name` that gives a run this folder."""
         return str(folder.relative_to(self.base.results))

@@ -1,15 +1,20 @@
-"""What the Snakefile needs of an experiment: its receipts, inputs and file names."""
+"""What the Snakefile needs of an experiment: its settings and its marks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pipeline.digests import sha256_of
 from pipeline.errors import ConfigError
 from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Request, split_request
-from pipeline.run import is_stale, newer_note
+from pipeline.folder import Folder
+from pipeline.marks import mark_of, update_mark
+from pipeline.receipt import read_receipt
+from pipeline.run import is_stale
 from pipeline.run_file import split_workflow_config
 
 
@@ -37,39 +42,56 @@ def _is_of_experiment(word: str) -> bool:
     return word == "experiment" or word.startswith("experiment_") or "/experiments/" in word
 
 
-def run_receipts(experiment: Experiment) -> list[str]:
-    """Paths of the receipts of all runs with all seeds."""
+def update_marks(experiment: Experiment, marked: Mapping[str, bool], command_line: Sequence[str]) -> None:
+    """Create or remove the marks of an experiment that the command line asks for.
+
+    Labels, runs and the table have a mark if they are finished and what they are made from has one.
+
+    marked: stage of the experiment's base -> whether it has a mark
+    raises: OSError if a folder cannot be written
+    """
+    if not any(map(_is_of_experiment, command_line)):
+        return
+    labels = {}
+    for name in experiment.labels:
+        receipt = experiment.labels_receipt(name)
+        labels[name] = marked["annotate"] and is_finished(receipt, "experiment-labels", {})
+        update_mark(receipt, labels[name], receipt)
+    are_finished = True
+    for (name, run), seed in product(experiment.runs.items(), range(experiment.request.seeds)):
+        receipt, needed = experiment.run_receipt(name, seed), experiment.labels_name(run.recipe)
+        has_inputs = marked["prepare"] if needed is None else labels[needed]
+        is_marked = has_inputs and is_finished(receipt, "experiment-run", experiment.tracked(run))
+        update_mark(receipt, is_marked, receipt)
+        are_finished &= is_marked
+    table = experiment.table_file("json")
+    is_written = all(experiment.table_file(ending).is_file() for ending in ("md", "svg", "json"))
+    is_marked = are_finished and is_written and not is_stale(table, "experiment-table", experiment.table_facts())
+    update_mark(table, is_marked, table)
+
+
+def is_finished(receipt: Path, stage: str, tracked: Mapping[str, Any]) -> bool:
+    """Whether labels or a run are finished with these settings, and none of their stages was started again since."""
+    if not receipt.is_file() or is_stale(receipt, stage, tracked):
+        return False
+    listed = read_receipt(receipt, stage).get("receipts", {})  # none of a run that is left out
+    digests = {Folder(receipt.parent).receipt(name): one["sha256"] for name, one in listed.items()}
+    own = {path: digest for path, digest in digests.items() if not path.is_symlink()}
+    return all(path.is_file() and sha256_of(path) == digest for path, digest in own.items())
+
+
+def run_marks(experiment: Experiment) -> list[Path]:
+    """Marks of all runs with all seeds."""
     seeds = range(experiment.request.seeds)
-    return [str(experiment.run_receipt(name, seed)) for seed in seeds for name in experiment.runs]
+    return [mark_of(experiment.run_receipt(name, seed)) for seed in seeds for name in experiment.runs]
 
 
-def labels_receipt(experiment: Experiment, run: str) -> list[str]:
-    """Path of the receipt of the labels that a run is trained on; [] if there are none."""
+def labels_mark(experiment: Experiment, run: str) -> list[Path]:
+    """Mark of the labels that a run is trained on; [] if there are none."""
     name = experiment.labels_name(experiment.run_named(run).recipe)
-    return [] if name is None else [str(experiment.labels_receipt(name))]
+    return [] if name is None else [mark_of(experiment.labels_receipt(name))]
 
 
-def stale_run(experiment: Experiment, name: str, seed: str) -> list[str]:
-    """Input that makes Snakemake repeat a run whose receipt was written with other settings; [] otherwise."""
-    receipt, tracked = experiment.run_receipt(name, int(seed)), experiment.tracked(experiment.run_named(name))
-    return [str(newer_note(receipt))] if is_stale(receipt, "experiment-run", tracked) else []
-
-
-def stale_labels(experiment: Experiment, name: str) -> list[str]:
-    """Input that makes Snakemake repeat the labels whose receipt is damaged; [] otherwise."""
-    receipt = experiment.labels_receipt(name)
-    return [str(newer_note(receipt))] if is_stale(receipt, "experiment-labels", {}) else []
-
-
-def stale_table(experiment: Experiment) -> list[str]:
-    """Input that makes Snakemake write a table again that has other rows or seeds; [] otherwise."""
-    path = experiment.folder / f"{experiment.request.table}.json"
-    is_written = path.is_file() and experiment.cells
-    is_other = is_written and is_stale(path, "experiment-table", experiment.table_facts())
-    return [str(newer_note(path))] if is_other else []
-
-
-def table_paths(experiment: Experiment) -> dict[str, str]:
-    """File ending -> path of the table's file."""
-    path: Path = experiment.folder / experiment.request.table
-    return {ending: f"{path}.{ending}" for ending in ("md", "svg", "json")}
+def table_mark(experiment: Experiment) -> Path:
+    """Mark of the table."""
+    return mark_of(experiment.table_file("json"))

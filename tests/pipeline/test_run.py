@@ -1,7 +1,6 @@
 """The commands of a run, and what of its folder belongs together."""
 
 import shlex
-from pathlib import Path
 
 import pytest
 import yaml
@@ -122,12 +121,11 @@ def test_labels_are_refused_once_their_thresholds_have_changed(data, make_settin
 
 def test_a_receipt_that_cannot_be_read_is_stale(make_settings):
     run = Run(make_settings())
-    assert not run.is_stale("prepare")
-    run.finish("prepare", facts_of("prepare"))
-    assert run.stale_notes("prepare") == []
-    receipt = run.folder.receipt("prepare")
-    receipt.write_text("{")
-    (note,) = run.stale_notes("prepare")
-    assert Path(note).stat().st_mtime_ns > receipt.stat().st_mtime_ns
-    run.finish("prepare", facts_of("prepare"))
-    assert not Path(note).exists()
+    assert not run.is_stale("annotate")
+    run.finish("annotate", facts_of("annotate"))
+    assert run.is_current("annotate")
+    run.folder.receipt("annotate").write_text("{")
+    assert run.is_stale("annotate")
+    assert not run.is_current("annotate")
+    run.finish("annotate", facts_of("annotate"))
+    assert run.is_current("annotate")

@@ -12,6 +12,7 @@ from pipeline.files import read_json
 VARYING = {"seconds", "data_wait", "config", "sha256", "checkpoint.pt"}
 """Entries that differ. config: words of a command; sha256, checkpoint.pt: digests of texts with times"""
 LEFT_OUT = (".locks", "logs", "tensorboard", "report.html", "gallery.html")
+MARKS = ".finished"  # ending of Snakemake's marks
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -19,7 +20,7 @@ def contents(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder)
-        if not set(name.parts) & set(LEFT_OUT):
+        if not set(name.parts) & set(LEFT_OUT) and name.suffix != MARKS:
             digests[str(name)] = _digest(path, is_receipt=len(name.parts) == 1)
     return digests
 

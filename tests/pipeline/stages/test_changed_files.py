@@ -167,10 +167,10 @@ def test_after_a_new_prepare_no_stage_goes_on_from_what_is_of_the_old_files(run)
     expected = r"calibrate.json was made from other images or masks than .*samples.json lists now; run snakemake"
     with pytest.raises(StoreError, match=expected):
         run_stages(run.settings, "pseudolabel")
-    assert run.stale_notes("calibrate")
-    assert not run.stale_notes("annotate"), "annotate reads no mask"
+    assert not run.is_current("calibrate")
+    assert run.is_current("annotate"), "annotate reads no mask"
     run_stages(run.settings, "calibrate", "pseudolabel")
-    assert not run.stale_notes("pseudolabel")
+    assert run.is_current("pseudolabel")
     turn(file_of(run, "image", "labeled"))
     run_stages(run.settings, "prepare")
     with pytest.raises(StoreError, match=r"annotate.json was made from other images or masks .* run snakemake"):
