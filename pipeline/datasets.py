@@ -20,7 +20,7 @@ from pipeline.errors import DatasetError, UnreadableSourceError, first_line
 from pipeline.files import Stamp, content_digest, read_with_stamp
 from pipeline.folder import stage_command
 from pipeline.record import read_record_as, write_record
-from pipeline.settings import DataSettings
+from pipeline.settings import MAX_MASK_VALUE, DataSettings
 
 T = TypeVar("T")
 Decoded = TypeVar("Decoded")
@@ -29,7 +29,7 @@ IGNORE_INDEX = 255
 Split = Literal["labeled", "unlabeled", "val"]
 SPLITS: tuple[Split, ...] = ("labeled", "unlabeled", "val")
 INDEX_MODES = ("P", "L", "1", "I", "I;16")
-LOOKUP_SIZE = 1 << 16
+LOOKUP_SIZE = MAX_MASK_VALUE + 1
 CHECKED: dict[tuple[str, str], Stamp] = {}
 """Path and digest of each file that this process has checked -> its stamp. Training reads a file in every epoch; its
 content is hashed again only if its stamp has changed."""

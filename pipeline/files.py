@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import threading
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,25 @@ def read_json(path: Path) -> Any:
 def files_with(suffixes: Sequence[str], paths: Iterable[Path]) -> list[Path]:
     """Paths that end in one of the suffixes, in upper or lower case; sorted."""
     return sorted((path for path in paths if path.suffix.lower() in suffixes), key=os.fspath)
+
+
+def normal(text: str) -> str:
+    """The text in Unicode's normal form C, so that names that look equal are equal. Macs use form D: é as e and ´."""
+    return unicodedata.normalize("NFC", text)
+
+
+def image_id(path: Path) -> str:
+    """Id of the image or mask in a file: the name without its suffix, in normal form."""
+    return normal(path.stem)
+
+
+def existing(path: Path) -> Path:
+    """The path as the disk spells it: a file or folder whose name is equal in normal form; else the path itself."""
+    if str(path).isascii() or os.path.lexists(path) or path.parent == path:
+        return path
+    folder = existing(path.parent)
+    spellings = (folder / unicodedata.normalize(form, path.name) for form in ("NFC", "NFD"))
+    return next((spelling for spelling in spellings if os.path.lexists(spelling)), path)
 
 
 Stamp = list[int]

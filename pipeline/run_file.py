@@ -10,14 +10,16 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DatasetError
 from pipeline.recipes import refuse_another_recipe
 from pipeline.settings import Origin, Section, Settings, did_you_mean
+from pipeline.text import read_text
+from pipeline.yaml_words import KEY, unquoted_word
 
 CONFIG_FOLDER = Path("config")
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -34,7 +36,7 @@ def load_settings(run: str | Path, overrides: Mapping[str, Any] | None = None) -
     """
     path, given = find_run_file(run), full_names(overrides or {})
     files = _read_files(path, seen=())
-    tree = _merged(files)
+    tree = _merged(file.tree for file in files)
     for name, value in given.items():
         put_setting(tree, name, value)
     tree.setdefault("name", path.stem)
@@ -45,7 +47,8 @@ def load_settings(run: str | Path, overrides: Mapping[str, Any] | None = None) -
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        problems = "\n".join(dict.fromkeys(_describe(problem) for problem in error.errors()))
+        texts = [file.text for file in files]
+        problems = "\n".join(dict.fromkeys(_describe(problem, texts) for problem in error.errors()))
         raise ConfigError(f"{path}: {problems}") from None
     settings._origin = Origin(str(run), given)
     return settings
@@ -61,13 +64,13 @@ def preset_tree(name: str) -> dict[str, Any]:
     known = preset_names()
     if name not in known:
         raise ConfigError(f"preset is {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}")
-    return _merged(_read_files(PRESET_FOLDER / f"{name}.yaml", seen=()))
+    return _merged(file.tree for file in _read_files(PRESET_FOLDER / f"{name}.yaml", seen=()))
 
 
-def _before_preset(files: Sequence[dict[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+def _before_preset(files: Sequence[File], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings written for another recipe: those of the files below the one that names the preset, or else of all."""
-    naming = [i for i, tree in enumerate(files) if "preset" in tree]
-    return _merged(files if "preset" in given or not naming else files[: naming[-1]])
+    naming = [i for i, file in enumerate(files) if "preset" in file.tree]
+    return _merged(file.tree for file in (files if "preset" in given or not naming else files[: naming[-1]]))
 
 
 def find_run_file(run: str | Path) -> Path:
@@ -197,12 +200,22 @@ def _nested_section(annotation: Any) -> type[Section] | None:
     return sections[0] if sections else None
 
 
-def _read_files(path: Path, seen: tuple[Path, ...]) -> list[dict[str, Any]]:
-    """The mappings of a run file and of the files that it extends, the extended ones first."""
+class File(NamedTuple):
+    """A YAML file: its text, and its settings without `extends`."""
+
+    text: str
+    tree: dict[str, Any]
+
+
+def _read_files(path: Path, seen: tuple[Path, ...]) -> list[File]:
+    """A run file and the files that it extends, the extended ones first."""
     if path.resolve() in seen:
         raise ConfigError(f"{path} extends itself; remove its line `extends:`")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = read_text(path)
+        tree = yaml.safe_load(text) or {}
+    except DatasetError as error:
+        raise ConfigError(str(error)) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML; fix this: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -211,11 +224,11 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[dict[str, Any]]:
         )
     parent = tree.pop("extends", None)
     if parent is None:
-        return [tree]
+        return [File(text, tree)]
     parent_path = path.parent / parent
     if not parent_path.is_file():
         raise ConfigError(f"{path} extends {parent!r}, but {parent_path} does not exist; fix its line `extends:`")
-    return [*_read_files(parent_path, (*seen, path.resolve())), tree]
+    return [*_read_files(parent_path, (*seen, path.resolve())), File(text, tree)]
 
 
 def _merged(trees: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -241,8 +254,11 @@ def put_setting(tree: dict[str, Any], name: str, value: Any) -> None:
     tree[last] = value
 
 
-def _describe(problem: Any) -> str:
-    """One line for one pydantic problem: full name, expected value, found value."""
+def _describe(problem: Any, texts: Sequence[str]) -> str:
+    """One line for one pydantic problem: full name, expected value, found value.
+
+    texts: the YAML files of the settings
+    """
     name = _dotted(problem["loc"])
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
@@ -253,6 +269,9 @@ def _describe(problem: Any) -> str:
         return f"{name}: {problem['ctx']['error']}" if name else str(problem["ctx"]["error"])
     if kind in ("too_short", "too_long"):
         return f"{name} has the wrong length: {problem['msg'].lower()}"
+    unquoted = unquoted_word(texts, problem["loc"], value) if kind == "string_type" else None
+    if unquoted is not None:
+        return f"{name.removesuffix(KEY)} {unquoted}"
     expected = problem["msg"].removeprefix("Input should be ").replace("a valid ", "")
     hint = (
         "; write 1.0e-4, not 1e-4, which YAML reads as text" if kind == "float_type" and isinstance(value, str) else ""

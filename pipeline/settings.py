@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unicodedata import category, normalize
 
 from pydantic import (
     AfterValidator,
@@ -22,10 +23,12 @@ from pydantic import (
     PrivateAttr,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 import calib
 
 MAX_CLASSES = 255  # masks are uint8, and 255 is no class
+MAX_MASK_VALUE = 65535  # 16 bits
 MAX_LOGIT_BIAS = 80.0  # exp(80) fits into a float32
 
 
@@ -77,19 +80,41 @@ def _tracked_value(value: Any) -> Any:
 Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
 
 
+def _visible(text: str) -> str:
+    """The text in Unicode's normal form C; ValueError if it is blank, or has a character that is not shown."""
+    hidden = next((char for char in text if category(char) in HIDDEN and char not in JOINERS), None)
+    if hidden is not None:
+        raise ValueError(f"{text!a} has the invisible character U+{ord(hidden):04X}; remove it")
+    if not text.strip():
+        raise ValueError(f"{text!r} is blank; write a text")
+    return normalize("NFC", text)
+
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, formatting such as byte order marks, surrogates and line separators."""
+JOINERS = "\u200c\u200d"  # part of the spelling in Persian, Hindi and other languages
+
+VisibleText = Annotated[str, AfterValidator(_visible)]
+MaskValue = Annotated[int, Field(ge=0, le=MAX_MASK_VALUE)]
+
+
 class ClassSettings(Section):
     """One class of the data set."""
 
-    name: str = Field(min_length=1)
+    name: VisibleText
     """Name of the class in tables and stores."""
-    prompts: list[str] = []
+    prompts: list[VisibleText] = []
     """Text prompts for the annotator. Several prompts are aliases of the class. Default: the name."""
-    values: list[Annotated[int, Field(ge=0)]] = []
+    values: list[MaskValue] = []
     """Mask values that mean this class. Default: the index of the class in the list."""
 
 
 def _class_from_name(entry: Any) -> Any:
-    return {"name": entry} if isinstance(entry, str) else entry
+    if isinstance(entry, str):
+        return {"name": entry}
+    if isinstance(entry, Mapping | ClassSettings):
+        return entry
+    raise PydanticCustomError("string_type", "Input should be a name or a mapping")
 
 
 class SplitSettings(Section):
@@ -160,8 +185,9 @@ class DataSettings(Section):
     background: str | None = None
     """Name of the background class, if there is one. Under rule paper, a foreground class in the prediction set takes
     precedence over it (paper Eq. 4)."""
-    ignore_values: list[Annotated[int, Field(ge=0)]] = [255]
-    """Mask values of void pixels, which are excluded from calibration, training and evaluation."""
+    ignore_values: list[MaskValue] = [255]
+    """Mask values of void pixels, which are excluded from calibration, training and evaluation. Negative values, which
+    only signed formats have, are always void."""
     unknown_values: Literal["error", "ignore"] = "error"
     """What to do with mask values that neither `classes` nor `ignore_values` lists. error: `prepare` stops. ignore: the
     pixels are void."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli import run_or_store
+from pipeline.files import normal
 from pipeline.settings import Settings
 
 
@@ -53,7 +54,7 @@ def inspect(
     store = target
     if sample_id is not None:
         path = out or Path(f"{sample_id}.png")
-        inspection.write_picture(store, sample_id, path)
+        inspection.write_picture(store, normal(sample_id), path)
         click.echo(f"wrote {path}")
     elif check or repair:
         facts = inspection.repair(store) if repair else inspection.check_facts(inspection.check_store(store))

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import StoreError
+from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.labels import ExportedLabels
 from pipeline.settings import did_you_mean
-from pipeline.sources.lists import parse_list
+from pipeline.sources.lists import read_list
 from pipeline.store import DONE, OUTCOMES
 
 
@@ -31,7 +31,8 @@ def choose_images(exported: ExportedLabels, ids: Path | None = None, most_uncert
 
     ids:            text file with one id or image path per line
     most_uncertain: number of images with the lowest keep rates, lowest first
-    raises:         StoreError for an id that the store does not have, and if no image has labels
+    raises:         StoreError for an id that the store does not have, and if no image has labels; DatasetError for a
+                    list that cannot be read
     """
     store = exported.store
     indices = list(range(len(store.sample_ids))) if ids is None else _listed_indices(exported, ids)
@@ -59,11 +60,10 @@ def keep_rates(exported: ExportedLabels, indices: list[int]) -> npt.NDArray[np.f
 
 
 def _listed_indices(exported: ExportedLabels, ids: Path) -> list[int]:
-    try:
-        listed = [entry.id for entry in parse_list(ids.read_text(encoding="utf-8"), Path())]
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{ids} cannot be read as a list ({error}); give a text file with one id per line") from None
     known = list(exported.index_of)
+    listed = [entry.id for entry in read_list(ids, known=exported.index_of)]
+    if not listed:
+        raise DatasetError(f"{ids} names no image; write one id per line, e.g. {known[0]}")
     unknown = [name for name in dict.fromkeys(listed) if name not in exported.index_of]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.exchange.incoming import Incoming, Size, class_named, refuse_size
 from pipeline.exchange.labels import ExportedLabels, Label
+from pipeline.files import normal
 from pipeline.settings import DataSettings
 from pipeline.sources.coco import CocoFile, Id, Image, find_coco, read_coco, refuse
 from pipeline.sources.convert_masks.coco import category_classes, draw, warn_of_boxes, warn_of_empty
@@ -97,7 +98,7 @@ def _masks_of(path: Path, data: DataSettings) -> Iterator[Incoming]:
     codes = category_classes(content.categories, path)
     for image in content.images:
         read = functools.partial(_drawn, image, content, codes, data)
-        yield Incoming(image.stem, f"{path}: {image.name}", read, content.has_outlines(image))
+        yield Incoming(normal(image.stem), f"{path}: {image.name}", read, content.has_outlines(image))
 
 
 def _drawn(image: Image, content: CocoFile, codes: Mapping[Id, int], data: DataSettings, size: Size) -> Label:

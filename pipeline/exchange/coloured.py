@@ -15,6 +15,7 @@ from pipeline.datasets import INDEX_MODES
 from pipeline.errors import DatasetError
 from pipeline.exchange.incoming import Incoming, Size, class_named, refuse_size
 from pipeline.exchange.labels import Label
+from pipeline.files import image_id
 
 Codes = npt.NDArray[np.int64]
 """int64 [H, W]: values of a mask, or its colours as 0xRRGGBB numbers."""
@@ -56,7 +57,7 @@ def pack(colour: Sequence[int]) -> int:
 
 def read_coloured(path: Path, legend: Legend) -> Incoming:
     """The mask of a file. Its pixels are read later, by `Incoming.read`."""
-    return Incoming(path.stem, str(path), functools.partial(decode, path, legend))
+    return Incoming(image_id(path), str(path), functools.partial(decode, path, legend))
 
 
 def decode(path: Path, legend: Legend, size: Size) -> Label:

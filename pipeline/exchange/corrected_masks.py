@@ -6,6 +6,7 @@ even if they were drawn from the images with masks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -65,9 +66,9 @@ class CorrectedMasks:
 
 
 def list_lines(index: SampleIndex) -> dict[Split, list[str]]:
-    """Lines of the id list of each split, `image mask`.
+    """Lines of the id list of each split: image and mask, separated by a space, or by a tab if a name has a space.
 
-    raises: DatasetError if a path contains a space, which separates paths in a list, and if no image is unlabeled
+    raises: DatasetError for a path that a list cannot contain, and if no image is unlabeled
     """
     if not index.of("unlabeled"):
         raise DatasetError("no unlabeled image would be left; import fewer masks, so that at least one image is left")
@@ -75,13 +76,15 @@ def list_lines(index: SampleIndex) -> dict[Split, list[str]]:
 
 
 def _list_line(sample: Sample) -> str:
-    return f"{_without_space(sample.image)} {NO_MASK if sample.mask is None else _without_space(sample.mask)}"
+    words = [_listable(sample.image), NO_MASK if sample.mask is None else _listable(sample.mask)]
+    return ("\t" if any(word.split() != [word] for word in words) else " ").join(words)
 
 
-def _without_space(path: str) -> str:
-    if path.split() != [path]:
+def _listable(path: str) -> str:
+    if path != path.strip() or re.search(r"[\t\n\r]", path):
         raise DatasetError(
-            f"{path!r} contains a space, which separates paths in an id list; rename the file and run prepare again"
+            f"{path!r} contains a tab, a line end or an outer space, which an id list cannot contain; rename the file "
+            "and run prepare again"
         )
     return path
 

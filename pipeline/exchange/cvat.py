@@ -17,10 +17,11 @@ from PIL import Image
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.coloured import make_legend, read_coloured
-from pipeline.exchange.incoming import UNANNOTATED, Incoming, lines_of
+from pipeline.exchange.incoming import UNANNOTATED, Incoming
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
 from pipeline.palette import Colours
 from pipeline.settings import DataSettings
+from pipeline.text import read_lines
 
 ARCHIVE = "annotations.zip"
 LABELMAP = "labelmap.txt"
@@ -95,7 +96,7 @@ def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
     if not labelmap.is_file():
         raise DatasetError(f"no {LABELMAP} in {folder}; export the task as Segmentation mask 1.1")
     names, colours = [], []
-    for line in lines_of(labelmap):
+    for line in read_lines(labelmap):
         if line.strip() and not line.startswith("#"):
             name, colour = _parse(line, labelmap)
             names.append(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.datasets import IGNORE_INDEX
@@ -49,14 +48,6 @@ def refuse_size(where: str, found: Size, expected: Size) -> None:
         raise DatasetError(
             f"{where} is {found[1]} x {found[0]}, but its image is {expected[1]} x {expected[0]}; resize the mask"
         )
-
-
-def lines_of(path: Path) -> list[str]:
-    """Lines of a text of an export; DatasetError if it is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is no text in UTF-8 ({error}); save it as UTF-8") from None
 
 
 def class_named(name: str, class_names: Sequence[str], where: str) -> int:

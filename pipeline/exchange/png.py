@@ -13,11 +13,12 @@ from PIL import Image
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
 from pipeline.exchange.coloured import make_legend, read_coloured
-from pipeline.exchange.incoming import Incoming, lines_of
+from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
 from pipeline.files import MASK_SUFFIXES, files_with
 from pipeline.palette import Colours, class_colours
 from pipeline.settings import DataSettings
+from pipeline.text import read_lines
 
 CLASSES = "classes.txt"
 
@@ -47,7 +48,7 @@ def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
     names = data.class_names
     background = data.background_index
     if (folder / CLASSES).is_file():
-        names = lines_of(folder / CLASSES)
+        names = read_lines(folder / CLASSES)
         if len(names) > IGNORE_INDEX:
             raise DatasetError(
                 f"{folder / CLASSES} has {len(names)} lines, expected at most {IGNORE_INDEX}; shorten it"

@@ -12,6 +12,7 @@ from pipeline.datasets import IGNORE_INDEX
 from pipeline.doctor.prompts import spelled_out
 from pipeline.errors import DatasetError
 from pipeline.settings import did_you_mean
+from pipeline.text import read_lines
 
 NO_BACKGROUND = "none"
 BACKGROUND_NAMES = ("background", "bg", "backgr", "_background_")
@@ -45,15 +46,9 @@ def read_class_list(path: Path) -> list[ListedClass]:
     A line is `NAME` or `NAME: VALUE, ...`, and may end with `= PROMPT, ...`. Empty lines and comments after # are
     skipped.
 
-    raises: DatasetError for a file that is missing or malformed
+    raises: DatasetError for a file that is missing, no text, or malformed
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"--classes {path} cannot be read ({error}); give a text file with one class per line"
-        ) from None
-    classes = [_listed_class(text, path) for line in lines if (text := line.partition("#")[0].strip())]
+    classes = [_listed_class(text, path) for line in read_lines(path) if (text := line.partition("#")[0].strip())]
     if not classes:
         raise DatasetError(f"--classes {path} is empty; write one class per line, in the order of the mask values")
     twice = [name for name, number in Counter(c.name for c in classes).items() if number > 1]

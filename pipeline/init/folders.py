@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with
-from pipeline.sources.layouts import by_stem
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with, image_id, normal
+from pipeline.sources.layouts import by_id
 
 NUM_SHOWN = 3
 GENERIC_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")
@@ -48,10 +48,10 @@ def find_files(images: Path, masks: Path) -> ImagesAndMasks:
     if images.resolve() == masks.resolve():
         raise DatasetError(f"images and masks are both in {images}; move the masks into a folder of their own")
     problems: list[str] = []
-    image_of_stem = by_stem(_pictures(images, IMAGE_SUFFIXES, "image"), problems)
+    image_of_stem = by_id(_pictures(images, IMAGE_SUFFIXES, "image"), problems)
     files = _pictures(masks, MASK_SUFFIXES, "mask")
-    ending = None if any(path.stem in image_of_stem for path in files) else common_ending(files, image_of_stem)
-    mask_of_stem = by_stem(files, problems) if ending is None else _by_ending(files, ending)
+    ending = None if any(image_id(path) in image_of_stem for path in files) else common_ending(files, image_of_stem)
+    mask_of_stem = by_id(files, problems) if ending is None else _by_ending(files, ending)
     if problems:
         raise DatasetError("\n  ".join([f"some files in {images} and {masks} have the same name:", *problems]))
     matched = {stem: path for stem, path in mask_of_stem.items() if stem in image_of_stem}
@@ -83,15 +83,16 @@ def common_ending(files: Sequence[Path], images: Mapping[str, Path]) -> str | No
     """The most common end of mask names after an image's stem: `a_mask.png` with an image `a` gives `_mask.png`."""
     endings: Counter[str] = Counter()
     for path in files:
-        starts = (path.stem[:length] for length in range(len(path.stem), 0, -1))
+        starts = (image_id(path)[:length] for length in range(len(image_id(path)), 0, -1))
         stem = next((start for start in starts if start in images), None)
         if stem is not None:
-            endings[path.name[len(stem) :]] += 1
+            endings[normal(path.name)[len(stem) :]] += 1
     return endings.most_common(1)[0][0] if endings else None
 
 
 def _by_ending(files: Sequence[Path], ending: str) -> dict[str, Path]:
-    return {path.name.removesuffix(ending): path for path in files if path.name.endswith(ending)}
+    names = {normal(path.name): path for path in files}
+    return {name.removesuffix(ending): path for name, path in names.items() if name.endswith(ending)}
 
 
 def image_sizes(paths: Sequence[Path]) -> npt.NDArray[np.int64]:

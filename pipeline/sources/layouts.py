@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, files_with, image_id
 from pipeline.settings import DataSettings
 from pipeline.sources.lists import Entry
 
@@ -74,18 +74,18 @@ class Tree:
             mask_ending=data.mask_ending or layout.mask_ending,
         )
         self.root = Path(data.root)
-        self.images = self.root / self.layout.images
-        self.masks = self.root / self.layout.masks
+        self.images = existing(self.root / self.layout.images)
+        self.masks = existing(self.root / self.layout.masks)
 
     def scan(self, problems: list[str]) -> dict[str, Entry]:
-        """Every image by its stem, with its mask if there is one. Messages of errors are added to `problems`."""
-        images = by_stem(self._image_files(problems), problems)
+        """Every image by its id, with its mask if there is one. Messages of errors are added to `problems`."""
+        images = by_id(self._image_files(problems), problems)
         if self.images.is_dir() and not images:
             problems.append(f"{self.images} contains no image ({', '.join(IMAGE_SUFFIXES)}); set data.images")
-        masks = self._masks_by_stem(problems)
+        masks = self._masks_by_id(problems)
         return {
-            stem: Entry(stem, path, self.mask_of(path) if masks is None else masks.get(stem))
-            for stem, path in images.items()
+            name: Entry(name, path, self.mask_of(path) if masks is None else masks.get(name))
+            for name, path in images.items()
         }
 
     def _image_files(self, problems: list[str]) -> Iterator[Path]:
@@ -101,11 +101,11 @@ class Tree:
             if folder is not None:
                 yield from files_with(IMAGE_SUFFIXES, (self.images / folder).rglob("*"))
 
-    def _masks_by_stem(self, problems: list[str]) -> dict[str, Path] | None:
-        """Masks by stem, from one listing of the mask folder; None if the path of a mask follows from its image."""
+    def _masks_by_id(self, problems: list[str]) -> dict[str, Path] | None:
+        """Masks by id, from one listing of the mask folder; None if the path of a mask follows from its image."""
         if self.layout.mask_ending is not None:
             return None
-        return by_stem(files_with(MASK_SUFFIXES, self.masks.glob("*")), problems)
+        return by_id(files_with(MASK_SUFFIXES, self.masks.glob("*")), problems)
 
     def mask_of(self, image: Path) -> Path | None:
         """Mask file of an image; None if it does not exist."""
@@ -116,7 +116,8 @@ class Tree:
                 return None
             folder /= image.parent.relative_to(self.images)
         endings = MASK_SUFFIXES if self.layout.mask_ending is None else (self.layout.mask_ending,)
-        return next((path for path in (folder / f"{stem}{ending}" for ending in endings) if path.is_file()), None)
+        paths = (existing(folder / f"{stem}{ending}") for ending in endings)
+        return next((path for path in paths if os.path.isfile(path)), None)
 
     def entries_in(self, folder: str, known: Iterable[Entry]) -> list[Entry]:
         """Those of the known images that are below a folder of the image folder."""
@@ -124,13 +125,15 @@ class Tree:
         return [entry for entry in known if str(entry.image).startswith(start)]
 
 
-def by_stem(paths: Iterable[Path], problems: list[str]) -> dict[str, Path]:
-    """Files by their stem. Two files with the same stem are added to `problems`."""
+def by_id(paths: Iterable[Path], problems: list[str]) -> dict[str, Path]:
+    """Files by their id, see `image_id`. Two files with the same id are added to `problems`."""
     files: dict[str, Path] = {}
     for path in paths:
-        if path.stem in files:
-            first = files[path.stem]
+        name = image_id(path)
+        if name in files:
+            first = files[name]
             shown = first.name if first.parent == path.parent else first
-            problems.append(f"{path} and {shown} have the same stem {path.stem}; rename or remove one of them")
-        files[path.stem] = path
+            form = "" if path.stem == first.stem else ", written with other Unicode characters"
+            problems.append(f"{path} and {shown} have the same stem {name}{form}; rename or remove one of them")
+        files[name] = path
     return files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from pipeline.datasets import SPLITS, Sample, Split
 from pipeline.settings import DataSettings
 from pipeline.sources.layouts import Tree
-from pipeline.sources.lists import Entry, read_list
+from pipeline.sources.lists import Entry, read_split
 from pipeline.sources.pairs import pair_problems
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list
     tree = Tree(data)
     files = tree.scan(problems)
     paths = _list_paths(data, tree)
-    lists = {name: read_list(tree.root, name, path, problems) for name, path in paths.items()}
+    lists = {name: read_split(tree.root, name, path, files, problems) for name, path in paths.items()}
     if problems:
         return [], problems
     lists = {name: _completed(name, entries, tree, files) for name, entries in lists.items()}
@@ -80,7 +81,7 @@ def _completed(name: str, entries: Sequence[Entry], tree: Tree, files: Mapping[s
     ]
     if name == "unlabeled" or not tree.layout.completes_lists:
         return entries
-    missing = {e.id for e in entries if e.mask is not None and not e.mask.is_file()}
+    missing = {e.id for e in entries if e.mask is not None and not os.path.isfile(e.mask)}
     if missing:
         log.info("%d masks named in the list %s do not exist; those in %s are used", len(missing), name, tree.masks)
     return [
@@ -136,13 +137,19 @@ def _samples_of(
 ) -> Iterator[Sample]:
     for sample_id in ids:
         entry = known.get(sample_id)
-        if entry is None or entry.image is None or not entry.image.is_file():
-            problems.append(f"{split} image {sample_id} has no file; add the file, or remove the id from the list")
+        if entry is None or entry.image is None or not os.path.isfile(entry.image):
+            named = f" ({entry.image})" if entry is not None and entry.image is not None else ""
+            problems.append(
+                f"{split} image {sample_id}{named} has no file; add the file, or remove the id from the list"
+            )
             continue
         mask = None
         if split != "unlabeled":
-            if entry.mask is None or not entry.mask.is_file():
-                problems.append(f"{split} image {sample_id} has no mask; add a mask, or list the image as unlabeled")
+            if entry.mask is None or not os.path.isfile(entry.mask):
+                named = f" ({entry.mask})" if entry.mask is not None else ""
+                problems.append(
+                    f"{split} image {sample_id} has no mask{named}; add a mask, or list the image as unlabeled"
+                )
                 continue
             mask = _below(root, entry.mask)
         yield Sample(sample_id, _below(root, entry.image), mask, split)

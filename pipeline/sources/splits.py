@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pipeline.errors import DatasetError
 from pipeline.files import IMAGE_SUFFIXES, files_with, write_text
 from pipeline.settings import did_you_mean
-from pipeline.sources.lists import NO_MASK, parse_list
+from pipeline.sources.lists import NO_MASK, read_list
 from pipeline.sources.published import ADE_TRAIN, ADE_TRAIN_IMAGES, KNOWN, fingerprint
 
 LABELED, UNLABELED = "labeled.txt", "unlabeled.txt"
@@ -92,12 +92,7 @@ def _verdict(path: Path) -> Verdict:
 
 
 def _stems(path: Path) -> list[str]:
-    try:
-        return [entry.id for entry in parse_list(path.read_text(encoding="utf-8"), Path())]
-    except UnicodeDecodeError:
-        raise DatasetError(
-            f"{path} is not a text file; expected a list with one id or image path per line; correct the path"
-        ) from None
+    return [entry.id for entry in read_list(path)]
 
 
 def _split_of_pair(labeled: Sequence[str], unlabeled: Sequence[str]) -> str | None:

@@ -399,7 +399,7 @@ def test_lists_that_cannot_be_used_are_refused(tmp_path, text, found, background
 
 
 def test_a_list_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"gone.txt cannot be read .*; give a text file"):
+    with pytest.raises(DatasetError, match=r"gone.txt cannot be read .*; correct its path"):
         read_class_list(tmp_path / "gone.txt")
 
 

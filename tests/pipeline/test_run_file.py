@@ -1,5 +1,7 @@
 """Settings: defaults, inheritance, overrides, and one-line errors with full names."""
 
+import re
+
 import pytest
 
 from pipeline.errors import ConfigError
@@ -13,6 +15,9 @@ annotate:
   annotator: python
   python: {factory: "a.b:c"}
 """
+
+
+ANNOTATED = "annotate:\n  annotator: python\n  python: {factory: 'a.b:c'}\n"
 
 
 @pytest.fixture
@@ -109,7 +114,7 @@ def test_snakemakes_untyped_entries_are_typed():
         ({"epochs": 3}, "'epochs' is ambiguous; write one of stage1.epochs, stage2.epochs"),
         ({"alpha": 1.5}, r"calibrate.alpha must be less than 1, got 1.5 \(float\)"),
         ({"alpha": "1e-2"}, r"calibrate.alpha must be number, got '1e-2' \(str\); write 1.0e-4"),
-        ({"data.splits.train": 116}, r"data.splits.train must be string, got 116 \(int\)"),
+        ({"data.splits.train": 116}, 'data.splits.train is 116, which YAML reads as the number 116; .* "116"'),
         ({"annotator": "onnx"}, "annotator is 'onnx', but the section 'onnx' is missing"),
         ({"background": "backgroud"}, "not among the classes; did you mean background?"),
         ({"classes": ["a", "a"]}, "class name 'a' twice"),
@@ -240,3 +245,55 @@ def test_a_rule_is_known_by_its_entry(run_file, odd_rule):
     message = rf"pseudolabel.rule: unknown rule 'singelton', expected one of {known}; did you mean singleton\?"
     with pytest.raises(ConfigError, match=message):
         load_settings(run_file, {"rule": "singelton"})
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("[bg, on, off]", r'classes\[1\] is on, which YAML reads as a boolean \(true\); write it in quotes: "on"\n.*'
+         r'classes\[2\] is off, which YAML reads as a boolean \(false\); write it in quotes: "off"$'),
+        ("[bg, 1, 010]", r'\[1\] is 1, which YAML reads as the number 1; .*\n.*is 010, .* number 8; .* quotes: "010"$'),
+        ("[bg, {name: No, prompts: [1:30]}]", r'\[1\].name is No, .*\n.*prompts\[0\] is 1:30, .* number 90; .* "1:30"'),
+        ("[bg, 2020-01-01]", r'is 2020-01-01, which YAML reads as a date; write it in quotes: "2020-01-01"'),
+        ("[bg, null]", r'is null, which YAML reads as nothing; write it in quotes: "null"'),
+        ("\n  - bg\n  -", r"data.classes\[1\] is empty; write a text, or remove the entry"),
+        ("[bg, [a]]", r"data.classes\[1\] must be a name or a mapping, got \['a'\] \(list\)"),
+        ('[bg, "a\\u0007"]', r"data.classes\[1\].name: 'a\\x07' has the invisible character U\+0007; remove it"),
+        ('[bg, "\\uFEFFa"]', r"U\+FEFF; remove it"),
+        ('[bg, " "]', r"data.classes\[1\].name: ' ' is blank; write a text"),
+        ('[bg, "é", "e\\u0301"]', "has the class name 'é' twice"),
+        ("[bg, {name: a, values: [70000]}]", r"\[1\].values\[0\] must be less than or equal to 65535, got 70000"),
+    ],
+)  # fmt: skip
+def test_a_class_name_that_is_no_text_is_refused_with_what_to_write(tmp_path, classes, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"data:\n  classes: {classes}\n{ANNOTATED}")
+    with pytest.raises(ConfigError, match=message) as error:
+        load_settings(path)
+    quotes = dict(re.findall(r" is (\S+), which YAML .* write it in quotes: (\S+)", str(error.value)))
+    for word, quoted in quotes.items():  # the messages' own fix
+        classes = re.sub(rf"(?<=[ \[]){word}\b", quoted, classes)
+    if quotes:
+        path.write_text(f"data:\n  classes: {classes}\n{ANNOTATED}")
+        assert load_settings(path).data.num_classes >= 2
+
+
+def test_other_texts_are_explained_too_and_overrides_without_the_file(tmp_path, run_file):
+    onnx = "annotate:\n  annotator: onnx\n  onnx: {model: m, class_map: {bg: [0], off: [1]}}\n"
+    (tmp_path / "child.yaml").write_text(f'data: {{classes: [bg, "off"]}}\n{onnx}')
+    with pytest.raises(ConfigError, match=r"class_map.* is off, which YAML reads as a boolean .* quotes: \"off\""):
+        load_settings(tmp_path / "child.yaml")
+    with pytest.raises(ConfigError, match=r"classes\[1\] is on, which YAML reads as a boolean .* quotes: \"on\""):
+        load_settings(run_file, {"data.classes": ["bg", True]})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_run_files_are_read_in_every_encoding_with_a_mark(run_file, encoding):
+    run_file.write_bytes(MINIMAL.replace("cat", "chat é").encode(encoding))
+    assert load_settings(run_file).data.class_names == ["background", "chat é"]
+
+
+def test_a_run_file_that_is_no_text_is_refused(run_file):
+    run_file.write_bytes(MINIMAL.replace("cat", "chat é").encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"mine.yaml is not a text file in UTF-8 \(byte 0xe9 in line 3\); save it as"):
+        load_settings(run_file)

@@ -17,6 +17,7 @@ from pipeline.errors import DatasetError
 from pipeline.files import replacing, write_text
 from pipeline.progress import Progress
 from pipeline.sources.convert_masks.png import write_mask
+from pipeline.sources.lists import read_list
 
 log = logging.getLogger(__name__)
 
@@ -107,4 +108,4 @@ def write_train_aug(voc: Path, sbd_ids: Sequence[str]) -> None:
 def _ids(path: Path) -> list[str]:
     if not path.is_file():
         raise DatasetError(f"no id list {path}; unpack VOCtrainval_11-May-2012.tar")
-    return path.read_text(encoding="utf-8").split()
+    return [entry.id for entry in read_list(path)]

@@ -96,7 +96,7 @@ def test_a_label_map_of_windows_is_read_and_one_in_another_encoding_is_refused(t
     (mask,) = read_masks(tmp_path, DATA)
     assert mask.read((1, 1)).tolist() == [[2]]
     path.write_bytes(b"caf\xe9:9,8,7::\n")
-    with pytest.raises(DatasetError, match=r"labelmap.txt is no text in UTF-8 .*save it as UTF-8"):
+    with pytest.raises(DatasetError, match=r"labelmap.txt is not a text file in UTF-8 .*save it as UTF-8"):
         read_masks(tmp_path, DATA)
 
 

@@ -60,7 +60,7 @@ def test_ids_that_the_store_does_not_have_are_named(store, tmp_path):
     (tmp_path / "ids.txt").write_text("im_2\nin_1\nelse\n")
     with pytest.raises(StoreError, match=r"ids.txt names in_1 and 1 more, not in .*did you mean im_1\?.* e.g. im_0"):
         export_labels(store, "png", ids=tmp_path / "ids.txt")
-    with pytest.raises(StoreError, match=r"none.txt cannot be read as a list .*give a text file"):
+    with pytest.raises(DatasetError, match=r"none.txt cannot be read .*; correct its path"):
         export_labels(store, "png", ids=tmp_path / "none.txt")
 
 

@@ -12,14 +12,16 @@ from stage_runs import digest_of, run_stages
 
 from pipeline.cli import CommandGroup
 from pipeline.commands.import_masks import import_masks as command
-from pipeline.datasets import load_samples, read_mask
+from pipeline.datasets import Sample, SampleIndex, load_samples, read_mask
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange import export_labels
+from pipeline.exchange.corrected_masks import list_lines
 from pipeline.exchange.import_masks import import_masks, mask_values, summary
 from pipeline.lock import FOLDER as LOCKS
 from pipeline.receipt import read_receipt
 from pipeline.run_file import load_settings
 from pipeline.settings import DataSettings
+from pipeline.sources.lists import read_list
 from pipeline.store import ABSENT, open_labels, open_probabilities
 from pipeline.store.metadata import write_metadata
 
@@ -261,15 +263,27 @@ def test_another_run_file_of_the_same_name_is_kept(run, take, tmp_path):
     assert not (tmp_path / "data/corrected").exists()
 
 
-def test_names_with_spaces_are_refused(tmp_path, write_images, make_settings, take):
-    write_images(tmp_path / "data", [*IDS[:-1], "a b"], masked=IDS[:-1])
-    run = make_settings(alpha=0.4)
-    run_stages(run)
-    folder = export_labels(run.folder / "labels.zarr", "png").folder
-    correct(folder, splits_of(run)["unlabeled"][1])
-    with pytest.raises(DatasetError, match=r"'images/a b.png' contains a space, which separates paths in an id list"):
-        take(folder)
-    assert not list((tmp_path / "data/corrected").rglob("*.png"))
+@pytest.mark.parametrize("name", ["a b", "#1, (é) #2"])
+def test_the_lists_that_an_import_writes_are_read_again_with_any_names(tmp_path, name):
+    (tmp_path / "masks").mkdir()
+    samples = (
+        Sample(name, f"{name}.png", f"masks/{name}.png", "labeled"),
+        Sample("u", f"{name}.jpg", None, "unlabeled"),
+    )
+    lines = list_lines(SampleIndex(tmp_path, samples))
+    for sample in samples:
+        for path in filter(None, (sample.image, sample.mask)):
+            (tmp_path / path).touch()
+        (tmp_path / "list.txt").write_text(lines[sample.split][0])
+        (entry,) = read_list(tmp_path / "list.txt", tmp_path)
+        mask = None if sample.mask is None else tmp_path / sample.mask
+        assert (entry.image, entry.mask, entry.names_mask) == (tmp_path / sample.image, mask, True)
+
+
+def test_names_that_a_list_cannot_contain_are_refused(tmp_path):
+    samples = (Sample("a\tb", "images/a\tb.png", None, "unlabeled"),)
+    with pytest.raises(DatasetError, match=r"'images/a\\tb.png' contains a tab.*; rename the file"):
+        list_lines(SampleIndex(tmp_path, samples))
 
 
 def test_an_import_that_was_killed_before_its_end_is_completed_by_the_next(run, take, monkeypatch):

@@ -137,7 +137,8 @@ def test_in_layout_folder_a_mask_that_a_list_names_must_exist(root, layout):
     touch(root, *(f"images/{name}.png" for name in "abc"), *(f"masks/{name}.png" for name in "abc"))
     (root / "labeled.txt").write_text("images/a.png other/a.png\n")
     _, problems = find_samples(layout("folder", **{"splits.labeled": "labeled.txt", "splits.num_val": 1}).data)
-    assert problems[0] == "labeled image a has no mask; add a mask, or list the image as unlabeled"
+    named = root / "other/a.png"
+    assert problems[0] == f"labeled image a has no mask ({named}); add a mask, or list the image as unlabeled"
 
 
 def test_none_in_a_list_makes_an_image_unlabeled_even_if_the_layout_has_its_mask(root, layout):

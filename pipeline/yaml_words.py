@@ -1,0 +1,60 @@
+"""The words of a YAML file as they are written, for messages about words that YAML reads as numbers or booleans."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+KEY = "[key]"  # last part of pydantic's location of a key
+BOOLEANS = {True: "on", False: "off"}  # what is quoted if the file's own word is unknown
+
+
+def unquoted_word(texts: Sequence[str], location: Sequence[int | str], value: Any) -> str | None:
+    """What a setting is instead of text, and what to write; None if it was not written as one word.
+
+    texts:    YAML files; the last one that has the setting counts
+    location: keys and list indices of the setting
+    value:    what YAML read there
+    """
+    kind = _kind(value)
+    if kind is None:
+        return None
+    words = [word for text in texts if (word := word_at(text, location, value)) is not None]
+    word = words[-1] if words else BOOLEANS[value] if isinstance(value, bool) else str(value)
+    if not word or (value is None and not words):
+        return "is empty; write a text, or remove the entry"
+    return f"is {word}, which YAML reads as {kind}; write it in quotes: {json.dumps(word, ensure_ascii=False)}"
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return f"a boolean ({str(value).lower()})"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    return "nothing" if value is None else "a date" if isinstance(value, datetime.date) else None
+
+
+def word_at(text: str, location: Sequence[int | str], value: Any) -> str | None:
+    """The word at a location of a YAML text; None if there is none that YAML reads as this value."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            keys = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+            if location[-1] == KEY and part == location[-2]:
+                node = next((key for word, key in keys.items() if _reads_as(word, value)), None)
+                break
+            node = next((entry for key, entry in node.value if key.value == part), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+        else:
+            return None
+    return node.value if isinstance(node, yaml.ScalarNode) and _reads_as(node.value, value) else None
+
+
+def _reads_as(word: str, value: Any) -> bool:
+    read = yaml.safe_load(word)
+    return type(read) is type(value) and bool(read == value)
