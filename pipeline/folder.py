@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +31,28 @@ def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
     """
     folder = path.absolute().parent
     recorded = _recorded_words(folder / f"{stage}.json") or _recorded_words(folder / "prepare.json")
-    return snakemake_command(stage, recorded or [f"run={folder.name}"], rerun)
+    return command_of(folder, stage, recorded or [f"run={folder.name}"], rerun)
+
+
+def command_of(folder: Path, stage: str, words: Iterable[str], rerun: str | None = None) -> str:
+    """Command that runs a stage of the run in a folder.
+
+    In a folder of an experiment, it is the command that makes the experiment's table and all that it needs. To repeat a
+    stage of its labels or runs, the receipt of that stage is removed.
+
+    words: arguments of `--config` that select the run
+    rerun: stage that is run even if its receipt exists
+    """
+    experiment = _recorded_words(Folder(folder).experiment)
+    if not experiment:
+        return snakemake_command(stage, words, rerun)
+    again = snakemake_command("experiment", experiment)
+    if rerun is None:
+        return again
+    receipt = Folder(folder).receipt(rerun).resolve()  # a link if the stage is one of other labels, or of the base run
+    if receipt.is_file() and Folder(receipt.parent).experiment.is_file():
+        return f"rm {shlex.quote(os.path.relpath(receipt))} && {again}"
+    return snakemake_command("experiment", experiment, rerun)
 
 
 def _recorded_words(receipt: Path) -> list[str]:
@@ -136,6 +158,11 @@ class Folder:
 
     def export(self, format_name: str) -> Path:
         return self.path / "export" / format_name
+
+    @property
+    def experiment(self) -> Path:
+        """Arguments of `--config` of the experiment that made this folder of labels or of a run."""
+        return self.path / "experiment.json"
 
     @property
     def plan(self) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from pipeline.datasets import SampleIndex, load_samples
 from pipeline.digests import changed_files
 from pipeline.errors import StoreError, UserError
-from pipeline.folder import Folder, snakemake_command
+from pipeline.folder import Folder, command_of
 from pipeline.receipt import (
     AnnotateReceipt,
     CalibrateReceipt,
@@ -53,10 +53,12 @@ class Run:
     def command(self, stage: str, rerun: str | None = None, **changes: Any) -> str:
         """Command line that runs a stage of this run, with the overrides that its settings were loaded with.
 
+        In a folder of an experiment: as `command_of`.
+
         rerun:   stage that is run even if its receipt exists
         changes: further overrides, by short name
         """
-        return snakemake_command(stage, as_workflow_config(self.settings, changes), rerun)
+        return command_of(self.folder.path, stage, as_workflow_config(self.settings, changes), rerun)
 
     def inputs(self, stage: str) -> tuple[str, ...]:
         """Stages whose results a stage reads."""

@@ -259,3 +259,26 @@ def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(fin
     (row,) = json.loads((experiments / "1.json").read_text())["rows"]
     assert (row["paper"], row["students"][0]["receipts"].keys()) == (42.0, {"stage1", "evaluate"})
     assert "Nothing to be done" in snakemake(finished_run, *asked).stderr
+    assert_the_command_of_a_refusal_works(
+        finished_run, run / "stage1/student/config.json", run / "evaluate.json", asked
+    )
+
+
+def assert_the_command_of_a_refusal_works(folder, damaged, receipt, asked):
+    """Damage what a run of an experiment has trained, and run the command that its evaluation prints."""
+    damaged.write_bytes(damaged.read_bytes() + b" ")
+    receipt.unlink()
+    refused = snakemake(folder, *asked)
+    assert refused.returncode == 1
+    assert damaged.exists()
+    removed, again = re.search(
+        rf"error: {damaged} is not as stage1 wrote it: .* run rm (\S+) && (snakemake .*), which trains it",
+        refused.stdout + refused.stderr,
+    ).groups()
+    (folder / removed).unlink()
+    words = shlex.split(again)
+    assert words[3:5] == ["experiment", "--config"]
+    made = snakemake(folder, *words[3:])
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert receipt.is_file()
+    assert "Nothing to be done" in snakemake(folder, *asked).stderr

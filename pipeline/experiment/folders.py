@@ -11,6 +11,7 @@ from pipeline.datasets import SampleIndex, decode_mask_values, save_samples, unk
 from pipeline.errors import DatasetError
 from pipeline.files import content_digest
 from pipeline.folder import STAGE_OF, Folder
+from pipeline.record import write_record
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
 
@@ -24,6 +25,11 @@ def products(folder: Folder, stage: str) -> tuple[Path, Path]:
     """Paths of what a stage writes: its store or samples.json, and its receipt."""
     result = folder.samples if stage == "prepare" else folder.store(STORE_OF[stage])
     return result, folder.receipt(stage)
+
+
+def write_experiment(folder: Path, config: Sequence[str]) -> None:
+    """Write the arguments of `--config` of an experiment into a folder of its labels or of a run."""
+    write_record(Folder(folder).experiment, {"config": list(config)})
 
 
 def link(source: Path, folder: Path, stages: Sequence[str]) -> None:

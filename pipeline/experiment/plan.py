@@ -93,7 +93,12 @@ class Experiment:
     @property
     def command(self) -> str:
         """Command line that makes the table, and what of it is not there."""
-        return snakemake_command("experiment", [*as_workflow_config(self.base, {}), *self.request.as_workflow_config()])
+        return snakemake_command("experiment", self.workflow_config)
+
+    @property
+    def workflow_config(self) -> list[str]:
+        """Arguments of Snakemake's `--config` that ask for the table."""
+        return [*as_workflow_config(self.base, {}), *self.request.as_workflow_config()]
 
     @functools.cached_property
     def left_out(self) -> dict[str, str]:

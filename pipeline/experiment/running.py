@@ -14,7 +14,7 @@ from pipeline.datasets import SampleIndex
 from pipeline.digests import sha256_of
 from pipeline.errors import DatasetError, UserError
 from pipeline.experiment.devices import claimed_gpu
-from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, write_with_every_mask
+from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, write_experiment, write_with_every_mask
 from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
 from pipeline.experiment.quality import label_quality
@@ -40,6 +40,7 @@ def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
     """
     recipe, folder = experiment.labels[name], experiment.labels_folder(name)
     changes = {**experiment.changes_of(recipe), "name": experiment.changed_name(folder)}
+    write_experiment(folder, experiment.workflow_config)
     stages = ["calibrate", "pseudolabel"]
     bias = None
     if recipe.targets == "bias":
@@ -71,6 +72,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
     """
     run, folder = experiment.run_named(name), experiment.run_folder(name, seed)
     base = PipelineRun(experiment.base).samples()
+    write_experiment(folder, experiment.workflow_config)
     try:
         own = link_inputs(experiment, run, base, folder)
     except DatasetError as error:

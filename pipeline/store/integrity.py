@@ -28,6 +28,7 @@ from pipeline.store.metadata import (
     one_line,
     repair_command,
     store_state,
+    without_receipt,
     write_metadata,
 )
 
@@ -87,7 +88,7 @@ def open_store(kind_of_store: type[S], kind: str, where: Path | Handle, writable
         return kind_of_store(path, state, writable)
     if not state:
         refuse_lost_root(path)
-        raise StoreError(f"no {kind} store at {path}; run {again}")
+        raise StoreError(f"no {kind} store at {path}; run {without_receipt(path, STAGE_OF[kind], again)}")
     if state["kind"] != kind:
         raise StoreError(f"{path} contains {state['kind']}, expected {kind}; name a {FILE_OF[kind]} instead")
     if not writable and not state["complete"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,16 +83,29 @@ def stage_of(path: Path) -> str:
 
 
 def remake_command(path: Path) -> str:
-    """Command that makes a whole store again."""
-    stage = stage_of(path)
-    receipt = Folder(path.parent).receipt(stage)
-    first = f"rm {shlex.quote(str(receipt))} && " if receipt.is_file() else ""
-    return f"{first}rm -r {shlex.quote(str(path))} && {stage_command(path, stage)}"
+    """Command that makes a whole store again. path: of the store, or of a link to it"""
+    stage, path = stage_of(path), _owned(path)
+    return without_receipt(path, stage, f"rm -r {shlex.quote(str(path))} && {stage_command(path, stage)}")
+
+
+def without_receipt(path: Path, stage: str, command: str) -> str:
+    """The command, after one that removes the receipt of the stage, if there is one: with it, the stage is not run.
+
+    path: of the store, or of a link to it
+    """
+    receipt = _owned(Folder(path.parent).receipt(stage))
+    return f"rm {shlex.quote(str(receipt))} && {command}" if receipt.is_file() else command
 
 
 def repair_command(path: Path, kind: str) -> str:
-    """Command that makes the damaged images of a store again, and only those."""
+    """Command that makes the damaged images of a store again, and only those. path: as in `remake_command`"""
+    path = _owned(path)
     return f"conformalsam inspect {shlex.quote(str(path))} --repair && {stage_command(path, STAGE_OF[kind])}"
+
+
+def _owned(path: Path) -> Path:
+    """What a link points to (experiments have some), relative to the working folder; any other path itself."""
+    return Path(os.path.relpath(path.resolve())) if path.is_symlink() else path
 
 
 def one_line(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Links to files that several runs use, runs with all masks, the quality of labels, and the GPU of a run."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from store_damage import flip_a_bit
@@ -8,12 +10,14 @@ from tiny_run import write_run_file, write_sample_files
 from pipeline.datasets import load_samples
 from pipeline.errors import DatasetError
 from pipeline.experiment.devices import claimed_gpu, visible_gpus
-from pipeline.experiment.folders import link, write_with_every_mask
+from pipeline.experiment.folders import link, write_experiment, write_with_every_mask
 from pipeline.experiment.quality import missing_miou
 from pipeline.experiment.running import start_over_if_changed
+from pipeline.folder import Folder, stage_command
 from pipeline.record import read_record
 from pipeline.run_file import load_settings
 from pipeline.stages.prepare import prepare
+from pipeline.store import remake_command, repair_command
 
 
 def test_links_reach_the_files_from_wherever_one_is(tmp_path, monkeypatch):
@@ -90,3 +94,46 @@ def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
     with claimed_gpu(tmp_path) as none:
         assert none == {}
     visible_gpus.cache_clear()
+
+
+@pytest.fixture
+def experiment_folders(tmp_path, monkeypatch):
+    """Folders of an experiment's labels and of a run on them, with receipts; the working folder is their parent."""
+    monkeypatch.chdir(tmp_path)
+    base, labels, run = (
+        Path("results/tiny", *words) for words in ((), ("experiments/labels/a",), ("experiments/runs/b-0",))
+    )
+    for folder, stages in ((base, ("prepare", "annotate")), (labels, ("calibrate", "pseudolabel")), (run, ("stage1",))):
+        for stage in stages:
+            Folder(folder).receipt(stage).parent.mkdir(parents=True, exist_ok=True)
+            Folder(folder).receipt(stage).write_text("{}")
+    link(base, labels, ("prepare", "annotate"))
+    link(labels, run, ("prepare", "annotate", "calibrate", "pseudolabel"))
+    for folder in (labels, run):
+        write_experiment(folder, ["run=tiny", "table=1"])
+    return labels, run
+
+
+@pytest.mark.parametrize(
+    ("stage", "rerun", "expected"),
+    [
+        ("pseudolabel", None, "snakemake --cores 8 experiment --config run=tiny table=1"),
+        ("stage1", "prepare", "snakemake --cores 8 experiment -R prepare --config run=tiny table=1"),
+        ("annotate", "annotate", "snakemake --cores 8 experiment -R annotate --config run=tiny table=1"),
+        ("pseudolabel", "pseudolabel", "rm results/tiny/experiments/labels/a/pseudolabel.json && SAME"),
+        ("stage1", "stage1", "rm results/tiny/experiments/runs/b-0/stage1.json && SAME"),
+    ],
+)
+def test_commands_of_an_experiments_run_make_its_table(experiment_folders, stage, rerun, expected):
+    expected = expected.replace("SAME", "snakemake --cores 8 experiment --config run=tiny table=1")
+    assert stage_command(experiment_folders[1] / "samples.json", stage, rerun) == expected
+
+
+def test_the_command_of_a_linked_store_is_about_the_store_itself(experiment_folders):
+    labels, run = experiment_folders
+    (labels / "labels.zarr").mkdir()
+    link(labels, run, ("pseudolabel",))
+    own = "results/tiny/experiments/labels/a"
+    expected = f"rm {own}/pseudolabel.json && rm -r {own}/labels.zarr && snakemake --cores 8 experiment --config"
+    assert remake_command(run / "labels.zarr").startswith(expected)
+    assert repair_command(run / "labels.zarr", "labels").startswith(f"conformalsam inspect {own}/labels.zarr --repair")

@@ -137,7 +137,9 @@ def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labeled_aga
 
     flip_a_bit(path / "best_foreground/c/4/0/0")
     shutil.rmtree(store_of(changed, "probabilities"))
-    with pytest.raises(StoreError, match=r"no probabilities store at .*; run snakemake --cores 8 annotate"):
+    with pytest.raises(
+        StoreError, match=r"no probabilities store at .*; run rm \S+/annotate.json && snakemake --cores 8 annotate"
+    ):
         follow(only_finding(path).command, changed)
 
 
