@@ -1,4 +1,4 @@
-"""Samples, and the readers of images (RGB) and masks (values, never colours).
+"""Samples, their images (RGB), and the reader of masks (values, never colours).
 
 A stage reads the same files as `prepare` did: the bytes of a file are read once, compared with the digest in
 samples.json, and decoded from memory.
@@ -6,8 +6,8 @@ samples.json, and decoded from memory.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.errors import DatasetError, UnreadableSourceError, first_line
+from pipeline.errors import DatasetError, ImageFileError, UnreadableSourceError, first_line
 from pipeline.files import Stamp, content_digest, read_with_stamp
 from pipeline.folder import stage_command
+from pipeline.images import PixelLimit, decode_image, load_mask, read_content
 from pipeline.record import read_record_as, write_record
 from pipeline.settings import MAX_MASK_VALUE, DataSettings
 
 T = TypeVar("T")
-Decoded = TypeVar("Decoded")
 
 IGNORE_INDEX = 255
 Split = Literal["labeled", "unlabeled", "val"]
@@ -33,7 +33,6 @@ LOOKUP_SIZE = MAX_MASK_VALUE + 1
 CHECKED: dict[tuple[str, str], Stamp] = {}
 """Path and digest of each file that this process has checked -> its stamp. Training reads a file in every epoch; its
 content is hashed again only if its stamp has changed."""
-UNDECODABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for unreadable and truncated files
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Sample:
     """One image; `mask` is None for an unlabeled image, even if a mask exists.
 
     image, mask:   paths relative to the data root
-    height, width: pixels of the image; 0 until prepare has read it
+    height, width: pixels of the upright image; 0 until prepare has read it
     digests:       16 hex digits of the file's content, "" until prepare has read it or without a file
     """
 
@@ -53,6 +52,11 @@ class Sample:
     width: int = 0
     image_digest: str = ""
     mask_digest: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the upright image."""
+        return self.height, self.width
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,11 @@ class SampleIndex:
 
     def image(self, sample: Sample) -> npt.NDArray[np.uint8]:
         """uint8 [H, W, 3] RGB at the image's own size; raises as `image_bytes`."""
-        return self._decoded(sample.image, self.image_bytes(sample), decode_image)
+        content, path = self.image_bytes(sample), self.root / sample.image
+        try:
+            return decode_image(content, path, _limit(sample))
+        except ImageFileError as error:
+            raise self._undecodable(error) from None
 
     def image_bytes(self, sample: Sample) -> bytes:
         """Content of the image file; DatasetError if it has changed since prepare, UnreadableSourceError if missing."""
@@ -81,15 +89,18 @@ class SampleIndex:
     def mask(self, sample: Sample, data: DataSettings) -> npt.NDArray[np.uint8]:
         """uint8 [H, W] class index, IGNORE_INDEX = void, at the image's own size; raises as `image_bytes`."""
         assert sample.mask is not None, f"{sample.id} is unlabeled"
-        content = self._checked_bytes(sample.mask, sample.mask_digest)
-        return mask_classes(self._decoded(sample.mask, content, decode_mask_values), data)
+        content, path = self._checked_bytes(sample.mask, sample.mask_digest), self.root / sample.mask
+        try:
+            return mask_classes(decode_mask_values(content, path, _limit(sample)), data)
+        except ImageFileError as error:
+            raise self._undecodable(error) from None
 
     def _checked_bytes(self, name: str, expected: str) -> bytes:
         path = self.root / name
         try:
             content, stamp = read_with_stamp(path)
         except OSError as error:
-            raise UnreadableSourceError(self._unreadable(path, error)) from None
+            raise self._unreadable(f"{path} cannot be read ({error.strerror or first_line(error)})") from None
         if CHECKED.get((str(path), expected)) == stamp:
             return content
         digest = content_digest(content)
@@ -101,21 +112,23 @@ class SampleIndex:
         CHECKED[str(path), expected] = stamp
         return content
 
-    def _decoded(self, name: str, content: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
-        try:
-            return decode(content)
-        except UNDECODABLE as error:  # prepare could decode it: another version of Pillow, or not enough memory
-            raise UnreadableSourceError(self._unreadable(self.root / name, error)) from None
+    def _undecodable(self, error: ImageFileError) -> UnreadableSourceError:
+        """prepare could decode the file: this is another version of Pillow, or there is not enough memory."""
+        return self._unreadable(str(error).partition("; ")[0])
 
-    def _unreadable(self, path: Path, error: Exception) -> str:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        return (
-            f"{path} cannot be read ({why}), but prepare read it; restore it, start this command in the folder in "
-            f"which prepare was run, or, to continue without the file, run {self.again}"
+    def _unreadable(self, claim: str) -> UnreadableSourceError:
+        return UnreadableSourceError(
+            f"{claim}, but prepare read it; restore it, start this command in the folder in which prepare was run, or, "
+            f"to continue without the file, run {self.again}"
         )
 
     def as_json(self) -> dict[str, Any]:
         return {"root": str(self.root), "samples": [asdict(sample) for sample in self.samples]}
+
+
+def _limit(sample: Sample) -> PixelLimit:
+    """The size that prepare accepted."""
+    return PixelLimit(math.prod(sample.size))
 
 
 def example_samples(index: SampleIndex, num: int) -> list[Sample]:
@@ -158,39 +171,29 @@ def save_samples(path: Path, index: SampleIndex) -> None:
     write_record(path, index.as_json())
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3] RGB; raises OSError if the file is unreadable or truncated."""
-    return decode_image(path.read_bytes())
-
-
-def decode_image(content: bytes) -> npt.NDArray[np.uint8]:
-    """Decode the content of an image file to uint8 [H, W, 3] RGB; raises one of UNDECODABLE."""
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.uint8)
-
-
-def read_mask_values(path: Path) -> npt.NDArray[np.int32]:
+def read_mask_values(path: Path, limit: PixelLimit) -> npt.NDArray[np.int32]:
     """int32 [H, W], raw values of an index mask (palette, grey or integer); raises as `decode_mask_values`."""
-    try:
-        return decode_mask_values(path.read_bytes())
-    except DatasetError as error:
-        raise DatasetError(f"{path} {error}") from None
+    return decode_mask_values(read_content(path), path, limit)
 
 
-def decode_mask_values(content: bytes) -> npt.NDArray[np.int32]:
-    """int32 [H, W], raw values of an index mask; raises one of UNDECODABLE, or DatasetError for colours."""
-    with Image.open(io.BytesIO(content)) as mask:
-        if mask.mode not in INDEX_MODES:
-            raise DatasetError(
-                f"has mode {mask.mode}, expected an index mask (palette P or grey L); "
-                "convert its colours to class indices first"
-            )
-        return np.asarray(mask).astype(np.int32)
+def decode_mask_values(content: bytes, path: Path, limit: PixelLimit) -> npt.NDArray[np.int32]:
+    """int32 [H, W], raw values of an index mask.
+
+    path:   for messages
+    raises: ImageFileError for a file that cannot be read; DatasetError for colours
+    """
+    mask = load_mask(content, path, limit).picture
+    if mask.mode not in INDEX_MODES:
+        raise DatasetError(
+            f"{path} has mode {mask.mode}, expected an index mask (palette P or grey L); "
+            "convert its colours to class indices first"
+        )
+    return np.asarray(mask).astype(np.int32)
 
 
 def read_mask(path: Path, data: DataSettings) -> npt.NDArray[np.uint8]:
     """uint8 [H, W] class index by `data.classes`, IGNORE_INDEX = void; raises as `decode_mask_values`."""
-    return mask_classes(read_mask_values(path), data)
+    return mask_classes(read_mask_values(path, PixelLimit(data.max_pixels)), data)
 
 
 def mask_classes(values: npt.NDArray[np.integer], data: DataSettings) -> npt.NDArray[np.uint8]:

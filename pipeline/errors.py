@@ -47,6 +47,10 @@ class DatasetError(UserError):
     """Images, masks or id lists that cannot be used as they are."""
 
 
+class ImageFileError(DatasetError):
+    """The file of an image or a mask that cannot be read, has another format, or is too large."""
+
+
 class UnreadableSourceError(DatasetError, OSError):
     """An image or a mask that `prepare` read and that cannot be read now: it is gone, or the file system fails."""
 

@@ -29,6 +29,7 @@ import calib
 
 MAX_CLASSES = 255  # masks are uint8, and 255 is no class
 MAX_MASK_VALUE = 65535  # 16 bits
+MAX_PIXELS = 200_000_000  # the largest photographs of common cameras
 MAX_LOGIT_BIAS = 80.0  # exp(80) fits into a float32
 
 
@@ -196,6 +197,9 @@ class DataSettings(Section):
     """Height and width in pixels to which every image is resized for the annotator, the thresholds and the
     pseudo-labels. The aspect ratio is not kept."""
     scenes: SceneSettings | None = None
+    max_pixels: int = runtime(MAX_PIXELS, ge=1)
+    """Largest number of pixels of an image or a mask; a larger file is refused before it is decoded. An image takes 3
+    bytes per pixel in memory while it is read, and every thread and worker reads one."""
     workers: int | None = runtime(None, ge=1)
     """Number of threads that check the images. Default: one per core."""
 

@@ -21,6 +21,7 @@ LIGHT = {
     "errors",
     "files",
     "folder",
+    "images",
     "lock",
     "palette",
     "progress",

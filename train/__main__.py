@@ -17,7 +17,7 @@ import click
 from pipeline.cli import CommandGroup, run_argument, run_command
 from pipeline.lock import only_writer
 from pipeline.run import Run
-from pipeline.settings import Settings
+from pipeline.settings import MAX_PIXELS, Settings
 from train.machine.launch import is_first_process, launch, must_launch
 
 
@@ -116,6 +116,8 @@ def probe(settings: Settings) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Windows per pass.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Processes that decode.")
+@click.option("--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True,
+              help="Largest image that is read.")  # fmt: skip
 @click.option("--probabilities", is_flag=True, help="Also write ID.npy, float16 [class, row, column].")
 @click.option("--overwrite", is_flag=True, help="Replace existing predictions.")
 def predict(
@@ -125,6 +127,7 @@ def predict(
     device: str,
     probabilities: bool,
     overwrite: bool,
+    max_pixels: int,
     scales: str,
     **options: Any,
 ) -> None:
@@ -138,7 +141,8 @@ def predict(
     from train.predict import Request, settings_of
     from train.predict import predict as run
 
-    request = Request(images, out, student, settings_of(scales=scales, **options), device, probabilities, overwrite)
+    chosen = settings_of(scales=scales, **options)
+    request = Request(images, out, student, chosen, device, probabilities, overwrite, max_pixels)
     click.echo(f"wrote {run(request)} predictions to {out}")
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline import receipt
-from pipeline.datasets import IGNORE_INDEX, read_image
-from pipeline.errors import ConfigError, DatasetError, TrainingError
+from pipeline.datasets import IGNORE_INDEX
+from pipeline.errors import ConfigError, DatasetError, ImageFileError, TrainingError
 from pipeline.files import IMAGE_SUFFIXES, file_digest, replacing, write_text
+from pipeline.images import PixelLimit, png_text, read_image
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
-from pipeline.settings import EvaluateSettings, Section, TrainSettings
+from pipeline.settings import MAX_PIXELS, EvaluateSettings, Section, TrainSettings
 from train.machine.device import compute_of
 from train.measure.inference import class_scores, predicted_classes
 from train.student import Student, load_student
@@ -53,6 +54,8 @@ class Request(NamedTuple):
     """Also write ID.npy, float16 [K, H, W] in [0, 1]."""
     overwrite: bool = False
     """Predict again the images whose predictions exist."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image."""
 
 
 def predict(request: Request) -> int:
@@ -74,11 +77,12 @@ def predict(request: Request) -> int:
     progress = Progress(log, "predict", len(files), "images", done=len(files) - len(left))
     problems = _predict_all(request, student, _Palette.of(names, fingerprint), left, progress)
     if problems:
-        shown = "; ".join(problems[:MAX_NAMES]) + ("; …" if len(problems) > MAX_NAMES else "")
-        raise TrainingError(
-            f"{len(problems)} of {len(files)} images cannot be read: {shown}. The predictions of the others are in "
-            f"{request.out}; repair or remove these files, and run the same command again"
+        more = [f"... and {len(problems) - MAX_NAMES} more"] if len(problems) > MAX_NAMES else []
+        head = (
+            f"{len(problems)} of {len(files)} images cannot be read; the predictions of the others are in "
+            f"{request.out}; fix these files, and run the same command again:"
         )
+        raise TrainingError("\n  ".join([head, *problems[:MAX_NAMES], *more]))
     return len(left)
 
 
@@ -160,7 +164,7 @@ def is_done(request: Request, name: str, fingerprint: str) -> bool:
     path = request.out / f"{name}.png"
     if not path.exists():
         return False
-    if _fingerprint_in(path) != fingerprint:
+    if png_text(path, FINGERPRINT_KEY) != fingerprint:
         raise TrainingError(
             f"{path} was not made by the student {request.student} with these options; give another folder as OUT, or "
             "add --overwrite"
@@ -168,27 +172,17 @@ def is_done(request: Request, name: str, fingerprint: str) -> bool:
     return not request.has_probabilities or path.with_suffix(".npy").is_file()
 
 
-def _fingerprint_in(path: Path) -> str | None:
-    try:
-        with Image.open(path) as image:
-            text: str | None = image.info.get(FINGERPRINT_KEY)
-    except OSError:
-        return None
-    return text
-
-
 def _predict_all(
     request: Request, student: Student, palette: _Palette, files: Mapping[str, Path], progress: Progress
 ) -> list[str]:
     """Write the predictions; returns a description of each image that cannot be read."""
     problems = []
-    loader: Any = DataLoader(
-        FolderImages(list(files.values())), batch_size=None, num_workers=request.settings.workers, collate_fn=_same
-    )
-    for (name, path), (image, problem) in zip(files.items(), loader, strict=True):
+    images = FolderImages(list(files.values()), PixelLimit(request.max_pixels, "add --max-pixels {}"))
+    loader: Any = DataLoader(images, batch_size=None, num_workers=request.settings.workers, collate_fn=_same)
+    for name, (image, problem) in zip(files, loader, strict=True):
         if image is None:
-            problems.append(f"{path} ({problem})")
-            log.warning("predict: %s cannot be read: %s", path, problem)
+            problems.append(problem)
+            log.warning("predict: %s", problem)
         else:
             _predict_one(request, student, palette, name, image)
         progress.advance()
@@ -240,6 +234,7 @@ class FolderImages(Dataset[tuple[Tensor | None, str]]):
     """Images at their own size."""
 
     paths: Sequence[Path]
+    limit: PixelLimit
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -247,8 +242,8 @@ class FolderImages(Dataset[tuple[Tensor | None, str]]):
     def __getitem__(self, number: int) -> tuple[Tensor | None, str]:
         """An image, uint8 [1, 3, H, W] RGB, and an empty text; or None and why the file cannot be read."""
         try:
-            image = read_image(self.paths[number])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
+            image = read_image(self.paths[number], self.limit)
+        except ImageFileError as error:
             return None, str(error)
         return torch.from_numpy(image.transpose(2, 0, 1)[None].copy()), ""
 

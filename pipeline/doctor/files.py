@@ -5,45 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.doctor.findings import Finding
-from pipeline.doctor.survey import UPRIGHT, SampleFacts, Survey
+from pipeline.doctor.findings import Finding, from_message
+from pipeline.doctor.survey import SampleFacts, Survey
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with
+from pipeline.images import ON_ITS_SIDE, UPRIGHT
 from pipeline.settings import DataSettings
 from pipeline.sources.layouts import Tree
 
-DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 TRANSPARENT_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
-ON_THEIR_SIDE = (5, 6, 7, 8)  # EXIF orientations
 
 
 def file_findings(survey: Survey, data: DataSettings) -> list[Finding]:
     """Findings about files, independent of their content."""
+    unreadable = [from_message(problem) for facts in survey.samples for problem in facts.problems]
     findings = [
-        _unreadable(survey.samples),
         *_modes(survey.samples),
         _turned(survey.samples),
         *_mask_sizes(survey.samples),
         *unused_masks(data),
     ]
-    return [finding for finding in findings if finding.where]
-
-
-def _unreadable(samples: Sequence[SampleFacts]) -> Finding:
-    where = tuple(problem for facts in samples for problem in facts.problems)
-    return Finding("error", _counted("file", where, "cannot be read"), where, "replace or remove them")
+    return unreadable + [finding for finding in findings if finding.where]
 
 
 def _modes(samples: Iterable[SampleFacts]) -> Iterator[Finding]:
     by_mode: dict[str, list[str]] = {}
     for facts in samples:
         if facts.image is not None:
-            by_mode.setdefault(facts.image.mode, []).append(facts.sample.image)
-    deep, transparent, cmyk = (
-        tuple(name for mode in modes for name in by_mode.get(mode, []))
-        for modes in (DEEP_MODES, TRANSPARENT_MODES, ("CMYK",))
+            by_mode.setdefault(facts.image.header.mode, []).append(facts.sample.image)
+    transparent, cmyk = (
+        tuple(name for mode in modes for name in by_mode.get(mode, [])) for modes in (TRANSPARENT_MODES, ("CMYK",))
     )
-    what = "with more than 8 bits per channel; values above 255 are cut off, so they become nearly white or black"
-    yield Finding("error", _counted("image", deep, what), deep, "scale them to 8 bits and save them again")
     what = _counted("image", transparent, "with transparency, which is ignored: transparent pixels become visible")
     yield Finding("note", what, transparent)
     fix = "convert them to RGB with their colour profile"
@@ -52,10 +43,12 @@ def _modes(samples: Iterable[SampleFacts]) -> Iterator[Finding]:
 
 def _turned(samples: Iterable[SampleFacts]) -> Finding:
     turned = tuple(
-        facts.sample.image for facts in samples if facts.image is not None and facts.image.orientation != UPRIGHT
+        facts.sample.image
+        for facts in samples
+        if facts.image is not None and facts.mask is not None and facts.image.header.orientation != UPRIGHT
     )
-    what = "stored rotated or mirrored; viewers apply the EXIF orientation, but here pixels are read as they are stored"
-    fix = "store the pixels upright (e.g. mogrify -auto-orient), and check that the masks fit them"
+    what = "stored rotated or mirrored, and read upright by their EXIF orientation"
+    fix = "check that the masks fit the upright images"
     return Finding("warning", _counted("image", turned, what), turned, fix)
 
 
@@ -63,13 +56,14 @@ def _mask_sizes(samples: Iterable[SampleFacts]) -> Iterator[Finding]:
     turned: list[str] = []
     other: list[str] = []
     for facts in samples:
-        if facts.image is None or facts.mask is None or facts.image.size == facts.mask.size:
+        if facts.image is None or facts.mask is None or facts.image.header.size == facts.mask.size:
             continue
-        text = f"{facts.sample.mask} ({_size(facts.mask.size)}, image {_size(facts.image.size)})"
-        is_turned = facts.image.orientation in ON_THEIR_SIDE and facts.image.size == facts.mask.size[::-1]
+        text = f"{facts.sample.mask} ({_size(facts.mask.size)}, image {_size(facts.image.header.size)})"
+        header = facts.image.header
+        is_turned = header.orientation in ON_ITS_SIDE and header.size == facts.mask.size[::-1]
         (turned if is_turned else other).append(text)
-    what = "with the size of the upright image, but the image is stored rotated (EXIF orientation)"
-    fix = "store the pixels upright (e.g. mogrify -auto-orient)"
+    what = "with the size of the image as it is stored, but the image is read upright (EXIF orientation)"
+    fix = "turn the masks as the images"
     yield Finding("error", _counted("mask", turned, what), tuple(turned), fix)
     what = "with another size than the image (height x width)"
     fix = "resize the masks to the size of the image by nearest neighbour, without smoothing"

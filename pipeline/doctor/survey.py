@@ -14,29 +14,21 @@ from typing import Any, NamedTuple
 import imagehash
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
 
-from pipeline.datasets import Sample, evenly_spaced, read_image, read_mask_values
-from pipeline.errors import DatasetError
+from pipeline.datasets import Sample, decode_mask_values, evenly_spaced
+from pipeline.errors import DatasetError, ImageFileError
+from pipeline.images import Header, PixelLimit, load_mask, load_photograph, read_content
 from pipeline.progress import Progress
 from pipeline.settings import DataSettings
 
 log = logging.getLogger(__name__)
 
-UPRIGHT = 1  # EXIF orientation
-# Pillow's exceptions for files that are unreadable, truncated, or too large
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
 
 class ImageFacts(NamedTuple):
     """Facts of an image file."""
 
-    size: tuple[int, int]
-    """Height and width in pixels."""
-    mode: str
-    """Pillow's mode of the file."""
-    orientation: int
-    """EXIF orientation: 1 is upright, 5 to 8 are rotated by 90 degrees."""
+    header: Header
     digest: str
     """Digest of the pixels, independent of the file format."""
     perceptual_hash: int
@@ -82,7 +74,7 @@ class Survey(NamedTuple):
     @property
     def image_sizes(self) -> npt.NDArray[np.int64]:
         """int64 [N, 2], heights and widths of the readable images."""
-        sizes = [facts.image.size for facts in self.samples if facts.image is not None]
+        sizes = [facts.image.header.size for facts in self.samples if facts.image is not None]
         return np.array(sizes, np.int64).reshape(-1, 2)
 
     def masks_of(self, *splits: str) -> list[MaskFacts]:
@@ -97,38 +89,36 @@ def survey(samples: Sequence[Sample], data: DataSettings, quick: int | None = No
     quick: read only this many samples, evenly spaced over the list
     """
     chosen = evenly_spaced(samples, quick or len(samples))
-    start, root = time.monotonic(), Path(data.root)
+    start = time.monotonic()
     progress, all_facts = Progress(log, "doctor", len(chosen), "images"), []
     with ThreadPoolExecutor(data.workers or os.cpu_count()) as pool:
-        for facts in pool.map(lambda sample: sample_facts(sample, root), chosen):
+        for facts in pool.map(lambda sample: sample_facts(sample, data), chosen):
             all_facts.append(facts)
             progress.advance()
     return Survey(tuple(all_facts), len(samples), time.monotonic() - start)
 
 
-def sample_facts(sample: Sample, root: Path) -> SampleFacts:
+def sample_facts(sample: Sample, data: DataSettings) -> SampleFacts:
     """Read one image and its mask. A file that cannot be read becomes a problem."""
+    root, limit = Path(data.root), PixelLimit(data.max_pixels)
     image, mask, problems = None, None, []
     try:
-        image = image_facts(root / sample.image)
-    except UNREADABLE as error:
-        problems.append(f"{root / sample.image} ({error})")
+        image = image_facts(root / sample.image, limit)
+    except ImageFileError as error:
+        problems.append(str(error))
     if sample.mask is not None:
         try:
-            mask = mask_facts(root / sample.mask)
-        except UNREADABLE as error:
-            problems.append(f"{root / sample.mask} ({error})")
+            mask = mask_facts(root / sample.mask, limit)
+        except ImageFileError as error:
+            problems.append(str(error))
     return SampleFacts(sample, image, mask, tuple(problems))
 
 
-def image_facts(path: Path) -> ImageFacts:
-    """Read an image; one of UNREADABLE if that fails."""
-    with Image.open(path) as header:
-        mode, orientation = header.mode, header.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    pixels = read_image(path)
+def image_facts(path: Path, limit: PixelLimit) -> ImageFacts:
+    """Read an image; raises ImageFileError."""
+    header, pixels = load_photograph(read_content(path), path, limit)
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=8, key=str(pixels.shape).encode()).hexdigest()
-    height, width = pixels.shape[:2]
-    return ImageFacts((height, width), mode, orientation, digest, perceptual_hash(pixels))
+    return ImageFacts(header, digest, perceptual_hash(pixels))
 
 
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
@@ -137,12 +127,15 @@ def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def mask_facts(path: Path) -> MaskFacts:
-    """Read a mask; one of UNREADABLE if that fails."""
+def mask_facts(path: Path, limit: PixelLimit) -> MaskFacts:
+    """Read a mask; raises ImageFileError."""
+    content = read_content(path)
     try:
-        values = read_mask_values(path)
+        values = decode_mask_values(content, path, limit)
+    except ImageFileError:
+        raise
     except DatasetError:  # a colour image
-        return _colour_facts(read_image(path))
+        return _colour_facts(np.asarray(load_mask(content, path, limit).picture.convert("RGB")))
     unique, numbers = np.unique(values, return_counts=True)
     return MaskFacts(_size(values), dict(zip(unique.tolist(), numbers.tolist(), strict=True)))
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
-from pipeline.datasets import Sample, evenly_spaced, image_to_grid, read_image
-from pipeline.doctor.survey import UNREADABLE
-from pipeline.errors import AnnotatorError
+from pipeline.datasets import Sample, evenly_spaced, image_to_grid
+from pipeline.errors import AnnotatorError, ImageFileError
+from pipeline.images import PixelLimit, read_image
 from pipeline.resample import resize_bilinear
 from pipeline.settings import Settings
 from pipeline.store import compressed_bytes as bytes_on_disk
@@ -69,10 +69,11 @@ def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> in
 
 
 def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Images]:
-    images = []
+    images, data = [], settings.data
     for sample in samples:
         try:
-            images.append(image_to_grid(read_image(Path(settings.data.root) / sample.image), settings.data.grid))
-        except UNREADABLE:  # the survey reports it
+            image = read_image(Path(data.root) / sample.image, PixelLimit(data.max_pixels))
+            images.append(image_to_grid(image, data.grid))
+        except ImageFileError:  # the survey reports it
             continue
     return images

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from pipeline.datasets import INDEX_MODES
-from pipeline.errors import DatasetError
+from pipeline.errors import DatasetError, ImageFileError
 from pipeline.exchange.incoming import Incoming, Size, class_named, refuse_size
 from pipeline.exchange.labels import Label
 from pipeline.files import image_id
+from pipeline.images import MASK, PixelLimit, header_of, load_mask, read_content
 
 Codes = npt.NDArray[np.int64]
 """int64 [H, W]: values of a mask, or its colours as 0xRRGGBB numbers."""
@@ -78,14 +79,15 @@ def decode(path: Path, legend: Legend, size: Size) -> Label:
 def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
     """Values and colours of an image; None if it has none."""
     try:
-        with Image.open(path) as picture:
-            refuse_size(str(path), (picture.height, picture.width), size)
-            values = np.asarray(picture).astype(np.int64) if picture.mode in INDEX_MODES else None
-            if values is not None and picture.mode != "P":
-                return values, None
-            red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.int64), -1, 0)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}); export it again") from None
+        content = read_content(path)
+        refuse_size(str(path), header_of(content, path, MASK).size, size)
+        picture = load_mask(content, path, PixelLimit(math.prod(size))).picture
+    except ImageFileError as error:
+        raise DatasetError(f"{str(error).partition('; ')[0]}; export it again") from None
+    values = np.asarray(picture).astype(np.int64) if picture.mode in INDEX_MODES else None
+    if values is not None and picture.mode != "P":
+        return values, None
+    red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.int64), -1, 0)
     return values, red << 16 | green << 8 | blue
 
 

@@ -11,6 +11,7 @@ from pipeline.datasets import SampleIndex, decode_mask_values, save_samples, unk
 from pipeline.errors import DatasetError
 from pipeline.files import content_digest
 from pipeline.folder import STAGE_OF, Folder
+from pipeline.images import PixelLimit, read_content
 from pipeline.record import write_record
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
@@ -60,8 +61,9 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
             mask = truth_path(sample, data)
             if mask is None or not mask.is_file():
                 raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row every-mask needs all masks")
-            content = mask.read_bytes()
-            unknown = unknown_mask_values(decode_mask_values(content), data)
+            content = read_content(mask)
+            values = decode_mask_values(content, mask, PixelLimit(data.max_pixels))
+            unknown = unknown_mask_values(values, data)
             if unknown:
                 raise DatasetError(f"{mask} has values of no class: {', '.join(map(str, unknown[:8]))}")
             relative = os.path.relpath(mask, index.root)

@@ -142,6 +142,6 @@ def known_truth(run: LabeledRun, sample: Sample) -> npt.NDArray[np.uint8] | None
     path: Path | None = truth_path(sample, data) if run.settings.gallery.show_truth else None
     try:
         return None if path is None else resize_nearest(read_mask(path, data), data.grid)
-    except (DatasetError, OSError, SyntaxError, ValueError) as error:
+    except DatasetError as error:
         log.warning("gallery: the mask %s is not shown: %s", path, error)
         return None

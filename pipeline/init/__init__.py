@@ -21,6 +21,7 @@ from pipeline.datasets import SPLITS, read_mask_values
 from pipeline.errors import ConfigError, DatasetError, UserError
 from pipeline.files import write_text
 from pipeline.folder import snakemake_command
+from pipeline.images import PixelLimit
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes, read_class_list
 from pipeline.init.folders import ImagesAndMasks, find_files, listed, run_name
 from pipeline.init.recipe import has_cuda
@@ -28,7 +29,7 @@ from pipeline.init.run_file import render
 from pipeline.init.settings import Choices, comments, opening, settings_tree
 from pipeline.progress import Progress
 from pipeline.run_file import CONFIG_FOLDER, full_names, load_settings
-from pipeline.settings import Settings
+from pipeline.settings import MAX_PIXELS, Settings
 from pipeline.sources import find_samples
 
 __all__ = ["Choices", "start"]
@@ -52,7 +53,8 @@ def start(choices: Choices) -> list[str]:
     choices = choices._replace(overrides=full_names(choices.overrides))
     files = find_files(choices.images, choices.masks)
     _check_numbers(files, choices.overrides)
-    values = mask_values(files.masks)
+    limit = PixelLimit(choices.overrides.get("data.max_pixels", MAX_PIXELS), "add --set data.max_pixels={}")
+    values = mask_values(files.masks, limit)
     listed_classes = read_class_list(choices.class_list) if choices.class_list is not None else None
     plan = plan_classes(values.values(), listed_classes, choices.background)
     num_images = images_per_class(plan, values)
@@ -61,11 +63,12 @@ def start(choices: Choices) -> list[str]:
     return [*_summary(files, plan, num_images), *_next_steps(path, name, settings, plan, choices)]
 
 
-def mask_values(masks: Mapping[str, Path]) -> dict[str, frozenset[int]]:
+def mask_values(masks: Mapping[str, Path], limit: PixelLimit) -> dict[str, frozenset[int]]:
     """Values of each mask by stem, read in parallel; DatasetError lists the files that are no index masks."""
     progress, values, problems = Progress(log, "init", len(masks), "masks"), {}, []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for stem, result in zip(masks, pool.map(_values_or_problem, masks.values()), strict=True):
+        results = pool.map(lambda path: _values_or_problem(path, limit), masks.values())
+        for stem, result in zip(masks, results, strict=True):
             progress.advance()
             if isinstance(result, str):
                 problems.append(result)
@@ -76,13 +79,11 @@ def mask_values(masks: Mapping[str, Path]) -> dict[str, frozenset[int]]:
     return values
 
 
-def _values_or_problem(path: Path) -> frozenset[int] | str:
+def _values_or_problem(path: Path, limit: PixelLimit) -> frozenset[int] | str:
     try:
-        return frozenset(np.unique(read_mask_values(path)).tolist())
+        return frozenset(np.unique(read_mask_values(path, limit)).tolist())
     except DatasetError as error:
         return str(error)
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"{path} cannot be read ({error}); replace or remove it"
 
 
 def _check_numbers(files: ImagesAndMasks, overrides: Mapping[str, Any]) -> None:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from pipeline.errors import DatasetError
+from pipeline.errors import DatasetError, ImageFileError
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with, image_id, normal
+from pipeline.images import PHOTOGRAPH, read_header
 from pipeline.sources.layouts import by_id
 
 NUM_SHOWN = 3
@@ -96,7 +96,7 @@ def _by_ending(files: Sequence[Path], ending: str) -> dict[str, Path]:
 
 
 def image_sizes(paths: Sequence[Path]) -> npt.NDArray[np.int64]:
-    """int64 [N, 2], heights and widths from the files' headers. Unreadable files are left out; doctor reports them."""
+    """int64 [N, 2], heights and widths from the files' headers. Unreadable files are left out; prepare lists them."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sizes = [size for size in pool.map(_header_size, paths) if size is not None]
     return np.array(sizes, np.int64).reshape(-1, 2)
@@ -104,9 +104,8 @@ def image_sizes(paths: Sequence[Path]) -> npt.NDArray[np.int64]:
 
 def _header_size(path: Path) -> tuple[int, int] | None:
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return read_header(path, PHOTOGRAPH).size
+    except ImageFileError:
         return None
 
 

@@ -18,18 +18,17 @@ import numpy.typing as npt
 from pipeline.datasets import (
     IGNORE_INDEX,
     SPLITS,
-    UNDECODABLE,
     Sample,
     SampleIndex,
-    decode_image,
     decode_mask_values,
     load_samples,
     mask_classes,
     save_samples,
     unknown_mask_values,
 )
-from pipeline.errors import DatasetError, UserError
+from pipeline.errors import DatasetError, ImageFileError, UserError
 from pipeline.files import Stamp, content_digest, read_with_stamp
+from pipeline.images import PixelLimit, decode_image, unreadable
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
@@ -118,10 +117,10 @@ def check_sample(sample: Sample, data: DataSettings) -> Check:
     """Read one image and, unless it is unlabeled, its mask."""
     path = Path(data.root) / sample.image
     try:
-        content, stamp = read_with_stamp(path)
-        height, width = decode_image(content).shape[:2]
-    except UNDECODABLE as error:
-        return Check(sample, [f"{path} cannot be read ({error}); replace or remove it"], Counter())
+        content, stamp = _read(path)
+        height, width = decode_image(content, path, PixelLimit(data.max_pixels)).shape[:2]
+    except ImageFileError as error:
+        return Check(sample, [str(error)], Counter())
     sample = replace(sample, height=height, width=width, image_digest=content_digest(content))
     stamps = {sample.image: stamp}
     return Check(sample, [], Counter(), stamps) if sample.mask is None else _check_mask(sample, data, stamps)
@@ -130,17 +129,23 @@ def check_sample(sample: Sample, data: DataSettings) -> Check:
 def _check_mask(sample: Sample, data: DataSettings, stamps: Mapping[str, Stamp]) -> Check:
     path = Path(data.root) / str(sample.mask)
     try:
-        content, stamp = read_with_stamp(path)
-        values = decode_mask_values(content)
+        content, stamp = _read(path)
+        values = decode_mask_values(content, path, PixelLimit(data.max_pixels))
     except DatasetError as error:
-        return Check(sample, [f"{path} {error}"], Counter())
-    except UNDECODABLE as error:
-        return Check(sample, [f"{path} cannot be read ({error}); replace it or make the image unlabeled"], Counter())
+        return Check(sample, [str(error)], Counter())
     sample = replace(sample, mask_digest=content_digest(content))
     unique, counts = np.unique(values, return_counts=True)
     problems = _mask_problems(path, values.shape, unique, sample, data)
     pixels, stamps = _class_pixels(unique, counts, data), {**stamps, str(sample.mask): stamp}
     return Check(sample, problems, pixels, stamps, frozenset(unique.tolist()))
+
+
+def _read(path: Path) -> tuple[bytes, Stamp]:
+    """Content and stamp of a file; raises ImageFileError."""
+    try:
+        return read_with_stamp(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _mask_problems(

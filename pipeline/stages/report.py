@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 import calib
 from pipeline.dask_tasks import run_tasks
@@ -18,6 +17,7 @@ from pipeline.datasets import Sample, SampleIndex, evenly_spaced, example_sample
 from pipeline.errors import DatasetError
 from pipeline.files import write_text
 from pipeline.gallery import gallery_fragment
+from pipeline.images import PixelLimit, load_mask, read_content
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.report import audit, page
@@ -215,7 +215,7 @@ def read_truth(path: Path | None, data: DataSettings) -> npt.NDArray[np.uint8] |
     """uint8 [H, W] class index, IGNORE_INDEX = void: a mask that `prepare` did not check; None if it cannot be read."""
     try:
         return None if path is None else read_mask(path, data)
-    except (DatasetError, OSError, SyntaxError, ValueError) as error:
+    except DatasetError as error:
         log.warning("report: %s is left out of the audit: %s", path, error)
         return None
 
@@ -252,8 +252,8 @@ def example_prediction(settings: Settings, sample: Sample) -> npt.NDArray[np.uin
     if not path.is_file():
         return None
     Run(settings).check_file("evaluate", path)
-    with Image.open(path) as image:
-        return np.asarray(image, dtype=np.uint8)
+    image = load_mask(read_content(path), path, PixelLimit(settings.data.max_pixels)).picture
+    return np.asarray(image, dtype=np.uint8)
 
 
 def example_truth(settings: Settings, index: SampleIndex, sample: Sample) -> npt.NDArray[np.uint8] | None:

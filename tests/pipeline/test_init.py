@@ -212,7 +212,7 @@ def test_masks_that_are_no_index_masks_are_all_named(mydata):
     message = refused(mydata / "images", "--masks", mydata / "masks")
     assert "2 of 5 masks cannot be used" in message
     assert "im0.png has mode RGB" in message
-    assert "im1.png cannot be read" in message
+    assert "im1.png is no image of a known format" in message
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

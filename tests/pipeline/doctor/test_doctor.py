@@ -36,7 +36,7 @@ def test_all_mistakes_are_found_at_once_errors_first(data, labeled, findings):
     found = findings(alpha=0.05, annotator="seem", **{"annotate.seem": seem, "train.weights": "gone.pth"})
     errors = [str(finding) for finding in found if finding.level == "error"]
     for text in (
-        "cannot be read",
+        "is no image of a known format",
         "without a class: 77",
         "no pixel gets a pseudo-label",
         "no config.json",

@@ -75,7 +75,7 @@ def test_lists_all_problems_together_and_writes_nothing(data, make_settings):
     first, *problems = str(error.value).splitlines()
     assert first == f"5 problems with the data set in {data}:"
     for sample_id, found, fix in (
-        (broken, "cannot be read", "replace or remove it"),
+        (broken, "is no image of a known format", "replace or remove it"),
         (truncated, "cannot be read", "replace or remove it"),
         (small, "is 5 x 4, its image is 32 x 24", "make them equal"),
         (strange, "values that no class names: 77", "data.unknown_values: ignore"),

@@ -1,0 +1,40 @@
+"""The one reader of image files: photographs, and the files of masks.
+
+formats  the formats that are opened, whatever the name of a file says
+header   size, mode and orientation, before anything is decoded
+decode   pixels by fixed rules, up to a limit of size
+"""
+
+from pipeline.images.decode import (
+    MaskFile,
+    Photograph,
+    PixelLimit,
+    decode_image,
+    load_mask,
+    load_photograph,
+    read_content,
+    read_image,
+)
+from pipeline.images.formats import MASK, PHOTOGRAPH, Kind
+from pipeline.images.header import ON_ITS_SIDE, UPRIGHT, Header, header_of, png_text, read_header, unreadable
+
+__all__ = [
+    "MASK",
+    "ON_ITS_SIDE",
+    "PHOTOGRAPH",
+    "UPRIGHT",
+    "Header",
+    "Kind",
+    "MaskFile",
+    "Photograph",
+    "PixelLimit",
+    "decode_image",
+    "header_of",
+    "load_mask",
+    "load_photograph",
+    "png_text",
+    "read_content",
+    "read_header",
+    "read_image",
+    "unreadable",
+]
