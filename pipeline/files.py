@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.lock import check_leases
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -28,6 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.part{os.getpid()}-{threading.get_ident()}")
     try:
         yield part
+        check_leases()
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -43,6 +46,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     try:
         yield part
+        check_leases()
         shutil.rmtree(path, ignore_errors=True)
         part.rename(path)
     finally:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pipeline.errors import BusyError
 
 if TYPE_CHECKING:
-    from filelock import LeaseCompromise, SoftFileLease
+    from filelock import SoftFileLease
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ HALF_WRITTEN = {
 
 SECONDS_TO_RETRY = 0.2  # another process may hold a lock for a moment, only to check whether it is free
 LEASE_SECONDS = 120.0
+LEASES: dict[Path, tuple[int, int]] = {}
+"""Path of each lease that this process holds -> device and inode of its file."""
 NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 LOCAL_OPTIONS = {"nolock", "local_lock=flock", "local_lock=all", "localflock"}  # of NFS and Lustre
 
@@ -97,7 +99,7 @@ def _held(folder: Path, name: str, wanted_by: str) -> Iterator[None]:
     with contextlib.ExitStack() as locks:
         try:
             if not _has_flock(locks, path) or not is_flock_shared(path.absolute(), _mounts()):
-                locks.enter_context(_lease(path))
+                locks.enter_context(_held_lease(path))
         except Timeout:
             raise BusyError(refusal(folder, name, wanted_by, holder_of(path))) from None
         yield
@@ -116,6 +118,37 @@ def _has_flock(locks: contextlib.ExitStack, path: Path) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _held_lease(path: Path) -> Iterator[None]:
+    with _lease(path) as lease:
+        name = Path(lease.lock_file).absolute()
+        LEASES[name] = _identity(name)
+        try:
+            yield
+        finally:
+            del LEASES[name]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and inode of a file; (0, 0) if it does not exist."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino
+
+
+def check_leases() -> None:
+    """End the process if it has lost a lease. To be called before each write to results.
+
+    The thread that renews a lease checks it every 40 s, and reports a loss at its second check. Until then a process
+    that was suspended would write beside the new owner.
+    """
+    for path, identity in LEASES.items():
+        if _identity(path) != identity:
+            _exit_at_once(str(path), "another process has taken it over, because this one was suspended")
+
+
 def _lease(path: Path) -> SoftFileLease:
     """The lease beside a lock. If another machine holds it, wait until it would expire without renewal."""
     from filelock import SoftFileLease
@@ -124,12 +157,17 @@ def _lease(path: Path) -> SoftFileLease:
     if lease.exists() and holder is not None and not holder_runs_here(holder):
         wait += LEASE_SECONDS
         log.info("waiting up to %.0f s for process %d on %s to renew %s", wait, holder.pid, holder.host, lease)
-    return SoftFileLease(lease, timeout=wait, lease_duration=LEASE_SECONDS, on_compromise=_exit_at_once)
+    return SoftFileLease(
+        lease,
+        timeout=wait,
+        lease_duration=LEASE_SECONDS,
+        on_compromise=lambda lost: _exit_at_once(lost.lock_file, lost.reason),
+    )
 
 
-def _exit_at_once(lost: LeaseCompromise) -> None:
+def _exit_at_once(lease: str, reason: str) -> None:
     """Exit without cleanup, because another process may have begun to write. As after a kill, no result is lost."""
-    log.error("error: the lease %s is lost (%s); to resume, run the same command again", lost.lock_file, lost.reason)
+    log.error("error: the lease %s is lost (%s); to resume, run the same command again", lease, reason)
     os._exit(1)
 
 

@@ -12,6 +12,7 @@ from pipeline.datasets import SampleIndex, load_samples
 from pipeline.digests import changed_files
 from pipeline.errors import StoreError, UserError
 from pipeline.folder import Folder, command_of
+from pipeline.lock import check_leases
 from pipeline.receipt import (
     AnnotateReceipt,
     CalibrateReceipt,
@@ -152,6 +153,7 @@ class Run:
 
     def begin(self, stage: str) -> None:
         """Remove the receipt of a stage. To be called after its inputs are checked and before its results change."""
+        check_leases()
         self.folder.receipt(stage).unlink(missing_ok=True)
 
     def finish(self, stage: str, facts: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from zarr.storage import LocalStore, StorePath
 import calib
 from pipeline.errors import StoreError
 from pipeline.folder import STAGE_OF, stage_command
+from pipeline.lock import check_leases
 from pipeline.store.arrays import ABSENT, DONE, ArraySpec, arrays_of
 from pipeline.store.metadata import (
     ROOT,
@@ -93,7 +94,12 @@ class Store:
         return name in self.specs
 
     def array(self, name: str) -> Any:
-        """A zarr.Array with the metadata that follow from the facts; StoreError if those on disk differ."""
+        """A zarr.Array with the metadata that follow from the facts; StoreError if those on disk differ.
+
+        To be called before each write: it ends a process that is not the only writer any more.
+        """
+        if self.is_writable:
+            check_leases()
         if name not in self.opened:
             text = metadata_files(self.state)[name]
             why = difference(self.path, name, text) if self.is_strict else None

@@ -9,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from label_store import write_label_store
 from writers import HOLD, WITHOUT_FLOCK, holding
 
 from pipeline.errors import BusyError
 from pipeline.lock import FOLDER, READS, holder_of, is_flock_shared, only_writer
+from pipeline.store import DONE, open_labels
 
 
 def test_a_second_writer_is_refused_in_one_line_with_what_to_do(tmp_path):
@@ -164,6 +167,42 @@ def test_a_process_that_lost_its_lease_ends_at_once(tmp_path):
     with holding(tmp_path, "calibrate", WITHOUT_FLOCK + "lock.LEASE_SECONDS = 0.3") as first:
         (tmp_path / FOLDER / "calibrate.lease").unlink()
         assert first.wait(timeout=10) == 1
+
+
+WRITE = """
+import os, sys
+from pathlib import Path
+from pipeline import files, lock
+{first}
+folder = Path(sys.argv[1])
+with lock.only_writer(folder, "calibrate"):
+    {prepare}
+    files.write_text(folder / "before", "")
+    files.write_text(folder / "other", "")
+    os.replace(folder / "other", folder / ".locks/calibrate.lease")  # as a new owner does while this one is suspended
+    {write}
+"""
+OPEN = "from pipeline.store import open_labels; store = open_labels(folder / 'labels.zarr', writable=True)"
+WRITES = {
+    "a file": ("", "files.write_text(folder / 'after', '')"),
+    "a folder": ("", "with files.replacing_folder(folder / 'after') as part: part.mkdir()"),
+    "a status": (OPEN, "store.mark(0, 2)"),
+}
+
+
+@pytest.mark.parametrize("what", WRITES)
+def test_a_process_whose_lease_was_taken_over_does_not_replace(tmp_path, what):
+    path = write_label_store(tmp_path, np.zeros((1, 1, 4, 4)), [(4, 4)])
+    prepare, write = WRITES[what]
+    code = WRITE.format(first=WITHOUT_FLOCK, prepare=prepare, write=write)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "calibrate.lease is lost (another process has taken it over" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert (tmp_path / "before").exists()
+    assert not (tmp_path / "after").exists()
+    assert open_labels(path).status.tolist() == [DONE]
 
 
 MOUNTS = """\
