@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from pipeline.doctor.findings import Finding, from_message
 from pipeline.doctor.survey import SampleFacts, Survey
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with
+from pipeline.files import MASK_SUFFIXES, files_with, image_id
 from pipeline.images import ON_ITS_SIDE, UPRIGHT
 from pipeline.settings import DataSettings
 from pipeline.sources.layouts import Tree
@@ -71,24 +70,16 @@ def _mask_sizes(samples: Iterable[SampleFacts]) -> Iterator[Finding]:
 
 
 def unused_masks(data: DataSettings) -> Iterator[Finding]:
-    """Files in the mask folder that belong to no image, or whose format is not read as a mask."""
+    """Masks that belong to no image."""
     tree = Tree(data)
     if tree.layout.mask_ending is not None or not tree.masks.is_dir():
         return
-    stems = set(tree.scan([]))
-    pictures = files_with((*IMAGE_SUFFIXES, *MASK_SUFFIXES), tree.masks.glob("*"))
-    lossy = tuple(_named(tree.masks, p) for p in pictures if p.suffix.lower() not in MASK_SUFFIXES)
-    unused = tuple(_named(tree.masks, p) for p in pictures if p.suffix.lower() in MASK_SUFFIXES and p.stem not in stems)
-    what = "in a format that is not read as a mask, because JPEG and WebP change values"
-    fix = "export them again as PNG from the original; converting these files does not restore the values"
-    yield Finding("warning", _counted("file", lossy, what), lossy, fix)
+    ids = set(tree.scan([]))
+    masks = files_with(MASK_SUFFIXES, tree.masks.glob("*"))
+    unused = tuple(f"{tree.masks.name}/{path.name}" for path in masks if image_id(path) not in ids)
     what = "without an image of the same stem, so they are not used"
     fix = "name them as their images, or set data.mask_ending, e.g. _mask.png"
     yield Finding("warning", _counted("mask", unused, what), unused, fix)
-
-
-def _named(folder: Path, path: Path) -> str:
-    return f"{folder.name}/{path.name}"
 
 
 def _counted(noun: str, files: Sequence[str], claim: str) -> str:

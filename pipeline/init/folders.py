@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pipeline.errors import DatasetError, ImageFileError
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with, image_id, normal
 from pipeline.images import PHOTOGRAPH, read_header
-from pipeline.sources.layouts import by_id
+from pipeline.sources.layouts import UNREAD_SUFFIXES, by_id, unread
 
 NUM_SHOWN = 3
 GENERIC_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")
@@ -73,6 +73,9 @@ def _check_folder(folder: Path, argument: str) -> None:
 def _pictures(folder: Path, suffixes: Sequence[str], kind: str) -> list[Path]:
     files = files_with(suffixes, folder.glob("*"))
     if not files:
+        others = files_with(UNREAD_SUFFIXES, folder.glob("*")) if kind == "mask" else []
+        if others:
+            raise DatasetError(unread(others))
         below = {path.parent for path in files_with(suffixes, folder.rglob("*"))}
         hint = f"; use {min(below)}, which contains some" if below else f"; use a folder with {kind}s"
         raise DatasetError(f"{folder} itself contains no {kind} ({', '.join(suffixes)}){hint}")

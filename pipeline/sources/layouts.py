@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, files_with, image_id
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, files_with, image_id, normal
 from pipeline.settings import DataSettings
 from pipeline.sources.lists import Entry
+
+UNREAD_SUFFIXES = (".jpg", ".jpeg", ".webp", ".jp2", ".npy", ".npz", ".mat")
+"""Formats in which masks are often saved, but that are not read."""
 
 
 class Layout(NamedTuple):
@@ -79,14 +82,36 @@ class Tree:
 
     def scan(self, problems: list[str]) -> dict[str, Entry]:
         """Every image by its id, with its mask if there is one. Messages of errors are added to `problems`."""
-        images = by_id(self._image_files(problems), problems)
+        ending = self.layout.mask_ending
+        if ending is None and self.has_one_folder:
+            problems.append(
+                f"images and masks are both in {self.images}; set data.mask_ending to what follows the id of an image "
+                "in the name of its mask, e.g. _mask.png, or move the masks into a folder of their own"
+            )
+            return {}
+        images = by_id(self._without_masks(self._image_files(problems)), problems)
         if self.images.is_dir() and not images:
-            problems.append(f"{self.images} contains no image ({', '.join(IMAGE_SUFFIXES)}); set data.images")
+            others = f" besides those ending in {ending}" if self.has_one_folder else ""
+            problems.append(f"{self.images} contains no image{others} ({', '.join(IMAGE_SUFFIXES)}); set data.images")
         masks = self._masks_by_id(problems)
         return {
             name: Entry(name, path, self.mask_of(path) if masks is None else masks.get(name))
             for name, path in images.items()
         }
+
+    @property
+    def has_one_folder(self) -> bool:
+        """Whether images and masks are in the same folder."""
+        return self.images.resolve() == self.masks.resolve()
+
+    def _without_masks(self, files: Iterable[Path]) -> Iterator[Path]:
+        """The files that are no masks: those outside the mask folder, or without the ending of a mask."""
+        if self.has_one_folder:
+            ending = normal(self.layout.mask_ending or "")
+            yield from (path for path in files if not normal(path.name).endswith(ending))
+            return
+        start = f"{self.masks}{os.sep}"  # strings are faster than paths: COCO has 123,287 images
+        yield from (path for path in files if not str(path).startswith(start))
 
     def _image_files(self, problems: list[str]) -> Iterator[Path]:
         layout = self.layout
@@ -119,10 +144,42 @@ class Tree:
         paths = (existing(folder / f"{stem}{ending}") for ending in endings)
         return next((path for path in paths if os.path.isfile(path)), None)
 
+    def unread_masks(self, entries: Iterable[Entry]) -> list[str]:
+        """A message if images without a mask have one in a format that is not read; [] if they have not."""
+        if self.layout.mirrored or self.has_one_folder or not self.masks.is_dir():
+            return []
+        end_of_stem, _ = os.path.splitext(f"/{normal(self.layout.mask_ending or '')}")
+        without = {f"{e.id.removesuffix(self.layout.image_ending)}{end_of_stem[1:]}" for e in entries if e.mask is None}
+        files = [p for p in files_with(UNREAD_SUFFIXES, self.masks.glob("*")) if image_id(p) in without]
+        return [unread(files)] if files else []
+
+    def why_no_masks(self, entries: Iterable[Entry]) -> str:
+        """Why no image has a mask, and what to do about it."""
+        if not self.masks.is_dir():
+            return f"there is no mask folder {self.masks}; set data.masks"
+        files = files_with(MASK_SUFFIXES, self.masks.rglob("*") if self.layout.mirrored else self.masks.glob("*"))
+        if not files:
+            return f"{self.masks} contains no mask ({', '.join(MASK_SUFFIXES)}); set data.masks"
+        image = next((entry.image.name for entry in entries if entry.image is not None), "none")
+        return (
+            f"no mask has the name of an image, e.g. the mask {files[0].name} and the image {image}; set "
+            "data.mask_ending to what follows the id of an image in the name of its mask, e.g. _mask.png"
+        )
+
     def entries_in(self, folder: str, known: Iterable[Entry]) -> list[Entry]:
         """Those of the known images that are below a folder of the image folder."""
-        start = f"{self.images / folder}{os.sep}"  # strings are faster than paths: COCO has 123,287 images
+        start = f"{self.images / folder}{os.sep}"
         return [entry for entry in known if str(entry.image).startswith(start)]
+
+
+def unread(files: Sequence[Path]) -> str:
+    """The message about masks in formats that are not read."""
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return (
+        f"{files[0]}{more} cannot be read as masks, whose formats are {', '.join(MASK_SUFFIXES)}: JPEG and WebP change "
+        "class values, and arrays are no images; export the masks again as PNG from the original, or, if their images "
+        "are unlabeled, move them out of the folder"
+    )
 
 
 def by_id(paths: Iterable[Path], problems: list[str]) -> dict[str, Path]:

@@ -37,10 +37,16 @@ def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list
     lists = _folder_lists(data, tree, files) | lists
     known = files | {entry.id: entry for entries in lists.values() for entry in entries if entry.image}
     listed = {name: [entry.id for entry in entries] for name, entries in lists.items()}
+    unlabeled = set(listed.get("unlabeled", ()))
+    unread = tree.unread_masks(entry for name, entry in known.items() if name not in unlabeled)
+    problems += unread
     problems += pair_problems(data.splits, listed, known)
     ids = _split_ids(data, listed, known, problems)
     samples = [sample for split in SPLITS for sample in _samples_of(split, ids[split], known, tree.root, problems)]
-    return samples, problems + _split_problems(ids, needs_unlabeled)
+    problems += _split_problems(ids, needs_unlabeled)
+    if not ids["labeled"] and not unread and not any(entry.mask for entry in known.values()):
+        problems.append(f"no image has a mask: {tree.why_no_masks(known.values())}")
+    return samples, problems
 
 
 def truth_path(sample: Sample, data: DataSettings) -> Path | None:

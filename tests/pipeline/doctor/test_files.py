@@ -70,10 +70,11 @@ def test_unused_masks_are_a_warning(data, labeled, only):
     assert "data.mask_ending" in finding.fix
 
 
-def test_masks_saved_as_jpeg_are_a_warning(data, only):
+def test_masks_saved_as_jpeg_are_an_error(data, only):
+    (data / "masks/im00.png").unlink()
     Image.new("L", SIZE).save(data / "masks/im00.jpg")
-    finding = only("not read as a mask")
-    assert (finding.level, finding.where) == ("warning", ("masks/im00.jpg",))
+    finding = only("masks/im00.jpg cannot be read as masks")
+    assert (finding.level, finding.fix.startswith("export the masks again")) == ("error", True)
 
 
 def test_problems_of_the_sources_are_findings(data, only):
