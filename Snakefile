@@ -18,17 +18,15 @@ sys.path[:] = [
 ]
 os.environ.update(PYTHONSAFEPATH="1")  # in jobs
 
-from pipeline.run_file import as_arguments
 from pipeline.errors import ConfigError, disk_problem
 from pipeline.experiment import workflow as experiments
 from pipeline.experiment.devices import visible_gpus
 from pipeline.marks import mark_of, update_marks
+from pipeline.overrides import as_arguments
 from pipeline.run import Run
 
 try:
-    experiment = experiments.experiment_of(
-        config, sys.argv if workflow.is_main_process else None
-    )
+    experiment = experiments.experiment_of(config, sys.argv, workflow.is_main_process)
     settings = experiment.base
     out, run = settings.folder, Run(settings)
     if workflow.is_main_process:  # in jobs the marks stay as Snakemake left them
@@ -38,14 +36,16 @@ except ConfigError as error:
 except OSError as error:
     sys.exit(f"error: {disk_problem(error) or error}")
 
-arguments = shlex.join([experiment.run_file, *as_arguments(experiment.overrides)])
-arguments = arguments.replace("{", "{{").replace(
-    "}", "}}"
-)  # Snakemake formats a shell line
-request = shlex.join(experiment.request.as_arguments())
+
+def words(*given):
+    """Words of a shell line, quoted for the shell; braces are doubled, because Snakemake formats the line."""
+    return shlex.join(given).replace("{", "{{").replace("}", "}}")
+
+
+arguments = words(experiment.run_file, *as_arguments(experiment.overrides))
+request = words(*experiment.request.as_arguments())
 pipeline, train = (
-    f"{shlex.quote(sys.executable)} -P -m {package}"
-    for package in ("pipeline", "train")
+    words(sys.executable, "-P", "-m", package) for package in ("pipeline", "train")
 )
 
 
@@ -63,7 +63,7 @@ rule prepare:
         "environment.yml"
     threads: workflow.cores
     shell:
-        f"{pipeline} prepare {arguments} 2>&1 | tee {{log}} >&2"
+        f"{pipeline} prepare {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule annotate:
@@ -79,7 +79,7 @@ rule annotate:
     resources:
         gpu=1,
     shell:
-        f"{pipeline} annotate {arguments} 2>&1 | tee {{log}} >&2"
+        f"{pipeline} annotate {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule calibrate:
@@ -94,7 +94,7 @@ rule calibrate:
         "environment.yml"
     threads: workflow.cores
     shell:
-        f"{pipeline} calibrate {arguments} 2>&1 | tee {{log}} >&2"
+        f"{pipeline} calibrate {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule probe:
@@ -111,7 +111,7 @@ rule probe:
     resources:
         gpu=1,
     shell:
-        f"{train} probe {arguments} 2>&1 | tee {{log}} >&2"
+        f"{train} probe {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule pseudolabel:
@@ -127,7 +127,7 @@ rule pseudolabel:
         "environment.yml"
     threads: workflow.cores
     shell:
-        f"{pipeline} pseudolabel {arguments} 2>&1 | tee {{log}} >&2"
+        f"{pipeline} pseudolabel {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule stage1:
@@ -145,7 +145,7 @@ rule stage1:
     resources:
         gpu=1,
     shell:
-        f"{train} stage1 {arguments} 2>&1 | tee {{log}} >&2"
+        f"{train} stage1 {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule stage2:
@@ -162,7 +162,7 @@ rule stage2:
     resources:
         gpu=1,
     shell:
-        f"{train} stage2 {arguments} 2>&1 | tee {{log}} >&2"
+        f"{train} stage2 {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule evaluate:
@@ -180,7 +180,7 @@ rule evaluate:
     resources:
         gpu=1,
     shell:
-        f"{train} evaluate {arguments} 2>&1 | tee {{log}} >&2"
+        f"{train} evaluate {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule report:
@@ -206,7 +206,7 @@ rule report:
         "environment.yml"
     threads: workflow.cores
     shell:
-        f"{pipeline} report {arguments} 2>&1 | tee {{log}} >&2"
+        f"{pipeline} report {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
 rule experiment:
@@ -219,7 +219,7 @@ rule experiment:
     conda:
         "environment.yml"
     shell:
-        f"{pipeline} experiment-table {arguments} {request} 2> {{log}}"
+        f"{pipeline} experiment-table {arguments} {request} 2> {{log:q}}"
 
 
 rule experiment_labels:
@@ -235,7 +235,7 @@ rule experiment_labels:
         "environment.yml"
     threads: workflow.cores
     shell:
-        f"{pipeline} experiment-labels {arguments} {request} --labels {{wildcards.labels}} 2>&1 | tee {{log}} >&2"
+        f"{pipeline} experiment-labels {arguments} {request} --labels {{wildcards.labels:q}} 2>&1 | tee {{log:q}} >&2"
 
 
 rule experiment_run:
@@ -254,5 +254,5 @@ rule experiment_run:
     resources:
         gpu=len(visible_gpus()[:1]),
     shell:
-        f"{pipeline} experiment-run {arguments} {request} --name {{wildcards.name}} --seed {{wildcards.seed}}"
-        " > {log} 2>&1 || (tail -n 20 {log} >&2; exit 1)"
+        f"{pipeline} experiment-run {arguments} {request} --name {{wildcards.name:q}} --seed {{wildcards.seed:q}}"
+        " > {log:q} 2>&1 || (tail -n 20 {log:q} >&2; exit 1)"

@@ -21,7 +21,8 @@ from pipeline.calibration.cross_fitting import candidate_rules
 from pipeline.calibration.sweep import Sweep, sweep_run
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
-from pipeline.run_file import load_settings, parse_overrides
+from pipeline.overrides import parse_overrides
+from pipeline.run_file import load_settings
 from pipeline.settings import Settings
 from pipeline.sources import truth_path
 from pipeline.store import DONE, Handle, open_probabilities

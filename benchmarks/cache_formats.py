@@ -24,8 +24,9 @@ import numpy as np
 import calib
 from pipeline.annotators.build import build_annotator
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, load_samples, resize_nearest
+from pipeline.overrides import parse_overrides
 from pipeline.resample import resize_bilinear
-from pipeline.run_file import full_names, load_settings, parse_overrides
+from pipeline.run_file import full_names, load_settings
 from pipeline.settings import Settings
 from pipeline.stages.prepare import prepare
 from pipeline.store import (

@@ -23,8 +23,9 @@ from scipy.stats import spearmanr
 import calib
 from pipeline.calibration.cross_fitting import candidate_rules
 from pipeline.datasets import IGNORE_INDEX, load_samples, read_mask, resize_nearest
+from pipeline.overrides import parse_overrides
 from pipeline.receipt import read_receipt
-from pipeline.run_file import load_settings, parse_overrides
+from pipeline.run_file import load_settings
 from pipeline.settings import Settings
 from pipeline.sources import truth_path
 from pipeline.store import open_calibration

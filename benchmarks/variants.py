@@ -24,7 +24,8 @@ import calib
 from pipeline.calibration.cross_fitting import candidate_rules
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
-from pipeline.run_file import full_names, load_settings, parse_overrides
+from pipeline.overrides import parse_overrides
+from pipeline.run_file import full_names, load_settings
 from pipeline.settings import ComputeSettings, Settings
 from pipeline.sources import truth_path
 from pipeline.stages.calibrate import calibrate

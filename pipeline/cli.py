@@ -15,8 +15,9 @@ import click
 
 from pipeline.errors import ConfigError, UserError, disk_problem
 from pipeline.lock import only_writer
+from pipeline.overrides import parse_overrides
 from pipeline.run import Run
-from pipeline.run_file import DEFAULT_RUN, load_settings, parse_overrides
+from pipeline.run_file import DEFAULT_RUN, load_settings
 from pipeline.settings import Settings
 
 SECTIONS = {

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.yaml_text import yaml_text
+
 STAGE_OF = {"probabilities": "annotate", "calibration": "calibrate", "labels": "pseudolabel"}
 FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "labels": "labels.zarr"}
 
@@ -23,6 +25,11 @@ def snakemake_command(stage: str, words: Iterable[str], rerun: str | None = None
     return f"snakemake --cores 8 {stage}{forced} --config {' '.join(shlex.quote(word) for word in words)}"
 
 
+def run_word(run: str) -> str:
+    """The argument of `--config` that chooses a run file, by its path or its name in `config/`."""
+    return f"run={yaml_text(run)}"
+
+
 def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
     """Command that runs a stage of the run whose folder contains a store or receipt.
 
@@ -31,7 +38,7 @@ def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
     """
     folder = path.absolute().parent
     recorded = _recorded_words(folder / f"{stage}.json") or _recorded_words(folder / "prepare.json")
-    return command_of(folder, stage, recorded or [f"run={folder.name}"], rerun)
+    return command_of(folder, stage, recorded or [run_word(folder.name)], rerun)
 
 
 def command_of(folder: Path, stage: str, words: Iterable[str], rerun: str | None = None) -> str:

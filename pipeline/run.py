@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.digests import changed_files
 from pipeline.errors import StoreError, UserError
 from pipeline.folder import Folder, command_of
 from pipeline.lock import check_leases
+from pipeline.overrides import as_arguments, as_workflow_config
 from pipeline.receipt import (
     AnnotateReceipt,
     CalibrateReceipt,
@@ -28,7 +30,6 @@ from pipeline.receipt import (
     write_receipt,
 )
 from pipeline.record import is_whole
-from pipeline.run_file import as_workflow_config
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class Run:
         changes: further overrides, by short name
         """
         return command_of(self.folder.path, stage, as_workflow_config(self.settings, changes), rerun)
+
+    def tool(self, name: str, *options: str) -> str:
+        """Command line of a tool on this run, with the overrides that its settings were loaded with."""
+        origin = self.settings.origin
+        words = ["conformalsam", name, origin.run or self.settings.name, *as_arguments(origin.overrides), *options]
+        return shlex.join(words)
 
     def inputs(self, stage: str) -> tuple[str, ...]:
         """Stages whose results a stage reads."""

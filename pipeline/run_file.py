@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
-import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,17 +81,6 @@ def find_run_file(run: str | Path) -> Path:
     raise ConfigError(f"no run file {run} and no {expected}{did_you_mean(str(run), known)}; known: {', '.join(known)}")
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`["alpha=0.1"]` -> `{"alpha": 0.1}`; values are YAML. ConfigError for a word without `=`."""
-    overrides = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {argument} has no '='; write --set calibrate.alpha=0.1")
-        overrides[name] = yaml.safe_load(text)
-    return overrides
-
-
 def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides by full dotted name.
 
@@ -120,60 +107,13 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def split_workflow_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Run and overrides from Snakemake's `--config run=camvid alpha=0.1 stage1={epochs: 3}`.
-
-    Snakemake converts plain values to their types, but leaves the entries of mappings and lists as text. They are read
-    as YAML here.
-    """
-    overrides = {name: _typed_entries(value) for name, value in config.items() if name != "run"}
-    return str(config.get("run", DEFAULT_RUN)), full_names(overrides)
-
-
-def _typed_entries(value: Any, nested: bool = False) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _typed_entries(entry, nested=True) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_typed_entries(entry, nested=True) for entry in value]
-    return yaml.safe_load(value) if nested and isinstance(value, str) else value
-
-
-def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
-    """Command-line words `--set NAME=VALUE` from which `parse_overrides` restores the overrides, by full name."""
-    return [word for name, value in full_names(overrides).items() for word in ("--set", f"{name}={json.dumps(value)}")]
-
-
-def as_workflow_config(settings: Settings, changes: Mapping[str, Any]) -> list[str]:
-    """Words of Snakemake's `--config` from which `split_workflow_config` restores the origin of the settings.
-
-    A name that is unique without its section is one word; other names are grouped by section, `stage1={epochs: 3}`.
-
-    changes: further overrides, which take precedence
-    """
-    origin = settings.origin
-    words = [f"run={origin.run or settings.name}"]
-    sections: dict[str, list[str]] = {}
-    for name, value in (dict(origin.overrides) | full_names(changes)).items():
-        section, _, key = name.partition(".")
-        short = name.rpartition(".")[2]
-        if not key or _is_unique(short, name):
-            words.append(f"{short}={_flow_text(value)}")
-        else:
-            sections.setdefault(section, []).append(f"{key}: {_flow_text(value)}")
-    return words + [f"{section}={{{', '.join(entries)}}}" for section, entries in sections.items()]
-
-
-def _is_unique(short: str, name: str) -> bool:
+def takes_text(name: str) -> bool:
+    """Whether a setting, by its full or short name, holds nothing but text."""
     try:
-        return list(full_names({short: None})) == [name]
+        (full,) = full_names({name: None})
     except ConfigError:
         return False
-
-
-def _flow_text(value: Any) -> str:
-    """A value as YAML on one line; plain text has no quotes."""
-    is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z/][\w./-]*", value) and yaml.safe_load(value) == value
-    return str(value) if is_plain else json.dumps(value)
+    return dict(_leaves(Settings))[full].annotation in (str, str | None)
 
 
 def _unknown_or_ambiguous(name: str, matches: list[str], known: list[str]) -> str:

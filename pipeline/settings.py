@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 import calib
+from pipeline.names import checked_name, checked_results
 
 MAX_CLASSES = 255  # masks are uint8, and 255 is no class
 MAX_MASK_VALUE = 65535  # 16 bits
@@ -870,10 +871,11 @@ class Origin:
 class Settings(Section):
     """All settings of one run."""
 
-    name: str
-    """Name of the run; its results are in RESULTS/NAME. Default: the name of the run file."""
-    results: str = "results"
-    """Folder of the results of all runs."""
+    name: Annotated[str, AfterValidator(checked_name)]
+    """Name of the run; its results are in RESULTS/NAME. It has at most 100 bytes, a letter, digit or _ first, and none
+    of / \\ { } : * ? " < > | ` $. Default: the name of the run file."""
+    results: Annotated[str, AfterValidator(checked_results)] = "results"
+    """Folder of the results of all runs, relative to the working folder. Its path has no braces."""
     preset: str | None = None
     """Training recipe whose settings this run starts from; `conformalsam presets` lists them. Default: the settings of
     `paper`, but with exact quantiles and a small student."""

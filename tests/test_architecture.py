@@ -23,6 +23,7 @@ LIGHT = {
     "folder",
     "images",
     "lock",
+    "overrides",
     "palette",
     "progress",
     "receipt",

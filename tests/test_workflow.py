@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from tiny_run import write_run_file, write_sample_files
 
+from pipeline.files import write_text
+from pipeline.yaml_text import yaml_text
+
 ROOT = Path(__file__).parents[1]
 STAGES = ["prepare", "annotate", "calibrate", "pseudolabel", "stage1", "stage2", "evaluate", "report"]
 
@@ -182,6 +185,27 @@ def test_a_mistake_ends_in_one_line_before_any_job(finished_run):
     assert finished.returncode == 1
     assert "error: alhpa is not a setting; did you mean calibrate.alpha?" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_folders_and_names_with_characters_of_the_shell_and_of_snakemake_work(tmp_path):
+    root, results = tmp_path / "da{ta} it's", 'My "Drive" [1] $(touch hacked) & co'
+    write_sample_files(root, [f"im{i}" for i in range(6)], masked=["im0", "im1", "im2"])
+    settings = {"root": str(root), "classes": ["background", "cat", "dog"], "splits": {"num_val": 1}}
+    run_file = {"name": "cats (v2) it's", "data": settings, "stage1": {"labels": "none"}}
+    write_text(tmp_path / "config/007.yaml", json.dumps(run_file))
+    finished = snakemake(tmp_path, "prepare", "--config", "run=007", f"results={yaml_text(results)}", "flips=false")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    folder = tmp_path / results / "cats (v2) it's"
+    assert {path.name for path in folder.iterdir()} >= {"prepare.json", "samples.json", "logs"}
+    assert "prepare: 6 images" in (folder / "logs/prepare.log").read_text()
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_every_value_in_a_shell_line_is_quoted():
+    text = (ROOT / "Snakefile").read_text()
+    inserted = re.findall(r"\{+(?:log|wildcards|input|output|params)[^}]*\}+", text)
+    assert inserted
+    assert [value for value in inserted if not value.rstrip("}").endswith(":q")] == []
 
 
 def test_a_stage_ends_with_one_line_and_exit_code_1(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None = None) 
                 be written
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise AnnotatorError(f"{folder} exists and is not empty; remove it (rm -r {folder}) or name another folder")
+        raise AnnotatorError(
+            f"{folder} exists and is not empty; remove it (rm -r {shlex.quote(str(folder))}) or name another folder"
+        )
     if not checkpoint.is_file():
         raise AnnotatorError(f"no checkpoint {checkpoint}; get one with: conformalsam download seem-focall-v0")
     from pipeline.seem import Seem, SeemError  # with torch, which takes seconds

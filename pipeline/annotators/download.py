@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -242,7 +243,7 @@ def _by_hand(files: Mapping[Path, Published]) -> str:
     checkpoint = next(iter(files))
     return (
         f"download on another computer {downloads}, run this again to check them, then conformalsam convert-seem "
-        f"{checkpoint} OUT"
+        f"{shlex.quote(str(checkpoint))} OUT"
     )
 
 

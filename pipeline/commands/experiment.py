@@ -28,7 +28,8 @@ def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         from pipeline.experiment.plan import Experiment
         from pipeline.experiment.request import parse_request
-        from pipeline.run_file import full_names, parse_overrides
+        from pipeline.overrides import parse_overrides
+        from pipeline.run_file import full_names
 
         request = {"table": table, "seeds": seeds, "budget": budget, "arms": arms, "protocol": protocol}
         function(Experiment(run, full_names(parse_overrides(overrides)), parse_request(request)), **options)

@@ -40,7 +40,7 @@ def init(
     not overwritten.
     """
     from pipeline.init import Choices, start
-    from pipeline.run_file import parse_overrides
+    from pipeline.overrides import parse_overrides
 
     choices = Choices(images, masks, class_list, name, background, annotator, checkpoint, parse_overrides(overrides))
     for line in start(choices):

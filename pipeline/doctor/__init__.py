@@ -27,6 +27,7 @@ from pipeline.doctor.trial import Trial, try_annotator
 from pipeline.doctor.twins import twin_findings
 from pipeline.doctor.weights import seem_vocabulary, weight_findings
 from pipeline.errors import UserError
+from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.sources import find_samples
 
@@ -44,7 +45,7 @@ def examine(settings: Settings, quick: int | None = None, timed: bool = False) -
         findings += prompt_findings(settings, _vocabulary(settings))
     samples, problems = find_samples(settings.data, settings.needs_unlabeled)
     if settings.data.scenes is not None and problems:
-        fix = f"run conformalsam prepare {settings.name} first, so that they can be checked"
+        fix = f"run {Run(settings).tool('prepare')} first, so that they can be checked"
         findings.append(Finding("note", "prepare draws the scenes of this run, and not all exist yet", fix=fix))
     else:
         findings += map(from_message, problems)

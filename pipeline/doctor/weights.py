@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,8 @@ def seem_folder(seem: SeemSettings) -> Path:
 def seem_findings(seem: SeemSettings) -> Iterator[Finding]:
     """Check that the folder has its files, and that the weights are complete. The network is not built."""
     folder, where = seem_folder(seem), (f"annotate.seem.checkpoint: {seem.checkpoint}",)
-    convert = f"conformalsam convert-seem FILE.pt {folder.with_suffix('') if folder.is_file() else folder}"
+    target = folder.with_suffix("") if folder.is_file() else folder
+    convert = f"conformalsam convert-seem FILE.pt {shlex.quote(str(target))}"
     if folder.is_file():
         what = "the checkpoint is a published file, expected the folder to which it is converted"
         yield Finding("error", what, where, f"run {convert}")

@@ -26,11 +26,12 @@ from pipeline.exchange.exported import exported_digests, label_digest
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.files import write_text
-from pipeline.folder import Folder, snakemake_command
+from pipeline.folder import Folder, run_word, snakemake_command
 from pipeline.lock import only_writer
+from pipeline.overrides import parse_overrides
 from pipeline.progress import Progress
 from pipeline.run import Run
-from pipeline.run_file import load_settings, parse_overrides
+from pipeline.run_file import load_settings
 from pipeline.settings import DataSettings, did_you_mean
 from pipeline.sources.convert_masks.png import write_mask
 
@@ -327,5 +328,5 @@ def summary(imported: Imported) -> str:
             "person has reviewed them and they are correct, add --unchanged"
         )
     if imported.run is not None:
-        lines.append(f"next: {snakemake_command('all', [f'run={imported.run}'])}")
+        lines.append(f"next: {snakemake_command('all', [run_word(imported.run)])}")
     return "\n".join(lines)

@@ -13,8 +13,9 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, Shape, chosen_rows, table_of
 from pipeline.folder import snakemake_command
+from pipeline.overrides import as_workflow_config
 from pipeline.receipt import fingerprint
-from pipeline.run_file import as_workflow_config, load_settings
+from pipeline.run_file import load_settings
 from pipeline.settings import EFFICIENTNETS, Settings
 
 Stage = Literal["stage1", "stage2"]
@@ -236,9 +237,10 @@ class Experiment:
         """Path of a file of the table: md, svg or json."""
         return self.folder / f"{self.request.table}.{ending}"
 
-    def changed_name(self, folder: Path) -> str:
-        """Setting `name` that gives a run this folder."""
-        return str(folder.relative_to(self.base.results))
+    @staticmethod
+    def placed_in(folder: Path) -> dict[str, Any]:
+        """Settings that give a run this folder."""
+        return {"results": str(folder.parent), "name": folder.name}
 
     def tracked(self, run: Run) -> dict[str, Any]:
         """Settings that a run's results depend on, besides its labels and images."""

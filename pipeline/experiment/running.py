@@ -19,10 +19,11 @@ from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
 from pipeline.experiment.quality import label_quality
 from pipeline.folder import Folder
+from pipeline.overrides import as_arguments
 from pipeline.receipt import fingerprint, has_receipt, read_receipt
 from pipeline.record import is_whole, read_record, write_record
 from pipeline.run import Run as PipelineRun
-from pipeline.run_file import as_arguments, load_settings
+from pipeline.run_file import load_settings
 
 TRAINED = ("stage1", "stage2", "evaluate")
 
@@ -39,7 +40,7 @@ def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
     raises:  ExperimentError if a stage fails
     """
     recipe, folder = experiment.labels[name], experiment.labels_folder(name)
-    changes = {**experiment.changes_of(recipe), "name": experiment.changed_name(folder)}
+    changes = {**experiment.changes_of(recipe), **experiment.placed_in(folder)}
     write_experiment(folder, experiment.workflow_config)
     stages = ["calibrate", "pseudolabel"]
     bias = None
@@ -80,7 +81,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
     length = experiment.length_of(run, sizes_of(base), sizes_of(own))
     changes = {
         **experiment.changes_of(run.recipe),
-        "name": experiment.changed_name(folder),
+        **experiment.placed_in(folder),
         "seed": seed,
         "stage1.epochs": length.epochs[0],
         "stage2.epochs": length.epochs[1],

@@ -13,24 +13,25 @@ from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Request, split_request
 from pipeline.folder import Folder
 from pipeline.marks import mark_of, update_mark
+from pipeline.overrides import split_workflow_config
 from pipeline.receipt import read_receipt
 from pipeline.run import is_stale
-from pipeline.run_file import split_workflow_config
 
 
-def experiment_of(config: Mapping[str, Any], command_line: Sequence[str] | None) -> Experiment:
+def experiment_of(config: Mapping[str, Any], command_line: Sequence[str], is_main: bool = True) -> Experiment:
     """The experiment in Snakemake's `--config`, by default of table 5. Its `base` is the run of all other rules.
 
-    command_line: Snakemake's words; None in a process that Snakemake itself started
+    command_line: Snakemake's words
+    is_main:      whether this is not a process that Snakemake itself started
     raises:       ConfigError if `table=` is given without the target experiment, or if the experiment is impossible
     """
     request, rest = split_request(config)
-    if request is not None and command_line is not None and not any(map(_is_of_experiment, command_line)):
+    if request is not None and is_main and not any(map(_is_of_experiment, command_line)):
         raise ConfigError(
             f"table={request.table} needs the target experiment; run snakemake --cores 8 experiment --config "
             f"table={request.table} ..."
         )
-    run, overrides = split_workflow_config(rest)
+    run, overrides = split_workflow_config(rest, command_line)
     experiment = Experiment(run, overrides, request or Request("5"))
     if request is not None:
         _ = experiment.cells  # an impossible row raises its error before any job runs

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,14 @@ import numpy as np
 from pipeline.datasets import SPLITS, read_mask_values
 from pipeline.errors import ConfigError, DatasetError, UserError
 from pipeline.files import write_text
-from pipeline.folder import snakemake_command
+from pipeline.folder import run_word, snakemake_command
 from pipeline.images import PixelLimit
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes, read_class_list
 from pipeline.init.folders import ImagesAndMasks, find_files, listed, run_name
 from pipeline.init.recipe import has_cuda
 from pipeline.init.run_file import render
 from pipeline.init.settings import Choices, comments, opening, settings_tree
+from pipeline.names import checked_name
 from pipeline.progress import Progress
 from pipeline.run_file import CONFIG_FOLDER, full_names, load_settings
 from pipeline.settings import MAX_PIXELS, Settings
@@ -46,10 +48,12 @@ def start(choices: Choices) -> list[str]:
     raises:  DatasetError for folders, masks or class lists that cannot be used; ConfigError for a run file that exists
              already, or an unknown setting
     """
-    name = choices.name or run_name(choices.images)
+    name = run_name(choices.images) if choices.name is None else _checked(choices.name)
     path = CONFIG_FOLDER / f"{name}.yaml"
     if path.exists():
-        raise ConfigError(f"{path} exists and is not overwritten; use another --name, or remove it: rm {path}")
+        raise ConfigError(
+            f"{path} exists and is not overwritten; use another --name, or remove it: rm {shlex.quote(str(path))}"
+        )
     choices = choices._replace(overrides=full_names(choices.overrides))
     files = find_files(choices.images, choices.masks)
     _check_numbers(files, choices.overrides)
@@ -61,6 +65,13 @@ def start(choices: Choices) -> list[str]:
     tree = settings_tree(choices, files, plan, has_cuda())
     settings = _write(path, render(opening(name, files), tree, comments(files, plan, num_images, tree)))
     return [*_summary(files, plan, num_images), *_next_steps(path, name, settings, plan, choices)]
+
+
+def _checked(name: str) -> str:
+    try:
+        return checked_name(name)
+    except ValueError as error:
+        raise ConfigError(str(error).replace("set name: ", "use --name ")) from None
 
 
 def mask_values(masks: Mapping[str, Path], limit: PixelLimit) -> dict[str, frozenset[int]]:
@@ -149,5 +160,5 @@ def _next_steps(path: Path, name: str, settings: Settings, plan: ClassPlan, choi
     if choices.annotator == "onnx":
         yield f"check     the channels in annotate.onnx.class_map of {path} are placeholders 0, 1, ...; correct them"
     yield f"wrote     {path}"
-    yield f"next      conformalsam doctor {name}"
-    yield f"then      {snakemake_command('all', [f'run={name}'])}"
+    yield f"next      conformalsam doctor {shlex.quote(name)}"
+    yield f"then      {snakemake_command('all', [run_word(name)])}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from pipeline.errors import DatasetError, ImageFileError
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with, image_id, normal
 from pipeline.images import PHOTOGRAPH, read_header
+from pipeline.names import safe_name
 from pipeline.sources.layouts import UNREAD_SUFFIXES, by_id, unread
 
 NUM_SHOWN = 3
@@ -130,10 +130,10 @@ def _shown(folder: Path, here: Path) -> str:
 
 
 def run_name(images: Path) -> str:
-    """Name of the image folder, or of the first parent with a specific name; only letters, digits, `_`, `.` and `-`."""
+    """Safe name like that of the image folder, or of the first parent with a specific name."""
     folder = images.absolute()
     specific = next((f for f in (folder, *folder.parents) if f.name and f.name.lower() not in GENERIC_NAMES), folder)
-    return re.sub(r"[^\w.-]+", "_", specific.name).strip("._-") or "mine"
+    return safe_name(specific.name)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import calib
 from pipeline.doctor.grid import fitting_grid
 from pipeline.errors import ConfigError
-from pipeline.folder import snakemake_command
+from pipeline.folder import run_word, snakemake_command
 from pipeline.init.classes import ClassPlan
 from pipeline.init.folders import ImagesAndMasks, data_paths
 from pipeline.init.recipe import CPU_BATCH, CPU_STEPS, recipe
@@ -90,7 +91,7 @@ def opening(name: str, files: ImagesAndMasks) -> list[str]:
     return [
         f"{len(files.images)} images, {len(files.masks)} of them with a mask. Written by conformalsam init.",
         "All other settings have defaults: conformalsam settings prints every setting with its meaning.",
-        f"Check: conformalsam doctor {name}. Run: {snakemake_command('all', [f'run={name}'])}",
+        f"Check: conformalsam doctor {shlex.quote(name)}. Run: {snakemake_command('all', [run_word(name)])}",
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from pipeline.inspect import decision
 from pipeline.inspect.decision import Pixel, class_or_none
 from pipeline.inspect.evidence import Evidence
 from pipeline.inspect.location import STEP, STEP_OF_LOCATION, alpha_list, fallback_thresholds, own_thresholds
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 Facts = dict[str, Any]
@@ -122,7 +122,7 @@ def class_rows(
 
 def check_command(settings: Settings) -> str:
     """Command that checks every file of a run."""
-    return f"conformalsam inspect {shlex.quote(settings.origin.run or settings.name)} --check"
+    return Run(settings).tool("inspect", "--check")
 
 
 def alpha_facts(evidence: Evidence, pixel: Pixel, scores: Floats, stored: Floats, location: tuple[int, int]) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -122,7 +123,7 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
         if store.get("verdict"):
             yield "verdict", store["verdict"]
     if facts["stores"]:
-        yield "", f"one store in full: conformalsam inspect {facts['stores'][-1]['path']}"
+        yield "", f"one store in full: conformalsam inspect {shlex.quote(str(facts['stores'][-1]['path']))}"
     if facts["report"]:
         yield "report", facts["report"]
     if facts["next"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -74,7 +75,8 @@ class Seem:
         for name in ("config.json", "model.safetensors"):
             if not (folder / name).is_file():
                 raise SeemError(
-                    f"{folder} has no {name}; create the folder: conformalsam convert-seem FILE.pt {folder}"
+                    f"{folder} has no {name}; create the folder: conformalsam convert-seem FILE.pt "
+                    f"{shlex.quote(str(folder))}"
                 )
         tokenizer = load_tokenizer(folder)
         try:

@@ -3,14 +3,15 @@
 import shlex
 
 import pytest
-import yaml
 from receipts import facts_of
+from snakemake.cli import parse_config
 from stage_runs import run_stages
 
 from pipeline.errors import StoreError
 from pipeline.folder import stage_command
+from pipeline.overrides import split_workflow_config
 from pipeline.run import Run
-from pipeline.run_file import load_settings, split_workflow_config
+from pipeline.run_file import load_settings
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.pseudolabel import pseudolabel
 
@@ -23,8 +24,7 @@ def data(tmp_path, write_images):
 def as_snakemake_reads(command):
     """The settings that a command line is about: its words of `--config`, typed as Snakemake types them."""
     words = shlex.split(command)
-    pairs = dict(word.split("=", 1) for word in words[words.index("--config") + 1 :])
-    return load_settings(*split_workflow_config({name: yaml.safe_load(value) for name, value in pairs.items()}))
+    return load_settings(*split_workflow_config(parse_config(words[words.index("--config") + 1 :]), words))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def as_snakemake_reads(command):
         {"alpha": 0.2, "alphas": [0.1, 0.3], "name": "other"},
         {"calibrate.quantile": "paper", "calibrate.folds": 3, "stage1.epochs": 4, "stage1.batch_size": 3},
         {"python.arguments": {"stride": 4}, "preset": "raw", "evaluate.window": None},
+        {"name": "007", "mask_ending": None, "flips": True, "train.lr": 1e-5, "train.weights": "null"},
     ],
 )
 def test_a_command_is_about_the_settings_that_it_is_printed_for(make_settings, overrides):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.run_file import as_arguments, full_names, load_settings, parse_overrides, split_workflow_config
+from pipeline.run_file import full_names, load_settings
 
 MINIMAL = """
 data:
@@ -88,22 +88,10 @@ def test_a_setting_can_be_overridden_by_short_name_full_name_or_section(run_file
     assert load_settings(run_file, overrides).calibrate.alpha == 0.1
 
 
-def test_overrides_survive_the_way_through_a_command_line(run_file):
-    overrides = {"alpha": 0.1, "data.grid": [3, 4], "weights": "nvidia/mit-b0", "val": None}
-    words = as_arguments(overrides)
-    assert parse_overrides(words[1::2]) == full_names(overrides)
-
-
 def test_a_short_name_means_a_stages_setting_before_one_of_a_tool():
     assert full_names({"weights": "x", "crop": 64, "num_images": 3}) == {
         "train.weights": "x", "train.crop": 64, "gallery.num_images": 3
     }  # fmt: skip
-
-
-def test_snakemakes_untyped_entries_are_typed():
-    run, overrides = split_workflow_config({"run": "x", "stage1": {"epochs": "3"}, "grid": ["8", "16"]})
-    assert run == "x"
-    assert overrides == {"stage1.epochs": 3, "data.grid": [8, 16]}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +103,8 @@ def test_snakemakes_untyped_entries_are_typed():
         ({"alpha": 1.5}, r"calibrate.alpha must be less than 1, got 1.5 \(float\)"),
         ({"alpha": "1e-2"}, r"calibrate.alpha must be number, got '1e-2' \(str\); write 1.0e-4"),
         ({"data.splits.train": 116}, 'data.splits.train is 116, which YAML reads as the number 116; .* "116"'),
+        ({"name": "../../x"}, r"name: '../../x' is not a name of a run, .* dot at the end; set name: x"),
+        ({"results": "a {b}"}, r"results: 'a {b}' has braces or control characters, .*; rename the folder"),
         ({"annotator": "onnx"}, "annotator is 'onnx', but the section 'onnx' is missing"),
         ({"background": "backgroud"}, "not among the classes; did you mean background?"),
         ({"classes": ["a", "a"]}, "class name 'a' twice"),

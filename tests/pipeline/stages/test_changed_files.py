@@ -16,8 +16,9 @@ from pipeline.__main__ import main
 from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange import export_labels
 from pipeline.folder import FILE_OF, STAGE_OF
+from pipeline.overrides import split_workflow_config
 from pipeline.run import Run
-from pipeline.run_file import load_settings, split_workflow_config
+from pipeline.run_file import load_settings
 
 ANY = r"data/(?:images|masks)/im\d\d.png"  # whichever of two swapped files is read first
 IDS = [f"im{i:02d}" for i in range(12)]

@@ -92,7 +92,8 @@ def test_the_command_sets_what_the_arm_is(arm):
 
     import yaml
 
-    from pipeline.run_file import load_settings, split_workflow_config
+    from pipeline.overrides import split_workflow_config
+    from pipeline.run_file import load_settings
 
     words = dict(
         word.split("=", 1) for word in shlex.split(command(Run(load_settings("voc_animals")), arm)) if "=" in word
