@@ -304,9 +304,11 @@ class OnnxSettings(Section):
     input_size: Size | None = None
     """Height and width in pixels to which an image is resized. Default: the network's, else `data.grid`."""
     mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)
-    """Mean of the RGB channels in [0, 1], which is subtracted from an image. Default: ImageNet's."""
+    """Mean of the RGB channels in [0, 1], which is subtracted from an image. Not used if the network's input is uint8.
+    Default: ImageNet's."""
     std: list[Annotated[float, Field(gt=0)]] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
-    """Standard deviation of the RGB channels in [0, 1], by which an image is divided. Default: ImageNet's."""
+    """Standard deviation of the RGB channels in [0, 1], by which an image is divided. Not used if the network's input
+    is uint8. Default: ImageNet's."""
     output: Literal["logits", "probabilities"] = "logits"
     """Type of the network's output. logits: become probabilities by a softmax over `channels`."""
     output_name: str | None = None

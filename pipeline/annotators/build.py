@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
-from pipeline.annotators.contract import Annotator
-from pipeline.errors import AnnotatorError
+from pipeline.annotators.contract import Annotator, Space, reason_of
+from pipeline.errors import AnnotatorError, UserError
 from pipeline.run import Run
 from pipeline.settings import PythonSettings, Settings
+
+SPACES = get_args(Space)
 
 
 def build_annotator(settings: Settings) -> Annotator:
@@ -21,7 +24,12 @@ def build_annotator(settings: Settings) -> Annotator:
     raises: AnnotatorError if no annotator is chosen, or if it cannot be loaded or prepared
     """
     annotator = _load(settings)
-    annotator.prepare(settings.data.class_prompts)
+    try:
+        annotator.prepare(settings.data.class_prompts)
+    except UserError:
+        raise
+    except Exception as error:  # an annotator may raise anything
+        raise AnnotatorError(f"annotator {annotator.name} failed in prepare; fix it: {reason_of(error)}") from error
     return annotator
 
 
@@ -53,19 +61,38 @@ def load_factory(settings: PythonSettings) -> Annotator:
     with working_folder_last():
         try:
             factory = getattr(importlib.import_module(module_name), name)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # importing a module of a user runs it
             raise AnnotatorError(
-                f"annotate.python.factory {settings.factory} cannot be loaded: {error}; set it to module:function of a "
-                "module that is installed or in the working folder"
-            ) from None
-        annotator: Annotator = factory(**settings.arguments)
+                f"annotate.python.factory {settings.factory} cannot be loaded: {reason_of(error)}; set it to "
+                "module:function of a module that is installed or in the working folder"
+            ) from error
+        try:
+            annotator: Annotator = factory(**settings.arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            raise AnnotatorError(
+                f"annotate.python.factory {settings.factory} failed with the arguments {settings.arguments}; fix it or "
+                f"annotate.python.arguments: {reason_of(error)}"
+            ) from error
+    _check_attributes(annotator, settings.factory)
+    return annotator
+
+
+def _check_attributes(annotator: Annotator, factory: str) -> None:
+    """AnnotatorError unless an object of a user has every attribute of the contract, of the right type."""
+    kind = type(annotator).__name__
     missing = [a for a in ("name", "fingerprint", "space", "prepare", "__call__") if not hasattr(annotator, a)]
     if missing:
+        raise AnnotatorError(f"{factory} returned {kind}, which lacks {', '.join(missing)}; add them to {kind}")
+    for attribute in ("name", "fingerprint"):
+        value = getattr(annotator, attribute)
+        if not isinstance(value, str) or not value:
+            raise AnnotatorError(f"{kind}.{attribute} of {factory} is {value!r}, expected text; fix {kind}")
+    if annotator.space not in SPACES:
         raise AnnotatorError(
-            f"{settings.factory} returned {type(annotator).__name__}, which lacks {', '.join(missing)}; add them to "
-            f"{type(annotator).__name__}"
+            f"{kind}.space of {factory} is {annotator.space!r}, expected {' or '.join(SPACES)}; fix {kind}"
         )
-    return annotator
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import AnnotatorError
+from pipeline.errors import AnnotatorError, UserError, first_line
 from pipeline.settings import AnnotateSettings
 
 Images = npt.NDArray[np.uint8]
@@ -35,6 +36,7 @@ class Annotator(Protocol):
         """uint8 [B, H, W, 3] RGB -> float32 [B, K, h, w] in `space`, at the annotator's own resolution."""
 
 
+NUM_AXES = 4  # of maps: image, class, row, column
 AUTO_DTYPE = {"logits": "float16", "probability": "uint16"}
 
 
@@ -52,18 +54,32 @@ def stored_dtype(annotator: Annotator, settings: AnnotateSettings) -> str:
     return dtype
 
 
+def reason_of(error: Exception) -> str:
+    """Type, text, and the line of code of an error that an annotator raised; the text alone of an error for users."""
+    if isinstance(error, UserError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {first_line(error)}{where}"
+
+
 def check_maps(maps: Any, num_images: int, num_classes: int, annotator: Annotator) -> Maps:
     """Check the maps of one call against the contract, and return them.
 
     maps:    what the annotator returned, expected float [num_images, num_classes, h, w]
     returns: the same array
-    raises:  AnnotatorError for another shape, NaN or infinite values, or probabilities outside [0, 1]
+    raises:  AnnotatorError for anything but an array of floats of that shape, NaN or infinite values, or probabilities
+             outside [0, 1]
     """
-    shape = getattr(maps, "shape", None)
-    if shape is None or len(shape) != 4 or shape[:2] != (num_images, num_classes):
+    if not isinstance(maps, np.ndarray) or not np.issubdtype(maps.dtype, np.floating):
+        found = f"an array of {maps.dtype}" if isinstance(maps, np.ndarray) else f"{type(maps).__name__}"
+        raise AnnotatorError(
+            f"annotator {annotator.name} returned {found}, expected a numpy array of float32; fix its __call__"
+        )
+    if maps.ndim != NUM_AXES or maps.shape[:2] != (num_images, num_classes) or not maps.size:
         expected = f"[{num_images}, {num_classes}, h, w]"
         raise AnnotatorError(
-            f"annotator {annotator.name} returned shape {shape}, expected {expected}; fix its __call__"
+            f"annotator {annotator.name} returned shape {maps.shape}, expected {expected}; fix its __call__"
         )
     if not np.isfinite(maps).all():
         raise AnnotatorError(f"annotator {annotator.name} returned NaN or infinite values; fix its __call__")

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.annotators.contract import Images, Maps, Space
+from pipeline.annotators.contract import NUM_AXES, Images, Maps, Space
+from pipeline.annotators.onnx_session import INPUT_DTYPES, checked_input, checked_output, open_session
 from pipeline.datasets import image_to_grid
 from pipeline.errors import AnnotatorError
 from pipeline.resample import softmax
 from pipeline.settings import DataSettings, OnnxSettings, did_you_mean
 
 log = logging.getLogger(__name__)
+
+SUM_TOLERANCE = 0.01  # of probabilities in float16
 
 
 class OnnxAnnotator:
@@ -37,12 +41,15 @@ class OnnxAnnotator:
         self.channels = settings.channels or [channel for group in self.groups for channel in group]
         self.bias = channel_bias(settings, data.class_names, self.channels)
         self.without_channel = classes_without_channel(settings, data.class_names)
-        self.input = self.session.get_inputs()[0]
-        self.output = settings.output_name or self.session.get_outputs()[0].name
+        self.input = checked_input(path, self.session)
+        self.dtype = INPUT_DTYPES[self.input.type]
+        self.output = checked_output(path, self.session, settings.output_name)
+        self._refuse_normalisation_of_pixels(path)
         self.batch_size, self.input_size = self._input_shape(data.grid)
         one_channel_each = [[channel] for channel in self.channels] == self.groups
         self.space: Space = "logits" if settings.output == "logits" and one_channel_each else "probability"
         self.name = f"onnx {path.name}"
+        self.is_checked = False
         content = path.read_bytes() + json.dumps(self._tracked(data), sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
 
@@ -60,12 +67,37 @@ class OnnxAnnotator:
     def _run(self, images: Images, size: int) -> Maps:
         """Network output [b, C, h, w] of b <= size images. If the network's batch size is fixed, they are padded."""
         resized = np.stack([image_to_grid(image, self.input_size) for image in images])
-        mean, std = np.float32(self.settings.mean), np.float32(self.settings.std)
-        inputs = ((resized.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
+        inputs = self._normalised(resized).transpose(0, 3, 1, 2)
         padding = np.repeat(inputs[-1:], size - len(images), axis=0)
         batch = np.ascontiguousarray(np.concatenate([inputs, padding]))
         outputs: Maps = self.session.run([self.output], {self.input.name: batch})[0]
+        if getattr(outputs, "ndim", None) != NUM_AXES or len(outputs) != size:
+            raise AnnotatorError(
+                f"{self.name} gives {self.output} of shape {list(getattr(outputs, 'shape', []))} for {size} images, "
+                f"expected [{size}, C, h, w]; set annotate.onnx.output_name to such an output, or export the network "
+                "without argmax"
+            )
         return outputs[: len(images)]
+
+    def _normalised(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """uint8 [B, H, W, 3] RGB -> the same shape, in the type of the network's input; uint8 pixels stay as they are.
+
+        The computation is in float32 and its result is cast.
+        """
+        if self.dtype == np.uint8:
+            return pixels
+        mean, std = np.float32(self.settings.mean), np.float32(self.settings.std)
+        normalised = (pixels.astype(np.float32) / 255 - mean) / std
+        return normalised.astype(self.dtype, copy=False)
+
+    def _refuse_normalisation_of_pixels(self, path: Path) -> None:
+        """AnnotatorError if `mean` or `std` are set for a network whose input is uint8, which they cannot apply to."""
+        given = sorted({"mean", "std"} & self.settings.model_fields_set)
+        if self.dtype == np.uint8 and given:
+            raise AnnotatorError(
+                f"{path} takes pixels as uint8 and normalises them itself, but annotate.onnx.{given[0]} is set; remove "
+                f"{' and '.join(f'annotate.onnx.{name}' for name in given)}"
+            )
 
     def _to_classes(self, outputs: Maps) -> Maps:
         """Maps of the run's classes, float32 [b, K, h, w], from network output [b, C, h, w]."""
@@ -74,9 +106,33 @@ class OnnxAnnotator:
                 f"annotate.onnx.class_map names channel {max(self.channels)}, but the network has {outputs.shape[1]} "
                 f"channels; use 0 to {outputs.shape[1] - 1}"
             )
+        if not self.is_checked:
+            self._refuse_another_kind(outputs)
+            self.is_checked = True
         if self.space == "logits":
             return outputs[:, self.channels].astype(np.float32) + self.bias
         return np.stack([self._class_probabilities(output) for output in outputs])
+
+    def _refuse_another_kind(self, outputs: Maps) -> None:
+        """AnnotatorError if the output of the network is probabilities where the settings name logits, or vice versa.
+
+        Without it, a second softmax would flatten probabilities, and negative logits would be divided by their sum.
+        """
+        if not np.isfinite(outputs).all():  # check_maps refuses these
+            return
+        is_fraction = bool((outputs >= 0).all() and (outputs <= 1 + SUM_TOLERANCE).all())
+        is_softmax = is_fraction and outputs.shape[1] > 1
+        is_softmax = is_softmax and np.abs(outputs.sum(axis=1, dtype=np.float32) - 1).max() <= SUM_TOLERANCE
+        if self.settings.output == "logits" and is_softmax:
+            raise AnnotatorError(
+                f"annotate.onnx.output is logits, but {self.output} of {self.name} is in [0, 1] and sums to 1 over its "
+                "channels, as after a softmax; set annotate.onnx.output: probabilities"
+            )
+        if self.settings.output == "probabilities" and not is_fraction:
+            raise AnnotatorError(
+                f"annotate.onnx.output is probabilities, but {self.output} of {self.name} has values from "
+                f"{outputs.min():.3g} to {outputs.max():.3g}; set annotate.onnx.output: logits"
+            )
 
     def _class_probabilities(self, output: Maps) -> Maps:
         """float32 [K, h, w] from one image's [C, h, w]: normalised over the chosen channels, then summed by class."""
@@ -106,35 +162,6 @@ class OnnxAnnotator:
                 "annotate.onnx.input_size"
             )
         return (batch if isinstance(batch, int) else None), (size[0], size[1])
-
-
-def open_session(path: Path, threads: int) -> Any:
-    """An onnxruntime session, on the GPU if the installed onnxruntime supports it.
-
-    threads: CPU threads per operation
-    raises:  AnnotatorError if the file is missing, cannot be loaded, or has an input other than [B, 3, H, W]
-    """
-    import onnxruntime
-
-    if not path.is_file():
-        raise AnnotatorError(f"no network at {path}; correct annotate.onnx.model (it is relative to data.root)")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    available = onnxruntime.get_available_providers()
-    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime's own exception classes share no public base
-        raise AnnotatorError(
-            f"{path} is not a network that onnxruntime can run: {error}; export it again, or correct "
-            "annotate.onnx.model"
-        ) from None
-    shape = session.get_inputs()[0].shape
-    if len(shape) != 4 or shape[1] != 3:
-        raise AnnotatorError(
-            f"{path} takes an input of shape {shape}, expected [B, 3, H, W]; export it with that input"
-        )
-    return session
 
 
 def channel_groups(settings: OnnxSettings, class_names: Sequence[str]) -> list[list[int]]:

@@ -135,10 +135,6 @@ def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
         yield from_message(str(error))
         return
     shapes = {output.name: output.shape for output in annotator.session.get_outputs()}
-    if annotator.output not in shapes:
-        what = f"annotate.onnx.output_name is {annotator.output}, but the outputs of the network are"
-        yield Finding("error", what, tuple(shapes), "set annotate.onnx.output_name to one of them")
-        return
     num_channels = shapes[annotator.output][1]
     outside = sorted(c for c in annotator.channels if isinstance(num_channels, int) and c >= num_channels)
     if outside:

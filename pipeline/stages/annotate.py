@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shlex
 import shutil
@@ -16,6 +15,7 @@ import numpy as np
 
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
+from pipeline.annotators.first_maps import first_maps
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, require_unlabeled
 from pipeline.errors import AnnotatorError, StoreError, UnreadableSourceError
 from pipeline.progress import Progress
@@ -143,7 +143,7 @@ def _create(
     annotator: Annotator,
 ) -> None:
     """Create the empty cache, with the shape and the compressed size of the maps of one image."""
-    maps = _stored_size(_first_maps(index, samples, annotator, settings), settings)
+    maps = _stored_size(first_maps(index, samples, annotator, settings.data), settings)
     dtype = stored_dtype(annotator, settings.annotate)
     _check_disk(encode_maps(maps, dtype), len(samples), path)
     facts = {
@@ -158,20 +158,6 @@ def _create(
     }
     Run(settings).begin("annotate")
     create_store(path, "probabilities", facts, samples)
-
-
-def _first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotator, settings: Settings) -> Maps:
-    image = image_to_grid(_first_image(index, samples), settings.data.grid)
-    return check_maps(annotator(image[None]), 1, settings.data.num_classes, annotator)[0]
-
-
-def _first_image(index: SampleIndex, samples: Sequence[Sample]) -> Images:
-    """uint8 [H, W, 3] RGB of the first sample whose image can be read; UnreadableSourceError if none can."""
-    *others, last = samples
-    for sample in others:
-        with contextlib.suppress(UnreadableSourceError):
-            return index.image(sample)
-    return index.image(last)
 
 
 def _stored_size(maps: Maps, settings: Settings) -> Maps:
@@ -261,6 +247,7 @@ def _annotate_batch(
         return {}
     try:
         maps = check_maps(annotator(np.stack(batch.images)), len(batch.images), len(store.class_names), annotator)
+        _refuse_another_size(maps, store, annotator, settings)
     except Exception as error:  # an annotator may raise anything; the other images are still annotated
         if len(batch.indices) == 1:
             return {batch.indices[0]: f"{type(error).__name__}: {error}"}
@@ -270,6 +257,16 @@ def _annotate_batch(
         store.write(i, resize_bilinear(image_maps, store.grid) if settings.resolution == "grid" else image_maps)
         store.mark(i, DONE)
     return {}
+
+
+def _refuse_another_size(maps: Maps, store: ProbabilityStore, annotator: Annotator, settings: AnnotateSettings) -> None:
+    """AnnotatorError if maps that are stored as they are have another size than those of the first image."""
+    stored = store.array("prob").shape[-2:]
+    if settings.resolution == "annotator" and maps.shape[-2:] != stored:
+        raise AnnotatorError(
+            f"annotator {annotator.name} returned maps of {maps.shape[-2]} x {maps.shape[-1]}, but those of the first "
+            f"image have {stored[0]} x {stored[1]}; fix its __call__, or set annotate.resolution: grid"
+        )
 
 
 def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: Settings) -> None:

@@ -112,7 +112,7 @@ def test_a_network_that_fits_has_no_findings(with_onnx, findings):
         ({"logit_bias": {"dgo": 1.0}}, "logit_bias names 'dgo', which is not in data.classes; did you mean dog?"),
         ({"class_map": {"background": [0], "cat": [1], "dog": [1]}}, "uses channels [1] more than once"),
         ({"class_map": {"background": [0], "cat": [1], "dog": [7]}}, "the channels 0 to 2, but annotate.onnx uses: 7"),
-        ({"output_name": "masks"}, "output_name is masks, but the outputs of the network are: logits; set annotate"),
+        ({"output_name": "masks"}, "output_name is 'masks', but the outputs of"),
         (
             {"input_size": [32, 32]},
             "input_size is [32, 32], but the network takes only [16, 24]; remove annotate.onnx.input",
