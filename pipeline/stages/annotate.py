@@ -18,6 +18,7 @@ from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, st
 from pipeline.annotators.first_maps import first_maps
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, require_unlabeled
 from pipeline.errors import AnnotatorError, StoreError, UnreadableSourceError
+from pipeline.memory import refuse_large_grid
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.resample import resize_bilinear
@@ -45,12 +46,13 @@ CACHE_VERSION = 3  # raise it when the same annotator and image would be cached 
 def annotate(settings: Settings) -> dict[str, Any]:
     """Fill `probs.zarr`, resuming where an earlier call stopped; returns the facts of the receipt.
 
-    raises: AnnotatorError if the annotator cannot be loaded or too many images fail; DatasetError if an image has
-            changed since prepare; StoreError if the cache contains maps of other settings or the disk is too small.
-            Finished maps are kept in every case.
+    raises: AnnotatorError if the annotator cannot be loaded or too many images fail; ConfigError for a grid that does
+            not fit into memory; DatasetError if an image has changed since prepare; StoreError if the cache contains
+            maps of other settings or the disk is too small. Finished maps are kept in every case.
     """
     run = Run(settings)
     run.check_inputs("annotate")
+    refuse_large_grid(settings)
     index = run.samples("annotate")
     require_unlabeled(index, run.command("all", rerun="prepare"))
     restore_replaced(run.folder.probabilities)

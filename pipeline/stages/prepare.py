@@ -29,6 +29,7 @@ from pipeline.datasets import (
 from pipeline.errors import DatasetError, ImageFileError, UserError
 from pipeline.files import Stamp, content_digest, read_with_stamp
 from pipeline.images import PixelLimit, decode_image, unreadable
+from pipeline.memory import refuse_large_grid
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
@@ -42,9 +43,12 @@ log = logging.getLogger(__name__)
 def prepare(settings: Settings) -> dict[str, Any]:
     """Write `samples.json`; returns the facts of the receipt.
 
-    raises: DatasetError with all problems of the data set; nothing is written then
+    raises: DatasetError with all problems of the data set, ConfigError for a grid that does not fit into memory;
+            nothing is written then
     """
     data, start = settings.data, time.monotonic()
+    if settings.needs_annotator:
+        refuse_large_grid(settings)
     if data.scenes is not None:
         draw_scenes(data, data.scenes)
     samples, problems = find_samples(data, settings.needs_unlabeled)
