@@ -125,7 +125,7 @@ def _seconds(device: str, start: float) -> float:
 
 def largest_difference(result: str, literal: str) -> str:
     """Largest difference of results and of gradients, as fractions of the largest literal value."""
-    pairs = zip(torch.load(result), torch.load(literal), strict=True)
+    pairs = zip(*(torch.load(path, weights_only=True) for path in (result, literal)), strict=True)
     return ", ".join(f"{((one - other).abs().max() / other.abs().max()).item():.0e}" for one, other in pairs)
 
 

@@ -121,7 +121,7 @@ def _client(address: str) -> Any:
 
     try:
         return Client(address, timeout=SECONDS_TO_CONNECT)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # also tls without certificates
         raise ConfigError(
             f"compute.scheduler: no Dask scheduler answers at {address} ({error}); start it (dask scheduler), or set "
             "compute.scheduler: threads"

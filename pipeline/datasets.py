@@ -7,7 +7,7 @@ samples.json, and decoded from memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.errors import DatasetError, ImageFileError, UnreadableSourceError, first_line
+from pipeline.errors import DatasetError, ImageFileError, StoreError, UnreadableSourceError, first_line
 from pipeline.files import Stamp, content_digest, read_with_stamp
 from pipeline.folder import stage_command
 from pipeline.images import PixelLimit, decode_image, load_mask, read_content
@@ -157,13 +157,24 @@ def load_samples(path: Path, again: str | None = None) -> SampleIndex:
     """Read the samples.json that `prepare` wrote.
 
     again:  command that runs `prepare`; default: of the run whose folder contains the file
-    raises: DatasetError if it has not run; RecordError for a file that is damaged, or was edited by hand
+    raises: DatasetError if it has not run; RecordError for a file that is damaged, or was edited by hand; StoreError
+            for an id that is no file name
     """
     again = again or stage_command(path, "prepare")
     if not path.is_file():
         raise DatasetError(f"no sample index {path}; run {again}")
     index = read_record_as(SampleIndex, path, again)
+    refuse_unsafe_ids(path, (sample.id for sample in index.samples))
     return replace(index, again=stage_command(path, "pseudolabel", rerun="prepare"))
+
+
+def refuse_unsafe_ids(path: Path, ids: Iterable[str]) -> None:
+    """StoreError if an id cannot be a file name, so that no file is written outside its folder. path: of the ids"""
+    unsafe = next((i for i in ids if i in ("", ".", "..") or "/" in i or "\0" in i), None)
+    if unsafe is not None:
+        raise StoreError(
+            f"{path} has the image id {unsafe!r}, which is no file name; rename that image, and run prepare"
+        )
 
 
 def save_samples(path: Path, index: SampleIndex) -> None:

@@ -486,7 +486,8 @@ class ComputeSettings(Section):
     """Where the Dask stages (calibrate and pseudolabel) run."""
 
     scheduler: str = runtime("threads", pattern=r"^(threads|[a-z]+://.+)$")
-    """`threads`, or the address of a running Dask scheduler, e.g. tcp://host:8786, to compute on a cluster."""
+    """`threads`, or the address of a running Dask scheduler, e.g. tcp://host:8786, to compute on a cluster. tcp is
+    neither encrypted nor authenticated; tls://host:8786 is, with the certificates of Dask's own configuration."""
     workers: int | None = runtime(None, ge=1)
     """Number of threads of the `threads` scheduler. Default: one per core."""
     tile_megabytes: int = runtime(64, ge=1)
@@ -597,7 +598,7 @@ class TrainSettings(Section):
     def licence_note(self) -> str | None:
         """Licence note on `initial_weights`: one line, or None if commercial use is allowed."""
         name = Path(self.initial_weights).name.replace("_", "-")
-        if not (self.initial_weights.startswith("nvidia/") or name.startswith("mit-b")):
+        if not (self.initial_weights.startswith("nvidia/") or name.startswith(("mit-b", "segformer-b"))):
             return None
         return (
             f"the weights {self.initial_weights} are under NVIDIA's source code licence: research and evaluation only, "

@@ -157,6 +157,39 @@ def test_constraints_pin_what_is_required_and_what_is_installed():
         assert {name: version(name).split("+")[0] for name in pins} == pins
 
 
+def test_constraints_pin_everything_that_is_installed_with_us():
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pins, seen, todo = package_names(lines), set(), [("conformalsam", ("dev",))]
+    while todo:
+        name, extras = todo.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            needed = [Requirement(text) for text in requires(name) or []]
+        except PackageNotFoundError:
+            continue  # of another platform
+        for one in needed:
+            if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
+                todo.append((one.name.lower().replace("_", "-"), tuple(sorted(one.extras))))
+    installed = {name for name, _ in seen} - {"conformalsam", "pip", "setuptools", "wheel", "uv"}
+    assert len(installed) > 100
+    assert {name for name in installed - pins if is_installed(name)} == set()
+
+
+def is_installed(name):
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
+
+
 def test_torchvision_is_absent():
     # next to a CPU build of torch its mere presence breaks the import of transformers' models
     from importlib.util import find_spec

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -32,12 +32,13 @@ LICENCE = "model AFL-3.0, code Apache-2.0; by downloading you agree to it"
 
 
 class Published(NamedTuple):
-    """A published file of the hub, its size in bytes and its sha256. None: not checked against a known value."""
+    """A published file of the hub: its size in bytes, its sha256, and the commit it is taken from."""
 
     repository: str
     file: str
-    size: int | None = None
-    sha256: str | None = None
+    size: int
+    sha256: str
+    revision: str = "main"
 
 
 # In 2023 other files were distributed under the same names, so only the sha256 identifies a checkpoint.
@@ -53,7 +54,15 @@ CHECKPOINTS = {
     )
 }
 TOKENIZER = "openai/clip-vit-base-patch32"
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = tuple(
+    Published(TOKENIZER, file, size, sha256, "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268")
+    for file, size, sha256 in (
+        ("vocab.json", 862_328, "5047b556ce86ccaf6aa22b3ffccfc52d391ea4accdab9c2f2407da5b742d4363"),
+        ("merges.txt", 524_657, "f526393189112391ce6f9795d4695f704121ce452c3aad1f5335cc41337eba85"),
+        ("tokenizer_config.json", 592, "34b7336e4bee12e0a9730eaf5189f582ef3c3eea5027f65730e5717256755aad"),
+        ("special_tokens_map.json", 389, "f8c0d6c39aee3f8431078ef6646567b0aba7f2246e9c54b8b99d55c22b707cbf"),
+    )
+)
 
 
 def download(
@@ -61,6 +70,7 @@ def download(
     folder: Path | None = None,
     endpoint: str | None = None,
     checkpoints: Mapping[str, Published] = CHECKPOINTS,
+    tokenizer: Sequence[Published] | None = None,
 ) -> Path:
     """Download the checkpoint `name` into `folder`, and the tokenizer into `folder`/tokenizer. Existing files are kept.
 
@@ -68,6 +78,7 @@ def download(
     endpoint:    address of the hub; default: that of huggingface_hub, which HF_ENDPOINT changes
     checkpoints: the names that exist; files, sizes and hashes are those of the upload commits b517f17, 1611477,
                  cf130f3 and f807b9e of the hub repository xdecoder/SEEM, the licence that of its model card
+    tokenizer:   the files of the tokenizer; default: TOKENIZER_FILES
     returns:     path of the checkpoint, its sha256 checked
     raises:      DownloadError if the name is unknown, the disk is full, the hub cannot be reached or refuses, or a file
                  differs from the published one. A partial file is kept, and the next call resumes it.
@@ -76,7 +87,7 @@ def download(
     folder = folder or Path("checkpoints") / name
     log.info("%s: %s of %s -> %s; licence: %s", name, checkpoint.file, checkpoint.repository, folder, LICENCE)
     files = {folder / checkpoint.file: checkpoint}
-    files |= {folder / "tokenizer" / file: Published(TOKENIZER, file) for file in TOKENIZER_FILES}
+    files |= {folder / "tokenizer" / published.file: published for published in tokenizer or TOKENIZER_FILES}
     missing = [path for path, published in files.items() if not _is_finished(path, published)]
     if folder / checkpoint.file in missing:
         _check_disk(folder / checkpoint.file, checkpoint)
@@ -98,12 +109,12 @@ def _is_finished(path: Path, published: Published) -> bool:
     if not path.exists():
         return False
     advice = "move it to another folder and run this again"
-    if published.size is not None and _size(path) != published.size:
+    if _size(path) != published.size:
         raise DownloadError(
             f"{path} has {_size(path)} bytes, expected {published.size} as published: it is another file or an "
             f"incomplete copy; {advice}"
         )
-    if published.sha256 is not None and (sha256 := _sha256(path)) != published.sha256:
+    if (sha256 := _sha256(path)) != published.sha256:
         raise DownloadError(
             f"{path} has sha256 {sha256}, expected {published.sha256} as published: it is another file or damaged; "
             f"{advice}"
@@ -112,13 +123,14 @@ def _is_finished(path: Path, published: Published) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    log.info("checking the sha256 of %s, %s", path, _readable(_size(path)))
+    if _size(path) > MB:
+        log.info("checking the sha256 of %s, %s", path, _readable(_size(path)))
     return sha256_of(path)
 
 
 def _check_disk(path: Path, checkpoint: Published) -> None:
     """DownloadError if the checkpoint does not fit on the disk. The 1.5 MB of the tokenizer are not counted."""
-    missing_bytes = (checkpoint.size or 0) - _size(_part(path))
+    missing_bytes = checkpoint.size - _size(_part(path))
     disk = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(disk).free
     if free < missing_bytes:
@@ -131,7 +143,7 @@ def _check_disk(path: Path, checkpoint: Published) -> None:
 def _fetch_or_explain(path: Path, files: Mapping[Path, Published], endpoint: str | None) -> None:
     """Fetch one file. Every failure becomes a DownloadError of one line."""
     published = files[path]
-    url = hf_hub_url(published.repository, published.file, endpoint=endpoint)
+    url = hf_hub_url(published.repository, published.file, revision=published.revision, endpoint=endpoint)
     try:
         _fetch(url, path, published)
     except OfflineModeIsEnabled:
@@ -154,14 +166,14 @@ def _fetch(url: str, path: Path, published: Published) -> None:
     part = _part(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _transfer(url, part, size)
-    if published.sha256 is not None and (sha256 := _sha256(part)) != published.sha256:
+    if (sha256 := _sha256(part)) != published.sha256:
         part.unlink()
         raise DownloadError(
             f"{url} arrived with sha256 {sha256}, expected {published.sha256}: it was damaged in transit and was "
             "removed; run this again to download it again"
         )
     os.replace(part, path)
-    log.info("%s: %s%s", path, _readable(size), ", sha256 as published" if published.sha256 else "")
+    log.info("%s: %s, sha256 as published", path, _readable(size))
 
 
 def _offered_size(url: str, published: Published) -> int:
@@ -176,7 +188,7 @@ def _offered_size(url: str, published: Published) -> int:
             f"page or a proxy, and check HF_ENDPOINT, which is {constants.ENDPOINT}"
         )
     has_sha256 = re.fullmatch("[0-9a-f]{64}", offered.etag or "") is not None
-    if published.size not in (None, offered.size) or (has_sha256 and published.sha256 not in (None, offered.etag)):
+    if published.size != offered.size or (has_sha256 and published.sha256 != offered.etag):
         raise DownloadError(
             f"{url} is now another file: {offered.size} bytes, ETag {offered.etag}, expected {_facts(published)}; get "
             f"the older one from the history of {_page(published)}"
@@ -190,13 +202,16 @@ def _transfer(url: str, part: Path, size: int) -> None:
         part.unlink()
     with _shown_progress(part.stem, size, _size(part)) as show:
         while (done := _size(part)) < size:
-            _receive(url, part, done, show)
+            _receive(url, part, done, size, show)
             if _size(part) <= done:
                 raise DownloadError(f"{url} ends after {done} of {size} bytes; run this again later")
 
 
-def _receive(url: str, part: Path, done: int, show: Callable[[int], None]) -> None:
-    """Receive the bytes from `done` on, until the connection ends; HTTPError if it breaks before the first byte."""
+def _receive(url: str, part: Path, done: int, size: int, show: Callable[[int], None]) -> None:
+    """Receive the bytes from `done` on, until the connection ends; HTTPError if it breaks before the first byte.
+
+    size: of the whole file; no more bytes are received than just beyond it
+    """
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # a range counts encoded bytes, so ask for plain
     if done:
         headers["Range"] = f"bytes={done}-"
@@ -208,6 +223,10 @@ def _receive(url: str, part: Path, done: int, show: Callable[[int], None]) -> No
                 for chunk in response.iter_bytes():
                     file.write(chunk)
                     show(file.tell())
+                    if file.tell() > size:
+                        raise DownloadError(
+                            f"{url} sends more than the {size} bytes it announced; run this again later"
+                        )
     except HTTPError as error:
         if _size(part) <= done:
             raise
@@ -235,7 +254,7 @@ def _by_hand(files: Mapping[Path, Published]) -> str:
     names_by_page: dict[tuple[str, Path], list[str]] = {}
     for path, published in files.items():
         if not path.exists():
-            text = f"{published.file} ({_facts(published)})" if published.sha256 else published.file
+            text = f"{published.file} ({_facts(published)})"
             names_by_page.setdefault((_page(published), path.parent), []).append(text)
     downloads = ", and ".join(
         f"{', '.join(names)} of {page} into {folder}" for (page, folder), names in names_by_page.items()
@@ -253,7 +272,7 @@ def _refusal(url: str, path: Path, published: Published, error: HfHubHTTPError) 
     if isinstance(error, GatedRepoError) or status == 403:
         advice = f"accept the conditions on {_page(published)}, log in with hf auth login, and run this again"
     elif status in (401, 404):  # the hub also answers 401 for a repository that does not exist
-        facts = f" ({_facts(published)})" if published.sha256 else ""
+        facts = f" ({_facts(published)})"
         advice = f"find where {_page(published)} has moved it, and put it at {path}{facts}"
     else:
         advice = f"this is an error of the hub{_kept(path)}: run this again later"
@@ -274,7 +293,8 @@ def _size(path: Path) -> int:
 
 
 def _page(published: Published) -> str:
-    return f"https://huggingface.co/{published.repository}"
+    tree = "" if published.revision == "main" else f"/tree/{published.revision}"
+    return f"https://huggingface.co/{published.repository}{tree}"
 
 
 def _facts(published: Published) -> str:

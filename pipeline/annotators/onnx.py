@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.annotators.contract import NUM_AXES, Images, Maps, Space
+from pipeline.annotators.onnx_files import digest_of, files_of
 from pipeline.annotators.onnx_session import INPUT_DTYPES, checked_input, checked_output, open_session
 from pipeline.datasets import image_to_grid
 from pipeline.errors import AnnotatorError
@@ -36,6 +36,7 @@ class OnnxAnnotator:
     def __init__(self, settings: OnnxSettings, data: DataSettings):
         self.settings = settings
         path = Path(data.root) / settings.model
+        files = files_of(path) if path.is_file() else []
         self.session = open_session(path, settings.threads)
         self.groups = channel_groups(settings, data.class_names)
         self.channels = settings.channels or [channel for group in self.groups for channel in group]
@@ -50,8 +51,7 @@ class OnnxAnnotator:
         self.space: Space = "logits" if settings.output == "logits" and one_channel_each else "probability"
         self.name = f"onnx {path.name}"
         self.is_checked = False
-        content = path.read_bytes() + json.dumps(self._tracked(data), sort_keys=True).encode()
-        self.fingerprint = hashlib.sha256(content).hexdigest()
+        self.fingerprint = digest_of(files, json.dumps(self._tracked(data), sort_keys=True).encode())
 
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:
         """Warn of classes without a channel. Prompts are not used: `class_map` fixes the classes of the network."""

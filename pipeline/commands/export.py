@@ -47,8 +47,10 @@ def export(
     from pipeline.exchange import FORMATS, export_labels
     from pipeline.run import Run
 
-    store = Run(target).folder.labels if isinstance(target, Settings) else target
-    written = export_labels(store, format_name, out, alpha=alpha, ids=ids, most_uncertain=most_uncertain)
+    store, root = (
+        (Run(target).folder.labels, Path(target.data.root)) if isinstance(target, Settings) else (target, None)
+    )
+    written = export_labels(store, format_name, out, alpha=alpha, ids=ids, most_uncertain=most_uncertain, root=root)
     failed = f"; without {', '.join(written.left_out)}, where the annotator failed" if written.left_out else ""
     click.echo(f"wrote {written.folder}: {written.num_images} images{failed}")
     click.echo(FORMATS[format_name].next_step.format(folder=written.folder))

@@ -103,7 +103,7 @@ def map_size(settings: Settings) -> tuple[int, int] | None:
     from pipeline.seem.maps import plan_sizes
 
     try:
-        config: Any = SeemConfig.from_pretrained(seem_folder(seem), local_files_only=True)
+        config: Any = SeemConfig.from_pretrained(seem_folder(seem), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):  # `weight_findings` reports it
         return None
     return plan_sizes((height, width), seem.short_side or config.short_side, config).native

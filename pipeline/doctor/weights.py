@@ -88,7 +88,7 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
     folder = seem_folder(seem)
     try:
         tokenizer: Any = load_tokenizer(folder)
-        text: Any = SeemConfig.from_pretrained(folder, local_files_only=True).text_config
+        text: Any = SeemConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).text_config
     except SeemError as error:
         return from_message(str(error))
     except (OSError, ValueError) as error:

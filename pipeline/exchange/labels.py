@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +60,7 @@ class ExportedLabels:
     def samples(self) -> list[Sample]:
         """The samples of the store's images, in the order of the store.
 
-        raises: StoreError if samples.json does not list an image of the store
+        raises: StoreError if samples.json does not list an image of the store, or lists it outside the data root
         """
         by_id = {sample.id: sample for sample in self.index.samples}
         ids = self.store.sample_ids
@@ -68,7 +69,15 @@ class ExportedLabels:
             listing = Folder(self.store.path.parent).samples
             command = stage_command(self.store.path, "pseudolabel")
             raise StoreError(f"{listing} does not list {missing} of {self.store.path}; run {command}")
-        return [by_id[i] for i in ids]
+        samples = [by_id[i] for i in ids]
+        outside = next((sample.image for sample in samples if not _is_below(self.index.root, sample.image)), None)
+        if outside is not None:
+            raise StoreError(
+                f"{Folder(self.store.path.parent).samples} lists the image {outside} outside its data root "
+                f"{self.index.root}, which exports do not read; set data.root to a folder above all images, and run "
+                f"{stage_command(self.store.path, 'pseudolabel', rerun='prepare')}"
+            )
+        return samples
 
     @cached_property
     def index_of(self) -> dict[str, int]:
@@ -97,6 +106,12 @@ class ExportedLabels:
     def image_bytes(self, index: int) -> bytes:
         """The image file; DatasetError if it is not the one that prepare read."""
         return self.index.image_bytes(self.samples[index])
+
+
+def _is_below(root: Path, name: str) -> bool:
+    """Whether a path of samples.json is below the data root by its name; links below the root are followed."""
+    path = Path(os.path.normpath(root / name))
+    return path.is_relative_to(os.path.normpath(root))
 
 
 def kept_probability(
@@ -129,15 +144,22 @@ def refuse_other_images(store: LabelStore) -> None:
         )
 
 
-def open_exported(path: Path, alpha: float | None = None) -> ExportedLabels:
+def open_exported(path: Path, alpha: float | None = None, root: Path | None = None) -> ExportedLabels:
     """Open the labels of one alpha of a finished store.
 
     alpha:  default: the chosen one
+    root:   data root of the run; default: that of samples.json
     raises: StoreError if there is no finished label store, it has no labels of this alpha, or labels of other images
     """
     store = open_labels(path)
     refuse_other_images(store)
-    exported = ExportedLabels(store, load_samples(Folder(path.parent).samples), 0)
+    index = load_samples(Folder(path.parent).samples)
+    if root is not None and index.root != root:
+        raise StoreError(
+            f"{Folder(path.parent).samples} lists images in {index.root}, but data.root is {root}; run "
+            f"{stage_command(path, 'pseudolabel', rerun='prepare')}"
+        )
+    exported = ExportedLabels(store, index, 0)
     if alpha is None:
         return exported
     if alpha not in exported.alphas:

@@ -33,7 +33,7 @@ def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label
     """Write ID.zarr: the image (c, y, x), and its label (y, x) below `labels`."""
     sample = exported.samples[index]
     image, ids = exported.image(index), label_ids(label)
-    group = zarr.open_group(folder / f"{sample.id}.zarr", mode="w-")
+    group = zarr.open_group(folder / f"{sample.id}.zarr", mode="w-", zarr_format=3)
     sizes = level_sizes(*ids.shape)
     _write_levels(group, [np.moveaxis(image_to_grid(image, size), -1, 0) for size in sizes], ("c", "y", "x"))
     labels = group.create_group("labels")

@@ -38,13 +38,14 @@ def export_labels(
     alpha: float | None = None,
     ids: Path | None = None,
     most_uncertain: int | None = None,
+    root: Path | None = None,
 ) -> Export:
     """Write the labels of a store in one of FORMATS.
 
     An interrupted export leaves no folder, and the next one starts again. An older export is replaced at the end.
 
     out:     folder; default: export/FORMAT beside the store
-    alpha:   see `open_exported`
+    alpha, root: see `open_exported`
     ids, most_uncertain: see `choose_images`
     raises:  ConfigError for an unknown format; StoreError for a store, alpha or list that cannot be used, damaged
              labels, missing image files, and an existing folder that is not an export
@@ -52,7 +53,7 @@ def export_labels(
     refuse_unknown_format(format_name, tuple(FORMATS))
     out = out or Folder(store.parent).export(format_name)
     _refuse_other_folder(out)
-    exported = open_exported(store, alpha)
+    exported = open_exported(store, alpha, root)
     choice = choose_images(exported, ids, most_uncertain)
     facts = provenance(exported, choice, format_name)
     for name in choice.left_out:

@@ -22,7 +22,7 @@ def visible_gpus() -> tuple[str, ...]:
         return tuple(word.strip() for word in chosen.split(",") if word.strip() not in ("", "-1"))
     if shutil.which("nvidia-smi") is None:
         return ()
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)  # nosec B607: from PATH
     lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
     return tuple(str(number) for number in range(len(lines)))
 

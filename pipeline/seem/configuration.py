@@ -90,4 +90,4 @@ class SeemConfig(PreTrainedConfig):
 
 def text_defaults() -> dict[str, Any]:
     """Settings of SEEM's text encoder besides its sizes. The LayerNorm epsilon differs from CLIP's."""
-    return {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-12, "eos_token_id": 49407, "bos_token_id": 49406}
+    return {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-12, "eos_token_id": 49407, "bos_token_id": 49406}  # nosec B105: ids

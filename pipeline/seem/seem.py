@@ -80,7 +80,7 @@ class Seem:
                 )
         tokenizer = load_tokenizer(folder)
         try:
-            config = SeemConfig.from_pretrained(folder, local_files_only=True)
+            config = SeemConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             weights = load_file(folder / "model.safetensors")
         except Exception as error:  # safetensors, json and transformers raise classes without a common base
             raise SeemError(
@@ -363,7 +363,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
             "openai/clip-vit-base-patch32; download them: conformalsam download seem-focall-v0"
         )
     try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)  # nosec B615
     except Exception as error:  # json and tokenizers raise classes without a common base
         raise SeemError(
             f"the tokenizer in {folder} cannot be read: {first_line(error)}; download it again: conformalsam download "

@@ -6,14 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import DatasetError, first_line
+from pipeline.files import image_id
+from pipeline.settings import MAX_PIXELS
 
 KEYS = ("images", "annotations", "categories")
 MAX_SHOWN = 5  # problems in one message
-MAX_PIXELS = 1 << 28  # of an image, so that a wrong size is refused before its mask takes all memory
 MAX_STEM = 200  # characters of a file name without its ending; file systems allow 255 bytes of a whole name
 REMEDY = "correct or remove these entries, or export the file again"
 
@@ -180,8 +181,8 @@ def _image(key: Id, entry: Mapping[str, Any], max_pixels: int, problems: list[st
 
 
 def _stem(name: str) -> str:
-    """File name without folders and ending; folders may be separated as in Windows."""
-    return PurePosixPath(name.replace("\\", "/")).stem
+    """Id of the image with this file name, whose folders may be separated as in Windows."""
+    return image_id(Path(name.replace("\\", "/")))
 
 
 def _is_file_name(name: str) -> bool:

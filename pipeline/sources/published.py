@@ -71,4 +71,4 @@ KNOWN = tuple(
 
 def fingerprint(stems: Iterable[str]) -> str:
     """First 12 hex digits of the SHA-1 of the sorted image stems, joined by newlines."""
-    return hashlib.sha1("\n".join(sorted(stems)).encode()).hexdigest()[:12]
+    return hashlib.sha1("\n".join(sorted(stems)).encode(), usedforsecurity=False).hexdigest()[:12]

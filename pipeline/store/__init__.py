@@ -4,6 +4,7 @@ Every store is a Zarr v3 group whose arrays name their dimensions (so `xarray.op
 checksum.
 
 arrays         which arrays a store has, from its facts
+facts          bounds of the facts
 metadata       every zarr.json of a store, from its facts; the digest of the facts
 group          reading and finishing a store
 creation       creating a store, and resuming an unfinished one

@@ -20,6 +20,7 @@ import zarr
 from zarr.storage import LocalStore, StorePath
 
 import calib
+from pipeline.datasets import refuse_unsafe_ids
 from pipeline.errors import StoreError
 from pipeline.folder import STAGE_OF, stage_command
 from pipeline.lock import check_leases
@@ -150,7 +151,10 @@ class Store:
 
     @property
     def sample_ids(self) -> list[str]:
-        return [str(i) for i in self.read_present("sample")]
+        """Ids of the images, which are safe as file names; StoreError if one is not, or if they are damaged."""
+        ids = [str(i) for i in self.read_present("sample")]
+        refuse_unsafe_ids(self.path, ids)
+        return ids
 
     @property
     def class_names(self) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.files import write_text
 from pipeline.folder import FILE_OF, STAGE_OF, Folder, stage_command
 from pipeline.receipt import fingerprint
 from pipeline.store.arrays import ArraySpec, arrays_of
+from pipeline.store.facts import MAX_BYTES, fact_problem
 
 ROOT = "zarr.json"
 NAMESPACE = "conformalsam"
@@ -36,10 +37,13 @@ def store_exists(path: Path) -> bool:
 def store_state(path: Path) -> dict[str, Any]:
     """Facts of a store: kind, fingerprint, complete, and what its stage recorded; {} if it does not exist.
 
-    raises: StoreError if the facts do not have their digest, or the zarr.json is not that of a store
+    raises: StoreError if the facts do not have their digest or cannot be those of a store
     """
     if not store_exists(path):
         return {}
+    size = (path / ROOT).stat().st_size
+    if size > MAX_BYTES:
+        raise _damaged(path, f"it has {size} bytes, expected at most {MAX_BYTES}")
     text = (path / ROOT).read_bytes().decode(errors="replace")
     _, key, facts = text.partition(f'"{NAMESPACE}": ')
     if not key:
@@ -48,12 +52,18 @@ def store_state(path: Path) -> dict[str, Any]:
         state, _ = json.JSONDecoder().raw_decode(facts)
         digest = state.pop("digest", None)
         is_undamaged = digest == fingerprint(state)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise _damaged(path, one_line(error)) from None
     if digest is None:
         raise _damaged(path, "its facts have no digest, as in stores of earlier versions")
     if not is_undamaged:
         raise _damaged(path, f"its facts do not have the digest {digest}")
+    problem = fact_problem(state)
+    if problem is not None:
+        raise StoreError(
+            f"{path / ROOT} is not that of a store of conformalsam ({problem}); take the store from its author again, "
+            f"or run {remake_command(path)}"
+        )
     return dict(state)
 
 
@@ -61,7 +71,7 @@ def _refuse_foreign(path: Path, text: str) -> None:
     """StoreError for a zarr.json without facts: of another program, of an array, or damaged."""
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, one_line(error)) from None
     if isinstance(document, dict) and document.get("node_type") == "array":
         raise StoreError(f"{path} is one array of a store; name the store: {path.parent}")
@@ -168,7 +178,8 @@ def file_of(path: Path, name: str) -> Path:
 def difference(path: Path, name: str, text: str) -> str | None:
     """How a zarr.json differs from the text that it should have; None if it does not."""
     try:
-        is_same = file_of(path, name).read_bytes() == text.encode()
+        expected, file = text.encode(), file_of(path, name)
+        is_same = file.stat().st_size == len(expected) and file.read_bytes() == expected
     except (FileNotFoundError, NotADirectoryError):
         return f"its {ROOT} is not on disk"
     return None if is_same else f"its {ROOT} does not follow from the facts of the store"

@@ -164,17 +164,28 @@ def check_fit(network: Network, weights: str, student: str | None, unfit: Sequen
 
 
 def weights_folder(weights: str) -> Path:
-    """The folder of some weights: a local folder itself, or the local cache of a hub name, downloaded if necessary."""
+    """The folder of some weights: a local folder itself, or the local cache of a hub name, downloaded if necessary.
+
+    weights: folder, or name of the hub, which may end in @REVISION, a commit, branch or tag
+    """
     if Path(weights).is_dir():
         return Path(weights)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    repository, _, revision = weights.partition("@")
     try:
-        return Path(snapshot_download(weights, allow_patterns=WEIGHT_FILES))
+        folder = Path(  # without @REVISION it is the user's choice to take the latest; the log names it
+            snapshot_download(repository, revision=revision or None, allow_patterns=WEIGHT_FILES)  # nosec B615
+        )
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise TrainingError(
             f"train.weights is {weights}, which is not a folder, and the hub gave no such model ({reason_of(error)}); "
             "set train.weights to a folder in transformers format (on a machine with a network: "
             "hf download nvidia/mit-b0 --local-dir weights/mit-b0), or to random"
         ) from None
+    if not revision:
+        log.info(
+            "%s is revision %s; to keep it, set train.weights to %s@%s", weights, folder.name, weights, folder.name
+        )
+    return folder

@@ -21,6 +21,10 @@ from train.students.plain import holds_none, reason_of
 
 log = logging.getLogger(__name__)
 
+ATTENTION = ("eager", "sdpa")  # of transformers and torch themselves
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Options of transformers: nothing from the hub, and no Python code from a folder."""
+
 
 def load_pretrained(folder: Path) -> tuple[Network, list[str]]:
     """Load the network in a folder.
@@ -66,17 +70,29 @@ def _network(folder: Path, config: PreTrainedConfig) -> tuple[Network, list[str]
 def config_of(folder: Path) -> PreTrainedConfig:
     """The configuration in a folder, as transformers reads it; TrainingError if there is none."""
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **LOCAL)  # nosec B615: only local files
     except (OSError, ValueError, SafetensorError) as error:
         raise holds_none(folder, error) from None
+    _refuse_kernels(folder, config)
     return config
+
+
+def _refuse_kernels(folder: Path, config: PreTrainedConfig) -> None:
+    """TrainingError if a configuration names a kernel of the hub (`owner/name`), which transformers would download."""
+    for part in (config, *(value for value in vars(config).values() if isinstance(value, PreTrainedConfig))):
+        kernel = getattr(part, "_attn_implementation", None)
+        if isinstance(kernel, str) and kernel not in ATTENTION:
+            raise TrainingError(
+                f"{folder / 'config.json'} asks for the attention {kernel!r}, which may be code from the hub; expected "
+                f"one of {', '.join(ATTENTION)}; remove attn_implementation from it"
+            )
 
 
 def _read(kind: Any, folder: Path, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
     """Load a network of `kind` from a folder; returns it, and transformers' information about missing tensors."""
     try:
         loaded: tuple[Any, dict[str, Any]] = kind.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **kwargs
+            folder, dtype=torch.float32, output_loading_info=True, use_kernels=False, **LOCAL, **kwargs
         )
     except ImportError as error:  # a backbone of timm, for instance
         raise _lacks_library(folder, error) from None

@@ -32,6 +32,13 @@ def published(weights: bytes) -> Published:
 
 
 TINY = published(WEIGHTS)
+PAGE = f"https://huggingface.co/{TOKENIZER}/tree/{TOKENIZER_FILES[0].revision}"
+REVISION = TOKENIZER_FILES[0].revision
+TINY_TOKENIZER = [
+    file._replace(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    for file in TOKENIZER_FILES
+    for content in [f"this is {file.file}".encode()]
+]
 
 
 class Request(NamedTuple):
@@ -46,7 +53,9 @@ class Hub:
 
     def __init__(self, servers: "list[Server]"):
         self.url, self.storage_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
-        self.files = {f"/{TOKENIZER}/resolve/main/{name}": f"this is {name}".encode() for name in TOKENIZER_FILES}
+        self.files = {
+            f"/{TOKENIZER}/resolve/{REVISION}/{file.file}": f"this is {file.file}".encode() for file in TINY_TOKENIZER
+        }
         self.offered = TINY
         self.stored = WEIGHTS
         self.refusal: tuple[int, dict[str, str]] | None = None
@@ -150,7 +159,7 @@ def hub() -> Iterator[Hub]:
 
 
 def fetch(hub: Hub, folder: Path, checkpoint: Published = TINY) -> Path:
-    return download(NAME, folder, hub.url, {NAME: checkpoint})
+    return download(NAME, folder, hub.url, {NAME: checkpoint}, TINY_TOKENIZER)
 
 
 def failure(hub: Hub, folder: Path, checkpoint: Published = TINY) -> str:
@@ -166,7 +175,7 @@ def test_checkpoint_and_tokenizer_arrive_with_their_bytes(hub, tmp_path, caplog)
     assert path == tmp_path / "new" / FILE
     assert path.read_bytes() == WEIGHTS
     tokenizer = {file.name: file.read_text() for file in (tmp_path / "new/tokenizer").iterdir()}
-    assert tokenizer == {name: f"this is {name}" for name in TOKENIZER_FILES}
+    assert tokenizer == {file.file: f"this is {file.file}" for file in TOKENIZER_FILES}
     assert f"{path}: 300000 bytes, sha256 as published" in caplog.messages
     assert "AFL-3.0" in caplog.messages[0]
     assert {file.name for file in path.parent.iterdir()} == {FILE, "tokenizer"}
@@ -174,7 +183,7 @@ def test_checkpoint_and_tokenizer_arrive_with_their_bytes(hub, tmp_path, caplog)
 
 def test_without_a_folder_it_goes_to_checkpoints(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert download(NAME, None, hub.url, {NAME: TINY}) == Path("checkpoints") / NAME / FILE
+    assert download(NAME, None, hub.url, {NAME: TINY}, TINY_TOKENIZER) == Path("checkpoints") / NAME / FILE
 
 
 def test_a_finished_download_sends_no_request(hub, tmp_path):
@@ -232,6 +241,21 @@ def test_a_partial_file_longer_than_the_file_is_not_used(hub, tmp_path):
     assert fetch(hub, tmp_path).read_bytes() == WEIGHTS
 
 
+def test_a_file_that_does_not_end_is_cut_off(hub, tmp_path):
+    hub.stored = WEIGHTS + bytes(50_000_000)
+    assert f"/{FILE} sends more than the 300000 bytes it announced; run this again later" in failure(hub, tmp_path)
+    assert (tmp_path / f"{FILE}.part").stat().st_size < 2_000_000
+    hub.stored = WEIGHTS
+    assert fetch(hub, tmp_path).read_bytes() == WEIGHTS
+
+
+def test_a_changed_tokenizer_file_is_an_error(hub, tmp_path):
+    path = f"/{TOKENIZER}/resolve/{REVISION}/merges.txt"
+    hub.files[path] = hub.files[path][::-1]
+    assert "merges.txt arrived with sha256" in failure(hub, tmp_path)
+    assert not (tmp_path / "tokenizer/merges.txt").exists()
+
+
 def test_a_file_that_ends_too_early_is_an_error(hub, tmp_path):
     hub.stored = WEIGHTS[:CUT]
     assert f"/{FILE} ends after 100000 of 300000 bytes; run this again later" in failure(hub, tmp_path)
@@ -274,15 +298,14 @@ def test_an_unreachable_hub_lists_the_files_to_download_by_hand(hub, tmp_path):
         closed.bind(("127.0.0.1", 0))  # bound but not listening: no answer, and no other process can use the port
         hub.url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         (tmp_path / "tokenizer").mkdir()
-        (tmp_path / "tokenizer/vocab.json").write_text("{}")
+        (tmp_path / "tokenizer/vocab.json").write_text("this is vocab.json")
         message = failure(hub, tmp_path)
     assert message.startswith(f"{hub.url}/xdecoder/SEEM/resolve/main/{FILE} cannot be reached (")
+    by_hand = [f"{file.file} ({file.size} bytes, sha256 {file.sha256})" for file in TINY_TOKENIZER[1:]]
     assert message.endswith(
         f"download on another computer {FILE} (300000 bytes, sha256 {TINY.sha256}) of "
-        f"https://huggingface.co/xdecoder/SEEM into {tmp_path}, and merges.txt, "
-        f"tokenizer_config.json, special_tokens_map.json of "
-        f"https://huggingface.co/{TOKENIZER} into {tmp_path}/tokenizer, run this again to check them, then "
-        f"conformalsam convert-seem {tmp_path}/{FILE} OUT"
+        f"https://huggingface.co/xdecoder/SEEM into {tmp_path}, and {', '.join(by_hand)} of {PAGE} into "
+        f"{tmp_path}/tokenizer, run this again to check them, then conformalsam convert-seem {tmp_path}/{FILE} OUT"
     )
 
 
@@ -290,6 +313,7 @@ def test_files_put_in_place_by_hand_need_no_hub(hub, tmp_path, monkeypatch):
     fetch(hub, tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setitem(CHECKPOINTS, NAME, TINY)
+    monkeypatch.setattr("pipeline.annotators.download.TOKENIZER_FILES", TINY_TOKENIZER)
     result = CliRunner().invoke(main, ["download", NAME, "--to", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert result.stdout == f"next: conformalsam convert-seem {tmp_path}/{FILE} OUT\n"
@@ -327,8 +351,8 @@ def test_a_refusal_ends_with_what_to_do(hub, tmp_path, status, code, message):
 
 
 def test_a_missing_tokenizer_file_is_a_refusal_too(hub, tmp_path):
-    hub.files.pop(f"/{TOKENIZER}/resolve/main/merges.txt")
-    message = f"merges.txt answers 404 Not Found; find where https://huggingface.co/{TOKENIZER} has moved it"
+    hub.files.pop(f"/{TOKENIZER}/resolve/{REVISION}/merges.txt")
+    message = f"merges.txt answers 404 Not Found; find where {PAGE} has moved it"
     assert message in failure(hub, tmp_path)
 
 
