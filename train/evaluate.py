@@ -28,6 +28,7 @@ from train.machine.processes import world
 from train.measure.inference import predicted_classes
 from train.measure.metrics import iou_per_class, mean_iou, miou_interval, pixel_accuracy
 from train.measure.tally import Tally, tally_of
+from train.plan import plan_fingerprint
 from train.student import Student, Validate, load_student
 from train.students import class_names_of
 
@@ -51,7 +52,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     start = time.monotonic()
     run = Run(settings)
     index = run.samples("evaluate")
-    receipts = finished_stages(run)
+    receipts = finished_stages(run, index)
     students = {stage: student_of(run, stage, run.folder.student(stage)) for stage in receipts}
     val = WholeImages(index, index.of("val"), settings.data)
     measured = {stage: measure(stage, student, receipts[stage], val, settings) for stage, student in students.items()}
@@ -73,15 +74,20 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     }
 
 
-def finished_stages(run: Run) -> dict[TrainingStage, TrainingReceipt]:
+def finished_stages(run: Run, index: SampleIndex) -> dict[TrainingStage, TrainingReceipt]:
     """The receipts of the training stages that have finished.
 
-    raises: TrainingError if none has, or if Stage II was trained from another Stage I; StoreError for a stage that was
-            run with other settings
+    raises: TrainingError if none has, if Stage II was trained from another Stage I, or if the images and masks, those
+            of val included, are not those of the training; StoreError for a stage that was run with other settings
     """
     facts = {stage: run.receipt(stage) for stage in STAGES if run.has_receipt(stage)}
     if not facts:
         raise TrainingError(f"no student in {run.folder.path}; run {run.command('stage1')}")
+    if "stage1" in facts and run.receipt("stage1")["plan_fingerprint"] != plan_fingerprint(run.settings, index):
+        raise TrainingError(
+            f"the students in {run.folder.path} were trained, or the best of them chosen on val, with other images or "
+            f"masks than {run.folder.samples} lists now; run {run.command('stage1', rerun='stage1')}"
+        )
     if len(facts) == 2 and run.receipt("stage2")["stage1_fingerprint"] != facts["stage1"]["fingerprint"]:
         again = run.command("stage2", rerun="stage2")
         raise TrainingError(f"stage2 in {run.folder.path} was trained from another stage1; run {again}")

@@ -8,7 +8,7 @@ from digests import take_in
 from PIL import Image
 
 from pipeline.datasets import load_samples
-from pipeline.errors import DatasetError, UnreadableSourceError
+from pipeline.errors import DatasetError, TrainingError, UnreadableSourceError
 from pipeline.run import Run
 from train.engine.checkpoint import load_checkpoint
 from train.evaluate import evaluate
@@ -73,3 +73,14 @@ def test_training_is_not_resumed_on_files_that_prepare_has_taken_in(make_run, ki
     blacken(file_of(settings, kind, split))
     take_in(settings)
     assert plan_fingerprint(settings, load_samples(settings.folder / "samples.json")) != before
+
+
+def test_a_student_that_was_chosen_on_another_val_mask_is_not_evaluated(make_run):
+    settings = make_run()
+    Run(settings).finish("stage1", stage1(settings))
+    blacken(file_of(settings, "mask", "val"))
+    take_in(settings)
+    with pytest.raises(TrainingError, match=r"the best of them chosen on val, .* run snakemake .* stage1 -R stage1"):
+        evaluate(settings)
+    Run(settings).finish("stage1", stage1(settings))
+    assert evaluate(settings)["num_val"] > 0

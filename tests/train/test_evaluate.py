@@ -15,6 +15,7 @@ from pipeline.errors import StoreError, TrainingError
 from pipeline.run import Run
 from train.evaluate import evaluate, validation
 from train.machine.device import compute_of
+from train.plan import plan_fingerprint
 from train.stage1 import stage1
 from train.student import load_student
 from train.students import random_network, save_network
@@ -23,6 +24,8 @@ from train.students import random_network, save_network
 def finish(settings, stage, seed, **facts):
     """Write what evaluation reads of a finished stage: a receipt, and a student with random weights."""
     torch.manual_seed(seed)
+    if stage == "stage1":
+        facts["plan_fingerprint"] = plan_fingerprint(settings, Run(settings).samples())
     Run(settings).finish(stage, facts_of(stage, **facts))
     write_student(settings, stage, random_network("tiny", settings.data.class_names))
 
@@ -97,16 +100,16 @@ def test_predictions_of_an_earlier_evaluation_are_removed(make_run):
 
 def test_a_class_that_is_neither_in_the_masks_nor_predicted_is_listed_as_absent(make_run):
     settings = make_run()
-    finish(settings, "stage1", seed=1, fingerprint="one")
-    model = random_network("tiny", settings.data.class_names)
-    torch.nn.init.zeros_(model.decode_head.classifier.weight)
-    model.decode_head.classifier.bias.data = torch.tensor([5.0, 1.0, 0.0])  # always the floor
-    write_student(settings, "stage1", model)
     index = load_samples(settings.folder / "samples.json")
     for sample in index.of("val"):
         mask = index.mask(sample, settings.data)
         Image.fromarray(np.where(mask == 2, 255, mask).astype(np.uint8)).save(index.root / sample.mask)
     take_in(settings)
+    finish(settings, "stage1", seed=1, fingerprint="one")
+    model = random_network("tiny", settings.data.class_names)
+    torch.nn.init.zeros_(model.decode_head.classifier.weight)
+    model.decode_head.classifier.bias.data = torch.tensor([5.0, 1.0, 0.0])  # always the floor
+    write_student(settings, "stage1", model)
     facts = evaluate(settings)["students"]["stage1"]
     assert facts["absent_classes"] == ["disc"]
     assert facts["iou"]["disc"] is None
@@ -125,12 +128,12 @@ def always(settings, name, *logits):
 
 def test_published_code_counts_an_absent_class_as_zero(make_run):
     settings = make_run(evaluate={"absent": "zero"})
-    finish(settings, "stage1", seed=1, fingerprint="one")
-    always(settings, "student", 5.0, 1.0, 0.0)
     index = load_samples(settings.folder / "samples.json")
     for sample in index.of("val"):
         Image.fromarray(np.zeros((sample.height, sample.width), np.uint8)).save(index.root / sample.mask)
     take_in(settings)
+    finish(settings, "stage1", seed=1, fingerprint="one")
+    always(settings, "student", 5.0, 1.0, 0.0)
     facts = evaluate(settings)["students"]["stage1"]
     assert facts["absent_classes"] == ["square", "disc"]
     assert facts["iou"] == {"floor": 1, "square": None, "disc": None}
@@ -178,12 +181,12 @@ def test_a_student_of_another_number_of_classes_is_refused(make_run):
 
 def test_boundaries_are_means_over_the_images_that_have_them(make_run):
     settings = make_run(evaluate={"boundary_tolerance": 0.02})
-    finish(settings, "stage1", seed=1, fingerprint="one")
-    always(settings, "student", 1.0, 0.0, 0.0)
     index = load_samples(settings.folder / "samples.json")
     mask = index.mask(index.of("val")[0], settings.data)
     Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(index.root / index.of("val")[0].mask)
     take_in(settings)
+    finish(settings, "stage1", seed=1, fingerprint="one")
+    always(settings, "student", 1.0, 0.0, 0.0)
     boundary = evaluate(settings)["students"]["stage1"]["boundary"]
     assert boundary["num_images"] == {"floor": 2, "square": 2, "disc": 1}
     assert boundary["f"] == {"floor": 0, "square": 0, "disc": 0}
