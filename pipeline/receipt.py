@@ -29,11 +29,13 @@ class Receipt(TypedDict):
     versions: package -> version
     sources:  fingerprint of the images and masks that it depends on (`Run.sources`); prepare's receipt has none
     config:   arguments of `--config` that select the run in a command; the receipts of an experiment have none
+    store:    facts of the store that the stage wrote, for its repair
     """
 
     stage: str
     sources: NotRequired[str | None]
     config: NotRequired[list[str]]
+    store: NotRequired[dict[str, Any]]
     settings: dict[str, Any]
     versions: dict[str, str]
 

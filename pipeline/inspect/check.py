@@ -24,7 +24,10 @@ from pipeline.store import (
     metadata_damage,
     open_for_inspection,
     read_chunks,
+    recorded_facts,
+    repair_command,
     repair_store,
+    restore_facts,
 )
 
 log = logging.getLogger(__name__)
@@ -70,13 +73,21 @@ def check_facts(check: Check) -> dict[str, Any]:
 def repair(path: Path) -> dict[str, Any]:
     """Check a store and repair it: damaged and failed images become absent, and the store becomes unfinished.
 
+    Before, damaged facts are written again from the receipt of its stage, which alone does not make it unfinished.
+
     The receipt of its stage is removed, so that the stage runs again. It makes those images again and no others.
 
     returns: facts of the check, the number of repaired findings, and the ids of the images to make again
     raises:  StoreError as `check_store`; BusyError while the stage, or one that reads the store, runs
     """
-    with only_writer(path.resolve().parent, STAGE_OF[open_for_inspection(path).state["kind"]]):
-        return _repair(path)
+    recorded = recorded_facts(path)
+    kind = (recorded or open_for_inspection(path).state)["kind"]
+    with only_writer(path.resolve().parent, STAGE_OF[kind]):
+        if not restore_facts(path):
+            return _repair(path)
+        facts = _repair(path)
+    finding = Finding("metadata", f"{path}: its facts were damaged", repair_command(path, kind), "repair")
+    return facts | {"findings": [finding._asdict(), *facts["findings"]], "repaired": facts["repaired"] + 1}
 
 
 def _repair(path: Path) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
         "dtype": str(store.array("prob").dtype),
         "num_done": int((store.status == DONE).sum()),
         "failed": failed,
+        "store": store_state(store.path),
         "megabytes": round(sum(f.stat().st_size for f in store.path.rglob("*") if f.is_file()) / 1e6, 2),
         "seconds": round(time.monotonic() - start, 1),
     }

@@ -32,6 +32,7 @@ from pipeline.store import (
     open_probabilities,
     repair_command,
     resume_or_create,
+    store_state,
 )
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def calibrate(settings: Settings) -> dict[str, Any]:
     facts = _facts(settings, store, calibrated)
     _log_held_out(settings, facts)
     store.finish()
-    return facts | {"seconds": round(time.monotonic() - start, 1)}
+    return facts | {"store": store_state(store.path), "seconds": round(time.monotonic() - start, 1)}
 
 
 def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence[Sample]) -> CalibrationStore:

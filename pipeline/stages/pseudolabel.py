@@ -58,7 +58,8 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
     _label_images(settings, choice, store, calibration, annotated)
     store.finish(relabel=False)
-    return _facts(store, choice) | {"verdict": sentence, "seconds": round(time.monotonic() - start, 1)}
+    facts = _facts(store, choice) | {"verdict": sentence, "store": store_state(store.path)}
+    return facts | {"seconds": round(time.monotonic() - start, 1)}
 
 
 def _open(

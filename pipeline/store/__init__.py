@@ -24,10 +24,18 @@ from pipeline.store.arrays import ABSENT, COORDINATES, DONE, FAILED, OUTCOMES, a
 from pipeline.store.calibration import CalibrationStore, open_calibration
 from pipeline.store.creation import compressed_bytes, create_store, restore_store, resume_or_create
 from pipeline.store.group import LEFTOVERS, Handle, refuse_lost_root
-from pipeline.store.integrity import Damage, chunks_of, metadata_damage, read_chunks, refuse_lost, repair_store
+from pipeline.store.integrity import (
+    Damage,
+    chunks_of,
+    metadata_damage,
+    read_chunks,
+    refuse_lost,
+    repair_store,
+    restore_facts,
+)
 from pipeline.store.kept_maps import replace_images, restore_replaced
 from pipeline.store.labels import LabelStore, has_planes, keep_planes, open_labels
-from pipeline.store.metadata import remake_command, repair_command, store_exists, store_state
+from pipeline.store.metadata import recorded_facts, remake_command, repair_command, store_exists, store_state
 from pipeline.store.probabilities import ProbabilityReader, ProbabilityStore, encode_maps, open_probabilities
 
 __all__ = [
@@ -58,11 +66,13 @@ __all__ = [
     "open_labels",
     "open_probabilities",
     "read_chunks",
+    "recorded_facts",
     "refuse_lost",
     "remake_command",
     "repair_command",
     "repair_store",
     "replace_images",
+    "restore_facts",
     "restore_replaced",
     "restore_store",
     "resume_or_create",

@@ -30,8 +30,8 @@ from pipeline.store.metadata import (
     difference,
     metadata_files,
     one_line,
-    remake_command,
     repair_command,
+    restore_command,
     stage_of,
     store_state,
     write_metadata,
@@ -47,7 +47,7 @@ LEFTOVERS = "*.part*"  # temporary files of a killed process
 def refuse_lost_root(path: Path) -> None:
     """StoreError if a folder contains the arrays of a store, but not its zarr.json."""
     if path.suffix == ".zarr" and any(path.glob(f"*/{ROOT}")):
-        raise StoreError(f"{path / ROOT} is lost; run {remake_command(path)}")
+        raise StoreError(f"{path / ROOT} is lost; run {restore_command(path)}")
 
 
 class Handle(NamedTuple):

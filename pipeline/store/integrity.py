@@ -13,19 +13,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
 from pipeline.folder import FILE_OF, STAGE_OF, stage_command
+from pipeline.receipt import fingerprint
 from pipeline.store.arrays import ABSENT, COORDINATES, DONE
 from pipeline.store.group import UNREADABLE, Handle, Store, as_number, refuse_lost_root, refuse_other
 from pipeline.store.metadata import (
+    ROOT,
     difference,
     metadata_files,
     one_line,
+    recorded_facts,
+    remake_command,
     repair_command,
     store_state,
     without_receipt,
@@ -196,6 +200,43 @@ def _read(store: Store, chunk: Chunk) -> Damage | None:
     except (*UNREADABLE, OSError) as error:
         return Damage(chunk.array, "corrupt", one_line(error), chunk)
     return None
+
+
+def restore_facts(path: Path) -> bool:
+    """If the facts of a finished store are damaged or lost, write its metadata again from the receipt of its stage.
+
+    The receipt has its own digest. That its facts are those of this store is proven by their digest, which the damaged
+    file still has, or else by the fingerprint that each image was made for.
+
+    returns: whether the facts were damaged or lost
+    raises:  StoreError if they are not in the receipt, or if the proof fails
+    """
+    try:
+        if not store_state(path):
+            refuse_lost_root(path)
+        return False
+    except StoreError:
+        facts = recorded_facts(path)
+        if facts is None:
+            raise
+    if not _are_facts_of(path, facts):
+        raise StoreError(
+            f"{path / ROOT} is damaged, and neither its digest nor the images are those of the facts that the receipt "
+            f"of {STAGE_OF[facts['kind']]} records; run {remake_command(path)}"
+        )
+    write_metadata(path, facts)
+    return True
+
+
+def _are_facts_of(path: Path, facts: dict[str, Any]) -> bool:
+    root = path / ROOT
+    if root.is_file() and f'"digest": "{fingerprint(facts)}"'.encode() in root.read_bytes():
+        return True
+    store = Store(path, facts, is_strict=False)
+    try:
+        return bool(store.is_own.all()) and int((store.status == DONE).sum()) == facts["num_done"]
+    except StoreError:
+        return False
 
 
 def repair_store(store: Store, damages: Collection[Damage], again: Collection[int]) -> list[int]:

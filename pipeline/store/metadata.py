@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, UserError
 from pipeline.files import write_text
 from pipeline.folder import FILE_OF, STAGE_OF, Folder, stage_command
-from pipeline.receipt import fingerprint
+from pipeline.receipt import fingerprint, read_receipt
 from pipeline.store.arrays import ArraySpec, arrays_of
 from pipeline.store.facts import MAX_BYTES, fact_problem
 
@@ -84,7 +84,22 @@ def _refuse_foreign(path: Path, text: str) -> None:
 
 
 def _damaged(path: Path, why: str) -> StoreError:
-    return StoreError(f"{path / ROOT} is damaged ({why}); run {remake_command(path)}")
+    return StoreError(f"{path / ROOT} is damaged ({why}); run {restore_command(path)}")
+
+
+def recorded_facts(path: Path) -> dict[str, Any] | None:
+    """Facts of a finished store in the receipt of its stage; None if there are none. path: as in `remake_command`"""
+    stage = stage_of(path)
+    try:
+        return read_receipt(Folder(path.resolve().parent).receipt(stage), stage).get("store")
+    except UserError:
+        return None
+
+
+def restore_command(path: Path) -> str:
+    """Command that fixes a store whose facts are damaged or lost: it keeps the store if its facts are recorded."""
+    facts = recorded_facts(path)
+    return remake_command(path) if facts is None else repair_command(path, facts["kind"])
 
 
 def stage_of(path: Path) -> str:

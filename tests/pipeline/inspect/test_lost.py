@@ -100,4 +100,4 @@ def test_other_facts_are_no_reason_to_read_logits_as_probabilities(run):
     with pytest.raises(StoreError, match="its facts do not have the digest") as error:
         Run(run).open_probabilities()
     command = str(error.value).rpartition("; run ")[2]
-    assert command.startswith(f"rm {run.folder / 'annotate.json'} && rm -r {file.parent} && snakemake")
+    assert command.startswith(f"conformalsam inspect {file.parent} --repair && snakemake")
