@@ -16,7 +16,13 @@ ENCODINGS = (  # UTF-32's little-endian mark starts with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """Byte order marks, and the encoding that each one announces. Without a mark, a file is UTF-8."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # also ends of lines, and halves of characters
 LINE_END = re.compile(r"\r\n|\n|\r")  # str.splitlines also splits at characters that names may contain, e.g. U+0085
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a name can stand in a line of a file or a message: it has no control characters and ends no line."""
+    return CONTROL.search(text) is None
 
 
 def read_text(path: Path) -> str:

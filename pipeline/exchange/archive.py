@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.errors import DatasetError, first_line
 from pipeline.files import MASK_SUFFIXES
+from pipeline.text import is_one_line
 
 SUFFIXES = (".json", ".txt", *MASK_SUFFIXES)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -54,7 +55,7 @@ def check(source: Path, entries: list[zipfile.ZipInfo], max_bytes: int) -> None:
     for entry in entries:
         name = entry.filename
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not name.isprintable():
+        if path.is_absolute() or ".." in path.parts or not is_one_line(name):
             raise DatasetError(f"{source} has the entry {name!r}, a file outside the zip; export it again")
         if path in names:
             raise DatasetError(f"{source} has the entry {name!r} twice; remove one of them")

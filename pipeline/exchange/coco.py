@@ -93,7 +93,7 @@ def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
 
 
 def _masks_of(path: Path, data: DataSettings) -> Iterator[Incoming]:
-    content = read_coco(path)
+    content = read_coco(path, data.max_pixels)
     warn_of_boxes(content)
     codes = category_classes(content.categories, path)
     for image in content.images:
@@ -113,6 +113,8 @@ def _drawn(image: Image, content: CocoFile, codes: Mapping[Id, int], data: DataS
     empty: list[Id] = []
     annotations = [annotation._replace(is_crowd=False) for annotation in content.annotations.get(image.id, ())]
     mask = draw(image, annotations, codes, problems, empty)
+    if len(empty) == sum(annotation.box is None for annotation in annotations) > 0:
+        problems.append(f"no outline of image {image.name!r} covers a pixel: they are flat, tiny or outside it")
     refuse(content.path, problems)
     warn_of_empty(content.path, empty)
     names = {code: content.categories[category] for category, code in codes.items()}

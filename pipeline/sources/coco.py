@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import DatasetError, first_line
-from pipeline.files import image_id
+from pipeline.files import image_id, normal
 from pipeline.settings import MAX_PIXELS
+from pipeline.text import is_one_line
 
 KEYS = ("images", "annotations", "categories")
 MAX_SHOWN = 5  # problems in one message
@@ -187,7 +188,7 @@ def _stem(name: str) -> str:
 
 def _is_file_name(name: str) -> bool:
     stem = _stem(name)
-    return name.isprintable() and 0 < len(stem) <= MAX_STEM and not stem.startswith(".")
+    return is_one_line(name) and 0 < len(stem) <= MAX_STEM and not stem.startswith(".")
 
 
 def _length(value: Any) -> int | None:
@@ -204,8 +205,8 @@ def _double_names(images: Sequence[Image], problems: list[str]) -> None:
 
 def _category_name(key: Id, entry: Mapping[str, Any], problems: list[str]) -> str:
     name = entry.get("name")
-    if isinstance(name, str) and name.strip() and name.isprintable():
-        return name
+    if isinstance(name, str) and name.strip() and is_one_line(name):
+        return normal(name)
     problems.append(f"category {key!r} has the name {_shown(name)}, expected a text")
     return ""
 

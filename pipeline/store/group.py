@@ -36,6 +36,7 @@ from pipeline.store.metadata import (
     store_state,
     write_metadata,
 )
+from pipeline.text import is_one_line
 
 # Without this setting zarr writes no file for an all-NaN chunk, as if it were lost. It is not stored with an array.
 zarr.config.set({"array.write_empty_chunks": True})
@@ -158,7 +159,15 @@ class Store:
 
     @property
     def class_names(self) -> list[str]:
-        return [str(name) for name in self.read_present("class")]
+        """Names of the classes; StoreError if one contains control characters, which would break lists of names."""
+        names = [str(name) for name in self.read_present("class")]
+        unsafe = next((name for name in names if not is_one_line(name)), None)
+        if unsafe is not None:
+            again = repair_command(self.path, self.state["kind"])
+            raise StoreError(
+                f"{self.path} has the class {unsafe!r}, expected a name without control characters; run {again}"
+            )
+        return names
 
     @property
     def status(self) -> npt.NDArray[np.uint8]:

@@ -93,9 +93,12 @@ def warn_of_boxes(content: CocoFile) -> None:
 
 
 def warn_of_empty(path: Path, empty: Sequence[Id]) -> None:
-    """Log how many outlines enclose no centre of a pixel, if there are any."""
+    """Log how many outlines cover no pixel, if there are any."""
     if empty:
-        log.warning("%s: %d annotations are too thin to cover a pixel: %s", path, len(empty), some(empty))
+        log.warning(
+            "%s: %d annotations cover no pixel, because they are flat, tiny or outside their image: %s",
+            *(path, len(empty), some(empty)),
+        )
 
 
 def _check_stems(images: Sequence[Image], image_of_stem: dict[str, str], path: Path) -> None:
@@ -136,7 +139,7 @@ def draw(
 
     classes:  class index by category id
     problems: a message is added for each annotation that cannot be drawn
-    empty:    the id of each annotation is added whose outline encloses no centre of a pixel
+    empty:    the id of each annotation is added whose outline covers no pixel (encloses no centre of one)
     """
     size = image.height, image.width
     mask = np.zeros(size, np.uint8)

@@ -121,6 +121,21 @@ def test_a_box_without_outline_is_counted_and_has_no_label(tmp_path, caplog):
     assert "1 annotations have a box but no outline: 1; the pixels in their boxes get no label" in caplog.text
 
 
+@pytest.mark.parametrize("polygon", [[1, 1, 4, 1, 5, 1], [-5, -5, -1, -5, -1, -1], [1, 1, 3, 3]])
+def test_an_image_is_not_background_because_its_only_outline_covers_no_pixel(tmp_path, polygon, caplog):
+    flat = {"category_id": 10, "segmentation": [polygon]}
+    write_tool_file(tmp_path, [flat])
+    (mask,) = read_masks(tmp_path, DATA)
+    with pytest.raises(DatasetError, match=r"no outline of image 'shots/im_0.jpg' covers a pixel"):
+        mask.read((4, 6))
+    (tmp_path / "annotations/instances_default.json").unlink()
+    (tmp_path / "annotations").rmdir()
+    write_tool_file(tmp_path, [LEFT_HALF, flat])
+    (mask,) = read_masks(tmp_path, DATA)
+    assert np.array_equal(mask.read((4, 6)), np.array([[1, 1, 1, 0, 0, 0]] * 4))
+    assert "1 annotations cover no pixel, because they are flat, tiny or outside their image: 1" in caplog.text
+
+
 def test_an_image_without_outlines_is_marked(tmp_path):
     write_tool_file(tmp_path, [])
     assert [mask.is_annotated for mask in read_masks(tmp_path, DATA)] == [False]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -58,6 +59,14 @@ def test_ids_of_any_type_are_matched_or_refused(tmp_path, key, reference):
     else:
         with pytest.raises(DatasetError, match=r"annotation 1 has image_id .*7.*, which is not in images"):
             masks(path)
+
+
+@pytest.mark.parametrize("name", ["Screenshot 10.00.00\u202fAM.png", "a\u00a0b.jpg", "caf\u00e9.jpg", "cafe\u0301.jpg"])
+def test_names_with_any_space_and_in_any_normal_form_are_read(tmp_path, name):
+    (found,) = read_coco(write(tmp_path, [image(name=name)], [], [{"id": 1, "name": "na\u00efve cat"}])).images
+    assert found.stem == unicodedata.normalize("NFC", name.rpartition(".")[0])
+    names = [read_coco(write(tmp_path, categories=[{"id": 1, "name": f}])).categories[1] for f in ("\u00e9", "e\u0301")]
+    assert names == ["\u00e9"] * 2
 
 
 def test_ids_are_ordered_as_numbers_first():

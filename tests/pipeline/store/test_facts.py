@@ -111,6 +111,13 @@ def test_variants_that_leave_the_folder_are_refused():
     assert "variants.0" in fact_problem(facts | {"variants": ["../../x"]})
 
 
+def test_a_class_with_a_line_break_is_refused(tmp_path):
+    path = write_label_store(tmp_path, LABELS, SIZES, names=["background", "cat", "dog\n#evil:0,0,0::"])
+    for name in FORMATS:
+        with pytest.raises(StoreError, match=r"has the class 'dog\\n#evil:0,0,0::', expected a name without control"):
+            export_labels(path, name, tmp_path / "out" / name)
+
+
 def test_a_zarr_json_without_end_is_not_read(path):
     with (path / "zarr.json").open("ab") as file:
         file.truncate(MAX_BYTES + 1)

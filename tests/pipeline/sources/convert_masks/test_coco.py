@@ -144,7 +144,7 @@ def test_images_without_outlines_are_left_out_and_named_unless_they_are_backgrou
 def test_an_outline_that_covers_no_pixel_is_named(tmp_path, caplog):
     write(tmp_path, [annotation(5, 1, [[1, 1, 4, 1, 6, 1]]), annotation(6, 1, rectangle(0, 0, 8, 6))])
     convert_coco(tmp_path)
-    assert "1 annotations are too thin to cover a pixel: 5" in caplog.text
+    assert "1 annotations cover no pixel, because they are flat, tiny or outside their image: 5" in caplog.text
 
 
 def test_sound_images_are_kept_when_a_shape_of_another_cannot_be_drawn(tmp_path):
