@@ -19,7 +19,7 @@ from PIL import Image
 from pipeline.errors import DatasetError, ImageFileError, StoreError, UnreadableSourceError, first_line
 from pipeline.files import Stamp, content_digest, read_with_stamp
 from pipeline.folder import stage_command
-from pipeline.images import PixelLimit, decode_image, load_mask, read_content
+from pipeline.images import IndexMask, PixelLimit, decode_image, index_mask, load_mask, read_content
 from pipeline.record import read_record_as, write_record
 from pipeline.settings import MAX_MASK_VALUE, DataSettings
 
@@ -28,8 +28,7 @@ T = TypeVar("T")
 IGNORE_INDEX = 255
 Split = Literal["labeled", "unlabeled", "val"]
 SPLITS: tuple[Split, ...] = ("labeled", "unlabeled", "val")
-INDEX_MODES = ("P", "L", "1", "I", "I;16")
-LOOKUP_SIZE = MAX_MASK_VALUE + 1
+OUTSIDE = MAX_MASK_VALUE + 1  # index of the classes of values outside 0..65535
 CHECKED: dict[tuple[str, str], Stamp] = {}
 """Path and digest of each file that this process has checked -> its stamp. Training reads a file in every epoch; its
 content is hashed again only if its stamp has changed."""
@@ -91,7 +90,7 @@ class SampleIndex:
         assert sample.mask is not None, f"{sample.id} is unlabeled"
         content, path = self._checked_bytes(sample.mask, sample.mask_digest), self.root / sample.mask
         try:
-            return mask_classes(decode_mask_values(content, path, _limit(sample)), data)
+            return mask_classes(decode_index_mask(content, path, _limit(sample)).values, data)
         except ImageFileError as error:
             raise self._undecodable(error) from None
 
@@ -182,51 +181,48 @@ def save_samples(path: Path, index: SampleIndex) -> None:
     write_record(path, index.as_json())
 
 
-def read_mask_values(path: Path, limit: PixelLimit) -> npt.NDArray[np.int32]:
-    """int32 [H, W], raw values of an index mask (palette, grey or integer); raises as `decode_mask_values`."""
-    return decode_mask_values(read_content(path), path, limit)
+def read_index_mask(path: Path, limit: PixelLimit) -> IndexMask:
+    """Values and palette of a mask; raises as `decode_index_mask`."""
+    return decode_index_mask(read_content(path), path, limit)
 
 
-def decode_mask_values(content: bytes, path: Path, limit: PixelLimit) -> npt.NDArray[np.int32]:
-    """int32 [H, W], raw values of an index mask.
+def decode_index_mask(content: bytes, path: Path, limit: PixelLimit) -> IndexMask:
+    """Values and palette of the content of a mask's file.
 
     path:   for messages
-    raises: ImageFileError for a file that cannot be read; DatasetError for colours
+    raises: ImageFileError for a file that cannot be read as a mask; DatasetError for colours
     """
-    mask = load_mask(content, path, limit).picture
-    if mask.mode not in INDEX_MODES:
-        raise DatasetError(
-            f"{path} has mode {mask.mode}, expected an index mask (palette P or grey L); "
-            "convert its colours to class indices first"
-        )
-    return np.asarray(mask).astype(np.int32)
+    return index_mask(load_mask(content, path, limit), path)
 
 
 def read_mask(path: Path, data: DataSettings) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W] class index by `data.classes`, IGNORE_INDEX = void; raises as `decode_mask_values`."""
-    return mask_classes(read_mask_values(path, PixelLimit(data.max_pixels)), data)
+    """uint8 [H, W] class index by `data.classes`, IGNORE_INDEX = void; raises as `decode_index_mask`."""
+    return mask_classes(read_index_mask(path, PixelLimit(data.max_pixels)).values, data)
 
 
 def mask_classes(values: npt.NDArray[np.integer], data: DataSettings) -> npt.NDArray[np.uint8]:
-    """Class index of each mask value: uint8, shape of values, IGNORE_INDEX = void."""
-    classes: npt.NDArray[np.uint8] = class_lookup(data)[np.clip(values, 0, LOOKUP_SIZE - 1)]
+    """Class index of each mask value: uint8, shape of values, IGNORE_INDEX = void. Negative values are void."""
+    classes: npt.NDArray[np.uint8] = class_lookup(data)[np.clip(np.asarray(values, np.int32), -1, OUTSIDE)]
     return classes
 
 
 def class_lookup(data: DataSettings) -> npt.NDArray[np.uint8]:
-    """uint8 [65536]: mask value -> class index, IGNORE_INDEX for a value of no class."""
-    lookup = np.full(LOOKUP_SIZE, IGNORE_INDEX, np.uint8)
+    """uint8 [65537]: mask value -> class index, IGNORE_INDEX for a value of no class, and at OUTSIDE."""
+    lookup = np.full(OUTSIDE + 1, IGNORE_INDEX, np.uint8)
     for index, values in enumerate(data.mask_values):
         lookup[values] = index
     return lookup
 
 
 def unknown_mask_values(values: npt.NDArray[np.integer], data: DataSettings) -> list[int]:
-    """Sorted values that neither a class nor `data.ignore_values` lists; [] if `data.unknown_values: ignore`."""
+    """Sorted values that neither a class nor `data.ignore_values` lists; [] if `data.unknown_values: ignore`.
+
+    Negative values are always void, so they are not unknown.
+    """
     if data.unknown_values == "ignore":
         return []
     known = {value for values_of_class in data.mask_values for value in values_of_class} | set(data.ignore_values)
-    return sorted(set(np.unique(values).tolist()) - known)
+    return sorted(value for value in set(np.unique(values).tolist()) - known if value >= 0)
 
 
 def image_to_grid(image: npt.NDArray[np.uint8], grid: Sequence[int]) -> npt.NDArray[np.uint8]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 import calib
 from pipeline.datasets import IGNORE_INDEX, mask_classes
-from pipeline.doctor.findings import Finding, Level
+from pipeline.doctor.findings import Finding, Level, from_message
 from pipeline.doctor.survey import MaskFacts, Survey
 from pipeline.settings import DataSettings, Settings
+from pipeline.sources.labeled_set import MaskCounts, counts_images, is_too_small, judge_masks
 
 
 def class_findings(survey: Survey, num_labeled: int, settings: Settings) -> list[Finding]:
@@ -23,10 +25,29 @@ def class_findings(survey: Survey, num_labeled: int, settings: Settings) -> list
     shown = ", ".join(f"{name}: {number}" for name, number in in_labeled.items())
     checked = "" if survey.is_complete else " (of the checked ones)"
     findings = [Finding("note", f"labeled images with each class{checked}: {shown}")]
-    findings += [*_alphas(num_labeled, settings), *_holdout(num_labeled, settings)]
+    findings += _alphas(num_labeled, settings)
     if survey.is_complete:  # with --quick, a class may be in an image that was not checked
+        findings += map(from_message, judge_masks(_mask_counts(survey, settings.data), settings).problems)
         findings += [*_absent(in_labeled, in_val), *_class_alphas(in_labeled, settings)]
     return findings
+
+
+def _mask_counts(survey: Survey, data: DataSettings) -> list[MaskCounts]:
+    return [
+        MaskCounts(str(facts.sample.mask), facts.sample.split, pixels_per_class(facts.mask, data), facts.mask.highest)
+        for facts in survey.samples
+        if facts.mask is not None and not facts.mask.num_colours
+    ]
+
+
+def pixels_per_class(mask: MaskFacts, data: DataSettings) -> Counter[int]:
+    """Class index -> pixels of a mask, without void."""
+    classes = mask_classes(np.array(list(mask.values), np.int32), data).tolist()
+    pixels: Counter[int] = Counter()
+    for index, number in zip(classes, mask.values.values(), strict=True):
+        if index != IGNORE_INDEX:
+            pixels[index] += number
+    return pixels
 
 
 def images_per_class(masks: Sequence[MaskFacts], data: DataSettings) -> dict[str, int]:
@@ -74,28 +95,6 @@ def _alphas(num_labeled: int, settings: Settings) -> Iterator[Finding]:
     too_small = tuple(f"{alpha:g}" for alpha in calibrate.alphas or () if is_too_small(alpha, num_labeled))
     if too_small:
         yield Finding("warning", f"{smallest_text}; smaller alphas", too_small, "remove them from calibrate.alphas")
-
-
-def _holdout(num_labeled: int, settings: Settings) -> Iterator[Finding]:
-    holdout = settings.train.holdout
-    if holdout >= num_labeled:
-        what = f"train.holdout leaves stage1 none of the {num_labeled} labeled images to train on"
-        fix = f"set train.holdout below {num_labeled}, or label more images"
-        yield Finding("error", what, (f"train.holdout: {holdout}",), fix)
-
-
-def is_too_small(alpha: float, num_images: int) -> bool:
-    """Whether no threshold from `num_images` images can guarantee this alpha."""
-    return calib.conformal_rank(num_images, alpha) > num_images
-
-
-def counts_images(settings: Settings) -> bool:
-    """Whether a threshold has one observation per image and the finite-sample correction."""
-    calibrate = settings.calibrate
-    if calibrate.variant in ("risk", "fixed"):
-        return calibrate.variant == "risk"
-    pools_pixels = calibrate.pooling == "naive" and (not calibrate.kind.by_location or calibrate.n_min > 0)
-    return calibrate.quantile == "exact" and not pools_pixels
 
 
 def _class_alphas(in_labeled: Mapping[str, int], settings: Settings) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from pipeline.doctor.findings import Finding, from_message
 from pipeline.doctor.survey import MaskFacts, SampleFacts, Survey
 from pipeline.settings import DataSettings
 from pipeline.sources.misreadings import misreading, suspicions
+from pipeline.sources.palettes import palette_problems
 
 MUCH_VOID = 0.5  # fraction of the pixels
 MAX_VALUES = 8  # number of values without a class that are listed
@@ -21,6 +22,7 @@ def mask_findings(survey: Survey, data: DataSettings) -> list[Finding]:
     return [
         *_colours(survey.samples),
         *_coding(survey, data),
+        *_palettes(survey),
         *_unknown(survey.samples, data),
         *_void(survey.samples, data),
     ]
@@ -39,6 +41,11 @@ def _colours(samples: Sequence[SampleFacts]) -> Iterator[Finding]:
         what = f"{len(others)} masks are colour images ({number} each), expected one index per class (mode P or L)"
         fix = "replace each colour by the index of its class, and save the masks as PNG"
         yield Finding("error", what, tuple(str(facts.sample.mask) for facts, _ in others), fix)
+
+
+def _palettes(survey: Survey) -> list[Finding]:
+    colours = {str(facts.sample.mask): facts.mask.colours for facts in survey.samples if facts.mask is not None}
+    return [from_message(problem) for problem in palette_problems(colours)]
 
 
 def _coding(survey: Survey, data: DataSettings) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.datasets import Sample, decode_mask_values, evenly_spaced
+from pipeline.datasets import Sample, decode_index_mask, evenly_spaced
 from pipeline.errors import DatasetError, ImageFileError
 from pipeline.images import Header, PixelLimit, load_mask, load_photograph, read_content
 from pipeline.progress import Progress
@@ -42,6 +42,10 @@ class MaskFacts(NamedTuple):
     """Height and width in pixels."""
     values: Mapping[int, int]
     """Number of pixels by value; empty for colour images."""
+    colours: Mapping[int, int] = {}
+    """Colour as 0xRRGGBB by value; empty without a palette."""
+    highest: int = 255
+    """Largest value that a pixel of the file can have."""
     num_colours: int = 0
     """Number of colours of a colour image; 0 for index masks."""
     is_grey: bool = False
@@ -131,20 +135,23 @@ def mask_facts(path: Path, limit: PixelLimit) -> MaskFacts:
     """Read a mask; raises ImageFileError."""
     content = read_content(path)
     try:
-        values = decode_mask_values(content, path, limit)
+        mask = decode_index_mask(content, path, limit)
     except ImageFileError:
         raise
     except DatasetError:  # a colour image
         return _colour_facts(np.asarray(load_mask(content, path, limit).picture.convert("RGB")))
-    unique, numbers = np.unique(values, return_counts=True)
-    return MaskFacts(_size(values), dict(zip(unique.tolist(), numbers.tolist(), strict=True)))
+    unique, numbers = np.unique(mask.values, return_counts=True)
+    by_value = dict(zip(unique.tolist(), numbers.tolist(), strict=True))
+    return MaskFacts(_size(mask.values), by_value, mask.colours(), mask.highest)
 
 
 def _colour_facts(pixels: npt.NDArray[np.uint8]) -> MaskFacts:
     """Facts of a mask saved as a colour image, uint8 [H, W, 3] RGB."""
     red, green, blue = pixels.astype(np.uint32).transpose(2, 0, 1)
     num_colours = len(np.unique(red << 16 | green << 8 | blue))
-    return MaskFacts(_size(pixels), {}, num_colours, is_grey=bool((red == green).all() and (green == blue).all()))
+    return MaskFacts(
+        _size(pixels), {}, num_colours=num_colours, is_grey=bool((red == green).all() and (green == blue).all())
+    )
 
 
 def _size(pixels: npt.NDArray[Any]) -> tuple[int, int]:

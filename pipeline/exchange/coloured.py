@@ -11,12 +11,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import INDEX_MODES
 from pipeline.errors import DatasetError, ImageFileError
 from pipeline.exchange.incoming import Incoming, Size, class_named, refuse_size
 from pipeline.exchange.labels import Label
 from pipeline.files import image_id
-from pipeline.images import MASK, PixelLimit, header_of, load_mask, read_content
+from pipeline.images import (
+    MASK,
+    PixelLimit,
+    header_of,
+    index_mask,
+    is_index_mode,
+    load_mask,
+    packed_colours,
+    read_content,
+)
 
 Codes = npt.NDArray[np.int64]
 """int64 [H, W]: values of a mask, or its colours as 0xRRGGBB numbers."""
@@ -81,14 +89,13 @@ def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
     try:
         content = read_content(path)
         refuse_size(str(path), header_of(content, path, MASK).size, size)
-        picture = load_mask(content, path, PixelLimit(math.prod(size))).picture
+        file = load_mask(content, path, PixelLimit(math.prod(size)))
+        mask = index_mask(file, path) if is_index_mode(file.header.mode) else None
     except ImageFileError as error:
         raise DatasetError(f"{str(error).partition('; ')[0]}; export it again") from None
-    values = np.asarray(picture).astype(np.int64) if picture.mode in INDEX_MODES else None
-    if values is not None and picture.mode != "P":
-        return values, None
-    red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.int64), -1, 0)
-    return values, red << 16 | green << 8 | blue
+    if mask is None:
+        return None, packed_colours(np.asarray(file.picture.convert("RGB")))
+    return mask.values.astype(np.int64), None if mask.palette is None else packed_colours(mask.palette)[mask.values]
 
 
 def _label(path: Path, codes: Codes, names: Mapping[int, str], shown: str, class_names: Sequence[str]) -> Label:

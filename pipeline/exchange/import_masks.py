@@ -33,7 +33,6 @@ from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.settings import DataSettings, did_you_mean
-from pipeline.sources.convert_masks.png import write_mask
 
 log = logging.getLogger(__name__)
 
@@ -296,11 +295,11 @@ def mask_values(data: DataSettings) -> npt.NDArray[np.uint16]:
 
 
 def write_values(path: Path, values: npt.NDArray[np.uint16]) -> None:
-    """Write a mask, uint16 [H, W], as PNG with 8 bits, or with 16 bits if a value is above 255."""
-    if values.max() > MAX_8_BIT:
-        Image.fromarray(values).save(path)
-    else:
-        write_mask(path, values.astype(np.uint8))
+    """Write a mask, uint16 [H, W], as grey PNG with 8 bits, or with 16 bits if a value is above 255.
+
+    It has no palette, because `prepare` compares the palettes of the masks of a data set.
+    """
+    Image.fromarray(values if values.max() > MAX_8_BIT else values.astype(np.uint8)).save(path)
 
 
 def _refuse(problems: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets import SampleIndex, decode_mask_values, save_samples, unknown_mask_values
+from pipeline.datasets import SampleIndex, decode_index_mask, save_samples, unknown_mask_values
 from pipeline.errors import DatasetError
 from pipeline.files import content_digest
 from pipeline.folder import STAGE_OF, Folder
@@ -62,7 +62,7 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
             if mask is None or not mask.is_file():
                 raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row every-mask needs all masks")
             content = read_content(mask)
-            values = decode_mask_values(content, mask, PixelLimit(data.max_pixels))
+            values = decode_index_mask(content, mask, PixelLimit(data.max_pixels)).values
             unknown = unknown_mask_values(values, data)
             if unknown:
                 raise DatasetError(f"{mask} has values of no class: {', '.join(map(str, unknown[:8]))}")

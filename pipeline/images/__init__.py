@@ -1,8 +1,9 @@
 """The one reader of image files: photographs, and the files of masks.
 
-formats  the formats that are opened, whatever the name of a file says
-header   size, mode and orientation, before anything is decoded
-decode   pixels by fixed rules, up to a limit of size
+formats      the formats that are opened, whatever the name of a file says
+header       size, mode and orientation, before anything is decoded
+decode       pixels by fixed rules, up to a limit of size
+mask_values  the values of an index mask, and its palette
 """
 
 from pipeline.images.decode import (
@@ -17,6 +18,7 @@ from pipeline.images.decode import (
 )
 from pipeline.images.formats import MASK, PHOTOGRAPH, Kind
 from pipeline.images.header import ON_ITS_SIDE, UPRIGHT, Header, header_of, png_text, read_header, unreadable
+from pipeline.images.mask_values import IndexMask, index_mask, is_index_mode, packed_colours
 
 __all__ = [
     "MASK",
@@ -24,14 +26,18 @@ __all__ = [
     "PHOTOGRAPH",
     "UPRIGHT",
     "Header",
+    "IndexMask",
     "Kind",
     "MaskFile",
     "Photograph",
     "PixelLimit",
     "decode_image",
     "header_of",
+    "index_mask",
+    "is_index_mode",
     "load_mask",
     "load_photograph",
+    "packed_colours",
     "png_text",
     "read_content",
     "read_header",

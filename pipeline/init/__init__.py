@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets import SPLITS, read_mask_values
+from pipeline.datasets import SPLITS, read_index_mask
 from pipeline.errors import ConfigError, DatasetError, UserError
 from pipeline.files import write_text
 from pipeline.folder import run_word, snakemake_command
-from pipeline.images import PixelLimit
+from pipeline.images import IndexMask, PixelLimit
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes, read_class_list
 from pipeline.init.folders import ImagesAndMasks, find_files, listed, run_name
 from pipeline.init.recipe import has_cuda
@@ -33,6 +33,7 @@ from pipeline.progress import Progress
 from pipeline.run_file import CONFIG_FOLDER, full_names, load_settings
 from pipeline.settings import MAX_PIXELS, Settings
 from pipeline.sources import find_samples
+from pipeline.sources.palettes import palette_problems
 
 __all__ = ["Choices", "start"]
 
@@ -75,24 +76,31 @@ def _checked(name: str) -> str:
 
 
 def mask_values(masks: Mapping[str, Path], limit: PixelLimit) -> dict[str, frozenset[int]]:
-    """Values of each mask by stem, read in parallel; DatasetError lists the files that are no index masks."""
+    """Values of each mask by id, without negative ones (void), read in parallel.
+
+    raises: DatasetError that lists the files that are no index masks, or have another palette than the others
+    """
     progress, values, problems = Progress(log, "init", len(masks), "masks"), {}, []
+    colours = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda path: _values_or_problem(path, limit), masks.values())
+        results = pool.map(lambda path: _mask_or_problem(path, limit), masks.values())
         for stem, result in zip(masks, results, strict=True):
             progress.advance()
             if isinstance(result, str):
                 problems.append(result)
             else:
-                values[stem] = result
+                unique = np.unique(result.values)
+                values[stem] = frozenset(unique[unique >= 0].tolist())
+                colours[str(masks[stem])] = result.colours()
+    problems += palette_problems(colours)
     if problems:
         raise DatasetError("\n  ".join([f"{len(problems)} of {len(masks)} masks cannot be used:", *problems]))
     return values
 
 
-def _values_or_problem(path: Path, limit: PixelLimit) -> frozenset[int] | str:
+def _mask_or_problem(path: Path, limit: PixelLimit) -> IndexMask | str:
     try:
-        return frozenset(np.unique(read_mask_values(path, limit)).tolist())
+        return read_index_mask(path, limit)
     except DatasetError as error:
         return str(error)
 

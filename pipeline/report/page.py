@@ -204,8 +204,8 @@ def _evaluated(facts: Facts) -> str:
 
 
 def training_warnings(receipts: Mapping[str, Facts]) -> list[str]:
-    """Warnings of the collapse guard, with stage and epoch."""
-    return [
+    """Warnings of prepare about the labeled images, and of the collapse guard with stage and epoch."""
+    return [f"Labeled images: {warning}" for warning in receipts.get("prepare", {}).get("warnings", [])] + [
         f"{name}, epoch {point['epoch']}: {warning}"
         for stage, name in figures.STAGE_NAMES.items()
         for point in receipts.get(stage, {}).get("history", [])

@@ -93,6 +93,19 @@ class Suspicion(NamedTuple):
     what: str
     fix: str
 
+    def __str__(self) -> str:
+        return f"{self.what}; {self.fix}"
+
+
+def certain_suspicions(masks: Iterable[frozenset[int]], data: DataSettings) -> list[Suspicion]:
+    """Mistakes without a harmless explanation; [] if values without a class are ignored on purpose.
+
+    masks: as `suspicions`
+    """
+    if data.unknown_values == "ignore":
+        return []
+    return [suspicion for suspicion in suspicions(masks, data) if suspicion.is_certain]
+
 
 def suspicions(masks: Iterable[frozenset[int]], data: DataSettings) -> list[Suspicion]:
     """Probable mistakes: masks of 0 and 255 only, classes counted from another number, repeated shifts.

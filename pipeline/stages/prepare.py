@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.datasets import (
     SPLITS,
     Sample,
     SampleIndex,
-    decode_mask_values,
+    decode_index_mask,
     load_samples,
     mask_classes,
     save_samples,
@@ -28,16 +28,20 @@ from pipeline.datasets import (
 )
 from pipeline.errors import DatasetError, ImageFileError, UserError
 from pipeline.files import Stamp, content_digest, read_with_stamp
-from pipeline.images import PixelLimit, decode_image, unreadable
+from pipeline.images import IndexMask, PixelLimit, decode_image, unreadable
 from pipeline.memory import refuse_large_grid
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
-from pipeline.sources.misreadings import misreading
+from pipeline.sources.labeled_set import MaskCounts, judge_masks
+from pipeline.sources.misreadings import certain_suspicions, misreading
+from pipeline.sources.palettes import palette_problems
 from pipeline.sources.stamps import write_stamps
 
 log = logging.getLogger(__name__)
+
+MAX_8_BIT = 255
 
 
 def prepare(settings: Settings) -> dict[str, Any]:
@@ -53,12 +57,19 @@ def prepare(settings: Settings) -> dict[str, Any]:
         draw_scenes(data, data.scenes)
     samples, problems = find_samples(data, settings.needs_unlabeled)
     checked = list(check_samples(samples, data))
-    wrong_coding = misreading((check.values for check in checked if check.values), data)
+    masks = [check.mask for check in checked if check.mask is not None]
+    wrong_coding = misreading((mask.values for mask in masks), data)
     if wrong_coding is not None:  # reported alone: it is the cause of a problem in every mask
         raise DatasetError(_list_problems([wrong_coding], data))
     problems += [problem for check in checked for problem in check.problems]
+    problems += [str(suspicion) for suspicion in certain_suspicions((mask.values for mask in masks), data)]
+    problems += palette_problems({mask.path: mask.colours for mask in masks})
+    judged = judge_masks(_mask_counts(checked), settings)
+    problems += judged.problems
     if problems:
         raise DatasetError(_list_problems(problems, data))
+    for warning in judged.warnings:
+        log.warning("prepare: %s", warning)
     index = SampleIndex(Path(data.root), tuple(check.sample for check in checked))
     run = Run(settings)
     folder = run.folder
@@ -66,7 +77,8 @@ def prepare(settings: Settings) -> dict[str, Any]:
     if not _has_samples(folder.samples, index):  # writing the same list again would make Snakemake run every stage
         save_samples(folder.samples, index)
     write_stamps(folder.stamps, {name: stamp for check in checked for name, stamp in check.stamps.items()})
-    return _facts(index, checked, data) | {"seconds": round(time.monotonic() - start, 1)}
+    warnings = {"warnings": judged.warnings}
+    return _facts(index, checked, data) | warnings | {"seconds": round(time.monotonic() - start, 1)}
 
 
 def draw_scenes(data: DataSettings, scenes: SceneSettings) -> None:
@@ -98,14 +110,28 @@ class Check(NamedTuple):
     problems:     messages, [] if there is none
     class_pixels: class index -> pixels of its mask
     stamps:       path relative to the data root -> stamp
-    values:       values in its mask
+    mask:         path and content of its mask, None without a mask or if it cannot be read
     """
 
     sample: Sample
     problems: list[str]
     class_pixels: Counter[int]
     stamps: Mapping[str, Stamp] = {}
-    values: frozenset[int] = frozenset()
+    mask: MaskContent | None = None
+
+
+class MaskContent(NamedTuple):
+    """What the mask of a sample contains.
+
+    values:  all values
+    colours: value -> colour 0xRRGGBB, {} without a palette
+    highest: largest value that a pixel of the file can have
+    """
+
+    path: str
+    values: frozenset[int]
+    colours: Mapping[int, int]
+    highest: int
 
 
 def check_samples(samples: list[Sample], data: DataSettings) -> Iterable[Check]:
@@ -134,14 +160,15 @@ def _check_mask(sample: Sample, data: DataSettings, stamps: Mapping[str, Stamp])
     path = Path(data.root) / str(sample.mask)
     try:
         content, stamp = _read(path)
-        values = decode_mask_values(content, path, PixelLimit(data.max_pixels))
+        mask = decode_index_mask(content, path, PixelLimit(data.max_pixels))
     except DatasetError as error:
         return Check(sample, [str(error)], Counter())
     sample = replace(sample, mask_digest=content_digest(content))
-    unique, counts = np.unique(values, return_counts=True)
-    problems = _mask_problems(path, values.shape, unique, sample, data)
+    unique, counts = np.unique(mask.values, return_counts=True)
+    problems = _mask_problems(path, mask, unique, sample, data)
     pixels, stamps = _class_pixels(unique, counts, data), {**stamps, str(sample.mask): stamp}
-    return Check(sample, problems, pixels, stamps, frozenset(unique.tolist()))
+    found = MaskContent(str(path), frozenset(unique.tolist()), mask.colours(), mask.highest)
+    return Check(sample, problems, pixels, stamps, found)
 
 
 def _read(path: Path) -> tuple[bytes, Stamp]:
@@ -153,15 +180,18 @@ def _read(path: Path) -> tuple[bytes, Stamp]:
 
 
 def _mask_problems(
-    path: Path, shape: Sequence[int], values: npt.NDArray[np.int32], sample: Sample, data: DataSettings
+    path: Path, mask: IndexMask, values: npt.NDArray[np.int32], sample: Sample, data: DataSettings
 ) -> list[str]:
     problems = []
-    if tuple(shape) != (sample.height, sample.width):
-        size = f"{shape[1]} x {shape[0]}"
+    height, width = mask.values.shape
+    if (height, width) != sample.size:
+        size = f"{width} x {height}"
         problems.append(f"{path} is {size}, its image is {sample.width} x {sample.height}; make them equal")
     unknown = unknown_mask_values(values, data)
     if unknown:
         shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+        if mask.highest < MAX_8_BIT:
+            shown += f" (its pixels hold 0 to {mask.highest}, and are read as they are stored)"
         problems.append(
             f"{path} has values that no class names: {shown}; add them to data.classes (values) or to "
             "data.ignore_values, or set data.unknown_values: ignore"
@@ -176,6 +206,14 @@ def _class_pixels(values: npt.NDArray[np.int32], counts: npt.NDArray[np.intp], d
         if k != IGNORE_INDEX:
             pixels[k] += num
     return pixels
+
+
+def _mask_counts(checked: Iterable[Check]) -> list[MaskCounts]:
+    return [
+        MaskCounts(check.mask.path, check.sample.split, check.class_pixels, check.mask.highest)
+        for check in checked
+        if check.mask is not None
+    ]
 
 
 def _list_problems(problems: list[str], data: DataSettings) -> str:

@@ -55,7 +55,7 @@ def test_grey_and_palette_masks_read_alike(tmp_path, make_settings):
 
 def test_a_colour_mask_is_refused(tmp_path, make_settings):
     Image.new("RGB", (3, 2)).save(tmp_path / "mask.png")
-    with pytest.raises(DatasetError, match="mode RGB, expected an index mask"):
+    with pytest.raises(DatasetError, match=r"mode RGB\), expected an index mask"):
         read_mask(tmp_path / "mask.png", make_settings().data)
 
 

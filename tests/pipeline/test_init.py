@@ -207,11 +207,11 @@ def test_one_mask_is_too_few_and_masks_for_all_images_are_refused(mydata, write_
 
 
 def test_masks_that_are_no_index_masks_are_all_named(mydata):
-    Image.new("RGB", (32, 24)).save(mydata / "masks/im0.png")
+    Image.new("RGB", (32, 24), "red").save(mydata / "masks/im0.png")
     (mydata / "masks/im1.png").write_bytes(b"no image")
     message = refused(mydata / "images", "--masks", mydata / "masks")
     assert "2 of 5 masks cannot be used" in message
-    assert "im0.png has mode RGB" in message
+    assert "im0.png has colours (mode RGB)" in message
     assert "im1.png is no image of a known format" in message
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import calib
-from pipeline.doctor.classes import is_too_small
+from pipeline.sources.labeled_set import is_too_small
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_class_wise_thresholds_need_images_of_every_class(show_only, labeled, on
 
 
 def test_a_holdout_of_all_labeled_images_is_an_error(data, only, findings):
-    finding = only("train.holdout leaves stage1 none of the 6 labeled images", **{"train.holdout": 6})
-    assert (finding.level, finding.where) == ("error", ("train.holdout: 6",))
-    assert not any("train.holdout leaves" in str(f) for f in findings(**{"train.holdout": 5}))
+    finding = only("train.holdout 6 leaves stage1 none of the 6 labeled images", **{"train.holdout": 6})
+    assert (finding.level, finding.fix) == ("error", "set train.holdout below 6, or label more images")
+    assert not any("leaves stage1 none" in str(f) for f in findings(**{"train.holdout": 5}))
 
 
 @given(st.integers(1, 500), st.floats(1e-3, 0.999))

@@ -12,3 +12,7 @@ def test_names_the_stage_and_epoch_of_each_warning_of_the_collapse_guard():
         "Stage II, epoch 10: and more",
     ]
     assert training_warnings({}) == []
+
+
+def test_shows_what_prepare_found_about_the_labeled_images():
+    assert training_warnings({"prepare": {"warnings": ["one class"]}}) == ["Labeled images: one class"]

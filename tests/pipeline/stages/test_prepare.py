@@ -69,7 +69,7 @@ def test_lists_all_problems_together_and_writes_nothing(data, make_settings):
     (data / f"images/{truncated}.png").write_bytes(content[: len(content) // 2])
     Image.new("L", (5, 4)).save(data / f"masks/{small}.png")
     Image.fromarray(np.full((24, 32), 77, np.uint8)).save(data / f"masks/{strange}.png")
-    Image.new("RGB", (32, 24)).save(data / f"masks/{coloured}.png")
+    Image.new("RGB", (32, 24), "red").save(data / f"masks/{coloured}.png")
     with pytest.raises(DatasetError) as error:
         prepare(settings)
     first, *problems = str(error.value).splitlines()
@@ -79,7 +79,7 @@ def test_lists_all_problems_together_and_writes_nothing(data, make_settings):
         (truncated, "cannot be read", "replace or remove it"),
         (small, "is 5 x 4, its image is 32 x 24", "make them equal"),
         (strange, "values that no class names: 77", "data.unknown_values: ignore"),
-        (coloured, "mode RGB", "convert its colours"),
+        (coloured, "colours (mode RGB)", "convert its colours"),
     ):
         assert any(sample_id in line and found in line and fix in line for line in problems), (sample_id, problems)
     assert not settings.folder.exists()
