@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.errors import ConfigError, UserError, disk_problem
+from pipeline.errors import ConfigError, DiskError, UserError, disk_problem
 from pipeline.lock import only_writer
 from pipeline.overrides import parse_overrides
 from pipeline.run import Run
@@ -110,10 +111,24 @@ def run_or_store(function: Callable[..., None]) -> Callable[..., None]:
     return click.argument("target", metavar="[RUN|STORE]", default=DEFAULT_RUN)(SET_OPTION(command))
 
 
+@contextlib.contextmanager
+def explained_disk(folder: Path) -> Iterator[None]:
+    """Context in which an error of the disk is a DiskError. folder: where its files are written"""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        problem = disk_problem(error, folder)
+        if problem is None:
+            raise
+        raise DiskError(problem) from error
+
+
 def run_stage(settings: Settings, name: str, stage: Callable[[Settings], Mapping[str, Any]]) -> None:
     """Run a stage as the only process that writes its results, and write its receipt; BusyError if it is not."""
     run = Run(settings)
-    with only_writer(run.folder.path, name):
+    with explained_disk(run.folder.path), only_writer(run.folder.path, name):
         run.finish(name, stage(settings))
 
 

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+from pathlib import Path
 
 
 def first_line(error: Exception) -> str:
@@ -12,27 +14,47 @@ def first_line(error: Exception) -> str:
 DISK_PROBLEMS = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some of your quota there",
-    errno.EROFS: "make it writable, or set `results` to another folder",
-    errno.EACCES: "make it readable and writable for you, or set `results` to another folder",
-    errno.EPERM: "make it readable and writable for you, or set `results` to another folder",
+    errno.EROFS: "make it writable, or write to another folder",
+    errno.EACCES: "make it readable and writable for you, or write to another folder",
+    errno.EPERM: "make it readable and writable for you, or write to another folder",
+    errno.EIO: "check the disk or the connection to it",
+    errno.ESTALE: "check the connection to the file server",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
 }
-"""Number of a system error -> what fixes it: states of a disk, for which no code is to blame."""
+"""Number of a system error -> what fixes it: states of a machine, for which no code is to blame."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def disk_problem(error: BaseException | None) -> str | None:
+def disk_problem(error: BaseException | None, folder: Path | None = None) -> str | None:
     """One line about a disk that is full or cannot be written, if that is behind an error or its causes; else None.
 
-    Libraries that are not written in Python report such an error by its text alone.
+    Libraries that are not written in Python report such an error by its text alone, and without the path.
+
+    folder: where the files are written whose path is not known
     """
     if error is None:
         return None
     for number, fix in DISK_PROBLEMS.items():
         is_named = isinstance(error, OSError) and error.errno == number
-        if is_named or (number in (errno.ENOSPC, errno.EDQUOT) and os.strerror(number) in str(error)):
+        if is_named or (number in FULL and os.strerror(number) in str(error)):
             name = getattr(error, "filename", None)
-            where = "a file could not be written" if name is None else str(name)
-            return f"{where}: {os.strerror(number)}; {fix}, then run the same command again: finished work is kept"
-    return disk_problem(error.__cause__ or error.__context__)
+            path = folder if name is None else Path(os.fsdecode(name))
+            free = f" ({_free_space(path)})" if number in FULL and path is not None else ""
+            problem = f"{_where(name, folder)}: {os.strerror(number)}{free}"
+            return f"{problem}; {fix}, then run the same command again: finished work is kept"
+    return disk_problem(error.__cause__ or error.__context__, folder)
+
+
+def _where(name: str | bytes | None, folder: Path | None) -> str:
+    if name is not None:
+        return os.fsdecode(name)
+    return f"a file {'' if folder is None else f'in {folder} '}could not be written"
+
+
+def _free_space(path: Path) -> str:
+    """How much space is free where a file or folder is or would be."""
+    existing = next(one for one in (path, *path.absolute().parents) if one.exists())
+    return f"{shutil.disk_usage(existing).free / 1e6:.1f} MB free"
 
 
 class UserError(Exception):
@@ -41,6 +63,10 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A setting that is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class DiskError(UserError):
+    """A disk that is full or broken, or a file or folder that cannot be read or written."""
 
 
 class DatasetError(UserError):

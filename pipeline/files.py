@@ -32,6 +32,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield part
         check_leases()
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is None:  # of a write, unlike that of an open
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

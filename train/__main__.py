@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli import CommandGroup, run_argument, run_command
+from pipeline.cli import CommandGroup, explained_disk, run_argument, run_command
 from pipeline.lock import only_writer
 from pipeline.run import Run
 from pipeline.settings import MAX_PIXELS, Settings
@@ -34,12 +34,15 @@ def run_stage(settings: Settings, name: str, stage: Callable[[Settings], dict[st
 
     That process holds the stage's lock. So the lock lasts as long as something is written, whichever process is killed.
     """
+    from train.loader import explained_deaths
     from train.machine.processes import process_group
 
     if must_launch(settings.train.processes):
         sys.exit(launch(sys.argv[1:], settings.train.processes))
     run = Run(settings)
     with contextlib.ExitStack() as held:
+        held.enter_context(explained_disk(run.folder.path))
+        held.enter_context(explained_deaths("train.workers and evaluate.workers"))
         if is_first_process():
             held.enter_context(only_writer(run.folder.path, name))
         world = held.enter_context(process_group(settings.train.device))
@@ -98,7 +101,7 @@ def probe(settings: Settings) -> None:
     from train.probe.table import format_probe
 
     run = Run(settings)
-    with only_writer(run.folder.path, "probe"):
+    with explained_disk(run.folder.path), only_writer(run.folder.path, "probe"):
         facts = stage(settings)
         if not is_recorded(run, facts):
             run.finish("probe", facts)
@@ -138,12 +141,15 @@ def predict(
     a folder that training wrote, or a folder with any semantic segmentation network in transformers format. After an
     interruption, run the same command again: existing predictions are kept.
     """
+    from train.loader import explained_deaths
     from train.predict import Request, settings_of
     from train.predict import predict as run
 
     chosen = settings_of(scales=scales, **options)
     request = Request(images, out, student, chosen, device, probabilities, overwrite, max_pixels)
-    click.echo(f"wrote {run(request)} predictions to {out}")
+    with explained_deaths("--workers"), explained_disk(out):
+        number = run(request)
+    click.echo(f"wrote {number} predictions to {out}")
 
 
 @main.command()

@@ -9,7 +9,7 @@ image is never opened.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, resize_nearest
-from pipeline.errors import UserError
 from pipeline.settings import DataSettings, TrainSettings
 from pipeline.store import LabelStore
 from train.augment import Box, Geometry, Photometric, draw_box, draw_geometry, draw_photometric
+from train.loader import loaded
 
 NUM_VIEWS = 2  # strong views drawn for every image, whether or not a stage uses them
 
@@ -180,57 +180,27 @@ def _as_tensor(array: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(array, order="C"))
 
 
+BYTES_PER_PIXEL = 4  # image and target
+
+
+def bytes_of(samples: Sequence[Sample], num: int) -> int:
+    """Upper bound of the size of `num` of these images with their targets, in bytes."""
+    return num * max((BYTES_PER_PIXEL * sample.height * sample.width for sample in samples), default=0)
+
+
 def training_batches(
     images: TrainingImages, draws: Callable[[int], list[Draw]], steps: range, pin_memory: bool
 ) -> Iterator[list[Example]]:
-    """The batches of the steps, in order; DatasetError at a file that is not the one that prepare read."""
-    order: Any = (draws(step) for step in steps)
-    # A separate generator, because iterating a loader must not draw from torch's global generator.
-    loader: DataLoader[Any] = DataLoader(
-        ItemsOrErrors(images),
-        batch_sampler=order,
-        num_workers=images.train.workers,
-        generator=torch.Generator(),
-        collate_fn=list,  # images have different sizes; the device makes views of one size from them
-        pin_memory=pin_memory,
-    )
-    return _raised(loader)
+    """The batches of the steps, in order; raises as `train.loader.loaded`."""
+    num_bytes = bytes_of(images.samples, len(draws(steps[0]))) if steps else 0
+    return loaded(images, (draws(step) for step in steps), num_bytes, images.train.workers, pin_memory)
 
 
 def whole_images(images: WholeImages, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The images in order, one per batch: uint8 [1, 3, H, W] RGB and uint8 [1, H, W] target.
 
-    raises: DatasetError at a file that is not the one that prepare read
+    raises: as `train.loader.loaded`
     """
-    loader: DataLoader[Any] = DataLoader(
-        ItemsOrErrors(images), num_workers=workers, generator=torch.Generator(), collate_fn=list
-    )
-    return ((image[None], target[None]) for ((image, target),) in _raised(loader))
-
-
-@dataclass(frozen=True)
-class ItemsOrErrors(Dataset[Any]):
-    """The items of a data set, or in place of an item the user's error that reading it raised.
-
-    A loader whose worker raises an exception puts the worker's traceback into the message.
-    """
-
-    items: TrainingImages | WholeImages
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self.items[key]
-        except UserError as error:
-            return error
-
-
-def _raised(batches: Iterable[list[Any]]) -> Iterator[list[Any]]:
-    """The batches before the first one with an error, which is raised."""
-    for batch in batches:
-        for item in batch:
-            if isinstance(item, UserError):
-                raise item
-        yield batch
+    single = ([number] for number in range(len(images)))
+    batches = loaded(images, single, bytes_of(images.samples, 1), workers)
+    return ((image[None], target[None]) for ((image, target),) in batches)

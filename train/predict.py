@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipeline import receipt
 from pipeline.datasets import IGNORE_INDEX
@@ -24,6 +24,7 @@ from pipeline.images import PixelLimit, png_text, read_image
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.settings import MAX_PIXELS, EvaluateSettings, Section, TrainSettings
+from train.loader import loaded
 from train.machine.device import compute_of
 from train.measure.inference import class_scores, predicted_classes
 from train.student import Student, load_student
@@ -36,6 +37,7 @@ S = TypeVar("S", bound=Section)
 FINGERPRINT_KEY = "conformalsam"  # key of the PNG's text that holds the fingerprint of its student and options
 BACKGROUND = "background"  # a class of this name is drawn in grey
 MAX_NAMES = 5  # files that an error lists
+LARGEST_IMAGE = 200_000_000  # bytes that are reserved for an image, because only its file is known
 
 
 class Request(NamedTuple):
@@ -178,8 +180,9 @@ def _predict_all(
     """Write the predictions; returns a description of each image that cannot be read."""
     problems = []
     images = FolderImages(list(files.values()), PixelLimit(request.max_pixels, "add --max-pixels {}"))
-    loader: Any = DataLoader(images, batch_size=None, num_workers=request.settings.workers, collate_fn=_same)
-    for name, (image, problem) in zip(files, loader, strict=True):
+    single = ([number] for number in range(len(files)))
+    batches = loaded(images, single, LARGEST_IMAGE, request.settings.workers)
+    for name, ((image, problem),) in zip(files, batches, strict=True):
         if image is None:
             problems.append(problem)
             log.warning("predict: %s", problem)
@@ -246,7 +249,3 @@ class FolderImages(Dataset[tuple[Tensor | None, str]]):
         except ImageFileError as error:
             return None, str(error)
         return torch.from_numpy(image.transpose(2, 0, 1)[None].copy()), ""
-
-
-def _same(item: Any) -> Any:
-    return item

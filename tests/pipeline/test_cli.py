@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from tiny_run import write_run_file
 
 from pipeline.__main__ import main as pipeline_main
-from pipeline.cli import SECTIONS, CommandGroup, run_argument, run_or_store
+from pipeline.cli import SECTIONS, CommandGroup, explained_disk, run_argument, run_or_store
+from pipeline.errors import DiskError
+from pipeline.files import replacing
 from train.__main__ import main as train_main
 
 COMMANDS = pipeline_main.commands | train_main.commands
@@ -111,9 +113,24 @@ def test_a_folder_that_cannot_be_written_is_named():
     ended = invoke(write)
     assert ended.exit_code == 1
     assert ended.output == (
-        "error: /mnt/results: Read-only file system; make it writable, or set `results` to another folder, then run "
-        "the same command again: finished work is kept\n"
+        "error: /mnt/results: Read-only file system; make it writable, or write to another folder, then run the "
+        "same command again: finished work is kept\n"
     )
+
+
+def test_a_file_of_a_stage_on_a_full_disk_is_named_with_the_free_space(tmp_path):
+    def fill(path):
+        with replacing(path) as part:
+            part.symlink_to("/dev/full")
+            part.write_text("something")
+
+    full = rf"^{tmp_path}/new/a.json: No space left on device \(\d+\.\d MB free\); free some space there, then run"
+    with pytest.raises(DiskError, match=full), explained_disk(tmp_path / "run"):
+        fill(tmp_path / "new/a.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    below = rf"^a file in {tmp_path}/run could not be written: No space left on device \(\d+\.\d MB free\); free"
+    with pytest.raises(DiskError, match=below), explained_disk(tmp_path / "run"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
 def test_any_other_error_stays_what_it_is():

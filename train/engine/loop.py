@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import shutil
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from pipeline.digests import digests_of
-from pipeline.errors import TrainingError, first_line
 from pipeline.files import replacing_folder
 from pipeline.folder import Folder
 from pipeline.progress import Progress
@@ -23,11 +21,14 @@ from pipeline.settings import Settings
 from train.data import Example, WholeImages, training_batches
 from train.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from train.engine.curve import add_to_history, mean_measures, save_if_best
+from train.engine.failures import diverged, explained_errors
 from train.engine.stage import Stage, check_batch, own_draws
 from train.engine.state import TrainingState
 from train.engine.step import step_seed, training_step
 from train.engine.tensorboard import Board
+from train.engine.trial import try_training_pass
 from train.machine.processes import wait_for_all, world
+from train.recipe import has_block
 from train.student import Validate
 from train.students import num_parameters, save_network
 
@@ -75,7 +76,7 @@ def save(state: TrainingState, stage: Stage, folder: Folder, finished: bool) -> 
         return
     is_finite = [parameter.detach().isfinite().all() for parameter in state.student.model.parameters()]
     if not torch.stack(is_finite).all():
-        raise _diverged(stage, f"the weights after step {state.step} are not finite")
+        raise diverged(stage, f"the weights after step {state.step} are not finite")
     state.tick()
     facts = {"fingerprint": stage.fingerprint, "num_steps": stage.num_steps, "finished": finished}
     save_checkpoint(folder.checkpoint(stage.name), {**facts, **state.weights(), **state.progress()})
@@ -85,10 +86,13 @@ def run(state: TrainingState, stage: Stage, settings: Settings, validate: Valida
     """Train a stage to its end, resuming an unfinished run of it; writes its checkpoint, last and best student.
 
     returns: facts for the receipt
-    raises:  TrainingError if a loss is NaN or infinite, or memory runs out; the last good checkpoint is kept
+    raises:  TrainingError if a loss is NaN or infinite, memory runs out, or the student cannot be trained on batches of
+             this shape; the last good checkpoint is kept
     """
     folder = Folder(settings.folder)
     check_batch(stage)
+    if stage.num_steps and not has_block(settings, stage.name):  # the block needs logits of real images
+        try_training_pass(state.student, stage)
     if world().is_main:
         Run(settings).begin(stage.name)
     resume(state, stage, folder)
@@ -129,7 +133,7 @@ def train(state: TrainingState, stage: Stage, seed: int, folder: Folder, validat
         if state.step % stage.steps_per_epoch == 0:
             stage.before_epoch(state)
         torch.manual_seed(step_seed(seed, stage.name, state.step))
-        with _explained_errors(stage):
+        with explained_errors(stage):
             reader.add(training_step(state, stage, batch))
         ends_epoch = _ends_epoch_to_validate(state.step, stage, settings.validate_every)
         is_due = time.monotonic() - time_of_last_save >= 60 * settings.checkpoint_minutes
@@ -157,37 +161,6 @@ def shown_images(stage: Stage) -> WholeImages:
 def _ends_epoch_to_validate(step: int, stage: Stage, validate_every: int) -> bool:
     epoch, rest = divmod(step, stage.steps_per_epoch)
     return rest == 0 and (epoch % validate_every == 0 or epoch == stage.num_epochs)
-
-
-@contextlib.contextmanager
-def _explained_errors(stage: Stage) -> Iterator[None]:
-    """Turn out-of-memory errors, and batches too small for a batch norm, into errors that name the settings to change.
-
-    raises: TrainingError
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(stage, error) from None
-    except RuntimeError as error:
-        if "not enough memory" not in str(error) and "allocate memory" not in str(error):
-            raise
-        raise _out_of_memory(stage, error) from None
-    except ValueError as error:  # from a batch norm after pooling over the whole image
-        if "Expected more than 1 value per channel" not in str(error):
-            raise
-        raise TrainingError(
-            f"{stage.name}: the student's batch norm needs at least two images in a micro-batch, but one has fewer; "
-            f"lower train.accumulate (now {stage.images.train.accumulate}), or raise the batch sizes of {stage.name}"
-        ) from None
-
-
-def _out_of_memory(stage: Stage, error: Exception) -> TrainingError:
-    settings = stage.images.train
-    return TrainingError(
-        f"{stage.name} ran out of memory ({first_line(error)}); raise train.accumulate (now {settings.accumulate}), or "
-        f"lower train.crop (now {settings.crop}) or the batch sizes of {stage.name}, which starts it from the beginning"
-    )
 
 
 class TimedBatches:
@@ -231,7 +204,7 @@ class Reader:
         rows, self.pending = torch.stack(self.pending).tolist(), []
         for step, row in enumerate(rows, start=self.state.step - len(rows) + 1):
             if not math.isfinite(row[0]):
-                raise _diverged(self.stage, f"the loss of step {step} is {row[0]}")
+                raise diverged(self.stage, f"the loss of step {step} is {row[0]}")
         self.state.measures += rows
         self.time_of_last_read = time.monotonic()
         means = mean_measures(rows, world().size)
@@ -243,14 +216,6 @@ class Reader:
         step = self.state.step - 1
         lr = self.stage.images.train.lr * self.stage.lr_factor(step)
         return {"lr": lr, "lambda": self.stage.lambda_of(step), "data_wait": self.data_wait()}
-
-
-def _diverged(stage: Stage, reason: str) -> TrainingError:
-    train = stage.images.train
-    return TrainingError(
-        f"{stage.name} diverged: {reason}; the last good checkpoint, if any, is kept; lower train.lr (now {train.lr}) "
-        f"or train.head_lr_multiplier (now {train.head_lr_multiplier}), or set train.precision: float32"
-    )
 
 
 def _facts(state: TrainingState, stage: Stage) -> dict[str, Any]:
