@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.folder import run_word
 from pipeline.run_file import DEFAULT_RUN, full_names, takes_text
 from pipeline.settings import Settings
-from pipeline.yaml_text import yaml_text
+from pipeline.yaml_text import read_yaml, yaml_text
 
 CONFIG_OPTIONS = ("--config", "-C")  # of Snakemake
 
@@ -79,7 +79,7 @@ def _value_of(name: str, text: str) -> Any:
     name: full or short name of a setting, or `run`
     """
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{name}={text} is not valid YAML ({' '.join(str(error).split())}); put text with special characters in "

@@ -17,11 +17,13 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.recipes import refuse_another_recipe
 from pipeline.settings import Origin, Section, Settings, did_you_mean
 from pipeline.text import read_text
+from pipeline.yaml_text import read_yaml
 from pipeline.yaml_words import KEY, unquoted_word
 
 CONFIG_FOLDER = Path("config")
 PRESET_FOLDER = Path(__file__).parent / "presets"
 DEFAULT_RUN = "demo"
+MAX_SHOWN = 200  # characters of a value in a message
 TOOL_SECTIONS = ("probe", "gallery")  # a short name means the setting of another section, if there is one
 
 
@@ -153,7 +155,7 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[File]:
         raise ConfigError(f"{path} extends itself; remove its line `extends:`")
     try:
         text = read_text(path)
-        tree = yaml.safe_load(text) or {}
+        tree = read_yaml(text) or {}
     except DatasetError as error:
         raise ConfigError(str(error)) from None
     except yaml.YAMLError as error:
@@ -165,6 +167,8 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[File]:
     parent = tree.pop("extends", None)
     if parent is None:
         return [File(text, tree)]
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path} extends {_shown(parent)}, expected the path of a run file; fix its line `extends:`")
     parent_path = path.parent / parent
     if not parent_path.is_file():
         raise ConfigError(f"{path} extends {parent!r}, but {parent_path} does not exist; fix its line `extends:`")
@@ -216,7 +220,13 @@ def _describe(problem: Any, texts: Sequence[str]) -> str:
     hint = (
         "; write 1.0e-4, not 1e-4, which YAML reads as text" if kind == "float_type" and isinstance(value, str) else ""
     )
-    return f"{name} must be {expected}, got {value!r} ({type(value).__name__}){hint}"
+    return f"{name} must be {expected}, got {_shown(value)} ({type(value).__name__}){hint}"
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, at most MAX_SHOWN characters."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _dotted(location: Sequence[int | str]) -> str:

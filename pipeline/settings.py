@@ -31,6 +31,7 @@ from pipeline.names import checked_name, checked_results
 MAX_CLASSES = 255  # masks are uint8, and 255 is no class
 MAX_MASK_VALUE = 65535  # 16 bits
 MAX_PIXELS = 200_000_000  # the largest photographs of common cameras
+MAX_EPOCHS = 10**6
 MAX_LOGIT_BIAS = 80.0  # exp(80) fits into a float32
 
 
@@ -528,7 +529,7 @@ class TrainSettings(Section):
     holdout: int = Field(0, ge=0)
     """Number of labeled images that no stage trains on, drawn with the seed. They are for `stage2.confidence:
     conformal`."""
-    total_epochs: int = shorthand(80, ge=1)
+    total_epochs: int = shorthand(80, ge=1, le=MAX_EPOCHS)
     """Number of epochs of both stages together, which `stage1.fraction` and `stage2.fraction` divide. It depends on the
     data set: VOC 80, ADE20K 40."""
     crop: int = Field(513, ge=32)
@@ -748,8 +749,8 @@ def with_epochs(tree: Mapping[str, Any]) -> dict[str, Any]:
     for name, section in STAGES.items():
         own, fraction = tree.get(name, {}), _given(tree, name, section, "fraction")
         is_given = not isinstance(own, Mapping) or own.get("epochs") is not None
-        if not is_given and isinstance(total, int) and isinstance(fraction, int | float):
-            result[name] = {**own, "epochs": max(round(fraction * total), 1 if fraction > 0 else 0)}
+        if not is_given and isinstance(total, int) and isinstance(fraction, int | float) and 0 <= fraction <= 1:
+            result[name] = {**own, "epochs": max(round(fraction * min(total, MAX_EPOCHS)), 1 if fraction > 0 else 0)}
     return result
 
 

@@ -1,4 +1,4 @@
-"""Values as YAML on one line, for command lines; every YAML reader restores them."""
+"""YAML from users, and values as YAML on one line, for command lines; every YAML reader restores them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,40 @@ from typing import Any
 
 import yaml
 
+from pipeline.errors import first_line
+
 PLAIN_TEXT = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 ESCAPES = {'"': '\\"', "\\": "\\\\"}
 MAX_SHORT = 0xFFFF
+MAX_ENTRIES = 100_000
+
+
+def read_yaml(text: str) -> Any:
+    """The content of a YAML text.
+
+    raises: yaml.YAMLError if it is not valid, has over MAX_ENTRIES entries (aliases count as often as they are used),
+            or contains itself
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # 2024-13-45, 0b_, !!bool x and too many brackets raise any of Python's errors
+        raise yaml.YAMLError(f"{type(error).__name__}: {first_line(error)}") from None
+    _refuse_many_entries(content)
+    return content
+
+
+def _refuse_many_entries(content: Any) -> None:
+    """yaml.YAMLError if a tree has too many entries or contains itself."""
+    pending, count = [content], 0
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping | list | tuple | set):
+            count += len(value)
+            pending += value.values() if isinstance(value, Mapping) else value
+        if count > MAX_ENTRIES:
+            raise yaml.YAMLError(f"it has over {MAX_ENTRIES} entries, or contains itself")
 
 
 def yaml_text(value: Any) -> str:

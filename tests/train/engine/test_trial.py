@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from train.engine.trial import try_training_pass
 from transformers import (
     MobileNetV2Config,
     MobileNetV2ForSemanticSegmentation,
@@ -12,6 +11,7 @@ from transformers import (
 
 from pipeline.errors import TrainingError
 from pipeline.run import Run
+from train.engine.trial import try_training_pass
 from train.stage1 import open_run_labels, stage1, stage_of
 from train.student import Student
 from train.students import Network
