@@ -35,6 +35,8 @@ def convert_coco(root: Path, workers: int | None = None, *, keep_unannotated: bo
     if not files:
         raise DatasetError(f"no {root / 'annotations'}/instances_*.json; unpack annotations_trainval2017.zip in {root}")
     folder = root / "masks"
+    if folder.exists() and not folder.is_dir():
+        raise DatasetError(f"{folder} is a file, expected the folder of the masks; rename it")
     folder.mkdir(exist_ok=True)
     image_of_stem: dict[str, str] = {}
     for path in files:

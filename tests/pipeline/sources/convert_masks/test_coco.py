@@ -158,6 +158,13 @@ def test_sound_images_are_kept_when_a_shape_of_another_cannot_be_drawn(tmp_path)
     assert [path.stem for path in (tmp_path / "masks").iterdir()] == ["0"]
 
 
+def test_a_file_in_place_of_the_masks_is_named(tmp_path):
+    write(tmp_path, [])
+    (tmp_path / "masks").touch()
+    with pytest.raises(DatasetError, match=r"masks is a file, expected the folder of the masks; rename it"):
+        convert_coco(tmp_path)
+
+
 def test_the_command_prints_the_settings_of_a_run_file(tmp_path):
     write(tmp_path, [])
     result = CliRunner().invoke(main, ["convert-coco", str(tmp_path)])
