@@ -1,6 +1,8 @@
 """init: a run file for folders of any kind, which loads, and runs without editing."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from snakemake.cli import parse_config
 
 import calib
 from pipeline.cli import CommandGroup
@@ -24,6 +27,7 @@ from pipeline.init.folders import data_paths, run_name
 from pipeline.init.recipe import recipe
 from pipeline.init.run_file import flow, render
 from pipeline.init.settings import starting_alpha
+from pipeline.overrides import split_workflow_config
 from pipeline.run_file import load_settings
 from pipeline.sources import find_samples
 
@@ -55,7 +59,7 @@ def started(*arguments):
     """Output of a successful init, and the settings of its run file."""
     result = call("init", *arguments)
     assert result.exit_code == 0, result.output
-    path = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("wrote"))
+    path = next(line.removeprefix("wrote").strip() for line in result.stdout.splitlines() if line.startswith("wrote"))
     return result.stdout, load_settings(path)
 
 
@@ -130,6 +134,21 @@ def test_a_run_file_that_exists_is_kept(mydata):
         == "config/mine.yaml exists and is not overwritten; use another --name, or remove it: rm config/mine.yaml"
     )
     assert Path("config/mine.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["../../x", "x{y}", ""])
+def test_a_name_that_is_no_folder_name_is_refused_with_one_that_is(mydata, name):
+    message = refused(mydata / "images", "--masks", mydata / "masks", "--name", name)
+    assert f"{name!r} is not a name of a run" in message
+    started(mydata / "images", "--masks", mydata / "masks", "--name", message.strip().rpartition("use --name ")[2])
+
+
+def test_a_name_with_spaces_is_quoted_in_the_commands_that_follow(mydata):
+    text, settings = started(mydata / "images", "--masks", mydata / "masks", "--name", "my dive")
+    assert settings.name == "my dive"
+    commands = [shlex.split(line) for line in re.findall(r"^(?:next|then)\s+(.*)$", text, re.MULTILINE)]
+    assert commands[0] == ["conformalsam", "doctor", "my dive"]
+    assert split_workflow_config(parse_config(commands[1][-1:]), commands[1]) == ("my dive", {})
 
 
 @pytest.mark.parametrize("as_given", ["relative", "absolute"])

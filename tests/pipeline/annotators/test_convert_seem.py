@@ -44,7 +44,7 @@ def test_a_published_file_is_recognised_by_its_sha256(convert, published, tmp_pa
     from pipeline.annotators.download import Published
     from pipeline.seem.checkpoint import file_sha256
 
-    known = {"seem-focalt-v0": Published("xdecoder/SEEM", "seem.pt", sha256=file_sha256(published))}
+    known = {"seem-focalt-v0": Published("xdecoder/SEEM", "seem.pt", published.stat().st_size, file_sha256(published))}
     monkeypatch.setattr("pipeline.annotators.download.CHECKPOINTS", known)
     with caplog.at_level(logging.INFO):
         convert(published, tmp_path / "out")
