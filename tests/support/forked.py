@@ -127,15 +127,20 @@ def _become(words: Sequence[str], folder: Path, log: Path, moment: Moment | None
 
 
 def _watch_changes(moment: Moment) -> Callable[[], int]:
-    """Send the signal at its moment; returns a function that says how many changes there have been."""
-    count = 0
+    """Send the signal at its moment; returns a function that says how many changes there have been.
+
+    Processes that this one forks, such as the workers of a loader, inherit the hook, but are neither counted nor hit.
+    """
+    count, own = 0, os.getpid()
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
+        if os.getpid() != own:
+            return
         if event in CHANGES or (event == "open" and _is_to_write(arguments)):
             count += 1
             if count == moment.change:
-                os.kill(os.getpid(), moment.signal)
+                os.kill(own, moment.signal)
 
     sys.addaudithook(watch)
     return lambda: count
