@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets import SampleIndex, decode_index_mask, save_samples, unknown_mask_values
+from pipeline.datasets import Sample, SampleIndex, decode_index_mask, save_samples, unknown_mask_values
 from pipeline.errors import DatasetError
 from pipeline.files import content_digest
 from pipeline.folder import STAGE_OF, Folder
-from pipeline.images import PixelLimit, read_content
+from pipeline.images import IndexMask, PixelLimit, read_content
 from pipeline.record import write_record
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
+from pipeline.sources.palettes import palette_problems
 
 PREPARED = ("prepare",)
 ANNOTATED = (*PREPARED, "annotate")
@@ -53,22 +54,36 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
 
     Its student is an upper bound for all labels.
 
-    raises: DatasetError if an unlabeled image has no mask, or a mask with values of no class
+    raises: DatasetError if an unlabeled image has no mask, or one that `prepare` would refuse
     """
-    samples = []
+    samples, colours = [], {}
     for sample in index.samples:
+        path = truth_path(sample, data)
+        if path is None or not path.is_file():
+            raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row every-mask needs all masks")
+        content = read_content(path)
+        mask = decode_index_mask(content, path, PixelLimit(data.max_pixels))
+        colours[str(path)] = mask.colours()
         if sample.split == "unlabeled":
-            mask = truth_path(sample, data)
-            if mask is None or not mask.is_file():
-                raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row every-mask needs all masks")
-            content = read_content(mask)
-            values = decode_index_mask(content, mask, PixelLimit(data.max_pixels)).values
-            unknown = unknown_mask_values(values, data)
-            if unknown:
-                raise DatasetError(f"{mask} has values of no class: {', '.join(map(str, unknown[:8]))}")
-            relative = os.path.relpath(mask, index.root)
+            _refuse(path, mask, sample, data)
+            relative = os.path.relpath(path, index.root)
             sample = replace(sample, split="labeled", mask=relative, mask_digest=content_digest(content))
         samples.append(sample)
+    for problem in palette_problems(colours):
+        raise DatasetError(problem)
     complete = SampleIndex(index.root, tuple(samples))
     save_samples(Folder(folder).samples, complete)
     return complete
+
+
+def _refuse(path: Path, mask: IndexMask, sample: Sample, data: DataSettings) -> None:
+    """DatasetError for a mask with values of no class, or of another size than its image."""
+    unknown = unknown_mask_values(mask.values, data)
+    if unknown:
+        shown = ", ".join(map(str, unknown[:8]))
+        raise DatasetError(f"{path} has values of no class: {shown}; add them to data.classes or data.ignore_values")
+    if mask.values.shape != sample.size:
+        height, width = mask.values.shape
+        raise DatasetError(
+            f"{path} has {height} x {width} pixels, its image {sample.height} x {sample.width}; make them equal"
+        )

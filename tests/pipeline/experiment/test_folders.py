@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from store_damage import flip_a_bit
 from tiny_run import write_run_file, write_sample_files
 
@@ -57,6 +58,37 @@ def test_all_masks_need_every_one(prepared, tmp_path):
     gone = index.of("unlabeled")[0].id
     (tmp_path / f"data/masks/{gone}.png").unlink()
     with pytest.raises(DatasetError, match=f"the unlabeled image {gone} has no mask"):
+        write_with_every_mask(index, prepared.data, tmp_path / "own")
+
+
+def with_palette(values, colours):
+    picture = Image.fromarray(values)
+    picture.putpalette(colours)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("replacement", "reason"),
+    [
+        (
+            lambda values: Image.fromarray(np.full_like(values, 77)),
+            "has values of no class: 77; add them to",
+        ),
+        (lambda values: Image.fromarray(values[:5]), "has 5 x 32 pixels, its image 24 x 32; make them equal"),
+        (
+            lambda values: with_palette(values, [0, 0, 0, 0, 255, 0, 255, 0, 0]),
+            "1 of 12 .* its colours in another order",
+        ),
+    ],
+)
+def test_masks_of_unlabeled_images_that_prepare_would_refuse_are_refused(tmp_path, prepared, replacement, reason):
+    index = load_samples(prepared.folder / "samples.json")
+    wrong = tmp_path / f"data/masks/{index.of('unlabeled')[0].id}.png"
+    for path in (tmp_path / "data/masks").iterdir():
+        values = np.asarray(Image.open(path)) % 3
+        picture = with_palette(values, [0, 0, 0, 255, 0, 0, 0, 255, 0])
+        (replacement(values) if path == wrong else picture).save(path)
+    with pytest.raises(DatasetError, match=reason):
         write_with_every_mask(index, prepared.data, tmp_path / "own")
 
 
