@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.yaml_text import read_yaml
+
 KEY = "[key]"  # last part of pydantic's location of a key
 BOOLEANS = {True: "on", False: "off"}  # what is quoted if the file's own word is unknown
 
@@ -43,18 +45,19 @@ def word_at(text: str, location: Sequence[int | str], value: Any) -> str | None:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     for part in location:
         if isinstance(node, yaml.MappingNode):
-            keys = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
             if location[-1] == KEY and part == location[-2]:
-                node = next((key for word, key in keys.items() if _reads_as(word, value)), None)
-                break
+                return next((key.value for key, _ in node.value if _reads_as(key, value)), None)
             node = next((entry for key, entry in node.value if key.value == part), None)
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
         else:
             return None
-    return node.value if isinstance(node, yaml.ScalarNode) and _reads_as(node.value, value) else None
+    return str(node.value) if node is not None and _reads_as(node, value) else None
 
 
-def _reads_as(word: str, value: Any) -> bool:
-    read = yaml.safe_load(word)
+def _reads_as(node: yaml.Node, value: Any) -> bool:
+    """Whether a node is a word without quotes that YAML reads as this value."""
+    if not isinstance(node, yaml.ScalarNode) or node.style is not None:
+        return False
+    read = read_yaml(node.value)
     return type(read) is type(value) and bool(read == value)

@@ -277,6 +277,13 @@ def test_other_texts_are_explained_too_and_overrides_without_the_file(tmp_path, 
         load_settings(run_file, {"data.classes": ["bg", True]})
 
 
+def test_words_in_quotes_are_not_taken_for_the_one_without(tmp_path):
+    onnx = 'onnx: {model: m, class_map: {"2024-13-45": [0], "[": [1], "on": [2], On: [3]}}'
+    (tmp_path / "mine.yaml").write_text(f"data: {{classes: [a, b]}}\nannotate:\n  annotator: onnx\n  {onnx}\n")
+    with pytest.raises(ConfigError, match=r'class_map.* is On, which YAML reads as a boolean .* in quotes: "On"'):
+        load_settings(tmp_path / "mine.yaml")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_run_files_are_read_in_every_encoding_with_a_mark(run_file, encoding):
     run_file.write_bytes(MINIMAL.replace("cat", "chat é").encode(encoding))

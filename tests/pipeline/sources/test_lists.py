@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DatasetError
 from pipeline.files import normal
+from pipeline.init.classes import read_class_list
 from pipeline.sources import find_samples
 from pipeline.sources.lists import Entry, read_list
 
@@ -107,3 +108,21 @@ def test_two_files_with_equal_names_in_other_characters_are_refused(tmp_path, wr
     write_images(tmp_path / "data", ["a", "b", unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")])
     _, problems = find_samples(make_settings().data)
     assert any("have the same stem é, written with other Unicode characters; rename" in p for p in problems)
+
+
+PIECES = st.sampled_from(["a", ".png", " ", "\t", "\n", "/", "#", ",", "..", "None", "\ufeff", "é", "=", ":", "1"])
+BYTES = st.binary(max_size=60) | st.lists(PIECES, max_size=20).map(lambda words: "".join(words).encode())
+
+
+@given(BYTES)
+@settings(max_examples=150, deadline=None)
+def test_any_file_is_a_list_or_refused_in_one_line(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_bytes(content)
+    for read in (lambda: read_list(path, path.parent, {"a"}), lambda: read_class_list(path)):
+        try:
+            message = "" if isinstance(read(), list) else "no list"
+        except DatasetError as error:
+            message = str(error)
+        assert "\n" not in message
+        assert not message or "; " in message
