@@ -116,7 +116,7 @@ def test_a_cluster_that_does_not_answer_is_named(data, make_settings, monkeypatc
 
 def test_alpha_without_enough_labels_can_be_made_an_error(data, make_settings):
     settings = make_settings(alpha=0.01, uncalibrated="raise")
-    run_stages(settings, "prepare", "annotate")
+    run_stages(make_settings(), "prepare", "annotate")  # prepare refuses such an alpha itself
     with pytest.raises(ConfigError, match=r"calibrate.alpha 0.01: alpha is too small for .* the smallest alpha"):
         calibrate(settings)
 
