@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,26 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def files_with(suffixes: Sequence[str], paths: Iterable[Path]) -> list[Path]:
-    """Paths that end in one of the suffixes, in upper or lower case; sorted."""
-    return sorted((path for path in paths if path.suffix.lower() in suffixes), key=os.fspath)
+def files_in(folder: Path, suffixes: Sequence[str], below: bool = False) -> list[Path]:
+    """Files of a folder with one of the suffixes, in upper or lower case, sorted; [] if there is no folder.
+
+    Hidden files and folders do not count, such as ._NAME, which a Mac writes beside NAME; nor does __MACOSX.
+
+    below: also those in sub-folders
+    """
+    found: list[str] = []
+    for top, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if below and _is_visible(name)]
+        found += [os.path.join(top, name) for name in names if _is_visible(name) and _suffix(name) in suffixes]
+    return [Path(name) for name in sorted(found)]
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def normal(text: str) -> str:

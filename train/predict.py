@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from pipeline import receipt
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import ConfigError, DatasetError, ImageFileError, TrainingError
-from pipeline.files import IMAGE_SUFFIXES, file_digest, replacing, write_text
+from pipeline.files import IMAGE_SUFFIXES, file_digest, files_in, replacing, write_text
 from pipeline.images import PixelLimit, png_text, read_image
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
@@ -128,8 +128,8 @@ def image_files(folder: Path, out: Path) -> dict[str, Path]:
     is_inside = out.resolve().is_relative_to(folder.resolve())
     predictions = folder / out.resolve().relative_to(folder.resolve()) if is_inside else None
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith(".") or predictions in path.parents:
+    for path in files_in(folder, IMAGE_SUFFIXES, below=True):
+        if predictions in path.parents:
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
+from pipeline.sources.image_checks import shortened
+
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
-MAX_SHOWN = 3  # entries of `where` in a line; --json has all
 
 
 class Finding(NamedTuple):
@@ -29,12 +30,6 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         where = f": {shortened(self.where)}" if self.where else ""
         return f"{self.level:9}{self.what}{where}{f'; {self.fix}' if self.fix else ''}"
-
-
-def shortened(names: Sequence[str]) -> str:
-    """The first names, and the number of the others."""
-    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
-    return ", ".join(names[:MAX_SHOWN]) + more
 
 
 def from_message(message: str, level: Level = "error") -> Finding:

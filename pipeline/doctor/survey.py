@@ -29,6 +29,8 @@ class ImageFacts(NamedTuple):
     """Facts of an image file."""
 
     header: Header
+    brightest: int
+    """Largest value of its pixels, 0 to 255."""
     digest: str
     """Digest of the pixels, independent of the file format."""
     perceptual_hash: int
@@ -122,7 +124,7 @@ def image_facts(path: Path, limit: PixelLimit) -> ImageFacts:
     """Read an image; raises ImageFileError."""
     header, pixels = load_photograph(read_content(path), path, limit)
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=8, key=str(pixels.shape).encode()).hexdigest()
-    return ImageFacts(header, digest, perceptual_hash(pixels))
+    return ImageFacts(header, int(pixels.max()), digest, perceptual_hash(pixels))
 
 
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:

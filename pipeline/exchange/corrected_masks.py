@@ -19,9 +19,9 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.files import file_digest, write_text
 from pipeline.run_file import CONFIG_FOLDER, find_run_file, full_names
 from pipeline.settings import Settings
+from pipeline.sources.layouts import CORRECTED
 from pipeline.sources.lists import NO_MASK
 
-FOLDER = "corrected"
 SUFFIX = "_corrected"
 
 
@@ -30,7 +30,7 @@ class CorrectedMasks:
 
     def __init__(self, settings: Settings):
         self.root = Path(settings.data.root)
-        self.folder = self.root / FOLDER / settings.name
+        self.folder = self.root / CORRECTED / settings.name
         self.masks = self.folder / "masks"
 
     def mask(self, sample_id: str) -> Path:

@@ -19,6 +19,7 @@ from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.coloured import make_legend, read_coloured
 from pipeline.exchange.incoming import UNANNOTATED, Incoming
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
+from pipeline.files import files_in
 from pipeline.palette import Colours
 from pipeline.settings import DataSettings
 from pipeline.text import read_lines
@@ -102,7 +103,7 @@ def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
             names.append(name)
             colours.append(colour)
     legend = make_legend(names, range(len(names)), colours, data.class_names, labelmap)
-    return [read_coloured(path, legend) for path in sorted((folder / MASKS).rglob("*.png"))]
+    return [read_coloured(path, legend) for path in files_in(folder / MASKS, (".png",), below=True)]
 
 
 def _parse(line: str, labelmap: Path) -> tuple[str, list[int]]:

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ExportedLabels, Label
-from pipeline.files import MASK_SUFFIXES, files_with
+from pipeline.files import MASK_SUFFIXES, files_in
 from pipeline.settings import DataSettings, did_you_mean
 from pipeline.sources.coco import find_coco
 
@@ -84,4 +84,4 @@ def detect_format(folder: Path) -> str | None:
         return "cvat"
     if any(find_coco(folder)):
         return "coco"
-    return "png" if files_with(MASK_SUFFIXES, folder.glob("*")) else None
+    return "png" if files_in(folder, MASK_SUFFIXES) else None

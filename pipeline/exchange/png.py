@@ -15,7 +15,7 @@ from pipeline.errors import DatasetError
 from pipeline.exchange.coloured import make_legend, read_coloured
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
-from pipeline.files import MASK_SUFFIXES, files_with
+from pipeline.files import MASK_SUFFIXES, files_in
 from pipeline.palette import Colours, class_colours
 from pipeline.settings import DataSettings
 from pipeline.text import read_lines
@@ -57,4 +57,4 @@ def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
     colours = [*class_colours(len(names), background).tolist(), ABSTAIN_COLOUR]
     values = [*range(len(names)), IGNORE_INDEX]
     legend = make_legend([*names, ABSTAIN], values, colours, data.class_names, folder / CLASSES)
-    return [read_coloured(path, legend) for path in files_with(MASK_SUFFIXES, folder.glob("*"))]
+    return [read_coloured(path, legend) for path in files_in(folder, MASK_SUFFIXES)]

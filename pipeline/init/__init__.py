@@ -34,6 +34,7 @@ from pipeline.run_file import CONFIG_FOLDER, full_names, load_settings
 from pipeline.settings import MAX_PIXELS, Settings
 from pipeline.sources import find_samples
 from pipeline.sources.palettes import palette_problems
+from pipeline.sources.unread import unread_images
 
 __all__ = ["Choices", "start"]
 
@@ -56,7 +57,7 @@ def start(choices: Choices) -> list[str]:
             f"{path} exists and is not overwritten; use another --name, or remove it: rm {shlex.quote(str(path))}"
         )
     choices = choices._replace(overrides=full_names(choices.overrides))
-    files = find_files(choices.images, choices.masks)
+    files = find_files(choices.images, choices.masks, choices.overrides.get("data.subfolders") is True)
     _check_numbers(files, choices.overrides)
     limit = PixelLimit(choices.overrides.get("data.max_pixels", MAX_PIXELS), "add --set data.max_pixels={}")
     values = mask_values(files.masks, limit)
@@ -163,6 +164,7 @@ def _next_steps(path: Path, name: str, settings: Settings, plan: ClassPlan, choi
     number = Counter(sample.split for sample in samples)
     yield f"split     {', '.join(f'{number[split]} {split}' for split in SPLITS)}; alpha {settings.calibrate.alpha:g}"
     yield from (f"check     {remark}" for remark in plan.remarks)
+    yield from (f"check     {doubt}" for doubt in unread_images(settings.data))
     if settings.train.licence_note is not None:
         yield f"licence   {settings.train.licence_note}"
     if choices.annotator == "onnx":

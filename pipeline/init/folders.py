@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DatasetError, ImageFileError
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_with, image_id, normal
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in, image_id, normal
 from pipeline.images import PHOTOGRAPH, read_header
 from pipeline.names import safe_name
 from pipeline.sources.layouts import UNREAD_SUFFIXES, by_id, unread
@@ -37,9 +37,10 @@ class ImagesAndMasks(NamedTuple):
     """int64 [N, 2], heights and widths of the images whose header can be read."""
 
 
-def find_files(images: Path, masks: Path) -> ImagesAndMasks:
+def find_files(images: Path, masks: Path, below: bool = False) -> ImagesAndMasks:
     """Match the files of two folders by name. Their pixels are not read.
 
+    below:  whether sub-folders are read too (`data.subfolders`)
     raises: DatasetError for folders that are missing, empty or the same, two files with the same stem, and masks that
             belong to no image
     """
@@ -48,8 +49,8 @@ def find_files(images: Path, masks: Path) -> ImagesAndMasks:
     if images.resolve() == masks.resolve():
         raise DatasetError(f"images and masks are both in {images}; move the masks into a folder of their own")
     problems: list[str] = []
-    image_of_stem = by_id(_pictures(images, IMAGE_SUFFIXES, "image"), problems)
-    files = _pictures(masks, MASK_SUFFIXES, "mask")
+    image_of_stem = by_id(_pictures(images, IMAGE_SUFFIXES, "image", below), problems)
+    files = _pictures(masks, MASK_SUFFIXES, "mask", below)
     ending = None if any(image_id(path) in image_of_stem for path in files) else common_ending(files, image_of_stem)
     mask_of_stem = by_id(files, problems) if ending is None else _by_ending(files, ending)
     if problems:
@@ -70,14 +71,14 @@ def _check_folder(folder: Path, argument: str) -> None:
         raise DatasetError(f"{argument} is {folder}, which is not a folder; correct {argument}")
 
 
-def _pictures(folder: Path, suffixes: Sequence[str], kind: str) -> list[Path]:
-    files = files_with(suffixes, folder.glob("*"))
+def _pictures(folder: Path, suffixes: Sequence[str], kind: str, below: bool) -> list[Path]:
+    files = files_in(folder, suffixes, below)
     if not files:
-        others = files_with(UNREAD_SUFFIXES, folder.glob("*")) if kind == "mask" else []
+        others = files_in(folder, UNREAD_SUFFIXES, below) if kind == "mask" else []
         if others:
             raise DatasetError(unread(others))
-        below = {path.parent for path in files_with(suffixes, folder.rglob("*"))}
-        hint = f"; use {min(below)}, which contains some" if below else f"; use a folder with {kind}s"
+        deeper = {path.parent for path in files_in(folder, suffixes, below=True)}
+        hint = f"; use {min(deeper)}, which contains some" if deeper else f"; use a folder with {kind}s"
         raise DatasetError(f"{folder} itself contains no {kind} ({', '.join(suffixes)}){hint}")
     return files
 

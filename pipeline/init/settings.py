@@ -108,6 +108,7 @@ def comments(
     return {
         "data.root": "the paths below are relative to it",
         "data.masks": "masks of the labeled images only",
+        "data.subfolders": "images in sub-folders are read too",
         "data.mask_ending": "end of a mask's file name after the stem of its image",
         "data.classes": "values: mask values; prompts: [aliases] for the annotator, by default the name",
         **{f"data.classes.{name}": f"in {count} of {num_masks} masks" for name, count in num_images.items()},

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, files_with, image_id, normal
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, files_in, image_id, normal
 from pipeline.settings import DataSettings
 from pipeline.sources.lists import Entry
 
+CORRECTED = "corrected"  # folder below data.root with masks that import-masks wrote
 UNREAD_SUFFIXES = (".jpg", ".jpeg", ".webp", ".jp2", ".npy", ".npz", ".mat")
 """Formats in which masks are often saved, but that are not read."""
 
@@ -79,6 +80,7 @@ class Tree:
         self.root = Path(data.root)
         self.images = existing(self.root / self.layout.images)
         self.masks = existing(self.root / self.layout.masks)
+        self.has_subfolders = data.subfolders and layout.train_folder is None
 
     def scan(self, problems: list[str]) -> dict[str, Entry]:
         """Every image by its id, with its mask if there is one. Messages of errors are added to `problems`."""
@@ -105,44 +107,54 @@ class Tree:
         return self.images.resolve() == self.masks.resolve()
 
     def _without_masks(self, files: Iterable[Path]) -> Iterator[Path]:
-        """The files that are no masks: those outside the mask folder, or without the ending of a mask."""
-        if self.has_one_folder:
-            ending = normal(self.layout.mask_ending or "")
-            yield from (path for path in files if not normal(path.name).endswith(ending))
-            return
-        start = f"{self.masks}{os.sep}"  # strings are faster than paths: COCO has 123,287 images
-        yield from (path for path in files if not str(path).startswith(start))
+        """The files that are no masks: those outside folders of masks, or without the ending of a mask."""
+        ending = normal(self.layout.mask_ending or "") if self.has_one_folder else ""
+        if ending:
+            files = (path for path in files if not normal(path.name).endswith(ending))
+        folders = [] if self.has_one_folder else [self.masks]
+        below = [folder for folder in (*folders, self.root / CORRECTED) if folder not in self.images.parents]
+        starts = tuple(
+            f"{folder}{os.sep}" for folder in below
+        )  # strings are faster than paths: COCO has 123,287 images
+        yield from (path for path in files if not str(path).startswith(starts))
 
     def _image_files(self, problems: list[str]) -> Iterator[Path]:
         layout = self.layout
         if layout.train_folder is None:
             if not self.images.is_dir():
                 problems.append(f"no image folder {self.images}; set data.root or data.images")
-            yield from files_with(IMAGE_SUFFIXES, self.images.glob("*"))
+            yield from files_in(self.images, IMAGE_SUFFIXES, below=self.has_subfolders)
             return
         if not (self.images / layout.train_folder).is_dir():
             problems.append(f"no image folder {self.images / layout.train_folder}; set data.root or data.images")
         for folder in (layout.train_folder, layout.val_folder, *layout.more_folders):
             if folder is not None:
-                yield from files_with(IMAGE_SUFFIXES, (self.images / folder).rglob("*"))
+                yield from files_in(self.images / folder, IMAGE_SUFFIXES, below=True)
+
+    def pictures(self, suffixes: Sequence[str], below: bool) -> list[Path]:
+        """Files in the image folder that are no masks. below: also those in its sub-folders"""
+        return list(self._without_masks(files_in(self.images, suffixes, below)))
 
     def _masks_by_id(self, problems: list[str]) -> dict[str, Path] | None:
         """Masks by id, from one listing of the mask folder; None if the path of a mask follows from its image."""
-        if self.layout.mask_ending is not None:
+        if self.layout.mask_ending is not None or self.has_subfolders:
             return None
-        return by_id(files_with(MASK_SUFFIXES, self.masks.glob("*")), problems)
+        return by_id(files_in(self.masks, MASK_SUFFIXES), problems)
 
     def mask_of(self, image: Path) -> Path | None:
         """Mask file of an image; None if it does not exist."""
         stem = image.stem.removesuffix(self.layout.image_ending)
-        folder = self.masks
-        if self.layout.mirrored:
-            if not image.is_relative_to(self.images):
-                return None
-            folder /= image.parent.relative_to(self.images)
         endings = MASK_SUFFIXES if self.layout.mask_ending is None else (self.layout.mask_ending,)
-        paths = (existing(folder / f"{stem}{ending}") for ending in endings)
+        folders = self._mask_folders(image)
+        paths = (existing(folder / f"{stem}{ending}") for folder in folders for ending in endings)
         return next((path for path in paths if os.path.isfile(path)), None)
+
+    def _mask_folders(self, image: Path) -> list[Path]:
+        """Folders in which the mask of an image may be. In a sub-folder, the same sub-folder of the masks is first."""
+        flat = [] if self.layout.mirrored else [self.masks]
+        if (self.layout.mirrored or self.has_subfolders) and image.is_relative_to(self.images):
+            return [self.masks / image.parent.relative_to(self.images), *flat]
+        return flat
 
     def unread_masks(self, entries: Iterable[Entry]) -> list[str]:
         """A message if images without a mask have one in a format that is not read; [] if they have not."""
@@ -150,14 +162,14 @@ class Tree:
             return []
         end_of_stem, _ = os.path.splitext(f"/{normal(self.layout.mask_ending or '')}")
         without = {f"{e.id.removesuffix(self.layout.image_ending)}{end_of_stem[1:]}" for e in entries if e.mask is None}
-        files = [p for p in files_with(UNREAD_SUFFIXES, self.masks.glob("*")) if image_id(p) in without]
+        files = [p for p in files_in(self.masks, UNREAD_SUFFIXES, below=self.has_subfolders) if image_id(p) in without]
         return [unread(files)] if files else []
 
     def why_no_masks(self, entries: Iterable[Entry]) -> str:
         """Why no image has a mask, and what to do about it."""
         if not self.masks.is_dir():
             return f"there is no mask folder {self.masks}; set data.masks"
-        files = files_with(MASK_SUFFIXES, self.masks.rglob("*") if self.layout.mirrored else self.masks.glob("*"))
+        files = files_in(self.masks, MASK_SUFFIXES, below=self.layout.mirrored or self.has_subfolders)
         if not files:
             return f"{self.masks} contains no mask ({', '.join(MASK_SUFFIXES)}); set data.masks"
         image = next((entry.image.name for entry in entries if entry.image is not None), "none")

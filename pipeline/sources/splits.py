@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DatasetError
-from pipeline.files import IMAGE_SUFFIXES, files_with, write_text
+from pipeline.files import IMAGE_SUFFIXES, files_in, write_text
 from pipeline.settings import did_you_mean
 from pipeline.sources.lists import NO_MASK, read_list
 from pipeline.sources.published import ADE_TRAIN, ADE_TRAIN_IMAGES, KNOWN, fingerprint
@@ -127,7 +127,7 @@ def write_ade_lists(root: Path, out: Path) -> Iterator[Verdict]:
     raises:  DatasetError if the training images are not the official 20,210
     """
     folder = root / "images/training"
-    file_names = [path.name for path in files_with(IMAGE_SUFFIXES, folder.glob("*"))]
+    file_names = [path.name for path in files_in(folder, IMAGE_SUFFIXES)]
     if fingerprint(Path(name).stem for name in file_names) != ADE_TRAIN:
         raise DatasetError(
             f"{folder} contains {len(file_names)} images, expected the {ADE_TRAIN_IMAGES} of ADEChallengeData2016, "

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -28,16 +28,18 @@ from pipeline.datasets import (
 )
 from pipeline.errors import DatasetError, ImageFileError, UserError
 from pipeline.files import Stamp, content_digest, read_with_stamp
-from pipeline.images import IndexMask, PixelLimit, decode_image, unreadable
+from pipeline.images import MASK, Header, IndexMask, PixelLimit, header_of, load_photograph, unreadable
 from pipeline.memory import refuse_large_grid
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
+from pipeline.sources.image_checks import darkness_problems, leak_doubts, orientation_doubts, refuse_other_size
 from pipeline.sources.labeled_set import MaskCounts, judge_masks
 from pipeline.sources.misreadings import certain_suspicions, misreading
 from pipeline.sources.palettes import palette_problems
 from pipeline.sources.stamps import write_stamps
+from pipeline.sources.unread import unread_files
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +64,14 @@ def prepare(settings: Settings) -> dict[str, Any]:
     if wrong_coding is not None:  # reported alone: it is the cause of a problem in every mask
         raise DatasetError(_list_problems([wrong_coding], data))
     problems += [problem for check in checked for problem in check.problems]
+    problems += darkness_problems({check.sample.image: check.brightest for check in checked if check.is_deep})
     problems += [str(suspicion) for suspicion in certain_suspicions((mask.values for mask in masks), data)]
     problems += palette_problems({mask.path: mask.colours for mask in masks})
     judged = judge_masks(_mask_counts(checked), settings)
     problems += judged.problems
+    doubts = image_doubts(checked, data)
+    for doubt in doubts:
+        log.warning("prepare: %s", doubt)
     if problems:
         raise DatasetError(_list_problems(problems, data))
     for warning in judged.warnings:
@@ -77,8 +83,15 @@ def prepare(settings: Settings) -> dict[str, Any]:
     if not _has_samples(folder.samples, index):  # writing the same list again would make Snakemake run every stage
         save_samples(folder.samples, index)
     write_stamps(folder.stamps, {name: stamp for check in checked for name, stamp in check.stamps.items()})
-    warnings = {"warnings": judged.warnings}
+    warnings = {"warnings": [*doubts, *judged.warnings]}
     return _facts(index, checked, data) | warnings | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def image_doubts(checked: Sequence[Check], data: DataSettings) -> list[str]:
+    """Messages on images that a person should look at."""
+    masked = [(check.sample.image, check.header) for check in checked if check.mask is not None and check.header]
+    samples = [check.sample for check in checked]
+    return list(map(str, (*unread_files(data), *orientation_doubts(masked), *leak_doubts(samples))))
 
 
 def draw_scenes(data: DataSettings, scenes: SceneSettings) -> None:
@@ -111,6 +124,8 @@ class Check(NamedTuple):
     class_pixels: class index -> pixels of its mask
     stamps:       path relative to the data root -> stamp
     mask:         path and content of its mask, None without a mask or if it cannot be read
+    header:       of its image, None if it cannot be read
+    brightest:    largest value of its pixels, 0 to 255
     """
 
     sample: Sample
@@ -118,6 +133,13 @@ class Check(NamedTuple):
     class_pixels: Counter[int]
     stamps: Mapping[str, Stamp] = {}
     mask: MaskContent | None = None
+    header: Header | None = None
+    brightest: int = 0
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether the image has more than 8 bits per channel."""
+        return self.header is not None and self.header.is_deep
 
 
 class MaskContent(NamedTuple):
@@ -148,27 +170,33 @@ def check_sample(sample: Sample, data: DataSettings) -> Check:
     path = Path(data.root) / sample.image
     try:
         content, stamp = _read(path)
-        height, width = decode_image(content, path, PixelLimit(data.max_pixels)).shape[:2]
+        header, pixels = load_photograph(content, path, PixelLimit(data.max_pixels))
     except ImageFileError as error:
         return Check(sample, [str(error)], Counter())
+    height, width = header.size
     sample = replace(sample, height=height, width=width, image_digest=content_digest(content))
-    stamps = {sample.image: stamp}
-    return Check(sample, [], Counter(), stamps) if sample.mask is None else _check_mask(sample, data, stamps)
+    check = Check(sample, [], Counter(), {sample.image: stamp}, header=header, brightest=int(pixels.max()))
+    return check if sample.mask is None else _with_mask(check, header, data)
 
 
-def _check_mask(sample: Sample, data: DataSettings, stamps: Mapping[str, Stamp]) -> Check:
+def _with_mask(check: Check, image: Header, data: DataSettings) -> Check:
+    """The check of an image, and of its mask."""
+    sample = check.sample
     path = Path(data.root) / str(sample.mask)
     try:
         content, stamp = _read(path)
+        refuse_other_size(str(path), header_of(content, path, MASK).size, image)
         mask = decode_index_mask(content, path, PixelLimit(data.max_pixels))
     except DatasetError as error:
-        return Check(sample, [str(error)], Counter())
-    sample = replace(sample, mask_digest=content_digest(content))
+        return check._replace(problems=[str(error)])
     unique, counts = np.unique(mask.values, return_counts=True)
-    problems = _mask_problems(path, mask, unique, sample, data)
-    pixels, stamps = _class_pixels(unique, counts, data), {**stamps, str(sample.mask): stamp}
-    found = MaskContent(str(path), frozenset(unique.tolist()), mask.colours(), mask.highest)
-    return Check(sample, problems, pixels, stamps, found)
+    return check._replace(
+        sample=replace(sample, mask_digest=content_digest(content)),
+        problems=_value_problems(path, mask, unique, data),
+        class_pixels=_class_pixels(unique, counts, data),
+        stamps={**check.stamps, str(sample.mask): stamp},
+        mask=MaskContent(str(path), frozenset(unique.tolist()), mask.colours(), mask.highest),
+    )
 
 
 def _read(path: Path) -> tuple[bytes, Stamp]:
@@ -179,14 +207,8 @@ def _read(path: Path) -> tuple[bytes, Stamp]:
         raise unreadable(path, error) from None
 
 
-def _mask_problems(
-    path: Path, mask: IndexMask, values: npt.NDArray[np.int32], sample: Sample, data: DataSettings
-) -> list[str]:
+def _value_problems(path: Path, mask: IndexMask, values: npt.NDArray[np.int32], data: DataSettings) -> list[str]:
     problems = []
-    height, width = mask.values.shape
-    if (height, width) != sample.size:
-        size = f"{width} x {height}"
-        problems.append(f"{path} is {size}, its image is {sample.width} x {sample.height}; make them equal")
     unknown = unknown_mask_values(values, data)
     if unknown:
         shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pipeline.files import files_with, replacing_folder, write_json, write_text
+from pipeline.files import files_in, replacing_folder, write_json, write_text
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -23,8 +23,21 @@ def test_what_json_has_no_number_for_becomes_null(tmp_path):
 
 
 def test_endings_count_in_any_case(tmp_path):
-    paths = [tmp_path / name for name in ("b.JPG", "a.png", "c.txt", "d.png.part1")]
-    assert [path.name for path in files_with((".jpg", ".png"), paths)] == ["a.png", "b.JPG"]
+    for name in ("b.JPG", "a.png", "c.txt", "d.png.part1"):
+        (tmp_path / name).touch()
+    assert [path.name for path in files_in(tmp_path, (".jpg", ".png"))] == ["a.png", "b.JPG"]
+
+
+def test_hidden_files_and_folders_of_a_mac_do_not_count(tmp_path):
+    for name in ("a.png", "._a.png", "deep/b.png", ".trash/c.png", "__MACOSX/._a.png", "__MACOSX/d.png", "e.png/f.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    hidden = tmp_path / ".trash"
+    assert files_in(tmp_path, (".png",)) == [tmp_path / "a.png"], "a folder e.png is no file"
+    below = [str(path.relative_to(tmp_path)) for path in files_in(tmp_path, (".png",), below=True)]
+    assert below == ["a.png", "deep/b.png", "e.png/f.png"]
+    assert files_in(hidden, (".png",)) == [hidden / "c.png"], "the folder itself may be hidden"
+    assert files_in(tmp_path / "gone", (".png",)) == []
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):

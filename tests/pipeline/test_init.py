@@ -225,6 +225,18 @@ def test_one_mask_is_too_few_and_masks_for_all_images_are_refused(mydata, write_
     assert "split     3 labeled, 5 unlabeled, 2 val" in text
 
 
+def test_images_in_sub_folders_are_named_with_the_setting_that_reads_them(mydata):
+    (mydata / "images/batch2").mkdir()
+    moved = sorted((mydata / "images").glob("*.png"))[-2:]
+    for path in moved:
+        path.rename(mydata / "images/batch2" / path.name)
+    text, _ = started(mydata / "images", "--masks", mydata / "masks", "--name", "some")
+    assert "check     2 images in sub-folders of mydata/images are not read: batch2 (2); to read them, set" in text
+    text, settings = started(mydata / "images", "--masks", mydata / "masks", "--set", "data.subfolders=true")
+    assert "sub-folders" not in text
+    assert settings.data.subfolders
+
+
 def test_masks_that_are_no_index_masks_are_all_named(mydata):
     Image.new("RGB", (32, 24), "red").save(mydata / "masks/im0.png")
     (mydata / "masks/im1.png").write_bytes(b"no image")

@@ -77,7 +77,7 @@ def test_lists_all_problems_together_and_writes_nothing(data, make_settings):
     for sample_id, found, fix in (
         (broken, "is no image of a known format", "replace or remove it"),
         (truncated, "cannot be read", "replace or remove it"),
-        (small, "is 5 x 4, its image is 32 x 24", "make them equal"),
+        (small, "is 4 x 5 (height x width), its image is 24 x 32", "resize the mask"),
         (strange, "values that no class names: 77", "data.unknown_values: ignore"),
         (coloured, "colours (mode RGB)", "convert its colours"),
     ):
