@@ -30,6 +30,7 @@ Codes = npt.NDArray[np.int64]
 """int64 [H, W]: values of a mask, or its colours as 0xRRGGBB numbers."""
 
 MAX_SHOWN = 5
+NUM_COLOURS = 2**24
 
 
 class Legend(NamedTuple):
@@ -78,7 +79,7 @@ def decode(path: Path, legend: Legend, size: Size) -> Label:
     raises: DatasetError for a file that cannot be read or has another size, and for values or colours of no class
     """
     values, colours = _read(path, size)
-    if colours is not None and (values is None or set(np.unique(colours).tolist()) <= legend.by_colour.keys()):
+    if colours is not None and (values is None or set(_present(colours)) <= legend.by_colour.keys()):
         return _label(path, colours, legend.by_colour, "colour #{:06x}", legend.class_names)
     assert values is not None
     return _label(path, values, legend.by_value, "value {}", legend.class_names)
@@ -99,14 +100,21 @@ def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
 
 
 def _label(path: Path, codes: Codes, names: Mapping[int, str], shown: str, class_names: Sequence[str]) -> Label:
-    unique, inverse = np.unique(codes, return_inverse=True)
-    present = unique.tolist()
+    present = _present(codes)
     unknown = [shown.format(code) for code in present if code not in names]
     if unknown:
         listed = ", ".join(unknown[:MAX_SHOWN]) + (", ..." if len(unknown) > MAX_SHOWN else "")
         raise DatasetError(
             f"{path} has {listed}, which stands for no label of the export; paint these pixels with one of its labels"
         )
-    lookup = np.array([class_named(names[code], class_names, str(path)) for code in present], np.uint8)
-    label: Label = lookup[inverse].reshape(codes.shape)
+    class_of = np.zeros(present[-1] + 1, np.uint8)
+    class_of[present] = [class_named(names[code], class_names, str(path)) for code in present]
+    label: Label = class_of[codes]
     return label
+
+
+def _present(codes: Codes) -> list[int]:
+    """The codes that occur, in order. Counting is a tenth of the work of sorting."""
+    if codes.min() < 0 or codes.max() >= NUM_COLOURS:
+        return np.unique(codes).tolist()  # type: ignore[no-any-return]
+    return np.flatnonzero(np.bincount(codes.ravel())).tolist()
