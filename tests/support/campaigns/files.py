@@ -89,7 +89,7 @@ def problems_of_command(bench: Bench, case: Case, command: Sequence[str]) -> lis
     ended = run_snakemake(bench, command)
     if ended.returncode and case.change in UNREADABLE:
         text = ended.stdout + ended.stderr
-        if case.file not in text or not re.search("replace (it )?or", text) or "Traceback" in text:
+        if case.file not in text or not re.search("(replace|restore) (it )?or", text) or "Traceback" in text:
             return [f"prepare does not say what to do: {text[-2000:]}"]
         shutil.copy(bench.folder / "unchanged" / case.file, bench.folder / "data" / case.file)
         ended = run_snakemake(bench, command)
