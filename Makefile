@@ -12,10 +12,10 @@ demo: $(VENV)/.installed ## run the whole pipeline on the embedded demo (no down
 	$(BIN)/snakemake --cores 8 all
 	@echo "report: file://$(CURDIR)/results/demo/report.html"
 
-test: gate ## linters, types, and the tests that take less than 20 seconds each
+test: gate ## linters, types, and all tests but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
-slow: $(VENV)/.installed ## the other tests
+slow: $(VENV)/.installed ## the slow tests
 	$(BIN)/pytest -m slow
 
 campaign: $(VENV)/.installed ## search at random for examples that fail, for half an hour

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("kills", 3), ("writers", 4), pytest.param("files", 4, marks=pytest.mark.slow)]
+    ("name", "count"),
+    [("kills", 3), *(pytest.param(name, 4, marks=pytest.mark.slow) for name in ("writers", "files"))],
 )
 def test_a_short_campaign_finds_nothing(name, count):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

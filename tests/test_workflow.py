@@ -124,6 +124,7 @@ def test_stages_that_were_run_by_hand_count_for_the_settings_that_made_them(with
     assert planned(folder, *config_of(folder, "name=hand")) == STAGES[STAGES.index("calibrate") :]
 
 
+@pytest.mark.slow
 def test_the_command_of_a_refusal_makes_what_was_refused(without_records):
     folder = without_records
     refused = by_hand(folder, "train", "stage1", "alpha=0.3")

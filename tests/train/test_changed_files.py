@@ -29,10 +29,15 @@ def file_of(settings, kind, split):
     return index.root / (sample.image if kind == "image" else sample.mask)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
-    ("kind", "split"),
-    [("image", "labeled"), ("mask", "labeled"), ("image", "unlabeled"), ("image", "val"), ("mask", "val")],
+    ("kind", "split", "workers"),
+    [
+        ("image", "labeled", 1),
+        ("mask", "labeled", 0),
+        ("image", "unlabeled", 0),
+        ("image", "val", 1),
+        ("mask", "val", 0),
+    ],
 )
 def test_stage1_refuses_a_file_that_has_changed(make_run, kind, split, workers):
     settings = make_run(train={"workers": workers})

@@ -89,6 +89,7 @@ def assert_close(one, other):
         assert (point["confident"] or 0) == pytest.approx(same["confident"] or 0, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_weights_of_one_with_the_same_batch(settings):
     """Including dropout, batch statistics, CutMix and the moving average."""
     alone, shared = named(settings, "alone"), named(settings, "shared")
