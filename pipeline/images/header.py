@@ -1,4 +1,4 @@
-"""What an image file says about itself: format, size, mode and orientation. Nothing is decoded here."""
+"""The header of an image file: format, size, mode and orientation. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ READERS: Mapping[str, Callable[[BinaryIO], Any]] = {
 
 
 class Header(NamedTuple):
-    """What a file says about itself before it is decoded."""
+    """Facts of a file that are known before it is decoded."""
 
     format: str
     mode: str

@@ -57,8 +57,8 @@ def convert_file(
     classes = category_classes(content.categories, path)
     images = [image for image in content.images if keep_unannotated or content.has_outlines(image)]
     warn_of_boxes(content)
-    todo = [image for image in images if not _mask_path(folder, image).is_file()]
-    progress = Progress(log, f"convert-coco {path.stem}", len(images), "masks", len(images) - len(todo))
+    missing = [image for image in images if not _mask_path(folder, image).is_file()]
+    progress = Progress(log, f"convert-coco {path.stem}", len(images), "masks", len(images) - len(missing))
     problems: list[str] = []
     empty: list[Id] = []
 
@@ -70,7 +70,7 @@ def convert_file(
             write_mask(_mask_path(folder, image), mask)
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for _ in pool.map(convert, todo):
+        for _ in pool.map(convert, missing):
             progress.advance()
     refuse(path, sorted(problems))
     warn_of_empty(path, empty)
