@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import threading
 import unicodedata
@@ -14,17 +15,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.lock import check_leases
+from pipeline.lock import check_leases, is_running
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+TEMPORARY = re.compile(r"(?P<name>.+)\.part(?P<pid>\d+)-(?P<thread>\d+)", re.DOTALL)  # a file of `replacing`
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Path of a new file beside `path`. At the end it replaces `path`; after an error it is removed.
 
-    A reader sees the old file or the new one, never an incomplete one. The folder is created.
+    A reader sees the old file or the new one, never an incomplete one. The folder is created. A killed process leaves
+    the new file, which `remove_leftovers` removes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part{os.getpid()}-{threading.get_ident()}")
@@ -57,8 +60,33 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path, of: str | None = None, below: bool = False) -> None:
+    """Remove the temporary files of `replacing` that killed processes left in a folder.
+
+    Those of a process that runs on this machine are kept.
+
+    of:    name of the file that they would have become; default: of every file
+    below: also those in sub-folders
+    """
+    for top, _, names in os.walk(folder):
+        for name in names:
+            part = TEMPORARY.fullmatch(name)
+            if part and of in (None, part["name"]) and not _is_writing(int(part["pid"]), int(part["thread"])):
+                Path(top, name).unlink(missing_ok=True)
+        if not below:
+            break
+
+
+def _is_writing(pid: int, thread: int) -> bool:
+    """Whether the writer of a temporary file is alive. After a restart of a container, this process may have its id."""
+    if pid == os.getpid():
+        return any(alive.ident == thread for alive in threading.enumerate())
+    return is_running(pid)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 atomically."""
+    """Write UTF-8 atomically, and remove what killed processes left of the same file."""
+    remove_leftovers(path.parent, of=path.name)
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 

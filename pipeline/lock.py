@@ -186,10 +186,13 @@ def holder_of(path: Path) -> Holder | None:
 
 def holder_runs_here(holder: Holder) -> bool:
     """Whether a process with the holder's process id runs on this machine."""
-    if holder.host != socket.gethostname():
-        return False
+    return holder.host == socket.gethostname() and is_running(holder.pid)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process with this id runs on this machine."""
     try:
-        os.kill(holder.pid, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:

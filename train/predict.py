@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from pipeline import receipt
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import ConfigError, DatasetError, ImageFileError, TrainingError
-from pipeline.files import IMAGE_SUFFIXES, file_digest, files_in, replacing, write_text
+from pipeline.files import IMAGE_SUFFIXES, file_digest, files_in, remove_leftovers, replacing, write_text
 from pipeline.images import PixelLimit, png_text, read_image
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
@@ -74,6 +74,7 @@ def predict(request: Request) -> int:
     student, names = open_student(request.student, request.device)
     fingerprint = fingerprint_of(request.student, request.settings)
     left = {name: path for name, path in files.items() if request.overwrite or not is_done(request, name, fingerprint)}
+    remove_leftovers(request.out, below=True)
     write_text(request.out / "classes.txt", "\n".join([*names, ""]))
     log.info("predict: %s, %d classes, on %s", request.student, len(names), student.compute.device)
     progress = Progress(log, "predict", len(files), "images", done=len(files) - len(left))

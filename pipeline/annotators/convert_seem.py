@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
-import shutil
 from pathlib import Path
 
 from pipeline.errors import AnnotatorError
+from pipeline.files import replacing_folder
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +40,11 @@ def convert_seem(checkpoint: Path, folder: Path, tokenizer: Path | None = None) 
     sha256 = seem.config.source_sha256
     log.info("convert-seem: %s, sha256 %s (%s)", variant_name(seem.config), sha256, _origin(sha256))
     log.info("convert-seem: left out %d tensors used only for clicks and training: %s", len(unused), ", ".join(unused))
-    part = folder.with_name(f"{folder.name}.part{os.getpid()}")
     try:
-        seem.save_pretrained(part)
-        part.replace(folder)  # replaces an empty folder, too
+        with replacing_folder(folder) as part:
+            seem.save_pretrained(part)
     except OSError as error:
         raise AnnotatorError(f"{folder} cannot be written: {error}; free disk space or name another folder") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

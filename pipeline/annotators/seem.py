@@ -12,7 +12,7 @@ import torch
 
 from pipeline.annotators.contract import Images, Maps, Space
 from pipeline.errors import AnnotatorError
-from pipeline.files import replacing
+from pipeline.files import remove_leftovers, replacing
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.seem import Seem, SeemError
@@ -167,6 +167,7 @@ def read_embeddings(path: Path, names: Sequence[str]) -> dict[str, Maps]:
 
 def write_embeddings(path: Path, names: Sequence[str], embeddings: Maps) -> None:
     """Write embeddings float32 [N, D] and their N names atomically."""
+    remove_leftovers(path.parent, of=path.name)
     with replacing(path) as part, part.open("wb") as file:
         np.savez(file, names=np.array(names), embeddings=embeddings)
 

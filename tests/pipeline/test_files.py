@@ -4,8 +4,9 @@ import json
 import math
 
 import pytest
+from killed_writer import leave_half_written
 
-from pipeline.files import files_in, replacing_folder, write_json, write_text
+from pipeline.files import files_in, remove_leftovers, replacing, replacing_folder, write_json, write_text
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -58,3 +59,22 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     replace("three")
     assert [file.name for file in path.iterdir()] == ["three"]
     assert [file.name for file in tmp_path.iterdir()] == ["student"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
+    lists = [tmp_path / "train.txt", tmp_path / "val.txt", tmp_path / "deep/a.txt"]
+    of_train, of_val, deep = leave_half_written(*lists)
+    (tmp_path / "letter.part2-3.txt").write_text("no temporary file")
+    with replacing(tmp_path / "train.txt") as ours:
+        ours.write_text("being written")
+        write_text(tmp_path / "val.txt", "whole")
+        assert not of_val.exists(), "the next write of the same file removes it"
+        assert of_train.exists(), "another file may have been written by another command"
+        remove_leftovers(tmp_path)
+        assert not of_train.exists()
+        assert ours.exists()
+        assert deep.exists(), "sub-folders only if asked for"
+        remove_leftovers(tmp_path, below=True)
+        assert not deep.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"train.txt", "val.txt", "deep", "letter.part2-3.txt"}
+    remove_leftovers(tmp_path / "missing")

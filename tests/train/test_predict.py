@@ -1,10 +1,11 @@
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from advice import options_in
 from click.testing import CliRunner
+from killed_writer import leave_half_written
 from PIL import Image
 
 from pipeline.errors import ConfigError, DatasetError, TrainingError
@@ -116,20 +117,16 @@ def test_predictions_of_another_student_or_of_other_options_are_refused(folder, 
     assert predict(request_of(folder, another, out, overwrite=True)) == 3
 
 
-def test_a_killed_run_leaves_no_incomplete_prediction(folder, student, tmp_path, monkeypatch):
-    def killed(part, path):
-        if path.name == "b.png":
-            raise KeyboardInterrupt
-        return replace(part, path)
-
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", killed)
+def test_a_killed_run_goes_on_and_what_it_left_is_no_prediction(folder, student, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        predict(request_of(folder, student, out))
-    monkeypatch.undo()
-    assert not (out / "deep/b.png").exists()
-    assert predict(request_of(folder, student, out)) == 2
+    predict(request_of(folder, student, out))
+    whole = (out / "deep/b.png").read_bytes()
+    (out / "deep/b.png").unlink()
+    left = leave_half_written(out / "deep/b.png", out / "deep/er/gone.npy")
+    assert predict(request_of(folder, student, out)) == 1
+    assert (out / "deep/b.png").read_bytes() == whole
+    assert not any(path.exists() for path in left)
+    assert len([path for path in out.rglob("*") if path.is_file()]) == 4  # three predictions and classes.txt
 
 
 def test_an_unreadable_image_is_named_after_the_others_are_done(folder, student, tmp_path):
@@ -195,3 +192,29 @@ def test_the_command_writes_predictions_and_exits_with_1_on_an_error(folder, stu
     failed = CliRunner().invoke(main, arguments + options)
     assert failed.exit_code == 1
     assert "error: 1 of 4 images cannot be read" in failed.output
+
+
+def test_the_options_of_the_messages_help(folder, student, tmp_path):
+    words = [
+        "predict",
+        str(folder),
+        str(tmp_path / "out"),
+        "--student",
+        str(student),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+    ]
+
+    def call(*options):
+        done = CliRunner().invoke(main, [*words, *options])
+        assert done.exception is None or isinstance(done.exception, SystemExit)
+        return done
+
+    refused = call("--max-pixels", "1200")
+    assert refused.exit_code == 1
+    assert call("--max-pixels", "1200", *options_in(refused.output)).exit_code == 0
+    refused = call("--flips")
+    assert refused.exit_code == 1
+    assert call("--flips", *options_in(refused.output)).exit_code == 0

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
+from pipeline.files import remove_leftovers
 from pipeline.progress import Progress
 from pipeline.sources.coco import Annotation, CocoFile, Id, Image, id_order, read_coco, refuse, some
 from pipeline.sources.convert_masks.png import write_mask
@@ -38,6 +39,7 @@ def convert_coco(root: Path, workers: int | None = None, *, keep_unannotated: bo
     if folder.exists() and not folder.is_dir():
         raise DatasetError(f"{folder} is a file, expected the folder of the masks; rename it")
     folder.mkdir(exist_ok=True)
+    remove_leftovers(folder)
     image_of_stem: dict[str, str] = {}
     for path in files:
         convert_file(path, folder, image_of_stem, workers, keep_unannotated)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.io import loadmat
 
 from pipeline.errors import DatasetError
-from pipeline.files import replacing, write_text
+from pipeline.files import remove_leftovers, replacing, write_text
 from pipeline.progress import Progress
 from pipeline.sources.convert_masks.png import write_mask
 from pipeline.sources.lists import read_list
@@ -43,6 +43,7 @@ def convert_sbd(sbd: Path, voc: Path, workers: int | None = None) -> Path:
     sbd_masks = {path.stem: path for path in _files(classes, "*.mat", "unpack benchmark.tgz")}
     folder = voc / AUGMENTED
     folder.mkdir(exist_ok=True)
+    remove_leftovers(folder)
     sources = sbd_masks | voc_masks
     todo = [sample_id for sample_id in sorted(sources) if not (folder / f"{sample_id}.png").is_file()]
     progress = Progress(log, "convert-sbd", len(sources), "masks", len(sources) - len(todo))

@@ -1,9 +1,11 @@
 """convert-seem: a folder appears only when it is complete, and every failure is one line."""
 
 import logging
+import shutil
 
 import pytest
 import torch
+from advice import command_in
 from click.testing import CliRunner
 from tiny_seem import write_checkpoint
 
@@ -44,7 +46,8 @@ def test_a_published_file_is_recognised_by_its_sha256(convert, published, tmp_pa
     from pipeline.annotators.download import Published
     from pipeline.seem.checkpoint import file_sha256
 
-    known = {"seem-focalt-v0": Published("xdecoder/SEEM", "seem.pt", published.stat().st_size, file_sha256(published))}
+    facts = ("xdecoder/SEEM", "seem.pt", published.stat().st_size, file_sha256(published), "d" * 40)
+    known = {"seem-focalt-v0": Published(*facts)}
     monkeypatch.setattr("pipeline.annotators.download.CHECKPOINTS", known)
     with caplog.at_level(logging.INFO):
         convert(published, tmp_path / "out")
@@ -56,13 +59,25 @@ def test_a_tokenizer_elsewhere_can_be_named(convert, published, tmp_path):
     assert convert(published, tmp_path / "out", "--tokenizer", tmp_path / "elsewhere").exit_code == 0
 
 
+def test_a_killed_conversion_leaves_nothing_behind_when_it_is_run_again(convert, published, tmp_path):
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part/model.safetensors").write_bytes(b"half")
+    (tmp_path / "out").mkdir()  # an empty folder may be given
+    assert convert(published, tmp_path / "out").exit_code == 0
+    assert not (tmp_path / "out.part").exists()
+    assert (tmp_path / "out/model.safetensors").stat().st_size > 4
+
+
 def test_an_existing_folder_is_not_overwritten(convert, published, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("kept")
     result = convert(published, tmp_path / "out")
     assert result.exit_code == 1
-    assert f"out exists and is not empty; remove it (rm -r {tmp_path / 'out'}) or name another" in result.output
     assert (tmp_path / "out/mine.txt").read_text() == "kept"
+    remove = command_in(result.output, "rm")
+    assert remove == ["rm", "-r", str(tmp_path / "out")]
+    shutil.rmtree(remove[-1])
+    assert convert(published, tmp_path / "out").exit_code == 0
 
 
 @pytest.mark.parametrize("break_it", ["tokenizer", "truncated", "names"])

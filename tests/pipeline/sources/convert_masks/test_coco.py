@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from killed_writer import leave_half_written
 from PIL import Image
 
 from pipeline.__main__ import main
@@ -81,11 +82,12 @@ def test_complete_masks_are_kept_and_partial_ones_are_written_again(tmp_path):
     write(tmp_path, [], images=images)
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/0.png").write_bytes(b"from before")
-    (tmp_path / "masks/1.png.part99").write_bytes(b"half")
+    (left,) = leave_half_written(tmp_path / "masks/1.png")
     convert_coco(tmp_path, keep_unannotated=True)
     assert (tmp_path / "masks/0.png").read_bytes() == b"from before"
     assert Image.open(tmp_path / "masks/1.png").size == (2, 2)
     assert (tmp_path / "masks/2.png").is_file()
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(

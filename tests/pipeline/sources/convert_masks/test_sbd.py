@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from killed_writer import leave_half_written
 from PIL import Image
 from scipy.io import savemat
 
@@ -56,6 +57,7 @@ def test_existing_masks_are_kept(folders):
     folder = convert_sbd(*folders)
     (folder / "2008_4.png").write_bytes(b"from before")
     (folder / "2007_1.png").unlink()
+    leave_half_written(folder / "2007_1.png")
     convert_sbd(*folders)
     assert (folder / "2008_4.png").read_bytes() == b"from before"
     assert (folder / "2007_1.png").is_file()
