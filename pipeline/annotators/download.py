@@ -38,19 +38,25 @@ class Published(NamedTuple):
     file: str
     size: int
     sha256: str
-    revision: str = "main"
+    revision: str
 
 
-# In 2023 other files were distributed under the same names, so only the sha256 identifies a checkpoint.
+# Commits of xdecoder/SEEM that uploaded v1 of each backbone. The first also has both files of v0, of the commit before.
+# In 2023 other files were distributed under the same names.
+T1, L1, SAM = (
+    "1611477e529cc95f1cad561d355bf9437e79a877",
+    "cf130f3357f15bd940d4dae8e0ddd084fd5e0f31",
+    "f807b9e2943a6c3fdd4aa11efb0d0821d55717eb",
+)
 CHECKPOINTS = {
-    file.removesuffix(".pt").replace("_", "-"): Published("xdecoder/SEEM", file, size, sha256)
-    for file, size, sha256 in (
-        ("seem_focalt_v0.pt", 658_792_514, "871a24064bc27136432f04f510fb0463ce8d2b3e0d4bd3a358b80d908f5c447f"),
-        ("seem_focalt_v1.pt", 658_792_514, "675e86a033a3cc4bc6fa906e4c7e1878dd11728ef8858a457a4a45cf3f2987b2"),
-        ("seem_focall_v0.pt", 1_365_136_278, "b907a76b74fe047507d18c1a3fda7e89c75133f97af4457767db78440ebb1761"),
-        ("seem_focall_v1.pt", 1_365_136_278, "06cad58bde442ce4f2b3ce00e3a218791dfb060a2d7f2d709ff509669c28a705"),
-        ("seem_samvitb_v1.pt", 862_528_935, "fd6f9eb3d73917d0465dc35c4bc9f2f1019dccc0e741d31ced42f5333cbb35da"),
-        ("seem_samvitl_v1.pt", 1_762_490_751, "5ef8c573b54ea820a2fe6d5b81962def9f5bf693e120b8a4778b2848d604f75c"),
+    file.removesuffix(".pt").replace("_", "-"): Published("xdecoder/SEEM", file, size, sha256, revision)
+    for file, size, sha256, revision in (
+        ("seem_focalt_v0.pt", 658_792_514, "871a24064bc27136432f04f510fb0463ce8d2b3e0d4bd3a358b80d908f5c447f", T1),
+        ("seem_focalt_v1.pt", 658_792_514, "675e86a033a3cc4bc6fa906e4c7e1878dd11728ef8858a457a4a45cf3f2987b2", T1),
+        ("seem_focall_v0.pt", 1_365_136_278, "b907a76b74fe047507d18c1a3fda7e89c75133f97af4457767db78440ebb1761", T1),
+        ("seem_focall_v1.pt", 1_365_136_278, "06cad58bde442ce4f2b3ce00e3a218791dfb060a2d7f2d709ff509669c28a705", L1),
+        ("seem_samvitb_v1.pt", 862_528_935, "fd6f9eb3d73917d0465dc35c4bc9f2f1019dccc0e741d31ced42f5333cbb35da", SAM),
+        ("seem_samvitl_v1.pt", 1_762_490_751, "5ef8c573b54ea820a2fe6d5b81962def9f5bf693e120b8a4778b2848d604f75c", SAM),
     )
 }
 TOKENIZER = "openai/clip-vit-base-patch32"
@@ -76,8 +82,7 @@ def download(
 
     folder:      default: checkpoints/`name`
     endpoint:    address of the hub; default: that of huggingface_hub, which HF_ENDPOINT changes
-    checkpoints: the names that exist; files, sizes and hashes are those of the upload commits b517f17, 1611477,
-                 cf130f3 and f807b9e of the hub repository xdecoder/SEEM, the licence that of its model card
+    checkpoints: the names that exist; the licence is that of the model card of xdecoder/SEEM
     tokenizer:   the files of the tokenizer; default: TOKENIZER_FILES
     returns:     path of the checkpoint, its sha256 checked
     raises:      DownloadError if the name is unknown, the disk is full, the hub cannot be reached or refuses, or a file
@@ -190,8 +195,8 @@ def _offered_size(url: str, published: Published) -> int:
     has_sha256 = re.fullmatch("[0-9a-f]{64}", offered.etag or "") is not None
     if published.size != offered.size or (has_sha256 and published.sha256 != offered.etag):
         raise DownloadError(
-            f"{url} is now another file: {offered.size} bytes, ETag {offered.etag}, expected {_facts(published)}; get "
-            f"the older one from the history of {_page(published)}"
+            f"{url} is another file: {offered.size} bytes, ETag {offered.etag}, expected {_facts(published)}; check "
+            f"HF_ENDPOINT, which is {constants.ENDPOINT}, or get the file from {_page(published)}"
         )
     return offered.size
 
@@ -293,8 +298,7 @@ def _size(path: Path) -> int:
 
 
 def _page(published: Published) -> str:
-    tree = "" if published.revision == "main" else f"/tree/{published.revision}"
-    return f"https://huggingface.co/{published.repository}{tree}"
+    return f"https://huggingface.co/{published.repository}/tree/{published.revision}"
 
 
 def _facts(published: Published) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -25,10 +26,12 @@ ROOT = Path(__file__).parents[3]
 NAME, FILE = "seem-tiny-v1", "seem_tiny_v1.pt"
 WEIGHTS = random.Random(0).randbytes(300_000)
 CUT = 100_000
+COMMIT = "d" * 40
+SEEM = f"https://huggingface.co/xdecoder/SEEM/tree/{COMMIT}"
 
 
 def published(weights: bytes) -> Published:
-    return Published("xdecoder/SEEM", FILE, len(weights), hashlib.sha256(weights).hexdigest())
+    return Published("xdecoder/SEEM", FILE, len(weights), hashlib.sha256(weights).hexdigest(), COMMIT)
 
 
 TINY = published(WEIGHTS)
@@ -89,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_stored(hub)
         elif hub.refusal is not None:
             self.send(hub.refusal[0], hub.refusal[1], b"no")
-        elif self.path == f"/xdecoder/SEEM/resolve/main/{FILE}":
+        elif self.path == f"/xdecoder/SEEM/resolve/{COMMIT}/{FILE}":
             linked = {"X-Linked-Size": str(hub.offered.size), "X-Linked-Etag": f'"{hub.offered.sha256}"'}
             self.send(302, {"Location": f"{hub.storage_url}/stored", **linked, **hub.commit}, b"")
         elif self.path in hub.files:
@@ -274,8 +277,8 @@ def test_bytes_damaged_in_transit_are_removed(hub, tmp_path):
 def test_another_file_on_the_hub_is_an_error_before_the_transfer(hub, tmp_path):
     hub.offered = TINY._replace(sha256="0" * 64)
     message = failure(hub, tmp_path)
-    assert f"is now another file: 300000 bytes, ETag {'0' * 64}, expected 300000 bytes, sha256 {TINY.sha256}" in message
-    assert "get the older one from the history of https://huggingface.co/xdecoder/SEEM" in message
+    assert f"is another file: 300000 bytes, ETag {'0' * 64}, expected 300000 bytes, sha256 {TINY.sha256}" in message
+    assert message.endswith(f"; check HF_ENDPOINT, which is https://huggingface.co, or get the file from {SEEM}")
     assert hub.gets_of_the_checkpoint() == []
 
 
@@ -300,11 +303,11 @@ def test_an_unreachable_hub_lists_the_files_to_download_by_hand(hub, tmp_path):
         (tmp_path / "tokenizer").mkdir()
         (tmp_path / "tokenizer/vocab.json").write_text("this is vocab.json")
         message = failure(hub, tmp_path)
-    assert message.startswith(f"{hub.url}/xdecoder/SEEM/resolve/main/{FILE} cannot be reached (")
+    assert message.startswith(f"{hub.url}/xdecoder/SEEM/resolve/{COMMIT}/{FILE} cannot be reached (")
     by_hand = [f"{file.file} ({file.size} bytes, sha256 {file.sha256})" for file in TINY_TOKENIZER[1:]]
     assert message.endswith(
         f"download on another computer {FILE} (300000 bytes, sha256 {TINY.sha256}) of "
-        f"https://huggingface.co/xdecoder/SEEM into {tmp_path}, and {', '.join(by_hand)} of {PAGE} into "
+        f"{SEEM} into {tmp_path}, and {', '.join(by_hand)} of {PAGE} into "
         f"{tmp_path}/tokenizer, run this again to check them, then conformalsam convert-seem {tmp_path}/{FILE} OUT"
     )
 
@@ -336,7 +339,7 @@ def test_offline_mode_is_honoured_with_exit_code_1_and_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("status", "code", "message"),
     [
-        (404, "EntryNotFound", "404 Not Found; find where https://huggingface.co/xdecoder/SEEM has moved it"),
+        (404, "EntryNotFound", f"404 Not Found; find where {SEEM} has moved it"),
         (401, "RepoNotFound", f"401 Unauthorized; .* (300000 bytes, sha256 {TINY.sha256})"),
         (403, "GatedRepo", "403 Forbidden; accept the conditions on .*, log in with hf auth login, and run this again"),
         (503, "", "503 Service Unavailable; this is an error of the hub: run this again later"),
@@ -345,7 +348,7 @@ def test_offline_mode_is_honoured_with_exit_code_1_and_one_line(tmp_path):
 def test_a_refusal_ends_with_what_to_do(hub, tmp_path, status, code, message):
     hub.refusal = (status, {"X-Error-Code": code})
     error = failure(hub, tmp_path)
-    assert f"{hub.url}/xdecoder/SEEM/resolve/main/{FILE} answers {status}" in error
+    assert f"{hub.url}/xdecoder/SEEM/resolve/{COMMIT}/{FILE} answers {status}" in error
     for text in message.split(".*"):
         assert text in error
 
@@ -383,6 +386,12 @@ def test_without_a_terminal_a_long_transfer_logs_lines(hub, tmp_path, caplog):
     lines = [line for line in caplog.messages if line.startswith(f"downloading {FILE}: ")]
     assert lines[0] == f"downloading {FILE}: 12 MB"
     assert lines[-1].startswith(f"downloading {FILE}: 12/12 MB, ")
+
+
+def test_every_published_file_is_pinned_by_commit_size_and_sha256():
+    files = [*CHECKPOINTS.values(), *TOKENIZER_FILES]
+    assert all(re.fullmatch("[0-9a-f]{40}", file.revision) for file in files)
+    assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) and file.size for file in files)
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
