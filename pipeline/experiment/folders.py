@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets import Sample, SampleIndex, decode_index_mask, save_samples, unknown_mask_values
+from pipeline.datasets import SampleIndex, decode_index_mask, save_samples
 from pipeline.errors import DatasetError
 from pipeline.files import content_digest
 from pipeline.folder import STAGE_OF, Folder
-from pipeline.images import IndexMask, PixelLimit, read_content
+from pipeline.images import PixelLimit, read_content
 from pipeline.record import write_record
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
 from pipeline.sources.palettes import palette_problems
+from pipeline.sources.true_masks import refuse_unfit
 
 PREPARED = ("prepare",)
 ANNOTATED = (*PREPARED, "annotate")
@@ -65,7 +66,7 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
         mask = decode_index_mask(content, path, PixelLimit(data.max_pixels))
         colours[str(path)] = mask.colours()
         if sample.split == "unlabeled":
-            _refuse(path, mask, sample, data)
+            refuse_unfit(path, mask, sample, data)
             relative = os.path.relpath(path, index.root)
             sample = replace(sample, split="labeled", mask=relative, mask_digest=content_digest(content))
         samples.append(sample)
@@ -74,16 +75,3 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
     complete = SampleIndex(index.root, tuple(samples))
     save_samples(Folder(folder).samples, complete)
     return complete
-
-
-def _refuse(path: Path, mask: IndexMask, sample: Sample, data: DataSettings) -> None:
-    """DatasetError for a mask with values of no class, or of another size than its image."""
-    unknown = unknown_mask_values(mask.values, data)
-    if unknown:
-        shown = ", ".join(map(str, unknown[:8]))
-        raise DatasetError(f"{path} has values of no class: {shown}; add them to data.classes or data.ignore_values")
-    if mask.values.shape != sample.size:
-        height, width = mask.values.shape
-        raise DatasetError(
-            f"{path} has {height} x {width} pixels, its image {sample.height} x {sample.width}; make them equal"
-        )

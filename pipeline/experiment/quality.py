@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import evenly_spaced, read_mask, resize_nearest
+from pipeline.datasets import evenly_spaced, resize_nearest
 from pipeline.report.audit import AuditCounts, count_labels, mean_iou, summarise, total
 from pipeline.run import Run
-from pipeline.sources import truth_path
+from pipeline.sources import TrueMasks, truth_path
 from pipeline.store import DONE
 
 log = logging.getLogger(__name__)
@@ -29,21 +29,23 @@ def label_quality(run: Run) -> dict[str, Any] | None:
     `miou` counts labeled pixels only; in `miou_all` a pixel without a label counts as missed.
 
     returns: None if no unlabeled image has a mask
+    raises:  DatasetError for a mask that `prepare` would refuse as that of a labeled image
     """
-    labels, data = run.open_labels(), run.settings.data
-    masks = [truth_path(sample, data) for sample in run.samples().of("unlabeled")]
+    labels, data, samples = run.open_labels(), run.settings.data, run.samples()
+    unlabeled = samples.of("unlabeled")
+    masks = [truth_path(sample, data) for sample in unlabeled]
     is_done = labels.status == DONE
     indices = [i for i, mask in enumerate(masks) if mask is not None and is_done[i]]
     chosen = evenly_spaced(indices, MAX_IMAGES)
     if not chosen:
         return None
-    names = data.class_names
+    names, true_masks = data.class_names, TrueMasks.like_labeled(samples, data)
 
     def counts() -> Iterator[AuditCounts]:
         for i in chosen:
             mask = masks[i]
             assert mask is not None
-            truth = resize_nearest(read_mask(mask, data), data.grid)
+            truth = resize_nearest(true_masks.read(mask, unlabeled[i]), data.grid)
             yield count_labels(truth, labels.raw_argmax(i), labels.label(i), len(names))
 
     counted = total(counts(), len(names))

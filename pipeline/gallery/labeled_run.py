@@ -13,13 +13,13 @@ import calib
 from pipeline.calibration.cross_fitting import candidate_rules
 from pipeline.calibration.rows import of_variant
 from pipeline.calibration.sweep import sweep_run
-from pipeline.datasets import Sample, SampleIndex, read_mask, resize_nearest
+from pipeline.datasets import Sample, SampleIndex, resize_nearest
 from pipeline.drawing.pictures import Picture
 from pipeline.errors import DatasetError, StoreError
 from pipeline.report.figures import shown_thresholds
 from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings
-from pipeline.sources import truth_path
+from pipeline.sources import TrueMasks, truth_path
 from pipeline.store import CalibrationStore, LabelStore
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class LabeledRun(NamedTuple):
     receipts:      by stage; that of calibrate is for the same variant
     rules:         rules that label differently, including that of the labels
     other_variant: variant of the labels, if it is not `calibrate.variant` of the run; else None
+    true_masks:    reads masks of unlabeled images, only to be shown
     """
 
     settings: Settings
@@ -59,6 +60,7 @@ class LabeledRun(NamedTuple):
     stops: Stops
     rules: tuple[str, ...]
     other_variant: str | None
+    true_masks: TrueMasks
 
     @property
     def is_class_wise(self) -> bool:
@@ -96,7 +98,10 @@ def open_labeled_run(settings: Settings) -> LabeledRun:
     variant = labels.state["variant"]
     other = None if variant == settings.calibrate.variant else variant
     receipts["calibrate"] = of_variant(receipts["calibrate"], variant)
-    return LabeledRun(settings.of_variant(variant), receipts, run.samples(), calibration, labels, stops, rules, other)
+    samples = run.samples()
+    true_masks = TrueMasks.like_labeled(samples, settings.data)
+    own = settings.of_variant(variant)
+    return LabeledRun(own, receipts, samples, calibration, labels, stops, rules, other, true_masks)
 
 
 def swept(settings: Settings, variant: str) -> Stops:
@@ -136,12 +141,12 @@ def photograph(run: LabeledRun, sample: Sample) -> Picture:
 def known_truth(run: LabeledRun, sample: Sample) -> npt.NDArray[np.uint8] | None:
     """Mask of an unlabeled image, only to be shown: uint8 [H, W] on the grid, class index or IGNORE_INDEX (void).
 
-    returns: None if there is no readable mask, or if `gallery.show_truth` is off
+    returns: None if there is no mask that can be used, or if `gallery.show_truth` is off
     """
     data = run.settings.data
     path: Path | None = truth_path(sample, data) if run.settings.gallery.show_truth else None
     try:
-        return None if path is None else resize_nearest(read_mask(path, data), data.grid)
+        return None if path is None else resize_nearest(run.true_masks.read(path, sample), data.grid)
     except DatasetError as error:
         log.warning("gallery: the mask %s is not shown: %s", path, error)
         return None

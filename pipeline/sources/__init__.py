@@ -3,6 +3,7 @@
 No image is decoded here; `pipeline.stages.prepare` checks each image.
 """
 
-from pipeline.sources.samples import find_samples, truth_path
+from pipeline.sources.samples import find_samples
+from pipeline.sources.true_masks import TrueMasks, truth_path
 
-__all__ = ["find_samples", "truth_path"]
+__all__ = ["TrueMasks", "find_samples", "truth_path"]

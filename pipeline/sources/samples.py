@@ -49,14 +49,6 @@ def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list
     return samples, problems
 
 
-def truth_path(sample: Sample, data: DataSettings) -> Path | None:
-    """Mask file of a sample, also of an unlabeled one; None if there is none. Only for evaluation in reports."""
-    tree = Tree(data)
-    if sample.mask is not None:
-        return tree.root / sample.mask
-    return tree.mask_of(tree.root / sample.image)
-
-
 def _list_paths(data: DataSettings, tree: Tree) -> dict[str, str]:
     """Id lists to read, relative to the root: those of the settings, else those of the layout that exist."""
     layout, root = tree.layout, tree.root

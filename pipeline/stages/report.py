@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 import calib
 from pipeline.dask_tasks import run_tasks
-from pipeline.datasets import Sample, SampleIndex, evenly_spaced, example_samples, read_mask, resize_nearest
+from pipeline.datasets import Sample, SampleIndex, evenly_spaced, example_samples, resize_nearest
 from pipeline.errors import DatasetError
 from pipeline.files import write_text
 from pipeline.gallery import gallery_fragment
@@ -24,8 +24,8 @@ from pipeline.report import audit, page
 from pipeline.report.examples import Example, example
 from pipeline.report.probe import probe_receipt
 from pipeline.run import Run
-from pipeline.settings import DataSettings, Settings
-from pipeline.sources import truth_path
+from pipeline.settings import Settings
+from pipeline.sources import TrueMasks, truth_path
 from pipeline.store import (
     DONE,
     OUTCOMES,
@@ -55,6 +55,7 @@ class Inputs(NamedTuple):
 
     receipts: dict[str, Mapping[str, Any]]
     samples: SampleIndex
+    true_masks: TrueMasks
     probabilities: ProbabilityStore | None
     calibration: CalibrationStore
     labels: LabelStore
@@ -95,7 +96,8 @@ def open_inputs(settings: Settings) -> Inputs:
     receipts |= probe_receipt(run, calibration.fingerprint)
     receipts |= training_receipts(run, labels.fingerprint)
     probabilities = run.open_probabilities() if store_exists(run.folder.probabilities) else None
-    return Inputs(receipts, run.samples("report"), probabilities, calibration, labels)
+    samples = run.samples("report")
+    return Inputs(receipts, samples, TrueMasks.like_labeled(samples, settings.data), probabilities, calibration, labels)
 
 
 def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[str, Any]]:
@@ -121,10 +123,10 @@ def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
     receipts: dict[str, Mapping[str, Any]] = {stage: run.receipt(stage) for stage in ("prepare", *TRAINING)}
     colours = class_colours(data.num_classes, data.background_index)
     samples = example_samples(index, settings.evaluate.num_examples)
-    examples = []
+    examples, true_masks = [], TrueMasks.like_labeled(index, data)
     for i in evenly_spaced(range(len(samples)), MAX_EXAMPLES):
         sample = samples[i]
-        shown = {"student": example_prediction(settings, sample), "truth": example_truth(settings, index, sample)}
+        shown = {"student": example_prediction(settings, sample), "truth": example_truth(true_masks, index, sample)}
         examples.append(example(sample.id, index.image(sample), shown, data.class_names, colours))
     content = page.ContentWithoutLabels(settings.name, data.class_names, data.background_index, receipts, examples)
     return examples, page.render_without_labels(content)
@@ -137,7 +139,8 @@ class AuditJob(NamedTuple):
     """
 
     mask: Path
-    data: DataSettings
+    sample: Sample
+    true_masks: TrueMasks
     labels: Handle
     index: int
     calibration: Handle
@@ -181,7 +184,8 @@ def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
         jobs.append(
             AuditJob(
                 mask=mask.absolute(),
-                data=settings.data,
+                sample=sample,
+                true_masks=inputs.true_masks,
                 labels=inputs.labels.handle,
                 index=i,
                 calibration=inputs.calibration.handle,
@@ -194,10 +198,10 @@ def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
 
 def audit_image(job: AuditJob) -> audit.AuditCounts | None:
     """Counts of one image on the grid; None if its mask cannot be read."""
-    mask = read_truth(job.mask, job.data)
+    mask = read_truth(job.true_masks, job.mask, job.sample)
     if mask is None:
         return None
-    truth = resize_nearest(mask, job.data.grid)
+    truth = resize_nearest(mask, job.true_masks.data.grid)
     labels = open_labels(job.labels)
     num_classes = len(labels.class_names)
     counts = audit.count_labels(truth, labels.raw_argmax(job.index), labels.label(job.index), num_classes)
@@ -211,10 +215,10 @@ def audit_image(job: AuditJob) -> audit.AuditCounts | None:
     return audit.total([counts, *covered], num_classes)
 
 
-def read_truth(path: Path | None, data: DataSettings) -> npt.NDArray[np.uint8] | None:
-    """uint8 [H, W] class index, IGNORE_INDEX = void: a mask that `prepare` did not check; None if it cannot be read."""
+def read_truth(true_masks: TrueMasks, path: Path | None, sample: Sample) -> npt.NDArray[np.uint8] | None:
+    """uint8 [H, W] class index, IGNORE_INDEX = void: a mask that `prepare` did not check; None if it cannot be used."""
     try:
-        return None if path is None else read_mask(path, data)
+        return None if path is None else true_masks.read(path, sample)
     except DatasetError as error:
         log.warning("report: %s is left out of the audit: %s", path, error)
         return None
@@ -242,7 +246,7 @@ def example_labels(
         "raw": inputs.labels.raw_argmax(index) if is_done else None,
         "calibrated": inputs.labels.label(index) if is_done else None,
         "student": example_prediction(settings, sample) if "evaluate" in inputs.receipts else None,
-        "truth": example_truth(settings, inputs.samples, sample),
+        "truth": example_truth(inputs.true_masks, inputs.samples, sample),
     }
 
 
@@ -256,11 +260,11 @@ def example_prediction(settings: Settings, sample: Sample) -> npt.NDArray[np.uin
     return np.asarray(image, dtype=np.uint8)
 
 
-def example_truth(settings: Settings, index: SampleIndex, sample: Sample) -> npt.NDArray[np.uint8] | None:
-    """uint8 [H, W] class index, IGNORE_INDEX = void; None without a readable mask."""
+def example_truth(true_masks: TrueMasks, index: SampleIndex, sample: Sample) -> npt.NDArray[np.uint8] | None:
+    """uint8 [H, W] class index, IGNORE_INDEX = void; None without a mask that can be used."""
     if sample.mask is not None:
-        return index.mask(sample, settings.data)
-    return read_truth(truth_path(sample, settings.data), settings.data)
+        return index.mask(sample, true_masks.data)
+    return read_truth(true_masks, truth_path(sample, true_masks.data), sample)
 
 
 def page_content(

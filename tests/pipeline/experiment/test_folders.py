@@ -74,7 +74,6 @@ def with_palette(values, colours):
             lambda values: Image.fromarray(np.full_like(values, 77)),
             "has values of no class: 77; add them to",
         ),
-        (lambda values: Image.fromarray(values[:5]), "has 5 x 32 pixels, its image 24 x 32; make them equal"),
         (
             lambda values: with_palette(values, [0, 0, 0, 0, 255, 0, 255, 0, 0]),
             "1 of 12 .* its colours in another order",
