@@ -38,16 +38,23 @@ def grid_bytes(settings: Settings) -> int:
     return height * width * (images + (BYTES_PER_CLASS * settings.data.num_classes if is_at_grid else BYTES_PER_PIXEL))
 
 
-def refuse_large_grid(settings: Settings, total: int | None = None) -> None:
-    """ConfigError if `data.grid` needs more memory than there is.
+def refuse_large_grid(settings: Settings) -> None:
+    """ConfigError if `data.grid` needs more memory than this machine or container has."""
+    problem = grid_problem(settings)
+    if problem is not None:
+        raise ConfigError(problem)
+
+
+def grid_problem(settings: Settings, total: int | None = None) -> str | None:
+    """A message if `data.grid` needs more memory than there is.
 
     total: bytes of memory; default: of this machine or container
     """
     needed, total = grid_bytes(settings), total_memory() if total is None else total
     if needed <= total:
-        return
+        return None
     largest = [max(int(side * math.sqrt(total / needed)) // MULTIPLE, 1) * MULTIPLE for side in settings.data.grid]
-    raise ConfigError(
+    return (
         f"data.grid {settings.data.grid} needs at least {needed / 1e9:.0f} GB of memory for each image, but there are "
         f"{total / 1e9:.1f} GB; set data.grid to less than {largest}, or annotate.batch_size (now "
         f"{settings.annotate.batch_size}) to 1"

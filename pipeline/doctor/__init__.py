@@ -27,6 +27,7 @@ from pipeline.doctor.trial import Trial, try_annotator
 from pipeline.doctor.twins import twin_findings
 from pipeline.doctor.weights import seem_vocabulary, weight_findings
 from pipeline.errors import UserError
+from pipeline.memory import grid_problem
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.sources import find_samples
@@ -43,6 +44,10 @@ def examine(settings: Settings, quick: int | None = None, timed: bool = False) -
     findings = weight_findings(settings)
     if settings.needs_annotator:
         findings += prompt_findings(settings, _vocabulary(settings))
+        too_large = grid_problem(settings)
+        if too_large is not None:
+            findings.append(from_message(too_large))
+            timed = False  # it would fill the memory
     samples, problems = find_samples(settings.data, settings.needs_unlabeled)
     if settings.data.scenes is not None and problems:
         fix = f"run {Run(settings).tool('prepare')} first, so that they can be checked"

@@ -1,11 +1,12 @@
 """The memory that a grid needs, and its refusal."""
 
 import os
+import re
 
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.memory import grid_bytes, refuse_large_grid, total_memory
+from pipeline.memory import grid_bytes, grid_problem, total_memory
 from pipeline.stages.prepare import prepare
 
 
@@ -22,10 +23,11 @@ def test_there_is_no_more_memory_than_the_machine_has():
 def test_a_grid_that_needs_more_memory_than_there_is_is_refused_with_one_that_fits(make_settings):
     settings = make_settings(**{"data.grid": [1600, 3200], "annotate.batch_size": 1})
     needed = grid_bytes(settings)
-    refuse_large_grid(settings, needed)
-    with pytest.raises(ConfigError, match=r"grid \[1600, 3200\] needs .* set data.grid to less than \[784, 1584\], or"):
-        refuse_large_grid(settings, needed // 4 - 1)
-    refuse_large_grid(make_settings(**{"data.grid": [784, 1584], "annotate.batch_size": 1}), needed // 4 - 1)
+    assert grid_problem(settings, needed) is None
+    problem = grid_problem(settings, needed // 4 - 1)
+    assert re.match(r"data.grid \[1600, 3200\] needs .* set data.grid to less than \[784, 1584\], or", problem)
+    fitting = make_settings(**{"data.grid": [784, 1584], "annotate.batch_size": 1})
+    assert grid_problem(fitting, needed // 4 - 1) is None
 
 
 def test_prepare_refuses_it_before_any_work(make_settings, write_images, tmp_path):

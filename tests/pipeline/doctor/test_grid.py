@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.doctor.grid import MULTIPLE, crop_of, fitting_grid
+from pipeline.errors import ConfigError
+from pipeline.stages.prepare import prepare
 
 LENGTHS = st.integers(16, 4000)
 
@@ -49,6 +51,17 @@ def test_images_far_larger_than_the_grid_lose_small_objects(tmp_path, write_imag
 def test_a_grid_far_larger_than_the_images_is_a_warning(data, only):
     finding = only("the grid is 4.0 times as large as the images", **{"data.grid": [96, 128]})
     assert finding.level == "warning"
+
+
+def test_a_grid_that_prepare_refuses_is_an_error_and_is_not_tried(data, findings, make_settings):
+    settings = {"data.grid": [200_000, 200_000]}
+    found = findings(timed=True, **settings)
+    assert not any("the annotator failed" in str(finding) for finding in found)
+    (error,) = [finding for finding in found if "GB of memory for each image" in str(finding)]
+    assert error.level == "error"
+    with pytest.raises(ConfigError) as refused:
+        prepare(make_settings(**settings))
+    assert str(refused.value) == f"{error.what}; {error.fix}"
 
 
 def test_crops_larger_than_the_images_are_mostly_padding(data, only):
