@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 import calib
 from pipeline.names import checked_name, checked_results
+from pipeline.student_folders import indivisible_network
 
 MAX_CLASSES = 255  # masks are uint8, and 255 is no class
 MAX_MASK_VALUE = 65535  # 16 bits
@@ -843,6 +844,16 @@ class ProbeSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _encoder_can_be_taken_apart(self) -> ProbeSettings:
+        kind = indivisible_network(self.encoder)
+        if kind is not None:
+            raise ValueError(
+                f"encoder is {self.encoder}, a network of type {kind}, whose encoder is unknown; set encoder to one of "
+                f"{', '.join(STUDENTS)}, or to the folder of such a student"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _weights_differ(self) -> ProbeSettings:
         _refuse_duplicates(self.unlabeled_weights, "unlabeled_weights", "weight")
         return self
@@ -966,6 +977,23 @@ class Settings(Section):
                     f"train.holdout of at least {needed}, got {self.train.holdout}; set train.holdout: {needed}, raise "
                     "confidence_alpha, or set stage2.confidence: threshold"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _encoder_can_be_taken_apart(self) -> Settings:
+        needs_encoder = {
+            "stage2.complementary_dropout: false": self.stage2.complementary_dropout and self.stage2.epochs > 0,
+            "train.framework: plain": self.train.framework == "allspark",
+            "train.frozen_stages: 0": self.train.frozen_stages > 0,
+        }
+        fixes = [fix for fix, is_set in needs_encoder.items() if is_set]
+        kind = indivisible_network(self.train.student) if fixes else None
+        if kind is not None:
+            raise ValueError(
+                f"train.student is {self.train.student}, a network of type {kind}, whose encoder is unknown; set "
+                f"{' and '.join(fixes)}, or train.student to one of {', '.join(STUDENTS)}, or to the folder of such a "
+                "student"
+            )
         return self
 
     @property

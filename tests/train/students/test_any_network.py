@@ -18,11 +18,14 @@ from transformers import (
     UperNetForSemanticSegmentation,
 )
 
-from pipeline.errors import TrainingError
+from pipeline.errors import ConfigError, TrainingError
+from pipeline.student_folders import DIVISIBLE
 from train.machine.device import Compute
 from train.student import Student
 from train.students import freeze, load_network, new_network, save_network
 from train.students.any_network import AnyNetwork
+from train.students.dino import DinoDPT
+from train.students.files import PLAIN
 from train.students.network import MEAN, STD
 from train.students.norm import BatchNorm2d
 
@@ -113,6 +116,27 @@ def test_says_which_settings_need_a_network_that_can_be_split():
     for call in (lambda: network.encode(pixels), lambda: network.decode([]), network.feature_widths):
         with pytest.raises(TrainingError, match=message):
             call()
+
+
+def test_the_settings_refuse_what_needs_an_encoder_before_any_work(make_settings, tmp_path):
+    mobilenet().save_pretrained(tmp_path / "student")
+    folder = str(tmp_path / "student")
+    make_settings(**{"train.student": folder, "stage2.views": 2})
+    needs = {
+        "stage2.complementary_dropout: false": {"stage2.complementary_dropout": True, "stage2.views": 2},
+        "train.framework: plain": {"train.framework": "allspark", "stage1.batch_labeled": 1},
+        "train.frozen_stages: 0": {"train.frozen_stages": 1},
+    }
+    for fix, settings in needs.items():
+        with pytest.raises(ConfigError, match=f"{folder}, a network of type mobilenet_v2, whose .*; set {fix}, or"):
+            make_settings(**{"train.student": folder, **settings})
+        make_settings(**{"train.student": "tiny", **settings})
+    with pytest.raises(ConfigError, match=r"probe.*encoder is .*, a network of type mobilenet_v2"):
+        make_settings(**{"probe.encoder": folder})
+
+
+def test_the_networks_with_a_known_encoder_are_our_students():
+    assert sorted(DIVISIBLE) == sorted([*PLAIN, DinoDPT.config_class.model_type])
 
 
 def test_refuses_a_network_for_square_images_only(tmp_path):
