@@ -12,7 +12,7 @@ from pipeline.run_file import load_settings
 from pipeline.settings import Settings
 
 # The suite draws the same examples every time; tests/campaign.py searches at random, a seed after the other.
-hypothesis.settings.register_profile("suite", derandomize=True, database=None)
+hypothesis.settings.register_profile("suite", derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("campaign", database=None, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("suite")
 
