@@ -9,12 +9,14 @@ import math
 import os
 import re
 import shutil
+import stat
 import threading
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import DISK_PROBLEMS
 from pipeline.lock import check_leases, is_running
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -50,11 +52,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     The caller creates the folder. A killed process leaves `path`.part, which the next call removes.
     """
     part = path.with_name(f"{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    remove_folder(part)
     try:
         yield part
         check_leases()
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -82,6 +84,27 @@ def _is_writing(pid: int, thread: int) -> bool:
     if pid == os.getpid():
         return any(alive.ident == thread for alive in threading.enumerate())
     return is_running(pid)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with everything in it, if it exists; raises OSError if something in it cannot be removed."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a file; False for a name that no file can have.
+
+    raises: OSError for a path that cannot be read, e.g. in a folder without permission; os.path.isfile returns False
+    """
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno in DISK_PROBLEMS:
+            raise
+        return False
+    except ValueError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -119,13 +142,26 @@ def files_in(folder: Path, suffixes: Sequence[str], below: bool = False) -> list
 
     Hidden files and folders do not count, such as ._NAME, which a Mac writes beside NAME; nor does __MACOSX.
 
-    below: also those in sub-folders
+    below:  also those in sub-folders
+    raises: OSError for a folder that cannot be read
     """
     found: list[str] = []
-    for top, folders, names in os.walk(folder):
+    for top, folders, names in os.walk(folder, onerror=_refuse_unreadable):
         folders[:] = [name for name in folders if below and _is_visible(name)]
         found += [os.path.join(top, name) for name in names if _is_visible(name) and _suffix(name) in suffixes]
     return [Path(name) for name in sorted(found)]
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files of a folder and its sub-folders; raises OSError for a folder that cannot be read."""
+    tree = os.walk(folder, onerror=_refuse_unreadable)
+    return sum(os.path.getsize(os.path.join(top, name)) for top, _, names in tree for name in names)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """Raise the error of a folder that cannot be listed, unless it does not exist."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _is_visible(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Long searches for what breaks: each prints a Markdown table, and ends with exit code 1 if it found anything.
 
-    python tests/campaign.py kills|flips|writers|files|disk [--seed N] [--count N] [--folder EMPTY] [--until STAGE]
+    python tests/campaign.py kills|flips|writers|files|disk|permissions
+        [--seed N] [--count N] [--folder EMPTY] [--until STAGE]
     python tests/campaign.py random [--minutes 30] [--seed FIRST] [PATH ...]
 
 `random` runs every property test with other examples, a seed after the other; the suite itself draws the same ones in
@@ -87,7 +88,7 @@ def main() -> None:
         command.add_argument("--seed", type=int, help="default: drawn")
         command.add_argument("--count", type=int, help="how often; default: COUNT of the module")
         command.add_argument("--folder", type=Path, help="where to work, and to leave everything; default: none stays")
-        command.add_argument("--until", metavar="STAGE", help="kills, writers, disk: the last stage; default: report")
+        command.add_argument("--until", metavar="STAGE", help="the last stage of the run; default: report")
         command.set_defaults(run=campaign)
     arguments = parser.parse_args()
     sys.exit(1 if arguments.run(arguments) else 0)

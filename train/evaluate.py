@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import Image
 from pipeline.datasets import SampleIndex, example_samples
 from pipeline.digests import digests_of
 from pipeline.errors import TrainingError
-from pipeline.files import replacing
+from pipeline.files import remove_folder, replacing
 from pipeline.progress import Progress
 from pipeline.receipt import TrainingReceipt
 from pipeline.run import Run, TrainingStage
@@ -209,7 +208,7 @@ def write_examples(student: Student, index: SampleIndex, settings: Settings) -> 
     samples = example_samples(index, settings.evaluate.num_examples)
     if world().is_main:
         folder = Run(settings).folder.evaluation
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         folder.mkdir(parents=True)
         images = whole_images(WholeImages(index, samples, settings.data), workers=0)
         for sample, (image, _) in zip(samples, images, strict=True):

@@ -25,7 +25,7 @@ from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_line
 from pipeline.exchange.exported import exported_digests, label_digest
 from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, Label
-from pipeline.files import write_text
+from pipeline.files import remove_folder, write_text
 from pipeline.folder import Folder, run_word, snakemake_command
 from pipeline.lock import only_writer
 from pipeline.overrides import parse_overrides
@@ -188,7 +188,7 @@ class Importer:
         incoming = [mask.for_image_of(samples) for mask in incoming if mask.is_annotated or self.unannotated]
         _refuse(_id_problems(incoming, samples))
         part = self.masks.folder / "masks.part"
-        shutil.rmtree(part, ignore_errors=True)
+        remove_folder(part)
         part.mkdir(parents=True)
         try:
             results = self._check_all(incoming, samples, part)

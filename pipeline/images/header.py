@@ -88,7 +88,8 @@ def header_of(content: bytes, path: Path, kind: Kind) -> Header:
 
 def unreadable(path: Path, error: OSError) -> ImageFileError:
     """The error for a file that the system cannot read."""
-    return ImageFileError(f"{path} cannot be read ({error.strerror or first_line(error)}); restore or remove it")
+    fix = "make it readable for you, or remove it" if isinstance(error, PermissionError) else "restore or remove it"
+    return ImageFileError(f"{path} cannot be read ({error.strerror or first_line(error)}); {fix}")
 
 
 def open_file(file: BinaryIO, path: Path, kind: Kind) -> tuple[Header, Image.Image]:

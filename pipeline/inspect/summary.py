@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.files import bytes_in
 from pipeline.inspect.held_out import held_out_facts
 from pipeline.store import (
     ABSENT,
@@ -50,7 +51,7 @@ def inspect_store(path: Path, num_worst: int = 5) -> dict[str, Any]:
             "absent": int((status == ABSENT).sum()),
         },
         "missing_chunks": store.missing_chunks(),
-        "megabytes": round(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6, 2),
+        "megabytes": round(bytes_in(path) / 1e6, 2),
         "classes": store.class_names,
         "arrays": arrays(store),
     }

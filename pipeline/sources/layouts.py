@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, files_in, image_id, normal
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, files_in, image_id, is_file, normal
 from pipeline.settings import DataSettings
 from pipeline.sources.lists import Entry
 
@@ -147,7 +147,7 @@ class Tree:
         endings = MASK_SUFFIXES if self.layout.mask_ending is None else (self.layout.mask_ending,)
         folders = self._mask_folders(image)
         paths = (existing(folder / f"{stem}{ending}") for folder in folders for ending in endings)
-        return next((path for path in paths if os.path.isfile(path)), None)
+        return next((path for path in paths if is_file(path)), None)
 
     def _mask_folders(self, image: Path) -> list[Path]:
         """Folders in which the mask of an image may be. In a sub-folder, the same sub-folder of the masks is first."""

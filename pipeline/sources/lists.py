@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DatasetError
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, image_id, normal
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, image_id, is_file, normal
 from pipeline.text import read_lines
 
 NO_MASK = "None"
@@ -97,7 +96,7 @@ def _readings(text: str) -> list[str]:
 def _exists(entry: Entry, known: Container[str]) -> bool:
     if entry.image is None:
         return entry.id in known
-    return os.path.isfile(entry.image) and (entry.mask is None or os.path.isfile(entry.mask))
+    return is_file(entry.image) and (entry.mask is None or is_file(entry.mask))
 
 
 def _parsed(text: str, root: Path, known: Container[str]) -> Entry:
@@ -128,7 +127,7 @@ def _pair(text: str, root: Path) -> tuple[str, str] | None:
         return (image, mask) if _has_suffix(image, IMAGE_SUFFIXES) else None
     pairs = [pair for pair in _cuts(text) if _has_suffix(pair[0], IMAGE_SUFFIXES) and _may_be_mask(pair[1])]
     if len(pairs) > 1:
-        pairs = [pair for pair in pairs if os.path.isfile(root / pair[0])]
+        pairs = [pair for pair in pairs if is_file(root / pair[0])]
         if len(pairs) != 1:
             raise DatasetError(f"{_shown(text)} can be read in several ways; put a tab between image and mask")
     return pairs[0] if pairs else None
@@ -150,7 +149,7 @@ def _may_be_mask(name: str) -> bool:
 def _path(root: Path, name: str) -> Path:
     """The path of a name in a list. DatasetError for a usual mistake, unless there is a file with this name."""
     path = existing(root / name)
-    if not os.path.isfile(path):  # False also for names that no file can have; Path.is_file raises for some
+    if not is_file(path):
         _refuse_mistakes(name)
     return path
 
@@ -171,7 +170,7 @@ def read_split(root: Path, name: str, relative: str, known: Container[str], prob
     known: ids of the images in the image folder
     """
     path = existing(root / relative)
-    if not os.path.isfile(path):
+    if not is_file(path):
         problems.append(f"no id list {path}; correct data.splits.{name}")
         return []
     try:

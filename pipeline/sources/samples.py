@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 from pipeline.datasets import SPLITS, Sample, Split
+from pipeline.files import is_file
 from pipeline.settings import DataSettings
 from pipeline.sources.layouts import Tree
 from pipeline.sources.lists import Entry, read_split
@@ -79,7 +79,7 @@ def _completed(name: str, entries: Sequence[Entry], tree: Tree, files: Mapping[s
     ]
     if name == "unlabeled" or not tree.layout.completes_lists:
         return entries
-    missing = {e.id for e in entries if e.mask is not None and not os.path.isfile(e.mask)}
+    missing = {e.id for e in entries if e.mask is not None and not is_file(e.mask)}
     if missing:
         log.info("%d masks named in the list %s do not exist; those in %s are used", len(missing), name, tree.masks)
     return [
@@ -135,7 +135,7 @@ def _samples_of(
 ) -> Iterator[Sample]:
     for sample_id in ids:
         entry = known.get(sample_id)
-        if entry is None or entry.image is None or not os.path.isfile(entry.image):
+        if entry is None or entry.image is None or not is_file(entry.image):
             named = f" ({entry.image})" if entry is not None and entry.image is not None else ""
             problems.append(
                 f"{split} image {sample_id}{named} has no file; add the file, or remove the id from the list"
@@ -143,7 +143,7 @@ def _samples_of(
             continue
         mask = None
         if split != "unlabeled":
-            if entry.mask is None or not os.path.isfile(entry.mask):
+            if entry.mask is None or not is_file(entry.mask):
                 named = f" ({entry.mask})" if entry.mask is not None else ""
                 problems.append(
                     f"{split} image {sample_id} has no mask{named}; add a mask, or list the image as unlabeled"

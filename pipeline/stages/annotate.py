@@ -18,6 +18,7 @@ from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, st
 from pipeline.annotators.first_maps import first_maps
 from pipeline.datasets import Sample, SampleIndex, image_to_grid, require_unlabeled
 from pipeline.errors import AnnotatorError, StoreError, UnreadableSourceError
+from pipeline.files import bytes_in
 from pipeline.memory import refuse_large_grid
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
@@ -75,7 +76,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
         "num_done": int((store.status == DONE).sum()),
         "failed": failed,
         "store": store_state(store.path),
-        "megabytes": round(sum(f.stat().st_size for f in store.path.rglob("*") if f.is_file()) / 1e6, 2),
+        "megabytes": round(bytes_in(store.path) / 1e6, 2),
         "seconds": round(time.monotonic() - start, 1),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.datasets import Sample
 from pipeline.errors import StoreError
-from pipeline.files import replacing_folder
+from pipeline.files import remove_folder, replacing_folder
 from pipeline.folder import STAGE_OF
 from pipeline.store.group import Store
 from pipeline.store.metadata import LEVEL, store_state, write_metadata
@@ -71,7 +70,7 @@ def _write_coordinates(path: Path, state: dict[str, Any], samples: Sequence[Samp
     store = Store(path, state, is_writable=True)
     for name, values in ((name, values) for name, values in columns.items() if store.has_array(name)):
         if not _has_values(store, name, values):
-            shutil.rmtree(path / name / "c", ignore_errors=True)
+            remove_folder(path / name / "c")
             array = store.array(name)
             dtype = store.specs[name].dtype
             array[:] = np.array(values, dtype=object if dtype == "string" else dtype)

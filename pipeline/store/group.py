@@ -22,6 +22,7 @@ from zarr.storage import LocalStore, StorePath
 import calib
 from pipeline.datasets import refuse_unsafe_ids
 from pipeline.errors import StoreError
+from pipeline.files import is_file
 from pipeline.folder import STAGE_OF, stage_command
 from pipeline.lock import check_leases
 from pipeline.store.arrays import ABSENT, DONE, ArraySpec, arrays_of
@@ -220,7 +221,7 @@ class Store:
     def has_chunk(self, name: str, index: int) -> bool:
         """Whether one image's chunk of an array is on disk."""
         other_axes = "/0" * (len(self.specs[name].dims) - 1)
-        return (self.path / name / f"c/{index}{other_axes}").is_file()
+        return is_file(f"{self.path}/{name}/c/{index}{other_axes}")
 
     def read_chunk(self, name: str, index: int) -> npt.NDArray[Any]:
         """One image's chunk of an array; StoreError if it is damaged or lost (zarr would return the fill value)."""

@@ -6,6 +6,7 @@ must exist.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,7 +19,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import StoreError
+from pipeline.errors import DISK_PROBLEMS, StoreError
+from pipeline.files import is_file
 from pipeline.folder import FILE_OF, STAGE_OF, stage_command
 from pipeline.receipt import fingerprint
 from pipeline.store.arrays import ABSENT, COORDINATES, DONE
@@ -56,7 +58,7 @@ class Chunk(NamedTuple):
         return Path(self._file(store))
 
     def is_on_disk(self, store: Path) -> bool:
-        return os.path.isfile(self._file(store))
+        return is_file(self._file(store))
 
     def _file(self, store: Path) -> str:
         return f"{store}/{self.array}/c/{'/'.join(map(str, self.key))}"  # three times as fast as Path.joinpath
@@ -197,7 +199,11 @@ def _read(store: Store, chunk: Chunk) -> Damage | None:
         return Damage(chunk.array, "missing", "", chunk)
     try:
         store.array(chunk.array).blocks[chunk.key]
-    except (*UNREADABLE, OSError) as error:
+    except UNREADABLE as error:
+        return Damage(chunk.array, "corrupt", one_line(error), chunk)
+    except OSError as error:
+        if error.errno in DISK_PROBLEMS and error.errno != errno.EIO:  # a repair would remove sound chunks
+            raise
         return Damage(chunk.array, "corrupt", one_line(error), chunk)
     return None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets import Sample
+from pipeline.files import remove_folder
 from pipeline.store.arrays import DONE
 from pipeline.store.creation import create_store
 from pipeline.store.metadata import store_exists
@@ -41,7 +42,7 @@ def restore_replaced(path: Path) -> None:
     """Finish a replacement that was killed after it had moved the old store away."""
     if not store_exists(path) and store_exists(_coming(path)):
         _coming(path).rename(path)
-    shutil.rmtree(_going(path), ignore_errors=True)
+    remove_folder(_going(path))
 
 
 def _link_maps(old: ProbabilityStore, new: ProbabilityStore, samples: Sequence[Sample]) -> int:
@@ -74,10 +75,10 @@ def _link(path: Path, link: Path) -> None:
 
 
 def _swap(path: Path) -> None:
-    shutil.rmtree(_going(path), ignore_errors=True)
+    remove_folder(_going(path))
     path.rename(_going(path))
     _coming(path).rename(path)
-    shutil.rmtree(_going(path))
+    remove_folder(_going(path))
 
 
 def _coming(path: Path) -> Path:

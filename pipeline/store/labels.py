@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 import calib
 from pipeline.errors import StoreError
+from pipeline.files import remove_folder
 from pipeline.store.arrays import label_arrays
 from pipeline.store.group import UNREADABLE, Handle, Store, as_number, read_planes
 from pipeline.store.integrity import open_store
@@ -125,7 +125,7 @@ def keep_planes(path: Path, facts: Mapping[str, Any]) -> None:
     removed = {"label_by_alpha", "status", "made_by", *label_arrays(new)}
     write_metadata(path, {**old, "complete": False, "relabel": True, "fingerprint": ""})
     for name in removed:
-        shutil.rmtree(path / name, ignore_errors=True)
+        remove_folder(path / name)
     write_metadata(path, {**new, "fingerprint": ""})
     store = Store(path, new, is_writable=True)
     alpha, made_by = store.array("alpha"), store.array("made_by")

@@ -5,8 +5,9 @@ import math
 
 import pytest
 from killed_writer import leave_half_written
+from unprivileged import without_privileges
 
-from pipeline.files import files_in, remove_leftovers, replacing, replacing_folder, write_json, write_text
+from pipeline.files import files_in, is_file, remove_leftovers, replacing, replacing_folder, write_json, write_text
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -78,3 +79,32 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_
         assert not deep.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"train.txt", "val.txt", "deep", "letter.part2-3.txt"}
     remove_leftovers(tmp_path / "missing")
+
+
+def test_a_folder_without_permissions_is_not_empty_and_its_files_are_not_missing(tmp_path):
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    (deep / "a.png").touch()
+    deep.chmod(0)
+    with without_privileges():
+        with pytest.raises(PermissionError, match="deep"):
+            files_in(tmp_path, (".png",), below=True)
+        with pytest.raises(PermissionError, match="deep"):
+            is_file(deep / "a.png")
+    deep.chmod(0o755)
+    assert files_in(tmp_path, (".png",), below=True) == [deep / "a.png"]
+    assert [is_file(path) for path in (deep / "a.png", deep, deep / "b.png", deep / "a.png/c", f"{deep}/\0")] == [
+        *(True, False, False, False, False)
+    ]
+
+
+def test_a_folder_that_cannot_be_removed_is_not_replaced(tmp_path):
+    path = tmp_path / "student"
+    (path / "locked").mkdir(parents=True)
+    (path / "locked/weights").write_text("old")
+    (path / "locked").chmod(0o555)
+    with without_privileges(), pytest.raises(PermissionError, match="weights"), replacing_folder(path) as part:
+        part.mkdir()
+    (path / "locked").chmod(0o755)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
+    assert (path / "locked/weights").read_text() == "old"

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pipeline.files import read_json
 
 VARYING = {"seconds", "data_wait", "config", "sha256", "checkpoint.pt"}
 """Entries that differ. config: words of a command; sha256, checkpoint.pt: digests of texts with times"""
-LEFT_OUT = (".locks", "logs", "tensorboard", "report.html", "gallery.html")
+LEFT_OUT = (".locks", "logs", "tensorboard")
 MARKS = ".finished"  # ending of Snakemake's marks
 
 
@@ -21,7 +22,7 @@ def contents(folder: Path) -> dict[str, str]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder)
         if not set(name.parts) & set(LEFT_OUT) and name.suffix != MARKS:
-            digests[str(name)] = _digest(path, is_receipt=len(name.parts) == 1)
+            digests[str(name)] = _digest(path)
     return digests
 
 
@@ -30,14 +31,17 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
     return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
 
 
-def _digest(path: Path, is_receipt: bool) -> str:
-    if path.suffix == ".json" and is_receipt:
+def _digest(path: Path) -> str:
+    if path.suffix == ".json" and b'\n "sha256": "' in path.read_bytes()[-90:]:  # a record
         return _hex(json.dumps(_without_varying(read_json(path)), sort_keys=True).encode())
     if path.suffix == ".pt":
         import torch
 
         content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
         return _hex(*_parts(_without_varying(content)))
+    if path.suffix == ".zip":  # its entries have times
+        with zipfile.ZipFile(path) as archive:
+            return _hex(*(part for name in sorted(archive.namelist()) for part in (name.encode(), archive.read(name))))
     return _hex(path.read_bytes())
 
 

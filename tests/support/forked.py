@@ -3,6 +3,7 @@
 A process that uses this must have one thread only: it imports, forks, compares files, and leaves all work to the forks.
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unprivileged import drop_privileges
+
 import pipeline.__main__
 import train.__main__
 
@@ -22,10 +25,17 @@ TRAINER = ("stage1", "stage2", "evaluate", "probe", "predict")
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 
 
+TOOLS = (
+    *("calibration.alpha_choice", "gallery", "exchange", "exchange.import_masks", "inspect"),
+    *("experiment.running", "experiment.plot", "experiment.results", "experiment.table"),
+)
+
+
 def preload(stages: Iterable[str]) -> None:
-    """Import what these stages need, and what they import later."""
+    """Import what these stages need, and what they import later; after `report`, what tools need as well."""
     own = [f"train.{stage}" if stage in TRAINER else f"pipeline.stages.{stage}" for stage in stages]
-    for module in (*own, "dask", "distributed", "filelock", "noisy_annotator"):
+    tools = ["train.predict", *(f"pipeline.{name}" for name in TOOLS)] if "report" in stages else []
+    for module in (*own, *tools, "dask", "distributed", "filelock", "noisy_annotator"):
         importlib.import_module(module)
 
 
@@ -50,15 +60,26 @@ class Ended(NamedTuple):
 
 
 class Forked:
-    """A running command. words: of the command line; its output goes to a file, which `wait` reads."""
+    """A running command, whose output goes to a file.
 
-    def __init__(self, words: Sequence[str], folder: Path, log: Path, moment: Moment | None = None):
+    words:         of the command line
+    is_privileged: whether it keeps root's right to read and write everything, if it has it
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        log: Path,
+        moment: Moment | None = None,
+        is_privileged: bool = True,
+    ):
         assert threading.active_count() == 1, "a fork copies one thread alone: locks of the others would stay locked"
         self.log = log
         self.code: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            _become(words, folder, log, moment)
+            _become(words, folder, log, moment, is_privileged)
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -78,11 +99,19 @@ class Forked:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)
+                self._end_group()
             elif time.monotonic() > end:
                 self.send(signal.SIGKILL)
             else:
                 time.sleep(0.01)
         return Ended(self.code, self.log.read_text(errors="replace"))
+
+    def _end_group(self) -> None:
+        """End what a killed command had started and has left behind: it would be a second writer."""
+        with contextlib.suppress(ProcessLookupError):
+            for _ in range(500):  # what nobody reaps stays in the group
+                os.killpg(self.pid, signal.SIGKILL)
+                time.sleep(0.01)
 
 
 def run(words: Sequence[str], folder: Path, log: Path) -> Ended:
@@ -97,10 +126,11 @@ def num_changes(words: Sequence[str], folder: Path, log: Path) -> int:
     return int(ended.text.rpartition("changes: ")[2])
 
 
-def _become(words: Sequence[str], folder: Path, log: Path, moment: Moment | None) -> None:
+def _become(words: Sequence[str], folder: Path, log: Path, moment: Moment | None, is_privileged: bool) -> None:
     """Run the command in this process; never returns."""
     code = 1
     try:
+        os.setpgid(0, 0)
         os.chdir(folder)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(file, 1)
@@ -111,6 +141,8 @@ def _become(words: Sequence[str], folder: Path, log: Path, moment: Moment | None
             sys.modules["torch"].set_num_threads(1)
         sys.orig_argv[:] = ["conformalsam", *words]
         counted = _watch_changes(moment) if moment is not None else None
+        if not is_privileged:
+            drop_privileges()
         main = train.__main__.main if words[0] in TRAINER else pipeline.__main__.main
         try:
             main(args=list(words), prog_name="conformalsam")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.digests import digests_of
-from pipeline.files import replacing_folder
+from pipeline.files import remove_folder, replacing_folder
 from pipeline.folder import Folder
 from pipeline.progress import Progress
 from pipeline.run import Run
@@ -64,7 +63,7 @@ def resume(state: TrainingState, stage: Stage, folder: Folder) -> None:
     wait_for_all()  # every process has read the checkpoint
     if world().is_main:
         for leftover in (folder.best_student(stage.name), folder.tensorboard(stage.name)):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_folder(leftover)
 
 
 def save(state: TrainingState, stage: Stage, folder: Folder, finished: bool) -> None:

@@ -13,7 +13,7 @@ from pipeline.run_file import load_settings
 COUNT = 60
 
 
-def search(folder: Path, seed: int, count: int, until: str = "evaluate") -> Outcome:
+def search(folder: Path, seed: int, count: int, until: str = "report") -> Outcome:
     """Change `count` bytes of each place of each store, and as many bits of every other file that is read again."""
     bench = Bench(folder, until)
     rows: list[tuple[str, int, int]] = []

@@ -1,4 +1,4 @@
-"""kill -9 at random points of every stage: the next run goes on, and ends with the bytes of an undisturbed run."""
+"""kill -9 at random points of every stage and tool: the next run goes on, and ends with an undisturbed run's bytes."""
 
 import random
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from campaigns.outcome import Outcome
 from campaigns.scenarios import Bench, Scenario
-from contents import contents, differences
+from contents import differences
 from forked import Forked, Moment
 
 COUNT = 100
@@ -17,31 +17,32 @@ MAX_CHAINS = 4  # times the kills: a stage may end before it is killed
 
 
 def search(folder: Path, seed: int, count: int, until: str = "report") -> Outcome:
-    """Kill stages `count` times, at changes to files or at points in time, and compare what they end with."""
+    """Kill stages and tools `count` times, at changes to files or at points in time, and compare what they end with."""
     bench, rng = Bench(folder, until), random.Random(seed)
     kills: Counter[Scenario] = Counter()
     equal: Counter[Scenario] = Counter()
     chains: Counter[Scenario] = Counter()
     failures = []
-    order = rng.sample(bench.scenarios, len(bench.scenarios))
+    scenarios = [*bench.scenarios, *bench.tools()]
+    order = rng.sample(scenarios, len(scenarios))
     while kills.total() < count and chains.total() < MAX_CHAINS * count:
         scenario = order[chains.total() % len(order)]
         chains[scenario] += 1
         num = rng.randint(1, min(MAX_KILLS, count - kills.total()))
         moments, ended_well = _play(bench, scenario, rng, num)
         kills[scenario] += len(moments)
-        differing = differences(contents(bench.run), bench.undisturbed(scenario).contents)
+        differing = differences(bench.contents(), bench.undisturbed(scenario).contents)
         if ended_well and not differing:
             equal[scenario] += 1
             continue
         failures.append(f"{scenario.stage} ({scenario.start}), killed {moments}: {differing or bench.log.read_text()}")
     rows = [
         (scenario.stage, scenario.start, chains[scenario], kills[scenario], f"{equal[scenario]} of {chains[scenario]}")
-        for scenario in bench.scenarios
+        for scenario in scenarios
         if chains[scenario]
     ]
     total = ("all", "", chains.total(), kills.total(), f"{equal.total()} of {chains.total()}")
-    return Outcome(("stage", "start", "chains", "kills", "ended with equal bytes"), [*rows, total], failures)
+    return Outcome(("command", "start", "chains", "kills", "ended with equal bytes"), [*rows, total], failures)
 
 
 def _play(bench: Bench, scenario: Scenario, rng: random.Random, num: int) -> tuple[list[str], bool]:
