@@ -34,6 +34,7 @@ from pipeline.store import (
     encode_maps,
     open_probabilities,
     replace_images,
+    restore_lost_facts,
     restore_replaced,
     restore_store,
     store_state,
@@ -119,53 +120,61 @@ def _open_or_create(
     """The store for these samples. A store for other images keeps the maps of the images in both lists."""
     run = Run(settings)
     path, method = run.folder.probabilities, method_fingerprint(settings, annotator)
-    identity = cache_fingerprint(method, samples)
+    identity = {"fingerprint": cache_fingerprint(method, samples), "method": method}
+
+    def first() -> Maps:
+        maps = first_maps(index, samples, annotator, settings.data)
+        return resize_bilinear(maps, settings.data.grid) if settings.annotate.resolution == "grid" else maps
+
+    def facts() -> dict[str, Any]:
+        return _facts(settings, annotator, identity, first())
+
+    restore_lost_facts(path, "probabilities", facts, samples, lambda: run.begin("annotate"))
     state = store_state(path)
     if not state:
-        _create(path, {"fingerprint": identity, "method": method}, settings, index, samples, annotator)
+        _create(settings, annotator, identity, first(), samples)
     elif state["method"] != method:
         raise StoreError(
             f"{path} holds maps of other annotator settings (fingerprint {state['method']}, now {method}). To keep it, "
             f"give this run another name: {run.command('annotate', name='NEW')}. To make it again: "
             f"rm -r {shlex.quote(str(path))} && {run.command('annotate', rerun='annotate')}"
         )
-    elif state["fingerprint"] != identity:
-        Run(settings).begin("annotate")
-        replace_images(path, identity, samples)
+    elif state["fingerprint"] != identity["fingerprint"]:
+        run.begin("annotate")
+        replace_images(path, identity["fingerprint"], samples)
     elif not state["complete"]:
-        Run(settings).begin("annotate")
+        run.begin("annotate")
         restore_store(path, samples)
     return open_probabilities(path, writable=True)
 
 
 def _create(
-    path: Path,
-    identity: Mapping[str, str],
     settings: Settings,
-    index: SampleIndex,
-    samples: Sequence[Sample],
     annotator: Annotator,
+    identity: Mapping[str, str],
+    maps: Maps,
+    samples: Sequence[Sample],
 ) -> None:
     """Create the empty cache, with the shape and the compressed size of the maps of one image."""
-    maps = _stored_size(first_maps(index, samples, annotator, settings.data), settings)
-    dtype = stored_dtype(annotator, settings.annotate)
-    _check_disk(encode_maps(maps, dtype), len(samples), path)
-    facts = {
+    run = Run(settings)
+    path = run.folder.probabilities
+    _check_disk(encode_maps(maps, stored_dtype(annotator, settings.annotate)), len(samples), path)
+    run.begin("annotate")
+    create_store(path, "probabilities", _facts(settings, annotator, identity, maps), samples)
+
+
+def _facts(settings: Settings, annotator: Annotator, identity: Mapping[str, str], maps: Maps) -> dict[str, Any]:
+    """Facts of the cache. identity: its fingerprint and its method; maps: of one image, as they are stored"""
+    return {
         **identity,
         "annotator": annotator.name,
         "space": annotator.space,
         "grid": settings.data.grid,
         "class_names": settings.data.class_names,
         "class_prompts": settings.data.class_prompts,
-        "maps": maps.shape,
-        "dtype": dtype,
+        "maps": list(maps.shape),
+        "dtype": stored_dtype(annotator, settings.annotate),
     }
-    Run(settings).begin("annotate")
-    create_store(path, "probabilities", facts, samples)
-
-
-def _stored_size(maps: Maps, settings: Settings) -> Maps:
-    return resize_bilinear(maps, settings.data.grid) if settings.annotate.resolution == "grid" else maps
 
 
 def _check_disk(encoded: np.ndarray[Any, Any], num_images: int, path: Path) -> None:

@@ -31,6 +31,7 @@ from pipeline.store import (
     open_calibration,
     open_probabilities,
     repair_command,
+    restore_lost_facts,
     resume_or_create,
     store_state,
 )
@@ -63,8 +64,8 @@ def calibrate(settings: Settings) -> dict[str, Any]:
 
 
 def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence[Sample]) -> CalibrationStore:
-    path = Run(settings).folder.calibration
-    data = settings.data
+    run, data = Run(settings), settings.data
+    path = run.folder.calibration
     facts = {
         "fingerprint": fingerprint(
             {
@@ -89,7 +90,8 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
         "class_thresholds": settings.calibrate.class_thresholds,
         "quantile": settings.calibrate.quantile,
     }
-    Run(settings).begin("calibrate")
+    restore_lost_facts(path, "calibration", lambda: facts, labeled, lambda: run.begin("calibrate"))
+    run.begin("calibrate")
     resume_or_create(path, "calibration", facts, labeled)
     return open_calibration(path, writable=True)
 

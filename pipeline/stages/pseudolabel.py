@@ -31,6 +31,7 @@ from pipeline.store import (
     open_calibration,
     open_labels,
     open_probabilities,
+    restore_lost_facts,
     resume_or_create,
     store_state,
 )
@@ -96,6 +97,7 @@ def _open(
     }
     run = Run(settings)
     path = run.folder.labels
+    restore_lost_facts(path, "labels", lambda: facts, unlabeled, lambda: run.begin("pseudolabel"))
     is_resumed = store_state(path).get("fingerprint") == facts["fingerprint"] and not store_state(path)["complete"]
     is_relabeled = not is_resumed and not calibration.is_class_wise and has_planes(path, facts["planes"])
     if not is_resumed and not is_relabeled:

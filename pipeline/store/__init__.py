@@ -22,7 +22,13 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.store.arrays import ABSENT, COORDINATES, DONE, FAILED, OUTCOMES, arrays_of
 from pipeline.store.calibration import CalibrationStore, open_calibration
-from pipeline.store.creation import compressed_bytes, create_store, restore_store, resume_or_create
+from pipeline.store.creation import (
+    compressed_bytes,
+    create_store,
+    restore_lost_facts,
+    restore_store,
+    resume_or_create,
+)
 from pipeline.store.group import LEFTOVERS, Handle, refuse_lost_root
 from pipeline.store.integrity import (
     Damage,
@@ -73,6 +79,7 @@ __all__ = [
     "repair_store",
     "replace_images",
     "restore_facts",
+    "restore_lost_facts",
     "restore_replaced",
     "restore_store",
     "resume_or_create",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,17 @@ from pipeline.datasets import Sample
 from pipeline.errors import StoreError
 from pipeline.files import remove_folder, replacing_folder
 from pipeline.folder import STAGE_OF
-from pipeline.store.group import Store
-from pipeline.store.metadata import LEVEL, store_state, write_metadata
+from pipeline.store.group import Store, refuse_lost_root
+from pipeline.store.metadata import (
+    LEVEL,
+    ROOT,
+    FactsError,
+    recorded_facts,
+    remake_command,
+    store_exists,
+    store_state,
+    write_metadata,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +35,58 @@ def create_store(path: Path, kind: str, facts: Mapping[str, Any], samples: Seque
 
     facts: what `arrays.arrays_of` derives the arrays of this kind from, `fingerprint`, and what readers need
     """
-    state = {"kind": kind, "complete": False, **facts, "num_samples": len(samples)}
+    state = _state(kind, facts, samples)
     with replacing_folder(path) as part:
         write_metadata(part, state)
         _write_coordinates(part, state, samples)
+
+
+def _state(kind: str, facts: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, Any]:
+    """All facts of an unfinished store."""
+    return {"kind": kind, "complete": False, **facts, "num_samples": len(samples)}
+
+
+def restore_lost_facts(
+    path: Path,
+    kind: str,
+    facts: Callable[[], Mapping[str, Any]],
+    samples: Sequence[Sample],
+    begin: Callable[[], None],
+) -> None:
+    """If the facts of a store are damaged or lost, write those of its stage, which computes them from its settings.
+
+    The images that were made for their fingerprint are kept; the stage makes the others.
+
+    facts, samples: as for `create_store`
+    begin:          called before anything changes
+    raises:         FactsError if they are damaged and no image was made for their fingerprint
+    """
+    try:
+        if not store_state(path):
+            refuse_lost_root(path)
+        return
+    except FactsError:
+        state = _state(kind, facts(), samples)
+        has_images = _has_image_of(path, state)
+        if not has_images and recorded_facts(path) is not None:
+            raise
+    if not has_images and not store_exists(path):
+        return  # `create_store` was killed while it removed another store
+    if not has_images:
+        raise FactsError(
+            f"{path / ROOT} is damaged, and no image in {path} was made with these settings; run {remake_command(path)}"
+        )
+    log.info("%s: writing the facts of %s again, which were damaged or lost", STAGE_OF[kind], path)
+    begin()
+    write_metadata(path, state)
+
+
+def _has_image_of(path: Path, state: dict[str, Any]) -> bool:
+    """Whether a store contains an image that was made for the fingerprint in these facts."""
+    try:
+        return bool(Store(path, state, is_strict=False).is_own.any())
+    except StoreError:
+        return False
 
 
 def resume_or_create(path: Path, kind: str, facts: Mapping[str, Any], samples: Sequence[Sample]) -> None:

@@ -28,6 +28,7 @@ from pipeline.lock import check_leases
 from pipeline.store.arrays import ABSENT, DONE, ArraySpec, arrays_of
 from pipeline.store.metadata import (
     ROOT,
+    FactsError,
     difference,
     metadata_files,
     one_line,
@@ -47,9 +48,9 @@ LEFTOVERS = "*.part*"  # temporary files of a killed process
 
 
 def refuse_lost_root(path: Path) -> None:
-    """StoreError if a folder contains the arrays of a store, but not its zarr.json."""
+    """FactsError if a folder contains the arrays of a store, but not its zarr.json."""
     if path.suffix == ".zarr" and any(path.glob(f"*/{ROOT}")):
-        raise StoreError(f"{path / ROOT} is lost; run {restore_command(path)}")
+        raise FactsError(f"{path / ROOT} is lost; run {restore_command(path)}")
 
 
 class Handle(NamedTuple):

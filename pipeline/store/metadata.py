@@ -30,6 +30,10 @@ LEVEL = 3  # of zstd
 Document = dict[str, Any]
 
 
+class FactsError(StoreError):
+    """The facts of a store that are damaged or lost."""
+
+
 def store_exists(path: Path) -> bool:
     return (path / ROOT).is_file()
 
@@ -37,7 +41,7 @@ def store_exists(path: Path) -> bool:
 def store_state(path: Path) -> dict[str, Any]:
     """Facts of a store: kind, fingerprint, complete, and what its stage recorded; {} if it does not exist.
 
-    raises: StoreError if the facts do not have their digest or cannot be those of a store
+    raises: FactsError if the facts do not have their digest; StoreError if they cannot be those of a store
     """
     if not store_exists(path):
         return {}
@@ -68,7 +72,7 @@ def store_state(path: Path) -> dict[str, Any]:
 
 
 def _refuse_foreign(path: Path, text: str) -> None:
-    """StoreError for a zarr.json without facts: of another program, of an array, or damaged."""
+    """FactsError for a damaged zarr.json; StoreError for one of another program or of an array."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -83,8 +87,8 @@ def _refuse_foreign(path: Path, text: str) -> None:
     )
 
 
-def _damaged(path: Path, why: str) -> StoreError:
-    return StoreError(f"{path / ROOT} is damaged ({why}); run {restore_command(path)}")
+def _damaged(path: Path, why: str) -> FactsError:
+    return FactsError(f"{path / ROOT} is damaged ({why}); run {restore_command(path)}")
 
 
 def recorded_facts(path: Path) -> dict[str, Any] | None:
@@ -97,9 +101,14 @@ def recorded_facts(path: Path) -> dict[str, Any] | None:
 
 
 def restore_command(path: Path) -> str:
-    """Command that fixes a store whose facts are damaged or lost: it keeps the store if its facts are recorded."""
+    """Command that fixes a store whose facts are damaged or lost, and keeps its images.
+
+    The facts come from the receipt of the stage or, if it has not finished, from its settings.
+    """
     facts = recorded_facts(path)
-    return remake_command(path) if facts is None else repair_command(path, facts["kind"])
+    if facts is None:
+        return without_receipt(path, stage_of(path), stage_command(_owned(path), stage_of(path)))
+    return repair_command(path, facts["kind"])
 
 
 def stage_of(path: Path) -> str:

@@ -76,7 +76,7 @@ def test_every_fact_is_part_of_the_digest(tmp_path):
         changed = json.loads(text)
         changed["attributes"]["conformalsam"][name] = "logitq" if value == "logits" else [value]
         (path / "zarr.json").write_text(json.dumps(changed, indent=2))
-        with pytest.raises(StoreError, match=r"zarr.json is damaged \(its facts do not have the digest .*; run rm -r "):
+        with pytest.raises(StoreError, match=r"is damaged \(its facts do not have the digest .*; run snakemake "):
             store_state(path)
     (path / "zarr.json").write_text(text)
     assert store_state(path) == state
