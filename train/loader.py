@@ -18,7 +18,7 @@ from pipeline.errors import TrainingError, UserError, first_line
 
 log = logging.getLogger(__name__)
 
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # nosec B108: only its free space is read
 PREFETCHED = 2  # batches of each worker
 BYTES_OF_SEMAPHORES = 2**17  # of each worker: some pages of shared memory, also for pipes
 SECONDS_TO_WAIT = 600  # for one batch; a worker that finds no shared memory would be waited for without end
@@ -66,7 +66,7 @@ def _loaded(
         timeout=SECONDS_TO_WAIT if workers else 0,
     )
     for batch in loader:
-        read = [pickle.loads(item) for item in batch] if through_pipes else batch
+        read = [pickle.loads(item) for item in batch] if through_pipes else batch  # nosec B301: of our own workers
         for item in read:
             if isinstance(item, UserError):
                 raise item
