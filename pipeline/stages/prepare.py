@@ -34,7 +34,7 @@ from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
-from pipeline.sources.image_checks import darkness_problems, leak_doubts, orientation_doubts, refuse_other_size
+from pipeline.sources.image_checks import Doubt, darkness_problems, leak_doubts, orientation_doubts, refuse_other_size
 from pipeline.sources.labeled_set import MaskCounts, judge_masks
 from pipeline.sources.misreadings import certain_suspicions, misreading
 from pipeline.sources.palettes import palette_problems
@@ -44,6 +44,7 @@ from pipeline.sources.unread import unread_files
 log = logging.getLogger(__name__)
 
 MAX_8_BIT = 255
+WITHOUT_PROMPTS = ("onnx", "python")  # an annotator of the user may ignore them
 
 
 def prepare(settings: Settings) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
     if data.scenes is not None:
         draw_scenes(data, data.scenes)
     samples, problems = find_samples(data, settings.needs_unlabeled)
+    problems += prompt_problems(settings)
     checked = list(check_samples(samples, data))
     masks = [check.mask for check in checked if check.mask is not None]
     wrong_coding = misreading((mask.values for mask in masks), data)
@@ -85,6 +87,16 @@ def prepare(settings: Settings) -> dict[str, Any]:
     write_stamps(folder.stamps, {name: stamp for check in checked for name, stamp in check.stamps.items()})
     warnings = {"warnings": [*doubts, *judged.warnings]}
     return _facts(index, checked, data) | warnings | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def prompt_problems(settings: Settings) -> list[str]:
+    """Messages on prompts that describe nothing, or that classes have in common, with an annotator that reads them."""
+    if not settings.needs_annotator or settings.annotate.annotator in WITHOUT_PROMPTS:
+        return []
+    from pipeline.doctor.prompts import prompt_findings  # takes most of a second
+
+    findings = (finding for finding in prompt_findings(settings, None) if finding.level == "error")
+    return [str(Doubt(finding.what, finding.where, finding.fix)) for finding in findings]
 
 
 def image_doubts(checked: Sequence[Check], data: DataSettings) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets import load_samples
+from pipeline.doctor.prompts import prompt_findings
 from pipeline.errors import DatasetError
 from pipeline.stages.prepare import prepare
 
@@ -94,6 +95,27 @@ def test_unknown_mask_values_can_be_ignored(data, make_settings):
     prepare(relaxed)
     index = load_samples(relaxed.folder / "samples.json")
     assert (index.mask(index.of("labeled")[0], relaxed.data) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["background", "class 1", "class 2"], "2 prompts are placeholders that do not describe an object: class 1, "),
+        (["background", {"name": "cat", "prompts": ["pet"]}, {"name": "dog", "prompts": ["pet"]}], "pet"),
+    ],
+)
+def test_prompts_that_doctor_calls_an_error_are_refused_for_an_annotator_that_reads_them(
+    data, make_settings, classes, message
+):
+    seem = {"annotator": "seem", "annotate.seem": {"checkpoint": "seem-nano"}, "data.classes": classes}
+    settings = make_settings(**seem)
+    (finding,) = [one for one in prompt_findings(settings, None) if one.level == "error"]
+    with pytest.raises(DatasetError, match=message) as refused:
+        prepare(settings)
+    assert finding.what in str(refused.value)
+    assert str(refused.value).endswith(finding.fix)
+    prepare(make_settings(**{"data.classes": classes}))  # the factory may ignore prompts
+    prepare(make_settings(**seem, **{"stage1.labels": "none"}))  # nothing is annotated
 
 
 def test_samples_json_is_plain_json(data, make_settings):
