@@ -48,7 +48,11 @@ class PrepareReceipt(Receipt):
 
 
 class AnnotateReceipt(Receipt):
-    """failed: id of an image -> why it has no maps."""
+    """failed: id of an image -> why it has no maps
+
+    without_prompt: names of the classes that the annotator has no prompt or channel for
+    warnings:       about these classes, and signs of a wrong class map
+    """
 
     fingerprint: str
     annotator: str
@@ -57,6 +61,8 @@ class AnnotateReceipt(Receipt):
     dtype: str
     num_done: int
     failed: dict[str, str]
+    without_prompt: NotRequired[list[str]]
+    warnings: NotRequired[list[str]]
     megabytes: float
     seconds: float
 

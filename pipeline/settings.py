@@ -360,6 +360,11 @@ class AnnotateSettings(Section):
     store probabilities only."""
     max_failed_fraction: float = Field(0.01, ge=0, le=1)
     """Fraction of the images that may fail; above it, the stage ends with an error."""
+    class_check: Literal["error", "warn"] = runtime("error")
+    """What to do if the maps of labeled images contradict their masks, as with a wrong class map: a class is never
+    found, two classes look swapped, or the argmax is worse than one class for all pixels. error: `annotate` stops
+    before it stores anything. warn: it goes on, and the log and the report list the contradictions; for an annotator
+    that is as weak as that."""
     batch_size: int = runtime(4, ge=1)
     """Number of images in one call of the annotator. `seem` halves it when memory runs out."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -10,16 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
-from pipeline.annotators.contract import Annotator, Space, reason_of
+from pipeline.annotators.contract import Annotator, Space, classes_without_prompt, other_labels, reason_of
 from pipeline.errors import AnnotatorError, UserError
 from pipeline.run import Run
 from pipeline.settings import PythonSettings, Settings
+
+log = logging.getLogger(__name__)
 
 SPACES = get_args(Space)
 
 
 def build_annotator(settings: Settings) -> Annotator:
     """Load the annotator of `annotate.annotator`, and prepare it for the classes of `data.classes`.
+
+    Classes without a prompt or channel are logged.
 
     raises: AnnotatorError if no annotator is chosen, or if it cannot be loaded or prepared
     """
@@ -30,6 +35,8 @@ def build_annotator(settings: Settings) -> Annotator:
         raise
     except Exception as error:  # an annotator may raise anything
         raise AnnotatorError(f"annotator {annotator.name} failed in prepare; fix it: {reason_of(error)}") from error
+    if without := classes_without_prompt(annotator):
+        log.warning("annotate: %s", other_labels(without))
     return annotator
 
 

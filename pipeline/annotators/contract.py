@@ -23,6 +23,8 @@ class Annotator(Protocol):
     name:        its name in receipts and reports
     fingerprint: changes whenever the same image and prompts could give other maps (weights, preprocessing)
     space:       values of the maps: `logits` (softmax over classes gives P) or `probability` (in [0, 1])
+
+    It may also have `without_prompt`: names of the classes that it has no prompt or channel for. Their maps are 0.
     """
 
     name: str
@@ -52,6 +54,20 @@ def stored_dtype(annotator: Annotator, settings: AnnotateSettings) -> str:
             "annotate.dtype to float16 or float32"
         )
     return dtype
+
+
+def classes_without_prompt(annotator: Annotator) -> list[str]:
+    """Names of the classes that an annotator has no prompt or channel for."""
+    return list(getattr(annotator, "without_prompt", ()))
+
+
+def other_labels(names: Sequence[str]) -> str:
+    """Text for the log, the doctor and the report about classes without a prompt or channel."""
+    one = len(names) == 1
+    return (
+        f"no prompt or channel means {', '.join(names)}, so {'its' if one else 'their'} map"
+        f"{' is' if one else 's are'} 0 and {'its' if one else 'their'} pixels carry other labels"
+    )
 
 
 def reason_of(error: Exception) -> str:

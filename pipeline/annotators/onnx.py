@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from pipeline.datasets import image_to_grid
 from pipeline.errors import AnnotatorError
 from pipeline.resample import softmax
 from pipeline.settings import DataSettings, OnnxSettings, did_you_mean
-
-log = logging.getLogger(__name__)
 
 SUM_TOLERANCE = 0.01  # of probabilities in float16
 
@@ -41,7 +38,7 @@ class OnnxAnnotator:
         self.groups = channel_groups(settings, data.class_names)
         self.channels = settings.channels or [channel for group in self.groups for channel in group]
         self.bias = channel_bias(settings, data.class_names, self.channels)
-        self.without_channel = classes_without_channel(settings, data.class_names)
+        self.without_prompt = classes_without_channel(settings, data.class_names)
         self.input = checked_input(path, self.session)
         self.dtype = INPUT_DTYPES[self.input.type]
         self.output = checked_output(path, self.session, settings.output_name)
@@ -54,9 +51,7 @@ class OnnxAnnotator:
         self.fingerprint = digest_of(files, json.dumps(self._tracked(data), sort_keys=True).encode())
 
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:
-        """Warn of classes without a channel. Prompts are not used: `class_map` fixes the classes of the network."""
-        if self.without_channel:
-            log.warning("annotate: %s (annotate.onnx.class_map)", never_labeled(self.without_channel))
+        """Do nothing: prompts are not used, because `class_map` fixes the classes of the network."""
 
     def __call__(self, images: Images) -> Maps:
         """uint8 [B, H, W, 3] RGB -> float32 [B, K, h, w] in `space`, at the network's own resolution."""
@@ -216,12 +211,6 @@ def channel_bias(settings: OnnxSettings, class_names: Sequence[str], channels: S
 def classes_without_channel(settings: OnnxSettings, class_names: Sequence[str]) -> list[str]:
     """Classes for which the network has no channel, in the order of `class_names`."""
     return [name for name in class_names if not settings.class_map.get(name)]
-
-
-def never_labeled(names: Sequence[str]) -> str:
-    """Text for the log and the doctor: classes without a channel are never labeled."""
-    one = len(names) == 1
-    return f"{', '.join(names)} {'has' if one else 'have'} no channel: {'it' if one else 'they'} can never be labeled"
 
 
 def _refuse_unknown_classes(setting: str, names: Iterable[str], class_names: Sequence[str]) -> None:

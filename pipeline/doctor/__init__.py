@@ -83,9 +83,11 @@ def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None
 
 def _trial(settings: Settings, samples: Sequence[Sample]) -> tuple[Trial | None, list[Finding]]:
     try:
-        return try_annotator(settings, [sample for sample in samples if sample.split != "val"]), []
+        trial = try_annotator(settings, [sample for sample in samples if sample.split != "val"])
     except UserError as error:
         return None, [from_message(str(error))]
     except Exception as error:  # an annotator may be the user's code and raise anything
         what = f"the annotator failed on an image ({type(error).__name__}: {error})"
         return None, [Finding("error", what, fix="fix the annotator, or set annotate.annotator to another one")]
+    fix = "compare the class map, the prompts, and the values of data.classes"
+    return trial, [Finding("warning", doubt.text, fix=fix) for doubt in trial.doubts]

@@ -1,4 +1,4 @@
-"""Annotates a few images, and measures the time and the size of their maps."""
+"""Annotates a few images, measures the time and the size of their maps, and compares them with masks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.annotators.agreement import Doubt
 from pipeline.annotators.build import build_annotator
+from pipeline.annotators.class_check import choose_labeled, class_doubts, refuse_wrong_classes
 from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
-from pipeline.datasets import Sample, evenly_spaced, image_to_grid
+from pipeline.datasets import Sample, evenly_spaced, image_to_grid, read_mask
 from pipeline.errors import AnnotatorError, ImageFileError
 from pipeline.images import PixelLimit, read_image
 from pipeline.resample import resize_bilinear
@@ -34,12 +36,15 @@ class Trial(NamedTuple):
     """Height and width of the maps as they are stored."""
     stored_bytes: float
     """Compressed size of one image's maps in the store."""
+    doubts: tuple[Doubt, ...] = ()
+    """Signs of a wrong class map in labeled images."""
 
 
 def try_annotator(settings: Settings, samples: Sequence[Sample]) -> Trial:
-    """Annotate a few images, after a warm-up image.
+    """Annotate a few images, after a warm-up image, and compare the maps of labeled images with their masks.
 
-    raises: AnnotatorError if the annotator cannot be built, breaks its contract, or no image can be read
+    raises: AnnotatorError if the annotator cannot be built, breaks its contract, no image can be read, or the classes
+            of the maps are not those of the masks
     """
     start = time.monotonic()
     annotator = build_annotator(settings)
@@ -53,7 +58,25 @@ def try_annotator(settings: Settings, samples: Sequence[Sample]) -> Trial:
     seconds = (time.monotonic() - start_of_images) / len(images)
     sizes = [compressed_bytes(m, annotator, settings) for m in maps]
     height, width = maps[0].shape[1:]
-    return Trial(len(images), loaded - start, seconds, (height, width), float(np.mean(sizes)))
+    doubts = _doubts(settings, samples, annotator)
+    return Trial(len(images), loaded - start, seconds, (height, width), float(np.mean(sizes)), doubts)
+
+
+def _doubts(settings: Settings, samples: Sequence[Sample], annotator: Annotator) -> tuple[Doubt, ...]:
+    """Signs of a wrong class map; AnnotatorError for a certain one, unless it is allowed."""
+    data = settings.data
+
+    def mask_of(sample: Sample) -> npt.NDArray[np.uint8]:
+        return read_mask(Path(data.root) / str(sample.mask), data)
+
+    def maps_of(sample: Sample) -> Maps | None:
+        images = _readable(settings, [sample])
+        return annotate(annotator, images[0], settings) if images else None
+
+    labeled = choose_labeled([s for s in samples if s.split == "labeled"], mask_of, annotator, data)
+    found = class_doubts(labeled, maps_of, annotator, data)
+    refuse_wrong_classes(found, annotator, settings)
+    return tuple(found)
 
 
 def annotate(annotator: Annotator, image: npt.NDArray[np.uint8], settings: Settings) -> Maps:

@@ -13,6 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from pipeline.annotators.build import working_folder_last
+from pipeline.annotators.contract import other_labels
 from pipeline.doctor.findings import Finding, from_message
 from pipeline.doctor.prompts import Vocabulary
 from pipeline.errors import AnnotatorError
@@ -111,13 +112,7 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 
 def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
     """Check that `class_map` fits the classes, that the network can be opened, and that it has the used channels."""
-    from pipeline.annotators.onnx import (
-        OnnxAnnotator,
-        channel_bias,
-        channel_groups,
-        classes_without_channel,
-        never_labeled,
-    )
+    from pipeline.annotators.onnx import OnnxAnnotator, channel_bias, channel_groups, classes_without_channel
 
     try:
         channel_groups(onnx, data.class_names)
@@ -128,7 +123,7 @@ def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
         onnx = onnx.model_copy(update={"class_map": placeholders, "channels": None, "logit_bias": {}})
     if names := classes_without_channel(onnx, data.class_names):
         fix = "if the network has channels for them, add these; otherwise the student is trained on them by masks only"
-        yield Finding("warning", never_labeled(names), ("annotate.onnx.class_map",), fix)
+        yield Finding("warning", other_labels(names), ("annotate.onnx.class_map",), fix)
     try:
         annotator = OnnxAnnotator(onnx, data)
     except AnnotatorError as error:

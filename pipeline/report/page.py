@@ -92,6 +92,8 @@ def _filled(template: str, content: Content | ContentWithoutLabels, **more: Any)
         stage_names=figures.STAGE_NAMES,
         probe_rows=probe_rows(content.receipts),
         training_warnings=training_warnings(content.receipts),
+        annotator_warnings=warnings_of(content.receipts, "annotate", "Annotator"),
+        without_prompt=content.receipts.get("annotate", {}).get("without_prompt", []),
         all_pixels=sum(content.receipts["prepare"]["labeled_pixels_per_class"].values()),
         loss_chart=figures.learning_curves(content.receipts, "loss", 1, "loss", "Training loss"),
         miou_chart=figures.learning_curves(content.receipts, "miou", 100, "mIoU, %", "mIoU on the val images"),
@@ -205,12 +207,17 @@ def _evaluated(facts: Facts) -> str:
 
 def training_warnings(receipts: Mapping[str, Facts]) -> list[str]:
     """Warnings of prepare about the labeled images, and of the collapse guard with stage and epoch."""
-    return [f"Labeled images: {warning}" for warning in receipts.get("prepare", {}).get("warnings", [])] + [
+    return warnings_of(receipts, "prepare", "Labeled images") + [
         f"{name}, epoch {point['epoch']}: {warning}"
         for stage, name in figures.STAGE_NAMES.items()
         for point in receipts.get(stage, {}).get("history", [])
         for warning in point.get("warnings", [])
     ]
+
+
+def warnings_of(receipts: Mapping[str, Facts], stage: str, about: str) -> list[str]:
+    """Warnings in the receipt of a stage that may be missing, each after what it is about."""
+    return [f"{about}: {warning}" for warning in receipts.get(stage, {}).get("warnings", [])]
 
 
 def _mious(student: Facts) -> str:

@@ -6,18 +6,32 @@ import logging
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pipeline.annotators.build import build_annotator
-from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
+from pipeline.annotators.class_check import (
+    Labeled,
+    choose_labeled,
+    class_doubts,
+    live_maps,
+    refuse_wrong_classes,
+)
+from pipeline.annotators.contract import (
+    Annotator,
+    Maps,
+    check_maps,
+    classes_without_prompt,
+    other_labels,
+    stored_dtype,
+)
 from pipeline.annotators.first_maps import first_maps
-from pipeline.datasets import Sample, SampleIndex, image_to_grid, require_unlabeled
-from pipeline.errors import AnnotatorError, StoreError, UnreadableSourceError
+from pipeline.annotators.reading import Batch, read_batches
+from pipeline.datasets import Sample, SampleIndex, require_unlabeled
+from pipeline.errors import AnnotatorError, StoreError
 from pipeline.files import bytes_in
 from pipeline.memory import refuse_large_grid
 from pipeline.progress import Progress
@@ -48,9 +62,10 @@ CACHE_VERSION = 3  # raise it when the same annotator and image would be cached 
 def annotate(settings: Settings) -> dict[str, Any]:
     """Fill `probs.zarr`, resuming where an earlier call stopped; returns the facts of the receipt.
 
-    raises: AnnotatorError if the annotator cannot be loaded or too many images fail; ConfigError for a grid that does
-            not fit into memory; DatasetError if an image has changed since prepare; StoreError if the cache contains
-            maps of other settings or the disk is too small. Finished maps are kept in every case.
+    raises: AnnotatorError if the annotator cannot be loaded, its classes are not those of the masks, or too many images
+            fail; ConfigError for a grid that does not fit into memory; DatasetError if an image has changed since
+            prepare; StoreError if the cache contains maps of other settings or the disk is too small. Finished maps
+            are kept in every case.
     """
     run = Run(settings)
     run.check_inputs("annotate")
@@ -60,14 +75,19 @@ def annotate(settings: Settings) -> dict[str, Any]:
     restore_replaced(run.folder.probabilities)
     samples = in_cache_order(run.folder.probabilities, index.of("labeled", "unlabeled"))
     annotator = build_annotator(settings)
-    store = _open_or_create(settings, index, samples, annotator)
+    labeled = choose_labeled(index.of("labeled"), lambda one: index.mask(one, settings.data), annotator, settings.data)
+    store = _open_or_create(settings, index, samples, annotator, labeled)
     failed: dict[str, str] = store.state.get("failed", {})
     start = time.monotonic()
     if not store.state["complete"]:
         failed = _fill(store, index, samples, annotator, settings)
-        store.finish(failed=failed)
     else:
         log.info("annotate: all maps are in %s already; delete it to make them again", store.path)
+    doubts = class_doubts(labeled, store.stored_maps(), annotator, settings.data)
+    refuse_wrong_classes(doubts, annotator, settings)
+    if not store.state["complete"]:
+        store.finish(failed=failed)
+    without = classes_without_prompt(annotator)
     return {
         "fingerprint": store.fingerprint,
         "annotator": annotator.name,
@@ -76,6 +96,8 @@ def annotate(settings: Settings) -> dict[str, Any]:
         "dtype": str(store.array("prob").dtype),
         "num_done": int((store.status == DONE).sum()),
         "failed": failed,
+        "without_prompt": without,
+        "warnings": [*([other_labels(without)] if without else []), *(doubt.text for doubt in doubts)],
         "store": store_state(store.path),
         "megabytes": round(bytes_in(store.path) / 1e6, 2),
         "seconds": round(time.monotonic() - start, 1),
@@ -115,7 +137,11 @@ def cache_fingerprint(method: str, samples: Sequence[Sample]) -> str:
 
 
 def _open_or_create(
-    settings: Settings, index: SampleIndex, samples: Sequence[Sample], annotator: Annotator
+    settings: Settings,
+    index: SampleIndex,
+    samples: Sequence[Sample],
+    annotator: Annotator,
+    labeled: Sequence[Labeled],
 ) -> ProbabilityStore:
     """The store for these samples. A store for other images keeps the maps of the images in both lists."""
     run = Run(settings)
@@ -132,7 +158,9 @@ def _open_or_create(
     restore_lost_facts(path, "probabilities", facts, samples, lambda: run.begin("annotate"))
     state = store_state(path)
     if not state:
-        _create(settings, annotator, identity, first(), samples)
+        maps = first()
+        _check_classes(settings, index, annotator, labeled)
+        _create(settings, annotator, identity, maps, samples)
     elif state["method"] != method:
         raise StoreError(
             f"{path} holds maps of other annotator settings (fingerprint {state['method']}, now {method}). To keep it, "
@@ -146,6 +174,15 @@ def _open_or_create(
         run.begin("annotate")
         restore_store(path, samples)
     return open_probabilities(path, writable=True)
+
+
+def _check_classes(settings: Settings, index: SampleIndex, annotator: Annotator, labeled: Sequence[Labeled]) -> None:
+    """Annotate the labeled images, and compare the maps with their masks; AnnotatorError for a wrong class map."""
+    log.info("annotate: comparing the maps of %d labeled images with their masks", len(labeled))
+    doubts = class_doubts(labeled, live_maps(index, annotator, settings.data), annotator, settings.data)
+    refuse_wrong_classes(doubts, annotator, settings)
+    for doubt in doubts:
+        log.warning("annotate: %s", doubt.text)
 
 
 def _create(
@@ -196,14 +233,6 @@ def _check_disk(encoded: np.ndarray[Any, Any], num_images: int, path: Path) -> N
         )
 
 
-class Batch(NamedTuple):
-    """Images read for one call of the annotator, and those that could not be read."""
-
-    indices: list[int]
-    images: list[Images]
-    errors: dict[int, str]
-
-
 def _fill(
     store: ProbabilityStore,
     index: SampleIndex,
@@ -215,7 +244,7 @@ def _fill(
     pending = [int(i) for i in np.flatnonzero(store.status != DONE)]
     progress = Progress(log, "annotate", len(samples), "images", done=len(samples) - len(pending))
     failed: dict[str, str] = {}
-    for batch in _read_batches(index, samples, pending, settings.annotate.batch_size, store.grid):
+    for batch in read_batches(index, samples, pending, settings.annotate.batch_size, store.grid):
         errors = batch.errors | _annotate_batch(store, annotator, batch, settings.annotate)
         for i, reason in errors.items():
             log.warning("annotate: %s failed: %s", samples[i].id, reason)
@@ -224,32 +253,6 @@ def _fill(
         _refuse_many_failures(failed, len(samples), settings)
         progress.advance(len(batch.indices) + len(batch.errors))
     return failed
-
-
-def _read_batches(
-    index: SampleIndex, samples: Sequence[Sample], pending: Sequence[int], size: int, grid: Sequence[int]
-) -> Iterator[Batch]:
-    """Batches in order; the next one is read while the annotator runs."""
-
-    def read(indices: Sequence[int]) -> Batch:
-        batch = Batch([], [], {})
-        for i in indices:
-            try:
-                image = image_to_grid(index.image(samples[i]), grid)
-            except UnreadableSourceError as error:
-                batch.errors[i] = str(error)
-                continue
-            batch.indices.append(i)
-            batch.images.append(image)
-        return batch
-
-    chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
-    with ThreadPoolExecutor(1) as reader:
-        upcoming = [reader.submit(read, chunk) for chunk in chunks[:1]]
-        for position in range(len(chunks)):
-            batch = upcoming.pop().result()
-            upcoming = [reader.submit(read, chunk) for chunk in chunks[position + 1 : position + 2]]
-            yield batch
 
 
 def _annotate_batch(

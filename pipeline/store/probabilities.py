@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.datasets import Sample
 from pipeline.resample import resize_bilinear, softmax
-from pipeline.store.arrays import UINT16_MAX
+from pipeline.store.arrays import DONE, UINT16_MAX
 from pipeline.store.group import Handle, Store
 from pipeline.store.integrity import open_store
 
@@ -41,6 +42,17 @@ class ProbabilityStore(Store):
     def image_digests(self) -> list[str]:
         """Digest of the image file that each image's maps were computed from: 16 hex digits, as in samples.json."""
         return [f"{number:016x}" for number in self.read("image_digest").tolist()]
+
+    def stored_maps(self) -> Callable[[Sample], npt.NDArray[Any] | None]:
+        """Function from a sample to its maps as they are stored, [K, h, w]; None for an image that is not done."""
+        indices = {sample_id: i for i, sample_id in enumerate(self.sample_ids)}
+        is_done = self.status == DONE
+
+        def maps_of(sample: Sample) -> npt.NDArray[Any] | None:
+            index = indices[sample.id]
+            return self.read_chunk("prob", index) if is_done[index] else None
+
+        return maps_of
 
     def probabilities(self, index: int) -> ProbabilityReader:
         """One image's probabilities on the grid, to be read in row strips; StoreError if they are damaged or lost."""

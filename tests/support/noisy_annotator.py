@@ -11,6 +11,8 @@ import numpy as np
 class NoisyAnnotator:
     """Random maps seeded by each image's content; `bad_red` fails images whose first pixel has that red value."""
 
+    without_prompt: Sequence[str] = ()
+
     def __init__(self, space: str, stride: int, seconds: float, bad_red: int | None, decimals: int):
         self.name, self.fingerprint, self.space = "noisy", f"noisy {space} {stride} {decimals}", space
         self.stride, self.seconds, self.bad_red, self.decimals = stride, seconds, bad_red, decimals

@@ -81,7 +81,7 @@ def test_classes_without_a_channel_are_named_once_in_the_log(build, caplog):
     annotator = build(class_map={"background": [0, 1], "cat": [], "dog": []})
     annotator(IMAGES)
     assert [record.getMessage() for record in caplog.records] == [
-        "annotate: cat, dog have no channel: they can never be labeled (annotate.onnx.class_map)"
+        "annotate: no prompt or channel means cat, dog, so their maps are 0 and their pixels carry other labels"
     ]
 
 

@@ -105,7 +105,7 @@ def test_doubtful_maps_are_used_and_said(prepared, caplog, values, slope, text):
 
 def test_maps_of_another_size_than_the_first_fail_unless_they_are_resized(prepared):
     def factory():
-        sizes = iter([(4, 5), (4, 5), (8, 10), *[(4, 5)] * 30])
+        sizes = iter([*[(4, 5)] * 8, (8, 10), *[(4, 5)] * 30])  # the first image, the 6 labeled ones, then all
         return Returning(lambda images: np.resize(maps_of(images), (len(images), 3, *next(sizes))))
 
     for resolution, num_failed in (("annotator", 1), ("grid", 0)):

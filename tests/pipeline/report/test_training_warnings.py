@@ -1,4 +1,4 @@
-from pipeline.report.page import training_warnings
+from pipeline.report.page import training_warnings, warnings_of
 
 
 def test_names_the_stage_and_epoch_of_each_warning_of_the_collapse_guard():
@@ -16,3 +16,9 @@ def test_names_the_stage_and_epoch_of_each_warning_of_the_collapse_guard():
 
 def test_shows_what_prepare_found_about_the_labeled_images():
     assert training_warnings({"prepare": {"warnings": ["one class"]}}) == ["Labeled images: one class"]
+
+
+def test_shows_what_annotate_found_about_the_classes():
+    receipts = {"annotate": {"warnings": ["no prompt or channel means dog"]}}
+    assert warnings_of(receipts, "annotate", "Annotator") == ["Annotator: no prompt or channel means dog"]
+    assert warnings_of({}, "annotate", "Annotator") == []

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from noisy_annotator import NoisyAnnotator
 from PIL import Image
 from receipts import facts_of
 from report_run import Page, naive_audit, run_with_receipts
@@ -129,10 +130,14 @@ def load_ids(settings):
     return [sample.id for sample in load_samples(settings.folder / "samples.json").of("unlabeled")]
 
 
-def test_without_masks_nothing_is_audited_and_the_page_says_so(labeled_run):
+def test_without_masks_nothing_is_audited_and_the_page_says_so(labeled_run, monkeypatch):
+    monkeypatch.setattr(NoisyAnnotator, "without_prompt", ["dog"])
     settings = labeled_run(masked=IDS[:8])
     assert report(settings)["audit"] is None
     page = Page(settings)
+    assert "Annotator: no prompt or channel means dog, so its map is 0 and its pixels carry other labels." in page.text
+    marked = {row[0] for row in page.rows if row[0].startswith(("cat", "dog"))}
+    assert marked == {"cat", "dog (no prompt or channel)"}
     assert (
         "No unlabeled image has a mask, so their precision cannot be measured. For held-out labeled images, see above."
         in page.text
