@@ -52,6 +52,7 @@ class AnnotateReceipt(Receipt):
 
     without_prompt: names of the classes that the annotator has no prompt or channel for
     warnings:       about these classes, and signs of a wrong class map
+    runs_on:        names of the devices or libraries that computed the maps, if the annotator gives them
     """
 
     fingerprint: str
@@ -62,6 +63,7 @@ class AnnotateReceipt(Receipt):
     num_done: int
     failed: dict[str, str]
     without_prompt: NotRequired[list[str]]
+    runs_on: NotRequired[list[str]]
     warnings: NotRequired[list[str]]
     megabytes: float
     seconds: float

@@ -303,7 +303,7 @@ class SeemSettings(Section):
 
 class OnnxSettings(Section):
     """Annotator from an ONNX file: a segmentation network with one image input [B, 3, H, W] and an output [B, C, h,
-    w]."""
+    w] or [B, h, w, C]."""
 
     model: str
     """The .onnx file; its path is relative to `data.root`."""
@@ -330,6 +330,10 @@ class OnnxSettings(Section):
     """Numbers that are added to the logits of classes, by class name: to all channels of the class, before the softmax
     over `channels` (probabilities are multiplied by the exponential and renormalised). Use it to correct a known bias,
     or for a controlled experiment, e.g. with an annotator that predicts too much background."""
+    providers: list[Literal["tensorrt", "cuda", "openvino", "cpu"]] | None = runtime(None, min_length=1)
+    """Execution providers of onnxruntime, the preferred one first; what the first ones cannot compute, the next ones
+    do. All must be installed. Default: cuda if it is installed, then cpu. The log and the receipt of `annotate` list
+    those in use."""
     threads: int = runtime(1, ge=1)
     """Number of threads of the network. On a busy 2-core machine, one was measured faster than two."""
 

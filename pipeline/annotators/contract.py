@@ -24,7 +24,8 @@ class Annotator(Protocol):
     fingerprint: changes whenever the same image and prompts could give other maps (weights, preprocessing)
     space:       values of the maps: `logits` (softmax over classes gives P) or `probability` (in [0, 1])
 
-    It may also have `without_prompt`: names of the classes that it has no prompt or channel for. Their maps are 0.
+    It may also have `without_prompt`, the names of the classes that it has no prompt or channel for, whose maps are 0,
+    and `runs_on`, the names of the devices or libraries that compute its maps, for the receipt.
     """
 
     name: str
@@ -84,8 +85,8 @@ def check_maps(maps: Any, num_images: int, num_classes: int, annotator: Annotato
 
     maps:    what the annotator returned, expected float [num_images, num_classes, h, w]
     returns: the same array
-    raises:  AnnotatorError for anything but an array of floats of that shape, NaN or infinite values, or probabilities
-             outside [0, 1]
+    raises:  AnnotatorError for anything but an array of floats of that shape, NaN or infinite values (in
+             float32), or probabilities outside [0, 1]
     """
     if not isinstance(maps, np.ndarray) or not np.issubdtype(maps.dtype, np.floating):
         found = f"an array of {maps.dtype}" if isinstance(maps, np.ndarray) else f"{type(maps).__name__}"
@@ -97,7 +98,9 @@ def check_maps(maps: Any, num_images: int, num_classes: int, annotator: Annotato
         raise AnnotatorError(
             f"annotator {annotator.name} returned shape {maps.shape}, expected {expected}; fix its __call__"
         )
-    if not np.isfinite(maps).all():
+    with np.errstate(over="ignore"):  # float64 may be infinite in float32
+        is_finite = np.isfinite(maps.astype(np.float32, copy=False)).all()
+    if not is_finite:
         raise AnnotatorError(f"annotator {annotator.name} returned NaN or infinite values; fix its __call__")
     if annotator.space == "probability" and (maps.min() < 0 or maps.max() > 1):
         value_range = f"{maps.min():.3g} to {maps.max():.3g}"

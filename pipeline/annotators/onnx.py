@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import numpy.typing as npt
 
 from pipeline.annotators.contract import NUM_AXES, Images, Maps, Space
 from pipeline.annotators.onnx_files import digest_of, files_of
-from pipeline.annotators.onnx_session import INPUT_DTYPES, checked_input, checked_output, open_session
+from pipeline.annotators.onnx_session import INPUT_DTYPES, channel_axis, checked_input, checked_output, open_session
 from pipeline.datasets import image_to_grid
 from pipeline.errors import AnnotatorError
 from pipeline.resample import softmax
 from pipeline.settings import DataSettings, OnnxSettings, did_you_mean
+
+log = logging.getLogger(__name__)
 
 SUM_TOLERANCE = 0.01  # of probabilities in float16
 
@@ -34,7 +37,8 @@ class OnnxAnnotator:
         self.settings = settings
         path = Path(data.root) / settings.model
         files = files_of(path) if path.is_file() else []
-        self.session = open_session(path, settings.threads)
+        self.session = open_session(path, settings.threads, settings.providers)
+        self.runs_on: list[str] = self.session.get_providers()
         self.groups = channel_groups(settings, data.class_names)
         self.channels = settings.channels or [channel for group in self.groups for channel in group]
         self.bias = channel_bias(settings, data.class_names, self.channels)
@@ -72,7 +76,18 @@ class OnnxAnnotator:
                 f"expected [{size}, C, h, w]; set annotate.onnx.output_name to such an output, or export the network "
                 "without argmax"
             )
+        if channel_axis(outputs.shape, self.input_size) == 3:
+            outputs = self._channels_first(outputs)
         return outputs[: len(images)]
+
+    def _channels_first(self, outputs: Maps) -> Maps:
+        """[B, C, h, w] from [B, h, w, C]. The first call is logged."""
+        if not self.is_checked:
+            log.info(
+                "annotate: %s has shape %s for an input of %d x %d, so its last axis is taken as the channels",
+                self.output, list(outputs.shape), *self.input_size,
+            )  # fmt: skip
+        return outputs.transpose(0, 3, 1, 2)
 
     def _normalised(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """uint8 [B, H, W, 3] RGB -> the same shape, in the type of the network's input; uint8 pixels stay as they are.
@@ -96,6 +111,12 @@ class OnnxAnnotator:
 
     def _to_classes(self, outputs: Maps) -> Maps:
         """Maps of the run's classes, float32 [b, K, h, w], from network output [b, C, h, w]."""
+        if outputs.shape[1] == 1 and (np.mod(outputs, 1) == 0).all():
+            raise AnnotatorError(
+                f"{self.output} of {self.name} has one channel of whole numbers from {outputs.min():.0f} to "
+                f"{outputs.max():.0f}, as after an argmax; set annotate.onnx.output_name to its scores, or export the "
+                "network without argmax"
+            )
         if max(self.channels) >= outputs.shape[1]:
             raise AnnotatorError(
                 f"annotate.onnx.class_map names channel {max(self.channels)}, but the network has {outputs.shape[1]} "
@@ -148,12 +169,13 @@ class OnnxAnnotator:
 
     def _input_shape(self, grid: Sequence[int]) -> tuple[int | None, tuple[int, int]]:
         """Fixed batch size (None: any), and the size [height, width] to which images are resized."""
-        batch, _, height, width = self.input.shape
-        fixed_size = [height, width] if isinstance(height, int) and isinstance(width, int) else None
-        size = self.settings.input_size or fixed_size or list(grid)
-        if fixed_size is not None and fixed_size != size:
+        batch, _, *declared = self.input.shape
+        fixed = [length if isinstance(length, int) else None for length in declared]
+        size = self.settings.input_size or [own or other for own, other in zip(fixed, grid, strict=True)]
+        if any(own not in (None, length) for own, length in zip(fixed, size, strict=True)):
+            takes = ", ".join("any" if own is None else str(own) for own in fixed)
             raise AnnotatorError(
-                f"annotate.onnx.input_size is {size}, but the network takes only {fixed_size}; remove "
+                f"annotate.onnx.input_size is {size}, but the network takes only [{takes}]; remove "
                 "annotate.onnx.input_size"
             )
         return (batch if isinstance(batch, int) else None), (size[0], size[1])

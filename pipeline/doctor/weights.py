@@ -113,6 +113,7 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
     """Check that `class_map` fits the classes, that the network can be opened, and that it has the used channels."""
     from pipeline.annotators.onnx import OnnxAnnotator, channel_bias, channel_groups, classes_without_channel
+    from pipeline.annotators.onnx_session import fixed_channels
 
     try:
         channel_groups(onnx, data.class_names)
@@ -130,9 +131,9 @@ def onnx_findings(onnx: OnnxSettings, data: DataSettings) -> Iterator[Finding]:
         yield from_message(str(error))
         return
     shapes = {output.name: output.shape for output in annotator.session.get_outputs()}
-    num_channels = shapes[annotator.output][1]
-    outside = sorted(c for c in annotator.channels if isinstance(num_channels, int) and c >= num_channels)
-    if outside:
+    num_channels = fixed_channels(shapes[annotator.output], annotator.input_size)
+    outside = sorted(c for c in annotator.channels if num_channels is not None and c >= num_channels)
+    if outside and num_channels is not None:
         what = f"the network has the channels 0 to {num_channels - 1}, but annotate.onnx uses"
         yield Finding("error", what, tuple(map(str, outside)), "correct annotate.onnx.class_map and channels")
 

@@ -97,6 +97,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
         "num_done": int((store.status == DONE).sum()),
         "failed": failed,
         "without_prompt": without,
+        "runs_on": list(getattr(annotator, "runs_on", ())),
         "warnings": [*([other_labels(without)] if without else []), *(doubt.text for doubt in doubts)],
         "store": store_state(store.path),
         "megabytes": round(bytes_in(store.path) / 1e6, 2),

@@ -19,9 +19,31 @@ from pipeline.store.integrity import open_store
 STRIP_BYTES = 2_000_000  # measured: three to four times as fast as strips of 64 MB, for 21 and for 150 classes
 
 
+MOST_LOGIT = 128  # of the largest logit of a pixel in float16, whose steps are 1/8 from here on
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
 def encode_maps(maps: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Maps as they are stored, of the given dtype; uint16 is fixed point, 65535 = 1. maps: float32 [K, h, w]"""
-    return (np.rint(maps * UINT16_MAX) if np.dtype(dtype) == np.uint16 else maps).astype(dtype)
+    """Maps as they are stored, of the given dtype. maps: float32 [K, h, w]
+
+    uint16 is fixed point, 65535 = 1. Logits that float16 would round too much are shifted, and smaller ones than it has
+    become its smallest; probabilities and all other logits are only rounded.
+    """
+    if np.dtype(dtype) == np.uint16:
+        return np.rint(maps * UINT16_MAX).astype(dtype)
+    return (_for_half(maps) if np.dtype(dtype) == np.float16 else maps).astype(dtype)
+
+
+def _for_half(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Maps of an image, [K, h, w], within the range of float16.
+
+    If the largest logit of a pixel is beyond +-MOST_LOGIT, every pixel's is subtracted from its logits. That changes no
+    softmax, also after up-sampling, because all classes of a pixel are shifted by the same number. A logit that is
+    65000 or more below the largest has probability 0 in float32, so that it may become -65504.
+    """
+    largest = maps.max(axis=0)
+    shifted = maps - largest if np.abs(largest).max() > MOST_LOGIT else maps
+    return np.maximum(shifted, np.float32(-LARGEST_HALF))
 
 
 class ProbabilityStore(Store):

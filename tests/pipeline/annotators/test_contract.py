@@ -189,6 +189,7 @@ def test_a_factory_that_cannot_be_loaded_is_named(make_settings, factory):
     [
         (np.zeros((1, 2, 4, 4), np.float32), r"shape \(1, 2, 4, 4\), expected \[1, 3, h, w\]"),
         (np.full((1, 3, 4, 4), np.nan, np.float32), "NaN or infinite"),
+        (np.full((1, 3, 4, 4), 1e39), "NaN or infinite"),
         (np.full((1, 3, 4, 4), 1.5, np.float32), r"values from 1.5 to 1.5, expected probabilities in \[0, 1\]; fix"),
     ],
 )
