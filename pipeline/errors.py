@@ -97,6 +97,10 @@ class TrainingError(UserError):
     """A student or checkpoint that cannot be loaded, or a training that failed."""
 
 
+class NetworkError(UserError):
+    """A network in transformers format that is missing, damaged, changed, or cannot be loaded."""
+
+
 class DownloadError(UserError):
     """Weights that cannot be downloaded, or that are not the published ones."""
 

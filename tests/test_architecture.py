@@ -25,6 +25,7 @@ LIGHT = {
     "lock",
     "overrides",
     "palette",
+    "pretrained",
     "progress",
     "receipt",
     "record",

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.annotators.batches import DTYPES, FittingBatches, checked_device
 from pipeline.annotators.contract import Images, Maps, Space
+from pipeline.annotators.embeddings import cached_embeddings
 from pipeline.errors import AnnotatorError
-from pipeline.files import remove_leftovers, replacing
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.seem import Seem, SeemError
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 NANO = "seem-nano"
 NANO_FOLDER = Path(__file__).parents[1] / "demo" / "seem_nano"
 CODE_VERSION = 1  # raise it when the same weights, prompts and image would give other maps
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class SeemAnnotator:
@@ -43,7 +43,7 @@ class SeemAnnotator:
         folder = NANO_FOLDER if settings.checkpoint == NANO else Path(settings.checkpoint)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        device = _device(settings.device)
+        device = checked_device(settings.device, "annotate.seem")
         templates = settings.templates or TEMPLATES
         try:
             self.seem = Seem.from_pretrained(folder, templates=templates, dtype=DTYPES[settings.precision]).to(device)
@@ -63,7 +63,7 @@ class SeemAnnotator:
                 "background": self.background,
             }
         )
-        self.batch_limit: int | None = None  # set when memory runs out
+        self.batches = FittingBatches("annotate.seem", "short_side")
 
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:
         """Embed the prompts, or read their embeddings from disk; AnnotatorError for prompts that cannot be used."""
@@ -78,14 +78,7 @@ class SeemAnnotator:
 
     def __call__(self, images: Images) -> Maps:
         """uint8 [B, H, W, 3] RGB -> float32 [B, K, h, w] in [0, 1]."""
-        batches: list[Maps] = []
-        while (done := sum(map(len, batches))) < len(images):
-            size = min(self.batch_limit or len(images), len(images) - done)
-            try:
-                batches.append(self.annotate(images[done : done + size]))
-            except RuntimeError as error:
-                self._halve_batch(size, error)
-        maps = np.concatenate(batches)
+        maps = self.batches.maps(self.annotate, images)
         if self.background is not None:
             order = list(range(1, maps.shape[1]))
             order.insert(self.background, 0)
@@ -124,67 +117,14 @@ class SeemAnnotator:
 
         return annotate
 
-    def _halve_batch(self, size: int, error: RuntimeError) -> None:
-        """Halve the batch if memory ran out; raise any other error again."""
-        if not _is_out_of_memory(error):
-            raise error
-        if size == 1:
-            raise AnnotatorError(
-                "memory runs out with a single image; set a smaller data.grid or annotate.seem.short_side, "
-                "annotate.seem.precision: bfloat16, or annotate.seem.device: cpu"
-            ) from None
-        self.batch_limit = size // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        log.warning("annotate: a batch of %d images does not fit into memory; now using %d", size, self.batch_limit)
-
     def _embed(self, prompts: Sequence[str]) -> None:
         """Set the network's embeddings of the prompts: read them from the cache, or compute and cache them."""
         names = [*prompts, VOID_NAME]
-        key = fingerprint({"weights": self.weights, "templates": list(self.seem.templates), "names": names})
-        path = self.cache / f"{key}.npz"
-        self.seem.embeddings |= read_embeddings(path, names)
-        missing = [name for name in dict.fromkeys(names) if name not in self.seem.embeddings]
-        if missing:
-            what = f"class texts, {len(self.seem.templates)} sentences per name"
-            progress = Progress(log, what, len(missing), "names")
-            embeddings = self.seem.text_embeddings(names, progress.advance)
-            write_embeddings(path, names, embeddings)
+        facts = {"weights": self.weights, "templates": list(self.seem.templates)}
+        self.seem.embeddings |= cached_embeddings(self.cache, facts, names, self._text_embeddings)
 
-
-def read_embeddings(path: Path, names: Sequence[str]) -> dict[str, Maps]:
-    """Text embeddings from a file, by name: float32 [D] each. {} if the file is missing, damaged or of other names."""
-    if not path.is_file():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            same_names = stored["names"].tolist() == list(names)
-            return dict(zip(names, stored["embeddings"], strict=True)) if same_names else {}
-    except Exception as error:  # zipfile, zlib and numpy raise exceptions of their own
-        log.warning("annotate: %s is damaged (%s); embedding the class names again", path, error)
-        return {}
-
-
-def write_embeddings(path: Path, names: Sequence[str], embeddings: Maps) -> None:
-    """Write embeddings float32 [N, D] and their N names atomically."""
-    remove_leftovers(path.parent, of=path.name)
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, names=np.array(names), embeddings=embeddings)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA raises OutOfMemoryError; the CPU allocator raises a RuntimeError with a message."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def _device(name: str) -> str:
-    """Torch's name of the device of `annotate.seem.device`; AnnotatorError for a CUDA device that does not exist."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    number = int(name.partition(":")[2] or 0)
-    if name != "cpu" and number >= torch.cuda.device_count():
-        raise AnnotatorError(
-            f"annotate.seem.device is {name}, but torch finds {torch.cuda.device_count()} CUDA devices; set "
-            "annotate.seem.device to auto or cpu"
-        )
-    return name
+    def _text_embeddings(self, names: Sequence[str]) -> Maps:
+        """Embeddings float32 [N, P] of names, computed."""
+        what = f"class texts, {len(self.seem.templates)} sentences per name"
+        progress = Progress(log, what, len(set(names)), "names")
+        return self.seem.text_embeddings(names, progress.advance)

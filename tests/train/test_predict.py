@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from killed_writer import leave_half_written
 from PIL import Image
 
-from pipeline.errors import ConfigError, DatasetError, TrainingError
+from pipeline.errors import ConfigError, DatasetError, NetworkError, TrainingError
 from pipeline.palette import class_colours
 from pipeline.settings import EvaluateSettings
 from train.__main__ import main
@@ -167,7 +167,7 @@ def test_folders_without_images_and_two_images_of_one_name_are_refused(folder, t
 def test_a_folder_without_a_student_is_refused(folder, tmp_path):
     with pytest.raises(TrainingError, match=r"no student .*nowhere; give a folder such as"):
         open_student(tmp_path / "nowhere", "cpu")
-    with pytest.raises(TrainingError, match="holds no segmentation network in transformers format"):
+    with pytest.raises(NetworkError, match="holds no segmentation network in transformers format"):
         open_student(folder, "cpu")
 
 

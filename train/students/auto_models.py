@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
 
+from pipeline.pretrained import quiet
 from train.students import dino  # registers itself
 from train.students.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
@@ -47,9 +47,7 @@ class AutoEfficientNetLite(PreTrainedModel):  # type: ignore[no-untyped-call]
         """Nothing: `EfficientNetLite` has initialised its weights."""
 
 
-# No progress bars in log files, and no tables of tensors, which `check_fit` of files.py summarises in one line.
-transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+quiet()  # of the tensors that are missing, `check_fit` of files.py names one
 
 AutoConfig.register(AutoEfficientNetLiteConfig.model_type, AutoEfficientNetLiteConfig, exist_ok=True)
 AutoModelForSemanticSegmentation.register(AutoEfficientNetLiteConfig, AutoEfficientNetLite, exist_ok=True)

@@ -6,22 +6,21 @@ transformers is only imported for students that need it, because the import take
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.digests import SUMS, unlisted_files, write_sums
+from pipeline.digests import write_sums
 from pipeline.errors import TrainingError
+from pipeline.pretrained import check_sums, hub_folder
 from train.students.efficientnet import PREFIX, EfficientNetLite, imagenet_weights
 from train.students.network import Network
 from train.students.normalisation import save_normalisation
 from train.students.nvlabs import read_nvlabs
-from train.students.plain import PlainNetwork, class_names_of, read_config, reason_of
+from train.students.plain import PlainNetwork, class_names_of, read_config
 from train.students.segformer import SegFormer
 
 log = logging.getLogger(__name__)
 
-WEIGHT_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.bin"]
 BLOCK_FILE = "allspark.safetensors"
 PLAIN: dict[str, type[PlainNetwork]] = {kind.config_class.model_type: kind for kind in (EfficientNetLite, SegFormer)}
 
@@ -37,9 +36,9 @@ def save_network(network: Network, folder: Path) -> None:
 
 
 def load_network(folder: Path) -> Network:
-    """Load what `save_network` or transformers wrote; TrainingError if it is missing, incomplete or damaged.
+    """Load what `save_network` or transformers wrote. AllSpark's memory is not saved, because only training needs it.
 
-    AllSpark's memory is not saved, because only training needs it.
+    raises: NetworkError if it is missing or damaged, TrainingError if it is incomplete
     """
     check_sums(folder)
     content = read_config(folder)
@@ -61,16 +60,6 @@ def load_network(folder: Path) -> Network:
     from train.students.allspark.network import with_saved_block
 
     return with_saved_block(network, folder / BLOCK_FILE, len(class_names_of(folder)))
-
-
-def check_sums(folder: Path) -> None:
-    """Raise TrainingError unless the files of a folder have the checksums of its SHA256SUMS, if it has one."""
-    changed = unlisted_files(folder)
-    if changed:
-        raise TrainingError(
-            f"{folder / changed[0]} differs from its checksum in {folder / SUMS}: it is damaged, or was changed; copy "
-            f"the folder again, or train it again; if the change is intended, run rm {shlex.quote(str(folder / SUMS))}"
-        )
 
 
 def read_network(folder: Path, class_names: Sequence[str], drop_path: float) -> Network:
@@ -170,22 +159,9 @@ def weights_folder(weights: str) -> Path:
     """
     if Path(weights).is_dir():
         return Path(weights)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    repository, _, revision = weights.partition("@")
-    try:
-        folder = Path(  # without @REVISION it is the user's choice to take the latest; the log names it
-            snapshot_download(repository, revision=revision or None, allow_patterns=WEIGHT_FILES)  # nosec B615
-        )
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise TrainingError(
-            f"train.weights is {weights}, which is not a folder, and the hub gave no such model ({reason_of(error)}); "
-            "set train.weights to a folder in transformers format (on a machine with a network: "
-            "hf download nvidia/mit-b0 --local-dir weights/mit-b0), or to random"
-        ) from None
-    if not revision:
-        log.info(
-            "%s is revision %s; to keep it, set train.weights to %s@%s", weights, folder.name, weights, folder.name
-        )
-    return folder
+    return hub_folder(
+        weights,
+        "train.weights",
+        "set train.weights to a folder in transformers format (on a machine with a network: hf download nvidia/mit-b0 "
+        "--local-dir weights/mit-b0), or to random",
+    )

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.errors import TrainingError, first_line
 from pipeline.files import read_json
+from pipeline.pretrained import holds_none
 from train.students.network import Network
 from train.students.normalisation import normalisation_of
 
@@ -90,7 +90,7 @@ class PlainNetwork(Network):
         Tensors that the folder lacks, or has with another shape, are drawn from torch's global generator.
 
         returns: the network in evaluation mode, and the names of these tensors
-        raises:  TrainingError for a folder without readable weights
+        raises:  NetworkError for a folder without readable weights
         """
         given = {cls.own_name(name): tensor for name, tensor in read_weights(folder).items()}
         with torch.random.fork_rng(devices=[]):  # these initial weights are replaced
@@ -112,7 +112,7 @@ def labels_of(content: dict[str, Any]) -> dict[int, str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of config.json; TrainingError if it is missing or unreadable."""
+    """The content of config.json; NetworkError if it is missing or unreadable."""
     try:
         content: dict[str, Any] = read_json(folder / "config.json")
     except (OSError, ValueError) as error:
@@ -121,7 +121,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of model.safetensors or pytorch_model.bin; TrainingError if both are missing or unreadable."""
+    """The tensors of model.safetensors or pytorch_model.bin; NetworkError if both are missing or unreadable."""
     path = folder / "pytorch_model.bin"
     try:
         if not path.is_file() or (folder / "model.safetensors").exists():
@@ -132,19 +132,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def holds_none(folder: Path, error: Exception) -> TrainingError:
-    """The error for a folder without a network."""
-    return TrainingError(
-        f"{folder} holds no segmentation network in transformers format ({reason_of(error)}); give a folder with "
-        "config.json and model.safetensors"
-    )
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of an error of a library, without its full stop."""
-    return first_line(error).removeprefix("Got: ").rstrip(".")
-
-
 def class_names_of(folder: Path) -> list[str]:
-    """Names of the classes of a saved student, in the order of their indices; TrainingError without a student."""
+    """Names of the classes of a saved student, in the order of their indices; NetworkError without a student."""
     return [name for _, name in sorted(labels_of(read_config(folder)).items())]

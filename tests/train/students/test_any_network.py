@@ -18,7 +18,7 @@ from transformers import (
     UperNetForSemanticSegmentation,
 )
 
-from pipeline.errors import ConfigError, TrainingError
+from pipeline.errors import ConfigError, NetworkError, TrainingError
 from pipeline.student_folders import DIVISIBLE
 from train.machine.device import Compute
 from train.student import Student
@@ -156,13 +156,13 @@ def test_names_the_library_that_a_backbone_needs(tmp_path):
     config.save_pretrained(tmp_path)
     save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
     message = r"needs a library that is not installed \(TimmBackbone requires the timm .*\); run pip install timm$"
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(NetworkError, match=message):
         new_network(str(tmp_path), "random", NAMES)
 
 
 def test_refuses_a_network_that_segments_nothing(tmp_path):
     ConvNextConfig().save_pretrained(tmp_path)
-    with pytest.raises(TrainingError, match="holds no segmentation network in transformers format"):
+    with pytest.raises(NetworkError, match="holds no segmentation network in transformers format"):
         new_network(str(tmp_path), "random", NAMES)
 
 

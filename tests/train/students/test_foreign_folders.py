@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from pipeline.errors import TrainingError
+from pipeline.errors import NetworkError
+from pipeline.pretrained import config_of
 from train.students.files import weights_folder
-from train.students.pretrained import config_of
 
 KERNEL = "kernels-community/attention"
 SEGFORMER = {"model_type": "segformer", "architectures": ["SegformerForSemanticSegmentation"]}
@@ -18,9 +18,7 @@ def write(folder, content):
 
 def test_attention_from_the_hub_is_refused(tmp_path):
     write(tmp_path, SEGFORMER | {"attn_implementation": KERNEL})
-    with pytest.raises(
-        TrainingError, match=rf"config.json asks for the attention '{KERNEL}', .* expected one of eager"
-    ):
+    with pytest.raises(NetworkError, match=rf"config.json asks for the attention '{KERNEL}', .* expected one of eager"):
         config_of(tmp_path)
 
 
@@ -39,7 +37,7 @@ def test_attention_of_torch_is_accepted(tmp_path, attention):
 def test_python_code_in_a_folder_is_not_run(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Config: pass\n")
     write(tmp_path, {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}})
-    with pytest.raises(TrainingError) as error:
+    with pytest.raises(NetworkError) as error:
         config_of(tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "executed").exists()
@@ -59,5 +57,5 @@ def test_a_commit_pins_the_weights_of_a_hub_name(tmp_path, monkeypatch, caplog):
     assert weights_folder("some/weights").name == first
     assert f"some/weights is revision {first}; to keep it, set train.weights to some/weights@{first}" in caplog.text
     assert weights_folder(f"some/weights@{second}").name == second
-    with pytest.raises(TrainingError, match="the hub gave no such model"):
+    with pytest.raises(NetworkError, match="the hub gave no such model"):
         weights_folder(f"some/weights@{'c' * 40}")

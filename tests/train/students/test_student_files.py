@@ -15,7 +15,7 @@ from transformers import (
     SegformerImageProcessorPil,
 )
 
-from pipeline.errors import TrainingError
+from pipeline.errors import NetworkError, TrainingError
 from train.students import load_network, new_network, num_parameters, save_network
 from train.students.drop import DropPath
 from train.students.network import MEAN, STD
@@ -163,23 +163,23 @@ def test_refuses_weights_of_another_size(tmp_path):
 
 
 def test_says_what_to_do_about_weights_that_are_not_there(tmp_path):
-    with pytest.raises(TrainingError, match=r"not a folder.*hf download.*or to random"):
+    with pytest.raises(NetworkError, match=r"not a folder.*hf download.*or to random"):
         tiny(tmp_path / "nowhere")
     with pytest.raises(
-        TrainingError, match=r"holds no segmentation network.*give a folder with config\.json and model\.saf"
+        NetworkError, match=r"holds no segmentation network.*give a folder with config\.json and model\.saf"
     ):
         tiny(tmp_path)
     with pytest.raises(
-        TrainingError, match=r"holds no segmentation network.*give a folder with config\.json and model\.saf"
+        NetworkError, match=r"holds no segmentation network.*give a folder with config\.json and model\.saf"
     ):
         load_network(tmp_path)
-    with pytest.raises(TrainingError, match=r"nowhere holds no segmentation network"):
+    with pytest.raises(NetworkError, match=r"nowhere holds no segmentation network"):
         load_network(tmp_path / "nowhere")
 
 
 def test_says_what_to_do_about_a_hub_name_without_a_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(TrainingError, match=r"nobody/mit-b0, which is not a folder, and the hub gave .*hf download"):
+    with pytest.raises(NetworkError, match=r"nobody/mit-b0, which is not a folder, and the hub gave .*hf download"):
         tiny("nobody/mit-b0")
 
 
@@ -188,10 +188,10 @@ def test_says_when_the_weights_beside_a_configuration_are_missing_or_damaged(tmp
     save_network(network, tmp_path)
     (tmp_path / "SHA256SUMS").unlink()
     (tmp_path / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(TrainingError, match="holds no segmentation network"):
+    with pytest.raises(NetworkError, match="holds no segmentation network"):
         load_network(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(TrainingError, match="holds no segmentation network"):
+    with pytest.raises(NetworkError, match="holds no segmentation network"):
         load_network(tmp_path)
     assert num_parameters(network) > 0
 
@@ -224,7 +224,7 @@ def test_every_flipped_bit_of_a_saved_student_is_found(tmp_path, name):
 def is_refused(folder):
     try:
         load_network(folder)
-    except TrainingError as error:
+    except NetworkError as error:
         return "differs from its checksum" in str(error)
     return False
 
@@ -234,7 +234,7 @@ def test_a_student_that_was_changed_on_purpose_says_how_it_is_taken(tmp_path):
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace("cat", "dot"))
     for read in (lambda: load_network(tmp_path), lambda: tiny(student=str(tmp_path)), lambda: tiny(tmp_path)):
-        with pytest.raises(TrainingError, match=rf"if the change is intended, run rm {tmp_path}/SHA256SUMS"):
+        with pytest.raises(NetworkError, match=rf"if the change is intended, run rm {tmp_path}/SHA256SUMS"):
             read()
     (tmp_path / "SHA256SUMS").unlink()
     assert load_network(tmp_path).config.id2label[1] == "dot"
