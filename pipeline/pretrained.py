@@ -57,15 +57,16 @@ def hub_folder(name: str, setting: str, fix: str) -> Path:
     return folder
 
 
-def is_cached(name: str) -> bool:
-    """Whether the hub's local cache has the configuration of this network (OWNER/NAME, or OWNER/NAME@REVISION)."""
+def cached_folder(name: str) -> Path | None:
+    """Folder of a network (OWNER/NAME, or OWNER/NAME@REVISION) in the hub's local cache, None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = name.partition("@")
     try:
-        return isinstance(try_to_load_from_cache(repository, "config.json", revision=revision or None), str)
+        config = try_to_load_from_cache(repository, "config.json", revision=revision or None)
     except ValueError:  # not of the form OWNER/NAME
-        return False
+        return None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def files_read(folder: Path) -> list[Path]:

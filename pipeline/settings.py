@@ -81,6 +81,20 @@ def _tracked_value(value: Any) -> Any:
     return value
 
 
+def licence_note(weights: str, others: str) -> str | None:
+    """Licence note on published weights, by their name: one line, or None if no restriction is known.
+
+    others: what can be used instead, with its verb
+    """
+    name = Path(weights).name.replace("_", "-")
+    if not (weights.startswith("nvidia/") or name.startswith(("mit-b", "segformer-b"))):
+        return None
+    return (
+        f"the weights {weights} are under NVIDIA's source code licence: research and evaluation only, no commercial "
+        f"use; {others} Apache-2.0"
+    )
+
+
 Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
 
 
@@ -169,7 +183,8 @@ class DataSettings(Section):
     """Images, masks, classes and splits of the data set."""
 
     root: str = "data"
-    """Folder of the data set. The paths of this section and `annotate.onnx.model` are relative to it."""
+    """Folder of the data set. The paths of this section, `annotate.onnx.model` and `annotate.transformers.model` are
+    relative to it."""
     layout: Literal["folder", "voc", "ade20k", "cityscapes", "coco"] = "folder"
     """Folder structure of the data set. folder: images/ and masks/, matched by file name without ending. voc:
     JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/. ade20k: images/ and annotations/, each with training/
@@ -338,6 +353,43 @@ class OnnxSettings(Section):
     """Number of threads of the network. On a busy 2-core machine, one was measured faster than two."""
 
 
+class TransformersSettings(Section):
+    """Annotator from a published segmentation network in transformers format: semantic (SegFormer, UperNet,
+    MobileNetV2, BEiT, DPT), universal (Mask2Former, OneFormer, EoMT), or CLIPSeg, prompted with `data.classes`."""
+
+    model: str
+    """A folder; its path is relative to `data.root`. Or a name on the Hugging Face hub, such as
+    nvidia/segformer-b0-finetuned-ade-512-512, which may end in @REVISION, a commit, branch or tag."""
+    class_map: dict[str, list[VisibleText | Annotated[int, Field(ge=0)]]] = {}
+    """Labels of the network that mean a class of `data.classes`, by name or number; the probabilities of several labels
+    are added. `[]`: the network has no label for the class, so the annotator never labels it. Default: the labels whose
+    name is that of the class or one of its prompts; upper case, spaces and - _ do not matter. Not for CLIPSeg."""
+    background: Literal["auto", "prompt", "complement"] = "auto"
+    """How the probability of the background class is computed. prompt: from its labels or prompts, like that of any
+    class. complement: 1 minus the sum of the other classes. auto: complement for CLIPSeg, else prompt."""
+    normalise: Literal["cap", "sum", "none"] = "cap"
+    """Normalisation of the maps. cap: division by max(1, sum over the classes), so that labels of the network that no
+    class has keep their probability. sum: division by the sum over the classes, for images that show nothing else.
+    none: as the network predicts them, which is refused if they exceed 1."""
+    input_size: Size | None = None
+    """Height and width in pixels to which an image is resized. Default: by preprocessor_config.json, else the
+    `image_size` of config.json, else `data.grid`."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Autocast type of the network. Softmax, sigmoid and sums are always computed in float32."""
+    device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Device of the network: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`."""
+    compile: bool = runtime(False)
+    """Compile the network with torch.compile. Compiling takes minutes at the start; then the network runs faster, which
+    pays off for thousands of images."""
+    threads: int | None = runtime(None, ge=1)
+    """Number of torch threads on CPU. Default: torch's."""
+
+    @property
+    def licence_note(self) -> str | None:
+        """Licence note on the weights: one line, or None if no restriction of commercial use is known."""
+        return licence_note(self.model, "google/deeplabv3_mobilenet_v2_1.0_513 and CIDAS/clipseg-rd64-refined are")
+
+
 class PythonSettings(Section):
     """Annotator in Python: `factory(**arguments)` returns an object that implements the contract in
     pipeline/annotators/contract.py."""
@@ -351,10 +403,11 @@ class PythonSettings(Section):
 class AnnotateSettings(Section):
     """The annotator: a segmentation model that predicts probability maps of every image."""
 
-    annotator: Literal["seem", "onnx", "python", "none"]
+    annotator: Literal["seem", "transformers", "onnx", "python", "none"]
     """Type of the annotator, which is set up in the section of the same name. none: no annotator, for recipes with
     `stage1.labels: none`."""
     seem: SeemSettings | None = None
+    transformers: TransformersSettings | None = None
     onnx: OnnxSettings | None = None
     python: PythonSettings | None = None
     resolution: Literal["annotator", "grid"] = "annotator"
@@ -370,7 +423,7 @@ class AnnotateSettings(Section):
     before it stores anything. warn: it goes on, and the log and the report list the contradictions; for an annotator
     that is as weak as that."""
     batch_size: int = runtime(4, ge=1)
-    """Number of images in one call of the annotator. `seem` halves it when memory runs out."""
+    """Number of images in one call of the annotator. `seem` and `transformers` halve it when memory runs out."""
 
     @model_validator(mode="after")
     def _chosen_annotator_is_described(self) -> AnnotateSettings:
@@ -612,13 +665,7 @@ class TrainSettings(Section):
     @property
     def licence_note(self) -> str | None:
         """Licence note on `initial_weights`: one line, or None if commercial use is allowed."""
-        name = Path(self.initial_weights).name.replace("_", "-")
-        if not (self.initial_weights.startswith("nvidia/") or name.startswith(("mit-b", "segformer-b"))):
-            return None
-        return (
-            f"the weights {self.initial_weights} are under NVIDIA's source code licence: research and evaluation only, "
-            "no commercial use; efficientnet-lite0 (imagenet) and facebook/dinov2-small are Apache-2.0"
-        )
+        return licence_note(self.initial_weights, "efficientnet-lite0 (imagenet) and facebook/dinov2-small are")
 
     @property
     def initial_weights(self) -> str:
@@ -948,13 +995,15 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _classes_without_a_channel_share_a_threshold(self) -> Settings:
-        onnx, thresholds = self.annotate.onnx, self.calibrate.class_thresholds
-        if onnx is None or self.annotate.annotator != "onnx" or thresholds == "pooled":
+        chosen, thresholds = self.annotate.annotator, self.calibrate.class_thresholds
+        section = {"onnx": self.annotate.onnx, "transformers": self.annotate.transformers}.get(chosen)
+        if section is None or thresholds == "pooled":
             return self
-        without_channel = [name for name in self.data.class_names if onnx.class_map.get(name) == []]
-        if without_channel:
+        empty = [name for name in self.data.class_names if section.class_map.get(name) == []]
+        if empty:
+            what = "channel" if chosen == "onnx" else "label"
             raise ValueError(
-                f"annotate.onnx.class_map has no channel for {', '.join(without_channel)}, and under class_thresholds "
+                f"annotate.{chosen}.class_map has no {what} for {', '.join(empty)}, and under class_thresholds "
                 f"{thresholds} their own threshold of 1 would label them wherever no other class is in the set; set "
                 "calibrate.class_thresholds: pooled, or remove the classes"
             )

@@ -55,6 +55,7 @@ from pipeline.__main__ import main
 result = CliRunner().invoke(main, ["convert-seem", "missing.pt", "out"])
 assert "error: no checkpoint missing.pt; get one with: conformalsam download" in result.output, result.output
 import pipeline.annotators.onnx, pipeline.annotators.build, pipeline.stages.annotate, onnxruntime
+import pipeline.annotators.hub.folder, pipeline.pretrained, pipeline.doctor.weights
 import pipeline.stages.prepare, pipeline.stages.calibrate, pipeline.stages.pseudolabel, pipeline.stages.report
 """
     assert imported(code, "torch", "transformers", "huggingface_hub", "train") == "[]"

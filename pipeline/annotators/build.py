@@ -47,15 +47,20 @@ def _load(settings: Settings) -> Annotator:
         from pipeline.annotators.seem import SeemAnnotator
 
         return SeemAnnotator(chosen.seem, settings.data, Path(settings.results) / "text_embeddings")
+    if chosen.transformers is not None and chosen.annotator == "transformers":
+        from pipeline.annotators.hub.annotator import TransformersAnnotator
+
+        return TransformersAnnotator(chosen.transformers, settings.data, Path(settings.results) / "text_embeddings")
     if chosen.onnx is not None and chosen.annotator == "onnx":
         from pipeline.annotators.onnx import OnnxAnnotator
 
         return OnnxAnnotator(chosen.onnx, settings.data)
     if chosen.python is not None and chosen.annotator == "python":
         return load_factory(chosen.python)
+    alone = Run(settings).command("all", preset="label-only")
     raise AnnotatorError(
-        "annotate.annotator is none, but a probability map needs an annotator; set annotate.annotator to seem, onnx or "
-        f"python, or train on the labeled images alone: {Run(settings).command('all', preset='label-only')}"
+        "annotate.annotator is none, but a probability map needs an annotator; set annotate.annotator to seem, "
+        f"transformers, onnx or python, or train on the labeled images alone: {alone}"
     )
 
 

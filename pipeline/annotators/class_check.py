@@ -18,7 +18,12 @@ from pipeline.settings import DataSettings, Settings
 MOST_IMAGES = 64  # that are annotated for the check
 MOST_MASKS = 512  # that are read to choose them
 MOST_TEXTS = 3  # of an error; the others are counted
-SOURCES = {"seem": "the prompts of data.classes", "onnx": "annotate.onnx.class_map", "python": "the order of its maps"}
+SOURCES = {
+    "seem": "the prompts of data.classes",
+    "transformers": "annotate.transformers.class_map and the prompts of data.classes",
+    "onnx": "annotate.onnx.class_map",
+    "python": "the order of its maps",
+}
 
 Mask = npt.NDArray[np.uint8]
 

@@ -30,6 +30,8 @@ def chosen_devices(settings: Settings) -> dict[str, str]:
     devices = {"train.device": settings.train.device}
     if settings.annotate.annotator == "seem" and settings.annotate.seem is not None:
         devices["annotate.seem.device"] = settings.annotate.seem.device
+    if settings.annotate.annotator == "transformers" and settings.annotate.transformers is not None:
+        devices["annotate.transformers.device"] = settings.annotate.transformers.device
     return devices
 
 

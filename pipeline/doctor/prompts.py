@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from pipeline.doctor.findings import Finding, Level
-from pipeline.settings import DataSettings, SeemSettings, Settings
+from pipeline.errors import UserError
+from pipeline.settings import DataSettings, SeemSettings, Settings, TransformersSettings
 
 PLACEHOLDER = re.compile(r"(class|category|label|value|object|id)?[ _-]*\d+|unnamed|todo|.", re.IGNORECASE)
 MANY_PIECES = 4  # per word; common words are a single piece in CLIP's vocabulary
@@ -47,11 +48,12 @@ def prompt_findings(settings: Settings, vocabulary: Vocabulary | None) -> list[F
     vocabulary: SEEM's; None for another annotator, or if SEEM's cannot be read
     """
     chosen = settings.annotate
-    if chosen.annotator == "onnx":  # its classes are channels, and prompts are not used
-        return []
-    is_seem = chosen.annotator == "seem"
-    prompts = used_prompts(settings.data, chosen.seem if is_seem else None)
-    level: Level = "error" if is_seem else "warning"  # an annotator of the user may ignore prompts
+    is_seem, is_clipseg = chosen.annotator == "seem", _is_clipseg(settings)
+    if chosen.annotator == "onnx" or (chosen.annotator == "transformers" and not is_clipseg):
+        return []  # its classes are channels or labels, which other checks compare with the network's
+    section = chosen.seem if is_seem else chosen.transformers if is_clipseg else None
+    prompts = used_prompts(settings.data, section)
+    level: Level = "warning" if section is None else "error"  # an annotator of the user may ignore prompts
     findings = [*_placeholders(prompts, level), *_spelling(prompts), *_equal(prompts, level)]
     if vocabulary is not None:
         findings += [*_pieces(prompts, vocabulary), *_too_long(prompts, vocabulary), *_same_tokens(prompts, vocabulary)]
@@ -60,9 +62,26 @@ def prompt_findings(settings: Settings, vocabulary: Vocabulary | None) -> list[F
     return findings
 
 
-def used_prompts(data: DataSettings, seem: SeemSettings | None) -> list[Prompt]:
-    """All prompts that are used. SEEM uses the background's prompts only with `annotate.seem.background: prompt`."""
-    unused = data.background if seem is not None and seem.background != "prompt" else None
+def _is_clipseg(settings: Settings) -> bool:
+    """Whether the annotator is a network in a local folder that is prompted with words."""
+    chosen = settings.annotate
+    if chosen.transformers is None or chosen.annotator != "transformers":
+        return False
+    from pipeline.annotators.hub.folder import kind_of, local_folder
+
+    folder = local_folder(chosen.transformers, settings.data)
+    try:
+        return folder is not None and kind_of(folder) == "prompted"
+    except UserError:  # `weight_findings` reports it
+        return False
+
+
+def used_prompts(data: DataSettings, section: SeemSettings | TransformersSettings | None) -> list[Prompt]:
+    """All prompts that are used; SEEM and CLIPSeg use those of the background only with `background: prompt`.
+
+    section: settings of such an annotator; None for others
+    """
+    unused = data.background if section is not None and section.background != "prompt" else None
     pairs = zip(data.class_names, data.class_prompts, strict=True)
     return [Prompt(name, text) for name, texts in pairs if name != unused for text in texts]
 

@@ -1,4 +1,4 @@
-"""Findings about the weights and networks of a run: SEEM's checkpoint, the ONNX model, the student's encoder."""
+"""Findings about the weights and networks of a run: those of the annotator, and the student's encoder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from pipeline.annotators.build import working_folder_last
 from pipeline.annotators.contract import other_labels
 from pipeline.doctor.findings import Finding, from_message
 from pipeline.doctor.prompts import Vocabulary
-from pipeline.errors import AnnotatorError
+from pipeline.errors import AnnotatorError, UserError
+from pipeline.pretrained import cached_folder
 from pipeline.settings import (
     STUDENTS,
     DataSettings,
@@ -25,6 +25,7 @@ from pipeline.settings import (
     SeemSettings,
     Settings,
     TrainSettings,
+    TransformersSettings,
 )
 
 WEIGHTS_FILES = (".pth", ".pt")
@@ -40,6 +41,8 @@ def _annotator(settings: Settings) -> Iterator[Finding]:
     chosen = settings.annotate
     if chosen.seem is not None and chosen.annotator == "seem":
         yield from seem_findings(chosen.seem)
+    elif chosen.transformers is not None and chosen.annotator == "transformers":
+        yield from transformers_findings(chosen.transformers, settings.data)
     elif chosen.onnx is not None and chosen.annotator == "onnx":
         yield from onnx_findings(chosen.onnx, settings.data)
     elif chosen.python is not None:
@@ -105,6 +108,41 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
         return ids
 
     return Vocabulary(tokens, tokenizer.tokenize, tokenizer.unk_token, text.max_position_embeddings, sentences)
+
+
+# --- published networks ----------------------------------------------------------------------------------------------
+
+
+def transformers_findings(chosen: TransformersSettings, data: DataSettings) -> Iterator[Finding]:
+    """Check that the network is there and readable, and that its labels fit the classes. The network is not built."""
+    from pipeline.annotators.hub.folder import closed_vocabulary, local_folder
+    from pipeline.annotators.hub.labels import described, label_groups, without_label
+
+    where = (f"annotate.transformers.model: {chosen.model}",)
+    if chosen.licence_note is not None:
+        yield Finding("warning", chosen.licence_note, where, "choose other weights for commercial use")
+    folder = local_folder(chosen, data) or cached_folder(chosen.model)
+    if folder is None:
+        fix = (
+            f"run hf download {chosen.model.partition('@')[0]} if annotate will have no network, or set "
+            "annotate.transformers.model to a folder, relative to data.root"
+        )
+        yield Finding("warning", "the network is not on this machine, so annotate downloads it", where, fix)
+        return
+    try:
+        vocabulary = closed_vocabulary(folder)
+        if vocabulary is None:
+            return
+        complement = data.background if chosen.background == "complement" else None
+        groups = label_groups(vocabulary, chosen.class_map, data, complement)
+    except UserError as error:
+        yield from_message(str(error))
+        return
+    listed = described(groups, vocabulary, data.class_names, complement)
+    yield Finding("note", f"labels of the network by class: {listed}", where)
+    if names := without_label(groups, data.class_names, complement):
+        fix = "if the network has labels for them, add these; otherwise the student is trained on them by masks only"
+        yield Finding("warning", other_labels(names), ("annotate.transformers.class_map",), fix)
 
 
 # --- ONNX, and annotators of the user --------------------------------------------------------------------------------
@@ -178,14 +216,6 @@ def student_findings(train: TrainSettings) -> Iterator[Finding]:
     elif path.is_dir():
         if not (path / "config.json").is_file():
             yield Finding("error", "no config.json in the weights' folder", where, "copy the whole folder again")
-    elif not is_cached(weights):
+    elif cached_folder(weights) is None:
         fix = f"run hf download {weights} if stage1 will have no network, or set train.weights to a folder"
         yield Finding("warning", "the weights are not on this machine, so stage1 downloads them", where, fix)
-
-
-def is_cached(hub_name: str) -> bool:
-    """Whether the cache of the hub contains this model."""
-    try:
-        return isinstance(try_to_load_from_cache(hub_name, "config.json"), str)
-    except ValueError:  # not of the form owner/name
-        return False

@@ -165,8 +165,10 @@ def _next_steps(path: Path, name: str, settings: Settings, plan: ClassPlan, choi
     yield f"split     {', '.join(f'{number[split]} {split}' for split in SPLITS)}; alpha {settings.calibrate.alpha:g}"
     yield from (f"check     {remark}" for remark in plan.remarks)
     yield from (f"check     {doubt}" for doubt in unread_images(settings.data))
-    if settings.train.licence_note is not None:
-        yield f"licence   {settings.train.licence_note}"
+    chosen = settings.annotate.transformers
+    for note in (settings.train.licence_note, chosen.licence_note if chosen is not None else None):
+        if note is not None:
+            yield f"licence   {note}"
     if choices.annotator == "onnx":
         yield f"check     the channels in annotate.onnx.class_map of {path} are placeholders 0, 1, ...; correct them"
     yield f"wrote     {path}"

@@ -72,11 +72,15 @@ def annotator_section(choices: Choices, plan: ClassPlan) -> dict[str, Any]:
     if kind == "seem":
         return {"annotator": kind, kind: {"checkpoint": checkpoint or DEFAULT_CHECKPOINT}}
     if checkpoint is None:
-        what, value = ("a network", "FILE.onnx") if kind == "onnx" else ("your factory", "MODULE:FACTORY")
+        needed = {"onnx": ("a network", "FILE.onnx"), "transformers": ("a network", "FOLDER, or OWNER/NAME of the hub")}
+        what, value = needed.get(kind, ("your factory", "MODULE:FACTORY"))
         raise ConfigError(f"--annotator {kind} needs {what}; add --checkpoint {value}")
     if kind == "onnx":
         channels = {entry["name"]: [k] for k, entry in enumerate(plan.classes)}
         return {"annotator": kind, kind: {"model": str(Path(checkpoint).absolute()), "class_map": channels}}
+    if kind == "transformers":
+        is_folder = Path(checkpoint).is_dir()
+        return {"annotator": kind, kind: {"model": str(Path(checkpoint).absolute()) if is_folder else checkpoint}}
     return {"annotator": kind, kind: {"factory": checkpoint}}
 
 
@@ -119,6 +123,7 @@ def comments(
         "data.grid": "height and width of maps and thresholds, to which images are resized; larger: finer, slower",
         "annotate.seem.checkpoint": "folder from conformalsam convert-seem; or seem-nano, the tiny network of the demo",
         "annotate.onnx.class_map": "channels of the network for each class: PLACEHOLDERS 0, 1, ..., CORRECT THEM",
+        "annotate.transformers.model": "labels are matched by name; class_map: {CLASS: [LABELS]} overrides",
         "calibrate.alpha": f"tolerated miscoverage; the smallest possible with {number} labeled images is {smallest:g}",
         "train.student": "network of the student; the paper's is b5; see docs/training.md",
         "train.weights": "pretrained, Apache-2.0; or a folder, or a name of the hub; `random` needs far more images",

@@ -321,12 +321,16 @@ def test_a_setting_that_does_not_fit_leaves_no_run_file(mydata, setting, message
     assert message in refused("mydata/images", "--masks", "mydata/masks", "--set", setting)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "python"])
+@pytest.mark.parametrize("kind", ["onnx", "transformers", "python"])
 def test_other_annotators_need_a_checkpoint(mydata, kind):
     given = ["mydata/images", "--masks", "mydata/masks", "--annotator", kind]
     assert f"--annotator {kind} needs" in refused(*given)
-    text, settings = started(*given, "--checkpoint", "net.onnx" if kind == "onnx" else "noisy_annotator:build")
+    checkpoint = {"onnx": "net.onnx", "transformers": "nvidia/segformer-b0"}.get(kind, "noisy_annotator:build")
+    text, settings = started(*given, "--checkpoint", checkpoint)
     assert settings.annotate.annotator == kind
+    if kind == "transformers":
+        assert settings.annotate.transformers.model == "nvidia/segformer-b0"
+        assert f"licence   {settings.annotate.transformers.licence_note}" in text.splitlines()
     if kind == "onnx":
         assert Path(settings.data.root, settings.annotate.onnx.model) == Path("net.onnx").absolute()
         assert "class_map" in text

@@ -47,5 +47,7 @@ def test_a_working_folder_that_is_on_the_path_stays_where_it_is(tmp_path, monkey
 
 def test_a_run_without_an_annotator_names_the_recipe_that_needs_none(make_settings):
     settings = make_settings(annotator="none", **{"stage1.labels": "none"})
-    with pytest.raises(AnnotatorError, match=r"set annotate.annotator to seem, onnx or python, or .*: .*label-only"):
+    with pytest.raises(
+        AnnotatorError, match=r"set annotate.annotator to seem, transformers, onnx or python, or .*: .*label-only"
+    ):
         build_annotator(settings)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.doctor.prompts import is_placeholder, spelled_out, used_prompts
+from pipeline.doctor.prompts import is_placeholder, prompt_findings, spelled_out, used_prompts
 
 BACKGROUND = {"name": "background", "values": [0]}
 
@@ -111,6 +111,20 @@ def test_a_background_without_a_prompt_is_not_checked(make_settings):
     settings = make_settings(annotator="seem", **{"annotate.seem": seem})
     assert [prompt.text for prompt in used_prompts(settings.data, settings.annotate.seem)] == ["cat", "dog"]
     assert [prompt.text for prompt in used_prompts(settings.data, None)] == ["background", "cat", "dog"]
+
+
+def test_prompts_of_clipseg_are_checked_and_names_of_labels_are_not(make_settings, tmp_path):
+    (tmp_path / "data/net").mkdir(parents=True)
+    overrides = {"data.classes": ["background", "class 1"], "annotate.transformers": {"model": "net"}}
+    settings = make_settings(annotator="transformers", **overrides)
+    config = tmp_path / "data/net/config.json"
+    config.write_text('{"architectures": ["CLIPSegForImageSegmentation"]}')
+    (finding,) = prompt_findings(settings, None)
+    assert (finding.level, finding.where) == ("error", ("class 1",))
+    config.write_text('{"architectures": ["SegformerForSemanticSegmentation"]}')
+    assert prompt_findings(settings, None) == []
+    config.unlink()
+    assert prompt_findings(settings, None) == []
 
 
 def test_an_annotator_of_the_user_may_ignore_prompts(data, only):

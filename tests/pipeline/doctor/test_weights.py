@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pipeline.doctor.weights import seem_findings, seem_folder, seem_vocabulary
-from pipeline.settings import SeemSettings
+from pipeline.doctor.weights import seem_findings, seem_folder, seem_vocabulary, transformers_findings
+from pipeline.settings import DataSettings, SeemSettings, TransformersSettings
 
 
 @pytest.fixture
@@ -183,3 +183,32 @@ def test_missing_weights_of_the_student_are_found(data, only, tmp_path, weights,
 def test_a_student_of_the_user_needs_its_configuration(data, only, tmp_path):
     (tmp_path / "empty").mkdir()
     assert only("no config.json in the student's folder", **{"train.student": str(tmp_path / "empty")}).level == "error"
+
+
+def network_findings(folder, labels, architecture="SegformerForSemanticSegmentation", **section):
+    """Findings about a folder that has nothing but a config.json."""
+    folder.mkdir(exist_ok=True)
+    content = {"architectures": [architecture], "model_type": "segformer", "id2label": dict(enumerate(labels))}
+    (folder / "config.json").write_text(json.dumps(content))
+    data = DataSettings(classes=["cat", "pole"], root=str(folder.parent))
+    return list(transformers_findings(TransformersSettings(model=folder.name, **section), data))
+
+
+def test_the_labels_of_a_network_are_listed_by_class_without_building_it(tmp_path):
+    (note,) = network_findings(tmp_path / "net", ["Pole", "cat"])
+    assert (note.level, note.what) == ("note", "labels of the network by class: cat: cat (1); pole: Pole (0)")
+    _, warning = network_findings(tmp_path / "net", ["sky", "cat"], class_map={"pole": []})
+    assert warning.what.startswith("no prompt or channel means pole, so its map is 0")
+    (error,) = network_findings(tmp_path / "net", ["poles", "cat"])
+    assert error.level == "error"
+    assert "no label for pole (pole: labels like it: poles)" in error.what
+    (error,) = network_findings(tmp_path / "net", ["cat"], "SegformerForImageClassification")
+    assert "the architecture SegformerForImageClassification, expected" in error.what
+    assert network_findings(tmp_path / "net", [], "CLIPSegForImageSegmentation") == []
+
+
+def test_a_network_of_the_hub_is_named_with_its_download_and_its_licence(tmp_path):
+    data = DataSettings(classes=["cat", "pole"], root=str(tmp_path))
+    licence, missing = transformers_findings(TransformersSettings(model="nvidia/segformer-b0@main"), data)
+    assert "research and evaluation only" in licence.what
+    assert "run hf download nvidia/segformer-b0 if annotate will have no network" in missing.fix

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.errors import NetworkError
-from pipeline.pretrained import config_of
+from pipeline.pretrained import cached_folder, config_of
 from train.students.files import weights_folder
 
 KERNEL = "kernels-community/attention"
@@ -57,5 +57,8 @@ def test_a_commit_pins_the_weights_of_a_hub_name(tmp_path, monkeypatch, caplog):
     assert weights_folder("some/weights").name == first
     assert f"some/weights is revision {first}; to keep it, set train.weights to some/weights@{first}" in caplog.text
     assert weights_folder(f"some/weights@{second}").name == second
+    assert cached_folder("some/weights").name == first
+    assert cached_folder(f"some/weights@{second}").name == second
+    assert cached_folder("other/weights") is cached_folder("no name") is None
     with pytest.raises(NetworkError, match="the hub gave no such model"):
         weights_folder(f"some/weights@{'c' * 40}")

@@ -1,0 +1,8 @@
+"""The `transformers` annotator: a published segmentation network, in a folder or on the Hugging Face hub.
+
+annotator      the adapter: loads the network that config.json names, and calls it on batches that fit into memory
+folder         the folder of the network, and the kind of its architecture
+preprocessing  images -> the network's input, by preprocessor_config.json and without torchvision
+labels         closed vocabulary: the labels of the network that mean each class
+networks       the network's outputs -> probabilities: semantic, universal and prompted networks
+"""

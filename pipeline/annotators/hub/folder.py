@@ -1,0 +1,68 @@
+"""The folder of a network and the kind of its architecture, found without importing torch or transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.annotators.hub.labels import labels_of
+from pipeline.errors import AnnotatorError
+from pipeline.files import read_json
+from pipeline.pretrained import holds_none, hub_folder
+from pipeline.settings import DataSettings, TransformersSettings
+
+SETTING = "annotate.transformers.model"
+UNIVERSAL = ("mask2former", "oneformer", "eomt", "eomt_dinov3")  # types of networks whose outputs are read
+PROMPTED = "CLIPSegForImageSegmentation"
+
+Kind = Literal["semantic", "universal", "prompted"]
+
+
+def local_folder(settings: TransformersSettings, data: DataSettings) -> Path | None:
+    """The folder that the settings name, None for a name on the hub."""
+    folder = Path(data.root) / settings.model
+    return folder if folder.is_dir() else None
+
+
+def network_folder(settings: TransformersSettings, data: DataSettings) -> Path:
+    """The folder of the network, downloaded if necessary; NetworkError if there is none."""
+    return local_folder(settings, data) or hub_folder(
+        settings.model,
+        SETTING,
+        f"set {SETTING} to a folder in transformers format, relative to data.root {data.root} (on a machine with a "
+        "network: hf download google/deeplabv3_mobilenet_v2_1.0_513 --local-dir FOLDER)",
+    )
+
+
+def closed_vocabulary(folder: Path) -> list[str] | None:
+    """Labels of the network in a folder by their number, None if it is prompted; raises what `kind_of` raises."""
+    return None if kind_of(folder) == "prompted" else labels_of(_content(folder).get("id2label") or {})
+
+
+def kind_of(folder: Path) -> Kind:
+    """Kind of the network in a folder, by the architecture that its config.json names.
+
+    raises: NetworkError without a readable config.json; AnnotatorError for another architecture
+    """
+    content = _content(folder)
+    architecture = next(iter(content.get("architectures") or []), "")
+    if architecture.endswith("ForSemanticSegmentation"):
+        return "semantic"
+    if architecture.endswith("ForUniversalSegmentation") and content.get("model_type") in UNIVERSAL:
+        return "universal"
+    if architecture == PROMPTED:
+        return "prompted"
+    raise AnnotatorError(
+        f"{folder / 'config.json'} has the architecture {architecture or 'none'}, expected ...ForSemanticSegmentation, "
+        f"Mask2FormerForUniversalSegmentation, OneFormerForUniversalSegmentation, EomtForUniversalSegmentation or "
+        f"{PROMPTED}; set {SETTING} to such a network"
+    )
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """Content of config.json; NetworkError if it is missing or unreadable."""
+    try:
+        content: dict[str, Any] = read_json(folder / "config.json")
+    except (OSError, ValueError) as error:
+        raise holds_none(folder, error) from None
+    return content

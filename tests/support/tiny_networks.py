@@ -1,0 +1,120 @@
+"""Tiny networks in transformers format with random weights, one of each architecture that the `transformers` annotator
+reads, with the files that their image processors save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as t
+from tiny_seem import write_tokenizer
+
+LABELS = ("wall", "traffic light", "cat, kitty", "dog")
+SIDE = 64
+BACKBONE = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+SWIN = {"image_size": SIDE, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4, "window_size": 2} | BACKBONE
+DECODER = {"hidden_dim": 32, "dim_feedforward": 32, "encoder_layers": 1, "decoder_layers": 2, "num_queries": 6,
+           "num_attention_heads": 2}  # fmt: skip
+EOMT = {"num_hidden_layers": 2, "num_blocks": 1, "num_upscale_blocks": 1, "num_queries": 6, "num_register_tokens": 1}
+VIT = {"image_size": SIDE, "patch_size": 16, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+t.utils.logging.disable_progress_bar()
+
+
+def segformer(**ids: Any) -> Any:
+    widths = {"hidden_sizes": [8] * 4, "mlp_ratios": [1] * 4, "decoder_hidden_size": 8}
+    config = t.SegformerConfig(depths=[1] * 4, num_attention_heads=[1] * 4, **widths, **ids)
+    return t.SegformerForSemanticSegmentation(config)
+
+
+def upernet(**ids: Any) -> Any:
+    backbone = t.ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4, **BACKBONE)
+    config = t.UperNetConfig(backbone_config=backbone, hidden_size=8, auxiliary_in_channels=8, **ids)
+    return t.UperNetForSemanticSegmentation(config)
+
+
+def mobilenet_v2(**ids: Any) -> Any:
+    config = t.MobileNetV2Config(depth_multiplier=0.1, image_size=SIDE, output_stride=16, tf_padding=True, **ids)
+    return t.MobileNetV2ForSemanticSegmentation(config)
+
+
+def beit(**ids: Any) -> Any:
+    config = t.BeitConfig(num_hidden_layers=4, out_indices=[1, 2, 3, 4], use_auxiliary_head=False, **VIT, **ids)
+    return t.BeitForSemanticSegmentation(config)
+
+
+def dpt(**ids: Any) -> Any:
+    widths = {"neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8}
+    config = t.DPTConfig(num_hidden_layers=4, backbone_out_indices=[0, 1, 2, 3], **widths, **VIT, **ids)
+    return t.DPTForSemanticSegmentation(config)
+
+
+def mask2former(**ids: Any) -> Any:
+    widths = dict.fromkeys(("feature_size", "mask_feature_size", "encoder_feedforward_dim"), 32)
+    config = t.Mask2FormerConfig(backbone_config=t.SwinConfig(**SWIN), **widths, **DECODER, **ids)
+    return t.Mask2FormerForUniversalSegmentation(config)
+
+
+def oneformer(**ids: Any) -> Any:
+    widths = dict.fromkeys(("conv_dim", "mask_dim", "encoder_feedforward_dim"), 32)
+    backbone, depth = t.SwinConfig(**SWIN), {"query_dec_layers": 1, "dropout": 0.0}
+    return t.OneFormerForUniversalSegmentation(
+        t.OneFormerConfig(backbone_config=backbone, **depth, **widths, **DECODER, **ids)
+    )
+
+
+def eomt(**ids: Any) -> Any:
+    config = t.EomtConfig(mlp_ratio=1, **{k: v for k, v in VIT.items() if k != "intermediate_size"}, **EOMT, **ids)
+    return t.EomtForUniversalSegmentation(config)
+
+
+def eomt_dinov3(**ids: Any) -> Any:
+    return t.EomtDinov3ForUniversalSegmentation(t.EomtDinov3Config(**VIT, **EOMT, **ids))
+
+
+def clipseg(**_: Any) -> Any:
+    text = {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513, "num_hidden_layers": 2}
+    text |= {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    decoder = {"reduce_dim": 8, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 16}
+    vision = {**VIT, "num_hidden_layers": 3}
+    config = t.CLIPSegConfig(
+        text_config=text, vision_config=vision, projection_dim=16, extract_layers=[0, 1, 2], **decoder
+    )
+    return t.CLIPSegForImageSegmentation(config)
+
+
+SEMANTIC = {
+    "segformer": (segformer, lambda: t.SegformerImageProcessorPil(size={"height": SIDE, "width": SIDE})),
+    "upernet": (upernet, lambda: t.SegformerImageProcessorPil(size={"height": SIDE, "width": 96}, resample=3)),
+    "mobilenet_v2": (mobilenet_v2, lambda: t.MobileNetV2ImageProcessorPil(size=SIDE, do_center_crop=False)),
+    "beit": (beit, lambda: t.BeitImageProcessorPil(size={"height": SIDE, "width": SIDE})),
+    "dpt": (dpt, lambda: t.DPTImageProcessorPil(size={"height": SIDE, "width": SIDE})),
+}  # fmt: skip
+
+
+SIDES = {"shortest_edge": SIDE, "longest_edge": SIDE}
+UNIVERSAL = {
+    "mask2former": (mask2former, lambda: t.Mask2FormerImageProcessorPil(size=SIDES)),
+    "oneformer": (oneformer, lambda: t.OneFormerImageProcessorPil(size=SIDES)),
+    "eomt": (eomt, lambda: t.EomtImageProcessorPil(size=SIDES)),
+    "eomt_dinov3": (eomt_dinov3, lambda: t.EomtImageProcessorPil(size=SIDES)),
+}
+CLIPSEG = (clipseg, lambda: t.ViTImageProcessorPil(size={"height": 96, "width": 96}))
+
+
+def write_network(folder: Path, build: Any, processor: Any, labels: Sequence[str] = LABELS, seed: int = 0) -> Path:
+    """Save a network with random weights of a size that gives contrast, and its image processor."""
+    ids = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        network = build(**ids).eval()
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    network.save_pretrained(folder)
+    processor().save_pretrained(folder)
+    if build in (oneformer, clipseg):
+        write_tokenizer(folder)
+    return folder
