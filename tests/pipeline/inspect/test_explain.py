@@ -72,10 +72,10 @@ def make_run(annotated, tmp_path):
     return make
 
 
-def copy_run(folder, settings):
-    """The annotated run under other settings, which change neither its images nor its maps."""
+def copy_run(folder, settings, stages=("prepare", "annotate")):
+    """The finished stages of a run under other settings, which do not change their results."""
     shutil.copytree(folder, settings.folder)
-    for stage in ("prepare", "annotate"):
+    for stage in stages:
         Run(settings).finish(stage, Run(settings).recorded(stage))
 
 
@@ -103,7 +103,7 @@ def label_at(intervals, alpha, step):
     alpha=st.sampled_from([0.15, 0.3, 0.5]),
     background=st.sampled_from(["background", "dog", None]),
 )
-@hypothesis_settings(max_examples=6, deadline=None)
+@hypothesis_settings(max_examples=4, deadline=None)
 def test_it_agrees_with_the_stored_labels_of_every_pixel(
     annotated, tmp_path_factory, variant, rule, uncalibrated, alpha, background
 ):
@@ -192,11 +192,22 @@ def test_a_labeled_image_comes_with_its_truth_and_score(make_run):
     )
 
 
+@pytest.fixture(scope="module")
+def labeled(annotated, tmp_path_factory):
+    """The annotated run with labels at alpha 0.3."""
+    run_file, folder = annotated
+    settings = load_settings(run_file, {"results": str(tmp_path_factory.mktemp("labeled")), "alpha": 0.3})
+    copy_run(folder, settings)
+    label(settings)
+    return settings.folder
+
+
 @pytest.fixture
-def explained(make_run, annotated):
-    """Call the command on a calibrated run."""
+def explained(annotated, labeled, tmp_path):
+    """Call the command on a copy of the run with labels."""
     run_file, _ = annotated
-    settings = make_run()
+    settings = load_settings(run_file, {"results": str(tmp_path), "name": "run", "alpha": 0.3})
+    copy_run(labeled, settings, STAGES)
     common = ["--set", f"results={settings.results}", "--set", "name=run", "--set", "alpha=0.3"]
 
     def call(*arguments):

@@ -1,13 +1,16 @@
 """The report of every variant and rule, end to end: its numbers are those of the receipts and of a loop over pixels."""
 
+import functools
 import re
 
 import pytest
 from report_run import Page, naive_audit, run_with_receipts
+from tiny_run import write_run_file, write_sample_files
 
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
 from pipeline.run import Run
+from pipeline.run_file import load_settings
 from pipeline.stages.calibrate import calibrate
 from pipeline.stages.report import report
 
@@ -29,18 +32,24 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def reported(make_settings, write_images, tmp_path):
+def reported_in(folder, masked=None, **overrides):
     """Run all stages up to the report; returns settings, the audit, and the receipts of calibrate and pseudolabel."""
+    write_sample_files(folder / "data", IDS, masked=masked)
+    settings = load_settings(write_run_file(folder), overrides)
+    run_with_receipts(settings)
+    audit = report(settings)["audit"]
+    return settings, audit, *(read_receipt(settings.folder / f"{s}.json", s) for s in ("calibrate", "pseudolabel"))
 
-    def build(masked=None, **overrides):
-        write_images(tmp_path / "data", IDS, masked=masked)
-        settings = make_settings(**overrides)
-        run_with_receipts(settings)
-        audit = report(settings)["audit"]
-        return settings, audit, *(read_receipt(settings.folder / f"{s}.json", s) for s in ("calibrate", "pseudolabel"))
 
-    return build
+@pytest.fixture
+def reported(tmp_path):
+    return functools.partial(reported_in, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reported_case(tmp_path_factory):
+    """Run a case once for all tests that read it."""
+    return functools.cache(lambda case: reported_in(tmp_path_factory.mktemp("case"), **CASES[case]))
 
 
 def percent(fraction):
@@ -70,8 +79,8 @@ def same_keep_of(row):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_audit_uses_the_thresholds_that_made_the_labels(reported, case):
-    settings, audit, *_ = reported(**CASES[case])
+def test_the_audit_uses_the_thresholds_that_made_the_labels(reported_case, case):
+    settings, audit, *_ = reported_case(case)
     expected = naive_audit(settings)
     assert audit["coverage"]["coverage"] == pytest.approx(expected["covered"] / expected["pixels"])
     assert audit["kept"]["precision"] == pytest.approx(expected["kept_right"] / expected["kept"])
@@ -80,8 +89,8 @@ def test_the_audit_uses_the_thresholds_that_made_the_labels(reported, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reported, case):
-    settings, audit, calibrated, labels = reported(**CASES[case])
+def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reported_case, case):
+    settings, audit, calibrated, labels = reported_case(case)
     page, row = Page(settings), row_of(calibrated, labels)
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", page.text)
     marked = [cells for cells in page.rows if cells[-1] == "← in use"]
@@ -105,8 +114,8 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_alpha_and_rule_has_a_row(reported, case):
-    settings, _, calibrated, labels = reported(**CASES[case])
+def test_every_alpha_and_rule_has_a_row(reported_case, case):
+    settings, _, calibrated, labels = reported_case(case)
     page = Page(settings)
     printed = [tuple(cells[-4:-1]) for cells in page.rows]
     for row in calibrated["held_out"]["rows"]:
@@ -118,8 +127,8 @@ def test_every_alpha_and_rule_has_a_row(reported, case):
         assert spread[-5:] == [percent(row["coverage_per_image"][decile]) for decile in (0, 1, 5, 9, 10)]
 
 
-def test_under_risk_the_page_speaks_of_wrong_labels_and_sets_no_target_for_coverage(reported):
-    settings, _, calibrated, labels = reported(**CASES["risk"])
+def test_under_risk_the_page_speaks_of_wrong_labels_and_sets_no_target_for_coverage(reported_case):
+    settings, _, calibrated, labels = reported_case("risk")
     text, row = Page(settings).text, row_of(calibrated, labels)
     assert "On average over new images, at most 40 % of an image's pixels are labeled wrong." in text
     wrong = row["keep_rate"]["value"] * (1 - row["precision"]["value"])
@@ -140,16 +149,16 @@ def test_folds_that_can_only_label_nothing_to_keep_the_guarantee_label_nothing_w
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
 
 
-def test_class_wise_thresholds_are_shown_by_their_median_and_class_by_class(reported):
-    settings, *_ = reported(**CASES["kmeans, a threshold a class"])
+def test_class_wise_thresholds_are_shown_by_their_median_and_class_by_class(reported_case):
+    settings, *_ = reported_case("kmeans, a threshold a class")
     page = Page(settings)
     assert "Median over the classes of the finite thresholds q̂, by location" in page.text
     assert "each compared with the threshold of its true class" in page.text
     assert ["class", "lowest", "median", "highest", "without threshold"] in page.rows
 
 
-def test_the_page_shows_the_target_and_the_choice_of_auto(reported):
-    settings, _, _, labels = reported(**CASES["auto"])
+def test_the_page_shows_the_target_and_the_choice_of_auto(reported_case):
+    settings, _, _, labels = reported_case("auto")
     text = Page(settings).text
     assert labels["alpha"] != settings.calibrate.alpha  # so it matters whose alpha the page takes
     chosen = f"variant {labels['variant']}, α = {labels['alpha']:g}, rule {labels['rule']}"
@@ -162,8 +171,8 @@ def test_the_page_shows_the_target_and_the_choice_of_auto(reported):
     assert f"A coverage of {100 * (1 - labels['alpha']):g} % does not mean" in text
 
 
-def test_auto_that_reaches_its_target_says_so(reported):
-    settings, *_ = reported(**CASES["auto, a threshold a class"])
+def test_auto_that_reaches_its_target_says_so(reported_case):
+    settings, *_ = reported_case("auto, a threshold a class")
     text = Page(settings).text
     assert "the largest mIoU of labels on held-out images among those with a precision (macro) of 20 % or more" in text
 
