@@ -3,17 +3,19 @@
 Pixels of one image are not independent, so images are counted, not pixels. An image *shows* a class if at least 2 % of
 its labeled pixels have it, and the annotator *finds* the class there if it gives the class to at least 5 % of those
 pixels. Classes without a prompt or channel cannot be found and are left out. Each of three rules refuses with a
-probability of at most 5 % an annotator that is sound in its sense, if the images are independent:
+probability of at most 1 % an annotator that is sound in its sense, if the images are independent:
 
-never    A class is found in none of the n images that show it, and n is at least log2(K / 5 %) for K classes. Sound:
+never    A class is found in none of the n images that show it, and n is at least log2(K / 1 %) for K classes. Sound:
          every class is found in at least half of the images that show it, so that n misses have a probability of at
-         most 2^-n, which is at most 5 % / K.
+         most 2^-n, which is at most 1 % / K.
 swapped  Most images that show a are labeled b rather than a, and most that show b are labeled a rather than b, each by
-         a sign test at 5 % / number of pairs; and b has at least twice as many pixels of a as a has, and vice versa.
+         a sign test at 1 % / number of pairs; and b has at least twice as many pixels of a as a has, and vice versa.
          Sound: for each pair, one of the two directions is right in at least half of the images.
 worse    The mean recall of the classes that an image shows is on average below 1 / their number, which one class
-         everywhere has, and is below it in most images by a sign test at 5 %. Sound: as good as one class in at least
+         everywhere has, and is below it in most images by a sign test at 1 %. Sound: as good as one class in at least
          half of the images. (Accuracy by pixels would refuse sound annotators of rare classes.)
+
+With fewer than 16 images nothing is refused: the signs are warnings.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ from pipeline.datasets import IGNORE_INDEX, resize_nearest
 
 SHOWN = 0.02  # of the labeled pixels of an image
 FOUND = 0.05  # of the pixels of a class in an image
-MOST_REFUSED = 0.05  # probability that a rule refuses a sound annotator
+MOST_REFUSED = 0.01  # probability that a rule refuses a sound annotator
 MUCH = 2  # times as many pixels have the wrong class as the right one
+MIN_IMAGES = 16  # to refuse an annotator
 MIN_MISSES = 3  # images; fewer misses of a class are not even logged
 MOST_NAMED = 3  # classes that the pixels of a class are labeled with, in a message
 
@@ -82,6 +85,8 @@ def doubts(confusions: Counts, names: Sequence[str], left_out: Sequence[str] = (
         *_swapped(confusions, names, classes),
         *_worse_than_one_class(confusions, classes),
     ]
+    if len(confusions) < MIN_IMAGES:
+        found = [doubt._replace(level="warning") for doubt in found]
     return sorted(found, key=lambda doubt: doubt.level)
 
 

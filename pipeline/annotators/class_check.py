@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.annotators.agreement import Counts, Doubt, confusion, doubts, num_needed, shown_classes
+from pipeline.annotators.agreement import MIN_IMAGES, Counts, Doubt, confusion, doubts, num_needed, shown_classes
 from pipeline.annotators.contract import Annotator, Maps, check_maps, classes_without_prompt
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, evenly_spaced, image_to_grid, resize_nearest
 from pipeline.errors import AnnotatorError, DatasetError
@@ -38,7 +38,7 @@ class Labeled(NamedTuple):
 def choose_labeled(
     samples: Sequence[Sample], mask_of: Callable[[Sample], Mask], annotator: Annotator, data: DataSettings
 ) -> list[Labeled]:
-    """Labeled images that show every class often enough for the check: an image is taken if one of its classes lacks.
+    """Labeled images that show every class often enough for the check: the first, then those with a class that lacks.
 
     Classes without a prompt or channel do not count. Masks that cannot be read are left out.
 
@@ -50,14 +50,14 @@ def choose_labeled(
     missing[checked] = num_needed(len(checked))
     chosen: list[Labeled] = []
     for sample in evenly_spaced(samples, MOST_MASKS):
-        if len(chosen) == MOST_IMAGES or (missing <= 0).all():
+        if len(chosen) == MOST_IMAGES or (len(chosen) >= MIN_IMAGES and (missing <= 0).all()):
             break
         try:
             mask = resize_nearest(mask_of(sample), data.grid)
         except DatasetError:  # `calibrate` refuses a mask that has changed, and the doctor reports one it cannot read
             continue
         shown = shown_classes(np.bincount(mask[mask != IGNORE_INDEX], minlength=data.num_classes))
-        if (missing[shown] > 0).any():
+        if len(chosen) < MIN_IMAGES or (missing[shown] > 0).any():
             missing[shown] -= 1
             chosen.append(Labeled(sample, mask))
     return chosen

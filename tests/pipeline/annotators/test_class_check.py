@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from stage_runs import run_stages
 from tiny_run import CLASSES, write_run_file
@@ -46,14 +47,14 @@ class ByGrey:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Settings of a prepared run: 6 labeled images, the upper half background and the rest cat and dog."""
+    """Settings of a prepared run: 16 labeled images, the upper half background and the rest cat and dog."""
     module = types.ModuleType("of_grey")
     module.build = ByGrey
     monkeypatch.setitem(sys.modules, "of_grey", module)
     mask = np.repeat(np.array([[0] * 32, [1] * 16 + [2] * 16], np.uint8), 12, axis=0)
     for folder in ("images", "masks"):
         (tmp_path / "data" / folder).mkdir(parents=True)
-    for i in range(11):
+    for i in range(21):
         noise = np.random.default_rng(i).integers(0, 9, mask.shape, dtype=np.uint8)
         Image.fromarray(mask * np.uint8(GREY) + noise).convert("RGB").save(tmp_path / f"data/images/{i}.png")
         Image.fromarray(mask).save(tmp_path / f"data/masks/{i}.png")
@@ -61,7 +62,7 @@ def run(tmp_path, monkeypatch):
     def make(order=(0, 1, 2), without_prompt=(), **overrides):
         arguments = {"order": list(order), "without_prompt": list(without_prompt)}
         annotator = {"annotator": "python", "python": {"factory": "of_grey:build", "arguments": arguments}}
-        settings = load_settings(write_run_file(tmp_path, annotate=annotator), overrides)
+        settings = load_settings(write_run_file(tmp_path, annotate=annotator), {"splits.num_labeled": 16} | overrides)
         run_stages(settings, "prepare")
         return settings
 
@@ -77,8 +78,8 @@ def test_a_right_order_of_the_classes_passes_without_a_warning(run, caplog):
 @pytest.mark.parametrize(
     ("order", "text"),
     [
-        ((0, 2, 1), r"cat is found in none of the 6 labeled images that show it \(its pixels are .* dog 100 %\), dog"),
-        ((1, 2, 0), r"background is found in none of the 6 .* labeled dog 100 %\), cat is .*, dog is .*, and 1 more"),
+        ((0, 2, 1), r"cat is found in none of the 16 labeled images that show it \(its pixels are .* dog 100 %\), dog"),
+        ((1, 2, 0), r"background is found in none of the 16 .* labeled dog 100 %\), cat is .*, dog is .*, and 1 more"),
     ],
 )  # fmt: skip
 def test_a_wrong_order_is_refused_and_the_printed_command_goes_on_with_a_warning(run, order, text):
@@ -90,11 +91,11 @@ def test_a_wrong_order_is_refused_and_the_printed_command_goes_on_with_a_warning
     assert not own.folder.joinpath("probs.zarr").exists()
     words = shlex.split(str(error.value).rpartition("run ")[2])
     assert words[:4] == ["snakemake", "--cores", "8", "annotate"]
-    config = dict(word.split("=", 1) for word in words[words.index("--config") + 1 :])
+    config = yaml.safe_load("\n".join(words[words.index("--config") + 1 :]).replace("=", ": "))
     weak = load_settings(*split_workflow_config(config))
     run_stages(weak, "annotate")
     warnings = Run(weak).receipt("annotate")["warnings"]
-    assert any(warning.startswith("cat is found in none of the 6") for warning in warnings)
+    assert any(warning.startswith("cat is found in none of the 16") for warning in warnings)
     with pytest.raises(AnnotatorError, match="contradict the masks"):  # maps that are stored are checked as well
         annotate(own)
     assert annotate(weak)["warnings"] == warnings
@@ -102,7 +103,7 @@ def test_a_wrong_order_is_refused_and_the_printed_command_goes_on_with_a_warning
 
 def test_doctor_refuses_a_wrong_order_and_allows_it_as_annotate_does(run):
     own = run((0, 2, 1))
-    with pytest.raises(AnnotatorError, match=r"contradict the masks, .* cat is found in none of the 6"):
+    with pytest.raises(AnnotatorError, match=r"contradict the masks, .* cat is found in none of the 16"):
         try_annotator(own, find_samples(own.data)[0])
     findings = [f for f in examine(run((0, 2, 1), class_check="warn"), timed=True) if "cat is found in" in f.what]
     assert [finding.level for finding in findings] == ["warning"]
@@ -117,23 +118,23 @@ def test_a_class_without_a_prompt_is_said_and_does_not_count(run, caplog):
 
 
 def test_labeled_images_are_chosen_until_every_class_is_shown_often_enough(run):
-    """Three classes need 6 images each. Every image shows background; a cat is in the last 7 of 20, a dog in one."""
+    """16 at least, and 9 of each of three classes. All images show background, the last 10 of 40 a cat, one a dog."""
     own = run()
-    samples = [Sample(str(i), "", "", "labeled") for i in range(20)]
+    samples = [Sample(str(i), "", "", "labeled") for i in range(40)]
 
     def mask_of(sample):
         mask = np.zeros((24, 32), np.uint8)
-        mask[:, :8] = 1 if int(sample.id) >= 13 else 0
-        mask[:, 8:12] = 2 if sample.id == "9" else 255
+        mask[:, :8] = 1 if int(sample.id) >= 30 else 0
+        mask[:, 8:12] = 2 if sample.id == "20" else 255
         return mask
 
     def ids(*names):
         annotator = build_annotator(run(without_prompt=names))
         return [int(one.sample.id) for one in choose_labeled(samples, mask_of, annotator, own.data)]
 
-    assert ids() == [0, 1, 2, 3, 4, 5, 9, 13, 14, 15, 16, 17, 18]
-    assert ids("cat", "dog") == [0, 1, 2, 3, 4]  # one class needs 5
-    many = [Sample(str(i), "", "", "labeled") for i in range(1000)]
+    assert ids() == [*range(16), 20, *range(30, 39)]
+    assert ids("cat", "dog") == [*range(16)]
+    many = [Sample(str(i), "", "", "labeled") for i in range(500)]
     annotator = build_annotator(own)
     rarely = choose_labeled(many, lambda one: np.full((24, 32), int(one.id) % 2, np.uint8), annotator, own.data)
-    assert len(rarely) == 12 <= MOST_IMAGES
+    assert len(rarely) == 18 <= MOST_IMAGES
