@@ -15,7 +15,7 @@ from pipeline.stages.prepare import prepare
 
 CONFIG = Path(__file__).parents[3] / "config"
 SHIFTED = {
-    "data.classes": [str(index) for index in range(150)],
+    "data.classes": [f"thing {index}" for index in range(150)],
     "data.ignore_values": [255],
 }
 
