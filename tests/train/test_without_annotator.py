@@ -74,5 +74,7 @@ def test_another_recipe_says_what_it_lacks(run_file):
         annotate(alone)
     Image.new("RGB", (48, 40)).save(run_file.parent / "data/images/more.png")
     Run(alone).finish("prepare", prepare(alone))
-    with pytest.raises(AnnotatorError, match=r"needs an annotator; set annotate.annotator to seem, transformers, onnx or"):
+    with pytest.raises(
+        AnnotatorError, match=r"needs an annotator; set annotate.annotator to seem, transformers, onnx or"
+    ):
         annotate(alone)
