@@ -179,8 +179,15 @@ def _open_or_create(
 
 def _check_classes(settings: Settings, index: SampleIndex, annotator: Annotator, labeled: Sequence[Labeled]) -> None:
     """Annotate the labeled images, and compare the maps with their masks; AnnotatorError for a wrong class map."""
-    log.info("annotate: comparing the maps of %d labeled images with their masks", len(labeled))
-    doubts = class_doubts(labeled, live_maps(index, annotator, settings.data), annotator, settings.data)
+    progress = Progress(log, "annotate: comparing maps with masks", len(labeled), "labeled images")
+    maps_of = live_maps(index, annotator, settings.data)
+
+    def with_progress(sample: Sample) -> Maps | None:
+        maps = maps_of(sample)
+        progress.advance()
+        return maps
+
+    doubts = class_doubts(labeled, with_progress, annotator, settings.data)
     refuse_wrong_classes(doubts, annotator, settings)
     for doubt in doubts:
         log.warning("annotate: %s", doubt.text)
