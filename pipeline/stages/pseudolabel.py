@@ -56,6 +56,12 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     sentence = verdict(calibrated["held_out"], choice.variant, choice.alphas[0], choice.rule)
     if sentence is not None:
         log.info("pseudolabel: %s", sentence)
+    if not run.has_receipt("probe"):
+        log.info(
+            "pseudolabel: it is not known whether a student is better with these labels than with the labeled images "
+            "alone; small students show it in minutes: %s",
+            run.tool("probe"),
+        )
     store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
     _label_images(settings, choice, store, calibration, annotated)
     store.finish(relabel=False)

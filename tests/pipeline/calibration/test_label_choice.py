@@ -155,3 +155,15 @@ def test_the_choice_of_the_probe_is_used(run):
     assert nothing.labels_alone_are_better
     assert choice_of(nothing) == ranked_candidates(load_settings(run, AUTO))[0][:3]
     assert nothing.rule in calib.RULES
+
+
+def test_without_a_probe_the_log_names_the_command_that_compares_with_the_labeled_images_alone(run, caplog):
+    settings = load_settings(run, AUTO)
+    (settings.folder / "probe.json").unlink(missing_ok=True)
+    with caplog.at_level(logging.INFO):
+        run_stages(settings, "pseudolabel")
+        assert f"small students show it in minutes: conformalsam probe {run} " in caplog.text
+        caplog.clear()
+        Run(settings).finish("probe", facts_of("probe"))
+        run_stages(settings, "pseudolabel")
+        assert "small students" not in caplog.text
