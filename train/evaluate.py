@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.datasets import SampleIndex, example_samples
 from pipeline.digests import digests_of
 from pipeline.errors import TrainingError
-from pipeline.files import remove_folder, replacing
+from pipeline.files import replacing, replacing_folder
 from pipeline.progress import Progress
 from pipeline.receipt import TrainingReceipt
 from pipeline.run import Run, TrainingStage
@@ -204,16 +204,15 @@ def validation(settings: Settings, index: SampleIndex) -> Validate:
 
 
 def write_examples(student: Student, index: SampleIndex, settings: Settings) -> list[str]:
-    """Empty evaluate/ and write the predictions for `example_samples` there; returns their ids."""
+    """Replace evaluate/ by a folder with the predictions for `example_samples`; returns their ids."""
     samples = example_samples(index, settings.evaluate.num_examples)
     if world().is_main:
-        folder = Run(settings).folder.evaluation
-        remove_folder(folder)
-        folder.mkdir(parents=True)
         images = whole_images(WholeImages(index, samples, settings.data), workers=0)
-        for sample, (image, _) in zip(samples, images, strict=True):
-            classes = predicted_classes(student, image, settings.evaluate)[0]
-            Image.fromarray(classes.cpu().numpy()).save(folder / f"{sample.id}.png")
+        with replacing_folder(Run(settings).folder.evaluation) as part:
+            part.mkdir(parents=True)
+            for sample, (image, _) in zip(samples, images, strict=True):
+                classes = predicted_classes(student, image, settings.evaluate)[0]
+                Image.fromarray(classes.cpu().numpy()).save(part / f"{sample.id}.png")
     return [sample.id for sample in samples]
 
 
