@@ -217,6 +217,14 @@ class Experiment:
         named = {self.labels_name(run.recipe): run.recipe for run in self.runs.values()}
         return {name: recipe for name, recipe in named.items() if name is not None}
 
+    def labels_named(self, name: str) -> Recipe:
+        """A recipe that has the set of labels of this name; ConfigError for any other name."""
+        if name not in self.labels:
+            raise ConfigError(
+                f"table {self.request.table} has no labels {name!r}; give one of {', '.join(self.labels)}"
+            )
+        return self.labels[name]
+
     def labels_folder(self, name: str) -> Path:
         """Folder of a set of labels."""
         return self.folder / "labels" / name

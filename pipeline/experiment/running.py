@@ -39,7 +39,7 @@ def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
     returns: facts for the receipt
     raises:  ExperimentError if a stage fails
     """
-    recipe, folder = experiment.labels[name], experiment.labels_folder(name)
+    recipe, folder = experiment.labels_named(name), experiment.labels_folder(name)
     changes = {**experiment.changes_of(recipe), **experiment.placed_in(folder)}
     write_experiment(folder, experiment.workflow_config)
     stages = ["calibrate", "pseudolabel"]

@@ -58,6 +58,16 @@ def test_beside_rows_of_both_stages_every_row_of_stage_1_is_the_start_of_both(tm
     assert lengths(experiment)["vanilla", "epochs"].epochs == (60, 20)  # planned with both: one learning rate schedule
 
 
+def test_a_name_of_no_run_and_of_no_labels_is_refused_with_those_that_exist(tmp_path):
+    experiment = experiment_on(tmp_path, "1")
+    with pytest.raises(ConfigError, match="table 1 has no run 'paper'; give one of label-only-"):
+        experiment.run_named("paper")
+    with pytest.raises(
+        ConfigError, match=f"table 1 has no labels 'paper'; give one of {next(iter(experiment.labels))}"
+    ):
+        experiment.labels_named("paper")
+
+
 def test_the_budget_scales_all_lengths(tmp_path):
     planned = lengths(experiment_on(tmp_path, "5", budget=0.1))
     assert planned["paper-both", "epochs"].steps == (120, 60)
