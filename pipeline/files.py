@@ -49,15 +49,19 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Path of a new folder beside `path`. At the end it replaces `path`; after an error it is removed.
 
-    The caller creates the folder. A killed process leaves `path`.part, which the next call removes.
+    The caller creates the folder. The old folder is renamed before it is removed, so `path` is always whole. A killed
+    process leaves `path`.part or the old folder, which the next call removes.
     """
-    part = path.with_name(f"{path.name}.part")
-    remove_folder(part)
+    part, going = path.with_name(f"{path.name}.part"), going_of(path)
+    for leftover in (part, going):
+        remove_folder(leftover)
     try:
         yield part
         check_leases()
-        remove_folder(path)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(going)
         part.rename(path)
+        remove_folder(going)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -86,10 +90,21 @@ def _is_writing(pid: int, thread: int) -> bool:
     return is_running(pid)
 
 
+def going_of(path: Path) -> Path:
+    """Name of an old folder `path` from when another takes its place until it is removed."""
+    return path.with_name(f"{path.name}.going")
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder with everything in it, if it exists; raises OSError if something in it cannot be removed."""
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
+        shutil.rmtree(path, onerror=_raise_with_path)
+
+
+def _raise_with_path(_: object, path: str, problem: tuple[Any, OSError, Any]) -> None:
+    """The error with its whole path; rmtree's own has the last name only."""
+    error = problem[1]
+    raise OSError(error.errno, error.strerror, path) from error
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:

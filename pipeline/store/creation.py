@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.datasets import Sample
 from pipeline.errors import StoreError
-from pipeline.files import remove_folder, replacing_folder
+from pipeline.files import going_of, remove_folder, replacing_folder
 from pipeline.folder import STAGE_OF
 from pipeline.store.group import Store, refuse_lost_root
 from pipeline.store.metadata import (
@@ -109,6 +109,7 @@ def restore_store(path: Path, samples: Sequence[Sample]) -> None:
 
     samples: the samples that its fingerprint was computed from, so that the ids are correct
     """
+    remove_folder(going_of(path))  # of the store that this one replaced, if that was interrupted
     state = store_state(path)
     write_metadata(path, state)
     _write_coordinates(path, state, samples)

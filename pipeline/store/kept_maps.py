@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets import Sample
-from pipeline.files import remove_folder
+from pipeline.files import going_of, remove_folder
 from pipeline.store.arrays import DONE
 from pipeline.store.creation import create_store
 from pipeline.store.metadata import store_exists
@@ -42,7 +42,7 @@ def restore_replaced(path: Path) -> None:
     """Finish a replacement that was killed after it had moved the old store away."""
     if not store_exists(path) and store_exists(_coming(path)):
         _coming(path).rename(path)
-    remove_folder(_going(path))
+    remove_folder(going_of(path))
 
 
 def _link_maps(old: ProbabilityStore, new: ProbabilityStore, samples: Sequence[Sample]) -> int:
@@ -75,15 +75,11 @@ def _link(path: Path, link: Path) -> None:
 
 
 def _swap(path: Path) -> None:
-    remove_folder(_going(path))
-    path.rename(_going(path))
+    remove_folder(going_of(path))
+    path.rename(going_of(path))
     _coming(path).rename(path)
-    remove_folder(_going(path))
+    remove_folder(going_of(path))
 
 
 def _coming(path: Path) -> Path:
     return path.with_name(f"{path.name}.coming")
-
-
-def _going(path: Path) -> Path:
-    return path.with_name(f"{path.name}.going")

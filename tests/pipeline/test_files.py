@@ -98,13 +98,16 @@ def test_a_folder_without_permissions_is_not_empty_and_its_files_are_not_missing
     ]
 
 
-def test_a_folder_that_cannot_be_removed_is_not_replaced(tmp_path):
-    path = tmp_path / "student"
+def test_an_old_folder_that_cannot_be_removed_is_named_and_goes_with_the_next_call(tmp_path):
+    path, going = tmp_path / "student", tmp_path / "student.going"
     (path / "locked").mkdir(parents=True)
     (path / "locked/weights").write_text("old")
     (path / "locked").chmod(0o555)
-    with without_privileges(), pytest.raises(PermissionError, match="weights"), replacing_folder(path) as part:
+    with without_privileges(), pytest.raises(PermissionError) as error, replacing_folder(path) as part:
+        (part / "new").mkdir(parents=True)
+    assert error.value.filename == str(going / "locked/weights")
+    assert [entry.name for entry in path.iterdir()] == ["new"], "whole, and not half of the old one"
+    (going / "locked").chmod(0o755)
+    with replacing_folder(path) as part:
         part.mkdir()
-    (path / "locked").chmod(0o755)
     assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
-    assert (path / "locked/weights").read_text() == "old"
