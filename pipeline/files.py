@@ -101,9 +101,10 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path, onerror=_raise_with_path)
 
 
-def _raise_with_path(_: object, path: str, problem: tuple[Any, OSError, Any]) -> None:
+def _raise_with_path(_: object, path: str, problem: tuple[Any, BaseException, Any]) -> None:
     """The error with its whole path; rmtree's own has the last name only."""
     error = problem[1]
+    assert isinstance(error, OSError)
     raise OSError(error.errno, error.strerror, path) from error
 
 
