@@ -160,7 +160,7 @@ def _worse_than_one_class(confusions: Counts, classes: Sequence[int]) -> Iterato
 
 def sign_test(num_wrong: int, num: int) -> float:
     """Probability that `num` fair coins show heads at least `num_wrong` times."""
-    return sum(math.comb(num, k) for k in range(num_wrong, num + 1)) / 2**num
+    return float(sum(math.comb(num, k) for k in range(num_wrong, num + 1)) / 2**num)
 
 
 def _fraction(part: Counts, whole: Counts) -> npt.NDArray[np.float64]:

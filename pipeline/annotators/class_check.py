@@ -89,9 +89,11 @@ def live_maps(index: SampleIndex, annotator: Annotator, data: DataSettings) -> C
     def maps_of(sample: Sample) -> Maps | None:
         try:
             image = image_to_grid(index.image(sample), data.grid)
-            return check_maps(annotator(image[None]), 1, data.num_classes, annotator)[0]
+            maps = check_maps(annotator(image[None]), 1, data.num_classes, annotator)
         except Exception:  # the file may be unreadable, and an annotator may raise anything; both are reported later
             return None
+        of_image: Maps = maps[0]
+        return of_image
 
     return maps_of
 

@@ -78,6 +78,7 @@ class TransformersAnnotator:
         """Log the labels of each class, or embed the prompts; AnnotatorError for prompts that cannot be used."""
         if self.settings.licence_note is not None:
             log.warning("annotate: %s", self.settings.licence_note)
+        self.network: Prompted | Semantic | Universal
         if self.kind == "prompted":
             self.network = self._prompted(class_prompts)
             return

@@ -91,9 +91,10 @@ class Prompted:
         image, prompt = torch.cartesian_prod(torch.arange(len(pixels)), torch.arange(len(self.embeddings))).unbind(1)
         logits = [
             self.model.decoder(tuple(one[images] for one in features), self.embeddings[prompts]).logits
-            for images, prompts in zip(image.split(MAX_ROWS), prompt.split(MAX_ROWS), strict=True)
+            for images, prompts in zip(torch.split(image, MAX_ROWS), torch.split(prompt, MAX_ROWS), strict=True)
         ]
-        masks = torch.cat(logits).float().sigmoid().unflatten(0, (len(pixels), -1))  # [B, N, h, w]
+        rows = torch.cat(logits).float().sigmoid()
+        masks = rows.reshape(len(pixels), -1, *rows.shape[1:])  # [B, N, h, w]
         none = torch.zeros_like(masks[:, 0])
         return torch.stack(
             [masks[:, start:stop].amax(dim=1) if stop > start else none for start, stop in pairwise(self.ends)], dim=1
