@@ -15,7 +15,7 @@ from pipeline.exchange.formats import FORMATS, READABLE, refuse_unknown_format
 from pipeline.exchange.labels import ExportedLabels, open_exported
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance
-from pipeline.files import replacing_folder, write_json
+from pipeline.files import remove_leftovers, replacing_folder, write_json
 from pipeline.folder import Folder
 from pipeline.progress import Progress
 
@@ -58,7 +58,9 @@ def export_labels(
     facts = provenance(exported, choice, format_name)
     for name in choice.left_out:
         log.warning("export: %s failed and has no label; it is left out", name)
-    _refuse_other_folder(out.with_name(f"{out.name}.part"))
+    unfinished = out.with_name(f"{out.name}.part")
+    remove_leftovers(unfinished)
+    _refuse_other_folder(unfinished)
     try:
         with replacing_folder(out) as part:
             part.mkdir(parents=True)

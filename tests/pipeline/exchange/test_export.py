@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from killed_writer import leave_half_written
 from label_store import NAN, write_label_store
 from PIL import Image
 from stage_runs import run_stages
@@ -114,6 +115,14 @@ def test_a_folder_that_is_not_an_export_is_not_changed(store, tmp_path, name):
     with pytest.raises(StoreError, match=rf"{name} exists and is not an export .*use another folder: --out"):
         export_labels(store, "png", tmp_path / "mine")
     assert (tmp_path / name / "photo.png").read_text() == "precious"
+
+
+def test_an_export_that_was_killed_while_it_wrote_its_first_file_is_replaced(store, tmp_path):
+    part = tmp_path / "mine.part"
+    part.mkdir()
+    leave_half_written(part / "provenance.json")
+    assert export_labels(store, "png", tmp_path / "mine").num_images == 4
+    assert not part.exists()
 
 
 def test_an_empty_folder_is_replaced(store, tmp_path):
