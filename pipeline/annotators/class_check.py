@@ -38,7 +38,7 @@ class Labeled(NamedTuple):
 def choose_labeled(
     samples: Sequence[Sample], mask_of: Callable[[Sample], Mask], annotator: Annotator, data: DataSettings
 ) -> list[Labeled]:
-    """Labeled images that show every class often enough for the check: the first, then those with a class that lacks.
+    """Labeled images that show every class often enough for the check: the first, then those with a missing class.
 
     Classes without a prompt or channel do not count. Masks that cannot be read are left out.
 

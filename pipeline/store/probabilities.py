@@ -17,8 +17,6 @@ from pipeline.store.group import Handle, Store
 from pipeline.store.integrity import open_store
 
 STRIP_BYTES = 2_000_000  # measured: three to four times as fast as strips of 64 MB, for 21 and for 150 classes
-
-
 MOST_LOGIT = 128  # of the largest logit of a pixel in float16, whose steps are 1/8 from here on
 LARGEST_HALF = float(np.finfo(np.float16).max)
 

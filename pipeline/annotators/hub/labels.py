@@ -40,11 +40,11 @@ def label_groups(
 ) -> Groups:
     """Numbers of the labels that mean each class, in the order of `data.classes`.
 
-    A class without an entry in `class_map` has the labels that are called like the class, or like one of its prompts. A
-    label that is called like another class belongs to that class only.
+    A class without an entry in `class_map` has the labels with its name, or with that of one of its prompts. A
+    label with the name of another class belongs to that class only.
 
     complement: class whose probability is 1 minus the sum of the others; it needs no label
-    raises:     AnnotatorError for a class without an entry that no label is called like, for entries of unknown classes
+    raises:     AnnotatorError for a class without an entry without a matching label, for entries of unknown classes
                 or labels, for a label of two classes, and if no class has a label
     """
     unknown = [name for name in class_map if name not in data.class_names]
