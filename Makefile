@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # uv does not read pip's configuration; hand over its folder of local wheels, if there is one
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# keep compiled bytecode even where the environment forbids it: demo and tests start many processes that import torch
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
