@@ -78,7 +78,7 @@ def twin(settings, **train):
     return changed
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_resumed_gives_the_same_bits(make_run, processes, workers):
     undisturbed = make_run(train={"validate_every": 2}, stage1={"epochs": 3}, stage2={"epochs": 2})
     killed = twin(undisturbed, workers=workers)
@@ -129,7 +129,9 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", ["plus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("allspark", "accumulated"))]
+)
 def test_every_recipe_killed_at_a_random_step_of_each_stage_gives_the_same_bits(make_run, processes, recipe):
     sections = RECIPES[recipe]
     train = {"validate_every": 1} | sections["train"]

@@ -38,7 +38,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("stage", CHUNKS)
-@pytest.mark.parametrize("moment", [1, 2, 5])
+@pytest.mark.parametrize("moment", [2, *(pytest.param(moment, marks=pytest.mark.slow) for moment in (1, 5))])
 def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(tmp_path, write_images, make_settings, stage, moment):
     write_images(tmp_path / "data", [f"im{i:02d}" for i in range(14)])
     store, fragment = CHUNKS[stage]

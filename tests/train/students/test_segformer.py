@@ -150,6 +150,7 @@ def test_the_head_is_the_decode_head():
     assert head == num_parameters(network.decode_head)
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph_whatever_the_rows():
     network = random_network("tiny", NAMES).train()
     pixels = torch.randn(2, 3, 32, 32)
