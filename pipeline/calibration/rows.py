@@ -48,6 +48,7 @@ def rows_of(
         }
         for r, rule in enumerate(rules):
             against_raw = held_out.against_raw._asdict()
+            is_larger = against_raw.pop("miou_is_larger")
             yield {
                 "variant": variant,
                 "alpha": alpha,
@@ -59,7 +60,8 @@ def rows_of(
                 "miou": _estimate(held_out.miou, (a, r)),
                 "keep_rate": _estimate(held_out.keep_rate, (a, r)),
                 "wrong": _estimate(held_out.wrong, (a, r)),
-                "against_raw": {name: _estimate(estimate, (a, r)) for name, estimate in against_raw.items()},
+                "against_raw": {name: _estimate(estimate, (a, r)) for name, estimate in against_raw.items()}
+                | {"miou_is_larger": _number(is_larger[a, r])},
             }
 
 

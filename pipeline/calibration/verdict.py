@@ -47,7 +47,8 @@ def _against_raw(row: Facts, raw: Facts, labels: str) -> str | None:
         f"{_percent(raw['precision'])} (all pixels) and {_percent(against['same_keep'])} (at the same keep rate, "
         f"{_percent(row['keep_rate'])}); mIoU of the labels {_points(row['miou']['value'])} against "
         f"{_points(raw['miou']['value'])} ({_signed(against['miou']['value'])}, 95 % interval "
-        f"{_signed(against['miou']['low'])} to {_signed(against['miou']['high'])}): {_advice(against['miou'])}"
+        f"{_signed(against['miou']['low'])} to {_signed(against['miou']['high'])}, above zero in "
+        f"{100 * against['miou_is_larger']:.0f} % of the bootstrap samples): {_advice(against['miou'])}"
     )
 
 

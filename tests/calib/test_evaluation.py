@@ -243,6 +243,29 @@ def test_paired_differences_have_narrow_intervals_where_all_images_agree():
         np.testing.assert_allclose([difference.value, difference.low, difference.high], 0.1)
 
 
+@pytest.mark.parametrize(("second", "expected"), [(60, 1 / 2), (80, 1 / 4), (55, 3 / 4), (50, 7 / 8)])
+def test_a_larger_miou_is_counted_over_the_samples_of_the_images(second, expected):
+    """Of two images, a quarter of the samples has the first twice, a quarter the second; equal mIoU counts one half.
+
+    60 labels of the first image are correct and 50 of the argmax; 50 of the second and as many as given.
+    """
+    judgements = [
+        judgement(
+            valid=np.array([100]),
+            covered=np.array([[100]]),
+            uncalibrated=np.array([0]),
+            sizes=np.array([[0, 100, 0]]),
+            kept=np.array([[[100]]]),
+            right=np.array([[[right]]]),
+            raw_right=np.array([raw_right]),
+            confidence=confidences({0: (100, raw_right)}),
+        )
+        for right, raw_right in ((60, 50), (50, second))
+    ]
+    held_out = summarise(judgements, np.random.default_rng(0))
+    assert held_out.against_raw.miou_is_larger.item() == pytest.approx(expected, abs=0.04)
+
+
 def test_estimates_can_be_computed_by_hand():
     """Two images, one alpha, two rules, two classes."""
     judgements = [
@@ -323,4 +346,5 @@ def test_estimates_at_one_alpha_can_be_cleared_without_changing_the_others():
                 np.testing.assert_array_equal(now[1], then[1])
     assert cleared.raw is whole.raw
     assert np.isnan(cleared.against_raw.miou.value[0]).all()
+    assert np.isnan(cleared.against_raw.miou_is_larger[0]).all()
     np.testing.assert_array_equal(cleared.against_raw.miou.value[1], whole.against_raw.miou.value[1])

@@ -9,7 +9,7 @@ from stage_runs import labels_of, run_stages
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline.calibration.label_choice import choose, labeler, ranked_candidates
+from pipeline.calibration.label_choice import choose, labeler, log_choice, ranked_candidates
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
 from pipeline.run import Run
@@ -55,6 +55,21 @@ def test_auto_chooses_the_largest_miou(run):
     taken = {(row["variant"], row["alpha"], row["rule"]) for row in rows if row["miou"]["value"] == most}
     assert (labels["variant"], labels["alpha"], labels["rule"]) in taken
     assert labels["is_automatic"]
+
+
+def test_the_log_compares_the_choice_with_the_best_labels_of_other_numbers(run, caplog):
+    """Equal numbers are those of equal labels, as of two rules that agree on every pixel."""
+    settings = load_settings(run, AUTO)
+    best, *others = ranked_candidates(settings)
+    runner_up = next(
+        o for o in others if (o.miou, o.precision, o.keep_rate) != (best.miou, best.precision, best.keep_rate)
+    )
+    with caplog.at_level(logging.INFO):
+        log_choice(settings, calibrated(run), choose(settings, calibrated(run)))
+    assert (
+        f": {100 * best.miou:.1f}, keep rate {best.keep_rate:.3f}; the runner-up, variant {runner_up.variant}, alpha "
+        f"{runner_up.alpha:g}, rule {runner_up.rule}, has {100 * runner_up.miou:.1f} and {runner_up.keep_rate:.3f}"
+    ) in caplog.text
 
 
 @pytest.mark.parametrize("name", ["pixels", "macro", "every_class"])

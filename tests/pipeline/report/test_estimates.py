@@ -31,6 +31,7 @@ def row(alpha, rule, precision=0.8, keep_rate=0.5, miou=0.6, variant="pixel"):
             "precision": estimate(0.1),
             "precision_same_keep": estimate(0.05),
             "miou": {"value": -0.2, "low": -0.3, "high": -0.1},
+            "miou_is_larger": 0.01,
         },
     }
 
