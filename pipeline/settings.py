@@ -390,6 +390,22 @@ class TransformersSettings(Section):
         return licence_note(self.model, "google/deeplabv3_mobilenet_v2_1.0_513 and CIDAS/clipseg-rd64-refined are")
 
 
+class MapsSettings(Section):
+    """Annotator from files: maps that other code has written, one file per image."""
+
+    folder: str
+    """Folder of the files; its path is relative to `data.root`. A file is named after its image: ID.npz or ID.npy with
+    probabilities, floats [K, h, w] in the order of `data.classes`, of any height and width; or ID.png, an index mask
+    with the values of `data.classes`."""
+    confidence: str | None = None
+    """Folder of confidences of the index masks, relative to `data.root`: ID.png, grey with 8 or 16 bits, of the mask's
+    size. A pixel with the confidence c, its value divided by 255 or 65535, has probability c for its class, and
+    (1 - c) / (K - 1) for each other class. Default: c is 1 everywhere."""
+    sums: Literal["one", "any"] = "one"
+    """Check of the sum of the K probabilities of a pixel. one: it must be about 1 if `data.background` names a class.
+    any: it is not checked, for classes that were predicted each on its own."""
+
+
 class PythonSettings(Section):
     """Annotator in Python: `factory(**arguments)` returns an object that implements the contract in
     pipeline/annotators/contract.py."""
@@ -403,12 +419,13 @@ class PythonSettings(Section):
 class AnnotateSettings(Section):
     """The annotator: a segmentation model that predicts probability maps of every image."""
 
-    annotator: Literal["seem", "transformers", "onnx", "python", "none"]
+    annotator: Literal["seem", "transformers", "onnx", "maps", "python", "none"]
     """Type of the annotator, which is set up in the section of the same name. none: no annotator, for recipes with
     `stage1.labels: none`."""
     seem: SeemSettings | None = None
     transformers: TransformersSettings | None = None
     onnx: OnnxSettings | None = None
+    maps: MapsSettings | None = None
     python: PythonSettings | None = None
     resolution: Literal["annotator", "grid"] = "annotator"
     """Resolution of the stored maps: that of the annotator's output, or `data.grid`."""

@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 SPACES = get_args(Space)
 
 
-def build_annotator(settings: Settings) -> Annotator:
-    """Load the annotator of `annotate.annotator`, and prepare it for the classes of `data.classes`.
+def build_annotator(settings: Settings, ids: Sequence[str] = ()) -> Annotator:
+    """Load the annotator of `annotate.annotator`, and prepare it for the classes of `data.classes` and the images.
+
+    ids: of all images that it will annotate
 
     Classes without a prompt or channel are logged.
 
@@ -31,6 +33,8 @@ def build_annotator(settings: Settings) -> Annotator:
     annotator = _load(settings)
     try:
         annotator.prepare(settings.data.class_prompts)
+        if hasattr(annotator, "prepare_images"):
+            annotator.prepare_images(ids)
     except UserError:
         raise
     except Exception as error:  # an annotator may raise anything
@@ -57,10 +61,14 @@ def _load(settings: Settings) -> Annotator:
         return OnnxAnnotator(chosen.onnx, settings.data)
     if chosen.python is not None and chosen.annotator == "python":
         return load_factory(chosen.python)
+    if chosen.maps is not None and chosen.annotator == "maps":
+        from pipeline.annotators.maps import MapsAnnotator
+
+        return MapsAnnotator(chosen.maps, settings.data)
     alone = Run(settings).command("all", preset="label-only")
     raise AnnotatorError(
         "annotate.annotator is none, but a probability map needs an annotator; set annotate.annotator to seem, "
-        f"transformers, onnx or python, or train on the labeled images alone: {alone}"
+        f"transformers, onnx, maps or python, or train on the labeled images alone: {alone}"
     )
 
 

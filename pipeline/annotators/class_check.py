@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.annotators.agreement import MIN_IMAGES, Counts, Doubt, confusion, doubts, num_needed, shown_classes
-from pipeline.annotators.contract import Annotator, Maps, check_maps, classes_without_prompt
+from pipeline.annotators.contract import Annotator, Maps, checked_maps, classes_without_prompt
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, evenly_spaced, image_to_grid, resize_nearest
 from pipeline.errors import AnnotatorError, DatasetError
 from pipeline.run import Run
@@ -22,6 +22,7 @@ SOURCES = {
     "seem": "the prompts of data.classes",
     "transformers": "annotate.transformers.class_map and the prompts of data.classes",
     "onnx": "annotate.onnx.class_map",
+    "maps": "the order of the channels of the files in annotate.maps.folder",
     "python": "the order of its maps",
 }
 
@@ -89,7 +90,7 @@ def live_maps(index: SampleIndex, annotator: Annotator, data: DataSettings) -> C
     def maps_of(sample: Sample) -> Maps | None:
         try:
             image = image_to_grid(index.image(sample), data.grid)
-            maps = check_maps(annotator(image[None]), 1, data.num_classes, annotator)
+            maps = checked_maps(annotator, image[None], [sample.id], data.num_classes)
         except Exception:  # the file may be unreadable, and an annotator may raise anything; both are reported later
             return None
         of_image: Maps = maps[0]

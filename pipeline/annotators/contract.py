@@ -26,6 +26,10 @@ class Annotator(Protocol):
 
     It may also have `without_prompt`, the names of the classes that it has no prompt or channel for, whose maps are 0,
     and `runs_on`, the names of the devices or libraries that compute its maps, for the receipt.
+
+    An annotator whose maps depend on which image it is, such as one that reads files, also has `prepare_images(ids)`.
+    It is called once after `prepare`, with the ids of all images, and raises AnnotatorError if it cannot annotate them;
+    `fingerprint` is read after it. Its `__call__` takes the ids of the images, B strings, as a second argument.
     """
 
     name: str
@@ -41,6 +45,16 @@ class Annotator(Protocol):
 
 NUM_AXES = 4  # of maps: image, class, row, column
 AUTO_DTYPE = {"logits": "float16", "probability": "uint16"}
+
+
+def checked_maps(annotator: Annotator, images: Images, ids: Sequence[str], num_classes: int) -> Maps:
+    """Checked maps of images, float32 [B, K, h, w]. AnnotatorError as `check_maps`; an annotator may raise anything.
+
+    images: uint8 [B, H, W, 3] RGB
+    ids:    of the B images
+    """
+    arguments = (images, ids) if hasattr(annotator, "prepare_images") else (images,)
+    return check_maps(annotator(*arguments), len(images), num_classes, annotator)
 
 
 def stored_dtype(annotator: Annotator, settings: AnnotateSettings) -> str:

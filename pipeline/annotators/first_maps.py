@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, reason_of
+from pipeline.annotators.contract import Annotator, Images, Maps, checked_maps, reason_of
 from pipeline.datasets import Sample, SampleIndex, image_to_grid
 from pipeline.errors import AnnotatorError, UnreadableSourceError
 from pipeline.settings import DataSettings
@@ -38,7 +38,7 @@ def first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotat
     equal: list[First] = []
     for sample_id, image in _readable(index, samples, data.grid):
         try:
-            first = First(sample_id, check_maps(annotator(image[None]), 1, data.num_classes, annotator)[0])
+            first = First(sample_id, checked_maps(annotator, image[None], [sample_id], data.num_classes)[0])
         except Exception as error:  # an annotator may raise anything
             reasons.append(f"{sample_id}: {reason_of(error)}")
         else:

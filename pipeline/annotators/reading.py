@@ -15,6 +15,7 @@ class Batch(NamedTuple):
     """Images read for one call of the annotator, and those that could not be read."""
 
     indices: list[int]
+    ids: list[str]
     images: list[Images]
     errors: dict[int, str]
 
@@ -25,7 +26,7 @@ def read_batches(
     """Batches in order; the next one is read while the annotator runs."""
 
     def read(indices: Sequence[int]) -> Batch:
-        batch = Batch([], [], {})
+        batch = Batch([], [], [], {})
         for i in indices:
             try:
                 image = image_to_grid(index.image(samples[i]), grid)
@@ -33,6 +34,7 @@ def read_batches(
                 batch.errors[i] = str(error)
                 continue
             batch.indices.append(i)
+            batch.ids.append(samples[i].id)
             batch.images.append(image)
         return batch
 

@@ -20,10 +20,14 @@ import click
 )
 @click.option("--background", metavar="CLASS", help="Class of everything else, or `none`.")
 @click.option(
-    "--annotator", type=click.Choice(["seem", "transformers", "onnx", "python"]), default="seem", show_default=True
+    "--annotator",
+    type=click.Choice(["seem", "transformers", "onnx", "maps", "python"]),
+    default="seem",
+    show_default=True,
 )
 @click.option("--checkpoint", help="Folder of a SEEM checkpoint (or seem-nano), folder or hub name of a network in "
-              "transformers format, .onnx file, or module:factory.  [default: checkpoints/focal-l]")  # fmt: skip
+              "transformers format, .onnx file, folder of maps, or module:factory.  "
+              "[default: checkpoints/focal-l]")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Write a further setting; repeatable.")
 def init(
     images: Path,

@@ -25,7 +25,7 @@ from pipeline.doctor.prompts import Vocabulary, prompt_findings
 from pipeline.doctor.survey import survey
 from pipeline.doctor.trial import Trial, try_annotator
 from pipeline.doctor.twins import twin_findings
-from pipeline.doctor.weights import seem_vocabulary, weight_findings
+from pipeline.doctor.weights import maps_findings, seem_vocabulary, weight_findings
 from pipeline.errors import UserError
 from pipeline.memory import grid_problem
 from pipeline.run import Run
@@ -77,7 +77,10 @@ def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None
     findings += class_findings(surveyed, number["labeled"], settings)
     findings += grid_findings(surveyed, settings)
     findings += twin_findings(surveyed)
-    trial, failures = _trial(settings, samples) if timed and settings.needs_annotator else (None, [])
+    of_maps = maps_findings([facts.sample for facts in surveyed.samples], settings)
+    findings += of_maps
+    is_tried = timed and settings.needs_annotator and not of_maps
+    trial, failures = _trial(settings, samples) if is_tried else (None, [])
     return [*findings, *failures, *cost_findings(surveyed, number, settings, trial)]
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.annotators.agreement import Doubt
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.class_check import choose_labeled, class_doubts, refuse_wrong_classes
-from pipeline.annotators.contract import Annotator, Images, Maps, check_maps, stored_dtype
+from pipeline.annotators.contract import Annotator, Images, Maps, checked_maps, stored_dtype
 from pipeline.datasets import Sample, evenly_spaced, image_to_grid, read_mask
 from pipeline.errors import AnnotatorError, ImageFileError
 from pipeline.images import PixelLimit, read_image
@@ -47,9 +47,9 @@ def try_annotator(settings: Settings, samples: Sequence[Sample]) -> Trial:
             of the maps are not those of the masks
     """
     start = time.monotonic()
-    annotator = build_annotator(settings)
+    annotator = build_annotator(settings, [sample.id for sample in samples])
     loaded = time.monotonic()
-    images = list(_readable(settings, evenly_spaced(samples, TIMED_IMAGES)))
+    images = _readable(settings, evenly_spaced(samples, TIMED_IMAGES))
     if not images:
         raise AnnotatorError("no image could be read to try the annotator with; replace those that are unreadable")
     annotate(annotator, images[0], settings)
@@ -79,9 +79,16 @@ def _doubts(settings: Settings, samples: Sequence[Sample], annotator: Annotator)
     return tuple(found)
 
 
-def annotate(annotator: Annotator, image: npt.NDArray[np.uint8], settings: Settings) -> Maps:
-    """Maps of an image, uint8 [H, W, 3] -> float32 [K, h, w], at the resolution at which they are stored."""
-    maps = check_maps(annotator(image[np.newaxis]), 1, settings.data.num_classes, annotator)[0]
+class Image(NamedTuple):
+    """An image on the grid, uint8 [H, W, 3] RGB, and its id."""
+
+    id: str
+    pixels: Images
+
+
+def annotate(annotator: Annotator, image: Image, settings: Settings) -> Maps:
+    """Maps of an image, float32 [K, h, w], at the resolution at which they are stored."""
+    maps = checked_maps(annotator, image.pixels[np.newaxis], [image.id], settings.data.num_classes)[0]
     return resize_bilinear(maps, settings.data.grid) if settings.annotate.resolution == "grid" else maps
 
 
@@ -91,12 +98,12 @@ def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> in
     return bytes_on_disk(encode_maps(maps, dtype))
 
 
-def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Images]:
+def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Image]:
     images, data = [], settings.data
     for sample in samples:
         try:
-            image = read_image(Path(data.root) / sample.image, PixelLimit(data.max_pixels))
-            images.append(image_to_grid(image, data.grid))
+            pixels = read_image(Path(data.root) / sample.image, PixelLimit(data.max_pixels))
+            images.append(Image(sample.id, image_to_grid(pixels, data.grid)))
         except ImageFileError:  # the survey reports it
             continue
     return images

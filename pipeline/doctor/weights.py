@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.annotators.build import working_folder_last
 from pipeline.annotators.contract import other_labels
+from pipeline.datasets import Sample
 from pipeline.doctor.findings import Finding, from_message
 from pipeline.doctor.prompts import Vocabulary
 from pipeline.errors import AnnotatorError, UserError
@@ -190,6 +191,20 @@ def python_findings(python: PythonSettings) -> Iterator[Finding]:
         return
     if not exists:
         yield Finding("error", f"{module} has no function {name}", where, "correct annotate.python.factory")
+
+
+def maps_findings(samples: Iterable[Sample], settings: Settings) -> list[Finding]:
+    """Check that every image, except those of val, has maps of annotator `maps` in a usable file."""
+    chosen = settings.annotate
+    if not settings.needs_annotator or chosen.annotator != "maps" or chosen.maps is None:
+        return []
+    from pipeline.annotators.maps import MapsAnnotator
+
+    try:
+        MapsAnnotator(chosen.maps, settings.data).prepare_images([s.id for s in samples if s.split != "val"])
+    except AnnotatorError as error:
+        return [from_message(str(error))]
+    return []
 
 
 # --- the student -----------------------------------------------------------------------------------------------------

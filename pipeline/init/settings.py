@@ -72,7 +72,11 @@ def annotator_section(choices: Choices, plan: ClassPlan) -> dict[str, Any]:
     if kind == "seem":
         return {"annotator": kind, kind: {"checkpoint": checkpoint or DEFAULT_CHECKPOINT}}
     if checkpoint is None:
-        needed = {"onnx": ("a network", "FILE.onnx"), "transformers": ("a network", "FOLDER, or OWNER/NAME of the hub")}
+        needed = {
+            "onnx": ("a network", "FILE.onnx"),
+            "transformers": ("a network", "FOLDER, or OWNER/NAME of the hub"),
+            "maps": ("the maps", "FOLDER"),
+        }
         what, value = needed.get(kind, ("your factory", "MODULE:FACTORY"))
         raise ConfigError(f"--annotator {kind} needs {what}; add --checkpoint {value}")
     if kind == "onnx":
@@ -81,6 +85,8 @@ def annotator_section(choices: Choices, plan: ClassPlan) -> dict[str, Any]:
     if kind == "transformers":
         is_folder = Path(checkpoint).is_dir()
         return {"annotator": kind, kind: {"model": str(Path(checkpoint).absolute()) if is_folder else checkpoint}}
+    if kind == "maps":
+        return {"annotator": kind, kind: {"folder": str(Path(checkpoint).absolute())}}
     return {"annotator": kind, kind: {"factory": checkpoint}}
 
 

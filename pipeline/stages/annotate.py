@@ -23,7 +23,7 @@ from pipeline.annotators.class_check import (
 from pipeline.annotators.contract import (
     Annotator,
     Maps,
-    check_maps,
+    checked_maps,
     classes_without_prompt,
     other_labels,
     stored_dtype,
@@ -74,7 +74,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
     require_unlabeled(index, run.command("all", rerun="prepare"))
     restore_replaced(run.folder.probabilities)
     samples = in_cache_order(run.folder.probabilities, index.of("labeled", "unlabeled"))
-    annotator = build_annotator(settings)
+    annotator = build_annotator(settings, [sample.id for sample in samples])
     labeled = choose_labeled(index.of("labeled"), lambda one: index.mask(one, settings.data), annotator, settings.data)
     store = _open_or_create(settings, index, samples, annotator, labeled)
     failed: dict[str, str] = store.state.get("failed", {})
@@ -270,12 +270,12 @@ def _annotate_batch(
     if not batch.indices:
         return {}
     try:
-        maps = check_maps(annotator(np.stack(batch.images)), len(batch.images), len(store.class_names), annotator)
+        maps = checked_maps(annotator, np.stack(batch.images), batch.ids, len(store.class_names))
         _refuse_another_size(maps, store, annotator, settings)
     except Exception as error:  # an annotator may raise anything; the other images are still annotated
         if len(batch.indices) == 1:
             return {batch.indices[0]: f"{type(error).__name__}: {error}"}
-        single = [Batch([i], [image], {}) for i, image in zip(batch.indices, batch.images, strict=True)]
+        single = [Batch([i], [name], [image], {}) for i, name, image in zip(*batch[:3], strict=True)]
         return {i: why for one in single for i, why in _annotate_batch(store, annotator, one, settings).items()}
     for i, image_maps in zip(batch.indices, maps, strict=True):
         store.write(i, resize_bilinear(image_maps, store.grid) if settings.resolution == "grid" else image_maps)

@@ -321,7 +321,7 @@ def test_a_setting_that_does_not_fit_leaves_no_run_file(mydata, setting, message
     assert message in refused("mydata/images", "--masks", "mydata/masks", "--set", setting)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "transformers", "python"])
+@pytest.mark.parametrize("kind", ["onnx", "transformers", "maps", "python"])
 def test_other_annotators_need_a_checkpoint(mydata, kind):
     given = ["mydata/images", "--masks", "mydata/masks", "--annotator", kind]
     assert f"--annotator {kind} needs" in refused(*given)
@@ -331,6 +331,8 @@ def test_other_annotators_need_a_checkpoint(mydata, kind):
     if kind == "transformers":
         assert settings.annotate.transformers.model == "nvidia/segformer-b0"
         assert f"licence   {settings.annotate.transformers.licence_note}" in text.splitlines()
+    if kind == "maps":
+        assert Path(settings.data.root, settings.annotate.maps.folder) == Path("noisy_annotator:build").absolute()
     if kind == "onnx":
         assert Path(settings.data.root, settings.annotate.onnx.model) == Path("net.onnx").absolute()
         assert "class_map" in text

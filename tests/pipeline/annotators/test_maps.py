@@ -1,0 +1,245 @@
+"""Annotator maps: `annotate` stores what the files of the images hold, and refuses folders that do not fit the run."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from stage_runs import digest_of, run_stages
+from tiny_run import CLASSES, write_run_file
+
+from pipeline.annotators.build import build_annotator
+from pipeline.doctor import examine
+from pipeline.errors import AnnotatorError, DatasetError, StoreError
+from pipeline.run import Run
+from pipeline.run_file import load_settings
+from pipeline.stages.annotate import annotate
+from pipeline.store import DONE, open_probabilities
+
+DOCS = Path(__file__).parents[3] / "docs/annotators.md"
+IDS = [*(f"im{i:02d}" for i in range(13)), "é.v2"]
+
+
+def maps_for(position, size=(8, 12)):
+    maps = np.random.default_rng(position).random((3, *size), np.float32)
+    return maps / maps.sum(axis=0)
+
+
+@pytest.fixture
+def own(tmp_path, write_images):
+    """Function that makes the settings of a prepared run, whose images have maps in data/maps: (folder, settings)."""
+    write_images(tmp_path / "data", IDS)
+    folder = tmp_path / "data/maps"
+    folder.mkdir()
+    for position, name in enumerate(IDS):
+        np.savez(folder / f"{unicodedata.normalize('NFD', name)}.npz", maps_for(position))
+
+    def make(section=None, **overrides):
+        chosen = {"annotator": "maps", "maps": {"folder": "maps"} | (section or {}), "batch_size": 4}
+        settings = load_settings(write_run_file(tmp_path, annotate=chosen | {"class_check": "warn"} | overrides))
+        run_stages(settings, "prepare")
+        return settings
+
+    return folder, make
+
+
+def file_of(folder, name):
+    """The file of an image, whose name is in another normal form than its id."""
+    return folder / f"{unicodedata.normalize('NFD', name)}.npz"
+
+
+def samples_of(settings):
+    return Run(settings).samples().of("labeled", "unlabeled")
+
+
+def stored(settings):
+    store = open_probabilities(settings.folder / "probs.zarr")
+    return {name: store.probabilities(i).maps for i, name in enumerate(store.sample_ids)}
+
+
+def test_the_store_holds_the_maps_of_the_files_at_their_own_size(own):
+    _, make = own
+    settings = make()
+    facts = annotate(settings)
+    assert (facts["annotator"], facts["maps"], facts["num_done"]) == ("maps of maps", [12, 3, 8, 12], 12)
+    found = stored(settings)
+    assert sorted(found) == sorted(sample.id for sample in samples_of(settings))
+    for name, maps in found.items():
+        assert np.abs(maps - maps_for(IDS.index(name))).max() <= 1e-5
+
+
+def test_files_of_several_sizes_or_larger_than_the_grid_are_resized_to_it(own):
+    folder, make = own
+    settings = make()
+    names = [sample.id for sample in samples_of(settings)]
+    np.savez(file_of(folder, names[0]), np.repeat(maps_for(0), 4, axis=1))
+    annotator = build_annotator(settings, names)
+    assert annotator(None, names[:3]).shape == (3, 3, 16, 24)
+    for position, name in enumerate(IDS):
+        np.savez(file_of(folder, name), maps_for(position, (40, 60)))
+    assert build_annotator(settings, names)(None, names[:2]).shape == (2, 3, 16, 24)
+
+
+def test_missing_several_and_unusable_files_are_listed_before_anything_is_stored(own):
+    folder, make = own
+    settings = make()
+    names = [sample.id for sample in samples_of(settings)]
+
+    def refused(message):
+        with pytest.raises(AnnotatorError, match=message):
+            annotate(settings)
+        assert not (settings.folder / "probs.zarr").exists()
+        found = [f"{f.what}; {f.fix}" for f in examine(settings, timed=True) if f.level == "error"]
+        assert len(found) == 1
+        assert re.search(message, found[0])
+
+    good = file_of(folder, names[1]).read_bytes()
+    np.save(folder / f"{names[1]}.npy", maps_for(1))
+    refused(rf"maps has several files for an image: {names[1]}.npy, {names[1]}.npz; keep one")
+    (folder / f"{names[1]}.npy").unlink()
+    for name in names[1:3]:
+        np.savez(file_of(folder, name), maps_for(0).transpose(1, 2, 0))
+    refused(rf"the maps of 2 of 12 images cannot be used \({names[1]}, {names[2]}\): .*{names[1]}.npz .* last axis; ")
+    for name in names[1:3]:
+        file_of(folder, name).unlink()
+    refused(rf"maps has no file for 2 of 12 images \({names[1]}, {names[2]}\), expected ID.npz, .*; write their files")
+    for name in names[1:3]:
+        file_of(folder, name).write_bytes(good)
+    assert annotate(settings)["num_done"] == 12
+
+
+def test_a_folder_that_does_not_exist_is_named(own):
+    _, make = own
+    with pytest.raises(AnnotatorError, match=r"no folder .*data/gone; correct annotate.maps.folder, which is relative"):
+        build_annotator(make({"folder": "gone"}))
+    with pytest.raises(AnnotatorError, match=r"no folder .*gone; correct annotate.maps.confidence"):
+        build_annotator(make({"confidence": "gone"}))
+
+
+def test_a_changed_file_is_not_mixed_into_a_half_made_store(own, tmp_path):
+    folder, make = own
+    settings = make()
+    names = [sample.id for sample in samples_of(settings)]
+    image = tmp_path / f"data/images/{names[-1]}.png"
+    whole = image.read_bytes()
+    image.write_bytes(b"other")
+    with pytest.raises(DatasetError, match="is not the file that prepare read"):
+        annotate(settings)
+    image.write_bytes(whole)
+    assert open_probabilities(settings.folder / "probs.zarr", writable=True).status.tolist().count(DONE) == 8
+    first = file_of(folder, names[0])
+    content = first.read_bytes()
+    np.savez(first, maps_for(99))
+    with pytest.raises(StoreError, match=r"holds maps of other annotator settings .*rm -r "):
+        annotate(settings)
+    first.write_bytes(content)
+    annotate(settings)
+    resumed = digest_of(settings.folder / "probs.zarr")
+    for path in sorted((settings.folder / "probs.zarr").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (settings.folder / "probs.zarr").rmdir()
+    annotate(settings)
+    assert digest_of(settings.folder / "probs.zarr") == resumed
+
+
+def test_a_file_that_changes_while_annotate_runs_is_refused(own):
+    folder, make = own
+    annotator = build_annotator(make(), IDS[:2])
+    np.savez(folder / f"{IDS[1]}.npz", maps_for(99))
+    assert annotator(None, IDS[:1]).shape == (1, 3, 8, 12)
+    with pytest.raises(AnnotatorError, match=r"im01.npz has changed since annotate started; run annotate again"):
+        annotator(None, IDS[:2])
+
+
+def test_the_fingerprint_is_that_of_the_content_and_not_of_names_of_folders_or_other_files(own):
+    folder, make = own
+    prints = [build_annotator(make(), names).fingerprint for names in (IDS[:3], IDS[2::-1], IDS[:2])]
+    assert prints[0] == prints[1] != prints[2]
+    folder.rename(folder.with_name("moved"))
+    moved = folder.with_name("moved")
+    np.savez(moved / f"{IDS[4]}.npz", maps_for(99))
+    assert build_annotator(make({"folder": "moved"}), IDS[:3]).fingerprint == prints[0]
+    np.savez(moved / f"{IDS[0]}.npz", maps_for(99))
+    assert build_annotator(make({"folder": "moved"}), IDS[:3]).fingerprint != prints[0]
+
+
+def write_masks(root, ids, values):
+    for folder in ("named", "sure"):
+        (root / folder).mkdir()
+    for name in ids:
+        Image.fromarray(values).save(root / f"named/{name}.png")
+        Image.fromarray(np.full(values.shape, 51, np.uint8)).save(root / f"sure/{name}.png")
+
+
+def test_index_masks_with_confidences_are_probabilities(own, tmp_path):
+    """Confidence 51 / 255 = 0.2, so each of the two other classes has 0.4."""
+    _, make = own
+    write_masks(tmp_path / "data", IDS, np.ones((16, 24), np.uint8))
+    settings = make({"folder": "named", "confidence": "sure"})
+    sure = build_annotator(settings, IDS)
+    assert np.allclose(sure(None, IDS[:1])[0, :, 0, 0], [0.4, 0.2, 0.4], atol=1e-6)
+    certain = build_annotator(make({"folder": "named"}), IDS)
+    assert certain(None, IDS[:1])[0, :, 0, 0].tolist() == [0, 1, 0]
+    assert certain.fingerprint != sure.fingerprint
+    (tmp_path / f"data/sure/{IDS[0]}.png").unlink()
+    with pytest.raises(AnnotatorError, match=r"sure has no file for 1 of 14 images \(im00\), expected ID.png; "):
+        build_annotator(settings, IDS)
+    with pytest.raises(AnnotatorError, match=r"is no index mask, but annotate.maps.confidence is set; remove it, or"):
+        build_annotator(make({"confidence": "sure"}), IDS[1:])
+
+
+def test_channels_in_another_order_than_the_classes_are_refused(tmp_path):
+    mask = np.repeat(np.array([[0] * 32, [1] * 16 + [2] * 16], np.uint8), 12, axis=0)
+    names = [str(i) for i in range(21)]
+    for folder in ("images", "masks", "maps"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for i, name in enumerate(names):
+        noise = np.random.default_rng(i).integers(0, 9, (*mask.shape, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"data/images/{name}.png")
+        Image.fromarray(mask).save(tmp_path / f"data/masks/{name}.png")
+        Image.fromarray(np.array([0, 2, 1], np.uint8)[mask]).save(tmp_path / f"data/maps/{name}.png")
+    settings = load_settings(
+        write_run_file(tmp_path, annotate={"annotator": "maps", "maps": {"folder": "maps"}}), {"splits.num_labeled": 16}
+    )
+    run_stages(settings, "prepare")
+    with pytest.raises(
+        AnnotatorError, match=r"contradict the masks, .*cat is found in none of the 16 .*order of the channels of the"
+    ):
+        annotate(settings)
+
+
+def test_the_code_of_the_documentation_writes_maps_that_annotate_reads(own, tmp_path, monkeypatch):
+    """Probabilities of a network, and detections with one mask per concept."""
+    _, make = own
+    settings = make()
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": "photos"})})
+    (tmp_path / "data").rename(tmp_path / "photos")
+    section = DOCS.read_text().partition("\n## `maps`")[2].partition("\n## ")[0]
+    network, detections = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+
+    def predict(image):
+        return np.moveaxis(image[:6, :8].astype(np.float32) + 1, -1, 0)
+
+    def detect(image):
+        yield "cat", 0.8, image[..., 0] > 128
+        yield "cat", 0.5, image[..., 0] > 64
+        yield "dog", 0.3, image[..., 1] > 128
+
+    for code, size in ((network, (6, 8)), (detections, (24, 32))):
+        for path in Path("photos/maps").glob("*"):
+            path.unlink()
+        exec(code, {"predict": predict, "detect": detect, "classes": CLASSES})  # the documentation's own code
+        annotator = build_annotator(settings, IDS)
+        image = np.asarray(Image.open(f"photos/images/{IDS[0]}.png"))
+        maps = np.load(f"photos/maps/{IDS[0]}.npz")["arr_0"]
+        assert maps.shape == (3, *size)
+        if code == detections:
+            red, green = image[20, 30, :2]
+            cat, dog = 0.8 if red > 128 else 0.5 if red > 64 else 0, 0.3 if green > 128 else 0
+            total = max(1, cat + dog)
+            expected = [max(0, 1 - cat - dog), cat / total, dog / total]
+            assert np.allclose(maps[:, 20, 30], expected, atol=1e-3)
+        assert annotator(None, IDS[:1]).shape == (1, 3, *(size if size == (6, 8) else (16, 24)))
