@@ -56,15 +56,12 @@ class AgainstRaw(NamedTuple):
     precision:           precision of the labels minus that of the argmax at all pixels
     precision_same_keep: precision of the labels minus `same_keep`
     miou:                mIoU of the labels minus that of the argmax at all pixels
-    miou_is_larger:      float64, fraction of the bootstrap samples in which that difference is above zero, where equal
-                         mIoU counts one half; NaN where the difference is undefined
     """
 
     same_keep: Estimate
     precision: Estimate
     precision_same_keep: Estimate
     miou: Estimate
-    miou_is_larger: npt.NDArray[np.float64]
 
 
 class HeldOut(NamedTuple):
@@ -86,6 +83,8 @@ class HeldOut(NamedTuple):
     wrong:               [A, R], fraction that is labeled wrong. Variant risk bounds its mean over images, which is the
                          same if the images have equally many pixels with a true class
     against_raw:         [A, R] each
+    miou_is_larger:      float64 [A, R], fraction of the bootstrap samples in which the mIoU is larger than that of the
+                         argmax; equal mIoU counts one half
     raw:                 of the annotator's argmax, the same for all alphas and rules
     """
 
@@ -102,29 +101,30 @@ class HeldOut(NamedTuple):
     keep_rate: Estimate
     wrong: Estimate
     against_raw: AgainstRaw
+    miou_is_larger: npt.NDArray[np.float64]
     raw: Raw
 
     def without(self, alpha_index: int) -> "HeldOut":
         """The same estimates, with NaN at one alpha for all of them except `uncalibrated`."""
-        coverage_per_image = self.coverage_per_image.copy()
-        coverage_per_image[:, alpha_index] = np.nan
         cleared: dict[str, Any] = {
-            "coverage_per_image": coverage_per_image,
-            "against_raw": AgainstRaw(*(_cleared(values, alpha_index) for values in self.against_raw)),
+            "coverage_per_image": _cleared(self.coverage_per_image, alpha_index, axis=1),
+            "miou_is_larger": _cleared(self.miou_is_larger, alpha_index, axis=0),
+            "against_raw": AgainstRaw(*(_cleared_estimate(values, alpha_index) for values in self.against_raw)),
         }
         for name, values in self._asdict().items():
             if isinstance(values, Estimate):
-                cleared[name] = _cleared(values, alpha_index)
+                cleared[name] = _cleared_estimate(values, alpha_index)
         return self._replace(**cleared)
 
 
-def _cleared(values: Any, index: int) -> Any:
-    """An estimate or an array, with NaN at an index of the first axis."""
-    if isinstance(values, Estimate):
-        return Estimate(*(_cleared(of_estimate, index) for of_estimate in values))
-    cleared = values.copy()
-    cleared[index] = np.nan
-    return cleared
+def _cleared_estimate(estimate: Estimate, index: int) -> Estimate:
+    return Estimate(*(_cleared(values, index, axis=0) for values in estimate))
+
+
+def _cleared(values: npt.NDArray[np.float64], index: int, axis: int) -> npt.NDArray[np.float64]:
+    values = values.copy()
+    values[(slice(None),) * axis + (index,)] = np.nan
+    return values
 
 
 def assign_folds(num_images: int, folds: int) -> npt.NDArray[np.int64]:
@@ -166,6 +166,7 @@ def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> Held
         keep_rate=estimate(kept, valid[:, None, None], weights),
         wrong=estimate(kept - right, valid[:, None, None], weights),
         against_raw=_against_raw(counts, weights, miou, raw_miou),
+        miou_is_larger=_fraction_above_zero(*_difference(miou, raw_miou)),
         raw=Raw(
             estimate(counts.raw_right.sum(axis=1), valid, weights),
             estimate(counts.raw_right, counts.raw_kept, weights),
@@ -270,24 +271,23 @@ def _against_raw(
     )
     raw_kept, raw_right = _most_confident(counts.confidence, kept.sum(axis=0))
     same_keep = _resampled_fraction(raw_right, raw_kept, weights)
-    larger = _difference(miou, raw_miou)
     return AgainstRaw(
         _interval(*same_keep),
         _interval(*_difference(precision, raw)),
         _interval(*_difference(precision, same_keep)),
-        _interval(*larger),
-        _fraction_above_zero(*larger),
+        _interval(*_difference(miou, raw_miou)),
     )
-
-
-def _fraction_above_zero(value: npt.NDArray[np.float64], resampled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    num_defined = (~np.isnan(resampled)).sum(axis=0)
-    fraction = _fraction((resampled > 0).sum(axis=0) + (resampled == 0).sum(axis=0) / 2, num_defined)
-    return np.where(np.isnan(value), np.nan, fraction)
 
 
 def _difference(first: Resampled, second: Resampled) -> Resampled:
     return first[0] - second[0], first[1] - second[1]
+
+
+def _fraction_above_zero(value: npt.NDArray[np.float64], resampled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Fraction of the defined samples above zero, where zero counts one half; NaN where the value is undefined."""
+    num_defined = (~np.isnan(resampled)).sum(axis=0)
+    fraction = _fraction((resampled > 0).sum(axis=0) + (resampled == 0).sum(axis=0) / 2, num_defined)
+    return np.where(np.isnan(value), np.nan, fraction)
 
 
 def _most_confident(

@@ -48,7 +48,6 @@ def rows_of(
         }
         for r, rule in enumerate(rules):
             against_raw = held_out.against_raw._asdict()
-            is_larger = against_raw.pop("miou_is_larger")
             yield {
                 "variant": variant,
                 "alpha": alpha,
@@ -61,7 +60,7 @@ def rows_of(
                 "keep_rate": _estimate(held_out.keep_rate, (a, r)),
                 "wrong": _estimate(held_out.wrong, (a, r)),
                 "against_raw": {name: _estimate(estimate, (a, r)) for name, estimate in against_raw.items()}
-                | {"miou_is_larger": _number(is_larger[a, r])},
+                | {"miou_is_larger": _number(held_out.miou_is_larger[a, r])},
             }
 
 

@@ -140,14 +140,20 @@ def test_the_same_generator_gives_the_same_interval():
     assert (first.low, first.high) != (other.low, other.high)
 
 
-def judgements_of(covered, valid):
-    """Of one class, one alpha and one rule; all pixels are labeled, the covered ones correctly."""
-    covered, valid = np.broadcast_arrays(covered, valid)
+def judgements_of(covered, valid, raw_right=None):
+    """Of one class, one alpha and one rule; all pixels are labeled, the covered ones correctly.
+
+    raw_right: by image, pixels whose argmax is correct; by default all
+    """
+    covered, valid, raw_right = np.broadcast_arrays(covered, valid, valid if raw_right is None else raw_right)
     zero = np.zeros(1, dtype=np.int64)
     return [
-        judgement(np.array([n]), np.array([[c]]), zero, np.array([[0, n, 0]]), np.array([[[n]]]), np.array([[[c]]]))
-        for c, n in zip(covered, valid, strict=True)
-    ]
+        judgement(
+            np.array([n]), np.array([[c]]), zero, np.array([[0, n, 0]]), np.array([[[n]]]), np.array([[[c]]]),
+            raw_right=np.array([r]),
+        )
+        for c, n, r in zip(covered, valid, raw_right, strict=True)
+    ]  # fmt: skip
 
 
 def judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept=None, raw_right=None, confidence=None):
@@ -223,47 +229,21 @@ def test_the_argmax_keeps_its_most_confident_pixels_at_the_keep_rate_of_the_labe
 
 def test_paired_differences_have_narrow_intervals_where_all_images_agree():
     """The precision of the images differs much, but in every image 10 of 100 more labels are correct."""
-    rights = np.linspace(0, 90, 40).astype(int)
-    judgements = [
-        judgement(
-            valid=np.array([100]),
-            covered=np.array([[100]]),
-            uncalibrated=np.array([0]),
-            sizes=np.array([[0, 100, 0]]),
-            kept=np.array([[[100]]]),
-            right=np.array([[[right + 10]]]),
-            raw_right=np.array([right]),
-            confidence=confidences({0: (100, right)}),
-        )
-        for right in rights
-    ]
-    held_out = summarise(judgements, np.random.default_rng(0))
+    raw_right = np.linspace(0, 90, 40).astype(int)
+    held_out = summarise(judgements_of(raw_right + 10, 100, raw_right), np.random.default_rng(0))
     assert held_out.precision.high - held_out.precision.low > 0.1
     for difference in (held_out.against_raw.precision, held_out.against_raw.precision_same_keep):
         np.testing.assert_allclose([difference.value, difference.low, difference.high], 0.1)
 
 
-@pytest.mark.parametrize(("second", "expected"), [(60, 1 / 2), (80, 1 / 4), (55, 3 / 4), (50, 7 / 8)])
-def test_a_larger_miou_is_counted_over_the_samples_of_the_images(second, expected):
-    """Of two images, a quarter of the samples has the first twice, a quarter the second; equal mIoU counts one half.
+@pytest.mark.parametrize(("raw_right", "expected"), [(60, 1 / 2), (80, 1 / 4), (55, 3 / 4), (50, 7 / 8)])
+def test_the_fraction_of_the_samples_in_which_the_labels_have_the_larger_miou(raw_right, expected):
+    """A quarter of the samples has the first of two images twice, a quarter the second; equal mIoU counts one half.
 
-    60 labels of the first image are correct and 50 of the argmax; 50 of the second and as many as given.
+    The labels are correct at 60 and 50 of 100 pixels, the argmax at 50 and `raw_right`.
     """
-    judgements = [
-        judgement(
-            valid=np.array([100]),
-            covered=np.array([[100]]),
-            uncalibrated=np.array([0]),
-            sizes=np.array([[0, 100, 0]]),
-            kept=np.array([[[100]]]),
-            right=np.array([[[right]]]),
-            raw_right=np.array([raw_right]),
-            confidence=confidences({0: (100, raw_right)}),
-        )
-        for right, raw_right in ((60, 50), (50, second))
-    ]
-    held_out = summarise(judgements, np.random.default_rng(0))
-    assert held_out.against_raw.miou_is_larger.item() == pytest.approx(expected, abs=0.04)
+    held_out = summarise(judgements_of([60, 50], 100, [50, raw_right]), np.random.default_rng(0))
+    assert held_out.miou_is_larger.item() == pytest.approx(expected, abs=0.04)
 
 
 def test_estimates_can_be_computed_by_hand():
@@ -340,11 +320,12 @@ def test_estimates_at_one_alpha_can_be_cleared_without_changing_the_others():
     assert np.isnan(cleared.coverage_per_image[:, 0]).all()
     np.testing.assert_array_equal(cleared.coverage_per_image[:, 1], whole.coverage_per_image[:, 1])
     for name, estimate in whole._asdict().items():
-        if name not in ("uncalibrated", "coverage_per_image", "against_raw", "raw"):
+        if name not in ("uncalibrated", "coverage_per_image", "against_raw", "miou_is_larger", "raw"):
             for now, then in zip(getattr(cleared, name), estimate, strict=True):
                 assert np.isnan(now[0]).all()
                 np.testing.assert_array_equal(now[1], then[1])
     assert cleared.raw is whole.raw
     assert np.isnan(cleared.against_raw.miou.value[0]).all()
-    assert np.isnan(cleared.against_raw.miou_is_larger[0]).all()
+    assert np.isnan(cleared.miou_is_larger[0]).all()
+    np.testing.assert_array_equal(cleared.miou_is_larger[1], whole.miou_is_larger[1])
     np.testing.assert_array_equal(cleared.against_raw.miou.value[1], whole.against_raw.miou.value[1])
