@@ -24,10 +24,9 @@ SPACES = get_args(Space)
 def build_annotator(settings: Settings, ids: Sequence[str] = ()) -> Annotator:
     """Load the annotator of `annotate.annotator`, and prepare it for the classes of `data.classes` and the images.
 
-    ids: of all images that it will annotate
-
     Classes without a prompt or channel are logged.
 
+    ids:    of all images that it will annotate
     raises: AnnotatorError if no annotator is chosen, or if it cannot be loaded or prepared
     """
     annotator = _load(settings)

@@ -275,7 +275,8 @@ def _annotate_batch(
     except Exception as error:  # an annotator may raise anything; the other images are still annotated
         if len(batch.indices) == 1:
             return {batch.indices[0]: f"{type(error).__name__}: {error}"}
-        single = [Batch([i], [name], [image], {}) for i, name, image in zip(*batch[:3], strict=True)]
+        images = zip(batch.indices, batch.ids, batch.images, strict=True)
+        single = [Batch([i], [sample_id], [image], {}) for i, sample_id, image in images]
         return {i: why for one in single for i, why in _annotate_batch(store, annotator, one, settings).items()}
     for i, image_maps in zip(batch.indices, maps, strict=True):
         store.write(i, resize_bilinear(image_maps, store.grid) if settings.resolution == "grid" else image_maps)
