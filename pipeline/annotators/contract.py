@@ -30,6 +30,11 @@ class Annotator(Protocol):
     An annotator whose maps depend on which image it is, such as one that reads files, also has `prepare_images(ids)`.
     It is called once after `prepare`, with the ids of all images, and raises AnnotatorError if it cannot annotate them;
     `fingerprint` is read after it. Its `__call__` takes the ids of the images, B strings, as a second argument.
+
+    Checked before the run: the five members exist, name and fingerprint are text, space is one of the two, `prepare`
+    raises nothing. Of every call: `check_maps`; the maps of all images have one size, unless they are resized to the
+    grid. Of the first image: `first_maps`. Of labeled images: the argmax agrees with the masks, `class_doubts`.
+    Not checked: that the fingerprint changes, and that the maps of an image are the same in every batch.
     """
 
     name: str
