@@ -26,7 +26,7 @@ SECTIONS = {
         *("prepare", "annotate", "calibrate", "probe", "pseudolabel"),
         *("stage1", "stage2", "evaluate", "report"),
     ),
-    "Before a run": ("init", "settings", "presets", "doctor"),
+    "Before a run": ("init", "annotators", "settings", "presets", "doctor"),
     "After a run": ("inspect", "alpha", "gallery", "explain", "export", "import-masks", "predict"),
     "Data and weights": ("download", "convert-seem", "convert-sbd", "convert-coco", "splits"),
 }

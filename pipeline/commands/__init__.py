@@ -4,6 +4,7 @@ Heavy imports are inside the commands, so that `--help` is fast.
 """
 
 from pipeline.commands.alpha import alpha
+from pipeline.commands.annotators import annotators
 from pipeline.commands.convert_coco import convert_coco
 from pipeline.commands.convert_sbd import convert_sbd
 from pipeline.commands.convert_seem import convert_seem
@@ -20,7 +21,7 @@ from pipeline.commands.settings import settings
 from pipeline.commands.splits import splits
 
 TOOLS = (
-    *(init, settings, doctor),
+    *(init, annotators, settings, doctor),
     *(alpha, gallery, inspect, explain),
     *(export, import_masks),
     *(download, convert_seem),
