@@ -37,7 +37,7 @@ def hub_folder(name: str, setting: str, fix: str) -> Path:
     raises:  NetworkError if the hub has no such network, or cannot be reached
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
     repository, _, revision = name.partition("@")
     try:
@@ -48,6 +48,11 @@ def hub_folder(name: str, setting: str, fix: str) -> Path:
             )
             if any(folder.glob(weights)):
                 break
+    except GatedRepoError:
+        raise NetworkError(
+            f"{setting} is {name}, which the hub gives only to accounts that have accepted its licence; accept it on "
+            f"https://huggingface.co/{repository}, and run hf auth login"
+        ) from None
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise NetworkError(
             f"{setting} is {name}, which is not a folder, and the hub gave no such model ({reason_of(error)}); {fix}"

@@ -87,11 +87,21 @@ def licence_note(weights: str, others: str) -> str | None:
     others: what can be used instead, with its verb
     """
     name = Path(weights).name.replace("_", "-")
+    if name.startswith("sam3"):
+        return sam_licence_note(weights)
     if not (weights.startswith("nvidia/") or name.startswith(("mit-b", "segformer-b"))):
         return None
     return (
         f"the weights {weights} are under NVIDIA's source code licence: research and evaluation only, no commercial "
         f"use; {others} Apache-2.0"
+    )
+
+
+def sam_licence_note(weights: str) -> str:
+    """Licence note on weights of SAM 3: one line."""
+    return (
+        f"the weights {weights} are under the SAM License, or derived from such weights (SAM3-LiteText, tagged "
+        "Apache-2.0): commercial use is allowed, military use is not"
     )
 
 
@@ -355,7 +365,8 @@ class OnnxSettings(Section):
 
 class TransformersSettings(Section):
     """Annotator from a published segmentation network in transformers format: semantic (SegFormer, UperNet,
-    MobileNetV2, BEiT, DPT), universal (Mask2Former, OneFormer, EoMT), or CLIPSeg, prompted with `data.classes`."""
+    MobileNetV2, BEiT, DPT), universal (Mask2Former, OneFormer, EoMT), or prompted with `data.classes` (CLIPSeg, SAM 3,
+    SAM3-LiteText)."""
 
     model: str
     """A folder; its path is relative to `data.root`. Or a name on the Hugging Face hub, such as
@@ -363,17 +374,22 @@ class TransformersSettings(Section):
     class_map: dict[str, list[VisibleText | Annotated[int, Field(ge=0)]]] = {}
     """Labels of the network that mean a class of `data.classes`, by name or number; the probabilities of several labels
     are added. `[]`: the network has no label for the class, so the annotator never labels it. Default: the labels whose
-    name is that of the class or one of its prompts; upper case, spaces and - _ do not matter. Not for CLIPSeg."""
+    name is that of the class or one of its prompts; upper case, spaces and - _ do not matter. Not for CLIPSeg and
+    SAM 3."""
     background: Literal["auto", "prompt", "complement"] = "auto"
     """How the probability of the background class is computed. prompt: from its labels or prompts, like that of any
-    class. complement: 1 minus the sum of the other classes. auto: complement for CLIPSeg, else prompt."""
+    class. complement: 1 minus the sum of the other classes. auto: complement for CLIPSeg and SAM 3, else
+    prompt."""
     normalise: Literal["cap", "sum", "none"] = "cap"
     """Normalisation of the maps. cap: division by max(1, sum over the classes), so that labels of the network that no
     class has keep their probability. sum: division by the sum over the classes, for images that show nothing else.
     none: as the network predicts them, which is refused if they exceed 1."""
+    score_threshold: float | None = Field(None, ge=0, le=1)
+    """Score in [0, 1] that an instance of SAM 3 must exceed to count; its semantic mask always counts. Lower it, to 0.3
+    for example, if single objects are missed. Default: 0.5, as in SAM 3's own code. Only for SAM 3."""
     input_size: Size | None = None
-    """Height and width in pixels to which an image is resized. Default: by preprocessor_config.json, else the
-    `image_size` of config.json, else `data.grid`."""
+    """Height and width in pixels to which an image is resized; for SAM 3 equal multiples of 14. Default: by
+    preprocessor_config.json, else the `image_size` of config.json, else `data.grid`."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Autocast type of the network. Softmax, sigmoid and sums are always computed in float32."""
     device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -386,7 +402,7 @@ class TransformersSettings(Section):
 
     @property
     def licence_note(self) -> str | None:
-        """Licence note on the weights: one line, or None if no restriction of commercial use is known."""
+        """Licence note on the weights by their name: one line, or None if no restriction is known."""
         return licence_note(self.model, "google/deeplabv3_mobilenet_v2_1.0_513 and CIDAS/clipseg-rd64-refined are")
 
 

@@ -54,7 +54,7 @@ ADAPTERS = (
     Adapter(
         "transformers",
         "model: a folder in transformers format, or its name on the hub",
-        "its labels, matched by name; any words with CLIPSeg",
+        "its labels, matched by name; any words with CLIPSeg and SAM 3",
         "none",
     ),
     Adapter(
@@ -79,6 +79,8 @@ ADAPTERS = (
 
 SEEM_LICENCE = "AFL-3.0, code Apache-2.0"
 NVIDIA_LICENCE = "NVIDIA, research only"
+SAM_LICENCE = "SAM License: commercial, not military; gated"
+LITETEXT_LICENCE = "Apache-2.0, derived from weights under the SAM License"
 
 MODELS = (
     Model("seem", "seem-focalt-v0, seem-focalt-v1", "164 M", "open", SEEM_LICENCE, "random weights"),
@@ -118,6 +120,8 @@ MODELS = (
         "random weights",
     ),
     Model("transformers", "CIDAS/clipseg-rd64-refined", "150 M", "open", "Apache-2.0", "random weights"),
+    Model("transformers", "facebook/sam3", "840 M", "open", SAM_LICENCE, "random weights"),
+    Model("transformers", "yonigozlan/sam3-litetext-s0", "548 M", "open", LITETEXT_LICENCE, "random weights"),
     Model("onnx", "ESPNetv2, VOC (config/voc_animals.yaml)", "0.79 M", "closed", "MIT", "these weights"),
     Model("onnx", "ESPNetv2, Cityscapes (config/camvid.yaml)", "0.79 M", "closed", "MIT", "these weights"),
     Model(
@@ -137,8 +141,6 @@ MODELS = (
         "these weights",
     ),
     Model("maps", "Grounded-SAM 2", "", "open", "Apache-2.0", "no"),
-    Model("maps", "SAM 3", "", "open", "SAM License: commercial, not military; gated", "no"),
-    Model("maps", "SAM3-LiteText", "", "open", "Apache-2.0, derived from weights under the SAM License", "no"),
     Model("maps", "GLaMM", "", "open", "base model non-commercial", "no"),
 )
 

@@ -48,10 +48,10 @@ def prompt_findings(settings: Settings, vocabulary: Vocabulary | None) -> list[F
     vocabulary: SEEM's; None for another annotator, or if SEEM's cannot be read
     """
     chosen = settings.annotate
-    is_seem, is_clipseg = chosen.annotator == "seem", _is_clipseg(settings)
-    if chosen.annotator in ("onnx", "maps") or (chosen.annotator == "transformers" and not is_clipseg):
+    is_seem, is_prompted = chosen.annotator == "seem", _is_prompted(settings)
+    if chosen.annotator in ("onnx", "maps") or (chosen.annotator == "transformers" and not is_prompted):
         return []  # its classes are channels or labels, which other checks compare with the network's
-    section = chosen.seem if is_seem else chosen.transformers if is_clipseg else None
+    section = chosen.seem if is_seem else chosen.transformers if is_prompted else None
     prompts = used_prompts(settings.data, section)
     level: Level = "warning" if section is None else "error"  # an annotator of the user may ignore prompts
     findings = [*_placeholders(prompts, level), *_spelling(prompts), *_equal(prompts, level)]
@@ -62,22 +62,22 @@ def prompt_findings(settings: Settings, vocabulary: Vocabulary | None) -> list[F
     return findings
 
 
-def _is_clipseg(settings: Settings) -> bool:
+def _is_prompted(settings: Settings) -> bool:
     """Whether the annotator is a network in a local folder that is prompted with words."""
     chosen = settings.annotate
     if chosen.transformers is None or chosen.annotator != "transformers":
         return False
-    from pipeline.annotators.hub.folder import kind_of, local_folder
+    from pipeline.annotators.hub.folder import PROMPTED, kind_of, local_folder
 
     folder = local_folder(chosen.transformers, settings.data)
     try:
-        return folder is not None and kind_of(folder) == "prompted"
+        return folder is not None and kind_of(folder) in PROMPTED
     except UserError:  # `weight_findings` reports it
         return False
 
 
 def used_prompts(data: DataSettings, section: SeemSettings | TransformersSettings | None) -> list[Prompt]:
-    """All prompts that are used; SEEM and CLIPSeg use those of the background only with `background: prompt`.
+    """All prompts that are used; SEEM, CLIPSeg and SAM 3 use those of the background only with `background: prompt`.
 
     section: settings of such an annotator; None for others
     """

@@ -116,13 +116,18 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 
 def transformers_findings(chosen: TransformersSettings, data: DataSettings) -> Iterator[Finding]:
     """Check that the network is there and readable, and that its labels fit the classes. The network is not built."""
-    from pipeline.annotators.hub.folder import closed_vocabulary, local_folder
+    from pipeline.annotators.hub.folder import closed_vocabulary, licence_note, local_folder
     from pipeline.annotators.hub.labels import described, label_groups, without_label
 
     where = (f"annotate.transformers.model: {chosen.model}",)
-    if chosen.licence_note is not None:
-        yield Finding("warning", chosen.licence_note, where, "choose other weights for commercial use")
     folder = local_folder(chosen, data) or cached_folder(chosen.model)
+    try:
+        note = licence_note(chosen, folder)
+    except UserError as error:
+        yield from_message(str(error))
+        return
+    if note is not None:
+        yield Finding("warning", note, where, "choose other weights if it excludes your use")
     if folder is None:
         fix = (
             f"run hf download {chosen.model.partition('@')[0]} if annotate will have no network, or set "
@@ -218,7 +223,7 @@ def student_findings(train: TrainSettings) -> Iterator[Finding]:
     weights = train.initial_weights
     where, path = (f"train.weights: {weights}",), Path(weights)
     if train.licence_note is not None:
-        yield Finding("warning", train.licence_note, where, "choose other weights for commercial use")
+        yield Finding("warning", train.licence_note, where, "choose other weights if it excludes your use")
     if weights == "random":
         return
     if weights == "imagenet":

@@ -3,6 +3,7 @@ reads, with the files that their image processors save."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,49 @@ def clipseg(**_: Any) -> Any:
     return t.CLIPSegForImageSegmentation(config)
 
 
+def sam3(lite: bool = False, **_: Any) -> Any:
+    """Masks of 32 x 32 for images of 64 x 64. Prompts are present, and some scores of instances exceed 0.5."""
+    ids = {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
+    size = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {"num_hidden_layers": 3, "max_position_embeddings": 32, "projection_dim": 16} | size
+    vit = {"num_hidden_layers": 2, "image_size": SIDE, "patch_size": 8, "window_size": 4, "global_attn_indexes": [1]}
+    backbone = {"model_type": "sam3_vit_model", "pretrain_image_size": 32} | vit | size
+    vision = {"model_type": "sam3_vision_model", "backbone_config": backbone, "fpn_hidden_size": 16}
+    detr = {"num_layers": 2} | size
+    config, build = (t.Sam3LiteTextConfig, t.Sam3LiteTextModel) if lite else (t.Sam3Config, t.Sam3Model)
+    network = build(
+        config(
+            text_config=text | ({"vocab_size": 514} if lite else ids),
+            vision_config=vision,
+            geometry_encoder_config=detr,
+            detr_encoder_config=detr,
+            detr_decoder_config=detr | {"num_queries": 6},
+            mask_decoder_config={"hidden_size": 16, "num_attention_heads": 2},
+        )
+    )
+    network.text_projection.weight *= 20
+    network.detr_decoder.presence_head.layer3.bias += 2
+    network.mask_decoder.semantic_projection.bias -= 2
+    for layer in (network.detr_decoder.presence_head.layer3, network.dot_product_scoring.query_proj):
+        layer.weight *= 20
+    network.mask_decoder.mask_embedder.layers[2].weight *= 100
+    return network
+
+
+def sam3_lite_text(**_: Any) -> Any:
+    return sam3(lite=True)
+
+
+class Sam3Processor:
+    """The file that transformers' processor of SAM 3 saves; the processor itself needs torchvision."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        processor = {"image_processor_type": "Sam3ImageProcessor", "do_resize": True, "do_rescale": True, "resample": 2}
+        processor |= {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        processor |= {"size": {"height": SIDE, "width": SIDE}, "rescale_factor": 1 / 255}
+        (folder / "processor_config.json").write_text(json.dumps({"image_processor": processor}))
+
+
 SEMANTIC = {
     "segformer": (segformer, lambda: t.SegformerImageProcessorPil(size={"height": SIDE, "width": SIDE})),
     "upernet": (upernet, lambda: t.SegformerImageProcessorPil(size={"height": SIDE, "width": 96}, resample=3)),
@@ -102,6 +146,7 @@ UNIVERSAL = {
     "eomt": (eomt, lambda: t.EomtImageProcessorPil(size=SIDES)),
     "eomt_dinov3": (eomt_dinov3, lambda: t.EomtImageProcessorPil(size=SIDES)),
 }
+SAM3 = {"sam3": (sam3, Sam3Processor), "sam3_lite_text": (sam3_lite_text, Sam3Processor)}
 CLIPSEG = (clipseg, lambda: t.ViTImageProcessorPil(size={"height": 96, "width": 96}))
 
 
@@ -115,6 +160,7 @@ def write_network(folder: Path, build: Any, processor: Any, labels: Sequence[str
             parameter += 0.1 * torch.randn(parameter.shape)
     network.save_pretrained(folder)
     processor().save_pretrained(folder)
-    if build in (oneformer, clipseg):
+    if build in (oneformer, clipseg, sam3, sam3_lite_text):
         write_tokenizer(folder)
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
     return folder

@@ -4,5 +4,6 @@ annotator      the adapter: loads the network that config.json names, and calls 
 folder         the folder of the network, and the kind of its architecture
 preprocessing  images -> the network's input, by preprocessor_config.json and without torchvision
 labels         closed vocabulary: the labels of the network that mean each class
-networks       the network's outputs -> probabilities: semantic, universal and prompted networks
+networks       the outputs of networks with labels -> probabilities: semantic and universal networks
+prompted       networks that are prompted with words -> probabilities: CLIPSeg and SAM 3
 """

@@ -15,10 +15,11 @@ from torch import Tensor
 from pipeline.annotators.batches import DTYPES, FittingBatches, checked_device
 from pipeline.annotators.contract import Images, Maps, Space
 from pipeline.annotators.embeddings import cached_embeddings
-from pipeline.annotators.hub.folder import closed_vocabulary, kind_of, network_folder
+from pipeline.annotators.hub.folder import PROMPTED, Kind, closed_vocabulary, kind_of, licence_note, network_folder
 from pipeline.annotators.hub.labels import described, label_groups, without_label
-from pipeline.annotators.hub.networks import Prompted, Semantic, Universal, task_tokens, text_embeddings
+from pipeline.annotators.hub.networks import Semantic, Universal, task_tokens
 from pipeline.annotators.hub.preprocessing import read_preprocessing
+from pipeline.annotators.hub.prompted import SCORE_THRESHOLD, ClipSeg, Prompted, Sam3
 from pipeline.digests import sha256_of
 from pipeline.errors import AnnotatorError, NetworkError
 from pipeline.pretrained import LOCAL, check_sums, config_of, files_read, load, reason_of
@@ -32,6 +33,12 @@ log = logging.getLogger(__name__)
 
 CODE_VERSION = 1  # raise it when the same files, settings and image would give other maps
 SECTION = "annotate.transformers"
+PARTS_TO_COMPILE: dict[Kind, list[str]] = {
+    "semantic": [""],  # all of it
+    "universal": [""],
+    "clipseg": ["decoder"],
+    "sam3": ["vision_encoder", "detr_encoder", "detr_decoder", "mask_decoder"],
+}
 
 
 class TransformersAnnotator:
@@ -51,8 +58,8 @@ class TransformersAnnotator:
         self.settings, self.data, self.cache = settings, data, cache
         self.folder = network_folder(settings, data)
         check_sums(self.folder)
-        self.config = config_of(self.folder)
         self.kind = kind_of(self.folder)
+        self.config = self._config()
         self.complement = self._complement()
         self.preprocessing = read_preprocessing(self.folder, self.config, settings.input_size)
         self._refuse_what_the_kind_has_not()
@@ -76,10 +83,10 @@ class TransformersAnnotator:
 
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:
         """Log the labels of each class, or embed the prompts; AnnotatorError for prompts that cannot be used."""
-        if self.settings.licence_note is not None:
-            log.warning("annotate: %s", self.settings.licence_note)
+        if (note := licence_note(self.settings, self.folder)) is not None:
+            log.warning("annotate: %s", note)
         self.network: Prompted | Semantic | Universal
-        if self.kind == "prompted":
+        if self.kind in PROMPTED:
             self.network = self._prompted(class_prompts)
             return
         names = self.data.class_names
@@ -116,23 +123,29 @@ class TransformersAnnotator:
                 f"{SECTION}.normalise is none, but the sums of a universal network over its queries can exceed 1; set "
                 f"{SECTION}.normalise: cap"
             )
-        if self.kind == "prompted" and self.settings.class_map:
+        if self.kind in PROMPTED and self.settings.class_map:
             raise AnnotatorError(
-                f"{SECTION}.class_map is for networks with labels, but CLIPSeg is prompted; remove it, and add prompts "
-                "to data.classes"
+                f"{SECTION}.class_map is for networks with labels, but {PROMPTED[self.kind]} is prompted; remove it, "
+                "and add prompts to data.classes"
             )
-        if self.kind == "prompted" and height != width:
-            side = max(height, width)
+        if self.kind != "sam3" and self.settings.score_threshold is not None:
             raise AnnotatorError(
-                f"CLIPSeg takes square images, but its input would be {height} x {width}; set {SECTION}.input_size: "
-                f"[{side}, {side}]"
+                f"{SECTION}.score_threshold is for SAM 3, but {self.folder} is a {self.kind} network; remove it"
+            )
+        patch = self.config.vision_config.backbone_config.patch_size if self.kind == "sam3" else 1
+        if self.kind in PROMPTED and (height != width or height % patch):
+            side = -(-max(height, width) // patch) * patch
+            multiple = f" whose side is a multiple of {patch}" if patch > 1 else ""
+            raise AnnotatorError(
+                f"{PROMPTED[self.kind]} takes square images{multiple}, but its input would be {height} x {width}; set "
+                f"{SECTION}.input_size: [{side}, {side}]"
             )
 
     def _complement(self) -> str | None:
         """Class whose probability is 1 minus the sum of the others, None if there is none."""
         choice = self.settings.background
         if choice == "auto":
-            choice = "complement" if self.kind == "prompted" else "prompt"
+            choice = "complement" if self.kind in PROMPTED else "prompt"
         return self.data.background if choice == "complement" else None
 
     def _is_one_to_one(self) -> bool:
@@ -140,17 +153,26 @@ class TransformersAnnotator:
         has_all = self.settings.normalise == "sum" or len(self.groups) == len(self.labels)
         return has_all and self.complement is None and all(len(group) == 1 for group in self.groups)
 
+    def _config(self) -> Any:
+        """The configuration of the network; of a video model, that of its detector."""
+        config = config_of(self.folder)
+        return getattr(config, "detector_config", config)
+
     def _model(self) -> Any:
         """The network with its weights, in evaluation mode on the device; NetworkError if weights are missing."""
         import transformers
 
+        is_lite = self.config.model_type == "sam3_lite_text"
         loaders = {
             "semantic": transformers.AutoModelForSemanticSegmentation,
             "universal": transformers.AutoModelForUniversalSegmentation,
-            "prompted": transformers.CLIPSegForImageSegmentation,
+            "clipseg": transformers.CLIPSegForImageSegmentation,
+            "sam3": transformers.Sam3LiteTextModel if is_lite else transformers.Sam3Model,
         }
         self.config.use_auxiliary_head = False  # its logits are not used
         self.config.is_training = False  # OneFormer's dropout, which evaluation mode does not turn off
+        if self.kind == "sam3":
+            self.config.image_size = self.preprocessing.input_size(*self.data.grid)[0]  # for its position encoding
         model, unfit = load(loaders[self.kind], self.folder, config=self.config)
         if unfit:
             raise NetworkError(
@@ -159,7 +181,8 @@ class TransformersAnnotator:
             )
         model = model.eval().to(self.device)
         if self.settings.compile:
-            (model.decoder if self.kind == "prompted" else model).compile()
+            for module in PARTS_TO_COMPILE[self.kind]:
+                model.get_submodule(module).compile()
         return model
 
     def _prompted(self, class_prompts: Sequence[Sequence[str]]) -> Prompted:
@@ -170,13 +193,16 @@ class TransformersAnnotator:
         except SeemError as error:
             raise AnnotatorError(f"data.classes: {error}") from None
         prompts = [prompt for group in groups for prompt in group]
-        stored = cached_embeddings(self.cache, {"files": self.files}, prompts, self._embed)
-        embeddings = torch.from_numpy(np.stack([stored[prompt] for prompt in prompts])).to(self.device)
-        return Prompted(self.model, embeddings, list(accumulate(map(len, groups), initial=0)))
+        threshold = SCORE_THRESHOLD if self.settings.score_threshold is None else self.settings.score_threshold
+        network = ClipSeg(self.model) if self.kind == "clipseg" else Sam3(self.model, threshold)
 
-    @torch.inference_mode()
-    def _embed(self, prompts: Sequence[str]) -> Maps:
-        return text_embeddings(self.model, self._tokenizer(), prompts).cpu().numpy()
+        @torch.inference_mode()
+        def embed(prompts: Sequence[str]) -> Maps:
+            return network.embed(self._tokenizer(), prompts).cpu().numpy()
+
+        stored = cached_embeddings(self.cache, {"files": self.files}, prompts, embed)
+        texts = torch.from_numpy(np.stack([stored[prompt] for prompt in prompts])).to(self.device)
+        return Prompted(network, texts, list(accumulate(map(len, groups), initial=0)))
 
     def _task(self) -> dict[str, Tensor]:
         """Further inputs of a universal network for one image: the task of OneFormer."""

@@ -9,13 +9,15 @@ from pipeline.annotators.hub.labels import labels_of
 from pipeline.errors import AnnotatorError
 from pipeline.files import read_json
 from pipeline.pretrained import holds_none, hub_folder
-from pipeline.settings import DataSettings, TransformersSettings
+from pipeline.settings import DataSettings, TransformersSettings, sam_licence_note
 
 SETTING = "annotate.transformers.model"
 UNIVERSAL = ("mask2former", "oneformer", "eomt", "eomt_dinov3")  # types of networks whose outputs are read
-PROMPTED = "CLIPSegForImageSegmentation"
+CLIPSEG = "CLIPSegForImageSegmentation"
+SAM3 = ("Sam3Model", "Sam3VideoModel", "Sam3LiteTextModel")  # of a video model, the detector is used
 
-Kind = Literal["semantic", "universal", "prompted"]
+Kind = Literal["semantic", "universal", "clipseg", "sam3"]
+PROMPTED: dict[Kind, str] = {"clipseg": "CLIPSeg", "sam3": "SAM 3"}  # kinds without labels, and their names
 
 
 def local_folder(settings: TransformersSettings, data: DataSettings) -> Path | None:
@@ -36,7 +38,7 @@ def network_folder(settings: TransformersSettings, data: DataSettings) -> Path:
 
 def closed_vocabulary(folder: Path) -> list[str] | None:
     """Labels of the network in a folder by their number, None if it is prompted; raises what `kind_of` raises."""
-    return None if kind_of(folder) == "prompted" else labels_of(_content(folder).get("id2label") or {})
+    return None if kind_of(folder) in PROMPTED else labels_of(_content(folder).get("id2label") or {})
 
 
 def kind_of(folder: Path) -> Kind:
@@ -50,13 +52,25 @@ def kind_of(folder: Path) -> Kind:
         return "semantic"
     if architecture.endswith("ForUniversalSegmentation") and content.get("model_type") in UNIVERSAL:
         return "universal"
-    if architecture == PROMPTED:
-        return "prompted"
+    if architecture == CLIPSEG:
+        return "clipseg"
+    if architecture in SAM3:
+        return "sam3"
     raise AnnotatorError(
         f"{folder / 'config.json'} has the architecture {architecture or 'none'}, expected ...ForSemanticSegmentation, "
-        f"Mask2FormerForUniversalSegmentation, OneFormerForUniversalSegmentation, EomtForUniversalSegmentation or "
-        f"{PROMPTED}; set {SETTING} to such a network"
+        f"Mask2FormerForUniversalSegmentation, OneFormerForUniversalSegmentation, EomtForUniversalSegmentation, "
+        f"{CLIPSEG}, {SAM3[0]} or {SAM3[2]}; set {SETTING} to such a network"
     )
+
+
+def licence_note(settings: TransformersSettings, folder: Path | None) -> str | None:
+    """Licence note on the weights, by their name and their architecture; None if no restriction is known.
+
+    folder: of the network; None if it is not on this machine
+    raises: what `kind_of` raises
+    """
+    is_sam3 = folder is not None and kind_of(folder) == "sam3"
+    return sam_licence_note(settings.model) if is_sam3 else settings.licence_note
 
 
 def _content(folder: Path) -> dict[str, Any]:

@@ -1,12 +1,10 @@
-"""The outputs of published networks -> probabilities of the classes, one class per kind of network.
+"""The outputs of networks with labels -> probabilities of the classes, one class per kind of network.
 
 Every class is called with the network's input, float32 [B, 3, h, w], and returns maps, float32 [B, K, h', w'].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +17,6 @@ from pipeline.errors import AnnotatorError
 
 MASK2FORMER_SIZE = (384, 384)  # to which transformers resizes the masks of Mask2Former
 TASK = "the task is semantic"  # input of OneFormer besides the image
-MAX_ROWS = 64  # pairs of image and prompt that CLIPSeg decodes at a time
 
 NUM_AXES = 4
 
@@ -75,53 +72,9 @@ class Universal:
         return torch.stack(maps)
 
 
-class Prompted:
-    """CLIPSeg: a mask per prompt. The probability of a class is the maximum over its prompts, 0 without any.
-
-    embeddings: float32 [N, P], of all prompts
-    ends:       numbers of prompts of the classes, added up from 0
-    """
-
-    def __init__(self, model: Any, embeddings: Tensor, ends: Sequence[int]):
-        self.model, self.embeddings, self.ends = model, embeddings, ends
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        states = self.model.clip.get_image_features(pixels, output_hidden_states=True).hidden_states
-        features = [states[layer + 1] for layer in self.model.config.extract_layers]  # after the input: [B, T, D] each
-        image, prompt = torch.cartesian_prod(torch.arange(len(pixels)), torch.arange(len(self.embeddings))).unbind(1)
-        logits = [
-            self.model.decoder(tuple(one[images] for one in features), self.embeddings[prompts]).logits
-            for images, prompts in zip(torch.split(image, MAX_ROWS), torch.split(prompt, MAX_ROWS), strict=True)
-        ]
-        rows = torch.cat(logits).float().sigmoid()
-        masks = rows.reshape(len(pixels), -1, *rows.shape[1:])  # [B, N, h, w]
-        none = torch.zeros_like(masks[:, 0])
-        return torch.stack(
-            [masks[:, start:stop].amax(dim=1) if stop > start else none for start, stop in pairwise(self.ends)], dim=1
-        )
-
-
 def sums_of(probabilities: Tensor, groups: Groups) -> Tensor:
     """Sums over the labels of each class: float32 [B, L, ...] -> float32 [B, K, ...], 0 for a class without labels."""
     return torch.stack([probabilities[:, group].sum(dim=1) for group in groups], dim=1)
-
-
-def text_embeddings(model: Any, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-    """Embeddings of prompts by CLIPSeg's text encoder, float32 [N, P].
-
-    raises: AnnotatorError for a prompt that is too long
-    """
-    longest = model.config.text_config.max_position_embeddings
-    lengths = [len(ids) for ids in tokenizer(list(prompts))["input_ids"]]
-    too_long = next((i for i, length in enumerate(lengths) if length > longest), None)
-    if too_long is not None:
-        raise AnnotatorError(
-            f"data.classes: the prompt {prompts[too_long]!r} has {lengths[too_long]} tokens, the text encoder takes at "
-            f"most {longest}; shorten it"
-        )
-    tokens = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
-    features: Tensor = model.clip.get_text_features(**tokens).pooler_output
-    return features.float()
 
 
 def task_tokens(tokenizer: Any, length: int) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from pipeline.annotators.contract import Images
@@ -17,6 +19,7 @@ from pipeline.files import read_json
 
 FILE, COMBINED_FILE = "preprocessor_config.json", "processor_config.json"
 BILINEAR = 2  # number of the filter in Pillow, and in these files
+RESIZED_BY_TORCH = "Sam3"  # image processors without a variant that uses Pillow; up to 2 of 255 levels differ
 
 HeightWidth = tuple[int, int]
 
@@ -54,9 +57,7 @@ class Preprocessing(NamedTuple):
         """uint8 [B, H, W, 3] RGB -> float32 [B, 3, h, w], resized and normalised."""
         height, width = self.input_size(*images.shape[1:3])
         if (height, width) != images.shape[1:3]:
-            resample = Image.Resampling(self.content.get("resample", BILINEAR))
-            resized = [Image.fromarray(image).resize((width, height), resample) for image in images]
-            images = np.stack([np.asarray(image) for image in resized])
+            images = self._resized(images, height, width)
         if self.content.get("do_flip_channel_order"):
             images = images[..., ::-1]
         factor = float(self.content.get("rescale_factor", 1 / 255)) if self.content.get("do_rescale", True) else 1.0
@@ -64,6 +65,16 @@ class Preprocessing(NamedTuple):
         if self.content.get("do_normalize", True):
             pixels = (pixels - np.float32(self.content["image_mean"])) / np.float32(self.content["image_std"])
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+    def _resized(self, images: Images, height: int, width: int) -> Images:
+        """uint8 [B, H, W, 3] -> uint8 [B, height, width, 3]."""
+        resample = Image.Resampling(self.content.get("resample", BILINEAR))
+        if str(self.content.get("image_processor_type", "")).startswith(RESIZED_BY_TORCH):
+            pixels = torch.tensor(images).permute(0, 3, 1, 2)
+            mode = resample.name.lower()
+            return F.interpolate(pixels, (height, width), mode=mode, antialias=True).permute(0, 2, 3, 1).numpy()
+        resized = [Image.fromarray(image).resize((width, height), resample) for image in images]
+        return np.stack([np.asarray(image) for image in resized])
 
 
 def read_preprocessing(folder: Path, config: Any, size: Sequence[int] | None) -> Preprocessing:

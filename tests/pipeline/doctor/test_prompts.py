@@ -1,5 +1,7 @@
 """The prompts of the annotator: placeholders, identifiers, pieces, lengths, equal prompts, without the network."""
 
+import json
+
 import pytest
 
 from pipeline.doctor.prompts import is_placeholder, prompt_findings, spelled_out, used_prompts
@@ -113,14 +115,15 @@ def test_a_background_without_a_prompt_is_not_checked(make_settings):
     assert [prompt.text for prompt in used_prompts(settings.data, None)] == ["background", "cat", "dog"]
 
 
-def test_prompts_of_clipseg_are_checked_and_names_of_labels_are_not(make_settings, tmp_path):
+def test_prompts_of_prompted_networks_are_checked_and_names_of_labels_are_not(make_settings, tmp_path):
     (tmp_path / "data/net").mkdir(parents=True)
     overrides = {"data.classes": ["background", "class 1"], "annotate.transformers": {"model": "net"}}
     settings = make_settings(annotator="transformers", **overrides)
     config = tmp_path / "data/net/config.json"
-    config.write_text('{"architectures": ["CLIPSegForImageSegmentation"]}')
-    (finding,) = prompt_findings(settings, None)
-    assert (finding.level, finding.where) == ("error", ("class 1",))
+    for architecture in ("CLIPSegForImageSegmentation", "Sam3VideoModel"):
+        config.write_text(json.dumps({"architectures": [architecture]}))
+        (finding,) = prompt_findings(settings, None)
+        assert (finding.level, finding.where) == ("error", ("class 1",))
     config.write_text('{"architectures": ["SegformerForSemanticSegmentation"]}')
     assert prompt_findings(settings, None) == []
     config.unlink()

@@ -205,6 +205,8 @@ def test_the_labels_of_a_network_are_listed_by_class_without_building_it(tmp_pat
     (error,) = network_findings(tmp_path / "net", ["cat"], "SegformerForImageClassification")
     assert "the architecture SegformerForImageClassification, expected" in error.what
     assert network_findings(tmp_path / "net", [], "CLIPSegForImageSegmentation") == []
+    (licence,) = network_findings(tmp_path / "net", [], "Sam3LiteTextModel")
+    assert "net are under the SAM License" in licence.what
 
 
 def test_a_network_of_the_hub_is_named_with_its_download_and_its_licence(tmp_path):

@@ -1,8 +1,10 @@
 """Folders and hub names of strangers: no code of theirs runs, and a commit pins what is read."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.errors import GatedRepoError
 
 from pipeline.errors import NetworkError
 from pipeline.pretrained import cached_folder, config_of
@@ -62,3 +64,12 @@ def test_a_commit_pins_the_weights_of_a_hub_name(tmp_path, monkeypatch, caplog):
     assert cached_folder("other/weights") is cached_folder("no name") is None
     with pytest.raises(NetworkError, match="the hub gave no such model"):
         weights_folder(f"some/weights@{'c' * 40}")
+
+
+def test_gated_weights_are_refused_with_the_page_that_gives_access(monkeypatch):
+    def gated(*_, **__):
+        raise GatedRepoError("403 Client Error", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", gated)
+    with pytest.raises(NetworkError, match=r"accept it on https://huggingface\.co/some/gated, and run hf auth login$"):
+        weights_folder("some/gated@main")

@@ -10,8 +10,7 @@ from tiny_networks import CLIPSEG, write_network
 
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import check_maps
-from pipeline.annotators.hub import annotator as adapter
-from pipeline.annotators.hub import networks
+from pipeline.annotators.hub.prompted import ClipSeg
 from pipeline.errors import AnnotatorError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
@@ -71,14 +70,14 @@ def test_a_background_is_1_minus_the_others_by_default(build, expected):
 
 def test_many_prompts_are_decoded_in_parts(build, monkeypatch):
     whole = build()(IMAGES)
-    monkeypatch.setattr(networks, "MAX_ROWS", 4)
+    monkeypatch.setattr(ClipSeg, "max_rows", 4)
     assert np.abs(build()(IMAGES) - whole).max() < 1e-6
 
 
 def test_prompts_are_embedded_once_and_read_from_disk_after_that(build, monkeypatch, tmp_path):
     maps = build()(IMAGES)
     assert len(list((tmp_path / "results/text_embeddings").glob("*.npz"))) == 1
-    monkeypatch.setattr(adapter, "text_embeddings", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr(ClipSeg, "embed", lambda *_: pytest.fail("embedded again"))
     assert np.array_equal(build()(IMAGES), maps)
 
 

@@ -51,6 +51,22 @@ def test_eomt_takes_a_square_of_its_size_instead_of_patches():
     assert Preprocessing(content, None).input_size(30, 40) == (48, 48)
 
 
+OF_SAM3 = bytes.fromhex(
+    "62757a5e5a3f757b968076856898b093a47c9991855e5884935879707a7c909181876ea3aa7575765a88ae89725e576e9a82656f6a647385"
+    "88667f5a7c78968d6a526e8da68c8ea481769072787a566063916a40765791697c73507595688687a79c7495756c7d735a6a6e88"
+)  # levels [3, 6, 6] by transformers' Sam3ImageProcessor 5.23 with torchvision 0.28, which Pillow does not give
+
+
+def test_the_processor_of_sam3_resizes_as_torchvision_does():
+    image = np.random.default_rng(5).integers(0, 256, (1, 11, 13, 3), dtype=np.uint8)
+    content = {"image_processor_type": "Sam3ImageProcessor", "size": {"height": 6, "width": 6}}
+    content |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    expected = np.frombuffer(OF_SAM3, np.uint8).reshape(3, 6, 6) / 127.5 - 1
+    assert np.abs(Preprocessing(content, None)(image)[0] - expected).max() < 1e-5
+    of_pillow = Preprocessing(content | {"image_processor_type": "ViTImageProcessor"}, None)(image)[0]
+    assert np.abs(of_pillow - expected).max() > 1e-3
+
+
 class Config:
     image_size = 48
 
