@@ -38,7 +38,7 @@ from published_training import RECIPES, Entry, Lists, PublishedTraining
 from torch import nn
 from transformers import SegformerForSemanticSegmentation
 
-from calib import Planes
+from calib import Planes, observe
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, load_samples, resize_nearest, save_samples
 from pipeline.demo.scenes import draw_scene
 from pipeline.files import file_digest, write_json
@@ -136,10 +136,12 @@ def _write_labels(folder: Path, index: SampleIndex, labels: Sequence[np.ndarray]
     create_store(path, "labels", facts, unlabeled)
     store, zeros = open_labels(path, writable=True), np.zeros(GRID, np.float32)
     for i, label in enumerate(labels):
-        store.write(i, label[np.newaxis], Planes(zeros.astype(np.uint8), zeros, zeros, zeros))
+        planes = Planes(zeros.astype(np.uint8), zeros, zeros, zeros)
+        store.write(i, label[np.newaxis], planes)
         counts = {"pixels": label.size, "kept": int((~np.isnan(label)).sum())}
         outcomes = np.array([counts.get(name, 0) for name in OUTCOMES], np.int32)
         store.write_counts(i, outcomes, np.zeros(NUM_CLASSES, np.int32))
+        store.write_observed(i, observe(planes, 0, NUM_CLASSES))
         store.mark(i, DONE)
     store.finish()
 

@@ -13,6 +13,7 @@ rules        the labeling rules, one entry with a truth table each
 labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
 judgement    counts of an image with known true classes: prediction sets and labels at given thresholds
 evaluation   coverage, precision, mIoU and more on held-out images, with intervals
+shift        whether labeled and unlabeled images differ in what can be observed without masks
 choice       choosing labels by their held-out estimates
 """
 
@@ -40,12 +41,24 @@ from calib.quantile import (
     resolve_uncalibrated,
     smallest_alpha,
 )
-from calib.rules import RAW, RULES, Rule, UnknownNameError, distinct_rules, find_rule, refuse_unknown, rules_alike
+from calib.rules import (
+    CALIBRATED_RULES,
+    RAW,
+    RULES,
+    Rule,
+    UnknownNameError,
+    distinct_rules,
+    find_rule,
+    refuse_unknown,
+    rules_alike,
+)
 from calib.scores import true_class_scores
+from calib.shift import Difference, Observed, compare, most_different, observe
 from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile, sketch_scores, sketch_size
 from calib.variants import VARIANTS, find_variant, fit
 
 __all__ = [
+    "CALIBRATED_RULES",
     "RAW",
     "RULES",
     "SET_SIZES",
@@ -54,6 +67,7 @@ __all__ = [
     "Block",
     "CalibrationError",
     "Candidate",
+    "Difference",
     "Estimate",
     "HeldOut",
     "Judgement",
@@ -61,6 +75,7 @@ __all__ = [
     "LabelCounts",
     "LabeledMaps",
     "Method",
+    "Observed",
     "Planes",
     "Policy",
     "Rule",
@@ -73,6 +88,7 @@ __all__ = [
     "choose_most_precise",
     "class_planes",
     "class_wise_sets",
+    "compare",
     "conformal_rank",
     "distinct_rules",
     "find_rule",
@@ -82,7 +98,9 @@ __all__ = [
     "label_class_wise",
     "label_pixels",
     "merge_sketches",
+    "most_different",
     "most_probable",
+    "observe",
     "pareto_front",
     "pixel_quantile",
     "rank",

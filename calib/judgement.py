@@ -6,6 +6,7 @@ of a rule follow from a table of these counts and the truth table of the rule (`
 annotator's argmax are counted too.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -32,7 +33,7 @@ Counts = npt.NDArray[np.int64]
 
 
 class Judgement(NamedTuple):
-    """Counts of the pixels of one image that have a true class, for A alphas, R rules and K classes.
+    """Counts of the pixels of one image, for A alphas, R rules and K classes; except `labeled`, of those with a class.
 
     valid:         int64 [K], pixels, by true class
     covered:       int64 [A, K], pixels whose prediction set contains their true class, by true class
@@ -45,6 +46,7 @@ class Judgement(NamedTuple):
     raw_right:     int64 [K], pixels whose most probable class is their true class, by class
     confidence:    int64 [NUM_CONFIDENCES, 2], pixels, and pixels whose most probable class is their true class, in bins
                    of the probability of the most probable class, the highest probabilities first
+    labeled:       int64 [A, R], labeled pixels with and without a true class: what unlabeled images show, too
     """
 
     valid: Counts
@@ -56,6 +58,7 @@ class Judgement(NamedTuple):
     raw_kept: Counts
     raw_right: Counts
     confidence: Counts
+    labeled: Counts
 
 
 def judge_image(
@@ -81,22 +84,17 @@ def judge_image(
     probabilities: float32 [K, H, W] in [0, 1]; only needed for class-wise thresholds
     raises:        UnknownNameError
     """
-    valid = ~np.isnan(score)
-    valid_planes = Planes(*(None if plane is None else plane[valid] for plane in planes))  # type: ignore[arg-type]
-    of_classes = None if probabilities is None else probabilities[:, valid]
-    pixels = _Pixels(valid_planes, score[valid], truth[valid], of_classes)
-    bits = None
+    has_class = ~np.isnan(score)
+    pixels = _pixels(has_class, planes, score, truth, probabilities)
+    void = _pixels(~has_class, planes, score, np.zeros_like(truth), probabilities)
+    judges = [_Judge(part, rules, num_classes, background, uncalibrated) for part in (pixels, void)]
     per_alpha = []
     for q_hat in thresholds:
-        q = q_hat[..., valid]
-        if q.ndim == 2:
-            per_alpha.append(_judge_class_wise(pixels, q, rules, num_classes, background, uncalibrated))
-        else:
-            bits = bits or _Bits(pixels, num_classes, background)
-            per_alpha.append(bits.judge(q, rules, uncalibrated))
-    of_thresholds = [np.stack(counts) for counts in zip(*per_alpha, strict=True)]
-    of_raw = _judge_raw(pixels, num_classes, background)
-    return Judgement(*(_by_class(pixels.truth, num_classes), *of_thresholds, *of_raw))
+        judged, of_void = (judge(q_hat[..., part]) for judge, part in zip(judges, (has_class, ~has_class), strict=True))
+        per_alpha.append((*judged, judged[3].sum(axis=1) + of_void[3].sum(axis=1)))
+    covered, is_open, sizes, kept, right, labeled = (np.stack(counts) for counts in zip(*per_alpha, strict=True))
+    valid, of_raw = _by_class(pixels.truth, num_classes), _judge_raw(pixels, num_classes, background)
+    return Judgement(valid, covered, is_open, sizes, kept, right, *of_raw, labeled)
 
 
 def _judge_raw(pixels: "_Pixels", num_classes: int, background: int | None) -> tuple[Counts, Counts, Counts]:
@@ -109,7 +107,7 @@ def _judge_raw(pixels: "_Pixels", num_classes: int, background: int | None) -> t
 
 
 class _Pixels(NamedTuple):
-    """The n pixels of an image that have a true class, flattened."""
+    """Some pixels of an image, n of them, flattened."""
 
     planes: Planes
     score: npt.NDArray[np.float32]
@@ -117,8 +115,46 @@ class _Pixels(NamedTuple):
     probabilities: npt.NDArray[np.float32] | None
 
 
+def _pixels(
+    chosen: npt.NDArray[np.bool_],
+    planes: Planes,
+    score: npt.NDArray[np.float32],
+    truth: npt.NDArray[np.uint8],
+    probabilities: npt.NDArray[np.float32] | None,
+) -> _Pixels:
+    of_planes = Planes(*(None if plane is None else plane[chosen] for plane in planes))  # type: ignore[arg-type]
+    of_classes = None if probabilities is None else probabilities[:, chosen]
+    return _Pixels(of_planes, score[chosen], truth[chosen], of_classes)
+
+
 Judged = tuple[Counts, Counts, Counts, Counts, Counts]
 """covered [K], uncalibrated [], sizes [3], kept [R, K], right [R, K] at one threshold."""
+
+
+class _Judge:
+    """Counts some pixels of an image at one threshold map after the other."""
+
+    def __init__(
+        self,
+        pixels: _Pixels,
+        rules: Sequence[str],
+        num_classes: int,
+        background: int | None,
+        uncalibrated: Literal["abstain", "accept"],
+    ):
+        self.pixels, self.rules, self.num_classes = pixels, rules, num_classes
+        self.background, self.uncalibrated = background, uncalibrated
+
+    def __call__(self, q: npt.NDArray[np.float32]) -> Judged:
+        """q: float32 [n], or class-wise [K, n]"""
+        if q.ndim == 1:
+            return self._bits.judge(q, self.rules, self.uncalibrated)
+        return _judge_class_wise(self.pixels, q, self.rules, self.num_classes, self.background, self.uncalibrated)
+
+    @functools.cached_property
+    def _bits(self) -> "_Bits":
+        return _Bits(self.pixels, self.num_classes, self.background)
+
 
 RELATIONS = 3  # the true class is the best foreground class, the background, or another class
 CODES = 2 * NUM_CODES  # codes of the prediction set as in `rules.Rule.table`, and a bit for a threshold not finite

@@ -99,6 +99,8 @@ class ProbeReceipt(Receipt):
 
 
 class PseudolabelReceipt(Receipt):
+    """shift: facts of `calibration.shift.shift_facts`."""
+
     fingerprint: str
     alpha: float
     alphas: list[float]
@@ -107,6 +109,7 @@ class PseudolabelReceipt(Receipt):
     num_images: int
     num_failed: int
     keep_rate: float
+    shift: dict[str, Any] | None
 
 
 class TrainingReceipt(Receipt):

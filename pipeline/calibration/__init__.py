@@ -4,4 +4,5 @@ stored_maps    reads the scores of labeled images in blocks  cross_fitting  thre
 sweep          the same for many alphas                      label_choice   the variant, alpha and rule of a run
 alpha_choice   the output of `conformalsam alpha`            verdict        calibrated labels against the raw argmax
 guarantee      the guarantee of the thresholds, in words     rows           held-out estimates as rows of a receipt
+shift          whether unlabeled images differ from labeled ones
 """

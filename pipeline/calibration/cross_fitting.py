@@ -32,12 +32,14 @@ class Calibrated(NamedTuple):
     fold:       int64 [N], fold of each image of the store, -1: not used for calibration
     rows:       facts, one row per alpha and rule; None with a single labeled image
     raw:        the same facts of the annotator's own argmax, without those about thresholds; None as `rows`
+    labeled:    rule -> float64 [A, L], fraction of the pixels of each held-out image that are labeled; {} as `rows`
     """
 
     thresholds: calib.Thresholds
     fold: npt.NDArray[np.int64]
     rows: list[Fact] | None
     raw: Fact | None
+    labeled: dict[str, npt.NDArray[np.float64]]
 
     @property
     def num_images(self) -> int:
@@ -80,6 +82,7 @@ def fit_and_judge(
     final: list[calib.Thresholds] = []
     rows: list[Fact] = []
     raw = None
+    labeled: list[npt.NDArray[np.float64]] = []
     for some_alphas in _chunks_of_alphas(alphas, folds, settings):
         fits = calib.fit(variant_of(settings, some_alphas), maps, fold_of_image)
         final.append(fits[0].resolve(policy))
@@ -91,8 +94,11 @@ def fit_and_judge(
             held_out = calib.summarise(judged, np.random.default_rng(settings.seed))
             rows += rows_of(settings, held_out, store.class_names, some_alphas, final[-1], jobs[0].rules, folds)
             raw = raw or raw_facts(settings, held_out, store.class_names)
+            labeled.append(np.stack([judgement.labeled for judgement in judged]) / np.prod(settings.data.grid))
     thresholds = final[0]._replace(q=np.concatenate([chunk.q for chunk in final]))
-    return Calibrated(thresholds, fold, rows if jobs else None, raw)
+    rules = jobs[0].rules if jobs else ()
+    by_rule = {rule: np.concatenate([of_alphas[..., r].T for of_alphas in labeled]) for r, rule in enumerate(rules)}
+    return Calibrated(thresholds, fold, rows if jobs else None, raw, by_rule)
 
 
 def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store: CalibrationStore) -> calib.Thresholds:
@@ -252,4 +258,4 @@ def candidate_rules(is_class_wise: bool, variant: str) -> tuple[str, ...]:
     only = calib.find_variant(variant).rule
     if only is not None:
         return (only,)
-    return tuple(rule for rule in calib.RULES if rule != calib.RAW) if is_class_wise else calib.distinct_rules()
+    return calib.CALIBRATED_RULES if is_class_wise else calib.distinct_rules()

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.calibration.shift import shift_sentence
 from pipeline.errors import RecordError, StoreError
 from pipeline.folder import FILE_OF
 from pipeline.inspect.held_out import held_out_facts
@@ -62,6 +63,7 @@ def inspect_run(settings: Settings) -> dict[str, Any]:
         "folder": str(run.folder.path),
         "stages": stages,
         "stores": [_store(path) for kind in FILE_OF if store_exists(path := run.folder.store(kind))],
+        "shift": _shift(run),
         "report": str(run.folder.report) if run.folder.report.is_file() else None,
         "next": None if is_complete else run.command("all"),
     }
@@ -86,6 +88,16 @@ def _stage(run: Run, stage: str) -> dict[str, Any] | None:
         return {"problem": str(error)}
     finished = datetime.fromtimestamp(run.folder.receipt(stage).stat().st_mtime).isoformat(" ", "minutes")
     return {"finished": finished, "other_settings": run.is_stale(stage), "numbers": numbers}
+
+
+def _shift(run: Run) -> str | None:
+    """Whether the unlabeled images differ from the labeled ones, a sentence; None without such a comparison."""
+    if not run.has_receipt("pseudolabel"):
+        return None
+    try:
+        return shift_sentence(run.recorded("pseudolabel")["shift"])
+    except RecordError:  # its stage shows the problem
+        return None
 
 
 def _store(path: Path) -> dict[str, Any]:
@@ -122,6 +134,8 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "store", f"{store['path']}: {state}, {store['done']} of {store['images']} images"
         if store.get("verdict"):
             yield "verdict", store["verdict"]
+    if facts["shift"]:
+        yield "shift", facts["shift"]
     if facts["stores"]:
         yield "", f"one store in full: conformalsam inspect {shlex.quote(str(facts['stores'][-1]['path']))}"
     if facts["report"]:

@@ -108,8 +108,8 @@ class ScoreJob(NamedTuple):
     data: DataSettings
 
 
-def score_image(job: ScoreJob) -> int:
-    """Write score, mask and planes of one image on the grid; returns its index."""
+def score_image(job: ScoreJob) -> tuple[int, calib.Observed]:
+    """Write score, mask and planes of one image on the grid; returns its index, and what is observed of it."""
     reader = open_probabilities(job.probabilities).probabilities(job.position)
     mask = resize_nearest(job.samples.mask(job.sample, job.data), job.data.grid)
     score = np.empty(mask.shape, np.float32)
@@ -117,9 +117,10 @@ def score_image(job: ScoreJob) -> int:
     for rows, strip in reader.strips():
         score[rows] = calib.true_class_scores(strip, mask[rows])
         planes.append(calib.class_planes(strip, job.data.background_index))
-    named = {name: plane for name, plane in calib.stack_planes(planes)._asdict().items() if plane is not None}
+    whole = calib.stack_planes(planes)
+    named = {name: plane for name, plane in whole._asdict().items() if plane is not None}
     open_calibration(job.calibration, writable=True).write_image(job.index, {"score": score, "truth": mask, **named})
-    return job.index
+    return job.index, calib.observe(whole, job.data.background_index, job.data.num_classes)
 
 
 def _score_images(
@@ -141,8 +142,9 @@ def _score_images(
         jobs.append(ScoreJob(*places, index, sample, settings.data))
     progress = Progress(log, "calibrate", len(labeled), "images", done=len(labeled) - len(jobs))
 
-    def on_done(finished: int) -> None:
-        store.mark(finished, DONE)
+    def on_done(finished: tuple[int, calib.Observed]) -> None:
+        store.write_observed(*finished)
+        store.mark(finished[0], DONE)
         progress.advance()
 
     run_tasks(score_image, jobs, settings.compute, on_done)
@@ -173,6 +175,7 @@ def _write_thresholds(
         if variant == settings.calibrate.variant:
             store.write_folds(calibrated[variant].fold)
         store.write_thresholds(variant, thresholds)
+        store.write_held_out_keep_rates(variant, calibrated[variant].labeled)
     return calibrated
 
 

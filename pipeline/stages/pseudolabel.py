@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 import calib
 from pipeline.calibration.label_choice import Choice, choose, log_choice
+from pipeline.calibration.shift import shift_facts, shift_sentence
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample
@@ -64,8 +65,11 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
         )
     store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
     _label_images(settings, choice, store, calibration, annotated)
+    shift = shift_facts(calibration, store, settings.seed)
+    if shift is not None:
+        log.log(logging.WARNING if shift["is_shift"] else logging.INFO, "pseudolabel: %s", shift_sentence(shift))
     store.finish(relabel=False)
-    facts = _facts(store, choice) | {"verdict": sentence, "store": store_state(store.path)}
+    facts = _facts(store, choice) | {"verdict": sentence, "shift": shift, "store": store_state(store.path)}
     return facts | {"seconds": round(time.monotonic() - start, 1)}
 
 
@@ -142,6 +146,7 @@ class LabeledImage(NamedTuple):
     """Pixels of one image by outcome, int32 [len(OUTCOMES)], and labeled pixels by class, int32 [K]."""
 
     index: int
+    observed: calib.Observed
     outcomes: npt.NDArray[np.int32]
     class_pixels: npt.NDArray[np.int32]
 
@@ -158,12 +163,13 @@ def label_image(job: LabelJob) -> LabeledImage:
         for rows, planes, maps in _strips(job, store)
     ]
     labels = np.concatenate([strip.labels for strip in strips], axis=1)
-    planes = None if job.probabilities is None else calib.stack_planes([strip.planes for strip in strips])
-    store.write(job.index, labels, planes)
+    planes = calib.stack_planes([strip.planes for strip in strips])
+    store.write(job.index, labels, None if job.probabilities is None else planes)
     outcomes = [sum(getattr(strip.counts, name) for strip in strips) for name in OUTCOMES]
     kept = labels[0][~np.isnan(labels[0])].astype(np.intp)
     class_pixels = np.bincount(kept, minlength=len(store.class_names))
-    return LabeledImage(job.index, np.array(outcomes, np.int32), class_pixels.astype(np.int32))
+    observed = calib.observe(planes, store.state["background"], len(store.class_names))
+    return LabeledImage(job.index, observed, np.array(outcomes, np.int32), class_pixels.astype(np.int32))
 
 
 def _strips(job: LabelJob, store: LabelStore) -> Iterator[tuple[slice, calib.Planes, npt.NDArray[np.float32] | None]]:
@@ -234,6 +240,7 @@ def _label_images(
 
     def on_done(image: LabeledImage) -> None:
         store.write_counts(image.index, image.outcomes, image.class_pixels)
+        store.write_observed(image.index, image.observed)
         store.mark(image.index, DONE)
         progress.advance()
 

@@ -29,7 +29,7 @@ from pipeline.store.creation import (
     restore_store,
     resume_or_create,
 )
-from pipeline.store.group import LEFTOVERS, Handle, refuse_lost_root
+from pipeline.store.group import LEFTOVERS, Handle, observed_in, refuse_lost_root
 from pipeline.store.integrity import (
     Damage,
     chunks_of,
@@ -67,6 +67,7 @@ __all__ = [
     "has_planes",
     "keep_planes",
     "metadata_damage",
+    "observed_in",
     "open_calibration",
     "open_for_inspection",
     "open_labels",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import calib
 from pipeline.datasets import IGNORE_INDEX
 
 COORDINATES = ("sample", "height", "width", "class", "alpha", "image_digest")
@@ -69,6 +70,7 @@ def _calibration_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
         **_plane_arrays(facts),
         "alpha": _whole(("alpha",), (num_alphas,), "float64", NAN),
         "fold": _whole(("sample",), (num_samples,), "int32", -1),
+        **_observed_arrays(facts),
     }
     for variant in facts["variants"]:
         is_own = variant == facts["variant"]
@@ -78,6 +80,8 @@ def _calibration_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
         q_hat = ("alpha", *dims), (num_alphas, *of_class, *grid), "float32", NAN, (1, *single, *grid)
         arrays[f"q_hat{suffix}"] = ArraySpec(*q_hat)
         arrays[f"n_valid{suffix}"] = ArraySpec(dims, (*of_class, *grid), "int32", 0, (*single, *grid))
+        keep = ("alpha", "rule", "held_out"), (num_alphas, len(calib.CALIBRATED_RULES), num_samples), "float32", NAN
+        arrays[f"held_out_keep_rate{suffix}"] = _whole(*keep)
     return arrays
 
 
@@ -96,6 +100,16 @@ def label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
         "outcome_pixels": _counts("outcome", num_samples, len(OUTCOMES), meaning=" ".join(OUTCOMES)),
         "class_pixels": _counts("class", num_samples, num_classes, long_name="labeled pixels"),
         "alpha": _whole(("alpha",), (num_alphas,), "float64", NAN),
+        **_observed_arrays(facts),
+    }
+
+
+def _observed_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """What is observed of every image without a mask, `calib.Observed`."""
+    size = facts["num_samples"], len(facts["class_names"])
+    return {
+        "argmax_pixels": _counts("class", *size, long_name="pixels by their most probable class"),
+        "argmax_probability": _counts("class", *size, "float64", long_name="their probabilities of that class, summed"),
     }
 
 
@@ -119,6 +133,6 @@ def _whole(dims: tuple[str, ...], shape: tuple[int, ...], dtype: str, fill: Any)
     return ArraySpec(dims, shape, dtype, fill, shape)
 
 
-def _counts(dim: str, num_samples: int, length: int, **attributes: Any) -> ArraySpec:
+def _counts(dim: str, num_samples: int, length: int, dtype: str = "int32", **attributes: Any) -> ArraySpec:
     chunks = (min(num_samples, COUNTS_CHUNK), length)
-    return ArraySpec(("sample", dim), (num_samples, length), "int32", 0, chunks, attributes)
+    return ArraySpec(("sample", dim), (num_samples, length), dtype, 0 if dtype == "int32" else 0.0, chunks, attributes)

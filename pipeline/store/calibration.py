@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.store.arrays import DONE
 from pipeline.store.group import Handle, Store, read_planes
 from pipeline.store.integrity import open_store
 
@@ -44,6 +45,30 @@ class CalibrationStore(Store):
         """Write the thresholds from all images at every alpha of the store, and the numbers of images behind them."""
         self._write(self._name("q_hat", variant), np.stack([thresholds.map(a) for a in range(len(thresholds.q))]))
         self._write(self._name("n_valid", variant), thresholds.images_behind())
+
+    def write_held_out_keep_rates(self, variant: str, labeled: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Write the fraction of the pixels of each held-out image that a rule labels.
+
+        labeled: rule -> float64 [A, L], of the L finished images; one of several `calib.rules_alike` is enough
+        """
+        name = self._name("held_out_keep_rate", variant)
+        values = np.full(self.specs[name].shape, np.nan)
+        done = np.flatnonzero(self.status == DONE)
+        for r, rule in enumerate(calib.CALIBRATED_RULES):
+            judged = next((name for name in (rule, *calib.rules_alike(rule)) if name in labeled), None)
+            if judged is not None:
+                values[:, r, done] = labeled[judged]
+        self._write(name, values)
+
+    def held_out_keep_rate(self, variant: str, alpha: float, rule: str) -> npt.NDArray[np.float64]:
+        """float64 [N]: fraction of the pixels of each image that is labeled with thresholds from other images.
+
+        rule:    one of `calib.CALIBRATED_RULES`
+        returns: NaN where it was not computed
+        """
+        of_alpha = self.read_present(self._name("held_out_keep_rate", variant), self.alphas.index(alpha))
+        rates: npt.NDArray[np.float32] = of_alpha[calib.CALIBRATED_RULES.index(rule)]
+        return rates.astype(np.float64)
 
     def _write(self, name: str, values: npt.NDArray[Any]) -> None:
         self.refuse_replaced()

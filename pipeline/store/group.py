@@ -182,6 +182,11 @@ class Store:
         is_own: npt.NDArray[np.bool_] = self.read("made_by") == as_number(self.fingerprint)
         return is_own
 
+    def write_observed(self, index: int, observed: calib.Observed) -> None:
+        """Write what is observed of one image without its mask. To be called by one process, before `mark`."""
+        self.array("argmax_pixels")[index] = observed.pixels.astype(np.int32)
+        self.array("argmax_probability")[index] = observed.probability
+
     def mark(self, index: int | npt.NDArray[np.intp], status: int) -> None:
         """Record the status of one or several images. To be called by one process, after their chunks are written."""
         self.array("made_by")[index] = as_number(self.fingerprint)
@@ -234,6 +239,13 @@ class Store:
         except UNREADABLE as error:
             raise self.damaged(f"{name} of {self.sample_ids[index]}", error) from None
         return values
+
+
+def observed_in(store: Store, images: npt.NDArray[np.intp]) -> calib.Observed:
+    """What was observed of some images of a store, [images, K] each; StoreError if it is damaged or lost."""
+    return calib.Observed(
+        store.read_present("argmax_pixels")[images].astype(np.int64), store.read_present("argmax_probability")[images]
+    )
 
 
 def as_number(fingerprint: str) -> np.uint64:

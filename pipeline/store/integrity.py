@@ -282,6 +282,6 @@ def _complete_images(store: Store) -> npt.NDArray[np.bool_]:
         for chunk in _chunks(store, name):
             if not chunk.is_on_disk(store.path):
                 is_complete[list(chunk.images)] = False
-    if store.state["kind"] == "labels":  # counts are written after the labels, and every image has pixels
-        is_complete &= store.read("outcome_pixels")[:, 0] > 0
+    if store.has_array("argmax_pixels"):  # written after everything else, and every image has pixels
+        is_complete &= store.read("argmax_pixels").any(axis=1)
     return is_complete

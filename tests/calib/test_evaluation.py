@@ -163,7 +163,8 @@ def judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept=None, r
     if confidence is None:
         confidence = np.zeros((641, 2), dtype=np.int64)
         confidence[0] = raw_kept.sum(), raw_right.sum()
-    return Judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept, raw_right, confidence)
+    labeled = kept.sum(axis=2)  # every pixel has a true class
+    return Judgement(valid, covered, uncalibrated, sizes, kept, right, raw_kept, raw_right, confidence, labeled)
 
 
 def test_the_width_of_the_interval_follows_the_spread_of_the_images():

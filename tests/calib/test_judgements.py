@@ -35,6 +35,7 @@ def literal_judgement(probabilities, truth, thresholds, background, uncalibrated
     covered, kept, right = (
         np.zeros((num_alphas, *shape), dtype=int) for shape in [(num_classes,), *[(num_rules, num_classes)] * 2]
     )
+    labeled = np.zeros((num_alphas, num_rules), dtype=int)
     uncalibrated_pixels, sizes = np.zeros(num_alphas, dtype=int), np.zeros((num_alphas, 3), dtype=int)
     pixels = [(a, b) for a, b in np.ndindex(truth.shape) if truth[a, b] != 255]
     for a, b in pixels:
@@ -49,6 +50,7 @@ def literal_judgement(probabilities, truth, thresholds, background, uncalibrated
             sizes[i, min(2, len(sets[a, b]) if np.isfinite(q_of_classes).any() else num_classes)] += 1
         for r, rule in enumerate(RULES):
             label = literal_labels(probabilities, q_hat, background, rule, uncalibrated)
+            labeled[i, r] = np.sum(~np.isnan(label))
             for a, b in pixels:
                 if not np.isnan(label[a, b]):
                     kept[i, r, int(label[a, b])] += 1
@@ -60,7 +62,7 @@ def literal_judgement(probabilities, truth, thresholds, background, uncalibrated
         raw_kept[best] += 1
         raw_right[best] += is_right
         confidence[literal_confidence_bin(1 - probabilities[best, a, b])] += 1, is_right
-    return Judgement(valid, covered, uncalibrated_pixels, sizes, kept, right, raw_kept, raw_right, confidence)
+    return Judgement(valid, covered, uncalibrated_pixels, sizes, kept, right, raw_kept, raw_right, confidence, labeled)
 
 
 def literal_confidence_bin(score):

@@ -73,6 +73,7 @@ def write_label_store(
         store.write(i, labels[:, i].astype(np.float32), planes)
         kept = labels[0, i][~np.isnan(labels[0, i])].astype(np.intp)
         store.write_counts(i, np.array([best.size, kept.size, 0, 0, 0, 0]), np.bincount(kept, minlength=len(names)))
+        store.write_observed(i, calib.observe(planes, background, len(names)))
         store.mark(i, DONE)
     store.finish()
     return path

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from receipts import facts_of
 
-from calib import Planes
+from calib import Planes, observe
 from pipeline.datasets import Sample, SampleIndex, resize_nearest, save_samples
 from pipeline.files import file_digest
 from pipeline.run import Run
@@ -81,10 +81,12 @@ def write_labels(settings: Settings, index: SampleIndex, failed: tuple[int, ...]
             continue
         label = pseudo_label(index.samples.index(sample), (sample.height, sample.width))
         zeros = np.zeros(GRID, np.float32)
-        store.write(i, label[np.newaxis], Planes(zeros.astype(np.uint8), zeros, zeros, zeros))
+        planes = Planes(zeros.astype(np.uint8), zeros, zeros, zeros)
+        store.write(i, label[np.newaxis], planes)
         counts = {"pixels": label.size, "kept": int((~np.isnan(label)).sum())}
         outcomes = np.array([counts.get(name, 0) for name in OUTCOMES], np.int32)
         store.write_counts(i, outcomes, np.zeros(len(CLASSES), np.int32))
+        store.write_observed(i, observe(planes, 0, len(CLASSES)))
         store.mark(i, DONE)
     store.finish()
     Run(settings).finish("pseudolabel", facts_of("pseudolabel", fingerprint=LABELS_FINGERPRINT))

@@ -53,8 +53,10 @@ def write_label():
     def write(store, index, kept):
         label = np.where(np.arange(40) < kept, 1.0, NAN).reshape(GRID)
         plane = np.full(GRID, 0.5, np.float32)
-        store.write(index, np.stack([label, label]), calib.Planes(np.ones(GRID, np.uint8), plane, plane, plane))
+        planes = calib.Planes(np.ones(GRID, np.uint8), plane, plane, plane)
+        store.write(index, np.stack([label, label]), planes)
         store.write_counts(index, np.array([40, kept, 40 - kept, 0, 0, 0]), np.array([0, kept, 0]))
+        store.write_observed(index, calib.observe(planes, 0, 3))
         store.mark(index, DONE)
 
     return write
@@ -101,6 +103,7 @@ def calibration(tmp_path):
         0,
         {"score": score, "truth": truth, "best_foreground": plane, "p_foreground": plane, "p_second": plane},
     )
+    store.write_observed(0, calib.Observed(np.array([0, 40, 0]), np.array([0.0, 20.0, 0.0])))
     store.mark(0, DONE)
     return store
 

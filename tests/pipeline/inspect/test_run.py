@@ -51,8 +51,9 @@ def test_finished_stages_have_their_numbers_and_stores_their_progress(labeled):
     assert [store["done"] for store in facts["stores"]] == [10, 6, 4]
     lines = format_run(facts).splitlines()
     assert any(f"keep rate {labels['keep_rate']:.3g}" in line for line in lines)
-    assert lines[-3].split(maxsplit=1)[0] == "verdict"
-    assert f"the annotator's own argmax of {100 * _raw_precision(labeled):.1f} %" in lines[-3]
+    assert [line.split(maxsplit=1)[0] for line in lines[-4:-2]] == ["verdict", "shift"]
+    assert f"the annotator's own argmax of {100 * _raw_precision(labeled):.1f} %" in lines[-4]
+    assert f"keep rate {100 * labels['keep_rate']:.1f} % against " in lines[-3]
     json.dumps(facts, allow_nan=False)
 
 

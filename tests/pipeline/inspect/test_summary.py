@@ -25,6 +25,7 @@ def finish_with(store, alphas, q, num_images=9):
     store = open_calibration(store.path, writable=True)
     store.array("alpha")[:] = alphas
     store.write_folds(np.zeros(1))
+    store.write_held_out_keep_rates("pixel", {})
     largest = np.ones(q.shape[1:], np.float32)
     store.write_thresholds(store.state["variant"], calib.Thresholds(region, q, images, largest))
     store.finish()

@@ -53,6 +53,7 @@ def estimates_for(alpha=0.3, rule="paper", target=None, classes="pooled", rows=R
         "alpha": alpha,
         "rule": rule,
         "is_automatic": is_automatic or target is not None,
+        "shift": None,
         "settings": {"pseudolabel": {"target_precision": target, "precision_of": "pixels"}},
     }
     return held_out_estimates(calibrated, labels, audit)

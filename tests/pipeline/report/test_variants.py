@@ -7,6 +7,7 @@ import pytest
 from report_run import Page, naive_audit, run_with_receipts
 from tiny_run import write_run_file, write_sample_files
 
+from pipeline.calibration.shift import shift_sentence
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
 from pipeline.run import Run
@@ -101,6 +102,7 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
     raw = calibrated["held_out"]["raw"]
     assert f"the annotator's own argmax of {percent(raw['precision']['value'])} (all pixels)" in page.text
     assert labels["verdict"] in page.text
+    assert shift_sentence(labels["shift"]) in page.text
     summary = page.text[: page.text.index("mIoU: intersection")]
     assert f"precision {percent(row['precision']['value'])}" in summary
     assert f"precision {percent(audit['kept']['precision'])}" in summary

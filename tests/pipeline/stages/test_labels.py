@@ -76,6 +76,32 @@ def test_receipts_count_what_the_stores_hold(data, make_settings):
     assert facts["keep_rate_deciles"][0] == pytest.approx(kept.mean(axis=(1, 2)).min())
 
 
+def test_the_receipt_compares_unlabeled_images_with_labeled_ones(data, make_settings):
+    """Every labeled image is labeled with the thresholds of the seven others; void pixels count as all others do."""
+    settings = make_settings()
+    run_stages(settings)
+    index = load_samples(settings.folder / "samples.json")
+    labeled, unlabeled = (np.stack(list(probabilities_of(settings, index.of(s)))) for s in ("labeled", "unlabeled"))
+    masks = np.stack([resize_nearest(index.mask(s, settings.data), settings.data.grid) for s in index.of("labeled")])
+    calibrate, background = settings.calibrate, settings.data.background_index
+    kept = []
+    for i in range(len(labeled)):
+        others = np.arange(len(labeled)) != i
+        q_hat = literal_q_hat(labeled[others], masks[others], calibrate.alpha, calibrate.quantile)
+        kept.append(~np.isnan(literal_labels(labeled[i], q_hat, background, settings.pseudolabel.rule, "abstain")))
+    labels = open_labels(settings.folder / "labels.zarr")
+    shift = Run(settings).receipt("pseudolabel")["shift"]
+    tests = shift["tests"]
+    assert tests["keep rate"]["labeled"] == pytest.approx(np.mean(kept))
+    assert tests["keep rate"]["unlabeled"] == pytest.approx(np.mean([~np.isnan(labels.label(i)) for i in range(5)]))
+    for name, maps in {"labeled": labeled, "unlabeled": unlabeled}.items():
+        assert tests["mean confidence"][name] == pytest.approx(maps.max(axis=1).mean())
+        shares = [(maps.argmax(axis=1) == k).mean() for k in range(3)]
+        assert list(tests["class shares"][name].values()) == pytest.approx(shares)
+    assert shift["is_shift"] == any(test["adjusted"] <= 0.05 for test in tests.values())
+    assert (shift["images"] != []) == shift["is_shift"]
+
+
 def test_the_masks_of_unlabeled_images_change_no_byte(data, make_settings, tmp_path):
     settings = make_settings()
     run_stages(settings)

@@ -40,8 +40,10 @@ def begin(path, fingerprint, alphas=(0.1,)):
 def label(store, index, value):
     plane = np.full((4, 5), 0.5, np.float32)
     labels = np.full((len(store.alphas), 4, 5), value, np.float32)
-    store.write(index, labels, calib.Planes(np.ones((4, 5), np.uint8), plane, plane, None))
+    planes = calib.Planes(np.ones((4, 5), np.uint8), plane, plane, None)
+    store.write(index, labels, planes)
     store.write_counts(index, np.array([20, 20, 0, 0, 0, 0]), np.array([0, 20]))
+    store.write_observed(index, calib.observe(planes, None, 2))
 
 
 def label_and_mark(store, index, value):

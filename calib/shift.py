@@ -1,0 +1,122 @@
+"""Shift: whether labeled and unlabeled images differ in what can be observed without masks.
+
+Every promise of this package assumes that labeled and unlabeled images are exchangeable. Their annotator's maps can be
+compared without a mask: if they differ by more than chance, the promise is in doubt. A permutation test compares the
+observed difference of means with those of random divisions of the same images. If the images are exchangeable, all
+divisions are equally likely, so a p-value of at most a has a probability of at most a, in any number of dimensions and
+for any distribution (Lehmann and Romano, Testing Statistical Hypotheses, 2005, theorem 15.2.1; the observed division
+counts as one of the random ones: Phipson and Smyth, 2010). Several tests are corrected by Holm's method (1979).
+
+That holds for what is computed from each image alone. Keep rates depend on thresholds from the labeled images; they are
+compared with those of labeled images that were held out, which is nearly, not exactly, exchangeable.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from calib.labels import Planes, most_probable
+
+NUM_DIVISIONS = 2000  # random ones; a p-value of 0.05 then has a standard error of 0.005
+LEVEL = 0.05  # probability of a false warning
+
+Values = npt.NDArray[np.float64]
+
+
+class Observed(NamedTuple):
+    """What is observed of an image without its mask, by the most probable class of its pixels.
+
+    pixels:      int64 [K], how many
+    probability: float64 [K], sum of their probabilities of that class
+    """
+
+    pixels: npt.NDArray[np.int64]
+    probability: Values
+
+
+def observe(planes: Planes, background: int | None, num_classes: int) -> Observed:
+    """What is observed of the planes of an image, each [H, W]. background: index of that class, if there is one"""
+    label, probability = (values.ravel() for values in most_probable(planes, background))
+    total = np.asarray(np.bincount(label, probability.astype(np.float64), num_classes), np.float64)
+    return Observed(np.bincount(label, minlength=num_classes).astype(np.int64), total)
+
+
+class Difference(NamedTuple):
+    """Means of a quantity over the labeled and over the unlabeled images, and the test of their difference.
+
+    labeled, unlabeled: float64 [D]
+    p_value:            of this test alone
+    adjusted:           p-value with Holm's correction for all tests
+    """
+
+    labeled: Values
+    unlabeled: Values
+    p_value: float
+    adjusted: float
+
+    @property
+    def is_shift(self) -> bool:
+        return self.adjusted <= LEVEL
+
+
+def compare(
+    labeled: Mapping[str, Values], unlabeled: Mapping[str, Values], rng: np.random.Generator
+) -> dict[str, Difference]:
+    """Test for every quantity whether labeled and unlabeled images differ.
+
+    labeled, unlabeled: quantity -> float64 [images, D], at least one image each, the same quantities and D
+    rng:                draws the random divisions
+    returns:            quantity -> test
+    """
+    p_values = {name: p_value(values, unlabeled[name], rng) for name, values in labeled.items()}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return {
+        name: Difference(values.mean(axis=0), unlabeled[name].mean(axis=0), p_values[name], adjusted[name])
+        for name, values in labeled.items()
+    }
+
+
+def p_value(labeled: Values, unlabeled: Values, rng: np.random.Generator) -> float:
+    """p-value of the permutation test of two samples of images.
+
+    The statistic is the squared difference of the two means, in units of the standard deviation over all images, summed
+    over the D dimensions; dimensions in which no two images differ are left out.
+
+    labeled, unlabeled: float64 [images, D]
+    returns:            in [1 / (NUM_DIVISIONS + 1), 1]
+    """
+    values = np.concatenate([labeled, unlabeled])
+    spread = values.std(axis=0)
+    values = (values - values.mean(axis=0))[:, spread > 0] / spread[spread > 0]
+    # With all means at 0, the difference of the two means is proportional to the sum over the labeled images.
+    statistic = np.square(values[: len(labeled)].sum(axis=0)).sum()
+    drawn = np.array(
+        [
+            np.square(values[rng.permutation(len(values))[: len(labeled)]].sum(axis=0)).sum()
+            for _ in range(NUM_DIVISIONS)
+        ]
+    )
+    # Two divisions with equal statistics can differ by rounding errors of their sums.
+    num_larger = np.count_nonzero(drawn >= statistic * (1 - 1e-9))
+    return (1 + num_larger) / (1 + NUM_DIVISIONS)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order of the given ones (Holm, 1979): at most one in 1 / a is wrongly <= a."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.sort(p_values) * np.arange(len(p_values), 0, -1)))
+    return [float(value) for value in adjusted]
+
+
+def most_different(labeled: Values, unlabeled: Values, number: int) -> npt.NDArray[np.intp]:
+    """Indices of the unlabeled images that differ most from the labeled ones, in the direction of the difference.
+
+    labeled, unlabeled: float64 [images, D]
+    returns:            `number` indices or fewer, the most different image first
+    """
+    spread = np.concatenate([labeled, unlabeled]).std(axis=0)
+    scaled = np.divide(unlabeled - labeled.mean(axis=0), spread, out=np.zeros_like(unlabeled), where=spread > 0)
+    return np.argsort(-(scaled @ scaled.mean(axis=0)), kind="stable")[:number]

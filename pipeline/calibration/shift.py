@@ -1,0 +1,119 @@
+"""Whether labeled and unlabeled images differ in what is observed without masks: facts, and one sentence about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import calib
+from pipeline.store import DONE, OUTCOMES, CalibrationStore, LabelStore, observed_in
+
+Facts = Mapping[str, Any]
+
+KEEP_RATE, CONFIDENCE, SHARES = "keep rate", "mean confidence", "class shares"
+NUM_IMAGES = 5  # unlabeled images that are named
+NUM_CLASSES = 3  # classes that are named
+
+
+def shift_facts(calibration: CalibrationStore, labels: LabelStore, seed: int) -> dict[str, Any] | None:
+    """Compare the labeled images of a run with the unlabeled ones (`calib.shift`).
+
+    The quantities are, per image, the keep rate with the labels' variant, alpha and rule (of a labeled image with
+    thresholds from other labeled images; not for rule raw), the mean probability of the most probable class, and the
+    share of every class in the annotator's argmax. All pixels count, with and without a true class.
+
+    calibration: with its thresholds
+    labels:      with all its images
+    seed:        of the random divisions
+    returns:     `tests`: quantity -> `labeled` and `unlabeled` (means; class name -> mean for the shares), `p_value`,
+                 `adjusted` (Holm); `is_shift`: whether one of the adjusted p-values is at most 0.05; `classes`: names
+                 of the classes whose shares differ most; `images`: ids of the unlabeled images that differ most in the
+                 quantities that do (both [] without a shift). None without images to compare
+    raises:      StoreError if a store is damaged
+    """
+    of_labeled, of_unlabeled = np.flatnonzero(calibration.status == DONE), np.flatnonzero(labels.status == DONE)
+    if not len(of_labeled) or not len(of_unlabeled):
+        return None
+    labeled, unlabeled = _values(observed_in(calibration, of_labeled)), _values(observed_in(labels, of_unlabeled))
+    kept = _keep_rates(calibration, of_labeled, labels, of_unlabeled)
+    if kept is not None:
+        labeled, unlabeled = {KEEP_RATE: kept[0], **labeled}, {KEEP_RATE: kept[1], **unlabeled}
+    tests = calib.compare(labeled, unlabeled, np.random.default_rng(seed))
+    shifted = [name for name, test in tests.items() if test.is_shift]
+    images: list[str] = []
+    if shifted:
+        first, second = (np.concatenate([of[name] for name in shifted], axis=1) for of in (labeled, unlabeled))
+        ids = labels.sample_ids
+        images = [ids[i] for i in of_unlabeled[calib.most_different(first, second, NUM_IMAGES)]]
+    gap = np.abs(tests[SHARES].unlabeled - tests[SHARES].labeled)
+    classes = np.argsort(-gap, kind="stable")[:NUM_CLASSES] if SHARES in shifted else np.array([], np.intp)
+    return {
+        "tests": {name: _test_facts(test, labels.class_names) for name, test in tests.items()},
+        "is_shift": bool(shifted),
+        "classes": [labels.class_names[k] for k in classes],
+        "images": images,
+    }
+
+
+def _values(observed: calib.Observed) -> dict[str, npt.NDArray[np.float64]]:
+    """Quantity -> float64 [images, D]."""
+    pixels = observed.pixels.sum(axis=1, keepdims=True)
+    return {
+        CONFIDENCE: observed.probability.sum(axis=1, keepdims=True) / pixels,
+        SHARES: observed.pixels / pixels,
+    }
+
+
+def _keep_rates(
+    calibration: CalibrationStore,
+    of_labeled: npt.NDArray[np.intp],
+    labels: LabelStore,
+    of_unlabeled: npt.NDArray[np.intp],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Keep rates of labeled and unlabeled images, float64 [images, 1] each; None if there are none to compare."""
+    if labels.rule == calib.RAW:
+        return None
+    held_out = calibration.held_out_keep_rate(labels.state["variant"], labels.alphas[0], labels.rule)[of_labeled]
+    if np.isnan(held_out).any():
+        return None
+    kept, pixels = (labels.outcome_pixels[of_unlabeled, OUTCOMES.index(name)] for name in ("kept", "pixels"))
+    return held_out[:, np.newaxis], (kept / pixels)[:, np.newaxis]
+
+
+def _test_facts(test: calib.Difference, class_names: list[str]) -> dict[str, Any]:
+    labeled, unlabeled = (
+        dict(zip(class_names, means.tolist(), strict=True)) if len(means) > 1 else float(means[0])
+        for means in (test.labeled, test.unlabeled)
+    )
+    return {"labeled": labeled, "unlabeled": unlabeled, "p_value": test.p_value, "adjusted": test.adjusted}
+
+
+def shift_sentence(facts: Facts | None) -> str | None:
+    """The result in one sentence without a full stop. facts: of `shift_facts`"""
+    if facts is None:
+        return None
+    parts = ", ".join(_parts(facts))
+    if not facts["is_shift"]:
+        return f"no difference beyond chance between labeled and unlabeled images: {parts}"
+    return (
+        f"SHIFT: the unlabeled images differ from the labeled ones: {parts}; most of all {', '.join(facts['images'])}. "
+        "Coverage and precision are estimates for images like the labeled ones: label some of these images, too"
+    )
+
+
+def _parts(facts: Facts) -> Iterator[str]:
+    for name, test in facts["tests"].items():
+        p = f"p = {test['adjusted']:.2g}"
+        labeled, unlabeled = test["labeled"], test["unlabeled"]
+        if name == SHARES:
+            named = [f"{c} {_percent(unlabeled[c])} against {_percent(labeled[c])}" for c in facts["classes"]]
+            yield f"{name} ({'; '.join([p, *named])})"
+        else:
+            yield f"{name} {_percent(unlabeled)} against {_percent(labeled)} ({p})"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
