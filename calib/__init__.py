@@ -17,7 +17,7 @@ shift        whether labeled and unlabeled images differ in what can be observed
 choice       choosing labels by their held-out estimates
 """
 
-from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank
+from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank, without_equal_labels
 from calib.evaluation import Estimate, HeldOut, assign_folds, summarise
 from calib.interface import ArrayMaps, Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
@@ -116,4 +116,5 @@ __all__ = [
     "summarise",
     "summarise_labels",
     "true_class_scores",
+    "without_equal_labels",
 ]

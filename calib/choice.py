@@ -45,6 +45,15 @@ def rank(candidates: Sequence[Candidate], target_precision: float | None = None)
     return ranked, ranked[0].precision >= target
 
 
+def without_equal_labels(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, in their order, without those whose three estimates equal those of an earlier one.
+
+    Such labels are the same ones: as long as no set has two classes, for example, all rules label alike.
+    """
+    first_of = {candidate[3:]: candidate for candidate in reversed(ranked)}
+    return [candidate for candidate in ranked if first_of[candidate[3:]] is candidate]
+
+
 def choose_most_labels(candidates: Sequence[Candidate], target_precision: float) -> tuple[Candidate, bool]:
     """The candidate with the highest keep rate among those that reach a precision.
 

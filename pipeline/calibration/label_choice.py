@@ -178,10 +178,11 @@ def log_choice(settings: Settings, calibrated: Facts, choice: Choice) -> None:
 
 
 def _runner_up_text(best: calib.Candidate, others: Sequence[calib.Candidate]) -> str:
-    """How far the choice is from the next candidate with other numbers: labels of equal numbers are the same ones."""
-    runner_up = next((other for other in others if other[3:] != best[3:]), None)
-    if runner_up is None:
+    """How far the choice is from the next candidate that is not the same labels."""
+    _, *other_labels = calib.without_equal_labels([best, *others])
+    if not other_labels:
         return ""
+    runner_up = other_labels[0]
     return (
         f"; the runner-up, variant {runner_up.variant}, alpha {runner_up.alpha:g}, rule {runner_up.rule}, has "
         f"{100 * runner_up.miou:.1f} and {runner_up.keep_rate:.3f}"

@@ -24,9 +24,8 @@ def verdict(held_out: Facts | None, variant: str, alpha: float, rule: str) -> st
         return None
     if rule != "raw":
         return _against_raw(row, held_out["raw"], "the calibrated labels")
-    raw, *others = candidates(held_out)
-    # leave out calibrations that label every pixel by the argmax
-    calibrated = [candidate for candidate in others if candidate.keep_rate and candidate[3:] != raw[3:]]
+    _, *others = calib.without_equal_labels(candidates(held_out))  # without those that are the argmax
+    calibrated = [candidate for candidate in others if candidate.keep_rate]
     if not calibrated:
         return None
     best = calib.rank(calibrated)[0][0]

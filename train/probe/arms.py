@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from calib import RAW as RAW_RULE
-from calib import Candidate, rules_alike
+from calib import Candidate, rules_alike, without_equal_labels
 
 
 class Labels(NamedTuple):
@@ -51,7 +51,7 @@ def arms_of(calibrated: Sequence[Candidate], weights: Sequence[float]) -> list[A
 
 
 def distinct_candidates(ranked: Sequence[Candidate], num: int, has_background: bool) -> list[Candidate]:
-    """The best calibrated labels of each rule, then the best of other variants; at most `num`.
+    """The best calibrated labels of each rule, then the best of other variants; at most `num`, no labels twice.
 
     Labels of one rule at neighbouring alphas differ in few pixels, and the held-out mIoU orders them well. It does not
     show whether a student learns more from more labels or from more precise ones, and that is how rules differ.
@@ -63,7 +63,7 @@ def distinct_candidates(ranked: Sequence[Candidate], num: int, has_background: b
     def rule(candidate: Candidate) -> tuple[str, ...]:
         return (candidate.rule,) if has_background else rules_alike(candidate.rule, has_background)
 
-    calibrated = [candidate for candidate in ranked if candidate.rule != RAW_RULE]
+    calibrated = [candidate for candidate in without_equal_labels(ranked) if candidate.rule != RAW_RULE]
     of_rule = {rule(candidate): candidate for candidate in reversed(calibrated)}
     of_variant = {(rule(candidate), candidate.variant): candidate for candidate in reversed(calibrated)}
     best, others = (sorted(group.values(), key=calibrated.index) for group in (of_rule, of_variant))
