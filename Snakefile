@@ -18,20 +18,23 @@ sys.path[:] = [
 ]
 os.environ.update(PYTHONSAFEPATH="1")  # in jobs
 
-from pipeline.errors import ConfigError, disk_problem
+from pipeline.errors import UserError, disk_problem
 from pipeline.experiment import workflow as experiments
 from pipeline.experiment.devices import visible_gpus
 from pipeline.marks import mark_of, update_marks
 from pipeline.overrides import as_arguments
+from pipeline.rounds.workflow import fold_mark, folds_for, update_fold_marks
 from pipeline.run import Run
 
 try:
     experiment = experiments.experiment_of(config, sys.argv, workflow.is_main_process)
     settings = experiment.base
-    out, run = settings.folder, Run(settings)
+    out, run, folds = settings.folder, Run(settings), folds_for(settings)
+    folds_folder = folds[0].base.folder.folds if folds else run.folder.folds
     if workflow.is_main_process:  # in jobs the marks stay as Snakemake left them
+        update_fold_marks(folds)
         experiments.update_marks(experiment, update_marks(run), sys.argv)
-except ConfigError as error:
+except UserError as error:
     sys.exit(f"error: {error}")
 except OSError as error:
     sys.exit(f"error: {disk_problem(error) or error}")
@@ -69,6 +72,7 @@ rule prepare:
 rule annotate:
     input:
         rules.prepare.output,
+        [fold_mark(fold.folder) for fold in folds],
     output:
         touch(mark_of(run.folder.receipt("annotate"))),
     log:
@@ -80,6 +84,22 @@ rule annotate:
         gpu=1,
     shell:
         f"{pipeline} annotate {arguments} 2>&1 | tee {{log:q}} >&2"
+
+
+rule fold:
+    input:
+        rules.prepare.output,
+    output:
+        touch(fold_mark(folds_folder / "{fold}")),
+    log:
+        f"{out}/logs/folds/{{fold}}.log",
+    conda:
+        "environment.yml"
+    threads: workflow.cores
+    resources:
+        gpu=1,
+    shell:
+        f"{pipeline} train-fold {arguments} --fold {{wildcards.fold:q}} 2>&1 | tee {{log:q}} >&2"
 
 
 rule calibrate:

@@ -97,6 +97,10 @@ class TrainingError(UserError):
     """A student or checkpoint that cannot be loaded, or a training that failed."""
 
 
+class StageError(UserError):
+    """A stage that failed in a process of its own, and has printed why."""
+
+
 class NetworkError(UserError):
     """A network in transformers format that is missing, damaged, changed, or cannot be loaded."""
 

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.record import write_record
 from pipeline.yaml_text import yaml_text
 
 STAGE_OF = {"probabilities": "annotate", "calibration": "calibrate", "labels": "pseudolabel"}
+KIND_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "labels": "labels.zarr"}
 
 
@@ -37,32 +39,64 @@ def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
     run=FOLDER.
     """
     folder = path.absolute().parent
-    recorded = _recorded_words(folder / f"{stage}.json") or _recorded_words(folder / "prepare.json")
+    recorded = recorded_words(folder / f"{stage}.json") or recorded_words(folder / "prepare.json")
     return command_of(folder, stage, recorded or [run_word(folder.name)], rerun)
 
 
 def command_of(folder: Path, stage: str, words: Iterable[str], rerun: str | None = None) -> str:
     """Command that runs a stage of the run in a folder.
 
-    In a folder of an experiment, it is the command that makes the experiment's table and all that it needs. To repeat a
-    stage of its labels or runs, the receipt of that stage is removed.
+    In a folder of an experiment or of a fold, it is the command that makes the experiment's table, or annotates with
+    the students of all folds, and all that this needs. To repeat a stage of that folder, its receipt is removed.
 
     words: arguments of `--config` that select the run
     rerun: stage that is run even if its receipt exists
     """
-    experiment = _recorded_words(Folder(folder).experiment)
-    if not experiment:
+    workflow = Folder(folder).workflow
+    makers = recorded_words(workflow)
+    if not makers:
         return snakemake_command(stage, words, rerun)
-    again = snakemake_command("experiment", experiment)
+    target = json.loads(workflow.read_text(encoding="utf-8"))["target"]
+    again = snakemake_command(target, makers)
     if rerun is None:
         return again
     receipt = Folder(folder).receipt(rerun).resolve()  # a link if the stage is one of other labels, or of the base run
-    if receipt.is_file() and Folder(receipt.parent).experiment.is_file():
+    if receipt.is_file() and Folder(receipt.parent).workflow.is_file():
         return f"rm {shlex.quote(os.path.relpath(receipt))} && {again}"
-    return snakemake_command("experiment", experiment, rerun)
+    return snakemake_command(target, makers, rerun)
 
 
-def _recorded_words(receipt: Path) -> list[str]:
+def write_workflow(folder: Path, target: str, config: Iterable[str]) -> None:
+    """Write into a folder which command of Snakemake made it, for `command_of`.
+
+    target: of Snakemake
+    config: arguments of `--config`
+    """
+    write_record(Folder(folder).workflow, {"target": target, "config": list(config)})
+
+
+def link(source: Path, folder: Path, stages: Iterable[str]) -> None:
+    """Link the products of stages of the run in `source` into `folder`, the folder of another run.
+
+    Earlier links are replaced. A product that does not exist is skipped.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (path for stage in stages for path in products(Folder(source.absolute()), stage)):
+        if not path.exists():  # probs.zarr may have been deleted: finished labels do not need it
+            continue
+        symlink = folder / path.name
+        if symlink.is_symlink():
+            symlink.unlink()
+        symlink.symlink_to(os.path.relpath(path, folder.absolute()))
+
+
+def products(folder: Folder, stage: str) -> tuple[Path, Path]:
+    """Paths of what a stage writes: its store or samples.json, and its receipt."""
+    result = folder.samples if stage == "prepare" else folder.store(KIND_OF[stage])
+    return result, folder.receipt(stage)
+
+
+def recorded_words(receipt: Path) -> list[str]:
     """Arguments of `--config` in a receipt; [] if the receipt does not exist, is damaged or has none."""
     try:
         words = json.loads(receipt.read_text(encoding="utf-8"))["config"]
@@ -167,9 +201,14 @@ class Folder:
         return self.path / "export" / format_name
 
     @property
-    def experiment(self) -> Path:
-        """Arguments of `--config` of the experiment that made this folder of labels or of a run."""
-        return self.path / "experiment.json"
+    def workflow(self) -> Path:
+        """Target and arguments of `--config` of Snakemake that made this folder of an experiment or of a fold."""
+        return self.path / "workflow.json"
+
+    @property
+    def folds(self) -> Path:
+        """Folds of the run: the same training, without the masks of some labeled images."""
+        return self.path / "folds"
 
     @property
     def plan(self) -> Path:

@@ -48,6 +48,12 @@ def split_workflow_config(config: Mapping[str, Any], command_line: Sequence[str]
     return str(entries.pop("run", DEFAULT_RUN)), full_names(entries)
 
 
+def parse_workflow_config(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Run and overrides from the words of `as_workflow_config`; raises as `split_workflow_config`."""
+    names = (word.partition("=")[0] for word in words)
+    return split_workflow_config(dict.fromkeys(names), [CONFIG_OPTIONS[0], *words])
+
+
 def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
     """Command-line words `--set NAME=VALUE` from which `parse_overrides` restores the overrides, by full name."""
     return [word for name, value in full_names(overrides).items() for word in ("--set", f"{name}={yaml_text(value)}")]

@@ -432,16 +432,29 @@ class PythonSettings(Section):
     """Keyword arguments of the factory."""
 
 
+class StudentSettings(Section):
+    """Annotator from the last round: students of another run, none of which was trained on the mask of an image that it
+    annotates."""
+
+    run: str
+    """Name of the run, in the same `results` folder. Its training must have finished, on the same images and
+    classes."""
+    folds: int = Field(2, ge=2)
+    """Number of folds of the images. That run is trained again for each fold, without the masks of the fold, and the
+    student annotates the fold. More folds take longer; each student is then trained on more masks."""
+
+
 class AnnotateSettings(Section):
     """The annotator: a segmentation model that predicts probability maps of every image."""
 
-    annotator: Literal["seem", "transformers", "onnx", "maps", "python", "none"]
+    annotator: Literal["seem", "transformers", "onnx", "maps", "student", "python", "none"]
     """Type of the annotator, which is set up in the section of the same name. none: no annotator, for recipes with
     `stage1.labels: none`."""
     seem: SeemSettings | None = None
     transformers: TransformersSettings | None = None
     onnx: OnnxSettings | None = None
     maps: MapsSettings | None = None
+    student: StudentSettings | None = None
     python: PythonSettings | None = None
     resolution: Literal["annotator", "grid"] = "annotator"
     """Resolution of the stored maps: that of the annotator's output, or `data.grid`."""
@@ -1013,6 +1026,16 @@ class Settings(Section):
             raise ValueError(
                 f"stage1.labels {self.stage1.labels} needs an annotator, but annotate.annotator is none or missing; "
                 "add the section annotate, or set stage1.labels: none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _students_are_of_another_run(self) -> Settings:
+        student = self.annotate.student
+        if self.annotate.annotator == "student" and student is not None and student.run == self.name:
+            raise ValueError(
+                f"annotate.student.run is {student.run}, this run itself; set it to the run of the last round, or set "
+                f"name: {self.name}_round2"
             )
         return self
 

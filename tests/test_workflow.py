@@ -289,6 +289,31 @@ def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(fin
     )
 
 
+@pytest.mark.slow
+def test_a_next_round_that_is_killed_goes_on_and_trains_no_student_twice(finished_run):
+    written = call(finished_run, sys.executable, "-m", "pipeline", "next-round", finished_run / "tiny.yaml")
+    assert written.returncode == 0, written.stderr
+    asked = ("annotate", "--config", f"run={finished_run / 'tiny_round2.yaml'}")
+    fold = finished_run / "results/tiny/folds/1_of_2"
+    options = ("--snakefile", ROOT / "Snakefile", "--cores", "1", "--workflow-profile", ROOT / "profiles/default")
+    command = [str(word) for word in (sys.executable, "-P", "-m", "snakemake", *options, *asked)]
+    with subprocess.Popen(
+        command, cwd=finished_run, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
+    ) as started:
+        while not (fold / "stage1.json").is_file() and started.poll() is None:
+            time.sleep(0.05)
+        os.killpg(started.pid, signal.SIGKILL)
+    assert not (fold / "stage2.json").exists()
+    trained = (fold / "stage1.json").stat().st_mtime_ns
+
+    finished = snakemake(finished_run, *asked)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert (fold / "stage1.json").stat().st_mtime_ns == trained
+    annotated = json.loads((finished_run / "results/tiny_round2/annotate.json").read_text())
+    assert (annotated["annotator"], annotated["num_done"]) == ("students of tiny", 10)
+    assert "Nothing to be done" in snakemake(finished_run, *asked).stderr
+
+
 def assert_the_command_of_a_refusal_works(folder, damaged, receipt, asked):
     """Damage what a run of an experiment has trained, and run the command that its evaluation prints."""
     damaged.write_bytes(damaged.read_bytes() + b" ")

@@ -64,10 +64,14 @@ def _load(settings: Settings) -> Annotator:
         from pipeline.annotators.maps import MapsAnnotator
 
         return MapsAnnotator(chosen.maps, settings.data)
+    if chosen.student is not None and chosen.annotator == "student":
+        from pipeline.annotators.student import student_annotator
+
+        return student_annotator(settings, chosen.student)
     alone = Run(settings).command("all", preset="label-only")
     raise AnnotatorError(
         "annotate.annotator is none, but a probability map needs an annotator; set annotate.annotator to seem, "
-        f"transformers, onnx, maps or python, or train on the labeled images alone: {alone}"
+        f"transformers, onnx, maps, student or python, or train on the labeled images alone: {alone}"
     )
 
 

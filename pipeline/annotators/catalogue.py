@@ -70,6 +70,12 @@ ADAPTERS = (
         "none",
     ),
     Adapter(
+        "student",
+        "run: a finished run in the same results folder; conformalsam next-round writes it",
+        "those of that run",
+        "none",
+    ),
+    Adapter(
         "python",
         "factory: a class or function of your own code",
         "your own",

@@ -23,6 +23,7 @@ SOURCES = {
     "transformers": "annotate.transformers.class_map and the prompts of data.classes",
     "onnx": "annotate.onnx.class_map",
     "maps": "the order of the channels of the files in annotate.maps.folder",
+    "student": "data.classes and data.grid of the run in annotate.student.run",
     "python": "the order of its maps",
 }
 

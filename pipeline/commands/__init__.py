@@ -17,14 +17,15 @@ from pipeline.commands.gallery import gallery
 from pipeline.commands.import_masks import import_masks
 from pipeline.commands.init import init
 from pipeline.commands.inspect import inspect
+from pipeline.commands.next_round import next_round, train_fold
 from pipeline.commands.settings import settings
 from pipeline.commands.splits import splits
 
 TOOLS = (
     *(init, annotators, settings, doctor),
     *(alpha, gallery, inspect, explain),
-    *(export, import_masks),
+    *(export, import_masks, next_round),
     *(download, convert_seem),
     *(convert_sbd, convert_coco, splits),
-    *(experiment_labels, experiment_run, experiment_table),
+    *(experiment_labels, experiment_run, experiment_table, train_fold),
 )

@@ -49,7 +49,7 @@ def prompt_findings(settings: Settings, vocabulary: Vocabulary | None) -> list[F
     """
     chosen = settings.annotate
     is_seem, is_prompted = chosen.annotator == "seem", _is_prompted(settings)
-    if chosen.annotator in ("onnx", "maps") or (chosen.annotator == "transformers" and not is_prompted):
+    if chosen.annotator in ("onnx", "maps", "student") or (chosen.annotator == "transformers" and not is_prompted):
         return []  # its classes are channels or labels, which other checks compare with the network's
     section = chosen.seem if is_seem else chosen.transformers if is_prompted else None
     prompts = used_prompts(settings.data, section)

@@ -25,6 +25,7 @@ from pipeline.settings import (
     PythonSettings,
     SeemSettings,
     Settings,
+    StudentSettings,
     TrainSettings,
     TransformersSettings,
 )
@@ -46,7 +47,9 @@ def _annotator(settings: Settings) -> Iterator[Finding]:
         yield from transformers_findings(chosen.transformers, settings.data)
     elif chosen.onnx is not None and chosen.annotator == "onnx":
         yield from onnx_findings(chosen.onnx, settings.data)
-    elif chosen.python is not None:
+    elif chosen.student is not None and chosen.annotator == "student":
+        yield from round_findings(settings, chosen.student)
+    elif chosen.python is not None and chosen.annotator == "python":
         yield from python_findings(chosen.python)
 
 
@@ -210,6 +213,22 @@ def maps_findings(samples: Iterable[Sample], settings: Settings) -> list[Finding
     except AnnotatorError as error:
         return [from_message(str(error))]
     return []
+
+
+def round_findings(settings: Settings, chosen: StudentSettings) -> Iterator[Finding]:
+    """Check that the run of the last round has finished, and count the students that `annotate` trains first."""
+    from pipeline.rounds.base import base_run
+    from pipeline.rounds.folds import folds_of
+
+    try:
+        folds = folds_of(base_run(settings, chosen), chosen.folds)
+    except UserError as error:
+        yield from_message(str(error))
+        return
+    untrained = sum(bool(fold.unfinished()) for fold in folds)
+    if untrained:
+        what = f"the students of {untrained} of {len(folds)} folds are not trained; annotate trains them first"
+        yield Finding("note", what, (f"annotate.student.run: {chosen.run}",))
 
 
 # --- the student -----------------------------------------------------------------------------------------------------

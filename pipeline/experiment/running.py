@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.datasets import SampleIndex
 from pipeline.digests import sha256_of
-from pipeline.errors import DatasetError, UserError
+from pipeline.errors import DatasetError
 from pipeline.experiment.devices import claimed_gpu
-from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, link, write_experiment, write_with_every_mask
+from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, write_with_every_mask
 from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
 from pipeline.experiment.quality import label_quality
-from pipeline.folder import Folder
-from pipeline.overrides import as_arguments
+from pipeline.folder import Folder, link, write_workflow
 from pipeline.receipt import fingerprint, has_receipt, read_receipt
 from pipeline.record import is_whole, read_record, write_record
 from pipeline.run import Run as PipelineRun
 from pipeline.run_file import load_settings
+from pipeline.stage_calls import call
 
 TRAINED = ("stage1", "stage2", "evaluate")
-
-
-class ExperimentError(UserError):
-    """A run of an experiment that failed."""
 
 
 def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
@@ -37,11 +30,11 @@ def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
 
     name:    of the labels
     returns: facts for the receipt
-    raises:  ExperimentError if a stage fails
+    raises:  StageError if a stage fails
     """
     recipe, folder = experiment.labels_named(name), experiment.labels_folder(name)
     changes = {**experiment.changes_of(recipe), **experiment.placed_in(folder)}
-    write_experiment(folder, experiment.workflow_config)
+    write_workflow(folder, "experiment", experiment.workflow_config)
     stages = ["calibrate", "pseudolabel"]
     bias = None
     if recipe.targets == "bias":
@@ -69,11 +62,11 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
 
     returns: facts for the receipt; of a run that is impossible on these data (targets masks, where masks are missing)
              the reason, as `left_out`
-    raises:  ExperimentError if a stage fails
+    raises:  StageError if a stage fails
     """
     run, folder = experiment.run_named(name), experiment.run_folder(name, seed)
     base = PipelineRun(experiment.base).samples()
-    write_experiment(folder, experiment.workflow_config)
+    write_workflow(folder, "experiment", experiment.workflow_config)
     try:
         own = link_inputs(experiment, run, base, folder)
     except DatasetError as error:
@@ -156,28 +149,6 @@ def start_over_if_changed(folder: Path, plan: Mapping[str, Any]) -> None:
     for stage in TRAINED:
         Folder(folder).receipt(stage).unlink(missing_ok=True)
     write_record(path, content)
-
-
-def call(
-    package: str,
-    stage: str,
-    run_file: str,
-    changes: Mapping[str, Any],
-    environment: Mapping[str, str] | None = None,
-) -> None:
-    """Run a stage in a process of its own.
-
-    package:     `pipeline` or `train`
-    changes:     overrides, full name -> value
-    environment: variables to add
-    raises:      ExperimentError if it fails; its own message is printed before
-    """
-    command = [sys.executable, "-P", "-m", package, stage, run_file, *as_arguments(changes)]
-    finished = subprocess.run(command, env={**os.environ, **(environment or {})}, check=False)
-    if finished.returncode:
-        raise ExperimentError(
-            f"{stage} of {changes['name']} failed; fix the error above, then run the same command again to resume"
-        )
 
 
 def receipts_of(folder: Path, stages: tuple[str, ...]) -> dict[str, dict[str, str]]:

@@ -2,7 +2,6 @@
 
 folders   matches images and masks                   classes   mask values and names -> classes, background, void
 settings  the settings of a new run                  recipe    the student and its training
-run_file  settings -> commented YAML
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from pipeline.images import IndexMask, PixelLimit
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes, read_class_list
 from pipeline.init.folders import ImagesAndMasks, find_files, listed, run_name
 from pipeline.init.recipe import has_cuda
-from pipeline.init.run_file import render
 from pipeline.init.settings import Choices, comments, opening, settings_tree
 from pipeline.names import checked_name
 from pipeline.progress import Progress
 from pipeline.run_file import CONFIG_FOLDER, full_names, load_settings
+from pipeline.run_file_text import render
 from pipeline.settings import MAX_PIXELS, Settings
 from pipeline.sources import find_samples
 from pipeline.sources.palettes import palette_problems

@@ -44,7 +44,7 @@ from pipeline.sources.unread import unread_files
 log = logging.getLogger(__name__)
 
 MAX_8_BIT = 255
-WITHOUT_PROMPTS = ("onnx", "maps", "python")  # an annotator of the user may ignore them
+WITHOUT_PROMPTS = ("onnx", "maps", "student", "python")  # an annotator of the user may ignore them
 
 
 def prepare(settings: Settings) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from pipeline.errors import DatasetError
 from pipeline.init.classes import ListedClass, plan_classes, read_class_list
 from pipeline.init.folders import data_paths, run_name
 from pipeline.init.recipe import recipe
-from pipeline.init.run_file import flow, render
 from pipeline.init.settings import starting_alpha
 from pipeline.overrides import split_workflow_config
 from pipeline.run_file import load_settings
+from pipeline.run_file_text import flow, render
 from pipeline.sources import find_samples
 
 ROOT = Path(__file__).parents[2]

@@ -75,6 +75,7 @@ def test_an_annotator_that_prepares_images_gets_their_ids_with_them(make_setting
 def test_a_run_without_an_annotator_names_the_recipe_that_needs_none(make_settings):
     settings = make_settings(annotator="none", **{"stage1.labels": "none"})
     with pytest.raises(
-        AnnotatorError, match=r"set annotate.annotator to seem, transformers, onnx, maps or python, or .*: .*label-only"
+        AnnotatorError,
+        match=r"to seem, transformers, onnx, maps, student or python, or .*: .*label-only",
     ):
         build_annotator(settings)
