@@ -253,24 +253,29 @@ def test_a_recipe_without_pseudo_labels_needs_no_annotator(finished_run):
     assert planned(finished_run, *overrides) == ["prepare", "stage1", "stage2", "evaluate", "report"]
 
 
-@pytest.mark.slow
-def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(finished_run):
+def interrupt(folder, asked, receipt):
+    """Call Snakemake, and interrupt it with all its jobs when a receipt exists, as Ctrl-C does."""
     options = ("--snakefile", ROOT / "Snakefile", "--cores", "2", "--workflow-profile", ROOT / "profiles/default")
-    asked = ("experiment", *config_of(finished_run, "table=1", "arms=raw", "seeds=1", "protocol=steps"))
-    experiments = finished_run / "results/tiny/experiments"
-    run = experiments / "runs/raw-first-steps-0"
     command = [str(word) for word in (sys.executable, "-P", "-m", "snakemake", *options, *asked)]
     with subprocess.Popen(
         command,
-        cwd=finished_run,
+        cwd=folder,
         env=environment(),
         start_new_session=True,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as started:
-        while not (run / "stage1.json").is_file() and started.poll() is None:
+        while not receipt.is_file() and started.poll() is None:
             time.sleep(0.05)
-        os.killpg(started.pid, signal.SIGINT)  # as Ctrl-C does, while the students are measured
+        os.killpg(started.pid, signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(finished_run):
+    asked = ("experiment", *config_of(finished_run, "table=1", "arms=raw", "seeds=1", "protocol=steps"))
+    experiments = finished_run / "results/tiny/experiments"
+    run = experiments / "runs/raw-first-steps-0"
+    interrupt(finished_run, asked, run / "stage1.json")  # while the students are measured
     assert not (run / "run.json").exists()
     trained = (run / "stage1.json").stat().st_mtime_ns
 
@@ -290,19 +295,12 @@ def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(fin
 
 
 @pytest.mark.slow
-def test_a_next_round_that_is_killed_goes_on_and_trains_no_student_twice(finished_run):
+def test_a_next_round_that_is_interrupted_goes_on_and_trains_no_student_twice(finished_run):
     written = call(finished_run, sys.executable, "-m", "pipeline", "next-round", finished_run / "tiny.yaml")
     assert written.returncode == 0, written.stderr
     asked = ("annotate", "--config", f"run={finished_run / 'tiny_round2.yaml'}")
     fold = finished_run / "results/tiny/folds/1_of_2"
-    options = ("--snakefile", ROOT / "Snakefile", "--cores", "1", "--workflow-profile", ROOT / "profiles/default")
-    command = [str(word) for word in (sys.executable, "-P", "-m", "snakemake", *options, *asked)]
-    with subprocess.Popen(
-        command, cwd=finished_run, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
-    ) as started:
-        while not (fold / "stage1.json").is_file() and started.poll() is None:
-            time.sleep(0.05)
-        os.killpg(started.pid, signal.SIGKILL)
+    interrupt(finished_run, asked, fold / "stage1.json")
     assert not (fold / "stage2.json").exists()
     trained = (fold / "stage1.json").stat().st_mtime_ns
 

@@ -47,6 +47,7 @@ class StudentAnnotator:
         compute = compute_of(settings.train)
         self.students = [load_student(folder, compute) for folder in students]
         self.runs_on = [str(compute.device)]
+        self.size: dict[tuple[int, ...], tuple[int, int]] = {}
         self.fingerprint = receipt.fingerprint(
             {
                 "version": VERSION,
@@ -79,7 +80,9 @@ class StudentAnnotator:
         tensor = torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
         scores = class_scores(student, tensor, self.settings.evaluate)
         if not self.keeps_size:
-            scores = functional.adaptive_avg_pool2d(scores, output_size(student, tensor))
+            if image.shape not in self.size:  # the students have one architecture
+                self.size[image.shape] = output_size(student, tensor)
+            scores = functional.adaptive_avg_pool2d(scores, self.size[image.shape])
         maps: npt.NDArray[np.float32] = scores[0].clamp(0, 1).float().cpu().numpy()
         return maps
 
