@@ -1,7 +1,8 @@
 """Speed of the SEEM annotator, compared with the published computation of its maps: `python benchmarks/annotate.py`.
 
 Random weights. Both are measured in turns in one process, so that other processes affect their ratio little. Prints two
-Markdown tables: images (time, ratio, peak memory, FLOPs) and class texts.
+Markdown tables: images (time, ratio, peak memory, FLOPs) and class texts. `--variant "SAM 3"` and `--variant CLIPSeg`
+compare these networks with a plain loop over prompts (`benchmarks/prompted.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
+import prompted
 import torch
 from published_way import CONTEXT_LENGTH, PublishedWay
 from torch import Tensor
@@ -190,7 +192,14 @@ def text_table(device: str, tokenizer: Path | None) -> None:
 
 
 @click.command()
-@click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), default=list(VARIANTS))
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    type=click.Choice([*VARIANTS, *prompted.VARIANTS]),
+    default=list(VARIANTS),
+    show_default=True,
+)
 @click.option("--prompts", multiple=True, type=int, default=[21, 150], show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="Timed rounds, of which the median is taken.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
@@ -198,6 +207,8 @@ def text_table(device: str, tokenizer: Path | None) -> None:
 @click.option("--threads", type=int, help="Torch threads. Default: torch's.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder of CLIP's. Default: one token per word.")
 @click.option("--no-text", is_flag=True, help="Leave out the class texts, which take minutes on a CPU.")
+@click.option("--side", type=int, help="Side of the input of SAM 3 or CLIPSeg in pixels. Default: 1008 or 352.")
+@click.option("--loop-prompts", type=int, help="Prompts of the plain loop that are timed; scaled to all. Default: all.")
 @click.option("--memory-of", hidden=True)
 def main(
     variants: Sequence[str],
@@ -208,6 +219,8 @@ def main(
     threads: int | None,
     tokenizer: Path | None,
     no_text: bool,
+    side: int | None,
+    loop_prompts: int | None,
     memory_of: str | None,
 ) -> None:
     """Annotate random images with random weights, by our code and by the published computation."""
@@ -217,8 +230,15 @@ def main(
         print_own_peak(variants[0], prompts[0], memory_of, device, precision)
         return
     click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    image_table(variants, prompts, rounds, device, precision)
-    if not no_text:
+    seem = [variant for variant in variants if variant in VARIANTS]
+    for variant in variants:
+        if variant in prompted.VARIANTS:
+            for number in prompts:
+                words = [*NAMES, *(f"object {i}" for i in range(number))][:number]
+                prompted.prompted_table(variant, side, words, loop_prompts, rounds, device, precision)
+    if seem:
+        image_table(seem, prompts, rounds, device, precision)
+    if seem and not no_text:
         text_table(device, tokenizer)
 
 

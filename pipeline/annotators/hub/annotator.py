@@ -37,7 +37,7 @@ PARTS_TO_COMPILE: dict[Kind, list[str]] = {
     "semantic": [""],  # all of it
     "universal": [""],
     "clipseg": ["decoder"],
-    "sam3": ["vision_encoder", "detr_encoder", "detr_decoder", "mask_decoder"],
+    "sam3": ["vision_encoder", "detr_encoder", "mask_decoder"],  # torch cannot trace the decoder between them
 }
 
 
