@@ -12,6 +12,9 @@ variants     the variants, one entry each: score maps in, threshold maps out
 rules        the labeling rules, one entry with a truth table each
 labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
 judgement    counts of an image with known true classes: prediction sets and labels at given thresholds
+curves       labels of an image at every threshold at once
+betting      tests of bounded means by betting, in a fixed sequence
+precision    thresholds whose labels have a guaranteed precision, with confidence
 evaluation   coverage, precision, mIoU and more on held-out images, with intervals
 shift        whether labeled and unlabeled images differ in what can be observed without masks
 choice       choosing labels by their held-out estimates

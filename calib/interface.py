@@ -126,6 +126,10 @@ class Thresholds(NamedTuple):
         q: npt.NDArray[np.float32] = self.q[alpha_index][:, self.region[rows]]
         return q if self.is_class_wise else q[0]
 
+    def at(self, alphas: Sequence[int]) -> "Thresholds":
+        """The thresholds of some of the alphas. alphas: their indices"""
+        return self._replace(q=self.q[list(alphas)])
+
     def images_behind(self) -> npt.NDArray[np.int64]:
         """Number of labeled images that the threshold of each location is computed from: int64 [H, W] or [K, H, W]."""
         counts: npt.NDArray[np.int64] = self.num_images[:, self.region]
@@ -141,7 +145,8 @@ class Variant:
     """A variant with its parameters.
 
     name:            name of an entry of `calib.variants.VARIANTS`
-    alphas:          tolerated miscoverage (variant risk: tolerated fraction of wrong labels), each in (0, 1)
+    alphas:          tolerated miscoverage (variant risk: tolerated fraction of pixels that are labeled wrong;
+                     precision_*: of labels that are wrong), each in (0, 1)
     quantile:        "exact": conformal rank; "paper": the plain quantile of the paper
     pooling:         of image, kmeans, genann: whether the unit is an image ("hierarchical") or a pixel ("naive"); the
                      guarantee is in `histogram.group_quantile`
@@ -158,6 +163,7 @@ class Variant:
     fallback:        of n_min: a square cell with a 16th of the map's height, or the whole map
     background:      of risk: index of the background class, which affects a pixel's most probable class
     fixed_threshold: of fixed: probability in (0, 1] from which a class is in the prediction set
+    error:           of precision_*: probability in (0, 1) with which the labels may be less precise than 1 - alpha
     seed:            of kmeans and of classes "clustered"
     """
 
@@ -173,6 +179,7 @@ class Variant:
     fallback: Fallback = "neighbourhood"
     background: int | None = None
     fixed_threshold: float = 0.5
+    error: float = 0.05
     seed: int = 0
 
 
@@ -188,7 +195,8 @@ class Kind:
     shared_by:      which pixels share a threshold, in words
     fit:            implementation of `calib.fit`
     note:           what the manual of the settings adds to `shared_by`
-    bounds:         what alpha bounds: the miscoverage, the fraction of pixels labeled wrong, or nothing
+    bounds:         what alpha bounds: the miscoverage, the fraction of pixels labeled wrong, the fraction of the labels
+                    that are wrong (precision), or nothing
     covered:        what the coverage guarantee is about, in words; `{of_class}` stands for " of each class" or similar
     rule:           the only labeling rule that the guarantee holds for; None: all rules
     by_location:    each location has its own threshold, unless fewer than `n_min` images have a score there
@@ -202,7 +210,7 @@ class Kind:
     shared_by: str
     fit: Fit
     note: str = ""
-    bounds: Literal["coverage", "wrong labels", "nothing"] = "coverage"
+    bounds: Literal["coverage", "wrong labels", "precision", "nothing"] = "coverage"
     covered: str = ""
     rule: str | None = None
     by_location: bool = False

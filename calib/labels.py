@@ -108,7 +108,7 @@ def _look_up(
     planes: Planes, codes: npt.NDArray[np.uint8], rule: str, background: int | None
 ) -> npt.NDArray[np.float32]:
     """Labels by the truth table of a rule: float32 [H, W], class index, NaN = abstain. codes: from `set_codes`"""
-    decision = find_rule(rule).table.ravel()[_background_is_best(planes, background) * np.uint8(NUM_CODES) | codes]
+    decision = find_rule(rule).table.ravel()[background_is_best(planes, background) * np.uint8(NUM_CODES) | codes]
     label = np.where(decision == FOREGROUND, planes.best_foreground, np.float32(np.nan))
     if background is not None:
         np.copyto(label, np.float32(background), where=decision == BACKGROUND)
@@ -198,7 +198,7 @@ def most_probable(planes: Planes, background: int | None) -> tuple[npt.NDArray[n
     """
     if planes.p_background is None or background is None:
         return planes.best_foreground, planes.p_foreground
-    background_wins = _background_is_best(planes, background)
+    background_wins = background_is_best(planes, background)
     best = np.where(background_wins, np.uint8(background), planes.best_foreground)
     return best, np.maximum(planes.p_foreground, planes.p_background)
 
@@ -224,7 +224,7 @@ def summarise_labels(
     calibrated = np.isfinite(q_hat)
     foreground_in, background_in = _membership(planes, q_hat)
     kept = ~np.isnan(label)
-    overruled = kept & (label != background) & _background_is_best(planes, background)
+    overruled = kept & (label != background) & background_is_best(planes, background)
     return LabelCounts(
         pixels=label.size,
         kept=_count(kept),
@@ -280,7 +280,7 @@ def _membership(
     return foreground_in, 1 - planes.p_background <= threshold
 
 
-def _background_is_best(planes: Planes, background: int | None) -> npt.NDArray[np.bool_]:
+def background_is_best(planes: Planes, background: int | None) -> npt.NDArray[np.bool_]:
     """Whether the background is the most probable class, bool [H, W]; of equal classes the lowest index is."""
     if planes.p_background is None or background is None:
         return np.zeros(planes.p_foreground.shape, dtype=np.bool_)

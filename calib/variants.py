@@ -22,6 +22,7 @@ from calib.histogram import KEEP_NOTHING, NUM_BINS, Errors, image_errors, merge_
 from calib.interface import Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.labels import Planes, most_probable
 from calib.locations import LocationQuantiles, location_quantiles
+from calib.precision import precise_thresholds
 from calib.quantile import CalibrationError, smallest_alpha
 from calib.rules import refuse_unknown
 from calib.scores import IGNORE_INDEX
@@ -137,6 +138,32 @@ def _errors_of_block(background: int | None, images: npt.NDArray[np.bool_], bloc
     return total
 
 
+# Variants precision_RULE
+
+
+def _fit_precision(
+    rule: str, variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]
+) -> list[Thresholds]:
+    q, num_images = precise_thresholds(rule, variant, labeled, held_out_images(fold_of_image))
+    return [
+        Thresholds(
+            regions.one_region(labeled.shape), of_fit.reshape(-1, 1, 1), np.full((1, 1), n), np.ones((1, 1), np.float32)
+        )
+        for of_fit, n in zip(q, num_images, strict=True)
+    ]
+
+
+def _precision_kind(rule: str) -> Kind:
+    return Kind(
+        f"precision_{rule}",
+        "one for the whole image",
+        partial(_fit_precision, rule),
+        bounds="precision",
+        rule=rule,
+        is_whole=True,
+    )
+
+
 VARIANTS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -190,6 +217,7 @@ VARIANTS: dict[str, Kind] = {
             bounds="nothing",
             is_whole=True,
         ),
+        *map(_precision_kind, ("argmax", "paper", "singleton")),  # guarantee in `calib.precision.precise_threshold`
     )
 }
 

@@ -70,7 +70,10 @@ class AnnotateReceipt(Receipt):
 
 
 class CalibrateReceipt(Receipt):
-    """beside: facts of the other variants; held_out: None if no image can be held out."""
+    """beside: facts of the other variants; held_out: None if no image can be held out.
+
+    guarantee: of the precision of labels, as `guarantee_facts`; None without one
+    """
 
     fingerprint: str
     alpha: float
@@ -85,6 +88,7 @@ class CalibrateReceipt(Receipt):
     fallen_back: int
     beside: dict[str, dict[str, Any]]
     held_out: dict[str, Any] | None
+    guarantee: NotRequired[dict[str, Any] | None]
     seconds: float
 
 
@@ -99,13 +103,17 @@ class ProbeReceipt(Receipt):
 
 
 class PseudolabelReceipt(Receipt):
-    """shift: facts of `calibration.shift.shift_facts`."""
+    """guarantee: of the precision of the labels, a sentence; None without one
+
+    shift: facts of `calibration.shift.shift_facts`
+    """
 
     fingerprint: str
     alpha: float
     alphas: list[float]
     rule: str
     variant: str
+    guarantee: NotRequired[str | None]
     num_images: int
     num_failed: int
     keep_rate: float

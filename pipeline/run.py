@@ -93,6 +93,7 @@ class Run:
                 tracked["data"] = own.data.tracked()
             case "calibrate":
                 tracked |= {"calibrate": own.calibrate.tracked(), "alphas": own.alphas, "variants": own.variants}
+                tracked |= self.guarantee
             case "probe":  # it augments as training does
                 views = {"crop": train.crop, "scale": train.scale, "flip": train.flip}
                 tracked |= {"probe": own.probe.tracked(), "views": views, "seed": own.seed}
@@ -105,6 +106,12 @@ class Run:
             case _:
                 tracked[stage] = getattr(own, stage).tracked()
         return as_json(tracked)
+
+    @property
+    def guarantee(self) -> dict[str, Any]:
+        """`pseudolabel.guarantee` by its name, which calibrate depends on; {} without one."""
+        guarantee = self.settings.pseudolabel.guarantee
+        return {} if guarantee is None else {"guarantee": guarantee.tracked()}
 
     def has_receipt(self, stage: str) -> bool:
         return self.folder.receipt(stage).is_file()

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from unicodedata import category, normalize
@@ -482,13 +483,18 @@ Alpha = Annotated[float, Field(gt=0, lt=1)]
 AUTO_ALPHAS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]  # that rule auto chooses from by default
 
 
+def _named_variants() -> list[calib.Kind]:
+    """Variants that can be named in settings; those of precision follow from `pseudolabel.guarantee`."""
+    return [kind for kind in calib.VARIANTS.values() if kind.bounds != "precision"]
+
+
 def _known_variant(name: str) -> str:
-    calib.refuse_unknown("variant", name, calib.VARIANTS)
+    calib.refuse_unknown("variant", name, [kind.name for kind in _named_variants()])
     return name
 
 
 def _variant_words() -> str:
-    words = (f"{kind.name}: {kind.shared_by}{kind.note and f', {kind.note}'}." for kind in calib.VARIANTS.values())
+    words = (f"{kind.name}: {kind.shared_by}{kind.note and f', {kind.note}'}." for kind in _named_variants())
     return " ".join(["Which pixels share a threshold.", *words])
 
 
@@ -563,9 +569,10 @@ class CalibrateSettings(Section):
         return self
 
 
+RULE_OF_AUTO = "auto"
 RULES_TO_BE_CHOSEN = {
-    "auto": "the variant, alpha and rule (raw included) whose labels have the largest mIoU on held-out labeled images; "
-    "a pixel without a label counts as missed",
+    RULE_OF_AUTO: "the variant, alpha and rule (raw included) whose labels have the largest mIoU on held-out labeled "
+    "images; a pixel without a label counts as missed",
     "probe": "the labels that are best for a student in `conformalsam probe`",
 }
 
@@ -580,6 +587,26 @@ def _rule_words() -> str:
     return " ".join(["Rule that labels a pixel.", *(f"{name}: {meaning}." for name, meaning in words.items())])
 
 
+class GuaranteeSettings(Section):
+    """Guaranteed precision of the labels: the largest threshold for which the labeled images show it."""
+
+    precision: float = Field(gt=0, lt=1)
+    """Fraction of the labels of new images that is right, at least. 0.95 needs at least 59 labeled images, usually
+    about 150."""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Probability, at least, with which the precision is reached. It is over the labeled images."""
+
+    @property
+    def alpha(self) -> float:
+        """Fraction of the labels that may be wrong, as alpha of the variants precision_*."""
+        return _complement(self.precision)
+
+
+def _complement(fraction: float) -> float:
+    """1 - fraction in decimal arithmetic: 0.05 of 0.95."""
+    return float(1 - Decimal(str(fraction)))
+
+
 class PseudolabelSettings(Section):
     """Pseudo-labels, from the maps of the unlabeled images and the thresholds."""
 
@@ -589,6 +616,21 @@ class PseudolabelSettings(Section):
     precision_of: Literal["pixels", "macro", "every_class"] = "macro"
     """What must reach `target_precision`. pixels: the fraction of all labels that are right; most of them may be
     background. macro: the mean of the classes' precisions. every_class: the precision of each class."""
+
+    guarantee: GuaranteeSettings | None = None
+    """Precision that the labels are guaranteed to have, with one threshold for the whole image. Under rule auto, the
+    rules argmax and (with a background class) paper are tested, and the labels with the larger held-out mIoU are
+    taken. Details: docs/calibration.md. Default: no guarantee of precision."""
+
+    @model_validator(mode="after")
+    def _guarantee_is_of_the_rule(self) -> PseudolabelSettings:
+        known = [RULE_OF_AUTO, *(kind.rule for kind in calib.VARIANTS.values() if kind.bounds == "precision")]
+        if self.guarantee is not None and self.rule not in known:
+            raise ValueError(
+                f"guarantee needs a rule whose precision can be tested, {', '.join(map(str, known))}, got rule "
+                f"{self.rule}; set rule: {RULE_OF_AUTO}, or remove guarantee"
+            )
+        return self
 
     @property
     def is_automatic(self) -> bool:
@@ -1050,6 +1092,15 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _guarantee_is_of_one_threshold(self) -> Settings:
+        if self.pseudolabel.guarantee is not None and self.calibrate.class_thresholds != "pooled":
+            raise ValueError(
+                "pseudolabel.guarantee needs one threshold for all classes, but calibrate.class_thresholds is "
+                f"{self.calibrate.class_thresholds}; set calibrate.class_thresholds: pooled, or remove the guarantee"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _classes_without_a_channel_share_a_threshold(self) -> Settings:
         chosen, thresholds = self.annotate.annotator, self.calibrate.class_thresholds
         section = {"onnx": self.annotate.onnx, "transformers": self.annotate.transformers}.get(chosen)
@@ -1137,7 +1188,9 @@ class Settings(Section):
         if further is None:
             chooses = self.pseudolabel.is_automatic and self.calibrate.kind.bounds != "nothing"
             further = AUTO_ALPHAS if chooses else []
-        return list(dict.fromkeys([self.calibrate.alpha, *further]))
+        guarantee = self.pseudolabel.guarantee
+        guaranteed = [] if guarantee is None else [guarantee.alpha]
+        return list(dict.fromkeys([self.calibrate.alpha, *further, *guaranteed]))
 
     @property
     def variants(self) -> list[str]:
@@ -1148,7 +1201,22 @@ class Settings(Section):
             chooses = self.pseudolabel.is_automatic and chosen.class_thresholds == "pooled"
             candidates = [name for name, kind in calib.VARIANTS.items() if kind.is_tried]
             further = candidates if chooses and chosen.kind.bounds != "nothing" else []
-        return list(dict.fromkeys([chosen.variant, *further]))
+        return list(dict.fromkeys([chosen.variant, *further, *self.guaranteed_variants]))
+
+    @property
+    def guaranteed_variants(self) -> list[str]:
+        """Variants whose labels are tested for `pseudolabel.guarantee`, one for each rule; [] without a guarantee."""
+        if self.pseudolabel.guarantee is None:
+            return []
+        rule = self.pseudolabel.rule
+        rules = [rule] if rule != RULE_OF_AUTO else ["argmax", *(["paper"] if self.data.background else [])]
+        return [kind.name for kind in calib.VARIANTS.values() if kind.bounds == "precision" and kind.rule in rules]
+
+    @property
+    def error_of_each_test(self) -> float:
+        """Probability with which each of `guaranteed_variants` may miss the precision, so that none does in all."""
+        guarantee = self.pseudolabel.guarantee or GuaranteeSettings(precision=0.5)
+        return _complement(guarantee.confidence) / max(1, len(self.guaranteed_variants))
 
     def of_variant(self, variant: str) -> Settings:
         """The same settings with `calibrate.variant` set to `variant`, one of `variants`."""

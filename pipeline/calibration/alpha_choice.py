@@ -56,7 +56,8 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
     """
     if rule is not None:
         _refuse_unknown_rule(rule)
-    sweeps = [sweep_run(settings, variant).held_out for variant in settings.variants]
+    variants = [variant for variant in settings.variants if variant not in settings.guaranteed_variants]
+    sweeps = [sweep_run(settings, variant).held_out for variant in variants]
     judged = [facts for facts in sweeps if facts is not None]
     if not judged:
         raise ConfigError(

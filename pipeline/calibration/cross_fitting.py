@@ -62,6 +62,7 @@ def fit_and_judge(
     policy: calib.Policy,
     store: CalibrationStore,
     probabilities: ProbabilityStore | None,
+    judged_alphas: Sequence[float] | None = None,
 ) -> Calibrated:
     """Compute thresholds from the finished images of a calibration store, and judge each fold by the other folds.
 
@@ -70,15 +71,17 @@ def fit_and_judge(
 
     policy:        treatment of thresholds that too few images support
     probabilities: maps on which class-wise thresholds are judged; may be None for pooled thresholds
+    judged_alphas: those of the alphas that are judged; default: all
     raises:        calib.CalibrationError if the policy is "raise" and an alpha is too small for the number of images
     """
-    maps = _labeled_maps(settings, store)
+    maps = labeled_maps(settings, store)
     folds = num_folds(maps.num_images, settings.calibrate)
     fold_of_image = calib.assign_folds(maps.num_images, folds) if folds > 1 else np.zeros(1, np.int64)
     fold = np.full(len(store.status), -1)
     fold[maps.images] = fold_of_image
     jobs = _jobs(settings, store, probabilities, fold) if folds > 1 else []
-    progress = Progress(log, "held-out images", len(jobs) * len(alphas), "judgements") if jobs else None
+    judged_alphas = alphas if judged_alphas is None else judged_alphas
+    progress = Progress(log, "held-out images", len(jobs) * len(judged_alphas), "judgements") if jobs else None
     final: list[calib.Thresholds] = []
     rows: list[Fact] = []
     raw = None
@@ -88,11 +91,13 @@ def fit_and_judge(
         final.append(fits[0].resolve(policy))
         if progress is not None:
             # policy "raise" is about new images; the thresholds of folds have fewer images and only give estimates
-            of_folds = [fit.resolve("max" if policy == "max" else "abstain") for fit in fits[1:]]
+            chosen = [a for a, alpha in enumerate(some_alphas) if alpha in judged_alphas]
+            some_alphas, of_all = [some_alphas[a] for a in chosen], final[-1].at(chosen)
+            of_folds = [fit.at(chosen).resolve("max" if policy == "max" else "abstain") for fit in fits[1:]]
             judged = _judge_images(settings, store, jobs, of_folds, progress)
             # in the order of the images, so that the intervals do not depend on which task finished first
             held_out = calib.summarise(judged, np.random.default_rng(settings.seed))
-            rows += rows_of(settings, held_out, store.class_names, some_alphas, final[-1], jobs[0].rules, folds)
+            rows += rows_of(settings, held_out, store.class_names, some_alphas, of_all, jobs[0].rules, folds)
             raw = raw or raw_facts(settings, held_out, store.class_names)
             labeled.append(np.stack([judgement.labeled for judgement in judged]) / np.prod(settings.data.grid))
     thresholds = final[0]._replace(q=np.concatenate([chunk.q for chunk in final]))
@@ -106,12 +111,13 @@ def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store
 
     raises: as `fit_and_judge`
     """
-    maps = _labeled_maps(settings, store)
+    maps = labeled_maps(settings, store)
     (thresholds,) = calib.fit(variant_of(settings, alphas), maps, np.zeros(maps.num_images, np.int64))
     return thresholds.resolve(policy)
 
 
-def _labeled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
+def labeled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
+    """The finished images of a calibration store."""
     images = np.flatnonzero(store.status == DONE).tolist()
     height, width = settings.data.grid
     return StoredMaps(store.handle, images, (height, width), settings.compute)
@@ -144,6 +150,7 @@ def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
         fallback=chosen.fallback,
         background=settings.data.background_index,
         fixed_threshold=chosen.fixed_threshold,
+        error=settings.error_of_each_test,
     )
 
 

@@ -18,9 +18,10 @@ class Guarantee(NamedTuple):
     """The guarantee at one alpha.
 
     is_risk:      bounds the fraction of wrongly labeled pixels instead of the coverage
+    is_precision: bounds the precision of the labels instead of the coverage
     is_of_images: coverage is a mean over images; each image counts the same, however many of its pixels have a class
     target:       in [0, 1]: lower bound of the coverage, 1 - alpha; under variant risk upper bound of the fraction of
-                  wrong pixels, alpha; None for variant fixed, which has no guarantee
+                  wrong pixels, alpha; None for variants fixed, which has no guarantee, and precision_*
     target_name:  label of the line at the target in charts
     shared_by:    the pixels that share a threshold
     text:         the guarantee, one sentence
@@ -29,6 +30,7 @@ class Guarantee(NamedTuple):
 
     alpha: float
     is_risk: bool
+    is_precision: bool
     is_of_images: bool
     target: float | None
     target_name: str
@@ -46,20 +48,26 @@ def guarantee_of(calibrated: Facts, alpha: float) -> Guarantee:
     if kind.bounds == "wrong labels":
         name = f"at most {exact_percent(alpha)} of all pixels labeled wrong"
         text = f"On average over new images, at most {exact_percent(alpha)} of an image's pixels are labeled wrong."
-        return Guarantee(alpha, True, False, alpha, name, kind.shared_by, text, caveats=[])
+        return Guarantee(alpha, True, False, False, alpha, name, kind.shared_by, text, caveats=[])
+    if kind.bounds == "precision":
+        confidence = exact_percent(calibrated["settings"]["guarantee"]["confidence"])
+        precise = f"at least {exact_percent(1 - alpha)} of the labels of new images"
+        text = f"With a confidence of {confidence}, {precise} are right; if that cannot be shown, no pixel is labeled."
+        return Guarantee(alpha, False, True, False, None, precise, kind.shared_by, text, caveats=[])
     if kind.bounds == "nothing":
         threshold = exact_percent(calibrated["settings"]["calibrate"]["fixed_threshold"])
         text = (
             f"The threshold is fixed: a class is in the prediction set if its probability is at least {threshold}. "
             "Nothing was calibrated, so no coverage is guaranteed, at any alpha."
         )
-        return Guarantee(alpha, False, False, None, "no guarantee", kind.shared_by, text, caveats=[])
+        return Guarantee(alpha, False, False, False, None, "no guarantee", kind.shared_by, text, caveats=[])
     target = exact_percent(1 - alpha)
     covered = kind.covered.format(of_class=OF_CLASS[classes])
     text = f"{covered} has its true class in the prediction set with a probability of {target} or more."
     return Guarantee(
         alpha,
         is_risk=False,
+        is_precision=False,
         is_of_images=kind.is_whole
         and classes == "pooled"
         and calibrated["settings"]["calibrate"]["pooling"] == "hierarchical",

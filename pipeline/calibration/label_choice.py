@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.precision import guarantee_sentence, guaranteed_labels
 from pipeline.calibration.rows import candidates
 from pipeline.errors import ConfigError, StoreError
 from pipeline.run import Run
@@ -43,6 +44,8 @@ class Choice(NamedTuple):
 def choose(settings: Settings, calibrated: Facts) -> Choice:
     """The variant, alphas and rule of the settings; under rule auto and probe, the best ones.
 
+    With a guarantee, the labels are among those that have it.
+
     calibrated: receipt of calibrate
     raises:     StoreError under rule probe if this calibration has no probe; ConfigError if the probe's rule is unknown
                 or, under rule auto, no pixel of a held-out image has a class
@@ -50,6 +53,10 @@ def choose(settings: Settings, calibrated: Facts) -> Choice:
     calibrate = settings.calibrate
     more_alphas = [calibrate.alpha, *calibrate.alphas] if calibrate.alphas else []
     rule = settings.pseudolabel.rule
+    if settings.pseudolabel.guarantee is not None:
+        best = guaranteed_labels(calibrated)
+        alphas = list(dict.fromkeys([best.alpha, *more_alphas]))
+        return Choice(best.variant, alphas, best.rule, settings.pseudolabel.is_automatic)
     if rule == "probe":
         return _probed(settings, calibrated, more_alphas)
     if rule != "auto":
@@ -142,8 +149,11 @@ def labeler(settings: Settings, candidate: calib.Candidate) -> Labeler:
 
 
 def log_choice(settings: Settings, calibrated: Facts, choice: Choice) -> None:
-    """Log the choice of rule auto or probe; warn if it misses the target, or could not be made."""
-    if not choice.is_automatic:
+    """Log the choice of rule auto or probe, or the guarantee; warn if a target is missed, or nothing can be chosen."""
+    sentence = guarantee_sentence(calibrated, choice.variant)
+    if sentence is not None:
+        log.info("pseudolabel: %s", sentence)
+    if not choice.is_automatic or sentence is not None:
         return
     rule, held_out = settings.pseudolabel.rule, calibrated["held_out"]
     chosen = f"variant {choice.variant}, alpha {choice.alphas[0]:g}, rule {choice.rule}"

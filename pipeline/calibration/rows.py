@@ -37,7 +37,7 @@ def rows_of(
         per_image = held_out.coverage_per_image[:, a]
         finite = per_image[~np.isnan(per_image)]
         coverage = {
-            "target": None if settings.calibrate.kind.bounds == "nothing" else 1 - alpha,
+            "target": 1 - alpha if settings.calibrate.kind.bounds in ("coverage", "wrong labels") else None,
             "folds": folds,
             "coverage": _estimate(held_out.coverage, a),
             "coverage_per_class": {n: _estimate(held_out.coverage_per_class, (a, k)) for k, n in enumerate(names)},
@@ -140,7 +140,8 @@ def candidates(
 ) -> list[calib.Candidate]:
     """All combinations to choose from, rule raw first.
 
-    Thresholds of a variant without a guarantee are the same at all alphas: only its first alpha is a candidate.
+    Thresholds of a variant without a guarantee are the same at all alphas: only its first alpha is a candidate. Labels
+    with a guaranteed precision are no candidates: they are chosen by their guarantee.
 
     held_out:     of the receipt of calibrate
     precision_of: definition of precision, as in `pseudolabel.precision_of`
@@ -148,13 +149,14 @@ def candidates(
     """
     by_key: dict[tuple[Any, ...], calib.Candidate] = {}
     for row in (held_out["raw"], *held_out["rows"]):
-        if row["precision"] is None or row["miou"] is None:
+        bounds = calib.find_variant(row["variant"]).bounds
+        if row["precision"] is None or row["miou"] is None or bounds == "precision":
             continue
         numbers = row["miou"]["value"], _precision(row, precision_of, end), row["keep_rate"]["value"]
         key = (
             row["variant"],
             row["rule"],
-            None if calib.find_variant(row["variant"]).bounds == "nothing" else row["alpha"],
+            None if bounds == "nothing" else row["alpha"],
         )
         by_key.setdefault(key, calib.Candidate(row["variant"], row["alpha"], row["rule"], *numbers))
     return list(by_key.values())

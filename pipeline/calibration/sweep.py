@@ -28,8 +28,9 @@ STEPS = ((0.005, 0.1, 0.005), (0.11, 0.3, 0.01), (0.32, 0.6, 0.02), (0.65, 0.95,
 class Sweep(NamedTuple):
     """The calibration of a run at many alphas.
 
-    alphas:     ordered so that no threshold rises from one alpha to the next: ascending, but descending for variant
-                risk, where alpha bounds the wrong labels
+    alphas:     ordered so that no threshold rises from one alpha to the next: ascending, but descending for variants
+                risk and precision_*, where alpha bounds wrong labels. A threshold of precision_* can still rise: every
+                alpha has its own tests
     thresholds: from all labeled images, one map per alpha, as `calibrate` computes them
     n_valid:    int64 [H, W] or [K, H, W], number of labeled images behind each threshold
     held_out:   `num_images`, `folds`, `raw` and `rows` (one row per alpha and rule), as in the receipt of calibrate;
@@ -92,6 +93,8 @@ def swept_alphas(settings: Settings, store: CalibrationStore) -> list[float]:
         return sorted(store.alphas)
     steps = {round(first + i * step, 3) for first, last, step in STEPS for i in range(round((last - first) / step) + 1)}
     alphas = sorted(steps | set(store.alphas))
+    if settings.calibrate.kind.bounds == "precision":
+        return alphas[::-1]
     if settings.calibrate.kind.bounds != "wrong labels":
         return alphas
     smallest = calib.smallest_alpha(int(store.n_valid.max()))  # no threshold keeps the bound at a smaller alpha

@@ -27,6 +27,7 @@ def held_out_estimates(
         "numImages": estimates["num_images"] if estimates else 0,
         "folds": estimates["folds"] if estimates else 0,
         "isRisk": guarantees[0].is_risk,
+        "isDescending": stops.alphas[0] > stops.alphas[-1],
         "targets": [guarantee.target for guarantee in guarantees],
         "raw": [_rounded(estimates["raw"][name] if estimates else None) for name in ("precision", "miou")],
         "guarantees": [guarantee.text for guarantee in guarantees],

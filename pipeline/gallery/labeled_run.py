@@ -30,7 +30,7 @@ Facts = dict[str, Any]
 class Stops(NamedTuple):
     """The stops of the slider.
 
-    alphas:   from the most labels to the fewest: ascending, or descending under variant risk
+    alphas:   from the most labels to the fewest: ascending, or descending where alpha bounds wrong labels
     q:        float32 [A, H, W], thresholds; class-wise: the median of the finite ones, only to be shown
     n_valid:  integer [H, W], labeled images of each threshold; class-wise: of the class with the fewest
     held_out: estimates, as in the receipt of calibrate; None if no image can be held out
@@ -87,7 +87,7 @@ def open_labeled_run(settings: Settings) -> LabeledRun:
     stops = (
         class_wise_stops(calibration, labels, receipts["calibrate"])
         if calibration.is_class_wise
-        else swept(settings, labels.state["variant"])
+        else swept(settings, labels.state["variant"], labels.state["alpha"])
     )
     if labels.state["alpha"] not in stops.alphas:
         raise StoreError(
@@ -104,11 +104,35 @@ def open_labeled_run(settings: Settings) -> LabeledRun:
     return LabeledRun(own, receipts, samples, calibration, labels, stops, rules, other, true_masks)
 
 
-def swept(settings: Settings, variant: str) -> Stops:
-    """Stops of a sweep over alphas, with thresholds from all labeled images."""
+def swept(settings: Settings, variant: str, own_alpha: float) -> Stops:
+    """Stops of a sweep over alphas, with thresholds from all labeled images.
+
+    Alphas whose threshold would rise from one stop to the next are left out; that of the labels stays.
+    """
     sweep = sweep_run(settings, variant)
-    q = np.stack([sweep.thresholds.map(a) for a in range(len(sweep.alphas))])
-    return Stops(sweep.alphas, q, sweep.n_valid, sweep.held_out)
+    alphas, thresholds = sweep.alphas, sweep.thresholds
+    stops = never_rising(thresholds.q, alphas.index(own_alpha)) if own_alpha in alphas else range(len(alphas))
+    q = np.stack([thresholds.map(a) for a in stops])
+    return Stops(tuple(alphas[a] for a in stops), q, sweep.n_valid, sweep.held_out)
+
+
+def never_rising(q: npt.NDArray[np.float32], own: int) -> list[int]:
+    """Indices of thresholds that include `own` and do not rise anywhere from one to the next.
+
+    q: float32 [A, ...]
+    """
+    chosen = [own]
+    for index in range(own - 1, -1, -1):
+        if _never_below(q[index], q[chosen[0]]):
+            chosen.insert(0, index)
+    for index in range(own + 1, len(q)):
+        if _never_below(q[chosen[-1]], q[index]):
+            chosen.append(index)
+    return chosen
+
+
+def _never_below(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> bool:
+    return bool(((first >= second) | (np.isnan(first) & np.isnan(second))).all())
 
 
 def class_wise_stops(calibration: CalibrationStore, labels: LabelStore, calibrated: Facts) -> Stops:

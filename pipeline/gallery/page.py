@@ -66,6 +66,7 @@ def page_variables(run: LabeledRun, content: Facts) -> dict[str, Any]:
         "folds": held_out["folds"],
         "is_class_wise": run.is_class_wise,
         "is_risk": held_out["isRisk"],
+        "is_precision": run.settings.calibrate.kind.bounds == "precision",
         "guarantee_is_of_classes": run.receipts["calibrate"]["class_thresholds"] == "each",
         "choice": choice(len(content["images"]), len(content["ids"])),
         "provenance": list(provenance(run, len(content["ids"]))),

@@ -129,6 +129,6 @@ function membership(name, level, i) {
   if (level <= first[i]) return `${name} at no stop`;
   const [from, to] = [first[i], level - 1].map((stop) => page.alphas[stop]);
   if (level === numStops && !first[i]) return `${name} at every stop`;
-  const until = page.heldOut.isRisk ? "down to" : "up to"; // under variant risk, small alphas give few labels
+  const until = page.heldOut.isDescending ? "down to" : "up to"; // if alpha bounds wrong labels, small ones give few
   return `${name} ${first[i] ? `from α ${from} ${until}` : `${until} α`} ${to}`;
 }

@@ -128,8 +128,10 @@ def _alpha_and_rule(settings: Settings, labels: LabelStore | None) -> tuple[floa
     if labels is not None:
         return labels.state["alpha"], labels.rule
     rule = settings.pseudolabel.rule
+    again = Run(settings).command("pseudolabel")
+    if settings.pseudolabel.guarantee is not None:
+        raise StoreError(f"the guaranteed threshold is chosen when images are labeled; run {again}")
     if settings.pseudolabel.is_automatic:
-        again = Run(settings).command("pseudolabel")
         raise StoreError(f"rule {rule} is chosen when images are labeled; add --set rule=paper, or run {again}")
     return settings.calibrate.alpha, rule
 

@@ -104,6 +104,9 @@ def _how_pooled(facts: Facts) -> str:
     if kind.bounds == "wrong labels":
         bound = "the largest with which at most alpha of a new image's pixels are labeled wrong, on average"
         return f"{kind.shared_by}, {bound}, from {behind} labeled images"
+    if kind.bounds == "precision":
+        bound = "the largest for which the images show that at most alpha of the labels of new images are wrong"
+        return f"{kind.shared_by}, {bound}, from {behind} labeled images"
     if kind.bounds == "nothing":
         return "one fixed number for the whole image, calibrate.fixed_threshold; nothing is calibrated"
     shared = kind.shared_by + FOR_CLASS[chosen["class_thresholds"]]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import calib
+from pipeline.calibration.precision import guarantee_sentence, guaranteed_labels
 from pipeline.calibration.rows import candidates, find_row
 from pipeline.calibration.verdict import verdict
 from pipeline.errors import RecordError
@@ -34,7 +35,7 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
 
     For labels: the row of their variant, alpha and rule. For thresholds: all rows. `raw`: estimates of the annotator's
     own argmax on the same images. `verdict`: comparison of the labels with it; for thresholds, of the labels with the
-    largest mIoU.
+    largest mIoU. `guarantee`: that of the precision of the labels, a sentence, or None.
     """
     path = Folder(store.path.parent).receipt("calibrate")
     if not path.is_file():
@@ -67,8 +68,16 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
         ],
         "raw": {name: estimates["raw"][name] for name in ("precision", "miou")},
         "verdict": verdict(estimates, *_best(rows, estimates)),
+        "guarantee": _guarantee(store, receipt),
         "per_class": {name: _class_facts(rows[0], name, guarantees_coverage) for name in rows[0]["coverage_per_class"]},
     }
+
+
+def _guarantee(store: CalibrationStore | LabelStore, receipt: Mapping[str, Any]) -> str | None:
+    if receipt.get("guarantee") is None:
+        return None
+    is_labels = isinstance(store, LabelStore)
+    return guarantee_sentence(receipt, store.state["variant"] if is_labels else guaranteed_labels(receipt).variant)
 
 
 def _best(rows: Sequence[Facts], estimates: Facts) -> tuple[str, float, str]:
@@ -98,4 +107,5 @@ def _belongs(store: CalibrationStore | LabelStore, receipt: Mapping[str, Any]) -
 
 
 def _nothing(problem: str) -> Facts:
-    return {"problem": problem, "num_images": 0, "folds": 0, "rows": [], "per_class": {}, "raw": None, "verdict": None}
+    numbers = {"num_images": 0, "folds": 0, "rows": [], "per_class": {}, "raw": None}
+    return {"problem": problem, **numbers, "verdict": None, "guarantee": None}

@@ -131,6 +131,8 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
         yield "held out", f"{made} {estimates}{beside}{miou}{target}{without}"
     if facts["verdict"] is not None:
         yield "verdict", facts["verdict"]
+    if facts["guarantee"] is not None:
+        yield "guarantee", facts["guarantee"]
 
 
 def class_lines(facts: Facts) -> Iterator[Line]:

@@ -86,7 +86,7 @@ class Estimates(NamedTuple):
     shift:       comparison of the unlabeled images with the labeled ones, a sentence
     by_alpha:    for the variant of the labels
     best:        candidates with the largest mIoU, and raw and the row in use in any case
-    auto_choice: None unless the rule was auto
+    auto_choice: None unless the rule was auto, and with a guarantee
     """
 
     num_images: int
@@ -119,7 +119,7 @@ def held_out_estimates(calibrated: Facts, labels: Facts, audit: Facts | None) ->
     used = _rule_row(row, row, is_class_wise)
     known = candidates(estimates, labels["settings"]["pseudolabel"]["precision_of"])
     auto_choice = None
-    if labels["is_automatic"]:
+    if labels["is_automatic"] and labels.get("guarantee") is None:
         target = labels["settings"]["pseudolabel"]["target_precision"]
         own = [c.precision for c in known if _is_same(c._asdict(), row)]
         is_reached = target is None or any(precision >= target for precision in own)
@@ -147,7 +147,10 @@ def best_rows(estimates: Facts, known: Sequence[calib.Candidate], used: Facts, i
     """
     rows = [estimates["raw"], *estimates["rows"]]
     row_of = {(row["variant"], row["alpha"], row["rule"]): _rule_row(row, used, is_class_wise) for row in rows}
-    ranked = sorted((row_of[candidate[:3]] for candidate in known), key=lambda row: -_value(row.miou))
+    shown = [candidate[:3] for candidate in known]
+    if used["rule"] != calib.RAW:
+        shown.append((used["variant"], used["alpha"], used["rule"]))  # labels with a guarantee are no candidates
+    ranked = sorted((row_of[key] for key in dict.fromkeys(shown)), key=lambda row: -_value(row.miou))
     return [row for rank, row in enumerate(ranked) if rank < NUM_BEST or row.is_used or row.rule == "raw"]
 
 

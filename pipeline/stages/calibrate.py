@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.calibration.cross_fitting import Calibrated, fit_and_judge
+from pipeline.calibration.cross_fitting import Calibrated, fit_and_judge, labeled_maps
 from pipeline.calibration.label_choice import rank_candidates
+from pipeline.calibration.precision import guarantee_facts, guarantee_sentence, guaranteed_labels
 from pipeline.calibration.rows import find_row
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
@@ -47,8 +48,8 @@ NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
 def calibrate(settings: Settings) -> dict[str, Any]:
     """Write `calibration.zarr`; returns the facts of the receipt.
 
-    raises: StoreError without maps of these settings; ConfigError if an alpha cannot be guaranteed; DatasetError if a
-            mask has changed since prepare
+    raises: StoreError without maps of these settings; ConfigError if an alpha cannot be guaranteed, or if no threshold
+            has the precision of `pseudolabel.guarantee`; DatasetError if a mask has changed since prepare
     """
     start = time.monotonic()
     run = Run(settings)
@@ -57,7 +58,7 @@ def calibrate(settings: Settings) -> dict[str, Any]:
     store = _open(settings, probabilities, labeled)
     _score_images(settings, store, probabilities, index, labeled)
     calibrated = _write_thresholds(settings, store, probabilities)
-    facts = _facts(settings, store, calibrated)
+    facts = _facts(settings, store, calibrated) | {"guarantee": _guarantee(settings, store, calibrated)}
     _log_held_out(settings, facts)
     store.finish()
     return facts | {"store": store_state(store.path), "seconds": round(time.monotonic() - start, 1)}
@@ -77,6 +78,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
                 "background": data.background_index,
                 "mask_values": data.mask_values,
                 "masks": [[sample.id, sample.mask_digest] for sample in labeled],
+                **run.guarantee,
             }
         ),
         "class_names": data.class_names,
@@ -160,10 +162,15 @@ def _write_thresholds(
 ) -> dict[str, Calibrated]:
     """Write the thresholds of every variant from all images; returns them by variant, with held-out estimates."""
     calibrated = {}
+    guarantee = settings.pseudolabel.guarantee
     for variant in settings.variants:
-        own = settings.of_variant(variant)
+        own, judged = settings.of_variant(variant), settings.alphas
+        if guarantee is not None and variant in settings.guaranteed_variants:
+            judged = [guarantee.alpha]
         try:
-            calibrated[variant] = fit_and_judge(own, settings.alphas, own.calibrate.uncalibrated, store, probabilities)
+            calibrated[variant] = fit_and_judge(
+                own, settings.alphas, own.calibrate.uncalibrated, store, probabilities, judged
+            )
         except calib.CalibrationError as error:
             raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
         thresholds = calibrated[variant].thresholds
@@ -177,6 +184,13 @@ def _write_thresholds(
         store.write_thresholds(variant, thresholds)
         store.write_held_out_keep_rates(variant, calibrated[variant].labeled)
     return calibrated
+
+
+def _guarantee(
+    settings: Settings, store: CalibrationStore, calibrated: Mapping[str, Calibrated]
+) -> dict[str, Any] | None:
+    thresholds = {variant: one.thresholds for variant, one in calibrated.items()}
+    return guarantee_facts(settings, thresholds, labeled_maps(settings, store))
 
 
 def _facts(settings: Settings, store: CalibrationStore, calibrated: dict[str, Calibrated]) -> dict[str, Any]:
@@ -245,7 +259,10 @@ def _log_held_out(settings: Settings, facts: dict[str, Any]) -> None:
                 alpha,
             )
     variant, alpha, rule = settings.calibrate.variant, settings.calibrate.alpha, settings.pseudolabel.rule
-    if settings.pseudolabel.is_automatic and held_out["raw"]["precision"] is not None:
+    if facts["guarantee"] is not None:
+        variant, alpha, rule = guaranteed_labels(facts)[:3]
+        log.info("calibrate: %s", guarantee_sentence(facts, variant))
+    elif settings.pseudolabel.is_automatic and held_out["raw"]["precision"] is not None:
         variant, alpha, rule = rank_candidates(settings, held_out)[0][0][:3]
     row = find_row(held_out, variant, alpha, rule) or held_out["rows"][0]
     _log_row(row)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 import calib
 from pipeline.calibration.label_choice import Choice, choose, log_choice
+from pipeline.calibration.precision import guarantee_sentence
 from pipeline.calibration.shift import shift_facts, shift_sentence
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
@@ -70,6 +71,7 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
         log.log(logging.WARNING if shift["is_shift"] else logging.INFO, "pseudolabel: %s", shift_sentence(shift))
     store.finish(relabel=False)
     facts = _facts(store, choice) | {"verdict": sentence, "shift": shift, "store": store_state(store.path)}
+    facts["guarantee"] = guarantee_sentence(calibrated, choice.variant)
     return facts | {"seconds": round(time.monotonic() - start, 1)}
 
 

@@ -26,6 +26,7 @@ CASES = {
     "genann": {"variant": "genann", "regions": 2, "alpha": 0.3},
     "risk": {"variant": "risk", "rule": "argmax", "alpha": 0.4},
     "auto": {"rule": "auto", "alpha": 0.3, "alphas": [0.4, 0.6], "target_precision": 0.9},
+    "guarantee": {"rule": "argmax", "alpha": 0.3, "guarantee": {"precision": 0.1, "confidence": 0.3}},
     "auto, a threshold a class": {
         "rule": "auto", "variant": "image", "class_thresholds": "each", "alpha": 0.3, "alphas": [0.6],
         "target_precision": 0.2,
@@ -102,6 +103,7 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
     raw = calibrated["held_out"]["raw"]
     assert f"the annotator's own argmax of {percent(raw['precision']['value'])} (all pixels)" in page.text
     assert labels["verdict"] in page.text
+    assert (labels["guarantee"] or "Compared with") in page.text
     assert shift_sentence(labels["shift"]) in page.text
     summary = page.text[: page.text.index("mIoU: intersection")]
     assert f"precision {percent(row['precision']['value'])}" in summary

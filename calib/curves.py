@@ -1,0 +1,101 @@
+"""Labels of an image at every threshold at once, as curves: how many pixels are labeled, and how many of them wrong."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from calib.histogram import NUM_BINS, grid_bins, grid_values
+from calib.interface import Block
+from calib.labels import Planes, background_is_best
+from calib.rules import ABSTAIN, FOREGROUND, NUM_CODES, find_rule
+from calib.scores import IGNORE_INDEX
+
+GRID_STEP = 32  # grid numbers of `calib.histogram` from one candidate to the next: 1.6 to 3 % of 1 - P
+CANDIDATES = np.arange((NUM_BINS - 1) % GRID_STEP, NUM_BINS, GRID_STEP)
+OTHER_FOREGROUND = 2  # bit of `calib.rules.Rule.table`
+
+
+class LabelCurves(NamedTuple):
+    """Labels of l images at each of the T candidate thresholds, in ascending order of the thresholds.
+
+    images: int64 [l], indices of the images
+    kept:   float64 [l, T], fraction of the pixels with a true class that are labeled
+    wrong:  float64 [l, T], fraction of them that are labeled wrong
+    """
+
+    images: npt.NDArray[np.int64]
+    kept: npt.NDArray[np.float64]
+    wrong: npt.NDArray[np.float64]
+
+    def of(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "LabelCurves":
+        """The curves of some of the images. chosen: bool [l], or positions"""
+        return LabelCurves(self.images[chosen], self.kept[chosen], self.wrong[chosen])
+
+    def sorted(self) -> "LabelCurves":
+        """The curves in ascending order of the images' indices."""
+        return self.of(np.argsort(self.images))
+
+
+def candidate_thresholds() -> npt.NDArray[np.float32]:
+    """The candidates, which depend on no image: float32 [T], ascending, in (0, 1]; the last one is 1."""
+    return grid_values(CANDIDATES)
+
+
+def merge_curves(first: LabelCurves, second: LabelCurves) -> LabelCurves:
+    """The curves of the images of both."""
+    return LabelCurves(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+
+
+def curves_of(rule: str, background: int | None, block: Block) -> LabelCurves:
+    """The curves of the images of a block that have a true class.
+
+    block:  with the map "truth" and the planes of `calib.labels`
+    raises: UnknownNameError
+    """
+    images, kept, wrong = [], [], []
+    for number, image in enumerate(block.images):
+        maps = {name: values[number] for name, values in block.maps.items()}
+        truth = maps.pop("truth")
+        is_valid = truth != IGNORE_INDEX
+        if is_valid.any():
+            planes = Planes(*(maps[name][is_valid] if name in maps else None for name in Planes._fields))  # type: ignore[arg-type]
+            curves = _image_curves(planes, truth[is_valid], rule, background)
+            images.append(int(image))
+            kept.append(curves[0])
+            wrong.append(curves[1])
+    shape = len(images), len(CANDIDATES)
+    return LabelCurves(np.array(images, np.int64), np.reshape(kept, shape), np.reshape(wrong, shape))
+
+
+def _image_curves(
+    planes: Planes, truth: npt.NDArray[np.uint8], rule: str, background: int | None
+) -> npt.NDArray[np.float64]:
+    """Fractions of the pixels that are labeled, and that are labeled wrong, at every candidate: float64 [2, T].
+
+    As the threshold rises, a label changes only where a class that the rule depends on enters the prediction set.
+
+    planes: [n] each; truth: uint8 [n]
+    """
+    table = find_rule(rule).table
+    entries = {1: 1 - planes.p_foreground}  # bit of the truth table -> score
+    if (table != table[:, np.arange(NUM_CODES) ^ OTHER_FOREGROUND]).any() and not np.isnan(planes.p_second).any():
+        entries[OTHER_FOREGROUND] = 1 - planes.p_second
+    if planes.p_background is not None:
+        entries[4] = 1 - planes.p_background
+    enters = {bit: grid_bins(score) for bit, score in entries.items()}
+    starts = np.sort(np.stack(list(enters.values())), axis=0)  # [2 or 3, n]
+    ends = [*starts[1:], np.full(len(truth), NUM_BINS)]
+    case = background_is_best(planes, background).astype(np.intp) * NUM_CODES
+    foreground_is_wrong, background_is_wrong = planes.best_foreground != truth, truth != background
+    steps = np.zeros((2, NUM_BINS + 1), np.int64)  # changes of the numbers of labels, and of wrong ones
+    for start, end in zip(starts, ends, strict=True):
+        code = case + sum(bit * (bin_of <= start) for bit, bin_of in enters.items())
+        decision = table.ravel()[code]
+        is_kept = decision != ABSTAIN
+        is_wrong = is_kept & np.where(decision == FOREGROUND, foreground_is_wrong, background_is_wrong)
+        for step, chosen in zip(steps, (is_kept, is_wrong), strict=True):
+            step += np.bincount(start[chosen], minlength=NUM_BINS + 1)
+            step -= np.bincount(end[chosen], minlength=NUM_BINS + 1)
+    fractions: npt.NDArray[np.float64] = steps.cumsum(axis=1)[:, CANDIDATES] / len(truth)
+    return fractions

@@ -1,0 +1,37 @@
+"""Labels at every threshold at once, against labels at each threshold."""
+
+import numpy as np
+import pytest
+from random_images import block_of, random_image
+
+from calib import class_planes, label_pixels
+from calib.curves import candidate_thresholds, curves_of, merge_curves
+from calib.interface import Block
+from calib.scores import IGNORE_INDEX
+
+CHOSEN = np.unique(np.concatenate([np.arange(0, 641, 37), np.arange(560, 641)]))
+
+
+@pytest.mark.parametrize("rule", ["argmax", "paper", "singleton", "no_background"])
+@pytest.mark.parametrize(("num_classes", "background"), [(4, 1), (2, 0), (3, None), (5, 4)])
+def test_counts_the_labels_of_every_threshold(rule, num_classes, background):
+    images = [random_image(np.random.default_rng([seed, num_classes]), num_classes) for seed in range(3)]
+    curves = curves_of(rule, background, block_of(images, background))
+    for i, (maps, truth) in enumerate(images):
+        planes, is_valid = class_planes(maps, background), truth != IGNORE_INDEX
+        for t in CHOSEN:
+            q = np.full(truth.shape, candidate_thresholds()[t], np.float32)
+            label = label_pixels(planes, q, rule, background, "abstain")[is_valid]
+            kept = ~np.isnan(label)
+            assert curves.kept[i, t] == kept.sum() / is_valid.sum()
+            assert curves.wrong[i, t] == (label[kept] != truth[is_valid][kept]).sum() / is_valid.sum()
+
+
+def test_images_without_a_true_class_are_left_out_and_the_others_keep_their_order():
+    images = [random_image(np.random.default_rng(seed), 3) for seed in range(4)]
+    images[1][1][:] = IGNORE_INDEX
+    block = block_of(images, 0)
+    halves = [Block(block.images[i], {name: maps[i] for name, maps in block.maps.items()}) for i in ([2, 3], [0, 1])]
+    merged = merge_curves(*(curves_of("argmax", 0, half) for half in halves)).sorted()
+    assert merged.images.tolist() == [0, 2, 3]
+    np.testing.assert_array_equal(merged.wrong, curves_of("argmax", 0, block).wrong)

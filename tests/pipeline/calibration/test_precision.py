@@ -1,0 +1,153 @@
+"""A run with a guaranteed precision: its labels, what states the guarantee, and the refusal of another one."""
+
+import logging
+
+import numpy as np
+import pytest
+from stage_runs import STAGES, labels_of, run_stages
+from tiny_run import write_run_file, write_sample_files
+
+import calib
+from pipeline.calibration.alpha_choice import Goal, choose_alpha
+from pipeline.calibration.precision import guaranteed_labels
+from pipeline.errors import ConfigError
+from pipeline.gallery.content import page_content
+from pipeline.gallery.labeled_run import never_rising, open_labeled_run
+from pipeline.inspect import format_summary, inspect_store
+from pipeline.receipt import read_receipt
+from pipeline.run import Run
+from pipeline.run_file import load_settings
+from pipeline.store import open_calibration, open_labels
+
+# the maps are noise, so a third of the labels of three classes are right
+SPLITS = {"num_labeled": 12}
+AUTO = SPLITS | {
+    "rule": "auto",
+    "guarantee": {"precision": 0.1, "confidence": 0.9},
+    "alphas": [0.3],
+    "variants": ["image"],
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run file, calibrated and labeled with a guarantee."""
+    folder = tmp_path_factory.mktemp("guarantee")
+    write_sample_files(folder / "data", [f"im{i:02}" for i in range(18)])
+    path = write_run_file(folder)
+    run_stages(load_settings(path, AUTO))
+    return path
+
+
+def receipts(run):
+    settings = load_settings(run, AUTO)
+    return (read_receipt(settings.folder / f"{stage}.json", stage) for stage in ("calibrate", "pseudolabel"))
+
+
+def test_the_labels_are_those_of_the_threshold_that_was_tested(run):
+    settings, (calibrated, labels) = load_settings(run, AUTO), receipts(run)
+    shown = {one["variant"]: one for one in calibrated["guarantee"]["shown"]}
+    assert set(shown) == {"precision_argmax", "precision_paper"}
+    assert calibrated["guarantee"] | {"shown": None} == {
+        "precision": 0.1, "confidence": 0.9, "alpha": 0.9, "num_images": 12, "shown": None,
+    }  # fmt: skip
+    assert (labels["variant"], labels["alpha"]) in {(variant, 0.9) for variant in shown}
+    store, threshold = open_labels(settings.folder / "labels.zarr"), shown[labels["variant"]]["threshold"]
+    expected = [
+        calib.label_pixels(store.planes(i), np.full(store.grid, threshold, np.float32), labels["rule"], 0, "abstain")
+        for i in range(len(store.sample_ids))
+    ]
+    np.testing.assert_array_equal(labels_of(settings), np.stack(expected))
+
+
+def test_each_of_two_tested_rules_has_half_of_the_error(run):
+    settings = load_settings(run, AUTO)
+    assert settings.error_of_each_test == 0.05
+    assert load_settings(run, AUTO | {"rule": "argmax"}).error_of_each_test == 0.1
+    store = open_calibration(settings.folder / "calibration.zarr")
+    maps = {name: np.stack([store.read_chunk(name, i) for i in range(12)]) for name in ("truth", *calib.Planes._fields)}
+    labeled = calib.ArrayMaps({"score": maps["p_second"], **maps})
+    variant = calib.Variant("precision_argmax", (0.9,), background=0, error=0.05)
+    (fitted,) = calib.fit(variant, labeled, np.zeros(12, np.int64))
+    assert np.unique(store.q_hat(0.9, "precision_argmax")).tolist() == fitted.q.ravel().tolist()
+
+
+def test_auto_takes_the_guaranteed_labels_with_the_larger_held_out_miou(run):
+    calibrated, labels = receipts(run)
+    rows = {row["rule"]: row for row in calibrated["held_out"]["rows"] if row["variant"].startswith("precision_")}
+    assert {row["alpha"] for row in rows.values()} == {0.9}  # other alphas are not judged
+    assert labels["rule"] == max(rows, key=lambda rule: rows[rule]["miou"]["value"])
+    better = max(rows, key=lambda rule: rows[rule]["miou"]["value"])
+    without_folds = calibrated | {"held_out": None}
+    assert (guaranteed_labels(calibrated).rule, guaranteed_labels(without_folds).rule) == (better, "argmax")
+
+
+def test_log_receipt_and_inspect_state_the_same_guarantee(run, caplog):
+    settings, (calibrated, labels) = load_settings(run, AUTO), receipts(run)
+    sentence = labels["guarantee"]
+    assert sentence.startswith(
+        "with a confidence of 90\u00a0%, at least 10\u00a0% of the labels of new images like the 12 labeled ones are "
+        f"right (rule {labels['rule']}, threshold "
+    )
+    with caplog.at_level(logging.INFO):
+        run_stages(settings, "calibrate", "pseudolabel")
+    assert f"calibrate: {sentence}" in caplog.text
+    assert f"pseudolabel: {sentence}" in caplog.text
+    for name in ("labels.zarr", "calibration.zarr"):
+        assert sentence in format_summary(inspect_store(settings.folder / name))
+    assert read_receipt(settings.folder / "calibrate.json", "calibrate")["fingerprint"] == calibrated["fingerprint"]
+
+
+def test_the_gallery_shows_other_precisions_and_the_tool_alpha_does_not(run):
+    settings = load_settings(run, AUTO)
+    labeled_run = open_labeled_run(settings)
+    content = page_content(labeled_run)
+    assert content["alphas"][content["ownStop"]] == 0.9
+    assert (
+        "at least 10\u00a0% of the labels of new images are right"
+        in content["heldOut"]["guarantees"][content["ownStop"]]
+    )
+    assert content["heldOut"]["isDescending"]
+    assert {row["variant"] for row in choose_alpha(settings, Goal())["rows"]} == {"pixel", "image"}
+
+
+def test_stops_never_rise_and_contain_that_of_the_labels():
+    q = np.array([0.5, 0.9, 0.6, 0.7, 0.4, 0.65], np.float32)[:, np.newaxis]
+    assert never_rising(q, 2) == [1, 2, 4]
+    assert never_rising(q, 4) == [1, 3, 4]
+
+
+def test_another_confidence_makes_other_thresholds_and_is_refused_by_a_later_stage(run):
+    other = load_settings(run, AUTO | {"guarantee": {"precision": 0.1, "confidence": 0.5}})
+    assert Run(other).is_stale("calibrate")
+    assert not Run(load_settings(run, AUTO)).is_stale("calibrate")
+
+
+@pytest.mark.parametrize("rule", ["auto", "argmax"])
+def test_refuses_a_precision_that_the_images_do_not_show(run, rule):
+    strict = SPLITS | {"rule": rule, "guarantee": {"precision": 0.6, "confidence": 0.9}, "name": f"strict_{rule}"}
+    settings = load_settings(run, strict)
+    run_stages(settings, "prepare", "annotate")
+    with pytest.raises(ConfigError) as error:
+        STAGES["calibrate"](settings)
+    assert str(error.value) == (
+        "pseudolabel.guarantee: 12 labeled images do not show a precision of 0.6 at any threshold, with a confidence "
+        "of 0.9; the largest precision that they show is below 0.5, and more labeled images like these would not "
+        "suffice, because no threshold is precise enough on them; remove pseudolabel.guarantee"
+    )
+    assert not (settings.folder / "calibrate.json").exists()
+
+
+REFUSED = {
+    r"precision can be tested, auto, argmax, paper, singleton, got rule raw; set rule: auto": {"rule": "raw"},
+    r"got rule probe; set rule: auto": {"rule": "probe"},
+    r"calibrate.class_thresholds is each; set": {"rule": "paper", "variant": "image", "class_thresholds": "each"},
+    r"calibrate.variant: unknown variant 'precision_argmax'": {"rule": "argmax", "variant": "precision_argmax"},
+    r"guarantee.precision": {"rule": "auto", "guarantee": {"precision": 1.0}},
+}
+
+
+@pytest.mark.parametrize(("message", "changes"), REFUSED.items())
+def test_refuses_settings_that_have_no_guarantee(run, message, changes):
+    with pytest.raises(ConfigError, match=message):
+        load_settings(run, {"guarantee": {"precision": 0.9}} | changes)
