@@ -53,10 +53,9 @@ def test_the_labels_are_those_of_the_threshold_that_was_tested(run):
     }  # fmt: skip
     assert (labels["variant"], labels["alpha"]) in {(variant, 0.9) for variant in shown}
     store, threshold = open_labels(settings.folder / "labels.zarr"), shown[labels["variant"]]["threshold"]
-    expected = [
-        calib.label_pixels(store.planes(i), np.full(store.grid, threshold, np.float32), labels["rule"], 0, "abstain")
-        for i in range(len(store.sample_ids))
-    ]
+    q = np.full(labels_of(settings).shape[1:], threshold, np.float32)
+    planes = (store.planes(i) for i in range(len(store.sample_ids)))
+    expected = [calib.label_pixels(of_image, q, labels["rule"], 0, "abstain") for of_image in planes]
     np.testing.assert_array_equal(labels_of(settings), np.stack(expected))
 
 
