@@ -26,7 +26,6 @@ CASES = {
     "genann": {"variant": "genann", "regions": 2, "alpha": 0.3},
     "risk": {"variant": "risk", "rule": "argmax", "alpha": 0.4},
     "auto": {"rule": "auto", "alpha": 0.3, "alphas": [0.4, 0.6], "target_precision": 0.9},
-    "guarantee": {"rule": "argmax", "alpha": 0.3, "guarantee": {"precision": 0.1, "confidence": 0.3}},
     "auto, a threshold a class": {
         "rule": "auto", "variant": "image", "class_thresholds": "each", "alpha": 0.3, "alphas": [0.6],
         "target_precision": 0.2,
@@ -103,7 +102,6 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
     raw = calibrated["held_out"]["raw"]
     assert f"the annotator's own argmax of {percent(raw['precision']['value'])} (all pixels)" in page.text
     assert labels["verdict"] in page.text
-    assert (labels["guarantee"] or "Compared with") in page.text
     assert shift_sentence(labels["shift"]) in page.text
     summary = page.text[: page.text.index("mIoU: intersection")]
     assert f"precision {percent(row['precision']['value'])}" in summary
@@ -218,3 +216,13 @@ def test_labels_of_other_thresholds_are_refused(reported, make_settings):
         Run(changed).finish("calibrate", calibrate(changed))
         with pytest.raises(StoreError, match=r"made with other settings .*, or run snakemake --cores 8 pseudolabel"):
             report(changed)
+
+
+def test_states_the_guarantee_of_the_labels(reported):
+    settings, *_, labels = reported(rule="argmax", alpha=0.3, guarantee={"precision": 0.1, "confidence": 0.3})
+    page = Page(settings)
+    assert f"Guaranteed: {' '.join(labels['guarantee'].split())}." in page.text
+    assert "With a confidence of 30 %, at least 10 % of the labels of new images are right" in page.text
+    assert not re.search(r"\b(nan|inf|None|Undefined)\b", page.text)
+    marked = [cells for cells in page.rows if cells[-1] == "← in use"]
+    assert len(marked) == 2  # of the candidates, and of the variant in use
