@@ -111,7 +111,7 @@ def prompted_table(
     timed = min(timed or len(prompts), len(prompts))
     with torch.inference_mode(), torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
         texts, text_times = _timed(lambda: case.ours.embed(Words(), prompts))
-        network = Prompted(case.ours, texts, range(len(prompts) + 1))
+        network = Prompted(case.ours, texts, [[i] for i in range(len(prompts))])
 
         def ours() -> Tensor:
             return network(torch.from_numpy(case.preprocessing(image)).to(device))

@@ -195,6 +195,19 @@ def estimate(numerator: npt.ArrayLike, denominator: npt.ArrayLike, weights: npt.
     return _interval(*_resampled_fraction(numerator, denominator, weights))
 
 
+def compare_with_first(
+    numerator: npt.NDArray[np.integer], denominator: npt.NDArray[np.integer], rng: np.random.Generator
+) -> tuple[Estimate, Estimate]:
+    """Fractions of several alternatives, and their differences to the first one, paired by image: [V] each.
+
+    numerator, denominator: counts [L, V] by image and alternative
+    rng:                    draws the bootstrap samples
+    """
+    value, resampled = _resampled_fraction(numerator, denominator, _bootstrap_weights(len(numerator), rng))
+    first = value[:1], resampled[:, :1]
+    return _interval(value, resampled), _interval(*_difference((value, resampled), first))
+
+
 def _resampled_fraction(
     numerator: npt.ArrayLike, denominator: npt.ArrayLike, weights: npt.NDArray[np.float64]
 ) -> Resampled:

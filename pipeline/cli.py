@@ -26,7 +26,7 @@ SECTIONS = {
         *("prepare", "annotate", "calibrate", "probe", "pseudolabel"),
         *("stage1", "stage2", "evaluate", "report"),
     ),
-    "Before a run": ("init", "annotators", "settings", "presets", "doctor"),
+    "Before a run": ("init", "annotators", "settings", "presets", "doctor", "prompts"),
     "After a run": ("inspect", "alpha", "gallery", "explain", "export", "import-masks", "predict", "next-round"),
     "Data and weights": ("download", "convert-seem", "convert-sbd", "convert-coco", "splits"),
 }

@@ -30,17 +30,24 @@ def build_annotator(settings: Settings, ids: Sequence[str] = ()) -> Annotator:
     raises: AnnotatorError if no annotator is chosen, or if it cannot be loaded or prepared
     """
     annotator = _load(settings)
-    try:
+    with explained_prepare(annotator):
         annotator.prepare(settings.data.class_prompts)
         if hasattr(annotator, "prepare_images"):
             annotator.prepare_images(ids)
+    if without := classes_without_prompt(annotator):
+        log.warning("annotate: %s", other_labels(without))
+    return annotator
+
+
+@contextmanager
+def explained_prepare(annotator: Annotator) -> Iterator[None]:
+    """Context for `prepare` and its like, in which any error of an annotator is an AnnotatorError."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # an annotator may raise anything
         raise AnnotatorError(f"annotator {annotator.name} failed in prepare; fix it: {reason_of(error)}") from error
-    if without := classes_without_prompt(annotator):
-        log.warning("annotate: %s", other_labels(without))
-    return annotator
 
 
 def _load(settings: Settings) -> Annotator:

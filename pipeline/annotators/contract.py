@@ -29,7 +29,13 @@ class Annotator(Protocol):
 
     An annotator whose maps depend on which image it is, such as one that reads files, also has `prepare_images(ids)`.
     It is called once after `prepare`, with the ids of all images, and raises AnnotatorError if it cannot annotate them;
-    `fingerprint` is read after it. Its `__call__` takes the ids of the images, B strings, as a second argument.
+    `fingerprint` is read after it. Its `__call__` takes the ids of the images, B strings, as a second argument. If it
+    also has `image_fingerprint(id)`, text that changes whenever the maps of that image alone could change, only those
+    images are annotated again whose fingerprints have changed.
+
+    An annotator that computes the features of an image once for several lists of class prompts also has
+    `prepare_lists(lists)`, which takes the place of `prepare`; the maps are then those of each list, one after the
+    other. Only `conformalsam prompts` calls it, which otherwise calls `prepare` for each list.
 
     Checked before the run: the five members exist, name and fingerprint are text, space is one of the two, `prepare`
     raises nothing. Of every call: `check_maps`; the maps of all images have one size, unless they are resized to the

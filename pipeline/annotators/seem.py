@@ -67,11 +67,12 @@ class SeemAnnotator:
 
     def prepare(self, class_prompts: Sequence[Sequence[str]]) -> None:
         """Embed the prompts, or read their embeddings from disk; AnnotatorError for prompts that cannot be used."""
-        foreground = [list(p) for i, p in enumerate(class_prompts) if i != self.background]
-        prompts = foreground
-        if self.background is not None and self.settings.background == "prompt":
-            prompts = [list(class_prompts[self.background]), *foreground]
+        self.prepare_lists([class_prompts])
+
+    def prepare_lists(self, lists: Sequence[Sequence[Sequence[str]]]) -> None:
+        """As `prepare`, for several lists of class prompts; maps are then those of each list, one after the other."""
         try:
+            prompts = [self._used(class_prompts) for class_prompts in lists]
             self.annotate = self._grounding(prompts) if self._is_grounding else self._semantic(prompts)
         except SeemError as error:
             raise AnnotatorError(f"data.classes: {error}") from None
@@ -79,30 +80,42 @@ class SeemAnnotator:
     def __call__(self, images: Images) -> Maps:
         """uint8 [B, H, W, 3] RGB -> float32 [B, K, h, w] in [0, 1]."""
         maps = self.batches.maps(self.annotate, images)
-        if self.background is not None:
-            order = list(range(1, maps.shape[1]))
-            order.insert(self.background, 0)
-            maps = maps[:, order]
         return np.minimum(maps, 1)  # a sum of floats can exceed 1 by one rounding error
 
     @property
     def _is_grounding(self) -> bool:
         return self.settings.mode == "grounding"
 
-    def _semantic(self, class_prompts: list[list[str]]) -> Callable[[Images], Maps]:
-        """Function from images to maps float32 [B, K, h, w], in mode semantic. A background comes first."""
-        refuse_bad_prompts(class_prompts)
-        self._embed([prompt for prompts in class_prompts for prompt in prompts])
+    def _used(self, class_prompts: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The prompts that are used, those of the background first if it has any; SeemError for bad ones."""
+        used = [list(p) for i, p in enumerate(class_prompts) if i != self.background]
+        if self.background is not None and self.settings.background == "prompt":
+            used = [list(class_prompts[self.background]), *used]
+        refuse_bad_prompts(used)
+        return used
+
+    def _semantic(self, lists: list[list[list[str]]]) -> Callable[[Images], Maps]:
+        """Function from images to the maps of all lists, float32 [B, sum of K, h, w], in mode semantic."""
+        self._embed(list(dict.fromkeys(prompt for groups in lists for group in groups for prompt in group)))
         # A background with a prompt is one class among the others.
         has_prompt = self.background is None or self.settings.background == "prompt"
         background = "none" if has_prompt else self.settings.background
-        texts = self.seem.class_texts(class_prompts, background, aliases=self.settings.aliases)
+        texts = [self.seem.class_texts(groups, background, aliases=self.settings.aliases) for groups in lists]
         normalise, short_side = self.settings.normalise, self.settings.short_side
-        return lambda images: self.seem.semantic_maps(images, texts, normalise, short_side, size="native")
 
-    def _grounding(self, class_prompts: list[list[str]]) -> Callable[[Images], Maps]:
-        """Function from images to maps float32 [B, K, h, w], in mode grounding. A background comes first."""
-        refuse_bad_prompts(class_prompts)
+        def annotate(images: Images) -> Maps:
+            maps = self.seem.semantic_maps_of_lists(images, texts, normalise, short_side, size="native")
+            return np.concatenate(list(map(self._in_order, maps)), axis=1)
+
+        return annotate
+
+    def _grounding(self, lists: list[list[list[str]]]) -> Callable[[Images], Maps]:
+        """Function from images to the maps of all lists, float32 [B, sum of K, h, w], in mode grounding."""
+        maps_of = [self._grounding_of(groups) for groups in lists]
+        return lambda images: np.concatenate([self._in_order(maps(images)) for maps in maps_of], axis=1)
+
+    def _grounding_of(self, class_prompts: list[list[str]]) -> Callable[[Images], Maps]:
+        """Function from images to the maps of one list, float32 [B, K, h, w]. A background comes first."""
         prompts = [prompt for aliases in class_prompts for prompt in aliases]
         ends = np.cumsum([0, *map(len, class_prompts)])
         combine = np.max if self.settings.aliases == "max" else np.mean
@@ -116,6 +129,14 @@ class SeemAnnotator:
             return normalised(torch.from_numpy(maps), self.settings.normalise, class_axis=1).numpy()
 
         return annotate
+
+    def _in_order(self, maps: Maps) -> Maps:
+        """Maps of one list whose background comes first -> maps in the order of the classes, [B, K, h, w]."""
+        if self.background is None:
+            return maps
+        order = list(range(1, maps.shape[1]))
+        order.insert(self.background, 0)
+        return maps[:, order]
 
     def _embed(self, prompts: Sequence[str]) -> None:
         """Set the network's embeddings of the prompts: read them from the cache, or compute and cache them."""

@@ -18,11 +18,12 @@ from pipeline.commands.import_masks import import_masks
 from pipeline.commands.init import init
 from pipeline.commands.inspect import inspect
 from pipeline.commands.next_round import next_round, train_fold
+from pipeline.commands.prompts import prompts
 from pipeline.commands.settings import settings
 from pipeline.commands.splits import splits
 
 TOOLS = (
-    *(init, annotators, settings, doctor),
+    *(init, annotators, settings, doctor, prompts),
     *(alpha, gallery, inspect, explain),
     *(export, import_masks, next_round),
     *(download, convert_seem),

@@ -236,7 +236,6 @@ class Seem:
         texts = self.class_texts(names, background)
         return self.semantic_maps(_one(image), texts, normalise, short_side, size)[0]
 
-    @torch.inference_mode()
     def semantic_maps(
         self,
         images: Images,
@@ -254,16 +253,30 @@ class Seem:
         returns:    float32 [B, K, H, W] or [B, K, h, w], at least 0
         raises:     SeemError for images of another dtype or shape
         """
+        return self.semantic_maps_of_lists(images, [texts], normalise, short_side, size)[0]
+
+    @torch.inference_mode()
+    def semantic_maps_of_lists(
+        self,
+        images: Images,
+        lists: Sequence[ClassTexts],
+        normalise: Normalise = "none",
+        short_side: int | None = None,
+        size: Size = "original",
+    ) -> list[Maps]:
+        """Class maps for several lists of classes, as `semantic_maps` gives for each. Queries are decoded once."""
         pixels, geometry = network_input(images, short_side or self.config.short_side, self.config)
-        embeddings = torch.from_numpy(texts.embeddings).to(self.device)
+        embeddings = torch.from_numpy(np.concatenate([texts.embeddings for texts in lists])).to(self.device)
         with self._autocast():
             predictions = self.model(pixels.to(self.device), embeddings)
-        scores = class_scores(predictions.text_logits, texts.groups)
-        maps = [
-            self._semantic(masks, score, texts, normalise, geometry, size)
-            for masks, score in zip(predictions.mask_logits, scores, strict=True)
-        ]
-        return np.stack(maps)
+        logits = predictions.text_logits.split([len(texts.embeddings) for texts in lists], dim=-1)
+
+        def maps_of(texts: ClassTexts, text_logits: Tensor) -> Maps:
+            scores = class_scores(text_logits, texts.groups)
+            pairs = zip(predictions.mask_logits, scores, strict=True)
+            return np.stack([self._semantic(m, score, texts, normalise, geometry, size) for m, score in pairs])
+
+        return [maps_of(texts, text_logits) for texts, text_logits in zip(lists, logits, strict=True)]
 
     def _semantic(
         self, masks: Tensor, scores: Tensor, texts: ClassTexts, normalise: Normalise, geometry: Geometry, size: Size

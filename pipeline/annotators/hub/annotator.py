@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ class TransformersAnnotator:
             log.warning("annotate: %s", note)
         self.network: Prompted | Semantic | Universal
         if self.kind in PROMPTED:
-            self.network = self._prompted(class_prompts)
+            self.network = self._prompted([class_prompts])
             return
         names = self.data.class_names
         log.info("annotate: %s: %s", self.name, described(self.groups, self.labels, names, self.complement))
@@ -95,6 +94,11 @@ class TransformersAnnotator:
             self.network = Semantic(self.model, self.labels, self.groups, self.space)
         else:
             self.network = Universal(self.model, self.labels, self.groups, self._task())
+
+    def prepare_lists(self, lists: Sequence[Sequence[Sequence[str]]]) -> None:
+        """As `prepare` of a prompted network, for several lists; maps are those of each list, one after the other."""
+        assert self.kind in PROMPTED
+        self.network = self._prompted(lists)
 
     def __call__(self, images: Images) -> Maps:
         """uint8 [B, H, W, 3] RGB -> float32 [B, K, h, w] in `space`."""
@@ -108,11 +112,13 @@ class TransformersAnnotator:
             maps = self.network(pixels)
         if self.space == "logits":
             return maps.cpu().numpy()
+        maps = maps.reshape(-1, self.data.num_classes, *maps.shape[2:])  # one list of prompts after the other
         if self.complement is not None:
             index = self.data.class_names.index(self.complement)
             maps[:, index] = 0
             maps[:, index] = (1 - maps.sum(dim=1)).clamp(0, 1)
         maps = normalised(maps, self.settings.normalise, class_axis=1)
+        maps = maps.reshape(len(pixels), -1, *maps.shape[2:])
         return maps.clamp(max=1).cpu().numpy()  # a sum of floats can exceed 1 by one rounding error
 
     def _refuse_what_the_kind_has_not(self) -> None:
@@ -185,14 +191,9 @@ class TransformersAnnotator:
                 model.get_submodule(module).compile()
         return model
 
-    def _prompted(self, class_prompts: Sequence[Sequence[str]]) -> Prompted:
-        names = self.data.class_names
-        groups = [[] if name == self.complement else list(p) for name, p in zip(names, class_prompts, strict=True)]
-        try:
-            refuse_bad_prompts([group for group in groups if group])
-        except SeemError as error:
-            raise AnnotatorError(f"data.classes: {error}") from None
-        prompts = [prompt for group in groups for prompt in group]
+    def _prompted(self, lists: Sequence[Sequence[Sequence[str]]]) -> Prompted:
+        groups = [group for class_prompts in lists for group in self._used(class_prompts)]
+        prompts = list(dict.fromkeys(prompt for group in groups for prompt in group))
         threshold = SCORE_THRESHOLD if self.settings.score_threshold is None else self.settings.score_threshold
         network = ClipSeg(self.model) if self.kind == "clipseg" else Sam3(self.model, threshold)
 
@@ -202,7 +203,17 @@ class TransformersAnnotator:
 
         stored = cached_embeddings(self.cache, {"files": self.files}, prompts, embed)
         texts = torch.from_numpy(np.stack([stored[prompt] for prompt in prompts])).to(self.device)
-        return Prompted(network, texts, list(accumulate(map(len, groups), initial=0)))
+        return Prompted(network, texts, [[prompts.index(prompt) for prompt in group] for group in groups])
+
+    def _used(self, class_prompts: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The prompts of each class that are used; AnnotatorError for bad ones."""
+        names = self.data.class_names
+        groups = [[] if name == self.complement else list(p) for name, p in zip(names, class_prompts, strict=True)]
+        try:
+            refuse_bad_prompts([group for group in groups if group])
+        except SeemError as error:
+            raise AnnotatorError(f"data.classes: {error}") from None
+        return groups
 
     def _task(self) -> dict[str, Tensor]:
         """Further inputs of a universal network for one image: the task of OneFormer."""

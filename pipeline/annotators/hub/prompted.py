@@ -7,7 +7,6 @@ prompt (`masks`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,12 +24,12 @@ Features = tuple[Tensor, ...]
 class Prompted:
     """Maps of classes. The probability of a class is the maximum over its prompts, 0 without any.
 
-    texts: embeddings of all prompts, float32 [N, ...]
-    ends:  numbers of prompts of the classes, added up from 0
+    texts:  embeddings of all prompts, float32 [N, ...]
+    groups: numbers of the prompts of each class; a prompt may be in several
     """
 
-    def __init__(self, network: ClipSeg | Sam3, texts: Tensor, ends: Sequence[int]):
-        self.network, self.texts, self.ends = network, texts, ends
+    def __init__(self, network: ClipSeg | Sam3, texts: Tensor, groups: Sequence[Sequence[int]]):
+        self.network, self.texts, self.groups = network, texts, groups
         self.parts = FittingParts("masks", network.max_rows)
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -44,9 +43,7 @@ class Prompted:
         rows = torch.cat(self.parts.results(decoded, len(images)))
         masks = rows.reshape(len(pixels), -1, *rows.shape[1:])  # [B, N, h', w']
         none = torch.zeros_like(masks[:, 0])
-        return torch.stack(
-            [masks[:, start:stop].amax(dim=1) if stop > start else none for start, stop in pairwise(self.ends)], dim=1
-        )
+        return torch.stack([masks[:, list(group)].amax(dim=1) if group else none for group in self.groups], dim=1)
 
 
 class ClipSeg:

@@ -191,3 +191,21 @@ def test_an_empty_class_list_and_a_blank_prompt_are_refused_before_anything_is_l
         make_settings(**{"data.classes": []})
     with pytest.raises(ConfigError, match=r"data\.classes\[1\]\.prompts\[0\]: ' ' is blank; write a text"):
         make_settings(**{"data.classes": ["background", {"name": "dog", "prompts": [" "]}]})
+
+
+@pytest.mark.parametrize("mode", ["semantic", "grounding"])
+@pytest.mark.parametrize("background", ["prompt", "complement"])
+def test_maps_of_several_lists_are_those_of_each_list(build, mode, background):
+    lists = [
+        [["cat"], ["background", "wall"], ["dog", "pup"]],
+        [["kitten"], ["background", "wall"], ["dog", "pup"]],
+        [["cat"], ["background", "wall"], ["dog"]],
+    ]
+    annotator = build(mode=mode, background_from=background)
+    annotator.prepare_lists(lists)
+    maps = annotator(IMAGES)
+    assert maps.shape == (3, 9, 16, 24)
+    for number, class_prompts in enumerate(lists):
+        annotator.prepare(class_prompts)
+        assert np.abs(maps[:, 3 * number : 3 * number + 3] - annotator(IMAGES)).max() < 1e-6
+    assert np.abs(maps[:, :3] - maps[:, 3:6]).max() > 1e-3  # the wording matters

@@ -95,3 +95,15 @@ def test_prompts_that_cannot_be_used_are_refused(build, caplog):
         build(input_size=[48, 64])
     with pytest.raises(AnnotatorError, match=r"score_threshold is for SAM 3, but .* is a clipseg network; remove it$"):
         build(score_threshold=0.3)
+
+
+@pytest.mark.parametrize("background", [None, "rest"])
+def test_maps_of_several_lists_are_those_of_each_list(build, background):
+    lists = [[["cat"], ["rest"], ["a dog", "puppy"]], [["puppy"], ["rest"], ["a dog"]]]
+    annotator = build(background=background)
+    annotator.prepare_lists(lists)
+    maps = annotator(IMAGES)
+    assert maps.shape == (3, 6, 96, 96)
+    for number, class_prompts in enumerate(lists):
+        annotator.prepare(class_prompts)
+        assert np.abs(maps[:, 3 * number : 3 * number + 3] - annotator(IMAGES)).max() < 1e-6
