@@ -109,6 +109,9 @@ def sam_licence_note(weights: str) -> str:
 Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
 
 
+Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+
+
 def _visible(text: str) -> str:
     """The text in Unicode's normal form C; ValueError if it is blank, or has a character that is not shown."""
     hidden = next((char for char in text if category(char) in HIDDEN and char not in JOINERS), None)
@@ -414,6 +417,12 @@ class MapsSettings(Section):
     """Folder of the files; its path is relative to `data.root`. A file is named after its image: ID.npz or ID.npy with
     probabilities, floats [K, h, w] in the order of `data.classes`, of any height and width; or ID.png, an index mask
     with the values of `data.classes`."""
+    colours: dict[str, Colour] = {}
+    """Colours of classes in colour masks, by class name: red, green and blue, e.g. {Pole: [192, 192, 128]}. ID.png is
+    then a colour image or has a palette. A class without a colour is never labeled. Default: ID.png has the values of
+    `data.classes`."""
+    ignore_colours: list[Colour] = []
+    """Colours of pixels without a class in colour masks."""
     confidence: str | None = None
     """Folder of confidences of the index masks, relative to `data.root`: ID.png, grey with 8 or 16 bits, of the mask's
     size. A pixel with the confidence c, its value divided by 255 or 65535, has probability c for its class, and

@@ -147,7 +147,7 @@ MODELS = (
         "these weights",
     ),
     Model("maps", "Grounded-SAM 2", "", "open", "Apache-2.0", "no"),
-    Model("maps", "GLaMM", "", "open", "base model non-commercial", "no"),
+    Model("maps", "GLaMM (config/voc_glamm.yaml)", "", "open", "base model non-commercial", "no"),
 )
 
 

@@ -6,7 +6,7 @@ Each function takes the content of a file, and its path for messages.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pipeline.annotators.contract import Maps
 from pipeline.datasets import decode_index_mask, mask_classes, unknown_mask_values
 from pipeline.errors import AnnotatorError, first_line
-from pipeline.images import PixelLimit
+from pipeline.images import PixelLimit, index_mask, is_index_mode, load_mask, pixel_colours
 from pipeline.resample import resize_bilinear
 from pipeline.settings import DataSettings
 
@@ -149,6 +149,30 @@ def read_classes(content: bytes, path: Path, data: DataSettings) -> npt.NDArray[
         )
     classes = mask_classes(values, data).astype(np.int64)
     return np.minimum(classes, data.num_classes)
+
+
+def read_coloured(content: bytes, path: Path, legend: Mapping[int, int], data: DataSettings) -> npt.NDArray[np.int64]:
+    """Classes of a mask by the colours of its pixels, int64 [h, w].
+
+    legend: class index by colour, 0xRRGGBB; K for colours without a class
+    raises: ImageFileError for a file that cannot be read; AnnotatorError for values without colours, and for colours
+            that the legend lacks
+    """
+    file = load_mask(content, path, PixelLimit(data.max_pixels))
+    colours = pixel_colours(file, index_mask(file, path) if is_index_mode(file.header.mode) else None)
+    if colours is None:
+        raise AnnotatorError(
+            f"{path} has values and no colours, but annotate.maps.colours is set; write colours, or remove it"
+        )
+    present, codes = np.unique(colours, return_inverse=True)
+    unknown = [f"#{colour:06x}" for colour in present.tolist() if colour not in legend]
+    if unknown:
+        raise AnnotatorError(
+            f"{path} has the colours {', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}, which neither "
+            "annotate.maps.colours nor annotate.maps.ignore_colours lists; add them"
+        )
+    classes: npt.NDArray[np.int64] = np.array([legend[colour] for colour in present.tolist()])[codes]
+    return classes.reshape(colours.shape)
 
 
 def read_confidence(content: bytes, path: Path, size: tuple[int, int], data: DataSettings) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,16 @@ from pipeline.annotators.map_files import (
     ClassOfPixels,
     Probabilities,
     read_classes,
+    read_coloured,
     read_confidence,
     read_probabilities,
 )
 from pipeline.errors import AnnotatorError, UserError
 from pipeline.files import content_digest, existing, files_in, image_id
+from pipeline.images import packed_colours
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
-from pipeline.settings import DataSettings, MapsSettings
+from pipeline.settings import DataSettings, MapsSettings, did_you_mean
 from pipeline.sources.image_checks import shortened
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ class MapsAnnotator:
         self.folders = {"folder": self._folder("folder", settings.folder)}
         if settings.confidence is not None:
             self.folders["confidence"] = self._folder("confidence", settings.confidence)
+        self.legend = _legend(settings, data)
+        self.without_prompt = [name for name in data.class_names if settings.colours and name not in settings.colours]
         self.name = f"maps of {self.folders['folder'].name}"
         self.fingerprint = ""
         self.files: dict[str, list[Path]] = {}
@@ -66,7 +71,10 @@ class MapsAnnotator:
         """Do nothing: the classes of the files are those of `data.classes`, in the same order."""
 
     def prepare_images(self, ids: Sequence[str]) -> None:
-        """Find, read and check the files of all images, and compute the fingerprint from their content.
+        """Find, read and check the files of all images, and compute the fingerprints from their content.
+
+        The fingerprint is of the size of the maps; that of an image, of its files. So only the maps of images whose
+        files are new or have changed are stored again.
 
         raises: AnnotatorError that lists the images without a file, with several, or with one that cannot be used
         """
@@ -79,14 +87,15 @@ class MapsAnnotator:
         height, width = self.data.grid
         is_kept = len(sizes) == 1 and all(h <= height and w <= width for h, w in sizes)
         self.size = sizes.pop() if is_kept else (height, width)
-        has_masks = any(files[0].suffix.lower() == MASK for files in self.files.values())
-        self.fingerprint = fingerprint(
-            {
-                "version": VERSION,
-                "files": {i: [[p.suffix.lower(), self.digests[p]] for p in self.files[i]] for i in sorted(ids)},
-                "values": [self.data.mask_values, self.data.ignore_values] if has_masks else None,
-            }
-        )
+        self.fingerprint = fingerprint({"version": VERSION, "size": self.size})
+
+    def image_fingerprint(self, sample_id: str) -> str:
+        """Fingerprint of the files of an image, and of the values or colours of the classes if it is a mask."""
+        files = self.files[sample_id]
+        codes: list[Any] = sorted(self.legend.items()) or [self.data.mask_values, self.data.ignore_values]
+        is_mask = files[0].suffix.lower() == MASK
+        facts = {"files": [[path.suffix.lower(), self.digests[path]] for path in files]}
+        return fingerprint({**facts, "codes": codes if is_mask else None})
 
     def _refuse_missing(self, setting: str, files: dict[str, list[Path]], ids: Sequence[str]) -> None:
         folder = self.folders[setting]
@@ -128,7 +137,7 @@ class MapsAnnotator:
                     f"{path} is no index mask, but annotate.maps.confidence is set; remove it, or write ID.png"
                 )
             return read_probabilities(content, path, data, self.settings.sums)
-        classes = read_classes(content, path, data)
+        classes = read_coloured(content, path, self.legend, data) if self.legend else read_classes(content, path, data)
         if not confidences:
             return ClassOfPixels(classes, np.ones(classes.shape, np.float32), data.num_classes)
         (other,) = confidences
@@ -145,6 +154,29 @@ class MapsAnnotator:
         if self.digests.setdefault(path, digest) != digest:
             raise AnnotatorError(f"{path} has changed since annotate started; run annotate again")
         return content
+
+
+def _legend(settings: MapsSettings, data: DataSettings) -> dict[int, int]:
+    """Class index by colour, 0xRRGGBB; K for colours to ignore; {} without colours.
+
+    raises: AnnotatorError for an unknown class, and for a colour that is given twice
+    """
+    legend: dict[int, int] = {}
+    if settings.ignore_colours and not settings.colours:
+        raise AnnotatorError(
+            "annotate.maps.ignore_colours is set, but annotate.maps.colours is not; add the colours of the classes"
+        )
+    for name, colour in [*settings.colours.items(), *((None, colour) for colour in settings.ignore_colours)]:
+        if name is not None and name not in data.class_names:
+            hint = did_you_mean(name, data.class_names)
+            raise AnnotatorError(
+                f"annotate.maps.colours names {name!r}, which is not in data.classes{hint}; correct or remove it"
+            )
+        code = int(packed_colours(np.array(colour, np.uint8)))
+        if code in legend:
+            raise AnnotatorError(f"annotate.maps.colours has {colour} twice; give each class another colour")
+        legend[code] = data.num_classes if name is None else data.class_names.index(name)
+    return legend
 
 
 def _by_id(folder: Path) -> dict[str, list[Path]]:

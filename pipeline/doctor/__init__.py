@@ -77,9 +77,9 @@ def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None
     findings += class_findings(surveyed, number["labeled"], settings)
     findings += grid_findings(surveyed, settings)
     findings += twin_findings(surveyed)
-    of_maps = maps_findings([facts.sample for facts in surveyed.samples], settings)
-    findings += of_maps
-    is_tried = timed and settings.needs_annotator and not of_maps
+    is_tried = timed and settings.needs_annotator
+    if not is_tried:  # the trial reads all files of maps
+        findings += maps_findings([facts.sample for facts in surveyed.samples], settings)
     trial, failures = _trial(settings, samples) if is_tried else (None, [])
     return [*findings, *failures, *cost_findings(surveyed, number, settings, trial)]
 

@@ -22,7 +22,7 @@ from pipeline.images import (
     index_mask,
     is_index_mode,
     load_mask,
-    packed_colours,
+    pixel_colours,
     read_content,
 )
 
@@ -94,9 +94,7 @@ def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
         mask = index_mask(file, path) if is_index_mode(file.header.mode) else None
     except ImageFileError as error:
         raise DatasetError(f"{str(error).partition('; ')[0]}; export it again") from None
-    if mask is None:
-        return None, packed_colours(np.asarray(file.picture.convert("RGB")))
-    return mask.values.astype(np.int64), None if mask.palette is None else packed_colours(mask.palette)[mask.values]
+    return None if mask is None else mask.values.astype(np.int64), pixel_colours(file, mask)
 
 
 def _label(path: Path, codes: Codes, names: Mapping[int, str], shown: str, class_names: Sequence[str]) -> Label:

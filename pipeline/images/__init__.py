@@ -18,7 +18,7 @@ from pipeline.images.decode import (
 )
 from pipeline.images.formats import MASK, PHOTOGRAPH, Kind
 from pipeline.images.header import ON_ITS_SIDE, UPRIGHT, Header, header_of, png_text, read_header, unreadable
-from pipeline.images.mask_values import IndexMask, index_mask, is_index_mode, packed_colours
+from pipeline.images.mask_values import IndexMask, index_mask, is_index_mode, packed_colours, pixel_colours
 
 __all__ = [
     "MASK",
@@ -38,6 +38,7 @@ __all__ = [
     "load_mask",
     "load_photograph",
     "packed_colours",
+    "pixel_colours",
     "png_text",
     "read_content",
     "read_header",

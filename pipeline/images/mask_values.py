@@ -63,6 +63,16 @@ def packed_colours(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     return packed
 
 
+def pixel_colours(file: MaskFile, mask: IndexMask | None) -> npt.NDArray[np.int64] | None:
+    """Colour of each pixel of a mask's file as the number 0xRRGGBB, int64 [H, W]; None if it has values only.
+
+    mask: its values and palette; None if its pixels are no values
+    """
+    if mask is None:
+        return packed_colours(np.asarray(file.picture.convert("RGB")))
+    return None if mask.palette is None else packed_colours(mask.palette)[mask.values]
+
+
 def is_index_mode(mode: str) -> bool:
     """Whether Pillow's mode has one integer per pixel."""
     return mode in HIGHEST

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,20 @@ def in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
     return sorted(samples, key=lambda sample: index[sample.id])
 
 
+def rows_of(samples: Sequence[Sample], annotator: Annotator) -> Sequence[Sample]:
+    """The samples as the cache lists them. Their digests change whenever the maps of the image could change.
+
+    For most annotators this is the digest of the image; for one with `image_fingerprint`, it includes that.
+    """
+    if not hasattr(annotator, "image_fingerprint"):
+        return samples
+
+    def digest(sample: Sample) -> str:
+        return fingerprint({"image": sample.image_digest, "maps": annotator.image_fingerprint(sample.id)})
+
+    return [replace(sample, image_digest=digest(sample)) for sample in samples]
+
+
 def method_fingerprint(settings: Settings, annotator: Annotator) -> str:
     """Fingerprint of everything that the maps of an image depend on besides the image. Masks are not included."""
     return fingerprint(
@@ -147,7 +162,8 @@ def _open_or_create(
     """The store for these samples. A store for other images keeps the maps of the images in both lists."""
     run = Run(settings)
     path, method = run.folder.probabilities, method_fingerprint(settings, annotator)
-    identity = {"fingerprint": cache_fingerprint(method, samples), "method": method}
+    rows = rows_of(samples, annotator)
+    identity = {"fingerprint": cache_fingerprint(method, rows), "method": method}
 
     def first() -> Maps:
         maps = first_maps(index, samples, annotator, settings.data)
@@ -156,12 +172,12 @@ def _open_or_create(
     def facts() -> dict[str, Any]:
         return _facts(settings, annotator, identity, first())
 
-    restore_lost_facts(path, "probabilities", facts, samples, lambda: run.begin("annotate"))
+    restore_lost_facts(path, "probabilities", facts, rows, lambda: run.begin("annotate"))
     state = store_state(path)
     if not state:
         maps = first()
         _check_classes(settings, index, annotator, labeled)
-        _create(settings, annotator, identity, maps, samples)
+        _create(settings, annotator, identity, maps, rows)
     elif state["method"] != method:
         raise StoreError(
             f"{path} holds maps of other annotator settings (fingerprint {state['method']}, now {method}). To keep it, "
@@ -170,10 +186,10 @@ def _open_or_create(
         )
     elif state["fingerprint"] != identity["fingerprint"]:
         run.begin("annotate")
-        replace_images(path, identity["fingerprint"], samples)
+        replace_images(path, identity["fingerprint"], rows)
     elif not state["complete"]:
         run.begin("annotate")
-        restore_store(path, samples)
+        restore_store(path, rows)
     return open_probabilities(path, writable=True)
 
 

@@ -45,7 +45,7 @@ def test_the_run_files_that_we_ship_are_valid():
 def test_the_runs_with_other_annotators_differ_from_their_parents_in_annotator_and_alpha():
     for name, parent in [
         ("camvid_ade20k", "camvid"), ("voc_animals_leaning", "voc_animals"), ("voc_animals_mobilenet", "voc_animals"),
-        ("voc_animals_transformers", "voc_animals"),
+        ("voc_animals_transformers", "voc_animals"), ("voc_glamm", "voc"),
     ]:  # fmt: skip
         child, base = load_settings(name).model_dump(), load_settings(parent).model_dump()
         changed = {key for key in child if child[key] != base[key]}

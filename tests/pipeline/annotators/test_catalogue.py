@@ -54,7 +54,7 @@ def test_the_models_agree_with_what_is_downloaded_and_with_the_notes_on_licences
 
 def test_run_files_that_are_named_use_that_annotator():
     named = [(model.setting, path) for model in MODELS for path in re.findall(r"config/\w+\.yaml", model.name)]
-    assert len(named) == 5
+    assert len(named) == 6
     for setting, path in named:
         assert load_settings(DOCS.parents[1] / path).annotate.annotator == setting, path
 

@@ -132,8 +132,8 @@ def test_a_changed_file_is_not_mixed_into_a_half_made_store(own, tmp_path):
     first = file_of(folder, names[0])
     content = first.read_bytes()
     np.savez(first, maps_for(99))
-    with pytest.raises(StoreError, match=r"holds maps of other annotator settings .*rm -r "):
-        annotate(settings)
+    assert annotate(settings)["num_done"] == 12
+    assert np.abs(stored(settings)[names[0]] - maps_for(99)).max() <= 1e-5
     first.write_bytes(content)
     annotate(settings)
     resumed = digest_of(settings.folder / "probs.zarr")
@@ -153,16 +153,57 @@ def test_a_file_that_changes_while_annotate_runs_is_refused(own):
         annotator(None, IDS[:2])
 
 
-def test_the_fingerprint_is_that_of_the_content_and_not_of_names_of_folders_or_other_files(own):
+def test_only_images_whose_files_are_new_or_have_changed_are_stored_again(own, tmp_path, caplog, write_images):
     folder, make = own
-    prints = [build_annotator(make(), names).fingerprint for names in (IDS[:3], IDS[2::-1], IDS[:2])]
-    assert prints[0] == prints[1] != prints[2]
+    settings = make()
+    annotate(settings)
+    names = [sample.id for sample in samples_of(settings)]
+    before = stored(settings)
+    np.savez(file_of(folder, names[3]), maps_for(99))
+    write_images(tmp_path / "data", [*IDS, "more"])
+    np.savez(folder / "more.npz", maps_for(77))
+    caplog.set_level("INFO")
+    settings = make()
+    assert annotate(settings)["num_done"] == 13
+    assert "annotate: the maps of 11 of 13 images are kept" in caplog.messages
+    after = stored(settings)
+    changed = {names[3]: maps_for(99), "more": maps_for(77)}
+    for name, maps in after.items():
+        assert np.array_equal(maps, before[name]) if name not in changed else np.abs(maps - changed[name]).max() <= 1e-5
+    caplog.clear()
+    annotate(settings)
+    assert "annotate: all maps are in" in caplog.text
+
+
+def test_maps_of_another_size_are_those_of_another_annotator(own):
+    folder, make = own
+    settings = make()
+    annotate(settings)
+    np.savez(
+        file_of(folder, samples_of(settings)[0].id), maps_for(0, (4, 6))
+    )  # sizes differ: all are resized to the grid
+    with pytest.raises(StoreError, match=r"holds maps of other annotator settings .*rm -r "):
+        annotate(settings)
+
+
+def test_the_fingerprints_are_those_of_the_content_and_not_of_names_of_folders_or_other_files(own):
+    folder, make = own
+
+    def prints(names, section=None):
+        annotator = build_annotator(make(section), names)
+        return [annotator.fingerprint, *map(annotator.image_fingerprint, names)]
+
+    first = prints(IDS[:3])
+    assert len(set(first)) == 4
+    assert prints(IDS[:2]) == first[:3]
     folder.rename(folder.with_name("moved"))
     moved = folder.with_name("moved")
     np.savez(moved / f"{IDS[4]}.npz", maps_for(99))
-    assert build_annotator(make({"folder": "moved"}), IDS[:3]).fingerprint == prints[0]
+    assert prints(IDS[:3], {"folder": "moved"}) == first
     np.savez(moved / f"{IDS[0]}.npz", maps_for(99))
-    assert build_annotator(make({"folder": "moved"}), IDS[:3]).fingerprint != prints[0]
+    changed = prints(IDS[:3], {"folder": "moved"})
+    assert changed[1] != first[1]
+    assert [changed[0], *changed[2:]] == [first[0], *first[2:]]
 
 
 def write_masks(root, ids, values):
@@ -182,12 +223,45 @@ def test_index_masks_with_confidences_are_probabilities(own, tmp_path):
     assert np.allclose(sure(None, IDS[:1])[0, :, 0, 0], [0.4, 0.2, 0.4], atol=1e-6)
     certain = build_annotator(make({"folder": "named"}), IDS)
     assert certain(None, IDS[:1])[0, :, 0, 0].tolist() == [0, 1, 0]
-    assert certain.fingerprint != sure.fingerprint
+    assert certain.image_fingerprint(IDS[0]) != sure.image_fingerprint(IDS[0])
     (tmp_path / f"data/sure/{IDS[0]}.png").unlink()
     with pytest.raises(AnnotatorError, match=r"sure has no file for 1 of 14 images \(im00\), expected ID.png; "):
         build_annotator(settings, IDS)
     with pytest.raises(AnnotatorError, match=r"is no index mask, but annotate.maps.confidence is set; remove it, or"):
         build_annotator(make({"confidence": "sure"}), IDS[1:])
+
+
+def test_masks_in_colours_are_read_by_the_table_of_colours(own, tmp_path):
+    """Two pixels of each class, and two that are ignored, as RGB and with a palette in another order."""
+    _, make = own
+    colours = {"background": [9, 9, 9], "cat": [200, 0, 0], "dog": [0, 0, 255]}
+    values = np.repeat(np.uint8([[0, 1, 2, 3]]), 2, axis=0)
+    table = np.uint8([*colours.values(), [255, 255, 255]])
+    (tmp_path / "data/painted").mkdir()
+    Image.fromarray(table[values]).save(tmp_path / f"data/painted/{IDS[0]}.png")
+    palette = Image.fromarray(3 - values)
+    palette.putpalette(table[::-1].tobytes())
+    palette.save(tmp_path / f"data/painted/{IDS[1]}.png")
+    section = {"folder": "painted", "colours": colours, "ignore_colours": [[255, 255, 255]]}
+    annotator = build_annotator(make(section), IDS[:2])
+    maps = annotator(None, IDS[:2])
+    assert maps[0, :, 0].T.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], pytest.approx([1 / 3] * 3)]
+    assert np.array_equal(maps[1], maps[0])
+    assert annotator.without_prompt == []
+    del section["colours"]["dog"]
+    other = section | {"ignore_colours": [[255, 255, 255], [0, 0, 255]]}
+    changed = build_annotator(make(other), IDS[:1])
+    assert changed.without_prompt == ["dog"]
+    assert changed.image_fingerprint(IDS[0]) != annotator.image_fingerprint(IDS[0])
+    for wrong, message in [
+        (section, r"im00.png has the colours #0000ff, which neither annotate.maps.colours nor .*lists; add them"),
+        (section | {"colours": {"cut": [1, 1, 1]}}, r"names 'cut', .*; did you mean cat\?; correct or remove it"),
+        (section | {"ignore_colours": [[9, 9, 9]]}, r"annotate.maps.colours has \[9, 9, 9\] twice"),
+        ({"folder": "painted", "ignore_colours": [[9, 9, 9]]}, r"annotate.maps.colours is not; add the colours"),
+        (section | {"folder": "masks"}, r"masks/im00.png has values and no colours, but annotate.maps.colours is set"),
+    ]:
+        with pytest.raises(AnnotatorError, match=message):
+            build_annotator(make(wrong), IDS[:1])
 
 
 def test_channels_in_another_order_than_the_classes_are_refused(tmp_path):
@@ -217,7 +291,7 @@ def test_the_code_of_the_documentation_writes_maps_that_annotate_reads(own, tmp_
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": "photos"})})
     (tmp_path / "data").rename(tmp_path / "photos")
     section = DOCS.read_text().partition("\n## `maps`")[2].partition("\n## ")[0]
-    network, detections = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    network, detections, glamm_code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     monkeypatch.chdir(tmp_path)
 
     def predict(image):
@@ -243,3 +317,11 @@ def test_the_code_of_the_documentation_writes_maps_that_annotate_reads(own, tmp_
             expected = [max(0, 1 - cat - dog), cat / total, dog / total]
             assert np.allclose(maps[:, 20, 30], expected, atol=1e-3)
         assert annotator(None, IDS[:1]).shape == (1, 3, *(size if size == (6, 8) else (16, 24)))
+
+    def glamm(image, question):
+        return [np.full((24, 32), logit) for logit in ([-np.log(3), 0.0] if "the cat in" in question else [])]
+
+    names = {"glamm": glamm, "classes": CLASSES}
+    exec(glamm_code, names)  # two masks of a cat, of probability 1 / 4 and 1 / 2
+    exec(detections, names)
+    assert np.load(f"photos/maps/{IDS[0]}.npz")["arr_0"][:, 5, 7].tolist() == [0.5, 0.5, 0]
