@@ -45,11 +45,11 @@ from calib.quantile import (
     smallest_alpha,
 )
 from calib.rules import (
-    CALIBRATED_RULES,
     RAW,
     RULES,
     Rule,
     UnknownNameError,
+    calibrated_rules,
     distinct_rules,
     find_rule,
     refuse_unknown,
@@ -61,7 +61,6 @@ from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile
 from calib.variants import VARIANTS, find_variant, fit
 
 __all__ = [
-    "CALIBRATED_RULES",
     "RAW",
     "RULES",
     "SET_SIZES",
@@ -87,6 +86,7 @@ __all__ = [
     "UnknownNameError",
     "Variant",
     "assign_folds",
+    "calibrated_rules",
     "choose_most_labels",
     "choose_most_precise",
     "class_planes",

@@ -129,7 +129,9 @@ RULES: dict[str, Rule] = {
 }
 
 
-CALIBRATED_RULES = tuple(name for name in RULES if name != RAW)
+def calibrated_rules() -> tuple[str, ...]:
+    """The names of all rules but raw."""
+    return tuple(name for name in RULES if name != RAW)
 
 
 class UnknownNameError(ValueError):
@@ -164,4 +166,4 @@ def rules_alike(name: str, has_background: bool = True) -> tuple[str, ...]:
 
 def distinct_rules(has_background: bool = True) -> tuple[str, ...]:
     """The rules that differ from each other, without rule raw: the last rule of each group of `rules_alike`."""
-    return tuple(name for name in CALIBRATED_RULES if rules_alike(name, has_background)[-1] == name)
+    return tuple(name for name in calibrated_rules() if rules_alike(name, has_background)[-1] == name)

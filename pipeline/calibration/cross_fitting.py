@@ -32,7 +32,8 @@ class Calibrated(NamedTuple):
     fold:       int64 [N], fold of each image of the store, -1: not used for calibration
     rows:       facts, one row per alpha and rule; None with a single labeled image
     raw:        the same facts of the annotator's own argmax, without those about thresholds; None as `rows`
-    labeled:    rule -> float64 [A, L], fraction of the pixels of each held-out image that are labeled; {} as `rows`
+    labeled:    rule -> float64 [A, L], fraction of the pixels of each held-out image that are labeled, NaN at alphas
+                that were not judged; {} as `rows`
     """
 
     thresholds: calib.Thresholds
@@ -99,7 +100,9 @@ def fit_and_judge(
             held_out = calib.summarise(judged, np.random.default_rng(settings.seed))
             rows += rows_of(settings, held_out, store.class_names, some_alphas, of_all, jobs[0].rules, folds)
             raw = raw or raw_facts(settings, held_out, store.class_names)
-            labeled.append(np.stack([judgement.labeled for judgement in judged]) / np.prod(settings.data.grid))
+            of_alphas = np.full((len(jobs), len(fits[0].q), len(jobs[0].rules)), np.nan)
+            of_alphas[:, chosen] = np.stack([judgement.labeled for judgement in judged]) / np.prod(settings.data.grid)
+            labeled.append(of_alphas)
     thresholds = final[0]._replace(q=np.concatenate([chunk.q for chunk in final]))
     rules = jobs[0].rules if jobs else ()
     by_rule = {rule: np.concatenate([of_alphas[..., r].T for of_alphas in labeled]) for r, rule in enumerate(rules)}
@@ -265,4 +268,4 @@ def candidate_rules(is_class_wise: bool, variant: str) -> tuple[str, ...]:
     only = calib.find_variant(variant).rule
     if only is not None:
         return (only,)
-    return calib.CALIBRATED_RULES if is_class_wise else calib.distinct_rules()
+    return calib.calibrated_rules() if is_class_wise else calib.distinct_rules()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import calib
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.survey import Survey
 from pipeline.doctor.trial import Trial
@@ -60,6 +61,7 @@ def store_sizes(num_images: Mapping[str, int], settings: Settings, trial: Trial 
         "alphas": settings.alphas,
         "variant": settings.calibrate.variant,
         "variants": settings.variants,
+        "rules": calib.calibrated_rules(),
         "class_thresholds": settings.calibrate.class_thresholds,
     }
     sizes = [

@@ -89,6 +89,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
         "alphas": settings.alphas,
         "variant": settings.calibrate.variant,
         "variants": settings.variants,
+        "rules": list(calib.calibrated_rules()),
         "class_thresholds": settings.calibrate.class_thresholds,
         "quantile": settings.calibrate.quantile,
     }

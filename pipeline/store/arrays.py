@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import calib
 from pipeline.datasets import IGNORE_INDEX
 
 COORDINATES = ("sample", "height", "width", "class", "alpha", "image_digest")
@@ -80,7 +79,7 @@ def _calibration_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
         q_hat = ("alpha", *dims), (num_alphas, *of_class, *grid), "float32", NAN, (1, *single, *grid)
         arrays[f"q_hat{suffix}"] = ArraySpec(*q_hat)
         arrays[f"n_valid{suffix}"] = ArraySpec(dims, (*of_class, *grid), "int32", 0, (*single, *grid))
-        keep = ("alpha", "rule", "held_out"), (num_alphas, len(calib.CALIBRATED_RULES), num_samples), "float32", NAN
+        keep = ("alpha", "rule", "held_out"), (num_alphas, len(facts["rules"]), num_samples), "float32", NAN
         arrays[f"held_out_keep_rate{suffix}"] = _whole(*keep)
     return arrays
 

@@ -49,12 +49,13 @@ class CalibrationStore(Store):
     def write_held_out_keep_rates(self, variant: str, labeled: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Write the fraction of the pixels of each held-out image that a rule labels.
 
-        labeled: rule -> float64 [A, L], of the L finished images; one of several `calib.rules_alike` is enough
+        labeled: rule -> float64 [A, L], of the L finished images, NaN where it was not judged; one of several
+                 `calib.rules_alike` is enough
         """
         name = self._name("held_out_keep_rate", variant)
         values = np.full(self.specs[name].shape, np.nan)
         done = np.flatnonzero(self.status == DONE)
-        for r, rule in enumerate(calib.CALIBRATED_RULES):
+        for r, rule in enumerate(self.state["rules"]):
             judged = next((name for name in (rule, *calib.rules_alike(rule)) if name in labeled), None)
             if judged is not None:
                 values[:, r, done] = labeled[judged]
@@ -63,11 +64,12 @@ class CalibrationStore(Store):
     def held_out_keep_rate(self, variant: str, alpha: float, rule: str) -> npt.NDArray[np.float64]:
         """float64 [N]: fraction of the pixels of each image that is labeled with thresholds from other images.
 
-        rule:    one of `calib.CALIBRATED_RULES`
-        returns: NaN where it was not computed
+        returns: NaN where it was not computed, and for a rule that did not exist when the store was made
         """
+        if rule not in self.state["rules"]:
+            return np.full(len(self.status), np.nan)
         of_alpha = self.read_present(self._name("held_out_keep_rate", variant), self.alphas.index(alpha))
-        rates: npt.NDArray[np.float32] = of_alpha[calib.CALIBRATED_RULES.index(rule)]
+        rates: npt.NDArray[np.float32] = of_alpha[self.state["rules"].index(rule)]
         return rates.astype(np.float64)
 
     def _write(self, name: str, values: npt.NDArray[Any]) -> None:

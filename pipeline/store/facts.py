@@ -45,6 +45,7 @@ class CalibrationFacts(Facts):
     class_thresholds: Name
     variant: Name
     variants: Annotated[list[Name], Len(1, 100)]
+    rules: Annotated[list[Name], Len(1, 100)]
 
 
 class LabelFacts(Facts):

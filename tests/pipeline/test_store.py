@@ -138,7 +138,12 @@ def test_planes_are_there_if_each_of_them_is(tmp_path):
 def test_a_lost_threshold_is_not_read_as_one_that_was_never_learned(tmp_path):
     path = tmp_path / "calibration.zarr"
     facts = {"fingerprint": "f1", "class_names": NAMES, "background": None, "grid": [4, 5], "alphas": [0.1, 0.3]}
-    facts |= {"variant": "pixel", "variants": ["pixel", "image"], "class_thresholds": "pooled"}
+    facts |= {
+        "variant": "pixel",
+        "variants": ["pixel", "image"],
+        "rules": ["paper"],
+        "class_thresholds": "pooled",
+    }
     create_store(path, "calibration", facts, SAMPLES)
     store = open_calibration(path, writable=True)
     region, q = np.zeros((4, 5), np.int32), np.array([[[0.5]], [[0.25]]], np.float32)

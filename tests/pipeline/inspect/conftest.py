@@ -92,7 +92,7 @@ def calibration(tmp_path):
     path = tmp_path / "calibration.zarr"
     facts = {"fingerprint": "f3", "class_names": NAMES, "alpha": 0.1, "quantile": "exact", "variant": "pixel"}
     facts |= {"background": None, "grid": list(GRID), "class_thresholds": "pooled"}
-    facts |= {"alphas": [0.1], "variants": ["pixel"]}
+    facts |= {"alphas": [0.1], "variants": ["pixel"], "rules": ["paper", "singleton"]}
     create_store(path, "calibration", facts, samples_in(tmp_path, 1))
     store = open_calibration(path, writable=True)
     score = np.ones(GRID, np.float32)

@@ -31,7 +31,13 @@ def labels(tmp_path):
 @pytest.fixture
 def calibration(tmp_path):
     """The calibration `f3`."""
-    facts = {"fingerprint": "f3", "class_names": NAMES, "variant": "pixel", "variants": ["pixel"]}
+    facts = {
+        "fingerprint": "f3",
+        "class_names": NAMES,
+        "variant": "pixel",
+        "variants": ["pixel"],
+        "rules": ["paper"],
+    }
     facts |= {"background": None, "grid": [4, 6], "alphas": [0.1], "class_thresholds": "pooled"}
     create_store(tmp_path / "calibration.zarr", "calibration", facts, SAMPLES)
     return open_calibration(tmp_path / "calibration.zarr", writable=True)

@@ -106,6 +106,7 @@ def test_variants_that_leave_the_folder_are_refused():
         "kind": "calibration", "fingerprint": "f1", "complete": False, "num_samples": 1, "class_names": ["a"],
         "grid": [2, 2], "background": None, "alphas": [0.1], "class_thresholds": "pooled", "variant": "pixel",
         "variants": ["pixel"],
+        "rules": ["paper"],
     }  # fmt: skip
     assert fact_problem(facts) is None
     assert "variants.0" in fact_problem(facts | {"variants": ["../../x"]})

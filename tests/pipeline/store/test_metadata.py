@@ -14,7 +14,13 @@ from pipeline.store.metadata import array_document, metadata_files
 
 SAMPLES = [Sample(f"im{i}", f"{i}.png", None, "unlabeled", 9, 11) for i in range(3)]
 COMMON = {"fingerprint": "f1", "class_names": ["sky", "Bäume", "dog"], "grid": [4, 5]}
-CALIBRATION = COMMON | {"background": None, "alphas": [0.1, 0.3], "variant": "image", "variants": ["image", "pixel"]}
+CALIBRATION = COMMON | {
+    "background": None,
+    "alphas": [0.1, 0.3],
+    "variant": "image",
+    "variants": ["image", "pixel"],
+    "rules": ["paper", "singleton"],
+}
 FACTS = {
     "probabilities, fixed point": COMMON | {"kind": "probabilities", "maps": [3, 2, 2], "dtype": "uint16"},
     "probabilities, logits": COMMON | {"kind": "probabilities", "maps": [3, 2, 2], "dtype": "float16"},

@@ -120,7 +120,13 @@ def test_planes_that_another_process_wrote_are_not_kept(tmp_path):
 
 def test_thresholds_are_written_to_the_own_store_alone(tmp_path):
     path = tmp_path / "calibration.zarr"
-    facts = FACTS | {"class_thresholds": "pooled", "variant": "pixel", "variants": ["pixel"], "alphas": [0.1]}
+    facts = FACTS | {
+        "class_thresholds": "pooled",
+        "variant": "pixel",
+        "variants": ["pixel"],
+        "rules": ["paper"],
+        "alphas": [0.1],
+    }
     create_store(path, "calibration", facts | {"fingerprint": "a"}, SAMPLES)
     stopped = open_calibration(path, writable=True)
     create_store(path, "calibration", facts | {"fingerprint": "b"}, SAMPLES)
