@@ -15,6 +15,7 @@ from pipeline.yaml_text import yaml_text
 STAGE_OF = {"probabilities": "annotate", "calibration": "calibrate", "labels": "pseudolabel"}
 KIND_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "labels": "labels.zarr"}
+MEMBERS = "members"
 
 
 def snakemake_command(stage: str, words: Iterable[str], rerun: str | None = None) -> str:
@@ -32,13 +33,25 @@ def run_word(run: str) -> str:
     return f"run={yaml_text(run)}"
 
 
+def member_of(path: Path) -> str | None:
+    """Name of the member of an ensemble whose probability store this is; None for any other store or receipt."""
+    folder = path.absolute().parent
+    is_member = path.name == FILE_OF["probabilities"] and folder.parent.name == MEMBERS
+    return folder.name if is_member and not Folder(folder).samples.is_file() else None
+
+
+def run_folder(path: Path) -> Path:
+    """Folder of the run that a store or receipt belongs to."""
+    return path.parent if member_of(path) is None else path.absolute().parents[2]
+
+
 def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
     """Command that runs a stage of the run whose folder contains a store or receipt.
 
     The arguments of `--config` are those in the receipt of the stage, else those in the receipt of prepare, else
     run=FOLDER.
     """
-    folder = path.absolute().parent
+    folder = run_folder(path.absolute())
     recorded = recorded_words(folder / f"{stage}.json") or recorded_words(folder / "prepare.json")
     return command_of(folder, stage, recorded or [run_word(folder.name)], rerun)
 
@@ -129,6 +142,10 @@ class Folder:
     @property
     def probabilities(self) -> Path:
         return self.store("probabilities")
+
+    def member(self, name: str) -> Path:
+        """Probability store of a member of an ensemble."""
+        return self.path / MEMBERS / name / FILE_OF["probabilities"]
 
     @property
     def calibration(self) -> Path:

@@ -53,6 +53,8 @@ class AnnotateReceipt(Receipt):
     without_prompt: names of the classes that the annotator has no prompt or channel for
     warnings:       about these classes, and signs of a wrong class map
     runs_on:        names of the devices or libraries that computed the maps, if the annotator gives them
+    members:        of an ensemble, by name: the same facts of each, and its weight
+    log_losses:     mean log-losses on the labeled images that weights were fitted on, by what was weighted
     """
 
     fingerprint: str
@@ -65,6 +67,8 @@ class AnnotateReceipt(Receipt):
     without_prompt: NotRequired[list[str]]
     runs_on: NotRequired[list[str]]
     warnings: NotRequired[list[str]]
+    members: NotRequired[dict[str, Any]]
+    log_losses: NotRequired[dict[str, float]]
     megabytes: float
     seconds: float
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ def _tracked_value(value: Any) -> Any:
         return value.tracked()
     if isinstance(value, list):
         return [_tracked_value(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _tracked_value(item) for key, item in value.items()}
     return value
 
 
@@ -454,23 +457,100 @@ class StudentSettings(Section):
     student annotates the fold. More folds take longer; each student is then trained on more masks."""
 
 
-class AnnotateSettings(Section):
-    """The annotator: a segmentation model that predicts probability maps of every image."""
+class AnnotatorSettings(Section):
+    """An annotator, and how its maps are stored."""
 
-    annotator: Literal["seem", "transformers", "onnx", "maps", "student", "python", "none"]
+    annotator: Literal["seem", "transformers", "onnx", "maps", "student", "python", "ensemble", "none"]
     """Type of the annotator, which is set up in the section of the same name. none: no annotator, for recipes with
     `stage1.labels: none`."""
     seem: SeemSettings | None = None
     transformers: TransformersSettings | None = None
     onnx: OnnxSettings | None = None
     maps: MapsSettings | None = None
-    student: StudentSettings | None = None
     python: PythonSettings | None = None
     resolution: Literal["annotator", "grid"] = "annotator"
-    """Resolution of the stored maps: that of the annotator's output, or `data.grid`."""
+    """Resolution of the stored maps: that of the annotator's output, or `data.grid`. For an ensemble: that of its
+    largest member in height and width, or `data.grid`."""
     dtype: Literal["auto", "float16", "float32", "uint16"] = "auto"
     """Type of the stored maps. auto: float16 for logits, 16-bit fixed point (uint16) for probabilities. uint16 can
     store probabilities only."""
+    batch_size: int = runtime(4, ge=1)
+    """Number of images in one call of the annotator. `seem` and `transformers` halve it when memory runs out."""
+
+    @model_validator(mode="after")
+    def _chosen_annotator_is_described(self) -> AnnotatorSettings:
+        if self.annotator != "none" and getattr(self, self.annotator) is None:
+            raise ValueError(f"annotator is {self.annotator!r}, but the section {self.annotator!r} is missing; add it")
+        return self
+
+
+class MemberSettings(AnnotatorSettings):
+    """An annotator whose maps an ensemble averages."""
+
+    annotator: Literal["seem", "transformers", "onnx", "maps", "python"]
+    """Type of the annotator, which is set up in the section of the same name."""
+
+
+def of_member(text: str, name: str) -> str:
+    """The text with the full names of a member's settings, in place of those of a run with that annotator alone."""
+    own = "|".join(MemberSettings.model_fields)
+    return re.sub(rf"\bannotate\.(?=(?:{own})\b)", f"annotate.ensemble.members.{name}.", text)
+
+
+MEMBER_NAME = re.compile(r"[a-z0-9_-]{1,40}")  # of a folder
+WEIGHTS = ("equal", "fitted")
+
+
+def _known_weights(value: Any) -> Any:
+    """The value; ValueError unless it is one of WEIGHTS or a mapping to numbers above 0."""
+    if not isinstance(value, Mapping):
+        if value not in WEIGHTS:
+            raise ValueError(f"got {value!r}, expected {', '.join(WEIGHTS)}, or a number for each member")
+        return value
+    for name, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise ValueError(f"the weight of {name} is {weight!r}, expected a number above 0; correct it")
+    return value
+
+
+class EnsembleSettings(Section):
+    """Annotator that averages the maps of several others, each of which is stored on its own."""
+
+    members: dict[str, MemberSettings] = Field(min_length=1)
+    """Annotators by a name of lower-case letters, digits, - and _. Each is set up as `annotate` is for it alone."""
+    weights: Annotated[Literal["equal", "fitted"] | dict[str, float], BeforeValidator(_known_weights)] = "equal"
+    """Weights of the mean; they are divided by their sum. equal: 1 / number of members. fitted: those with the smallest
+    mean log-loss on the labeled images. Or a number for each member, by its name. Changing them makes no member
+    annotate again."""
+
+    @model_validator(mode="after")
+    def _names_are_those_of_folders(self) -> EnsembleSettings:
+        unsafe = next((name for name in self.members if not MEMBER_NAME.fullmatch(name)), None)
+        if unsafe is not None:
+            raise ValueError(
+                f"members has the name {unsafe!r}, expected at most 40 lower-case letters, digits, - and _; rename it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_those_of_the_members(self) -> EnsembleSettings:
+        if isinstance(self.weights, str):
+            return self
+        unknown = next((name for name in self.weights if name not in self.members), None)
+        if unknown is not None:
+            hint = did_you_mean(unknown, list(self.members)) or "; remove it"
+            raise ValueError(f"weights has {unknown!r}, which is not among the members {', '.join(self.members)}{hint}")
+        missing = [name for name in self.members if name not in self.weights]
+        if missing:
+            raise ValueError(f"weights has no number for the member {missing[0]!r}; add it, or remove the member")
+        return self
+
+
+class AnnotateSettings(AnnotatorSettings):
+    """The annotator: a segmentation model that predicts probability maps of every image."""
+
+    student: StudentSettings | None = None
+    ensemble: EnsembleSettings | None = None
     max_failed_fraction: float = Field(0.01, ge=0, le=1)
     """Fraction of the images that may fail; above it, the stage ends with an error."""
     class_check: Literal["error", "warn"] = runtime("error")
@@ -478,14 +558,11 @@ class AnnotateSettings(Section):
     found, two classes look swapped, or the argmax is worse than one class for all pixels. error: `annotate` stops
     before it stores anything. warn: it goes on, and the log and the report list the contradictions; for an annotator
     that is as weak as that."""
-    batch_size: int = runtime(4, ge=1)
-    """Number of images in one call of the annotator. `seem` and `transformers` halve it when memory runs out."""
 
-    @model_validator(mode="after")
-    def _chosen_annotator_is_described(self) -> AnnotateSettings:
-        if self.annotator != "none" and getattr(self, self.annotator) is None:
-            raise ValueError(f"annotator is {self.annotator!r}, but the section {self.annotator!r} is missing; add it")
-        return self
+    def of_member(self, member: MemberSettings) -> AnnotateSettings:
+        """The settings with which a member of the ensemble annotates alone."""
+        own = {name: getattr(member, name) for name in AnnotatorSettings.model_fields}
+        return self.model_copy(update=own | {"ensemble": None})
 
 
 Alpha = Annotated[float, Field(gt=0, lt=1)]
@@ -1111,19 +1188,26 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _classes_without_a_channel_share_a_threshold(self) -> Settings:
-        chosen, thresholds = self.annotate.annotator, self.calibrate.class_thresholds
-        section = {"onnx": self.annotate.onnx, "transformers": self.annotate.transformers}.get(chosen)
-        if section is None or thresholds == "pooled":
-            return self
-        empty = [name for name in self.data.class_names if section.class_map.get(name) == []]
+        thresholds = self.calibrate.class_thresholds
+        empty = self._classes_of_no_channel() if thresholds != "pooled" else []
         if empty:
-            what = "channel" if chosen == "onnx" else "label"
+            chosen = self.annotate.annotator
+            what = "label" if chosen == "transformers" else "channel"
+            lack = f"no member has a {what}" if self.members else f"annotate.{chosen}.class_map has no {what}"
             raise ValueError(
-                f"annotate.{chosen}.class_map has no {what} for {', '.join(empty)}, and under class_thresholds "
-                f"{thresholds} their own threshold of 1 would label them wherever no other class is in the set; set "
-                "calibrate.class_thresholds: pooled, or remove the classes"
+                f"{lack} for {', '.join(empty)}, and under class_thresholds {thresholds} their own threshold of 1 "
+                "would label them wherever no other class is in the set; set calibrate.class_thresholds: pooled, or "
+                "remove the classes"
             )
         return self
+
+    def _classes_of_no_channel(self) -> list[str]:
+        """Classes for which `class_map` lists nothing, in every annotator."""
+        empty = set(self.data.class_names)
+        for chosen in (one.annotate for one in self.each_annotator):
+            section = {"onnx": chosen.onnx, "transformers": chosen.transformers}.get(chosen.annotator)
+            empty &= {name for name, entries in (section.class_map if section else {}).items() if not entries}
+        return [name for name in self.data.class_names if name in empty]
 
     @model_validator(mode="after")
     def _stages_fit_the_framework(self) -> Settings:
@@ -1179,6 +1263,22 @@ class Settings(Section):
     def needs_unlabeled(self) -> bool:
         """Whether a stage trains on unlabeled images."""
         return self.needs_annotator or self.stage2.epochs > 0
+
+    @property
+    def members(self) -> dict[str, Settings]:
+        """Name of each member of an ensemble -> settings in which it is the annotator; {} without an ensemble."""
+        chosen = self.annotate
+        if chosen.ensemble is None or chosen.annotator != "ensemble":
+            return {}
+        return {
+            name: self.model_copy(update={"annotate": chosen.of_member(member)})
+            for name, member in chosen.ensemble.members.items()
+        }
+
+    @property
+    def each_annotator(self) -> list[Settings]:
+        """Settings of each annotator that computes maps: those of the members, or else these."""
+        return list(self.members.values()) or [self]
 
     @property
     def folder(self) -> Path:

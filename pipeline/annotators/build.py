@@ -53,6 +53,7 @@ def explained_prepare(annotator: Annotator) -> Iterator[None]:
 def _load(settings: Settings) -> Annotator:
     """Import and build the chosen adapter. The other adapters and their libraries are not imported."""
     chosen = settings.annotate
+    assert chosen.annotator != "ensemble", "its members are annotators"
     if chosen.seem is not None and chosen.annotator == "seem":
         from pipeline.annotators.seem import SeemAnnotator
 
@@ -78,7 +79,7 @@ def _load(settings: Settings) -> Annotator:
     alone = Run(settings).command("all", preset="label-only")
     raise AnnotatorError(
         "annotate.annotator is none, but a probability map needs an annotator; set annotate.annotator to seem, "
-        f"transformers, onnx, maps, student or python, or train on the labeled images alone: {alone}"
+        f"transformers, onnx, maps, student, python or ensemble, or train on the labeled images alone: {alone}"
     )
 
 

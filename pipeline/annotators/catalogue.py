@@ -81,6 +81,12 @@ ADAPTERS = (
         "your own",
         "those of your code",
     ),
+    Adapter(
+        "ensemble",
+        "members: several of the annotators above, by name",
+        "those of its members",
+        "those of its members",
+    ),
 )
 
 SEEM_LICENCE = "AFL-3.0, code Apache-2.0"

@@ -17,13 +17,13 @@ from pipeline.datasets import SPLITS, Sample
 from pipeline.doctor.classes import class_findings
 from pipeline.doctor.costs import cost_findings
 from pipeline.doctor.files import file_findings
-from pipeline.doctor.findings import Finding, as_json, by_severity, counts, from_message, verdict
+from pipeline.doctor.findings import Finding, as_json, by_severity, counts, from_message, on_annotator, verdict
 from pipeline.doctor.grid import grid_findings
 from pipeline.doctor.machine import machine_findings
 from pipeline.doctor.masks import mask_findings
 from pipeline.doctor.prompts import Vocabulary, prompt_findings
 from pipeline.doctor.survey import survey
-from pipeline.doctor.trial import Trial, try_annotator
+from pipeline.doctor.trial import Trial, of_all, try_annotator
 from pipeline.doctor.twins import twin_findings
 from pipeline.doctor.weights import maps_findings, seem_vocabulary, weight_findings
 from pipeline.errors import UserError
@@ -43,7 +43,7 @@ def examine(settings: Settings, quick: int | None = None, timed: bool = False) -
     """
     findings = weight_findings(settings)
     if settings.needs_annotator:
-        findings += prompt_findings(settings, _vocabulary(settings))
+        findings += on_annotator(settings, lambda one: prompt_findings(one, _vocabulary(one)))
         too_large = grid_problem(settings)
         if too_large is not None:
             findings.append(from_message(too_large))
@@ -79,12 +79,27 @@ def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None
     findings += twin_findings(surveyed)
     is_tried = timed and settings.needs_annotator
     if not is_tried:  # the trial reads all files of maps
-        findings += maps_findings([facts.sample for facts in surveyed.samples], settings)
+        listed = [facts.sample for facts in surveyed.samples]
+        findings += on_annotator(settings, lambda one: maps_findings(listed, one))
     trial, failures = _trial(settings, samples) if is_tried else (None, [])
     return [*findings, *failures, *cost_findings(surveyed, number, settings, trial)]
 
 
 def _trial(settings: Settings, samples: Sequence[Sample]) -> tuple[Trial | None, list[Finding]]:
+    """Measurements of the annotator, together for the members of an ensemble; None if one fails. And all findings."""
+    trials: list[Trial] = []
+
+    def check(one: Settings) -> list[Finding]:
+        trial, findings = _trial_of(one, samples)
+        trials.extend([trial] if trial else [])
+        return findings
+
+    findings = on_annotator(settings, check)
+    is_complete = len(trials) == len(settings.each_annotator)
+    return (of_all(trials, settings) if is_complete else None), findings
+
+
+def _trial_of(settings: Settings, samples: Sequence[Sample]) -> tuple[Trial | None, list[Finding]]:
     try:
         trial = try_annotator(settings, [sample for sample in samples if sample.split != "val"])
     except UserError as error:

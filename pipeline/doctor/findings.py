@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
+from pipeline.settings import Settings, of_member
 from pipeline.sources.image_checks import shortened
 
 Level = Literal["error", "warning", "note"]
@@ -36,6 +37,18 @@ def from_message(message: str, level: Level = "error") -> Finding:
     """A finding from an error message of this project. Its fix follows the last semicolon."""
     what, semicolon, fix = message.rpartition("; ")
     return Finding(level, what, fix=fix) if semicolon else Finding(level, message)
+
+
+def on_annotator(settings: Settings, check: Callable[[Settings], Iterable[Finding]]) -> list[Finding]:
+    """Findings of a check of the annotator, or of each member of an ensemble."""
+    if not settings.members:
+        return list(check(settings))
+    return [_of_member(finding, name) for name, one in settings.members.items() for finding in check(one)]
+
+
+def _of_member(finding: Finding, name: str) -> Finding:
+    what, where = of_member(finding.what, name), tuple(of_member(one, name) for one in finding.where)
+    return Finding(finding.level, f"member {name}: {what}", where, of_member(finding.fix, name))
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:

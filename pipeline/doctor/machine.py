@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from pipeline.doctor.findings import Finding
 from pipeline.receipt import PACKAGES
-from pipeline.settings import Settings
+from pipeline.settings import AnnotateSettings, Settings, of_member
 
 
 def machine_findings(settings: Settings) -> list[Finding]:
@@ -28,11 +28,15 @@ def machine_findings(settings: Settings) -> list[Finding]:
 def chosen_devices(settings: Settings) -> dict[str, str]:
     """Device by full name of the setting that chooses it."""
     devices = {"train.device": settings.train.device}
-    if settings.annotate.annotator == "seem" and settings.annotate.seem is not None:
-        devices["annotate.seem.device"] = settings.annotate.seem.device
-    if settings.annotate.annotator == "transformers" and settings.annotate.transformers is not None:
-        devices["annotate.transformers.device"] = settings.annotate.transformers.device
+    devices |= _devices_of(settings.annotate)
+    for name, one in settings.members.items():
+        devices |= {of_member(setting, name): device for setting, device in _devices_of(one.annotate).items()}
     return devices
+
+
+def _devices_of(chosen: AnnotateSettings) -> dict[str, str]:
+    section = {"seem": chosen.seem, "transformers": chosen.transformers}.get(chosen.annotator)
+    return {} if section is None else {f"annotate.{chosen.annotator}.device": section.device}
 
 
 def missing_devices(devices: dict[str, str], num_devices: int) -> Iterator[Finding]:

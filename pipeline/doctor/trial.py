@@ -62,6 +62,29 @@ def try_annotator(settings: Settings, samples: Sequence[Sample]) -> Trial:
     return Trial(len(images), loaded - start, seconds, (height, width), float(np.mean(sizes)), doubts)
 
 
+def of_all(trials: Sequence[Trial], settings: Settings) -> Trial:
+    """The trial of a single annotator; or those of all members of an ensemble together, which also stores their mean.
+
+    The mean has the size of the largest maps; its bytes are counted before compression.
+    """
+    if not settings.members:
+        return trials[0]
+    sizes = [trial.map_size for trial in trials]
+    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+    if settings.annotate.resolution == "grid":
+        height, width = settings.data.grid
+    itemsize = 4 if settings.annotate.dtype == "float32" else 2
+    mean_bytes = settings.data.num_classes * height * width * itemsize
+    return Trial(
+        trials[0].num_images,
+        sum(trial.seconds_before for trial in trials),
+        sum(trial.seconds_per_image for trial in trials),
+        (height, width),
+        sum(trial.stored_bytes for trial in trials) + mean_bytes,
+        tuple(doubt for trial in trials for doubt in trial.doubts),
+    )
+
+
 def _doubts(settings: Settings, samples: Sequence[Sample], annotator: Annotator) -> tuple[Doubt, ...]:
     """Signs of a wrong class map; AnnotatorError for a certain one, unless it is allowed."""
     data = settings.data

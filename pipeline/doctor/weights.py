@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from pipeline.annotators.build import working_folder_last
 from pipeline.annotators.contract import other_labels
 from pipeline.datasets import Sample
-from pipeline.doctor.findings import Finding, from_message
+from pipeline.doctor.findings import Finding, from_message, on_annotator
 from pipeline.doctor.prompts import Vocabulary
 from pipeline.errors import AnnotatorError, UserError
 from pipeline.pretrained import cached_folder
@@ -35,7 +35,7 @@ WEIGHTS_FILES = (".pth", ".pt")
 
 def weight_findings(settings: Settings) -> list[Finding]:
     """Files of the annotator and the student that are missing or do not fit the settings."""
-    of_annotator = _annotator(settings) if settings.needs_annotator else ()
+    of_annotator = on_annotator(settings, _annotator) if settings.needs_annotator else ()
     return [*of_annotator, *student_findings(settings.train)]
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.folder import STAGE_OF, stage_command
+from pipeline.folder import STAGE_OF, run_folder, stage_command
 from pipeline.inspect.findings import Finding, damage_findings, named, receipt_of, run_findings, state_findings
 from pipeline.lock import only_writer
 from pipeline.progress import Progress
@@ -82,7 +82,7 @@ def repair(path: Path) -> dict[str, Any]:
     """
     recorded = recorded_facts(path)
     kind = (recorded or open_for_inspection(path).state)["kind"]
-    with only_writer(path.resolve().parent, STAGE_OF[kind]):
+    with only_writer(run_folder(path.resolve()), STAGE_OF[kind]):
         if not restore_facts(path):
             return _repair(path)
         facts = _repair(path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.datasets import Split, load_samples
 from pipeline.errors import RecordError, StoreError, UserError
-from pipeline.folder import FILE_OF, STAGE_OF, Folder, stage_command
+from pipeline.folder import FILE_OF, STAGE_OF, Folder, member_of, run_folder, stage_command
 from pipeline.receipt import read_receipt
 from pipeline.store import (
     ABSENT,
@@ -60,7 +60,7 @@ def finding_of(what: str, error: UserError, otherwise: str) -> Finding:
 
 def receipt_of(store: AnyStore) -> Path:
     """Path of the receipt of the stage that makes this store; it exists if the stage has finished."""
-    return Folder(store.path.parent).receipt(STAGE_OF[store.state["kind"]])
+    return Folder(run_folder(store.path)).receipt(STAGE_OF[store.state["kind"]])
 
 
 def named(ids: Sequence[str]) -> str:
@@ -124,7 +124,7 @@ def run_findings(store: AnyStore) -> tuple[list[str], list[Finding]]:
 
     A store without a run, e.g. one that was copied, is compared with nothing.
     """
-    folder, kind, receipt = store.path.parent, store.state["kind"], receipt_of(store)
+    folder, kind, receipt = run_folder(store.path), store.state["kind"], receipt_of(store)
     samples = Folder(folder).samples
     if not samples.is_file() and not receipt.is_file():
         return [], []
@@ -142,7 +142,7 @@ def run_findings(store: AnyStore) -> tuple[list[str], list[Finding]]:
 
 
 def _compare_samples(store: AnyStore) -> tuple[Path, list[Finding]]:
-    path, kind = Folder(store.path.parent).samples, store.state["kind"]
+    path, kind = Folder(run_folder(store.path)).samples, store.state["kind"]
     prepare = stage_command(store.path, "prepare")
     if not path.is_file():
         return path, [Finding("other run", f"{path} is not there", prepare, "by hand")]
@@ -169,9 +169,10 @@ def _compare_receipt(store: AnyStore) -> tuple[Path, list[Finding]]:
             return path, []
         return path, [Finding("receipt", f"{path} is not there", stage_command(store.path, stage), "stage")]
     try:
-        made_by = read_receipt(path, stage)["fingerprint"]
+        facts, name = read_receipt(path, stage), member_of(store.path)
     except RecordError as error:
         return path, [finding_of("receipt", error, stage_command(store.path, stage))]
+    made_by = (facts if name is None else facts.get("members", {}).get(name, {})).get("fingerprint", "none")
     if made_by == store.fingerprint:
         return path, []
     where = f"it has the fingerprint {store.fingerprint}, but {path} has {made_by}"

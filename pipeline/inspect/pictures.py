@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.datasets import load_samples, resize_nearest
 from pipeline.drawing.pictures import Picture, fit_label, hatch, paint_classes, paint_values
 from pipeline.errors import StoreError
-from pipeline.folder import Folder
+from pipeline.folder import Folder, run_folder
 from pipeline.palette import class_colours, scale_colours
 from pipeline.settings import did_you_mean
 from pipeline.store import (
@@ -63,10 +63,11 @@ def _index_of(store: AnyStore, sample_id: str) -> int:
 
 
 def _photograph(path: Path, sample_id: str) -> Picture:
-    index = load_samples(Folder(path.parent).samples)
+    listed = Folder(run_folder(path)).samples
+    index = load_samples(listed)
     sample = next((sample for sample in index.samples if sample.id == sample_id), None)
     if sample is None:
-        raise StoreError(f"{path.parent / 'samples.json'} does not list {sample_id}; run {remake_command(path)}")
+        raise StoreError(f"{listed} does not list {sample_id}; run {remake_command(path)}")
     return index.image(sample)
 
 

@@ -53,7 +53,7 @@ def _checked(run: Run) -> dict[str, list[str]]:
     return {
         "samples": [folder.samples.name] if folder.samples.is_file() else [],
         "receipts": [stage for stage in STAGES if run.has_receipt(stage)],
-        "stores": [name for kind, name in FILE_OF.items() if store_exists(folder.store(kind))],
+        "stores": [path.relative_to(folder.path).as_posix() for path in _paths_of_stores(run) if store_exists(path)],
         "checkpoints": [stage for stage in TRAINING if folder.checkpoint(stage).is_file()],
         "students": [
             path.relative_to(folder.path).as_posix()
@@ -62,6 +62,10 @@ def _checked(run: Run) -> dict[str, list[str]]:
             if path.is_dir()
         ],
     }
+
+
+def _paths_of_stores(run: Run) -> list[Path]:
+    return [*map(run.folder.member, run.settings.members), *map(run.folder.store, FILE_OF)]
 
 
 def _records(run: Run) -> Iterator[Finding]:
@@ -81,17 +85,25 @@ def _records(run: Run) -> Iterator[Finding]:
 
 def _stores(run: Run) -> Iterator[Finding]:
     """Findings in the stores, which are read completely; and stores that are missing after their stage has finished."""
+    for path in map(run.folder.member, run.settings.members):
+        if store_exists(path):
+            yield from _findings_in(path, run.command("annotate"))
     for kind, stage in STAGE_OF.items():
         path = run.folder.store(kind)
         if store_exists(path):
-            try:
-                findings = check_store(path).findings
-            except StoreError as error:
-                findings = [finding_of("metadata", error, run.command(stage))]
-            yield from (finding for finding in findings if (finding.what, finding.fix) != ("unfinished", "stage"))
+            yield from _findings_in(path, run.command(stage))
         elif run.has_receipt(stage) and not (kind == "probabilities" and run.has_receipt("pseudolabel")):
             where = f"{path} is missing, but {stage} has finished according to {run.folder.receipt(stage)}"
             yield Finding("missing", where, run.command(stage, rerun=stage), "by hand")
+
+
+def _findings_in(path: Path, again: str) -> list[Finding]:
+    """Findings in one store, except that its stage has not finished. again: command that makes it"""
+    try:
+        findings = check_store(path).findings
+    except StoreError as error:
+        findings = [finding_of("metadata", error, again)]
+    return [finding for finding in findings if (finding.what, finding.fix) != ("unfinished", "stage")]
 
 
 def _training(run: Run) -> Iterator[Finding]:

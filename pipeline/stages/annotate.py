@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.annotators.agreement import Doubt
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.class_check import (
     Labeled,
@@ -29,17 +30,18 @@ from pipeline.annotators.contract import (
     other_labels,
     stored_dtype,
 )
+from pipeline.annotators.ensemble import EnsembleAnnotator, Member, StoredMembers, choose_weights
 from pipeline.annotators.first_maps import first_maps
 from pipeline.annotators.reading import Batch, read_batches
 from pipeline.datasets import Sample, SampleIndex, require_unlabeled
-from pipeline.errors import AnnotatorError, StoreError
+from pipeline.errors import AnnotatorError, NetworkError, StoreError
 from pipeline.files import bytes_in
 from pipeline.memory import refuse_large_grid
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.resample import resize_bilinear
 from pipeline.run import Run
-from pipeline.settings import AnnotateSettings, Settings
+from pipeline.settings import AnnotateSettings, Settings, of_member
 from pipeline.store import (
     DONE,
     FAILED,
@@ -60,8 +62,19 @@ log = logging.getLogger(__name__)
 CACHE_VERSION = 3  # raise it when the same annotator and image would be cached differently
 
 
+class Filled(NamedTuple):
+    """A finished store, the annotator that made its maps, why images failed, and signs of a wrong class map."""
+
+    store: ProbabilityStore
+    annotator: Annotator
+    failed: dict[str, str]
+    doubts: list[Doubt]
+
+
 def annotate(settings: Settings) -> dict[str, Any]:
     """Fill `probs.zarr`, resuming where an earlier call stopped; returns the facts of the receipt.
+
+    The members of an ensemble fill their stores before.
 
     raises: AnnotatorError if the annotator cannot be loaded, its classes are not those of the masks, or too many images
             fail; ConfigError for a grid that does not fit into memory; DatasetError if an image has changed since
@@ -73,13 +86,90 @@ def annotate(settings: Settings) -> dict[str, Any]:
     refuse_large_grid(settings)
     index = run.samples("annotate")
     require_unlabeled(index, run.command("all", rerun="prepare"))
-    restore_replaced(run.folder.probabilities)
-    samples = in_cache_order(run.folder.probabilities, index.of("labeled", "unlabeled"))
-    annotator = build_annotator(settings, [sample.id for sample in samples])
-    labeled = choose_labeled(index.of("labeled"), lambda one: index.mask(one, settings.data), annotator, settings.data)
-    store = _open_or_create(settings, index, samples, annotator, labeled)
-    failed: dict[str, str] = store.state.get("failed", {})
     start = time.monotonic()
+    members = {name: _fill_member(name, one, index) for name, one in settings.members.items()}
+    ensemble = _ensemble(settings, index, members) if members else None
+    annotator = ensemble or build_annotator(settings, _ids(index))
+    filled = _fill_store(settings, index, annotator, run.folder.probabilities)
+    of_members = [f"member {name}: {text}" for name, one in members.items() for text in _warnings(one)]
+    return {
+        **_store_facts(filled),
+        "warnings": [*_warnings(filled), *of_members],
+        **(_member_facts(ensemble, members) if ensemble else {}),
+        "megabytes": round(bytes_in(filled.store.path) / 1e6, 2),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _store_facts(filled: Filled) -> dict[str, Any]:
+    """Facts of a store for the receipt."""
+    store, annotator = filled.store, filled.annotator
+    return {
+        "fingerprint": store.fingerprint,
+        "annotator": annotator.name,
+        "space": annotator.space,
+        "maps": list(store.array("prob").shape),
+        "dtype": str(store.array("prob").dtype),
+        "num_done": int((store.status == DONE).sum()),
+        "failed": filled.failed,
+        "without_prompt": classes_without_prompt(annotator),
+        "runs_on": list(getattr(annotator, "runs_on", ())),
+        "store": store_state(store.path),
+    }
+
+
+def _warnings(filled: Filled) -> list[str]:
+    without = classes_without_prompt(filled.annotator)
+    return [*([other_labels(without)] if without else []), *(doubt.text for doubt in filled.doubts)]
+
+
+def _fill_member(name: str, settings: Settings, index: SampleIndex) -> Filled:
+    """Fill the store of a member of an ensemble. settings: those in which it is the annotator"""
+    log.info("annotate: member %s", name)
+    try:
+        return _fill_store(settings, index, build_annotator(settings, _ids(index)), Run(settings).folder.member(name))
+    except (AnnotatorError, NetworkError) as error:
+        raise type(error)(f"member {name}: {of_member(str(error), name)}") from error
+
+
+def _ensemble(settings: Settings, index: SampleIndex, filled: Mapping[str, Filled]) -> EnsembleAnnotator:
+    """The mean of the maps in the stores of the members."""
+    chosen, data = settings.annotate, settings.data
+    assert chosen.ensemble is not None, "only an ensemble has members"
+    members = {
+        name: Member(
+            open_probabilities(one.store.path),
+            classes_without_prompt(one.annotator),
+            list(getattr(one.annotator, "runs_on", ())),
+        )
+        for name, one in filled.items()
+    }
+    stored = StoredMembers(members, chosen.resolution, data)
+    weights = choose_weights(chosen.ensemble.weights, stored, index.of("labeled"), lambda one: index.mask(one, data))
+    return EnsembleAnnotator(stored, weights)
+
+
+def _member_facts(ensemble: EnsembleAnnotator, members: Mapping[str, Filled]) -> dict[str, Any]:
+    """Facts of the members of an ensemble, and of their weights, for the receipt."""
+    weights = ensemble.weights
+    return {
+        "members": {name: {"weight": weights.of_members[name], **_store_facts(one)} for name, one in members.items()},
+        "log_losses": weights.log_losses,
+    }
+
+
+def _ids(index: SampleIndex) -> list[str]:
+    """Ids of all images to annotate."""
+    return [sample.id for sample in index.of("labeled", "unlabeled")]
+
+
+def _fill_store(settings: Settings, index: SampleIndex, annotator: Annotator, path: Path) -> Filled:
+    """Fill a store with the maps of an annotator, resuming where an earlier call stopped."""
+    restore_replaced(path)
+    samples = in_cache_order(path, index.of("labeled", "unlabeled"))
+    labeled = choose_labeled(index.of("labeled"), lambda one: index.mask(one, settings.data), annotator, settings.data)
+    store = _open_or_create(settings, index, samples, annotator, labeled, path)
+    failed: dict[str, str] = store.state.get("failed", {})
     if not store.state["complete"]:
         failed = _fill(store, index, samples, annotator, settings)
     else:
@@ -88,22 +178,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
     refuse_wrong_classes(doubts, annotator, settings)
     if not store.state["complete"]:
         store.finish(failed=failed)
-    without = classes_without_prompt(annotator)
-    return {
-        "fingerprint": store.fingerprint,
-        "annotator": annotator.name,
-        "space": annotator.space,
-        "maps": list(store.array("prob").shape),
-        "dtype": str(store.array("prob").dtype),
-        "num_done": int((store.status == DONE).sum()),
-        "failed": failed,
-        "without_prompt": without,
-        "runs_on": list(getattr(annotator, "runs_on", ())),
-        "warnings": [*([other_labels(without)] if without else []), *(doubt.text for doubt in doubts)],
-        "store": store_state(store.path),
-        "megabytes": round(bytes_in(store.path) / 1e6, 2),
-        "seconds": round(time.monotonic() - start, 1),
-    }
+    return Filled(store, annotator, failed, doubts)
 
 
 def in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -158,10 +233,10 @@ def _open_or_create(
     samples: Sequence[Sample],
     annotator: Annotator,
     labeled: Sequence[Labeled],
+    path: Path,
 ) -> ProbabilityStore:
     """The store for these samples. A store for other images keeps the maps of the images in both lists."""
-    run = Run(settings)
-    path, method = run.folder.probabilities, method_fingerprint(settings, annotator)
+    run, method = Run(settings), method_fingerprint(settings, annotator)
     rows = rows_of(samples, annotator)
     identity = {"fingerprint": cache_fingerprint(method, rows), "method": method}
 
@@ -174,11 +249,12 @@ def _open_or_create(
 
     restore_lost_facts(path, "probabilities", facts, rows, lambda: run.begin("annotate"))
     state = store_state(path)
-    if not state:
+    is_outdated = bool(state) and state["method"] != method
+    if not state or (is_outdated and settings.members):  # a mean of stored maps costs little
         maps = first()
         _check_classes(settings, index, annotator, labeled)
-        _create(settings, annotator, identity, maps, rows)
-    elif state["method"] != method:
+        _create(settings, annotator, identity, maps, rows, path)
+    elif is_outdated:
         raise StoreError(
             f"{path} holds maps of other annotator settings (fingerprint {state['method']}, now {method}). To keep it, "
             f"give this run another name: {run.command('annotate', name='NEW')}. To make it again: "
@@ -215,12 +291,11 @@ def _create(
     identity: Mapping[str, str],
     maps: Maps,
     samples: Sequence[Sample],
+    path: Path,
 ) -> None:
     """Create the empty cache, with the shape and the compressed size of the maps of one image."""
-    run = Run(settings)
-    path = run.folder.probabilities
     _check_disk(encode_maps(maps, stored_dtype(annotator, settings.annotate)), len(samples), path)
-    run.begin("annotate")
+    Run(settings).begin("annotate")
     create_store(path, "probabilities", _facts(settings, annotator, identity, maps), samples)
 
 

@@ -91,12 +91,13 @@ def prepare(settings: Settings) -> dict[str, Any]:
 
 def prompt_problems(settings: Settings) -> list[str]:
     """Messages on prompts that describe nothing, or that classes have in common, with an annotator that reads them."""
-    if not settings.needs_annotator or settings.annotate.annotator in WITHOUT_PROMPTS:
+    reading = [one for one in settings.each_annotator if one.annotate.annotator not in WITHOUT_PROMPTS]
+    if not settings.needs_annotator or not reading:
         return []
     from pipeline.doctor.prompts import prompt_findings  # takes most of a second
 
-    findings = (finding for finding in prompt_findings(settings, None) if finding.level == "error")
-    return [str(Doubt(finding.what, finding.where, finding.fix)) for finding in findings]
+    findings = (finding for one in reading for finding in prompt_findings(one, None) if finding.level == "error")
+    return list(dict.fromkeys(str(Doubt(finding.what, finding.where, finding.fix)) for finding in findings))
 
 
 def image_doubts(checked: Sequence[Check], data: DataSettings) -> list[str]:

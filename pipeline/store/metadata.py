@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.errors import StoreError, UserError
 from pipeline.files import write_text
-from pipeline.folder import FILE_OF, STAGE_OF, Folder, stage_command
+from pipeline.folder import FILE_OF, STAGE_OF, Folder, member_of, run_folder, stage_command
 from pipeline.receipt import fingerprint, read_receipt
 from pipeline.store.arrays import ArraySpec, arrays_of
 from pipeline.store.facts import MAX_BYTES, fact_problem
@@ -93,11 +93,14 @@ def _damaged(path: Path, why: str) -> FactsError:
 
 def recorded_facts(path: Path) -> dict[str, Any] | None:
     """Facts of a finished store in the receipt of its stage; None if there are none. path: as in `remake_command`"""
-    stage = stage_of(path)
+    stage, name = stage_of(path), member_of(path.resolve())
     try:
-        return read_receipt(Folder(path.resolve().parent).receipt(stage), stage).get("store")
+        facts = read_receipt(Folder(run_folder(path.resolve())).receipt(stage), stage)
     except UserError:
         return None
+    if name is not None:
+        facts = facts.get("members", {}).get(name, {})
+    return facts.get("store")
 
 
 def restore_command(path: Path) -> str:
@@ -127,7 +130,7 @@ def without_receipt(path: Path, stage: str, command: str) -> str:
 
     path: of the store, or of a link to it
     """
-    receipt = _owned(Folder(path.parent).receipt(stage))
+    receipt = _owned(Folder(run_folder(path)).receipt(stage))
     return f"rm {shlex.quote(str(receipt))} && {command}" if receipt.is_file() else command
 
 

@@ -76,6 +76,6 @@ def test_a_run_without_an_annotator_names_the_recipe_that_needs_none(make_settin
     settings = make_settings(annotator="none", **{"stage1.labels": "none"})
     with pytest.raises(
         AnnotatorError,
-        match=r"to seem, transformers, onnx, maps, student or python, or .*: .*label-only",
+        match=r"to seem, transformers, onnx, maps, student, python or ensemble, or .*: .*label-only",
     ):
         build_annotator(settings)
