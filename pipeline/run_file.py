@@ -88,7 +88,8 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
     A key is a full name (`calibrate.alpha`), a short name (`alpha`), or a section whose value is a mapping
     (`calibrate: {alpha: 0.1}`), as Snakemake's command line passes it. A short name means the setting that is nested
-    least deeply, and one of a stage before one of TOOL_SECTIONS.
+    least deeply, and one of a stage before one of TOOL_SECTIONS. With a mapping as its value it means a section before
+    a single value, otherwise a single value before a section (`student`: train.student before annotate.student).
 
     raises: ConfigError for an unknown or an ambiguous name
     """
@@ -103,6 +104,9 @@ def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
         shallowest = [full for full in matches if full.count(".") == depth]
         of_stages = [full for full in shallowest if full.partition(".")[0] not in TOOL_SECTIONS]
         shallowest = of_stages or shallowest
+        takes_mapping = isinstance(value, Mapping)
+        of_kind = [full for full in shallowest if _is_section(known[full]) == takes_mapping]
+        shallowest = of_kind or shallowest
         if len(shallowest) != 1:
             raise ConfigError(_unknown_or_ambiguous(name, shallowest, list(known)))
         result[shallowest[0]] = value
@@ -134,6 +138,10 @@ def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any
         nested = _nested_section(field.annotation)
         if nested is not None:
             yield from _leaves(nested, f"{prefix}{name}.")
+
+
+def _is_section(field: Any) -> bool:
+    return _nested_section(field.annotation) is not None
 
 
 def _nested_section(annotation: Any) -> type[Section] | None:

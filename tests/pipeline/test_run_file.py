@@ -89,6 +89,11 @@ def test_a_setting_can_be_overridden_by_short_name_full_name_or_section(run_file
     assert load_settings(run_file, overrides).calibrate.alpha == 0.1
 
 
+def test_a_short_name_means_a_single_value_or_a_section_by_its_value():
+    assert full_names({"student": "b5"}) == {"train.student": "b5"}
+    assert full_names({"student": {"run": "mine"}}) == {"annotate.student": {"run": "mine"}}
+
+
 def test_a_short_name_means_a_stages_setting_before_one_of_a_tool():
     assert full_names({"weights": "x", "crop": 64, "num_images": 3}) == {
         "train.weights": "x", "train.crop": 64, "gallery.num_images": 3

@@ -75,6 +75,6 @@ def test_another_recipe_says_what_it_lacks(run_file):
     Image.new("RGB", (48, 40)).save(run_file.parent / "data/images/more.png")
     Run(alone).finish("prepare", prepare(alone))
     with pytest.raises(
-        AnnotatorError, match=r"needs an annotator; set annotate.annotator to seem, transformers, onnx, maps or"
+        AnnotatorError, match=r"needs an annotator; set annotate.annotator to seem, transformers, onnx, maps, student"
     ):
         annotate(alone)
