@@ -28,9 +28,28 @@ def bilinear_taps(source: int, target: int) -> Taps:
 
     source, target: number of positions
     """
-    position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0)
+    return _taps((np.arange(target) + 0.5) * (source / target) - 0.5, source)
+
+
+def _taps(position: npt.NDArray[np.floating], source: int) -> Taps:
+    """Taps at positions on an axis of `source` positions, clamped at its edges."""
+    position = np.maximum(position, 0)
     low = np.minimum(position.astype(np.intp), source - 1)
     return Taps(low, np.minimum(low + 1, source - 1), (position - low).astype(np.float32))
+
+
+def taps_of_part(source: int, start: int, stop: int, length: int, target: int) -> tuple[slice, Taps]:
+    """Taps from an axis that covers only a part of another one, and the target positions whose centres it covers.
+
+    source:              number of positions of the part
+    start, stop, length: the part is from `start` to `stop` on an axis of this length
+    target:              number of target positions on the whole axis
+    """
+    doubled = (2 * np.arange(target) + 1) * length  # centres of the target positions, times 2 * target
+    inside = np.flatnonzero((doubled >= 2 * start * target) & (doubled < 2 * stop * target))
+    position = (doubled[inside] - 2 * start * target) * source / (2 * target * (stop - start)) - 0.5  # exact integers
+    first = int(inside[0]) if inside.size else 0
+    return slice(first, first + inside.size), _taps(position, source)
 
 
 def resize_bilinear(maps: FloatMap, size: Sequence[int], rows: slice = slice(None)) -> FloatMap:
@@ -43,8 +62,13 @@ def resize_bilinear(maps: FloatMap, size: Sequence[int], rows: slice = slice(Non
     if maps.shape[-2:] == tuple(size):
         return maps[:, rows]
     taps = bilinear_taps(maps.shape[-2], size[0])
-    columns = bilinear_taps(maps.shape[-1], size[1])
-    tall = _mix(maps[:, taps.low[rows]], maps[:, taps.high[rows]], taps.weight[rows, None])
+    chosen = Taps(taps.low[rows], taps.high[rows], taps.weight[rows])
+    return interpolated(maps, chosen, bilinear_taps(maps.shape[-1], size[1]))
+
+
+def interpolated(maps: FloatMap, rows: Taps, columns: Taps) -> FloatMap:
+    """float32 [..., R, W] at the R rows and W columns of the taps. maps: float32 [..., h, w]"""
+    tall = _mix(maps[..., rows.low, :], maps[..., rows.high, :], rows.weight[:, None])
     return _mix(tall[..., columns.low], tall[..., columns.high], columns.weight)
 
 

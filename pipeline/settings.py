@@ -457,6 +457,34 @@ class StudentSettings(Section):
     student annotates the fold. More folds take longer; each student is then trained on more masks."""
 
 
+WITHOUT_VIEWS = {
+    "maps": "remove views, and average views in the code that writes the maps",
+    "ensemble": "set views of its members",
+}
+"""Annotator that views do not apply to -> what to do instead."""
+
+
+class ViewsSettings(Section):
+    """Test-time augmentation: the annotator gets several views of each image, and their probabilities are averaged."""
+
+    flips: bool = False
+    """Average the probabilities of the image and of its mirror image. Takes twice the time."""
+    scales: list[Annotated[float, Field(ge=1, le=4)]] = Field([1.0], min_length=1)
+    """Scales whose probabilities are averaged. 1: the whole image. Above 1: overlapping crops of 1 / scale of its
+    height and width, each enlarged to the size of the image; the annotator then sees small objects larger. 1.5 takes 4
+    crops, 2 takes 9, 3 takes 16."""
+
+    @model_validator(mode="after")
+    def _scales_differ(self) -> ViewsSettings:
+        _refuse_duplicates(self.scales, "scales", "scale")
+        return self
+
+    @property
+    def is_several(self) -> bool:
+        """Whether they are more than the image as it is."""
+        return self.flips or self.scales != [1.0]
+
+
 class AnnotatorSettings(Section):
     """An annotator, and how its maps are stored."""
 
@@ -468,9 +496,11 @@ class AnnotatorSettings(Section):
     onnx: OnnxSettings | None = None
     maps: MapsSettings | None = None
     python: PythonSettings | None = None
+    views: ViewsSettings | None = None
     resolution: Literal["annotator", "grid"] = "annotator"
-    """Resolution of the stored maps: that of the annotator's output, or `data.grid`. For an ensemble: that of its
-    largest member in height and width, or `data.grid`."""
+    """Resolution of the stored maps: that of the annotator's output, or `data.grid`. With `views`: that of the output
+    times the largest scale, at most `data.grid`. For an ensemble: that of its largest member in height and width, or
+    `data.grid`."""
     dtype: Literal["auto", "float16", "float32", "uint16"] = "auto"
     """Type of the stored maps. auto: float16 for logits, 16-bit fixed point (uint16) for probabilities. uint16 can
     store probabilities only."""
@@ -481,6 +511,13 @@ class AnnotatorSettings(Section):
     def _chosen_annotator_is_described(self) -> AnnotatorSettings:
         if self.annotator != "none" and getattr(self, self.annotator) is None:
             raise ValueError(f"annotator is {self.annotator!r}, but the section {self.annotator!r} is missing; add it")
+        return self
+
+    @model_validator(mode="after")
+    def _views_are_of_an_annotator_that_reads_images(self) -> AnnotatorSettings:
+        if self.views is not None and self.annotator in WITHOUT_VIEWS:
+            instead = WITHOUT_VIEWS[self.annotator]
+            raise ValueError(f"views is set, but annotator {self.annotator} computes no maps from images; {instead}")
         return self
 
 

@@ -29,7 +29,11 @@ def build_annotator(settings: Settings, ids: Sequence[str] = ()) -> Annotator:
     ids:    of all images that it will annotate
     raises: AnnotatorError if no annotator is chosen, or if it cannot be loaded or prepared
     """
-    annotator = _load(settings)
+    annotator, views = _load(settings), settings.annotate.views
+    if views is not None and views.is_several:
+        from pipeline.annotators.views import ViewsAnnotator
+
+        annotator = ViewsAnnotator(annotator, views, settings.annotate.resolution)
     with explained_prepare(annotator):
         annotator.prepare(settings.data.class_prompts)
         if hasattr(annotator, "prepare_images"):

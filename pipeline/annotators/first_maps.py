@@ -43,7 +43,7 @@ def first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotat
             reasons.append(f"{sample_id}: {reason_of(error)}")
         else:
             if not _are_all_equal(first.maps):
-                _refuse_probabilities_as_logits(first, annotator)
+                refuse_probabilities_as_logits(first.maps, first.id, annotator)
                 _warn_of_doubtful(first, annotator, data.class_names)
                 return first.maps
             equal.append(first)
@@ -79,11 +79,11 @@ def _are_all_equal(maps: Maps) -> bool:
     return len(maps) > 1 and bool((maps == maps[:1]).all())
 
 
-def _refuse_probabilities_as_logits(first: First, annotator: Annotator) -> None:
-    maps = first.maps
+def refuse_probabilities_as_logits(maps: Maps, sample_id: str, annotator: Annotator) -> None:
+    """AnnotatorError if the space is logits, but the maps of an image, float32 [K, h, w], are probabilities."""
     if annotator.space == "logits" and maps.min() >= 0 and np.abs(maps.sum(axis=0) - 1).max() <= SUM_TOLERANCE:
         raise AnnotatorError(
-            f"annotator {annotator.name} has space logits, but the maps of {first.id} are in [0, 1] and sum to 1 at "
+            f"annotator {annotator.name} has space logits, but the maps of {sample_id} are in [0, 1] and sum to 1 at "
             "every pixel, as after a softmax, and a second softmax would flatten them; set its space to probability "
             "(annotate.onnx.output: probabilities)"
         )

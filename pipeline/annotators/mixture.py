@@ -47,7 +47,8 @@ def completed(maps: npt.NDArray[np.float32], has_class: npt.NDArray[np.bool_]) -
         whole[has_one] = own[has_one] * (1 - missing.sum(axis=0))
         whole[~has_one] = missing
         filled.append(whole)
-    return np.clip(np.stack(filled), 0, 1).astype(np.float32, copy=False)
+    clipped: npt.NDArray[np.float32] = np.clip(np.stack(filled), 0, 1).astype(np.float32, copy=False)
+    return clipped
 
 
 def log_loss(probabilities: Floats, importance: Floats, weights: Sequence[float] | Floats) -> float:

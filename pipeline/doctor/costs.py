@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import calib
-from pipeline.doctor.findings import Finding
+from pipeline.annotators.views import frame_size, num_calls
+from pipeline.doctor.findings import Finding, on_annotator
 from pipeline.doctor.survey import Survey
 from pipeline.doctor.trial import Trial
 from pipeline.doctor.weights import seem_folder
@@ -45,7 +46,8 @@ def cost_findings(
     trial:      measurements of the annotator; None without --time
     """
     sizes = store_sizes(num_images, settings, trial) if settings.needs_annotator else []
-    return [*disk_findings(sizes, settings), *time_findings(survey, num_images, settings, trial)]
+    views = on_annotator(settings, view_findings) if settings.needs_annotator else []
+    return [*disk_findings(sizes, settings), *views, *time_findings(survey, num_images, settings, trial)]
 
 
 # --- disk ------------------------------------------------------------------------------------------------------------
@@ -108,7 +110,9 @@ def map_size(settings: Settings) -> tuple[int, int] | None:
         config: Any = SeemConfig.from_pretrained(seem_folder(seem), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):  # `weight_findings` reports it
         return None
-    return plan_sizes((height, width), seem.short_side or config.short_side, config).native
+    native = plan_sizes((height, width), seem.short_side or config.short_side, config).native
+    views = settings.annotate.views
+    return native if views is None else frame_size(native, views, settings.annotate.resolution, (height, width))
 
 
 def disk_findings(sizes: Sequence[StoreSize], settings: Settings) -> Iterator[Finding]:
@@ -132,6 +136,14 @@ def _bytes_text(num_bytes: float | None) -> str:
         return "?"
     unit, size = next((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if num_bytes >= s / 10 or s == 1e3)
     return f"{num_bytes / size:.2f} {unit}"
+
+
+def view_findings(settings: Settings) -> Iterator[Finding]:
+    """How often the annotator is called for an image with several views."""
+    views = settings.annotate.views
+    if views is not None and views.is_several:
+        calls = num_calls(views, settings.data.grid)
+        yield Finding("note", f"annotate.views: {calls} calls of the annotator per image, so {calls} times its time")
 
 
 # --- time ------------------------------------------------------------------------------------------------------------

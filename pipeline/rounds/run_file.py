@@ -86,6 +86,8 @@ def _tree(choices: Choices, of_run: Path, last: Settings, name: str) -> dict[str
             put_setting(tree, full, value)
     put_setting(tree, "annotate.annotator", "student")
     put_setting(tree, "annotate.student", {"run": last.name, "folds": choices.folds})
+    if last.annotate.views is not None:  # they were chosen for the last annotator; students have those of `evaluate`
+        put_setting(tree, "annotate.views", None)
     return tree
 
 

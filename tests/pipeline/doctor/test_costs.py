@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from stage_runs import run_stages
 
+from pipeline.annotators.build import build_annotator
 from pipeline.annotators.seem import NANO_FOLDER
 from pipeline.datasets import evenly_spaced
 from pipeline.doctor import costs
@@ -85,6 +86,13 @@ def test_the_size_of_seems_maps_is_known_without_its_network(make_settings, shor
     seem = Seem.from_pretrained(NANO_FOLDER)
     image = np.zeros((1, 96, 160, 3), np.uint8)
     maps = seem.semantic_maps(image, seem.class_texts(["fish"]), short_side=short_side, size="native")
+    assert map_size(settings) == maps.shape[2:]
+
+
+def test_the_size_of_seems_maps_with_views_is_known_as_well(make_settings):
+    views = {"annotate.seem": {"checkpoint": "seem-nano"}, "annotate.views": {"flips": True, "scales": [1.5]}}
+    settings = make_settings(annotator="seem", **views, **{"data.grid": [96, 160]})
+    maps = build_annotator(settings, ["a"])(np.zeros((1, 96, 160, 3), np.uint8), ["a"])
     assert map_size(settings) == maps.shape[2:]
 
 

@@ -46,6 +46,11 @@ def test_next_round_writes_a_run_annotated_by_the_students_and_prints_its_comman
     assert lines[-1] == f"next      snakemake --cores 8 all --config run={path}"
 
 
+def test_the_next_round_does_not_take_over_the_views_of_the_last_annotator(run_file):
+    write_next_round(Choices(str(run_file), {"annotate.views.flips": True}, folds=2))
+    assert load_settings(run_file.with_name("tiny_round2.yaml")).annotate.views is None
+
+
 def test_a_name_that_is_taken_is_refused(run_file):
     write_next_round(Choices(str(run_file), {}, folds=2, name="mine"))
     with pytest.raises(ConfigError, match=r"mine.yaml exists and is not overwritten; .* rm "):
