@@ -18,7 +18,7 @@ test: gate ## linters, types, and all tests but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 slow: $(VENV)/.installed ## the slow tests
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
 campaign: $(VENV)/.installed ## search at random for examples that fail, for half an hour
 	$(BIN)/python tests/campaign.py random --minutes 30

@@ -64,12 +64,14 @@ def test_a_package_runs_as_a_module_beside_all_but_its_own_name(folder, tmp_path
     assert "Usage" in call(tmp_path, sys.executable, "-m", package, "--help")
 
 
+@pytest.mark.slow
 def test_an_annotator_of_the_working_folder_is_found_by_stages_and_by_doctor(folder):
     call(folder, BIN / "conformalsam", "prepare", "tiny.yaml", "--set", "name=stages")
     call(folder, BIN / "conformalsam", "annotate", "tiny.yaml", "--set", "name=stages")
     assert "own_annotator" not in call(folder, BIN / "conformalsam", "doctor", "tiny.yaml", "--set", "name=stages")
 
 
+@pytest.mark.slow
 def test_snakemake_and_its_jobs_run(folder):
     options = ("--snakefile", ROOT / "Snakefile", "--cores", "2", "--workflow-profile", ROOT / "profiles/default")
     call(folder, BIN / "snakemake", *options, "calibrate", "--config", "run=tiny.yaml")

@@ -42,6 +42,7 @@ for name in ("tiny", "efficientnet-lite0"):
 """
 
 
+@pytest.mark.slow
 def test_a_plain_student_is_trained_saved_and_read_without_other_students_and_without_the_compiler():
     foreign = ("transformers", "huggingface_hub", "torch._dynamo", "sympy", "scipy.ndimage", "dask", "onnxruntime")
     ours = ("train.students.dino", "train.students.any_network", "train.students.allspark")
@@ -89,5 +90,6 @@ Seem.from_pretrained(NANO_FOLDER, templates=["{}."]).text_embeddings(["cat"])
 """
 
 
+@pytest.mark.slow
 def test_seem_needs_the_configuration_and_the_tokenizer_of_transformers_but_none_of_its_networks():
     assert imported(SEEM, "transformers.modeling_utils", "torch._dynamo", "sympy", "scipy.ndimage", "train") == "[]"

@@ -48,7 +48,7 @@ def coverage_over_draws(variant, num_images, draws=1500):
     return mean_and_error(fractions)
 
 
-@pytest.mark.parametrize(("num_images", "alpha"), [(20, 0.1), (13, 0.15)])
+@pytest.mark.parametrize(("num_images", "alpha"), [(20, 0.1), pytest.param(13, 0.15, marks=pytest.mark.slow)])
 def test_pooling_pixels_as_if_they_were_independent_covers_too_little_and_weighing_images_does_not(num_images, alpha):
     """Naive pooling treats the 30 pixels of an image as independent, although they are hardly more than one score."""
     naive, naive_error = coverage_over_draws(Variant("image", (alpha,), pooling="naive"), num_images)
@@ -155,7 +155,7 @@ def risk_over_draws(alpha, num_images, draws):
     return risks
 
 
-@pytest.mark.parametrize(("num_images", "alpha"), [(24, 0.1), (49, 0.05)])
+@pytest.mark.parametrize(("num_images", "alpha"), [(24, 0.1), pytest.param(49, 0.05, marks=pytest.mark.slow)])
 def test_at_most_alpha_of_a_new_image_is_labeled_wrong_in_the_mean_over_300_draws_and_not_much_less(num_images, alpha):
     """Conformal risk control loses at most 2 / (L + 1) to its caution (Angelopoulos et al. 2022, theorem 2)."""
     risks = risk_over_draws(alpha, num_images, draws=300)

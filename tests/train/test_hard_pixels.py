@@ -133,6 +133,7 @@ def check_share_of_hard_pixels(rank, meeting_place, expected, num):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_the_pixels_of_all_processes_are_compared(tmp_path):
     logits, targets = whole_batch()
     order = torch.tensor([0, 1, 3, 2, 4, 5])  # labeled ones first

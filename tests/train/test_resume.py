@@ -129,9 +129,8 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize(
-    "recipe", ["plus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("allspark", "accumulated"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_killed_at_a_random_step_of_each_stage_gives_the_same_bits(make_run, processes, recipe):
     sections = RECIPES[recipe]
     train = {"validate_every": 1} | sections["train"]

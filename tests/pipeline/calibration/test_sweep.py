@@ -22,6 +22,7 @@ VARIANTS = {
     "risk": {"calibrate.variant": "risk", "pseudolabel.rule": "argmax"},
     "image, each": {"calibrate.variant": "image", "calibrate.class_thresholds": "each"},
 }
+ALWAYS = ("pixel, folds", "image, paper", "risk")  # the others take a minute together: slow tests
 
 
 @pytest.fixture
@@ -40,7 +41,11 @@ def rounded(rows):
     return json.loads(json.dumps(rows), parse_float=lambda text: round(float(text), 12))
 
 
-@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize(
+    "overrides",
+    [VARIANTS[name] if name in ALWAYS else pytest.param(VARIANTS[name], marks=pytest.mark.slow) for name in VARIANTS],
+    ids=VARIANTS,
+)
 @pytest.mark.usefixtures("data")
 def test_alphas_of_the_run_have_the_numbers_of_calibrate_and_no_threshold_rises(make_settings, overrides):
     settings = calibrated(make_settings, **overrides)
@@ -61,6 +66,7 @@ def test_alphas_of_the_run_have_the_numbers_of_calibrate_and_no_threshold_rises(
     assert not (q[1:] > q[:-1]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("data")
 def test_chunks_of_alphas_give_the_same_as_all_alphas_at_once(make_settings, monkeypatch):
     settings = calibrated(make_settings)

@@ -107,8 +107,8 @@ def test_counts_are_those_of_labels_made_anew(with_background):
     "overrides",
     [
         {"uncalibrated": "accept", "background": None, "classes": ["a", "b", "c"]},
-        {"uncalibrated": "max", "variant": "image", "rule": "no_background"},
-        {"variant": "risk", "rule": "argmax", "alpha": 0.4},
+        pytest.param({"uncalibrated": "max", "variant": "image", "rule": "no_background"}, marks=pytest.mark.slow),
+        pytest.param({"variant": "risk", "rule": "argmax", "alpha": 0.4}, marks=pytest.mark.slow),
         {"quantile": "paper", "rule": "raw"},
     ],
     ids=["accept without a background", "max of one map", "risk", "plain quantile, raw"],

@@ -103,7 +103,7 @@ def label_at(intervals, alpha, step):
     alpha=st.sampled_from([0.15, 0.3, 0.5]),
     background=st.sampled_from(["background", "dog", None]),
 )
-@hypothesis_settings(max_examples=4, deadline=None)
+@hypothesis_settings(max_examples=2, deadline=None)
 def test_it_agrees_with_the_stored_labels_of_every_pixel(
     annotated, tmp_path_factory, variant, rule, uncalibrated, alpha, background
 ):

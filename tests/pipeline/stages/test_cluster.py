@@ -45,7 +45,8 @@ def test_two_worker_processes_write_the_bytes_that_threads_write(data, make_sett
         assert digests(remote) == digests(local)
 
 
-@pytest.mark.parametrize("stage", ["calibrate", pytest.param("pseudolabel", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["calibrate", "pseudolabel"])
 def test_a_worker_that_is_killed_costs_no_byte(data, make_settings, cluster, monkeypatch, stage):
     local = make_settings(name="local", **SPLITS)
     run_stages(local)

@@ -31,9 +31,13 @@ CHANGES = {
     "variant risk": {"variant": "risk", "rule": "argmax", "alpha": 0.4},
     "uncalibrated": {"uncalibrated": "accept", "alpha": 0.05},
 }
+OF_OTHER_VARIANTS = ("variant kmeans", "variant genann", "variant risk")  # one of them, image, is tried in every run
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(name, marks=pytest.mark.slow) if name in OF_OTHER_VARIANTS else name for name in CHANGES],
+)
 def test_a_change_relabels_from_the_planes_what_the_maps_would_give(data, make_settings, change):
     before = make_settings()
     run_stages(before)
@@ -50,6 +54,7 @@ def test_a_change_relabels_from_the_planes_what_the_maps_would_give(data, make_s
     assert np.array_equal(open_labels(changed.folder / "labels.zarr").outcome_pixels, counts)
 
 
+@pytest.mark.slow
 def test_at_20_alphas_the_planes_say_what_the_maps_say(data, make_settings):
     alphas = [round(0.03 + 0.045 * i, 3) for i in range(20)]
     settings = make_settings(alpha=alphas[0], alphas=alphas[1:])
@@ -108,7 +113,7 @@ def test_other_maps_make_other_planes(data, make_settings):
 
 
 @pytest.mark.parametrize("rule", calib.RULES)
-@pytest.mark.parametrize("class_thresholds", ["each", "clustered"])
+@pytest.mark.parametrize("class_thresholds", ["each", pytest.param("clustered", marks=pytest.mark.slow)])
 def test_class_wise_labels_are_those_of_the_sets_themselves(data, make_settings, rule, class_thresholds):
     settings = make_settings(
         variant="image", alpha=0.3, rule=rule, alphas=[0.5], class_thresholds=class_thresholds, class_clusters=2

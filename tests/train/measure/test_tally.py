@@ -46,6 +46,7 @@ def test_boundaries_are_not_measured_without_a_tolerance(val_images):
     assert not tally.boundary.any()
 
 
+@pytest.mark.slow
 def test_two_processes_count_every_image_once(val_images, tmp_path):
     images, settings = val_images(5), EvaluateSettings()
     alone = tally_of(FormulaStudent(of_colour), images, settings, workers=0)

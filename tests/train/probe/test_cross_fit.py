@@ -51,6 +51,7 @@ def kept_files(students):
     return {path: path.stat().st_mtime_ns for path in students.folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_right_labels_teach_more_than_wrong_ones_and_a_second_call_trains_nothing(students):
     areas = students.judged().areas
     assert areas.shape == (3, 4, 3, 3)

@@ -82,6 +82,7 @@ def test_two_processes_normalise_as_one_that_has_both_batches(two):
         close(results[0][name] + results[1][name], expected[name], 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "momentum"), [("float32", 0.1), ("average", None)])
 def test_running_statistics_are_those_of_the_whole_batch_in_every_process(two, kind, momentum):
     expected = whole(momentum)
@@ -92,6 +93,7 @@ def test_running_statistics_are_those_of_the_whole_batch_in_every_process(two, k
             assert torch.equal(result[kind][name], two[0][kind][name])
 
 
+@pytest.mark.slow
 def test_statistics_are_single_precision_whatever_autocast_says(two):
     for result in two:
         half, single = result["bfloat16"], result["float32"]
@@ -101,6 +103,7 @@ def test_statistics_are_single_precision_whatever_autocast_says(two):
         close(half["y"].float(), single["y"], 3e-2)
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_wait_for_others(two):
     for result, x in zip(two, batches(), strict=True):
         close(result["evaluation"], norm().eval()(x).detach())
