@@ -95,8 +95,21 @@ def precise_threshold(capital: LogCapital, error: float) -> np.float32:
     error:   in (0, 1)
     returns: one of `calib.curves.candidate_thresholds`; KEEP_NOTHING if nothing can be shown
     """
-    last = last_rejected(log_evidence(capital), most_promising(capital), error)
-    return KEEP_NOTHING if last is None else np.float32(candidate_thresholds()[last])
+    shown = shown_thresholds(capital, error)
+    return KEEP_NOTHING if shown is None else shown[1]
+
+
+def shown_thresholds(capital: LogCapital, error: float) -> tuple[np.float32, np.float32] | None:
+    """The first and the last of the thresholds that have the guarantee of `precise_threshold`; None if none has it.
+
+    All candidates from the first to the last have it together: with a probability of at least 1 - error, the labels of
+    every one of them are that precise. So one of them may be chosen after looking at the labeled images.
+
+    capital, error: as of `precise_threshold`
+    """
+    first = most_promising(capital)
+    last = last_rejected(log_evidence(capital), first, error)
+    return None if last is None else (candidate_thresholds()[first], candidate_thresholds()[last])
 
 
 NUM_DRAWS, POWER = 100, 0.8  # a number of images suffices if so many of these simulations show the precision

@@ -9,11 +9,13 @@ import numpy as np
 
 import calib
 from calib.curves import LabelCurves
-from calib.precision import images_needed, labeled_curves, largest_precision
+from calib.precision import images_needed, is_pilot, labeled_curves, largest_precision, log_capital, shown_thresholds
+from pipeline.calibration.cross_fitting import labeled_maps
 from pipeline.calibration.guarantee import exact_percent
 from pipeline.calibration.rows import Fact, find_row
 from pipeline.errors import ConfigError
 from pipeline.settings import GuaranteeSettings, Settings
+from pipeline.store import CalibrationStore
 
 Facts = Mapping[str, Any]
 
@@ -73,6 +75,21 @@ def _refusal(settings: Settings, guarantee: GuaranteeSettings, curves: list[Labe
         f"{guarantee.precision:g} at any threshold, with a confidence of {guarantee.confidence:g}; the largest "
         f"precision that they show {best}, and {enough}; {', or '.join(fixes)}"
     )
+
+
+def guaranteed_range(settings: Settings, store: CalibrationStore) -> tuple[float, float] | None:
+    """The smallest and the largest threshold with the guarantee of the run; all candidates between them have it, too.
+
+    settings: with one of `guaranteed_variants`
+    returns:  None if no threshold has it
+    """
+    rule, guarantee = settings.calibrate.kind.rule, settings.pseudolabel.guarantee
+    assert rule is not None
+    assert guarantee is not None
+    curves = labeled_curves(rule, settings.data.background_index, labeled_maps(settings, store))
+    capital = log_capital(curves, is_pilot(len(curves.images)), guarantee.alpha)
+    shown = shown_thresholds(capital, settings.error_of_each_test)
+    return None if shown is None else (float(shown[0]), float(shown[1]))
 
 
 def guaranteed_labels(calibrated: Facts) -> calib.Candidate:

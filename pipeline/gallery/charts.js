@@ -43,25 +43,44 @@ function band(area, kind, estimates) {
   area.chart.append(svg("polygon", { class: `band ${kind}`, points: points(area, corners) }));
 }
 
+// The stops with a guaranteed precision, as a background.
+function guaranteedArea(area) {
+  const half = (area.x(1) - area.x(0)) / 2;
+  page.alphas.forEach((_, stop) => {
+    if (!isGuaranteed(stop)) return;
+    const [left, right] = [Math.max(area.x(stop) - half, area.x(0)), Math.min(area.x(stop) + half, area.x(numStops - 1))];
+    area.chart.append(svg("rect", { class: "guaranteed", x: left, width: right - left, y: EDGE.top, height: area.height - EDGE.bottom - EDGE.top }));
+  });
+}
+
+// The annotator's argmax, which is the same at every stop.
+function rawLine(area, kind, estimate) {
+  if (estimate) line(area, `${kind} raw`, page.alphas.map(() => estimate[0]));
+}
+
 const keepRates = (rule) => page.alphas.map((_, stop) => ratio(runCounts(stop, rule).kept, gridPixels * page.ids.length));
 
 function drawCurves() {
-  const { coverage, byRule, targets, isRisk } = page.heldOut;
-  const { precision, wrong } = byRule[state.rule];
+  const { coverage, byRule, targets, isRisk, raw } = page.heldOut;
+  const { precision, miou, wrong } = byRule[state.rule];
   const guaranteed = isRisk ? wrong : coverage;
-  const title = `${isRisk ? "Wrong pixels" : "Coverage"}, precision and keep rate at every stop; the numbers at the current stop are below`;
+  const title = `${isRisk ? "Wrong pixels" : "Coverage"}, precision, mIoU and keep rate at every stop, and those of the annotator's argmax; the numbers at the current stop are below`;
   const area = frame(part("curves"), [0, numStops - 1], [0, 1], title);
   const xTicks = ticks(area.width - EDGE.left - EDGE.right).map(({ stop }) => [stop, String(page.alphas[stop])]);
   axes(area, xTicks, percentTicks(0), "α, in the scale of the slider");
+  guaranteedArea(area);
   band(area, "coverage", guaranteed);
   band(area, "precision", precision);
   line(area, "goal", targets);
+  rawLine(area, "precision", raw[0]);
+  rawLine(area, "miou", raw[1]);
   line(area, "keep", keepRates(state.rule));
+  line(area, "miou", miou.map(value));
   line(area, "precision", precision.map(value));
   line(area, "coverage", guaranteed.map(value));
   const here = area.x(state.stop);
   area.chart.append(svg("line", { class: "here", x1: here, x2: here, y1: EDGE.top, y2: area.height - EDGE.bottom }));
-  const now = { coverage: value(guaranteed[state.stop]), precision: value(precision[state.stop]), keep: keepRates(state.rule)[state.stop] };
+  const now = { coverage: value(guaranteed[state.stop]), precision: value(precision[state.stop]), miou: value(miou[state.stop]), keep: keepRates(state.rule)[state.stop] };
   for (const [kind, v] of Object.entries(now))
     if (v !== null) area.chart.append(svg("circle", { class: kind, cx: here, cy: area.y(v), r: 4.5, style: "stroke-dasharray:none" }));
   area.chart.addEventListener("click", (event) => {
@@ -75,6 +94,9 @@ function drawCurves() {
     ["coverage", `held-out ${isRisk ? "wrong pixels" : "coverage"} ${text(guaranteed[state.stop])}`],
     ["goal", `${isRisk ? "bound" : "target"} ${percent(targets[state.stop])}`],
     ["precision", `held-out precision ${text(precision[state.stop])}`],
+    ["precision raw", `precision of the argmax ${text(raw[0])}`],
+    ["miou", `held-out mIoU of labels ${text(miou[state.stop])}`],
+    ["miou raw", `mIoU of the argmax ${text(raw[1])}`],
     ["keep", `keep rate of all unlabeled images ${percent(now.keep)}`],
   ]));
 }
@@ -100,6 +122,7 @@ function drawPareto() {
   const at = page.rules.map((_, rule) => keepRates(rule).map((kept, stop) => [kept, value(precisions[rule][stop])]));
   at.forEach((pairs, rule) => area.chart.append(svg("polyline", { class: `rule${rule}`, points: points(area, pairs) })));
   markOwn(area, at);
+  markRaw(area);
   const [kept] = at[state.rule][state.stop];
   const now = precisions[state.rule][state.stop];
   if (now) {
@@ -109,13 +132,21 @@ function drawPareto() {
   }
   area.chart.addEventListener("click", (event) => goToNearest(area, at, event));
   holder.replaceChildren(area.chart);
-  part("pareto-caption").replaceChildren("Higher and further right is better. ● current stop, ○ labels of the run.",
+  part("pareto-caption").replaceChildren("Higher and further right is better. ● current stop, ○ labels of the run, ◇ the annotator's argmax.",
     series(page.rules.map((name, rule) => [`rule${rule}`, `rule ${name}`])));
 }
 
 function markOwn(area, at) {
   const [kept, precision] = at[page.rules.indexOf(page.ownRule)][page.ownStop];
   if (precision !== null) area.chart.append(svg("circle", { class: "run", cx: area.x(kept), cy: area.y(precision), r: 9 }));
+}
+
+// The annotator's argmax labels every pixel.
+function markRaw(area) {
+  const [precision] = page.heldOut.raw;
+  if (!precision) return;
+  const [x, y] = [area.x(1), area.y(precision[0])];
+  area.chart.append(svg("polygon", { class: "argmax", points: `${x - 6},${y} ${x},${y - 6} ${x + 6},${y} ${x},${y + 6}` }));
 }
 
 function goToNearest(area, at, event) {

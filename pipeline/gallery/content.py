@@ -12,7 +12,7 @@ import calib
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import resize_nearest
 from pipeline.errors import StoreError
-from pipeline.gallery.estimates import held_out_estimates
+from pipeline.gallery.estimates import guaranteed_stops, held_out_estimates
 from pipeline.gallery.images import CountedImage, Slider, count_image
 from pipeline.gallery.labeled_run import LabeledRun
 from pipeline.gallery.numbers import Tally, assert_levels_exist, chosen_images, first_stops
@@ -26,6 +26,7 @@ from pipeline.store import DONE, OUTCOMES
 log = logging.getLogger(__name__)
 
 Facts = dict[str, Any]
+DIGITS = 9  # of the fractions in commands
 
 
 class CountedRun(NamedTuple):
@@ -59,7 +60,7 @@ def page_content(run: LabeledRun) -> Facts:
     ids = labels.sample_ids
     return {
         "run": run.settings.name,
-        "command": command(run),
+        "commands": commands(run),
         "alphas": list(stops.alphas),
         "ownStop": run.own_stop,
         "ownRule": labels.rule,
@@ -78,14 +79,26 @@ def page_content(run: LabeledRun) -> Facts:
         "keptOfAll": pack(steps(counted.kept)),
         "images": counted.shown,
         "heldOut": held_out_estimates(stops, run.rules, names, run.receipts["calibrate"]),
+        "guaranteed": guaranteed_stops(run),
         "thresholds": threshold_facts(stops, run.settings.calibrate, run.settings.gallery.longest_side // 2),
     }
 
 
-def command(run: LabeledRun) -> str:
-    """Command that writes the labels shown, with the words alpha=ALPHA and rule=RULE to be replaced by the page."""
-    variant = {} if run.other_variant is None else {"variant": run.other_variant}
-    return Run(run.settings).command("all", **variant, alpha="ALPHA", rule="RULE")
+def commands(run: LabeledRun) -> list[list[str]]:
+    """Command that writes the labels of each rule at each stop."""
+    own = Run(run.settings)
+    return [[own.command("all", **_changes(run, alpha, rule)) for alpha in run.stops.alphas] for rule in run.rules]
+
+
+def _changes(run: LabeledRun, alpha: float, rule: str) -> Facts:
+    """Overrides of the run's settings that give the labels of a stop and rule."""
+    if run.settings.calibrate.kind.bounds != "precision":
+        variant = {} if run.other_variant is None else {"variant": run.other_variant}
+        return variant | {"alpha": alpha, "rule": rule}
+    if rule == calib.RAW:
+        return {"guarantee": None, "rule": rule}
+    confidence = round(1 - run.settings.error_of_each_test, DIGITS)  # a single rule may make all of the error
+    return {"guarantee": {"precision": round(1 - alpha, DIGITS), "confidence": confidence}, "rule": rule}
 
 
 def prepare_slider(run: LabeledRun) -> Slider:

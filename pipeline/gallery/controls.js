@@ -19,12 +19,15 @@ function buildBar() {
 
 const positionOf = (stop) => `${(100 * stop) / Math.max(numStops - 1, 1)}%`;
 
-// Under the slider: stops with too few images, and the alphas of some stops.
+const isGuaranteed = (stop) => page.guaranteed !== null && page.guaranteed.rule === state.rule && page.guaranteed.stops[stop];
+
+// Under the slider: stops with too few images or with a guaranteed precision, and the alphas of some stops.
 function drawMarks() {
   part("marks").replaceChildren();
-  page.thresholds.tooFew.forEach((lacking, stop) => {
-    if (!lacking) return;
-    const zone = make("span", { class: lacking === 1 ? "zone all" : "zone" });
+  page.alphas.forEach((_, stop) => {
+    const lacking = page.thresholds.tooFew[stop];
+    if (!lacking && !isGuaranteed(stop)) return;
+    const zone = make("span", { class: `zone ${isGuaranteed(stop) ? "guaranteed" : lacking === 1 ? "all" : ""}` });
     zone.style.left = `calc(${positionOf(stop)} - ${50 / numStops}%)`;
     zone.style.width = `${100 / numStops}%`;
     part("marks").append(zone);
@@ -47,10 +50,7 @@ function ticks(width) {
   return chosen;
 }
 
-const command = () => {
-  const [start, end] = page.command.split("alpha=ALPHA");
-  return `${start}alpha=${page.alphas[state.stop]}${end.replace("rule=RULE", `rule=${page.rules[state.rule]}`)}`;
-};
+const command = () => page.commands[state.rule][state.stop];
 
 function drawBar() {
   const alpha = String(page.alphas[state.stop]);
@@ -91,6 +91,7 @@ function stopNote() {
   const lacking = page.thresholds.tooFew[state.stop];
   const notes = [isOwn() ? "These are the stored labels." : "This is a preview; the stored labels have alpha " +
     `${page.alphas[page.ownStop]}, rule ${page.ownRule}.`];
+  if (isGuaranteed(state.stop)) return [make("b", { class: "guaranteed" }, `Guaranteed: ${page.guaranteed.text}.`), " ", ...notes];
   if (!lacking) return notes;
   const effect = { abstain: "they get no label", accept: "every class is in their sets", max: "their threshold is the largest score",
     raise: "calibrate ends with an error" }[page.thresholds.uncalibrated];

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.calibration.guarantee import guarantee_of
+from pipeline.calibration.guarantee import exact_percent, guarantee_of
+from pipeline.calibration.precision import guaranteed_range
 from pipeline.calibration.rows import find_row
-from pipeline.gallery.labeled_run import Stops
+from pipeline.gallery.labeled_run import LabeledRun, Stops
 
 Facts = dict[str, Any]
 DIGITS = 5
@@ -44,6 +45,26 @@ def held_out_estimates(
             }
             for row in rows
         ],
+    }
+
+
+def guaranteed_stops(run: LabeledRun) -> Facts | None:
+    """The stops whose labels have the precision of `pseudolabel.guarantee`, all of them together; None without one.
+
+    returns: `rule` (its index), `stops` (whether each has the guarantee) and `text`, as JSON types
+    """
+    guarantee, kind = run.settings.pseudolabel.guarantee, run.settings.calibrate.kind
+    if guarantee is None or kind.bounds != "precision":
+        return None
+    shown = guaranteed_range(run.settings, run.calibration)
+    thresholds = run.stops.q[:, 0, 0]
+    return {
+        "rule": run.rules.index(str(kind.rule)),
+        "stops": [shown is not None and bool(shown[0] <= q <= shown[1]) for q in thresholds],
+        "text": (
+            f"a precision of at least {exact_percent(guarantee.precision)} under rule {kind.rule}, "
+            f"with a confidence of {exact_percent(guarantee.confidence)}"
+        ),
     }
 
 

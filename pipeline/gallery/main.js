@@ -26,7 +26,15 @@ function drawAll() {
 
 function drawGuarantee() {
   const { guarantees, caveats } = page.heldOut;
-  part("guarantee").textContent = [`At α = ${page.alphas[state.stop]}:`, guarantees[state.stop], ...caveats].join(" ");
+  part("guarantee").textContent = [`At α = ${page.alphas[state.stop]}:`, guarantees[state.stop], ...caveats, guaranteedStops()].join(" ");
+}
+
+// Which stops have a guaranteed precision, or how to get some.
+function guaranteedStops() {
+  if (page.guaranteed === null) return "No stop has a guaranteed precision; pseudolabel.guarantee makes labels that have one.";
+  const { stops, text } = page.guaranteed;
+  const alphas = page.alphas.filter((_, stop) => stops[stop]);
+  return `Green: the labels of α = ${[...new Set([alphas[0], alphas[alphas.length - 1]])].join(" to ")} have ${text}, all of them together.`;
 }
 
 function setStop(stop) {

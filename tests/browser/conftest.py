@@ -17,6 +17,13 @@ def risk_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def guaranteed_run(tmp_path_factory):
+    """A run whose labels have a guaranteed precision: a third of them are right, and a tenth is shown."""
+    guarantee = {"precision": 0.1, "confidence": 0.9}
+    return written_run(tmp_path_factory.mktemp("guarantee"), num_labeled=12, rule="argmax", guarantee=guarantee)
+
+
+@pytest.fixture(scope="session")
 def browser():
     from playwright.sync_api import sync_playwright
 

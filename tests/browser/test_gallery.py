@@ -50,6 +50,43 @@ def test_stops_with_too_few_images_are_marked_and_explained(open_page, run):
     assert f"From α {enough} on, all have enough." in part(page, "stop-note").inner_text()
 
 
+def test_the_stops_with_a_guaranteed_precision_are_marked_and_explained(open_page, guaranteed_run):
+    page = open_page(guaranteed_run.path)
+    alphas = page.evaluate("() => window.conformalGallery.alphas")
+    num_marked = part(page, "marks").locator(".zone.guaranteed").count()
+    assert 0 < num_marked < len(alphas)
+    assert part(page, "curves").locator("rect.guaranteed").count() == num_marked
+    text = "a precision of at least 10\u00a0% under rule argmax, with a confidence of 90\u00a0%"
+    assert part(page, "stop-note").inner_text() == f"Guaranteed: {text}. These are the stored labels."
+    assert re.search(rf"Green: the labels of α = .* have {text}", part(page, "guarantee").inner_text())
+    command = part(page, "command").inner_text()
+    assert command.endswith("rule=argmax 'guarantee={precision: 0.1, confidence: 0.9}'")
+    part(page, "rules").get_by_label("raw").check()
+    settle(page)
+    assert part(page, "marks").locator(".zone.guaranteed").count() == 0
+    assert "Guaranteed" not in part(page, "stop-note").inner_text()
+
+
+def test_a_run_without_a_guarantee_says_which_setting_makes_one(open_page, run):
+    page = open_page(run.path)
+    assert part(page, "marks").locator(".guaranteed").count() == 0
+    assert "No stop has a guaranteed precision; pseudolabel.guarantee makes" in part(page, "guarantee").inner_text()
+
+
+def test_the_argmax_is_a_line_and_a_mark_at_its_held_out_precision_and_miou(open_page, run):
+    page = open_page(run.path)
+    raw = run.sweep.held_out["raw"]
+    for name in ("precision", "miou"):
+        points = part(page, "curves").locator(f"polyline.{name}.raw").first.get_attribute("points").split()
+        own = part(page, "curves").locator(f"polyline.{name}:not(.raw)").first
+        (height,) = {float(point.split(",")[1]) for point in points}
+        assert len(points) == len(run.sweep.alphas)
+        assert height == pytest.approx(230 - raw[name]["value"] * (230 - 24), abs=0.051)
+        assert own.get_attribute("points") != " ".join(points)
+        assert f"of the argmax {100 * raw[name]['value']:.1f}" in part(page, "curves-caption").inner_text()
+    assert part(page, "pareto").locator("polygon.argmax").count() == 1
+
+
 def test_keys_turn_images_views_and_alpha(open_page, run):
     page = open_page(run.path)
     start, ids = shown(page), ids_in_grid(page)

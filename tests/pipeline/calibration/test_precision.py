@@ -1,6 +1,7 @@
 """A run with a guaranteed precision: its labels, what states the guarantee, and the refusal of another one."""
 
 import logging
+import shlex
 
 import numpy as np
 import pytest
@@ -8,12 +9,17 @@ from stage_runs import STAGES, labels_of, run_stages
 from tiny_run import write_run_file, write_sample_files
 
 import calib
+from calib.betting import log_evidence
+from calib.curves import candidate_thresholds
+from calib.precision import is_pilot, labeled_curves, log_capital
 from pipeline.calibration.alpha_choice import Goal, choose_alpha
+from pipeline.calibration.cross_fitting import labeled_maps, variant_of
 from pipeline.calibration.precision import guaranteed_labels
 from pipeline.errors import ConfigError
 from pipeline.gallery.content import page_content
 from pipeline.gallery.labeled_run import never_rising, open_labeled_run
 from pipeline.inspect import format_summary, inspect_store
+from pipeline.overrides import parse_workflow_config
 from pipeline.receipt import read_receipt
 from pipeline.run import Run
 from pipeline.run_file import load_settings
@@ -108,6 +114,42 @@ def test_the_gallery_shows_other_precisions_and_the_tool_alpha_does_not(run):
     )
     assert content["heldOut"]["isDescending"]
     assert {row["variant"] for row in choose_alpha(settings, Goal())["rows"]} == {"pixel", "image"}
+
+
+def test_the_gallery_marks_the_stops_between_the_first_and_the_last_threshold_that_were_shown(run):
+    settings = load_settings(run, AUTO)
+    labeled_run = open_labeled_run(settings)
+    guaranteed = page_content(labeled_run)["guaranteed"]
+    rule = labeled_run.rules[guaranteed["rule"]]
+    assert rule == labeled_run.labels.rule
+    curves = labeled_curves(rule, 0, labeled_maps(settings, labeled_run.calibration))
+    is_shown = log_evidence(log_capital(curves, is_pilot(12), 0.9)) >= -np.log(settings.error_of_each_test)
+    at = np.searchsorted(candidate_thresholds(), labeled_run.stops.q[:, 0, 0])
+    assert is_shown[at[guaranteed["stops"]]].all()
+    own = labeled_run.own_stop
+    assert guaranteed["stops"][own]
+    assert not np.array(guaranteed["stops"])[labeled_run.stops.q[:, 0, 0] > labeled_run.stops.q[own, 0, 0]].any()
+    assert guaranteed["text"] == (
+        f"a precision of at least 10\u00a0% under rule {rule}, with a confidence of 90\u00a0%"
+    )
+
+
+def test_the_gallery_has_commands_that_give_the_threshold_of_each_stop(run):
+    labeled_run = open_labeled_run(load_settings(run, AUTO))
+    commands, rules = page_content(labeled_run)["commands"], labeled_run.rules
+    stop = labeled_run.own_stop - 1
+    words = shlex.split(commands[rules.index(labeled_run.labels.rule)][stop])
+    of_stop = load_settings(*parse_workflow_config(words[words.index("--config") + 1 :]))
+    assert of_stop.pseudolabel.guarantee.alpha == labeled_run.stops.alphas[stop]
+    (fitted,) = calib.fit(
+        variant_of(of_stop.of_variant(*of_stop.guaranteed_variants), [labeled_run.stops.alphas[stop]]),
+        labeled_maps(of_stop, labeled_run.calibration),
+        np.zeros(12, np.int64),
+    )
+    assert fitted.q.item() == labeled_run.stops.q[stop, 0, 0]
+    raw = shlex.split(commands[rules.index("raw")][stop])
+    of_raw = load_settings(*parse_workflow_config(raw[raw.index("--config") + 1 :]))
+    assert (of_raw.pseudolabel.rule, of_raw.pseudolabel.guarantee) == ("raw", None)
 
 
 def test_stops_never_rise_and_contain_that_of_the_labels():
