@@ -21,7 +21,7 @@ choice       choosing labels by their held-out estimates
 """
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank, without_equal_labels
-from calib.evaluation import Estimate, HeldOut, assign_folds, compare_with_first, summarise
+from calib.evaluation import Estimate, HeldOut, assign_folds, compare_miou, compare_with_first, summarise
 from calib.interface import ArrayMaps, Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
 from calib.labels import (
@@ -92,6 +92,7 @@ __all__ = [
     "class_planes",
     "class_wise_sets",
     "compare",
+    "compare_miou",
     "compare_with_first",
     "conformal_rank",
     "distinct_rules",

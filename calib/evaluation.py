@@ -37,12 +37,14 @@ class Raw(NamedTuple):
     precision_per_class: [K], by label
     recall_per_class:    [K], by true class
     miou:                []
+    miou_samples:        float64 [NUM_RESAMPLES], mIoU in each bootstrap sample
     """
 
     precision: Estimate
     precision_per_class: Estimate
     recall_per_class: Estimate
     miou: Estimate
+    miou_samples: npt.NDArray[np.float64]
 
 
 class AgainstRaw(NamedTuple):
@@ -79,6 +81,8 @@ class HeldOut(NamedTuple):
     precision_per_class: [A, R, K], the same by label
     recall_per_class:    [A, R, K], fraction of the pixels of a true class that are labeled with it
     miou:                [A, R], mean IoU over the classes that have pixels; a pixel without a label counts as missed
+    miou_samples:        float64 [NUM_RESAMPLES, A, R], mIoU in each bootstrap sample. The samples have the same images
+                         for all labels of the same images and seed, so that any two can be compared (`compare_miou`)
     keep_rate:           [A, R], fraction that is labeled
     wrong:               [A, R], fraction that is labeled wrong. Variant risk bounds its mean over images, which is the
                          same if the images have equally many pixels with a true class
@@ -98,6 +102,7 @@ class HeldOut(NamedTuple):
     precision_per_class: Estimate
     recall_per_class: Estimate
     miou: Estimate
+    miou_samples: npt.NDArray[np.float64]
     keep_rate: Estimate
     wrong: Estimate
     against_raw: AgainstRaw
@@ -108,6 +113,7 @@ class HeldOut(NamedTuple):
         """The same estimates, with NaN at one alpha for all of them except `uncalibrated`."""
         cleared: dict[str, Any] = {
             "coverage_per_image": _cleared(self.coverage_per_image, alpha_index, axis=1),
+            "miou_samples": _cleared(self.miou_samples, alpha_index, axis=1),
             "miou_is_larger": _cleared(self.miou_is_larger, alpha_index, axis=0),
             "against_raw": AgainstRaw(*(_cleared_estimate(values, alpha_index) for values in self.against_raw)),
         }
@@ -163,6 +169,7 @@ def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> Held
         precision_per_class=estimate(counts.right, counts.kept, weights),
         recall_per_class=estimate(counts.right, counts.valid[:, None, None], weights),
         miou=_interval(*miou),
+        miou_samples=miou[1],
         keep_rate=estimate(kept, valid[:, None, None], weights),
         wrong=estimate(kept - right, valid[:, None, None], weights),
         against_raw=_against_raw(counts, weights, miou, raw_miou),
@@ -172,6 +179,7 @@ def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> Held
             estimate(counts.raw_right, counts.raw_kept, weights),
             estimate(counts.raw_right, counts.valid, weights),
             _interval(*(values[..., 0, 0] for values in raw_miou)),
+            raw_miou[1][:, 0, 0],
         ),
     )
 
@@ -206,6 +214,19 @@ def compare_with_first(
     value, resampled = _resampled_fraction(numerator, denominator, _bootstrap_weights(len(numerator), rng))
     first = value[:1], resampled[:, :1]
     return _interval(value, resampled), _interval(*_difference((value, resampled), first))
+
+
+def compare_miou(
+    first: tuple[float, npt.NDArray[np.float64]], second: tuple[float, npt.NDArray[np.float64]]
+) -> tuple[Estimate, float]:
+    """The mIoU of some labels minus that of others, and the fraction of the bootstrap samples in which it is above 0.
+
+    first, second: mIoU over all images, and float64 [NUM_RESAMPLES] in the same bootstrap samples
+    returns:       [] each; a difference of 0 counts one half
+    """
+    pair = [(np.array(value), samples) for value, samples in (first, second)]
+    difference = _difference(*pair)
+    return _interval(*difference), float(_fraction_above_zero(*difference))
 
 
 def _resampled_fraction(

@@ -77,6 +77,8 @@ class CalibrateReceipt(Receipt):
     """beside: facts of the other variants; held_out: None if no image can be held out.
 
     guarantee: of the precision of labels, as `guarantee_facts`; None without one
+
+    runner_up: of rule auto, as `runner_up_facts`; None without one
     """
 
     fingerprint: str
@@ -93,6 +95,7 @@ class CalibrateReceipt(Receipt):
     beside: dict[str, dict[str, Any]]
     held_out: dict[str, Any] | None
     guarantee: NotRequired[dict[str, Any] | None]
+    runner_up: NotRequired[dict[str, Any] | None]
     seconds: float
 
 
@@ -109,6 +112,8 @@ class ProbeReceipt(Receipt):
 class PseudolabelReceipt(Receipt):
     """guarantee: of the precision of the labels, a sentence; None without one
 
+    runner_up: of rule auto, a sentence; None without one
+
     shift: facts of `calibration.shift.shift_facts`
     """
 
@@ -118,6 +123,7 @@ class PseudolabelReceipt(Receipt):
     rule: str
     variant: str
     guarantee: NotRequired[str | None]
+    runner_up: NotRequired[str | None]
     num_images: int
     num_failed: int
     keep_rate: float

@@ -4,5 +4,6 @@ stored_maps    reads the scores of labeled images in blocks  cross_fitting  thre
 sweep          the same for many alphas                      label_choice   the variant, alpha and rule of a run
 alpha_choice   the output of `conformalsam alpha`            verdict        calibrated labels against the raw argmax
 guarantee      the guarantee of the thresholds, in words     rows           held-out estimates as rows of a receipt
+precision      the guaranteed precision of a run              runner_up      how far rule auto's choice is from the next
 shift          whether unlabeled images differ from labeled ones
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,10 @@ FEW_IMAGES = 100  # up to this many labeled images, the number of folds changes 
 FOLDS_MEGABYTES = 256  # memory for the thresholds of all folds at a time
 
 
+LabelKey = tuple[str, float, str]
+"""Variant, alpha and rule of labels."""
+
+
 class Calibrated(NamedTuple):
     """Thresholds, and estimates of their labels on held-out images.
 
@@ -34,6 +38,8 @@ class Calibrated(NamedTuple):
     raw:        the same facts of the annotator's own argmax, without those about thresholds; None as `rows`
     labeled:    rule -> float64 [A, L], fraction of the pixels of each held-out image that are labeled, NaN at alphas
                 that were not judged; {} as `rows`
+    miou:       (variant, alpha, rule), as in the rows and raw, -> mIoU in each bootstrap sample, float64 [B]; {} as
+                `rows`
     """
 
     thresholds: calib.Thresholds
@@ -41,6 +47,7 @@ class Calibrated(NamedTuple):
     rows: list[Fact] | None
     raw: Fact | None
     labeled: dict[str, npt.NDArray[np.float64]]
+    miou: Mapping[LabelKey, npt.NDArray[np.float64]]
 
     @property
     def num_images(self) -> int:
@@ -87,6 +94,7 @@ def fit_and_judge(
     rows: list[Fact] = []
     raw = None
     labeled: list[npt.NDArray[np.float64]] = []
+    miou: dict[LabelKey, npt.NDArray[np.float64]] = {}
     for some_alphas in _chunks_of_alphas(alphas, folds, settings):
         fits = calib.fit(variant_of(settings, some_alphas), maps, fold_of_image)
         final.append(fits[0].resolve(policy))
@@ -100,13 +108,27 @@ def fit_and_judge(
             held_out = calib.summarise(judged, np.random.default_rng(settings.seed))
             rows += rows_of(settings, held_out, store.class_names, some_alphas, of_all, jobs[0].rules, folds)
             raw = raw or raw_facts(settings, held_out, store.class_names)
+            miou |= _miou_samples(settings, held_out, some_alphas, jobs[0].rules)
             of_alphas = np.full((len(jobs), len(fits[0].q), len(jobs[0].rules)), np.nan)
             of_alphas[:, chosen] = np.stack([judgement.labeled for judgement in judged]) / np.prod(settings.data.grid)
             labeled.append(of_alphas)
     thresholds = final[0]._replace(q=np.concatenate([chunk.q for chunk in final]))
     rules = jobs[0].rules if jobs else ()
     by_rule = {rule: np.concatenate([of_alphas[..., r].T for of_alphas in labeled]) for r, rule in enumerate(rules)}
-    return Calibrated(thresholds, fold, rows if jobs else None, raw, by_rule)
+    return Calibrated(thresholds, fold, rows if jobs else None, raw, by_rule, miou)
+
+
+def _miou_samples(
+    settings: Settings, held_out: calib.HeldOut, alphas: Sequence[float], rules: Sequence[str]
+) -> dict[LabelKey, npt.NDArray[np.float64]]:
+    """`Calibrated.miou` of some alphas."""
+    chosen = settings.calibrate
+    samples = {
+        (chosen.variant, alpha, rule): held_out.miou_samples[:, a, r]
+        for a, alpha in enumerate(alphas)
+        for r, rule in enumerate(rules)
+    }
+    return samples | {(chosen.variant, chosen.alpha, calib.RAW): held_out.raw.miou_samples}
 
 
 def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store: CalibrationStore) -> calib.Thresholds:

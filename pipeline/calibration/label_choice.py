@@ -7,7 +7,7 @@ one of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,12 +171,11 @@ def log_choice(settings: Settings, calibrated: Facts, choice: Choice) -> None:
             "chooses raw, the annotator's own argmax; label more images, or set pseudolabel.rule"
         )
         return
-    (best, *others), is_reached = rank_candidates(settings, held_out)
+    (best, *_), is_reached = rank_candidates(settings, held_out)
     log.info(
         "pseudolabel: rule auto chooses %s, which has the largest held-out mIoU of labels of %d candidates%s: %.1f, "
-        "keep rate %.3f%s",
+        "keep rate %.3f",
         chosen, len(candidates(held_out)), _target_text(settings), 100 * best.miou, best.keep_rate,
-        _runner_up_text(best, others),
     )  # fmt: skip
     if not is_reached:
         log.warning(
@@ -185,18 +184,6 @@ def log_choice(settings: Settings, calibrated: Facts, choice: Choice) -> None:
             "precision",
             settings.pseudolabel.target_precision, settings.pseudolabel.precision_of, best.precision,
         )  # fmt: skip
-
-
-def _runner_up_text(best: calib.Candidate, others: Sequence[calib.Candidate]) -> str:
-    """How far the choice is from the next candidate that is not the same labels."""
-    _, *other_labels = calib.without_equal_labels([best, *others])
-    if not other_labels:
-        return ""
-    runner_up = other_labels[0]
-    return (
-        f"; the runner-up, variant {runner_up.variant}, alpha {runner_up.alpha:g}, rule {runner_up.rule}, has "
-        f"{100 * runner_up.miou:.1f} and {runner_up.keep_rate:.3f}"
-    )
 
 
 def _target_text(settings: Settings) -> str:

@@ -44,10 +44,17 @@ def _against_raw(row: Facts, raw: Facts, labels: str) -> str | None:
     return (
         f"{labels} have a held-out precision of {_percent(row['precision'])}, the annotator's own argmax of "
         f"{_percent(raw['precision'])} (all pixels) and {_percent(against['same_keep'])} (at the same keep rate, "
-        f"{_percent(row['keep_rate'])}); mIoU of the labels {_points(row['miou']['value'])} against "
-        f"{_points(raw['miou']['value'])} ({_signed(against['miou']['value'])}, 95 % interval "
-        f"{_signed(against['miou']['low'])} to {_signed(against['miou']['high'])}, above zero in "
-        f"{100 * against['miou_is_larger']:.0f} % of the bootstrap samples): {_advice(against['miou'])}"
+        f"{_percent(row['keep_rate'])}); mIoU of the labels {points(row['miou']['value'])} against "
+        f"{points(raw['miou']['value'])} ({interval_text(against['miou'], against['miou_is_larger'])}): "
+        f"{_advice(against['miou'])}"
+    )
+
+
+def interval_text(difference: Mapping[str, float], is_larger: float) -> str:
+    """A difference in mIoU in points with its interval, and the fraction of the bootstrap samples above zero."""
+    return (
+        f"{_signed(difference['value'])}, 95 % interval {_signed(difference['low'])} to {_signed(difference['high'])}, "
+        f"above zero in {100 * is_larger:.0f} % of the bootstrap samples"
     )
 
 
@@ -64,7 +71,8 @@ def _percent(estimate: Mapping[str, float]) -> str:
     return f"{100 * estimate['value']:.1f} %"
 
 
-def _points(fraction: float) -> str:
+def points(fraction: float) -> str:
+    """`59.4` of 0.594."""
     return f"{100 * fraction:.1f}"
 
 

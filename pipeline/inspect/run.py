@@ -63,7 +63,7 @@ def inspect_run(settings: Settings) -> dict[str, Any]:
         "folder": str(run.folder.path),
         "stages": stages,
         "stores": [_store(path) for kind in FILE_OF if store_exists(path := run.folder.store(kind))],
-        "shift": _shift(run),
+        **_on_labels(run),
         "report": str(run.folder.report) if run.folder.report.is_file() else None,
         "next": None if is_complete else run.command("all"),
     }
@@ -90,14 +90,16 @@ def _stage(run: Run, stage: str) -> dict[str, Any] | None:
     return {"finished": finished, "other_settings": run.is_stale(stage), "numbers": numbers}
 
 
-def _shift(run: Run) -> str | None:
-    """Whether the unlabeled images differ from the labeled ones, a sentence; None without such a comparison."""
+def _on_labels(run: Run) -> dict[str, str | None]:
+    """`runner_up`: that of rule auto; `shift`: whether the unlabeled images differ from the labeled ones; sentences."""
+    nothing: dict[str, str | None] = {"runner_up": None, "shift": None}
     if not run.has_receipt("pseudolabel"):
-        return None
+        return nothing
     try:
-        return shift_sentence(run.recorded("pseudolabel")["shift"])
+        receipt = run.recorded("pseudolabel")
     except RecordError:  # its stage shows the problem
-        return None
+        return nothing
+    return {"runner_up": receipt.get("runner_up"), "shift": shift_sentence(receipt["shift"])}
 
 
 def _store(path: Path) -> dict[str, Any]:
@@ -134,6 +136,8 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "store", f"{store['path']}: {state}, {store['done']} of {store['images']} images"
         if store.get("verdict"):
             yield "verdict", store["verdict"]
+    if facts["runner_up"]:
+        yield "runner-up", facts["runner_up"]
     if facts["shift"]:
         yield "shift", facts["shift"]
     if facts["stores"]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import calib
 from pipeline.calibration.rows import candidates, find_row
-from pipeline.calibration.shift import shift_sentence
 from pipeline.calibration.verdict import verdict
 
 Facts = Mapping[str, Any]
@@ -83,7 +82,6 @@ class Estimates(NamedTuple):
     raw:         of the annotator's argmax
     used:        of the labels
     verdict:     comparison of the labels with the argmax, a sentence
-    shift:       comparison of the unlabeled images with the labeled ones, a sentence
     by_alpha:    for the variant of the labels
     best:        candidates with the largest mIoU, and raw and the row in use in any case
     auto_choice: None unless the rule was auto, and with a guarantee
@@ -95,7 +93,6 @@ class Estimates(NamedTuple):
     raw: RuleRow
     used: RuleRow
     verdict: str | None
-    shift: str | None
     by_alpha: list[AlphaRows]
     best: list[RuleRow]
     classes: list[ClassRow]
@@ -131,7 +128,6 @@ def held_out_estimates(calibrated: Facts, labels: Facts, audit: Facts | None) ->
         raw=_rule_row(estimates["raw"], row, is_class_wise),
         used=used,
         verdict=verdict(estimates, variant, labels["alpha"], labels["rule"]),
-        shift=shift_sentence(labels["shift"]),
         by_alpha=by_alpha([r for r in estimates["rows"] if r["variant"] == variant], row, is_class_wise),
         best=best_rows(estimates, known, row, is_class_wise),
         classes=classes(row, estimates["raw"], audit),

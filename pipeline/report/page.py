@@ -16,6 +16,7 @@ from markupsafe import Markup
 import calib
 from pipeline.calibration.guarantee import exact_percent, guarantee_of
 from pipeline.calibration.rows import of_variant
+from pipeline.calibration.shift import shift_sentence
 from pipeline.drawing import STYLE_FOLDER
 from pipeline.palette import class_colours, css
 from pipeline.progress import clock
@@ -114,6 +115,7 @@ def _calibration(content: Content) -> dict[str, Any]:
         "calibrated": calibrated,
         "guarantee": guarantee,
         "held_out": estimates,
+        "shift": shift_sentence(labels["shift"]),
         "has_threshold_per_location": calib.find_variant(labels["variant"]).by_location,
         "deciles_shown": DECILES_SHOWN,
         "is_class_wise": is_class_wise,

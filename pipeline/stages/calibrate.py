@@ -15,6 +15,7 @@ from pipeline.calibration.cross_fitting import Calibrated, fit_and_judge, labele
 from pipeline.calibration.label_choice import rank_candidates
 from pipeline.calibration.precision import guarantee_facts, guarantee_sentence, guaranteed_labels
 from pipeline.calibration.rows import find_row
+from pipeline.calibration.runner_up import runner_up_facts
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, resize_nearest
@@ -59,6 +60,8 @@ def calibrate(settings: Settings) -> dict[str, Any]:
     _score_images(settings, store, probabilities, index, labeled)
     calibrated = _write_thresholds(settings, store, probabilities)
     facts = _facts(settings, store, calibrated) | {"guarantee": _guarantee(settings, store, calibrated)}
+    miou = {labels: samples for one in calibrated.values() for labels, samples in one.miou.items()}
+    facts["runner_up"] = runner_up_facts(settings, facts["held_out"], miou)
     _log_held_out(settings, facts)
     store.finish()
     return facts | {"store": store_state(store.path), "seconds": round(time.monotonic() - start, 1)}

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import calib
 from pipeline.calibration.label_choice import Choice, choose, log_choice
 from pipeline.calibration.precision import guarantee_sentence
+from pipeline.calibration.runner_up import runner_up_sentence
 from pipeline.calibration.shift import shift_facts, shift_sentence
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
@@ -55,6 +56,9 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     unlabeled = run.samples().of("unlabeled")
     choice = choose(settings, calibrated)
     log_choice(settings, calibrated, choice)
+    runner_up = runner_up_sentence(settings, calibrated)
+    if runner_up is not None:
+        log.info("pseudolabel: %s", runner_up)
     sentence = verdict(calibrated["held_out"], choice.variant, choice.alphas[0], choice.rule)
     if sentence is not None:
         log.info("pseudolabel: %s", sentence)
@@ -71,7 +75,7 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
         log.log(logging.WARNING if shift["is_shift"] else logging.INFO, "pseudolabel: %s", shift_sentence(shift))
     store.finish(relabel=False)
     facts = _facts(store, choice) | {"verdict": sentence, "shift": shift, "store": store_state(store.path)}
-    facts["guarantee"] = guarantee_sentence(calibrated, choice.variant)
+    facts |= {"guarantee": guarantee_sentence(calibrated, choice.variant), "runner_up": runner_up}
     return facts | {"seconds": round(time.monotonic() - start, 1)}
 
 

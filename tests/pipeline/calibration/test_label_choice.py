@@ -9,8 +9,10 @@ from stage_runs import labels_of, run_stages
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline.calibration.label_choice import choose, labeler, log_choice, ranked_candidates
+from pipeline.calibration.cross_fitting import variant_of
+from pipeline.calibration.label_choice import choose, labeler, ranked_candidates
 from pipeline.errors import StoreError
+from pipeline.inspect.run import format_run, inspect_run
 from pipeline.receipt import read_receipt
 from pipeline.run import Run
 from pipeline.run_file import load_settings
@@ -65,11 +67,38 @@ def test_the_log_compares_the_choice_with_the_best_labels_of_other_numbers(run, 
         o for o in others if (o.miou, o.precision, o.keep_rate) != (best.miou, best.precision, best.keep_rate)
     )
     with caplog.at_level(logging.INFO):
-        log_choice(settings, calibrated(run), choose(settings, calibrated(run)))
-    assert (
-        f": {100 * best.miou:.1f}, keep rate {best.keep_rate:.3f}; the runner-up, variant {runner_up.variant}, alpha "
-        f"{runner_up.alpha:g}, rule {runner_up.rule}, has {100 * runner_up.miou:.1f} and {runner_up.keep_rate:.3f}"
-    ) in caplog.text
+        run_stages(settings, "pseudolabel")
+    assert f": {100 * best.miou:.1f}, keep rate {best.keep_rate:.3f}\n" in caplog.text
+    samples = [resampled_miou(settings, candidate) for candidate in (best, runner_up)]
+    low, high = np.quantile(samples[0] - samples[1], [0.025, 0.975])
+    is_larger = np.mean(samples[0] > samples[1]) + np.mean(samples[0] == samples[1]) / 2
+    sentence = (
+        f"the runner-up, variant {runner_up.variant}, alpha {runner_up.alpha:g}, rule {runner_up.rule}, has a mIoU of "
+        f"{100 * runner_up.miou:.1f} and a keep rate of {runner_up.keep_rate:.3f}; the difference in mIoU is "
+        f"{100 * (best.miou - runner_up.miou):+.1f}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
+        f"above zero in {100 * is_larger:.0f} % of the bootstrap samples"
+    )
+    assert f"pseudolabel: {sentence}\n" in caplog.text
+    assert read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")["runner_up"] == sentence
+    assert f"runner-up   {sentence}\n" in format_run(inspect_run(settings))
+
+
+def resampled_miou(settings, candidate):
+    """mIoU of each bootstrap sample of the labeled images: each labeled by the thresholds of the other five."""
+    store, fold = open_calibration(settings.folder / "calibration.zarr"), np.arange(6)
+    maps = {name: np.stack([store.read_chunk(name, i) for i in fold]) for name in ("score", "truth")}
+    own = settings.of_variant(candidate.variant)
+    _, *fits = calib.fit(variant_of(own, [candidate.alpha]), calib.ArrayMaps(maps), fold)
+    counts = []
+    for i, fitted in enumerate(fits):
+        q = np.ones_like(maps["score"][i]) if candidate.rule == "raw" else fitted.resolve("abstain").map(0)
+        label = calib.label_pixels(store.planes(i), q, candidate.rule, 0, "abstain")
+        label[np.isnan(maps["score"][i])] = 9
+        is_of = [(label == k, (maps["truth"][i] == k) & (label != 9)) for k in range(3)]
+        counts.append([[(kept & true).sum(), (kept | true).sum()] for kept, true in is_of])
+    weights = np.random.default_rng(settings.seed).multinomial(6, np.full(6, 1 / 6), size=2000)
+    right, union = np.moveaxis(np.tensordot(weights, np.array(counts), axes=1), -1, 0)
+    return (right / union).mean(axis=1)
 
 
 @pytest.mark.parametrize("name", ["pixels", "macro", "every_class"])
