@@ -10,6 +10,7 @@ from tiny_run import write_run_file, write_sample_files
 from pipeline.calibration.shift import shift_sentence
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
+from pipeline.record import write_record
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.stages.calibrate import calibrate
@@ -171,6 +172,7 @@ def test_the_page_shows_the_target_and_the_choice_of_auto(reported_case):
     assert sentence[3].startswith("no candidate reaches a precision (macro) of 90 %")
     assert ", and this one has the highest" in text
     assert f"A coverage of {100 * (1 - labels['alpha']):g} % does not mean" in text
+    assert f"; {labels['runner_up']}." in text
 
 
 def test_auto_that_reaches_its_target_says_so(reported_case):
@@ -218,7 +220,7 @@ def test_labels_of_other_thresholds_are_refused(reported, make_settings):
             report(changed)
 
 
-def test_states_the_guarantee_of_the_labels(reported):
+def test_states_the_guarantee_of_the_labels_and_warns_of_a_shift_at_its_head(reported):
     settings, *_, labels = reported(rule="argmax", alpha=0.3, guarantee={"precision": 0.1, "confidence": 0.3})
     page = Page(settings)
     assert f"Guaranteed: {' '.join(labels['guarantee'].split())}." in page.text
@@ -226,3 +228,10 @@ def test_states_the_guarantee_of_the_labels(reported):
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", page.text)
     marked = [cells for cells in page.rows if cells[-1] == "← in use"]
     assert len(marked) == 2  # of the candidates, and of the variant in use
+    in_the_section = f"Unlabeled images: {shift_sentence(labels['shift'])}."
+    assert page.text.count(in_the_section) == 1
+    shift = labels["shift"] | {"is_shift": True, "images": ["im05"]}
+    write_record(settings.folder / "pseudolabel.json", labels | {"shift": shift})
+    report(settings)
+    head = Page(settings).text.partition("mIoU: intersection")[0]
+    assert f"Unlabeled images: {shift_sentence(shift)}." in head
