@@ -168,6 +168,15 @@ def files_in(folder: Path, suffixes: Sequence[str], below: bool = False) -> list
     return [Path(name) for name in sorted(found)]
 
 
+def folders_in(folder: Path, suffix: str) -> list[Path]:
+    """Folders in a folder with a suffix, in upper or lower case, sorted; hidden ones do not count.
+
+    raises: OSError for a folder that cannot be read
+    """
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    return [folder / name for name in sorted(names) if _is_visible(name) and _suffix(name) == suffix]
+
+
 def bytes_in(folder: Path) -> int:
     """Bytes of all files of a folder and its sub-folders; raises OSError for a folder that cannot be read."""
     tree = os.walk(folder, onerror=_refuse_unreadable)

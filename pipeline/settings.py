@@ -414,12 +414,16 @@ class TransformersSettings(Section):
 
 
 class MapsSettings(Section):
-    """Annotator from files: maps that other code has written, one file per image."""
+    """Annotator from files: maps that other code has written, one file per image, or all in a Zarr."""
 
     folder: str
-    """Folder of the files; its path is relative to `data.root`. A file is named after its image: ID.npz or ID.npy with
-    probabilities, floats [K, h, w] in the order of `data.classes`, of any height and width; or ID.png, an index mask
-    with the values of `data.classes`."""
+    """Folder of the files; its path is relative to `data.root`. A file is named after its image: ID.npz, ID.npy or
+    ID.zarr with probabilities, floats [K, h, w] in the order of `data.classes`, of any height and width; or ID.png, an
+    index mask with the values of `data.classes`. Or a Zarr: an array [N, K, h, w] with the ids of its N images, a group
+    with an array [K, h, w] named after each image, or `probs.zarr` of a run."""
+    ids: str | None = None
+    """List of the ids of a Zarr array [N, K, h, w], one per line and in its order; its path is relative to `data.root`.
+    Default: the array's attribute `ids`, or the coordinate of its first axis."""
     colours: dict[str, Colour] = {}
     """Colours of classes in colour masks, by class name: red, green and blue, e.g. {Pole: [192, 192, 128]}. ID.png is
     then a colour image or has a palette. A class without a colour is never labeled. Default: ID.png has the values of

@@ -65,7 +65,7 @@ ADAPTERS = (
     ),
     Adapter(
         "maps",
-        "folder: the results of any other code, one file per image",
+        "folder: the results of any other code, one file per image or a Zarr",
         "in the order of data.classes",
         "none",
     ),

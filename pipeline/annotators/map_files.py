@@ -78,25 +78,33 @@ class ClassOfPixels:
 def read_probabilities(content: bytes, path: Path, data: DataSettings, sums: str) -> Probabilities:
     """Maps in a .npy file, or in a .npz file with one array.
 
-    sums:   "one": the probabilities of a pixel must sum to about 1 if there is a background class; "any": not checked
-    raises: AnnotatorError for a file that cannot be read, and for anything but K maps of probabilities
+    sums, raises: as `checked_probabilities`, and AnnotatorError for a file that cannot be read
     """
-    array = _array_in(content, path)
-    _check_shape(array, path, data.num_classes)
+    return checked_probabilities(_array_in(content, path), str(path), data, sums)
+
+
+def checked_probabilities(array: npt.NDArray[Any], where: str, data: DataSettings, sums: str) -> Probabilities:
+    """Maps of an image from an array of any kind.
+
+    where:  of the array, for messages
+    sums:   "one": the probabilities of a pixel must sum to about 1 if there is a background class; "any": not checked
+    raises: AnnotatorError for anything but K maps of probabilities
+    """
+    _check_shape(array, where, data.num_classes)
     with np.errstate(over="ignore"):  # float64 may be infinite in float32
         maps = array.astype(np.float32)
     if not np.isfinite(maps).all():
-        raise AnnotatorError(f"{path} has NaN or infinite values, expected probabilities in [0, 1]; write it again")
+        raise AnnotatorError(f"{where} has NaN or infinite values, expected probabilities in [0, 1]; write it again")
     lowest, highest = float(maps.min()), float(maps.max())
     if lowest < -ROUNDING or highest > 1 + ROUNDING:
         raise AnnotatorError(
-            f"{path} has values from {lowest:.3g} to {highest:.3g}, expected probabilities in [0, 1]; if they are "
+            f"{where} has values from {lowest:.3g} to {highest:.3g}, expected probabilities in [0, 1]; if they are "
             "logits, write their softmax: scipy.special.softmax(maps, axis=0)"
         )
     sum_of_pixel = maps.sum(axis=0)
     if sums == "one" and data.background is not None and np.abs(sum_of_pixel - 1).mean() > SUM_TOLERANCE:
         raise AnnotatorError(
-            f"{path} has probabilities whose sum at a pixel is {sum_of_pixel.min():.3g} to {sum_of_pixel.max():.3g}, "
+            f"{where} has probabilities whose sum at a pixel is {sum_of_pixel.min():.3g} to {sum_of_pixel.max():.3g}, "
             f"expected 1, because {data.background} is one of the classes; write maps / maps.sum(axis=0), or, if each "
             "class was predicted on its own, set annotate.maps.sums: any"
         )
@@ -119,16 +127,16 @@ def _array_in(content: bytes, path: Path) -> npt.NDArray[Any]:
     return arrays[0]
 
 
-def _check_shape(array: npt.NDArray[Any], path: Path, num_classes: int) -> None:
+def _check_shape(array: npt.NDArray[Any], where: str, num_classes: int) -> None:
     shape = array.shape
     if not np.issubdtype(array.dtype, np.floating):
         raise AnnotatorError(
-            f"{path} has values of {array.dtype}, expected floats in [0, 1]; write probabilities as float16 or "
+            f"{where} has values of {array.dtype}, expected floats in [0, 1]; write probabilities as float16 or "
             "float32, and class indices as an index mask, ID.png"
         )
     if len(shape) == NUM_AXES and shape[0] == num_classes and array.size:
         return
-    found = f"{path} has shape {list(shape)}, expected [{num_classes}, h, w], one map per class of data.classes"
+    found = f"{where} has shape {list(shape)}, expected [{num_classes}, h, w], one map per class of data.classes"
     if len(shape) == NUM_AXES and shape[-1] == num_classes and array.size:
         raise AnnotatorError(f"{found}: its classes are the last axis; write maps.transpose(2, 0, 1)")
     if len(shape) == NUM_AXES + 1 and shape[:2] == (1, num_classes):

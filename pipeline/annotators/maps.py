@@ -1,12 +1,12 @@
-"""Annotator from files: maps that other code has written, one file per image."""
+"""Annotator from files: maps that other code has written, one file per image, or all in a Zarr."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,26 +14,34 @@ from pipeline.annotators.contract import Images, Maps, Space
 from pipeline.annotators.map_files import (
     ClassOfPixels,
     Probabilities,
+    checked_probabilities,
     read_classes,
     read_coloured,
     read_confidence,
     read_probabilities,
 )
+from pipeline.annotators.map_zarr import SUFFIX, StoredMaps, ZarrMaps, is_zarr, maps_of_image, maps_of_images
 from pipeline.errors import AnnotatorError, UserError
-from pipeline.files import content_digest, existing, files_in, image_id
+from pipeline.files import content_digest, existing, files_in, folders_in, image_id
 from pipeline.images import packed_colours
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.settings import DataSettings, MapsSettings, did_you_mean
 from pipeline.sources.image_checks import shortened
+from pipeline.sources.lists import read_list
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # raise it when the same files would give other maps
 MASK = ".png"
 SUFFIXES = (".npz", ".npy", MASK)
-EXPECTED = {"folder": "ID.npz, ID.npy or ID.png", "confidence": "ID.png"}
+EXPECTED = {"folder": "ID.npz, ID.npy, ID.zarr or ID.png", "confidence": "ID.png"}
 """Setting of a folder -> names of its files."""
+
+Source = Path | ZarrMaps | StoredMaps
+"""Where the maps of an image are. Its `suffix` is that of a file, its text names it in messages."""
+
+S = TypeVar("S", bound=Source)
 
 
 class MapsAnnotator:
@@ -55,8 +63,9 @@ class MapsAnnotator:
         self.without_prompt = [name for name in data.class_names if settings.colours and name not in settings.colours]
         self.name = f"maps of {self.folders['folder'].name}"
         self.fingerprint = ""
-        self.files: dict[str, list[Path]] = {}
-        self.digests: dict[Path, str] = {}
+        self.sources: dict[str, Source] = {}
+        self.confidences: dict[str, Path] = {}
+        self.digests: dict[str, str] = {}
         self.size: tuple[int, int] = (data.grid[0], data.grid[1])
 
     def _folder(self, setting: str, name: str) -> Path:
@@ -78,10 +87,9 @@ class MapsAnnotator:
 
         raises: AnnotatorError that lists the images without a file, with several, or with one that cannot be used
         """
-        of_image = {setting: _by_id(folder) for setting, folder in self.folders.items()}
-        for setting, files in of_image.items():
-            self._refuse_missing(setting, files, ids)
-        self.files = {i: [files[i][0] for files in of_image.values()] for i in ids}
+        self.sources = self._one_each("folder", self._found(), ids)
+        if "confidence" in self.folders:
+            self.confidences = self._one_each("confidence", _by_id(files_in(self.folders["confidence"], [MASK])), ids)
         self.digests = {}
         sizes = set(self._checked_sizes(ids))
         height, width = self.data.grid
@@ -91,23 +99,39 @@ class MapsAnnotator:
 
     def image_fingerprint(self, sample_id: str) -> str:
         """Fingerprint of the files of an image, and of the values or colours of the classes if it is a mask."""
-        files = self.files[sample_id]
+        source, confidence = self.sources[sample_id], self.confidences.get(sample_id)
         codes: list[Any] = sorted(self.legend.items()) or [self.data.mask_values, self.data.ignore_values]
-        is_mask = files[0].suffix.lower() == MASK
-        facts = {"files": [[path.suffix.lower(), self.digests[path]] for path in files]}
+        is_mask = source.suffix.lower() == MASK
+        files = [source] if confidence is None else [source, confidence]
+        facts = {"files": [[file.suffix.lower(), self.digests[str(file)]] for file in files]}
         return fingerprint({**facts, "codes": codes if is_mask else None})
 
-    def _refuse_missing(self, setting: str, files: dict[str, list[Path]], ids: Sequence[str]) -> None:
+    def _found(self) -> Mapping[str, Sequence[Source]]:
+        """Where the maps are, by image id."""
+        folder, ids = self.folders["folder"], self.settings.ids
+        if is_zarr(folder):
+            listed = None if ids is None else [entry.id for entry in read_list(Path(self.data.root) / ids)]
+            return maps_of_images(folder, listed, self.data)
+        if ids is not None:
+            raise AnnotatorError(f"annotate.maps.ids is set, but {folder} is no Zarr; remove annotate.maps.ids")
+        return _by_id([*files_in(folder, SUFFIXES), *folders_in(folder, SUFFIX)])
+
+    def _one_each(self, setting: str, found: Mapping[str, Sequence[S]], ids: Sequence[str]) -> dict[str, S]:
+        """The only source of each image; AnnotatorError that lists the images without one, or with several."""
         folder = self.folders[setting]
-        missing = [i for i in ids if i not in files]
+        missing = [i for i in ids if i not in found]
         if missing:
-            raise AnnotatorError(
-                f"{folder} has no file for {len(missing)} of {len(ids)} images ({shortened(missing)}), expected "
-                f"{EXPECTED[setting]}; write their files, or correct annotate.maps.{setting}"
-            )
-        several = [path.name for i in ids if len(files[i]) > 1 for path in files[i]]
+            lacks = f"no file for {len(missing)} of {len(ids)} images ({shortened(missing)}), expected"
+            expected = f"{EXPECTED[setting]}; write their files"
+            if setting == "folder" and is_zarr(folder):
+                lacks = f"no maps of {len(missing)} of {len(ids)} images ({shortened(missing)}), but those of"
+                expected = f"{len(found)} ids ({shortened(sorted(found))}); write their maps under their ids"
+            raise AnnotatorError(f"{folder} has {lacks} {expected}, or correct annotate.maps.{setting}")
+        several = [source for i in ids if len(found[i]) > 1 for source in found[i]]
         if several:
-            raise AnnotatorError(f"{folder} has several files for an image: {shortened(several)}; keep one of them")
+            names = shortened([source.name if isinstance(source, Path) else str(source) for source in several])
+            raise AnnotatorError(f"{folder} has several files for an image: {names}; keep one of them")
+        return {i: found[i][0] for i in ids}
 
     def _checked_sizes(self, ids: Sequence[str]) -> Iterator[tuple[int, int]]:
         """Height and width of the maps of each image; AnnotatorError if a file cannot be used."""
@@ -129,20 +153,31 @@ class MapsAnnotator:
         return np.stack([self._read(sample_id).resized(self.size) for sample_id in ids])
 
     def _read(self, sample_id: str) -> Probabilities | ClassOfPixels:
-        path, *confidences = self.files[sample_id]
-        content, data = self._content(path), self.data
-        if path.suffix.lower() != MASK:
-            if confidences:
-                raise AnnotatorError(
-                    f"{path} is no index mask, but annotate.maps.confidence is set; remove it, or write ID.png"
-                )
-            return read_probabilities(content, path, data, self.settings.sums)
-        classes = read_coloured(content, path, self.legend, data) if self.legend else read_classes(content, path, data)
-        if not confidences:
+        source, data = self.sources[sample_id], self.data
+        if source.suffix.lower() != MASK and self.confidences:
+            raise AnnotatorError(
+                f"{source} is no index mask, but annotate.maps.confidence is set; remove it, or write ID.png"
+            )
+        if not isinstance(source, Path) or source.is_dir():
+            return self._read_array(source)
+        content = self._content(source)
+        if source.suffix.lower() != MASK:
+            return read_probabilities(content, source, data, self.settings.sums)
+        legend = self.legend
+        classes = read_coloured(content, source, legend, data) if legend else read_classes(content, source, data)
+        if not self.confidences:
             return ClassOfPixels(classes, np.ones(classes.shape, np.float32), data.num_classes)
-        (other,) = confidences
+        other = self.confidences[sample_id]
         confidence = read_confidence(self._content(other), other, (classes.shape[0], classes.shape[1]), data)
         return ClassOfPixels(classes, confidence, data.num_classes)
+
+    def _read_array(self, source: Source) -> Probabilities:
+        """The maps of an image in Zarr; the sums of those of a run are as its annotator predicted them."""
+        maps = maps_of_image(source) if isinstance(source, Path) else source
+        values = maps.values()
+        self._refuse_changed(source, f"{values.dtype} {values.shape}".encode() + values.tobytes())
+        sums = "any" if isinstance(maps, StoredMaps) else self.settings.sums
+        return checked_probabilities(values, str(maps), self.data, sums)
 
     def _content(self, path: Path) -> bytes:
         """Content of a file; AnnotatorError if it cannot be read, or has changed since it was read first."""
@@ -150,10 +185,13 @@ class MapsAnnotator:
             content = path.read_bytes()
         except OSError as error:
             raise AnnotatorError(f"{path} cannot be read ({error.strerror}); make it readable for you") from None
-        digest = content_digest(content)
-        if self.digests.setdefault(path, digest) != digest:
-            raise AnnotatorError(f"{path} has changed since annotate started; run annotate again")
+        self._refuse_changed(path, content)
         return content
+
+    def _refuse_changed(self, source: Source, content: bytes) -> None:
+        digest = content_digest(content)
+        if self.digests.setdefault(str(source), digest) != digest:
+            raise AnnotatorError(f"{source} has changed since annotate started; run annotate again")
 
 
 def _legend(settings: MapsSettings, data: DataSettings) -> dict[int, int]:
@@ -179,9 +217,9 @@ def _legend(settings: MapsSettings, data: DataSettings) -> dict[int, int]:
     return legend
 
 
-def _by_id(folder: Path) -> dict[str, list[Path]]:
-    """Files of maps in a folder by image id."""
+def _by_id(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by image id."""
     found = defaultdict(list)
-    for path in files_in(folder, SUFFIXES):
+    for path in paths:
         found[image_id(path)].append(path)
     return dict(found)

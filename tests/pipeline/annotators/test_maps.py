@@ -291,7 +291,7 @@ def test_the_code_of_the_documentation_writes_maps_that_annotate_reads(own, tmp_
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": "photos"})})
     (tmp_path / "data").rename(tmp_path / "photos")
     section = DOCS.read_text().partition("\n## `maps`")[2].partition("\n## ")[0]
-    network, detections, glamm_code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    network, detections, glamm_code, *_ = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     monkeypatch.chdir(tmp_path)
 
     def predict(image):
