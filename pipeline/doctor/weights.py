@@ -120,7 +120,7 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 def transformers_findings(chosen: TransformersSettings, data: DataSettings) -> Iterator[Finding]:
     """Check that the network is there and readable, and that its labels fit the classes. The network is not built."""
     from pipeline.annotators.hub.folder import closed_vocabulary, licence_note, local_folder
-    from pipeline.annotators.hub.labels import described, label_groups, without_label
+    from pipeline.annotators.hub.labels import described, label_groups, prompts_without_label, without_label
 
     where = (f"annotate.transformers.model: {chosen.model}",)
     folder = local_folder(chosen, data) or cached_folder(chosen.model)
@@ -149,6 +149,9 @@ def transformers_findings(chosen: TransformersSettings, data: DataSettings) -> I
         return
     listed = described(groups, vocabulary, data.class_names, complement)
     yield Finding("note", f"labels of the network by class: {listed}", where)
+    if prompts := prompts_without_label(vocabulary, chosen.class_map, data, complement):
+        what = f"prompts that name no label of the network, so that they change nothing: {', '.join(prompts)}"
+        yield Finding("note", what, fix="choose the labels of a class with annotate.transformers.class_map")
     if names := without_label(groups, data.class_names, complement):
         fix = "if the network has labels for them, add these; otherwise the student is trained on them by masks only"
         yield Finding("warning", other_labels(names), ("annotate.transformers.class_map",), fix)

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from pipeline.doctor.prompts import used_prompts
 from pipeline.errors import AnnotatorError, ConfigError
+from pipeline.run import Run
 from pipeline.settings import DataSettings, SeemSettings, Settings, TransformersSettings, did_you_mean
+from pipeline.sources.image_checks import shortened
 
 EXAMPLE = '--try "Pole=lamp post,pole"'
 OPEN = "seem, python, and transformers with a network that takes words"
@@ -60,17 +62,20 @@ def _prompted_section(settings: Settings) -> SeemSettings | TransformersSettings
         return None
     if chosen.annotator == "seem":
         return chosen.seem
-    what = f"annotator {chosen.annotator}"
+    what, instead = f"annotator {chosen.annotator} reads no prompts, so their wording changes nothing", ""
     if chosen.transformers is not None and chosen.annotator == "transformers":
         from pipeline.annotators.hub.folder import closed_vocabulary, network_folder
 
-        if closed_vocabulary(network_folder(chosen.transformers, settings.data)) is None:
+        labels = closed_vocabulary(network_folder(chosen.transformers, settings.data))
+        if labels is None:
             return chosen.transformers
-        what = f"the network {chosen.transformers.model}"
-    raise AnnotatorError(
-        f"{what} reads no prompts, so their wording changes nothing; compare wordings with an annotator that reads "
-        f"them: {OPEN}"
-    )
+        what = (
+            f"the network {chosen.transformers.model} reads no prompts: it has {len(labels)} labels of its own "
+            f"({shortened(labels)}), and a prompt only chooses those that are spelled like it"
+        )
+        instead = f"run {Run(settings).tool('doctor')}, which lists the labels of each class, and choose others with "
+        instead += "annotate.transformers.class_map; or "
+    raise AnnotatorError(f"{what}; {instead}compare wordings with an annotator that reads them: {OPEN}")
 
 
 def _parsed(text: str, data: DataSettings, used: set[str]) -> list[Wording]:

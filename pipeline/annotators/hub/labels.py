@@ -103,6 +103,18 @@ def without_label(groups: Groups, class_names: Sequence[str], complement: str | 
     return [name for name, group in zip(class_names, groups, strict=True) if not group and name != complement]
 
 
+def prompts_without_label(
+    labels: Labels, class_map: Mapping[str, Sequence[str | int]], data: DataSettings, complement: str | None
+) -> list[str]:
+    """Prompts in `data.classes` that choose no label, because none is spelled like them; arguments as `label_groups`.
+
+    Prompts of classes with an entry in `class_map`, and of the complement, do not count.
+    """
+    numbers = numbers_by_word(labels)
+    given = [prompt for one in data.classes if one.name not in (*class_map, complement) for prompt in one.prompts]
+    return [prompt for prompt in given if spelling(prompt) not in numbers]
+
+
 def _listed(name: str, entries: Sequence[str | int], labels: Labels) -> list[int]:
     """Numbers of the labels of an entry of `class_map`; AnnotatorError for an unknown one."""
     numbers = numbers_by_word(labels)

@@ -185,12 +185,14 @@ def test_a_student_of_the_user_needs_its_configuration(data, only, tmp_path):
     assert only("no config.json in the student's folder", **{"train.student": str(tmp_path / "empty")}).level == "error"
 
 
-def network_findings(folder, labels, architecture="SegformerForSemanticSegmentation", **section):
+def network_findings(
+    folder, labels, architecture="SegformerForSemanticSegmentation", classes=("cat", "pole"), **section
+):
     """Findings about a folder that has nothing but a config.json."""
     folder.mkdir(exist_ok=True)
     content = {"architectures": [architecture], "model_type": "segformer", "id2label": dict(enumerate(labels))}
     (folder / "config.json").write_text(json.dumps(content))
-    data = DataSettings(classes=["cat", "pole"], root=str(folder.parent))
+    data = DataSettings(classes=list(classes), root=str(folder.parent))
     return list(transformers_findings(TransformersSettings(model=folder.name, **section), data))
 
 
@@ -205,6 +207,15 @@ def test_the_labels_of_a_network_are_listed_by_class_without_building_it(tmp_pat
     (error,) = network_findings(tmp_path / "net", ["cat"], "SegformerForImageClassification")
     assert "the architecture SegformerForImageClassification, expected" in error.what
     assert network_findings(tmp_path / "net", [], "CLIPSegForImageSegmentation") == []
+
+
+def test_prompts_that_name_no_label_are_listed(tmp_path):
+    classes = [{"name": "cat", "prompts": ["cat", "kitty"]}, {"name": "pole", "prompts": ["mast", "lamp post"]}]
+    _, note = network_findings(tmp_path / "net", ["pole", "Cat", "lamp-post"], classes=classes)
+    assert note.what == "prompts that name no label of the network, so that they change nothing: kitty, mast"
+    assert note.fix == "choose the labels of a class with annotate.transformers.class_map"
+    listed = network_findings(tmp_path / "net", ["pole", "cat"], classes=classes, class_map={"cat": [1], "pole": [0]})
+    assert len(listed) == 1
     (licence,) = network_findings(tmp_path / "net", [], "Sam3LiteTextModel")
     assert "net are under the SAM License" in licence.what
 

@@ -1,5 +1,6 @@
 """`conformalsam prompts`: IoU of each wording, counted by hand, and the lines that it recommends."""
 
+import json
 import sys
 import types
 
@@ -197,6 +198,21 @@ def test_without_a_second_prompt_there_is_nothing_to_try(make_settings):
 def test_an_annotator_without_prompts_is_refused(make_settings):
     settings = make_settings(**{"annotate.annotator": "maps", "annotate.maps": {"folder": "maps"}})
     with pytest.raises(AnnotatorError, match="annotator maps reads no prompts"):
+        find_wordings(settings, ["cat=kitten"])
+
+
+def test_a_network_with_labels_of_its_own_is_refused_with_the_way_to_choose_among_them(make_settings, tmp_path):
+    folder = tmp_path / "data/net"
+    folder.mkdir(parents=True)
+    names = {0: "background", 1: "tabby", 2: "dog", 3: "cow", 4: "horse"}
+    content = {"architectures": ["SegformerForSemanticSegmentation"], "model_type": "segformer", "id2label": names}
+    (folder / "config.json").write_text(json.dumps(content))
+    settings = make_settings(**{"annotate.annotator": "transformers", "annotate.transformers": {"model": "net"}})
+    message = (
+        r"the network net reads no prompts: it has 5 labels of its own \(background, tabby, dog and 2 more\), and .*; "
+        r"run conformalsam doctor .*, which lists the labels of each class, and choose .*transformers.class_map; or com"
+    )
+    with pytest.raises(AnnotatorError, match=message):
         find_wordings(settings, ["cat=kitten"])
 
 
