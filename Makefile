@@ -20,6 +20,10 @@ test: gate ## linters, types, and all tests but the slow ones
 slow: $(VENV)/.installed ## the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
+docs: $(VENV)/.installed ## the documentation as a site, with every link checked: site/index.html
+	$(BIN)/python docs/reference.py
+	$(BIN)/zensical build --strict
+
 campaign: $(VENV)/.installed ## search at random for examples that fail, for half an hour
 	$(BIN)/python tests/campaign.py random --minutes 30
 
@@ -42,4 +46,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-.PHONY: help demo test slow campaign gate format
+.PHONY: help demo test slow docs campaign gate format

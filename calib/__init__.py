@@ -18,6 +18,7 @@ precision    thresholds whose labels have a guaranteed precision, with confidenc
 evaluation   coverage, precision, mIoU and more on held-out images, with intervals
 shift        whether labeled and unlabeled images differ in what can be observed without masks
 choice       choosing labels by their held-out estimates
+library      the method for arrays in memory, in two calls
 """
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank, without_equal_labels
@@ -36,6 +37,7 @@ from calib.labels import (
     stack_planes,
     summarise_labels,
 )
+from calib.library import Calibration, Summary, calibrate
 from calib.quantile import (
     CalibrationError,
     Method,
@@ -67,6 +69,7 @@ __all__ = [
     "VARIANTS",
     "ArrayMaps",
     "Block",
+    "Calibration",
     "CalibrationError",
     "Candidate",
     "Difference",
@@ -82,10 +85,12 @@ __all__ = [
     "Policy",
     "Rule",
     "Sketch",
+    "Summary",
     "Thresholds",
     "UnknownNameError",
     "Variant",
     "assign_folds",
+    "calibrate",
     "calibrated_rules",
     "choose_most_labels",
     "choose_most_precise",

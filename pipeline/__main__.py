@@ -79,11 +79,16 @@ for tool in TOOLS:
     main.add_command(tool)
 
 
-def conformalsam() -> None:
-    """Console script: these commands and those of `train`, which are loaded by entry point."""
+def every_command() -> click.Group:
+    """These commands and those of `train`, which are loaded by entry point."""
     for command in entry_points(group="conformalsam.commands"):
         main.add_command(command.load(), command.name)
-    main()
+    return main
+
+
+def conformalsam() -> None:
+    """Console script."""
+    every_command()()
 
 
 if __name__ == "__main__":

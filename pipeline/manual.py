@@ -42,25 +42,26 @@ def manual(section: str | None = None) -> str:
 
     raises: ConfigError for an unknown name, with the closest known one
     """
-    entries = list(_entries(Settings.model_json_schema()))
+    chosen = entries()
     if section is not None:
-        names = [entry.name for entry in entries]
+        names = [entry.name for entry in chosen]
         selected = {section} if section in names else {name for name in names if name.endswith(f".{section}")}
         if not selected:
             raise ConfigError(
                 f"{section} is neither a section nor a setting{did_you_mean(section, names)}; "
                 "for a list, run: conformalsam settings"
             )
-        entries = [
+        chosen = [
             entry
-            for entry in entries
+            for entry in chosen
             if any(entry.name == name or entry.name.startswith((f"{name}.", f"{name}[")) for name in selected)
         ]
-    return "\n\n".join(map(str, entries))
+    return "\n\n".join(map(str, chosen))
 
 
-def _entries(root: Schema) -> Iterator[Entry]:
-    """The settings outside of sections, then section by section, in the order of the schema."""
+def entries() -> list[Entry]:
+    """All settings: those outside of sections, then section by section, in the order of the schema."""
+    root: Schema = Settings.model_json_schema()
     definitions = root["$defs"]
 
     def walk(schema: Schema, prefix: str) -> Iterator[Entry]:
@@ -82,7 +83,7 @@ def _entries(root: Schema) -> Iterator[Entry]:
             yield Entry(name, "", "", field.get("description") or section.get("description", ""))
             yield from walk(section, f"{name}.")
 
-    return walk(root, "")
+    return list(walk(root, ""))
 
 
 def _section(field: Schema, definitions: Schema) -> Schema | None:

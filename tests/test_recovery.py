@@ -29,9 +29,9 @@ def build():
 """
 
 
-def row_of(readme: str, beginning: str) -> str:
-    """The command in the row of README's table that begins so."""
-    return re.search(rf"^\| {re.escape(beginning)}[^|]*\| `([^`]+)`", readme, re.MULTILINE)[1]
+def row_of(tasks: str, beginning: str) -> str:
+    """The command in the row of the table of tasks that begins so."""
+    return re.search(rf"^\| {re.escape(beginning)}[^|]*\| `([^`]+)`", tasks, re.MULTILINE)[1]
 
 
 def unlock_commands() -> list[str]:
@@ -74,9 +74,9 @@ def test_the_documents_say_how_to_unlock():
 
 @pytest.mark.slow
 def test_the_documents_lead_out_of_a_killed_snakemake(folder):
-    readme = (ROOT / "README.md").read_text()
-    as_before = row_of(readme, "run everything, or continue after an interruption").replace(" all ", " annotate ")
-    assert row_of(readme, "continue after a `kill -9` of snakemake itself") in unlock_commands()
+    tasks = (ROOT / "docs/tasks.md").read_text()
+    as_before = row_of(tasks, "run everything, or continue after an interruption").replace(" all ", " annotate ")
+    assert row_of(tasks, "continue after a `kill -9` of snakemake itself") in unlock_commands()
     (folder / "wait").touch()
     maps, receipt = folder / "results/mine/probs.zarr", folder / "results/mine/annotate.json"
     with shell(folder, as_before, stdout=subprocess.DEVNULL) as started:

@@ -1,0 +1,54 @@
+"""The README and the documents: their Python runs as printed, and their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stage_runs import run_stages
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+def python_blocks(path):
+    return re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_lines_of_the_readme_label_new_maps():
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 3, (20, 8, 8))
+    maps = rng.dirichlet(np.ones(3), (20, 8, 8)).transpose(0, 3, 1, 2)
+    names = {"maps": maps, "masks": masks, "new_maps": maps[:2]}
+    (block,) = python_blocks(ROOT / "README.md")
+    exec(block, names)
+    assert names["labels"].shape == (2, 8, 8)
+
+
+def test_the_python_of_the_guide_runs(tmp_path, write_images, make_settings, monkeypatch):
+    write_images(tmp_path / "data", [f"im{i}" for i in range(12)])
+    run_stages(make_settings(name="demo", alpha=0.3))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in python_blocks(ROOT / "docs/python.md"):
+        exec(block, names)
+    assert names["labels"]["label"].dims == ("sample", "y", "x")
+    assert names["first"].shape == (16, 24)
+
+
+def anchors_of(text):
+    """Anchors of the headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = document.parent / name if name else document
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors_of(path.read_text()), target
