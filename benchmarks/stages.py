@@ -18,8 +18,9 @@ import numpy as np
 from calibrate import ALPHA, POOL, STRIDE, Case, Usage, in_own_process, measure, noisy_mask, print_header, smooth_logits
 from PIL import Image
 
+from pipeline.calibration.shift import shift_facts
 from pipeline.datasets import Sample, SampleIndex, save_samples
-from pipeline.files import write_json
+from pipeline.files import content_digest, write_json
 from pipeline.resample import resize_bilinear
 from pipeline.run import Run
 from pipeline.run_file import load_settings
@@ -42,10 +43,10 @@ def write_cache(folder: Path, case: Case, num_unlabeled: int) -> None:
         logits = np.roll(pool[i % len(pool)], rng.integers(0, small, 2), axis=(1, 2))
         logits += rng.normal(scale=0.2, size=logits.shape).astype(np.float32)
         store.write(i, logits)
+        store.mark(i, DONE)
         if i < case.images:
             mask = Image.fromarray(noisy_mask(rng, resize_bilinear(logits, store.grid)))
             mask.save(folder / f"masks/{i:05}.png", compress_level=1)
-    store.array("status")[:] = DONE
     store.finish()
 
 
@@ -56,7 +57,12 @@ def class_names(case: Case) -> list[str]:
 def write_run(folder: Path, case: Case, num_masks: int, num_unlabeled: int) -> str:
     """Write a run file that uses some of the masks and all unlabeled images of the cache; returns its path."""
     results = folder / f"labeled_{case.images}"
-    labeled = [Sample(f"{i:05}", "", f"masks/{i:05}.png", "labeled") for i in range(case.images)]
+    masks = [f"masks/{i:05}.png" for i in range(case.images)]
+    digests = [content_digest((folder / mask).read_bytes()) for mask in masks]
+    labeled = [
+        Sample(f"{i:05}", "", mask, "labeled", case.side, case.side, mask_digest=digest)
+        for i, (mask, digest) in enumerate(zip(masks, digests, strict=True))
+    ]
     unlabeled = [Sample(f"{num_masks + i:05}", "", None, "unlabeled") for i in range(num_unlabeled)]
     save_samples(results / "samples.json", SampleIndex(folder, (*labeled, *unlabeled)))
     (results / "probs.zarr").symlink_to(folder / "probs.zarr")
@@ -93,12 +99,15 @@ def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usag
     """Measure a stage; of calibrate also the seconds for scores, thresholds and verdict, from its log lines."""
     lines, settings = Lines(), load_settings(run, overrides)
     logging.basicConfig(level=logging.INFO, handlers=[lines])
+    if stage == "shift":
+        run = Run(settings)
+        return measure(lambda: shift_facts(run.open_calibration(), run.open_labels(), settings.seed))[0], ""
     start = time.perf_counter()
     usage, facts = measure(lambda: {"calibrate": calibrate, "pseudolabel": pseudolabel}[stage](settings))
     Run(settings).finish(stage, facts)
     if stage == "pseudolabel":
         return usage, ""
-    num_images, judging = facts["num_labeled"], lines.times("calibrate: held-out images:")[0]
+    num_images, judging = facts["num_labeled"], lines.times("held-out images:")[0]
     scored = lines.times(f"calibrate: {num_images}/{num_images}")[0]
     durations = [scored - start, judging - scored, start + usage.wall - judging]
     return usage, f"{facts['held_out']['folds']} folds: " + " + ".join(f"{seconds:.1f}" for seconds in durations)
@@ -128,6 +137,29 @@ def print_stages(is_quick: bool, scratch: Path) -> None:
                 print_stage("calibrate", variant, case, run, {"variant": variant})
 
 
+def print_promises(is_quick: bool, scratch: Path) -> None:
+    """calibrate alone and with a guaranteed precision, and the comparison of labeled and unlabeled images."""
+    case, num_unlabeled = (Case(24, 21, 128), 8) if is_quick else (Case(366, 21, 512), 40)
+    write_cache(scratch, case, num_unlabeled)
+    run = write_run(scratch, case, case.images, num_unlabeled)
+    guarantee = {"guarantee": {"precision": 0.6 if is_quick else 0.8, "confidence": 0.95}}
+    print_header(f"What a guarantee and the tests for a shift add to calibrate, {case}", "stage | wall s | CPU s | CPU")
+    whole = _promise_row("calibrate, rule argmax", run, "calibrate", {"rule": "argmax"})
+    _promise_row("calibrate with pseudolabel.guarantee", run, "calibrate", {"rule": "argmax"} | guarantee, whole)
+    in_own_process(__file__, run, "pseudolabel", {"rule": "argmax"} | guarantee)
+    _promise_row("tests for a shift", run, "shift", {"rule": "argmax"} | guarantee, whole, added=True)
+
+
+def _promise_row(
+    name: str, run: str, stage: str, overrides: dict[str, Any], whole: float | None = None, added: bool = False
+) -> float:
+    """Print a row, and how much CPU time it has or adds, relative to `whole` seconds; returns its CPU seconds."""
+    (wall, cpu, _), _ = in_own_process(__file__, run, stage, overrides)
+    more = "" if whole is None else f"{100 * (cpu / whole - (0 if added else 1)):+.1f} %"
+    click.echo(f"| {name} | {wall:.1f} | {cpu:.1f} | {more} |")
+    return cpu
+
+
 def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[str, Any]) -> None:
     usage, durations = in_own_process(__file__, run, stage, overrides)
     wall, cpu, megabytes = usage
@@ -139,16 +171,17 @@ def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Small sizes.")
+@click.option("--promises", is_flag=True, help="Only what a guarantee and the tests for a shift add to calibrate.")
 @click.option(
     "--scratch", type=click.Path(path_type=Path), help="Folder for temporary files (2 GB). Default: system's."
 )
 @click.option("--job", hidden=True)
-def main(quick: bool, scratch: Path | None, job: str | None) -> None:
+def main(quick: bool, promises: bool, scratch: Path | None, job: str | None) -> None:
     if job is not None:
         click.echo(json.dumps(measure_stage(*json.loads(job))))
         return
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        print_stages(quick, Path(folder))
+        (print_promises if promises else print_stages)(quick, Path(folder))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import numpy.typing as npt
 from calib.histogram import NUM_BINS, grid_bins, grid_values
 from calib.interface import Block
 from calib.labels import Planes, background_is_best
-from calib.rules import ABSTAIN, FOREGROUND, NUM_CODES, find_rule
+from calib.rules import ABSTAIN, BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 from calib.scores import IGNORE_INDEX
 
 GRID_STEP = 32  # grid numbers of `calib.histogram` from one candidate to the next: 1.6 to 3 % of 1 - P
 CANDIDATES = np.arange((NUM_BINS - 1) % GRID_STEP, NUM_BINS, GRID_STEP)
 OTHER_FOREGROUND = 2  # bit of `calib.rules.Rule.table`
+BEST, BEHIND, OTHER = range(3)  # the true class: the best foreground class, the background, or another
+RELATIONS = 3
 
 
 class LabelCurves(NamedTuple):
@@ -73,7 +75,8 @@ def _image_curves(
 ) -> npt.NDArray[np.float64]:
     """Fractions of the pixels that are labeled, and that are labeled wrong, at every candidate: float64 [2, T].
 
-    As the threshold rises, a label changes only where a class that the rule depends on enters the prediction set.
+    As the threshold rises, a label changes only where a class that the rule depends on enters the prediction set. So
+    the pixels are counted by their set and true class, as differences of histograms of these candidates.
 
     planes: [n] each; truth: uint8 [n]
     """
@@ -83,19 +86,39 @@ def _image_curves(
         entries[OTHER_FOREGROUND] = 1 - planes.p_second
     if planes.p_background is not None:
         entries[4] = 1 - planes.p_background
-    enters = {bit: grid_bins(score) for bit, score in entries.items()}
-    starts = np.sort(np.stack(list(enters.values())), axis=0)  # [2 or 3, n]
-    ends = [*starts[1:], np.full(len(truth), NUM_BINS)]
-    case = background_is_best(planes, background).astype(np.intp) * NUM_CODES
-    foreground_is_wrong, background_is_wrong = planes.best_foreground != truth, truth != background
-    steps = np.zeros((2, NUM_BINS + 1), np.int64)  # changes of the numbers of labels, and of wrong ones
+    enters = {bit: _first_candidate(score) for bit, score in entries.items()}
+    starts = _sorted(list(enters.values()))
+    ends = [*starts[1:], np.full(len(truth), len(CANDIDATES), np.int16)]
+    relation = np.where(planes.best_foreground == truth, BEST, np.where(truth == background, BEHIND, OTHER))
+    cell = ((relation * 2 + background_is_best(planes, background)) * NUM_CODES).astype(np.int32)
+    bins = len(CANDIDATES) + 1
+    counts = np.zeros(RELATIONS * 2 * NUM_CODES * bins, np.int64)
     for start, end in zip(starts, ends, strict=True):
-        code = case + sum(bit * (bin_of <= start) for bit, bin_of in enters.items())
-        decision = table.ravel()[code]
-        is_kept = decision != ABSTAIN
-        is_wrong = is_kept & np.where(decision == FOREGROUND, foreground_is_wrong, background_is_wrong)
-        for step, chosen in zip(steps, (is_kept, is_wrong), strict=True):
-            step += np.bincount(start[chosen], minlength=NUM_BINS + 1)
-            step -= np.bincount(end[chosen], minlength=NUM_BINS + 1)
-    fractions: npt.NDArray[np.float64] = steps.cumsum(axis=1)[:, CANDIDATES] / len(truth)
+        code = sum((enter <= start).view(np.uint8) * np.uint8(bit) for bit, enter in enters.items())
+        first = (cell + code) * bins
+        counts += np.bincount(first + start, minlength=len(counts))
+        counts -= np.bincount(first + end, minlength=len(counts))
+    pixels = counts.reshape(RELATIONS, 2 * NUM_CODES, bins)
+    decision = table.ravel()[:, np.newaxis]
+    right = pixels[BEST] * (decision == FOREGROUND) + pixels[BEHIND] * (decision == BACKGROUND)
+    kept = pixels.sum(axis=0) * (decision != ABSTAIN)
+    steps = np.stack([kept.sum(axis=0), (kept - right).sum(axis=0)])
+    fractions: npt.NDArray[np.float64] = steps.cumsum(axis=1)[:, : len(CANDIDATES)] / len(truth)
     return fractions
+
+
+def _first_candidate(score: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """The first candidate at which a class with this score is in the prediction set: int16, like `score`."""
+    above = grid_bins(score).astype(np.int32) + np.int32(GRID_STEP - 1 - CANDIDATES[0])
+    first: npt.NDArray[np.int16] = (np.maximum(above, 0) // np.int32(GRID_STEP)).astype(np.int16)
+    return first
+
+
+def _sorted(arrays: list[npt.NDArray[np.int16]]) -> list[npt.NDArray[np.int16]]:
+    """The arrays in ascending order at every position; faster than np.sort along so short an axis."""
+    arrays = list(arrays)
+    for last in range(len(arrays) - 1, 0, -1):
+        for i in range(last):
+            pair = arrays[i], arrays[i + 1]
+            arrays[i], arrays[i + 1] = np.minimum(*pair), np.maximum(*pair)
+    return arrays
