@@ -29,6 +29,7 @@ IGNORE_INDEX = 255
 Split = Literal["labeled", "unlabeled", "val"]
 SPLITS: tuple[Split, ...] = ("labeled", "unlabeled", "val")
 OUTSIDE = MAX_MASK_VALUE + 1  # index of the classes of values outside 0..65535
+RESTORE = "restore it, start this command in the folder in which prepare was run"
 CHECKED: dict[tuple[str, str], Stamp] = {}
 """Path and digest of each file that this process has checked -> its stamp. Training reads a file in every epoch; its
 content is hashed again only if its stamp has changed."""
@@ -99,7 +100,8 @@ class SampleIndex:
         try:
             content, stamp = read_with_stamp(path)
         except OSError as error:
-            raise self._unreadable(f"{path} cannot be read ({error.strerror or first_line(error)})") from None
+            fix = "make it readable for you" if isinstance(error, PermissionError) else RESTORE
+            raise self._unreadable(f"{path} cannot be read ({error.strerror or first_line(error)})", fix) from None
         if CHECKED.get((str(path), expected)) == stamp:
             return content
         digest = content_digest(content)
@@ -115,10 +117,9 @@ class SampleIndex:
         """prepare could decode the file: this is another version of Pillow, or there is not enough memory."""
         return self._unreadable(str(error).partition("; ")[0])
 
-    def _unreadable(self, claim: str) -> UnreadableSourceError:
+    def _unreadable(self, claim: str, fix: str = RESTORE) -> UnreadableSourceError:
         return UnreadableSourceError(
-            f"{claim}, but prepare read it; restore it, start this command in the folder in which prepare was run, or, "
-            f"to continue without the file, run {self.again}"
+            f"{claim}, but prepare read it; {fix}, or, to continue without the file, run {self.again}"
         )
 
     def as_json(self) -> dict[str, Any]:

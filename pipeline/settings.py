@@ -115,7 +115,7 @@ Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_leng
 Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
 
 
-def _visible(text: str) -> str:
+def visible_text(text: str) -> str:
     """The text in Unicode's normal form C; ValueError if it is blank, or has a character that is not shown."""
     hidden = next((char for char in text if category(char) in HIDDEN and char not in JOINERS), None)
     if hidden is not None:
@@ -129,7 +129,7 @@ HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, formatting such as byte order marks, surrogates and line separators."""
 JOINERS = "\u200c\u200d"  # part of the spelling in Persian, Hindi and other languages
 
-VisibleText = Annotated[str, AfterValidator(_visible)]
+VisibleText = Annotated[str, AfterValidator(visible_text)]
 MaskValue = Annotated[int, Field(ge=0, le=MAX_MASK_VALUE)]
 
 

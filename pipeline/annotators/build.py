@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from pipeline.annotators.contract import Annotator, Space, classes_without_prompt, other_labels, reason_of
-from pipeline.errors import AnnotatorError, UserError
+from pipeline.errors import AnnotatorError, UserError, disk_problem
 from pipeline.run import Run
 from pipeline.settings import PythonSettings, Settings
 
@@ -45,12 +45,14 @@ def build_annotator(settings: Settings, ids: Sequence[str] = ()) -> Annotator:
 
 @contextmanager
 def explained_prepare(annotator: Annotator) -> Iterator[None]:
-    """Context for `prepare` and its like, in which any error of an annotator is an AnnotatorError."""
+    """Context for `prepare` and its like, in which any error of an annotator but one of a disk is an AnnotatorError."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # an annotator may raise anything
+        if disk_problem(error) is not None:
+            raise
         raise AnnotatorError(f"annotator {annotator.name} failed in prepare; fix it: {reason_of(error)}") from error
 
 

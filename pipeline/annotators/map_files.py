@@ -97,9 +97,11 @@ def checked_probabilities(array: npt.NDArray[Any], where: str, data: DataSetting
         raise AnnotatorError(f"{where} has NaN or infinite values, expected probabilities in [0, 1]; write it again")
     lowest, highest = float(maps.min()), float(maps.max())
     if lowest < -ROUNDING or highest > 1 + ROUNDING:
+        fix = "if they are logits, write their softmax: scipy.special.softmax(maps, axis=0)"
+        if lowest >= 0:
+            fix = f"divide them by their largest possible value, such as 100 or 255, or, {fix}"
         raise AnnotatorError(
-            f"{where} has values from {lowest:.3g} to {highest:.3g}, expected probabilities in [0, 1]; if they are "
-            "logits, write their softmax: scipy.special.softmax(maps, axis=0)"
+            f"{where} has values from {lowest:.3g} to {highest:.3g}, expected probabilities in [0, 1]; {fix}"
         )
     sum_of_pixel = maps.sum(axis=0)
     if sums == "one" and data.background is not None and np.abs(sum_of_pixel - 1).mean() > SUM_TOLERANCE:
@@ -122,7 +124,8 @@ def _array_in(content: bytes, path: Path) -> npt.NDArray[Any]:
     except Exception as error:  # numpy and zipfile raise many types of errors at damaged files
         raise AnnotatorError(f"{path} cannot be read by numpy ({first_line(error)}); write it again") from None
     if len(names) != 1:
-        found = f"{len(names)} arrays ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        listed = f"{len(names)} arrays ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        found = listed if names else "no array"
         raise AnnotatorError(f"{path} has {found}, expected one; write it with np.savez_compressed(path, maps)")
     return arrays[0]
 
@@ -141,6 +144,8 @@ def _check_shape(array: npt.NDArray[Any], where: str, num_classes: int) -> None:
         raise AnnotatorError(f"{found}: its classes are the last axis; write maps.transpose(2, 0, 1)")
     if len(shape) == NUM_AXES + 1 and shape[:2] == (1, num_classes):
         raise AnnotatorError(f"{found}; write maps[0]")
+    if len(shape) == NUM_AXES - 1:
+        raise AnnotatorError(f"{found}; write the maps of all classes, or class indices as an index mask, ID.png")
     raise AnnotatorError(f"{found}; write the maps of all classes, in the order of data.classes")
 
 

@@ -6,6 +6,7 @@ These are inputs in a format of others, with any metadata; the stores of runs ar
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,8 +81,8 @@ class StoredMaps:
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is a Zarr array or group."""
-    return any((path / name).is_file() for name in FILES)
+    """Whether a folder is a Zarr array or group; OSError if it cannot be read."""
+    return not set(FILES).isdisjoint(os.listdir(path))
 
 
 def maps_of_image(path: Path) -> ZarrMaps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,7 +71,9 @@ class MapsAnnotator:
 
     def _folder(self, setting: str, name: str) -> Path:
         path = existing(Path(self.data.root) / name)
-        if not path.is_dir():
+        with _readable():
+            is_folder = path.is_dir()
+        if not is_folder:
             raise AnnotatorError(
                 f"no folder {path}; correct annotate.maps.{setting}, which is relative to data.root {self.data.root}"
             )
@@ -87,9 +90,11 @@ class MapsAnnotator:
 
         raises: AnnotatorError that lists the images without a file, with several, or with one that cannot be used
         """
-        self.sources = self._one_each("folder", self._found(), ids)
-        if "confidence" in self.folders:
-            self.confidences = self._one_each("confidence", _by_id(files_in(self.folders["confidence"], [MASK])), ids)
+        with _readable():
+            self.sources = self._one_each("folder", self._found(), ids)
+            if "confidence" in self.folders:
+                masks = files_in(self.folders["confidence"], [MASK])
+                self.confidences = self._one_each("confidence", _by_id(masks), ids)
         self.digests = {}
         sizes = set(self._checked_sizes(ids))
         height, width = self.data.grid
@@ -158,7 +163,7 @@ class MapsAnnotator:
             raise AnnotatorError(
                 f"{source} is no index mask, but annotate.maps.confidence is set; remove it, or write ID.png"
             )
-        if not isinstance(source, Path) or source.is_dir():
+        if not isinstance(source, Path) or source.suffix.lower() == SUFFIX:
             return self._read_array(source)
         content = self._content(source)
         if source.suffix.lower() != MASK:
@@ -173,7 +178,8 @@ class MapsAnnotator:
 
     def _read_array(self, source: Source) -> Probabilities:
         """The maps of an image in Zarr; the sums of those of a run are as its annotator predicted them."""
-        maps = maps_of_image(source) if isinstance(source, Path) else source
+        with _readable():
+            maps = maps_of_image(source) if isinstance(source, Path) else source
         values = maps.values()
         self._refuse_changed(source, f"{values.dtype} {values.shape}".encode() + values.tobytes())
         sums = "any" if isinstance(maps, StoredMaps) else self.settings.sums
@@ -181,10 +187,8 @@ class MapsAnnotator:
 
     def _content(self, path: Path) -> bytes:
         """Content of a file; AnnotatorError if it cannot be read, or has changed since it was read first."""
-        try:
+        with _readable():
             content = path.read_bytes()
-        except OSError as error:
-            raise AnnotatorError(f"{path} cannot be read ({error.strerror}); make it readable for you") from None
         self._refuse_changed(path, content)
         return content
 
@@ -192,6 +196,15 @@ class MapsAnnotator:
         digest = content_digest(content)
         if self.digests.setdefault(str(source), digest) != digest:
             raise AnnotatorError(f"{source} has changed since annotate started; run annotate again")
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Context in which an error of the disk is an AnnotatorError."""
+    try:
+        yield
+    except OSError as error:
+        raise AnnotatorError(f"{error.filename} cannot be read ({error.strerror}); make it readable for you") from None
 
 
 def _legend(settings: MapsSettings, data: DataSettings) -> dict[int, int]:

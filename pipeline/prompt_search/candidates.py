@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pipeline.doctor.prompts import used_prompts
 from pipeline.errors import AnnotatorError, ConfigError
 from pipeline.run import Run
-from pipeline.settings import DataSettings, SeemSettings, Settings, TransformersSettings, did_you_mean
+from pipeline.settings import DataSettings, SeemSettings, Settings, TransformersSettings, did_you_mean, visible_text
 from pipeline.sources.image_checks import shortened
 
 EXAMPLE = '--try "Pole=lamp post,pole"'
@@ -97,6 +97,11 @@ def _parsed(text: str, data: DataSettings, used: set[str]) -> list[Wording]:
             raise ConfigError(f"--try {text!r} has an empty prompt; write words between the signs = , +")
         if len({prompt.lower() for prompt in one.prompts}) < len(one.prompts):
             raise ConfigError(f"--try {text!r} has a prompt twice in {one}; remove one of the two")
+        for prompt in one.prompts:
+            try:
+                visible_text(prompt)
+            except ValueError as error:
+                raise ConfigError(f"--try: {error}") from None
     return wordings
 
 

@@ -1,13 +1,15 @@
 """The annotator that a run chooses: the folders from which a user's factory is imported, and what is refused."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from unprivileged import without_privileges
 
 from pipeline.annotators.build import build_annotator, working_folder_last
 from pipeline.annotators.contract import checked_maps
-from pipeline.errors import AnnotatorError
+from pipeline.errors import AnnotatorError, disk_problem
 
 LATE = "def build():\n    import late_part\n    return late_part.annotator()\n"
 PART = "import noisy_annotator\n\ndef annotator():\n    return noisy_annotator.build(space='probability')\n"
@@ -79,3 +81,16 @@ def test_a_run_without_an_annotator_names_the_recipe_that_needs_none(make_settin
         match=r"to seem, transformers, onnx, maps, student, python or ensemble, or .*: .*label-only",
     ):
         build_annotator(settings)
+
+
+def test_a_disk_that_cannot_be_written_in_prepare_is_not_the_annotators_fault(make_settings, tmp_path):
+    settings = make_settings(annotator="seem", **{"annotate.seem": {"checkpoint": "seem-nano"}})
+    results = Path(settings.results)
+    results.mkdir(exist_ok=True)
+    results.chmod(0o500)
+    try:
+        with without_privileges(), pytest.raises(PermissionError) as error:
+            build_annotator(settings)
+    finally:
+        results.chmod(0o700)
+    assert disk_problem(error.value).startswith(f"{results}/text_embeddings: Permission denied; make it readable and")

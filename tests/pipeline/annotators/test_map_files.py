@@ -66,12 +66,16 @@ def test_rounding_beyond_the_range_is_cut_off():
         (npy(np.uint8(255 * GOOD)), "has values of uint8, expected floats in [0, 1]; write probabilities as"),
         (npy(np.log(GOOD)), "has values from -1.39 to -0.693, expected probabilities in [0, 1]; if they are logits, "
                             "write their softmax: scipy.special.softmax(maps, axis=0)"),
+        (npy(100 * GOOD), "has values from 25 to 50, expected probabilities in [0, 1]; divide them by their largest "
+                          "possible value, such as 100 or 255, or, if they are logits, write"),
+        (npy(GOOD[0]), "has shape [2, 4], expected [3, h, w], one map per class of data.classes; write the maps of all "
+                       "classes, or class indices as an index mask, ID.png"),
         (npy(np.where(GOOD == 0.5, np.nan, GOOD)), "has NaN or infinite values, expected"),
         (npy(np.full((3, 1, 1), 1e39)), "has NaN or infinite values, expected"),
         (npy(GOOD + GOOD), "has probabilities whose sum at a pixel is 2 to 2, expected 1, because background is one of "
                            "the classes; write maps / maps.sum(axis=0), or, if"),
         (npz(GOOD, GOOD), "has 2 arrays (arr_0, arr_1), expected one; write it with np.savez_compressed(path, maps)"),
-        (npz(), "has 0 arrays (), expected one"),
+        (npz(), "has no array, expected one"),
         (npz(GOOD)[:-30], "cannot be read by numpy"),
         (npy(GOOD)[:-4], "cannot be read by numpy"),
         (b"", "cannot be read by numpy"),
@@ -82,6 +86,11 @@ def test_other_arrays_are_refused_with_what_to_write(content, message):
     with pytest.raises(AnnotatorError, match=re.escape(f"{PATH} {message}")) as error:
         read_probabilities(content, PATH, DATA, "one")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f2", ">f4", ">f8"])
+def test_floats_of_every_size_and_byte_order_are_read(dtype):
+    assert np.abs(read_probabilities(npz(GOOD.astype(dtype)), PATH, DATA, "one").maps - GOOD).max() <= 1e-3
 
 
 def test_pickled_objects_are_not_loaded():

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from stage_runs import digest_of, run_stages
 from tiny_run import CLASSES, write_run_file
+from unprivileged import without_privileges
 
 from pipeline.annotators.build import build_annotator
 from pipeline.doctor import examine
@@ -116,6 +117,20 @@ def test_a_folder_that_does_not_exist_is_named(own):
         build_annotator(make({"folder": "gone"}))
     with pytest.raises(AnnotatorError, match=r"no folder .*gone; correct annotate.maps.confidence"):
         build_annotator(make({"confidence": "gone"}))
+
+
+def test_a_folder_or_file_without_permission_is_named(own):
+    folder, make = own
+    settings = make()
+    denied = rf"^{folder.parent}\S* cannot be read \(Permission denied\); make it readable for you"
+    for path in (folder, folder / "im03.npz", folder.parent):
+        mode = path.stat().st_mode
+        path.chmod(0)
+        try:
+            with without_privileges(), pytest.raises(AnnotatorError, match=denied):
+                build_annotator(settings, IDS)
+        finally:
+            path.chmod(mode)
 
 
 def test_a_changed_file_is_not_mixed_into_a_half_made_store(own, tmp_path):

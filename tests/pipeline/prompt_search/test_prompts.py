@@ -182,6 +182,7 @@ def test_an_annotator_that_ignores_prompts_shows(make_run):
         ("cut=pole", "names 'cut', which is not in data.classes; did you mean cat"),
         ("cat=pole,", "has an empty prompt"),
         ("cat=a+A", "has a prompt twice"),
+        ("cat=to\u200bm", r"--try: 'to\\u200bm' has the invisible character U\+200B; remove it"),
         ("cat=Grey 240", "the prompt 'Grey 240', which dog has"),
     ],
 )
