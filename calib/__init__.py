@@ -5,6 +5,7 @@ quantile     conformal ranks in exact arithmetic, and policies for too few image
 sketch       the largest scores of every location, mergeable over images, and their thresholds
 histogram    histograms of the scores of groups of pixels, mergeable over images: thresholds, and conformal risk control
 regions      partitions of the map into regions that share a threshold
+units        images that are not independent: folds that keep them together, and bootstrap samples of units
 interface    the interface of the variants: labeled maps in, thresholds out
 locations    thresholds of every location by itself, from all images and without each fold
 groups       thresholds that the pixels of a map, a region or a class share
@@ -22,7 +23,7 @@ library      the method for arrays in memory, in two calls
 """
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank, without_equal_labels
-from calib.evaluation import Estimate, HeldOut, assign_folds, compare_miou, compare_with_first, summarise
+from calib.evaluation import Estimate, HeldOut, compare_miou, compare_with_first, summarise
 from calib.interface import ArrayMaps, Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
 from calib.labels import (
@@ -60,6 +61,7 @@ from calib.rules import (
 from calib.scores import true_class_scores
 from calib.shift import Difference, Observed, compare, most_different, observe
 from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile, sketch_scores, sketch_size
+from calib.units import assign_folds, bootstrap_weights, each_alone, num_units, number_units, sums_of_units
 from calib.variants import VARIANTS, find_variant, fit
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "UnknownNameError",
     "Variant",
     "assign_folds",
+    "bootstrap_weights",
     "calibrate",
     "calibrated_rules",
     "choose_most_labels",
@@ -101,6 +104,7 @@ __all__ = [
     "compare_with_first",
     "conformal_rank",
     "distinct_rules",
+    "each_alone",
     "find_rule",
     "find_variant",
     "fit",
@@ -110,6 +114,8 @@ __all__ = [
     "merge_sketches",
     "most_different",
     "most_probable",
+    "num_units",
+    "number_units",
     "observe",
     "pareto_front",
     "pixel_quantile",
@@ -125,6 +131,7 @@ __all__ = [
     "stack_planes",
     "summarise",
     "summarise_labels",
+    "sums_of_units",
     "true_class_scores",
     "without_equal_labels",
 ]

@@ -10,6 +10,7 @@ from calib.interface import Block
 from calib.labels import Planes, background_is_best
 from calib.rules import ABSTAIN, BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 from calib.scores import IGNORE_INDEX
+from calib.units import sums_of_units
 
 GRID_STEP = 32  # grid numbers of `calib.histogram` from one candidate to the next: 1.6 to 3 % of 1 - P
 CANDIDATES = np.arange((NUM_BINS - 1) % GRID_STEP, NUM_BINS, GRID_STEP)
@@ -19,9 +20,9 @@ RELATIONS = 3
 
 
 class LabelCurves(NamedTuple):
-    """Labels of l images at each of the T candidate thresholds, in ascending order of the thresholds.
+    """Labels of l images, or units, at each of the T candidate thresholds, in ascending order of the thresholds.
 
-    images: int64 [l], indices of the images
+    images: int64 [l], indices of the images; of a unit, that of its first image
     kept:   float64 [l, T], fraction of the pixels with a true class that are labeled
     wrong:  float64 [l, T], fraction of them that are labeled wrong
     """
@@ -33,6 +34,18 @@ class LabelCurves(NamedTuple):
     def of(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "LabelCurves":
         """The curves of some of the images. chosen: bool [l], or positions"""
         return LabelCurves(self.images[chosen], self.kept[chosen], self.wrong[chosen])
+
+    def by_unit(self, unit_of_image: npt.NDArray[np.integer]) -> "LabelCurves":
+        """The means over the images of each unit, units in the order of their first images.
+
+        unit_of_image: integer [L], by the images' indices
+        """
+        ordered = self.sorted()
+        _, first, unit, size = np.unique(
+            unit_of_image[ordered.images], return_index=True, return_inverse=True, return_counts=True
+        )
+        kept, wrong = (sums_of_units(of, unit) / size[:, np.newaxis] for of in (ordered.kept, ordered.wrong))
+        return LabelCurves(ordered.images[first], kept, wrong).sorted()
 
     def sorted(self) -> "LabelCurves":
         """The curves in ascending order of the images' indices."""

@@ -4,7 +4,8 @@ Conformal prediction guarantees coverage. It does not guarantee precision, the f
 a set that contains the true class may contain other classes, and the label may be one of those. A student needs labels
 of every class. mIoU, in which a pixel without a label counts as missed and every class has the same weight, orders
 labels as the students do that are trained on them. All measures are also computed for the annotator's argmax.
-The pixels of an image are not independent, so every interval comes from resampling whole images.
+The pixels of an image are not independent, and neither are the images of a unit (`calib.units`), so every interval
+comes from resampling whole units.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.judgement import Judgement
+from calib.units import bootstrap_weights, each_alone
 
 NUM_RESAMPLES = 2000  # the ends of an interval then vary by 1.6 % of its width (sd) from seed to seed
 
@@ -22,7 +24,7 @@ class Estimate(NamedTuple):
     """Fractions over all images, in [0, 1], or differences of two; float64 arrays of one shape, NaN where undefined.
 
     value:     over all images together
-    low, high: ends of the 95 % bootstrap interval over images
+    low, high: ends of the 95 % bootstrap interval over units, by default images
     """
 
     value: npt.NDArray[np.float64]
@@ -133,25 +135,19 @@ def _cleared(values: npt.NDArray[np.float64], index: int, axis: int) -> npt.NDAr
     return values
 
 
-def assign_folds(num_images: int, folds: int) -> npt.NDArray[np.int64]:
-    """The fold of each image: image i is in fold i mod folds.
-
-    returns: int64 [L], in 0..folds - 1
-    raises:  ValueError unless 2 <= folds <= num_images
-    """
-    if not 2 <= folds <= num_images:
-        raise ValueError(f"folds must be between 2 and the number of images ({num_images}), got {folds}")
-    return np.arange(num_images) % folds
-
-
-def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> HeldOut:
+def summarise(
+    judgements: Sequence[Judgement], rng: np.random.Generator, unit_of_image: npt.NDArray[np.integer] | None = None
+) -> HeldOut:
     """Estimates with intervals from the counts of all held-out images.
 
-    judgements: one per image, all with the same alphas and rules
-    rng:        draws the bootstrap samples
+    judgements:    one per image, all with the same alphas and rules
+    rng:           draws the bootstrap samples
+    unit_of_image: integer [L]; default: each image is its own unit. Intervals of few units are too narrow, and those of
+                   a single one are points
     """
     counts = Judgement(*(np.stack(of_images) for of_images in zip(*judgements, strict=True)))
-    weights = _bootstrap_weights(len(judgements), rng)
+    units = each_alone(len(judgements)) if unit_of_image is None else unit_of_image
+    weights = bootstrap_weights(units, NUM_RESAMPLES, rng)
     valid = counts.valid.sum(axis=1)  # [L]
     kept, right = counts.kept.sum(axis=3), counts.right.sum(axis=3)  # [L, A, R]
     covered = counts.covered.sum(axis=2)  # [L, A]
@@ -184,11 +180,6 @@ def summarise(judgements: Sequence[Judgement], rng: np.random.Generator) -> Held
     )
 
 
-def _bootstrap_weights(num_images: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """How often each image is drawn in each bootstrap sample: float64 [NUM_RESAMPLES, L]."""
-    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=NUM_RESAMPLES).astype(np.float64)
-
-
 Resampled = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """A number over all images, [...], and in each bootstrap sample, [NUM_RESAMPLES, ...]."""
 
@@ -204,14 +195,20 @@ def estimate(numerator: npt.ArrayLike, denominator: npt.ArrayLike, weights: npt.
 
 
 def compare_with_first(
-    numerator: npt.NDArray[np.integer], denominator: npt.NDArray[np.integer], rng: np.random.Generator
+    numerator: npt.NDArray[np.integer],
+    denominator: npt.NDArray[np.integer],
+    rng: np.random.Generator,
+    unit_of_image: npt.NDArray[np.integer] | None = None,
 ) -> tuple[Estimate, Estimate]:
-    """Fractions of several alternatives, and their differences to the first one, paired by image: [V] each.
+    """Fractions of several alternatives, and their differences to the first one, paired by unit: [V] each.
 
     numerator, denominator: counts [L, V] by image and alternative
     rng:                    draws the bootstrap samples
+    unit_of_image:          integer [L]; default: each image is its own unit
     """
-    value, resampled = _resampled_fraction(numerator, denominator, _bootstrap_weights(len(numerator), rng))
+    units = each_alone(len(numerator)) if unit_of_image is None else unit_of_image
+    weights = bootstrap_weights(units, NUM_RESAMPLES, rng)
+    value, resampled = _resampled_fraction(numerator, denominator, weights)
     first = value[:1], resampled[:, :1]
     return _interval(value, resampled), _interval(*_difference((value, resampled), first))
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from calib.histogram import Pooling
 from calib.quantile import Method, Policy, resolve_uncalibrated
+from calib.units import each_alone
 
 Classes = Literal["pooled", "each", "clustered"]
 Fallback = Literal["neighbourhood", "image"]
@@ -42,6 +43,10 @@ class LabeledMaps(Protocol):
     def shape(self) -> tuple[int, int]:
         """Height and width of the maps."""
 
+    @property
+    def unit_of_image(self) -> npt.NDArray[np.int64]:
+        """int64 [L], the unit of each image (`calib.units`)."""
+
     def bands(self, bytes_per_row: int) -> Iterable[slice]:
         """Bands of rows that together cover the map, each as high as memory allows.
 
@@ -70,10 +75,12 @@ class ArrayMaps:
 
     maps:  as in Block, for all images
     block: number of images per block
+    units: int64 [L], the unit of each image; default: each image is its own
     """
 
     maps: Mapping[str, npt.NDArray[Any]]
     block: int = 64
+    units: npt.NDArray[np.int64] | None = None
 
     @property
     def num_images(self) -> int:
@@ -83,6 +90,10 @@ class ArrayMaps:
     def shape(self) -> tuple[int, int]:
         height, width = self.maps["score"].shape[1:]
         return height, width
+
+    @property
+    def unit_of_image(self) -> npt.NDArray[np.int64]:
+        return each_alone(self.num_images) if self.units is None else self.units
 
     def bands(self, bytes_per_row: int) -> Iterable[slice]:
         return [slice(0, self.shape[0])]

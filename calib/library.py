@@ -7,13 +7,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from calib.evaluation import HeldOut, assign_folds, summarise
+from calib.evaluation import HeldOut, summarise
 from calib.interface import ArrayMaps, Classes, Thresholds, Variant
 from calib.judgement import Judgement, judge_image
 from calib.labels import Planes, class_planes, class_wise_sets, label_class_wise, label_pixels
 from calib.quantile import Method
 from calib.rules import find_rule
 from calib.scores import IGNORE_INDEX, true_class_scores
+from calib.units import assign_folds, each_alone, num_units, number_units
 from calib.variants import find_variant, fit
 
 MAX_CLASSES = 255  # labels are stored in uint8, with IGNORE_INDEX for void
@@ -57,7 +58,7 @@ class Calibration:
     rule:       name of an entry of `calib.rules.RULES`
     background: index of the background class, None if there is none
     num_classes: K
-    held_out:   estimates by cross-fitting; None with a single labeled image
+    held_out:   estimates by cross-fitting; None with a single labeled image or unit
     """
 
     thresholds: Thresholds
@@ -103,6 +104,7 @@ def calibrate(
     classes: Classes = "pooled",
     quantile: Method = "exact",
     ignore_index: int = IGNORE_INDEX,
+    units: Sequence[Any] | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Compute conformal thresholds from labeled images, and judge their labels on held-out ones (paper section 3.3).
@@ -122,6 +124,8 @@ def calibrate(
     classes:       whether the classes share a threshold, as in `Variant`; not with variant pixel
     quantile:      "exact": conformal rank; "paper": the plain quantile of the paper
     ignore_index:  value of the mask's pixels without a class
+    units:         [L], for images that are not independent, such as frames of videos: the name of the video of each.
+                   Held-out estimates and their intervals then are about new videos. Default: each image on its own
     seed:          of the bootstrap samples and of variant kmeans
     raises:        ValueError for arrays of another shape or type, for values that are no probabilities (logits), and
                    for a mask with an unknown class; UnknownNameError for an unknown rule or variant
@@ -139,8 +143,11 @@ def calibrate(
     chosen = Variant(
         variant, (alpha,), quantile, classes=classes, num_classes=num_classes, background=background, seed=seed
     )
-    folds = min(num_images, MAX_FOLDS)
-    fold_of_image = assign_folds(num_images, folds) if folds > 1 else np.zeros(1, np.int64)
+    unit_of_image = each_alone(num_images) if units is None else number_units(units)
+    if len(unit_of_image) != num_images:
+        raise ValueError(f"units has {len(unit_of_image)} names for {num_images} images; give one for each image")
+    folds = min(num_units(unit_of_image), MAX_FOLDS)
+    fold_of_image = assign_folds(unit_of_image, folds) if folds > 1 else np.zeros(num_images, np.int64)
     of_all, *of_folds = (one.resolve("abstain") for one in fit(chosen, labeled, fold_of_image))
     held_out = None
     if of_folds:
@@ -148,7 +155,7 @@ def calibrate(
             _judge(labeled, i, of_folds[fold], rule, num_classes, background, probabilities)
             for i, fold in enumerate(fold_of_image.tolist())
         ]
-        held_out = _summary(summarise(judged, np.random.default_rng(seed)))
+        held_out = _summary(summarise(judged, np.random.default_rng(seed), unit_of_image))
     return Calibration(of_all, rule, background, num_classes, held_out)
 
 

@@ -2,7 +2,8 @@
 
 Unlike coverage, this is a statement about the labels themselves: at least a fraction 1 - alpha of the labels of new
 images is right. Nothing but the threshold itself is chosen, so most labeled images can test the candidates. A few, the
-pilot images, choose where the tests start and how the bets are placed.
+pilot images, choose where the tests start and how the bets are placed. Images that are not independent are one unit
+(`calib.units`), and a unit is one observation: everything that is said here of images then holds of units.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ def precise_thresholds(
     held_out: bool [L] for each fit, of the first one none; the others divide the images
     returns:  float32 [fits, A], and the number of images of each fit
     """
-    curves = labeled_curves(rule, variant.background, labeled)
+    of_images = labeled_curves(rule, variant.background, labeled)
+    curves = of_images.by_unit(labeled.unit_of_image)
     pilot = is_pilot(len(curves.images))
     folds = [fold[curves.images] for fold in held_out[1:]] or [np.ones(len(curves.images), np.bool_)]
     q = np.empty((len(held_out), len(variant.alphas)), np.float32)
@@ -37,7 +39,7 @@ def precise_thresholds(
         q[0, a] = precise_threshold(total, variant.error)
         for fit, fold in enumerate(of_folds[: len(held_out) - 1], start=1):
             q[fit, a] = precise_threshold(LogCapital(total.pilot - fold.pilot, total.test - fold.test), variant.error)
-    return q, [int(np.count_nonzero(~fold[curves.images])) for fold in held_out]
+    return q, [int(np.count_nonzero(~fold[of_images.images])) for fold in held_out]
 
 
 def labeled_curves(rule: str, background: int | None, labeled: LabeledMaps) -> LabelCurves:
@@ -55,11 +57,15 @@ def is_pilot(num_images: int) -> npt.NDArray[np.bool_]:
 
 
 def gains(curves: LabelCurves, alpha: float) -> npt.NDArray[np.float64]:
-    """The gain of every image at every threshold: float64 [L, T], at least -(1 - alpha) and at most alpha.
+    """The gain of every image, or unit, at every threshold: float64 [L, T], at least -(1 - alpha) and at most alpha.
 
-    It is alpha x labeled - labeled wrong, in fractions of the image's pixels with a true class. Its mean over new
+    That of an image is alpha x labeled - labeled wrong, in fractions of its pixels with a true class. Its mean over new
     images is above 0 exactly if more than a fraction 1 - alpha of their labels is right, each image with the same
-    weight.
+    weight. That of a unit is the sum of the gains of its images over their number. So it has the bounds of an image,
+    however large units can be, and its mean over new units is above 0 exactly if more than a fraction 1 - alpha of
+    their labels is right, where each unit has the same weight, and in a unit each image. (A sum over the size of the
+    largest unit would give each image the same weight instead. It needs a bound on the size of new units, and small
+    units could then hardly show anything.)
     """
     return alpha * curves.kept - curves.wrong
 
@@ -81,7 +87,8 @@ def precise_threshold(capital: LogCapital, error: float) -> np.float32:
     labels of new images is right, or no pixel is labeled. Assumption: labeled and new images are independent draws from
     one distribution. The precision is that over all pixels of new images that are labeled and have a true class, where
     each image has the same weight; it is not that of a single image or class. The pixels of an image may depend on each
-    other in any way.
+    other in any way. With units, the same holds of units instead of images: labeled and new units are independent, each
+    unit has the same weight (`gains`), and the images of a unit may depend on each other in any way.
 
     The pilot images choose the first candidate, that with the most evidence on them. From there on, larger thresholds
     are tested on the other images in a fixed sequence (`calib.betting.last_rejected`), each with an e-value
@@ -131,10 +138,10 @@ def largest_precision(curves: LabelCurves, alpha: float, error: float) -> float 
 
 
 def images_needed(curves: LabelCurves, alpha: float, error: float, rng: np.random.Generator) -> int | None:
-    """The number of labeled images that would show the precision 1 - alpha, simulated by draws from the observed ones.
+    """The number of labeled images, or units, that would show the precision 1 - alpha, simulated by draws from these.
 
     returns: about the smallest number with which it is shown in POWER of the simulations; None if MOST times as many
-             images are too few
+             are too few
     """
     of_images = gains(curves, alpha)[:: max(1, len(curves.images) // MANY), ::EVERY]
     num_images, num_thresholds = of_images.shape

@@ -7,10 +7,15 @@ divisions are equally likely, so a p-value of at most a has a probability of at 
 for any distribution (Lehmann and Romano, Testing Statistical Hypotheses, 2005, theorem 15.2.1; the observed division
 counts as one of the random ones: Phipson and Smyth, 2010). Several tests are corrected by Holm's method (1979).
 
+Images that are not independent are one unit (`calib.units`), and the units are divided instead of the images. If a unit
+has labeled and unlabeled images, these are two units. They resemble each other more than others do, so the observed
+difference is smaller than those of random divisions: the test then warns more rarely than it may.
+
 That holds for what is computed from each image alone. Keep rates depend on thresholds from the labeled images; they are
 compared with those of labeled images that were held out, which is nearly, not exactly, exchangeable.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,11 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.labels import Planes, most_probable
+from calib.units import each_alone, num_units, sums_of_units
 
 NUM_DIVISIONS = 2000  # random ones; a p-value of 0.05 then has a standard error of 0.005
 LEVEL = 0.05  # probability of a false warning
 
 Values = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.integer]
 
 
 class Observed(NamedTuple):
@@ -62,15 +69,19 @@ class Difference(NamedTuple):
 
 
 def compare(
-    labeled: Mapping[str, Values], unlabeled: Mapping[str, Values], rng: np.random.Generator
+    labeled: Mapping[str, Values],
+    unlabeled: Mapping[str, Values],
+    rng: np.random.Generator,
+    units: tuple[IntArray, IntArray] | None = None,
 ) -> dict[str, Difference]:
     """Test for every quantity whether labeled and unlabeled images differ.
 
     labeled, unlabeled: quantity -> float64 [images, D], at least one image each, the same quantities and D
     rng:                draws the random divisions
+    units:              integer [images], the unit of each labeled and of each unlabeled image; default: its own
     returns:            quantity -> test
     """
-    p_values = {name: p_value(values, unlabeled[name], rng) for name, values in labeled.items()}
+    p_values = {name: p_value(values, unlabeled[name], rng, units) for name, values in labeled.items()}
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return {
         name: Difference(values.mean(axis=0), unlabeled[name].mean(axis=0), p_values[name], adjusted[name])
@@ -78,29 +89,49 @@ def compare(
     }
 
 
-def p_value(labeled: Values, unlabeled: Values, rng: np.random.Generator) -> float:
+def p_value(
+    labeled: Values, unlabeled: Values, rng: np.random.Generator, units: tuple[IntArray, IntArray] | None = None
+) -> float:
     """p-value of the permutation test of two samples of images.
 
-    The statistic is the squared difference of the two means, in units of the standard deviation over all images, summed
-    over the D dimensions; dimensions in which no two images differ are left out.
+    The statistic is the squared difference of the two means over images, relative to the standard deviation over all
+    images, summed over the D dimensions; dimensions in which no two images differ are left out. A random division has
+    as many labeled units as there are.
 
     labeled, unlabeled: float64 [images, D]
+    units:              integer [images] each, as in `compare`
     returns:            in [1 / (NUM_DIVISIONS + 1), 1]
     """
     values = np.concatenate([labeled, unlabeled])
     spread = values.std(axis=0)
     values = (values - values.mean(axis=0))[:, spread > 0] / spread[spread > 0]
-    # With all means at 0, the difference of the two means is proportional to the sum over the labeled images.
-    statistic = np.square(values[: len(labeled)].sum(axis=0)).sum()
-    drawn = np.array(
-        [
-            np.square(values[rng.permutation(len(values))[: len(labeled)]].sum(axis=0)).sum()
-            for _ in range(NUM_DIVISIONS)
-        ]
+    of_labeled, of_unlabeled = units or (each_alone(len(labeled)), each_alone(len(unlabeled)))
+    sums = np.concatenate(
+        [sums_of_units(values[: len(labeled)], of_labeled), sums_of_units(values[len(labeled) :], of_unlabeled)]
     )
+    sizes = np.concatenate([np.unique(of, return_counts=True)[1] for of in (of_labeled, of_unlabeled)])
+    num_labeled = num_units(of_labeled)
+
+    def statistic_of(chosen: npt.NDArray[np.intp]) -> float:
+        # With all means at 0, the sum over the others is the opposite one, so the difference of the means is
+        # proportional to the sum.
+        size = sizes[chosen].sum()
+        difference = sums[chosen].sum(axis=0) * (1 / size + 1 / (len(values) - size))
+        return float(np.square(difference).sum())
+
+    statistic = statistic_of(np.arange(num_labeled))
+    drawn = np.array([statistic_of(rng.permutation(len(sums))[:num_labeled]) for _ in range(NUM_DIVISIONS)])
     # Two divisions with equal statistics can differ by rounding errors of their sums.
     num_larger = np.count_nonzero(drawn >= statistic * (1 - 1e-9))
     return (1 + num_larger) / (1 + NUM_DIVISIONS)
+
+
+def can_be_shown(num_labeled: int, num_unlabeled: int, num_tests: int) -> bool:
+    """Whether so many labeled and unlabeled units can show a difference at all, in `num_tests` tests.
+
+    The observed division is one of all divisions, so the p-value is at least one over their number.
+    """
+    return num_tests / math.comb(num_labeled + num_unlabeled, num_labeled) <= LEVEL
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+import calib
 from pipeline.errors import DatasetError, ImageFileError, StoreError, UnreadableSourceError, first_line
 from pipeline.files import Stamp, content_digest, read_with_stamp
 from pipeline.folder import stage_command
@@ -42,6 +43,7 @@ class Sample:
     image, mask:   paths relative to the data root
     height, width: pixels of the upright image; 0 until prepare has read it
     digests:       16 hex digits of the file's content, "" until prepare has read it or without a file
+    group:         of images that are not independent (`data.groups`), "" for an image on its own
     """
 
     id: str
@@ -52,6 +54,7 @@ class Sample:
     width: int = 0
     image_digest: str = ""
     mask_digest: str = ""
+    group: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,8 +125,34 @@ class SampleIndex:
             f"{claim}, but prepare read it; {fix}, or, to continue without the file, run {self.again}"
         )
 
+    def with_ids(self, ids: Iterable[str]) -> list[Sample]:
+        """The samples with these ids, in their order."""
+        by_id = {sample.id: sample for sample in self.samples}
+        return [by_id[sample_id] for sample_id in ids]
+
     def as_json(self) -> dict[str, Any]:
-        return {"root": str(self.root), "samples": [asdict(sample) for sample in self.samples]}
+        return {"root": str(self.root), "samples": [_sample_facts(sample) for sample in self.samples]}
+
+
+def _sample_facts(sample: Sample) -> dict[str, Any]:
+    facts = asdict(sample)
+    return facts if sample.group else {name: value for name, value in facts.items() if name != "group"}
+
+
+def units_of(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+    """The unit of each sample, as `calib.units` numbers them: its group, or the image itself. int64 [n]"""
+    return calib.number_units([(sample.group, "" if sample.group else sample.id) for sample in samples])
+
+
+def num_groups(samples: Sequence[Sample]) -> int | None:
+    """Number of groups of the samples; None without groups."""
+    return calib.num_units(units_of(samples)) if any(sample.group for sample in samples) else None
+
+
+def in_groups(num_images: int, num_groups: int | None, kind: str = "labeled") -> str:
+    """`46 labeled images`, or `46 labeled images in 3 groups`."""
+    images = f"{num_images} {kind} image{'' if num_images == 1 else 's'}"
+    return images if num_groups is None else f"{images} in {num_groups} group{'' if num_groups == 1 else 's'}"
 
 
 def _limit(sample: Sample) -> PixelLimit:

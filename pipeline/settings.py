@@ -23,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -232,6 +233,11 @@ class DataSettings(Section):
     """What to do with mask values that neither `classes` nor `ignore_values` lists. error: `prepare` stops. ignore: the
     pixels are void."""
     splits: SplitSettings = SplitSettings()
+    groups: str | None = None
+    """Group of each image, for images that are not independent, such as frames of one video: a regular expression that
+    finds it in the id (its first capture group, else the whole match), or a CSV file (.csv or .tsv) with the columns id
+    and group. Images of a group are never divided between folds, and intervals and guarantees count groups. Default:
+    each image is its own group. Details: docs/data.md."""
     grid: Size = [512, 512]
     """Height and width in pixels to which every image is resized for the annotator, the thresholds and the
     pseudo-labels. The aspect ratio is not kept."""
@@ -255,6 +261,19 @@ class DataSettings(Section):
             hint = did_you_mean(self.background, self.class_names) or "; set it to one of their names, or remove it"
             raise ValueError(f"background is {self.background!r}, which is not among the classes{hint}")
         return self
+
+    @field_validator("groups")
+    @classmethod
+    def _groups_can_be_found(cls, groups: str | None) -> str | None:
+        if groups is not None and not is_group_list(groups):
+            try:
+                re.compile(groups)
+            except re.error as error:
+                raise ValueError(
+                    f"groups {groups!r} is no regular expression ({error}) and no CSV file (its name would end in .csv "
+                    "or .tsv); correct it"
+                ) from None
+        return groups
 
     @property
     def num_classes(self) -> int:
@@ -280,6 +299,11 @@ class DataSettings(Section):
     def background_index(self) -> int | None:
         """Class index of the background, None if there is none."""
         return None if self.background is None else self.class_names.index(self.background)
+
+
+def is_group_list(groups: str) -> bool:
+    """Whether `data.groups` is the name of a CSV file instead of a regular expression."""
+    return groups.lower().endswith((".csv", ".tsv"))
 
 
 def _refuse_duplicates(entries: Sequence[Any], where: str, what: str) -> None:

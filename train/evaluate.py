@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.datasets import SampleIndex, example_samples
+from pipeline.datasets import Sample, SampleIndex, example_samples, num_groups, units_of
 from pipeline.digests import digests_of
 from pipeline.errors import TrainingError
 from pipeline.files import replacing, replacing_folder
@@ -132,7 +132,7 @@ def measure(
              it is not measured again then.
     """
     tally = _tally(stage, student, images, settings)
-    last = scores_of(tally, settings)
+    last = scores_of(tally, images.samples, settings)
     log.info("evaluate %s: %s", stage, _text(last))
     best_point, last_point = receipt["best"], receipt["last"]
     if best_point is None or last_point is None:
@@ -141,7 +141,7 @@ def measure(
     if epoch != last_point["epoch"]:
         run = Run(settings)
         student = student_of(run, stage, run.folder.best_student(stage))
-        scores = scores_of(_tally(f"{stage}, best", student, images, settings), settings)
+        scores = scores_of(_tally(f"{stage}, best", student, images, settings), images.samples, settings)
     log.info("evaluate %s, best (epoch %d; the last is %d): %s", stage, epoch, last_point["epoch"], _text(scores))
     best = {"epoch": epoch, **{name: scores[name] for name in scores if name != "confusion"}}
     return Measured(last | {"best": best}, tally.areas)
@@ -152,14 +152,18 @@ def _tally(what: str, student: Student, images: WholeImages, settings: Settings)
     return tally_of(student, images, settings.evaluate, settings.evaluate.workers, progress)
 
 
-def scores_of(tally: Tally, settings: Settings) -> dict[str, Any]:
-    """The scores of a student for the receipt; None for a score that is a mean over nothing."""
+def scores_of(tally: Tally, val: Sequence[Sample], settings: Settings) -> dict[str, Any]:
+    """The scores of a student for the receipt; None for a score that is a mean over nothing.
+
+    val: the images of the tally
+    """
     own, names = settings.evaluate, settings.data.class_names
     iou = by_class(names, iou_per_class(tally.confusion))
-    interval = miou_interval(tally.areas, own.absent, settings.seed)
+    interval = miou_interval(tally.areas, own.absent, settings.seed, units_of(val))
     return {
         "miou": _none_if_nan(mean_iou(tally.confusion, own.absent)),
         "miou_interval": None if interval is None else {"low": interval[0], "high": interval[1]},
+        "num_groups": num_groups(val),
         "pixel_accuracy": _none_if_nan(pixel_accuracy(tally.confusion)),
         "iou": iou,
         "absent_classes": [name for name, value in iou.items() if value is None],
@@ -225,7 +229,9 @@ def _text(scores: Mapping[str, Any]) -> str:
     interval, boundary = scores["miou_interval"], scores["boundary"]
     phrases = [f"mIoU {_number(scores['miou'])}"]
     if interval is not None:
-        phrases.append(f"95 % interval {interval['low']:.4f} to {interval['high']:.4f}")
+        groups = scores.get("num_groups")
+        over = "" if groups is None else f" over {groups} groups"
+        phrases.append(f"95 % interval{over} {interval['low']:.4f} to {interval['high']:.4f}")
     phrases.append(f"pixel accuracy {_number(scores['pixel_accuracy'])}")
     if boundary is not None:
         phrases.append(f"boundary F {_number(boundary['mean_f'])}")

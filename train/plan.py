@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+import calib
 from pipeline import receipt
-from pipeline.datasets import Sample, SampleIndex
+from pipeline.datasets import Sample, SampleIndex, in_groups, num_groups, units_of
 from pipeline.errors import TrainingError
 from pipeline.settings import Settings
 from train.data import shuffled
@@ -15,13 +18,25 @@ VERSION = 4  # raise it when a change of the code changes the weights; older che
 
 
 def labeled_samples(settings: Settings, index: SampleIndex) -> tuple[list[Sample], list[Sample]]:
-    """Labeled images to train on, and the `train.holdout` ones, drawn with the seed, that only judge the student."""
+    """Labeled images to train on, and the `train.holdout` ones, drawn with the seed, that only judge the student.
+
+    Groups are held out whole, in a random order, until there are at least `train.holdout` images.
+
+    raises: TrainingError if no image is left to train on
+    """
     samples, num_held_out = index.of("labeled"), settings.train.holdout
-    if num_held_out >= len(samples):
+    units = units_of(samples)
+    held_out: set[int] = set()
+    for unit in shuffled(calib.num_units(units), f"{settings.seed}/held_out"):
+        if len(held_out) >= num_held_out:
+            break
+        held_out.update(np.flatnonzero(units == unit).tolist())
+    if len(held_out) >= len(samples):
+        groups = num_groups(samples)
+        whole = "" if groups is None else ", and groups are held out whole"
         raise TrainingError(
-            f"train.holdout is {num_held_out}, but there are only {len(samples)} labeled images; lower it"
+            f"train.holdout is {num_held_out}, but there are only {in_groups(len(samples), groups)}{whole}; lower it"
         )
-    held_out = set(shuffled(len(samples), f"{settings.seed}/held_out")[:num_held_out])
     trained = [sample for i, sample in enumerate(samples) if i not in held_out]
     return trained, [sample for i, sample in enumerate(samples) if i in held_out]
 
@@ -53,14 +68,16 @@ def plan_fingerprint(settings: Settings, index: SampleIndex) -> str:
 
     Val images are part of it: the learning curve and the choice of the best student depend on them.
     """
-    unlabeled = index.of("unlabeled")
+    labeled, unlabeled = index.of("labeled"), index.of("unlabeled")
+    divides_groups = settings.train.holdout and num_groups(labeled) is not None
     steps_after = num_stage2_steps(settings, len(unlabeled)) if settings.train.lr_scope == "both" else 0
     return receipt.fingerprint(
         {
             "version": VERSION,
             "seed": settings.seed,
             "classes": [settings.data.class_names, settings.data.mask_values],
-            "labeled": _digests(index.of("labeled")),
+            "labeled": _digests(labeled),
+            **({"groups": [sample.group for sample in labeled]} if divides_groups else {}),
             "unlabeled": _digests(unlabeled),
             "val": _digests(index.of("val")),
             "train": settings.train.tracked(),

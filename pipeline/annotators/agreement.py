@@ -1,6 +1,7 @@
 """Compares the argmax of maps with masks: a class map that names wrong channels shows in a few labeled images.
 
-Pixels of one image are not independent, so images are counted, not pixels. An image *shows* a class if at least 2 % of
+Pixels of one image are not independent, so images are counted, not pixels; of images in groups (`data.groups`), groups
+are counted like images. An image *shows* a class if at least 2 % of
 its labeled pixels have it, and the annotator *finds* the class there if it gives the class to at least 5 % of those
 pixels. Classes without a prompt or channel cannot be found and are left out. Each of three rules refuses with a
 probability of at most 1 % an annotator that is sound in its sense, if the images are independent:
@@ -72,25 +73,26 @@ def num_needed(num_classes: int) -> int:
     return math.ceil(math.log2(max(num_classes, _num_pairs(num_classes), 1) / MOST_REFUSED))
 
 
-def doubts(confusions: Counts, names: Sequence[str], left_out: Sequence[str] = ()) -> list[Doubt]:
+def doubts(confusions: Counts, names: Sequence[str], left_out: Sequence[str] = (), noun: str = "image") -> list[Doubt]:
     """Signs of a wrong class map, errors first.
 
-    confusions: int64 [N, K, K], of N labeled images, as `confusion` returns them
+    confusions: int64 [N, K, K], of N labeled images, as `confusion` returns them; or sums over each of N groups
     names:      names of the K classes
     left_out:   names of the classes without a prompt or channel
+    noun:       what the N are, for the messages
     """
     classes = [k for k, name in enumerate(names) if name not in left_out]
     found = [
-        *_never_found(confusions, names, classes),
-        *_swapped(confusions, names, classes),
-        *_worse_than_one_class(confusions, classes),
+        *_never_found(confusions, names, classes, noun),
+        *_swapped(confusions, names, classes, noun),
+        *_worse_than_one_class(confusions, classes, noun),
     ]
     if len(confusions) < MIN_IMAGES:
         found = [doubt._replace(level="warning") for doubt in found]
     return sorted(found, key=lambda doubt: doubt.level)
 
 
-def _never_found(confusions: Counts, names: Sequence[str], classes: Sequence[int]) -> Iterator[Doubt]:
+def _never_found(confusions: Counts, names: Sequence[str], classes: Sequence[int], noun: str) -> Iterator[Doubt]:
     pixels = confusions.sum(axis=2)
     shown = shown_classes(pixels)
     enough = math.ceil(math.log2(max(len(classes), 1) / MOST_REFUSED))
@@ -102,12 +104,12 @@ def _never_found(confusions: Counts, names: Sequence[str], classes: Sequence[int
         level: Level = "error" if len(shows) >= enough else "warning"
         yield Doubt(
             level,
-            f"{names[k]} is found in none of the {len(shows)} labeled images that show it "
+            f"{names[k]} is found in none of the {len(shows)} labeled {noun}s that show it "
             f"(its pixels are labeled {_labeled_with(shows.sum(axis=0), names)})",
         )
 
 
-def _swapped(confusions: Counts, names: Sequence[str], classes: Sequence[int]) -> Iterator[Doubt]:
+def _swapped(confusions: Counts, names: Sequence[str], classes: Sequence[int], noun: str) -> Iterator[Doubt]:
     shown = shown_classes(confusions.sum(axis=2))
     most = MOST_REFUSED / max(_num_pairs(len(classes)), 1)
     for a, b in combinations(classes, 2):
@@ -117,7 +119,7 @@ def _swapped(confusions: Counts, names: Sequence[str], classes: Sequence[int]) -
         is_sure = all(sign_test(one.num_wrong, one.num_decided) <= most for one in directions)
         is_complete = all(one.num_wrong == one.num_decided >= MIN_MISSES for one in directions)
         if is_sure or is_complete:
-            counts = " and ".join(f"in {one.num_wrong} of {one.num_decided} images" for one in directions)
+            counts = " and ".join(f"in {one.num_wrong} of {one.num_decided} {noun}s" for one in directions)
             yield Doubt(
                 "error" if is_sure else "warning",
                 f"{names[a]} and {names[b]} look swapped (pixels of each are mostly labeled as the other, {counts})",
@@ -139,7 +141,7 @@ def _direction(rows: Counts, true: int, other: int) -> Direction:
     return Direction(int((wrong > right).sum()), int((wrong != right).sum()), is_much)
 
 
-def _worse_than_one_class(confusions: Counts, classes: Sequence[int]) -> Iterator[Doubt]:
+def _worse_than_one_class(confusions: Counts, classes: Sequence[int], noun: str) -> Iterator[Doubt]:
     pixels = confusions.sum(axis=2)
     shown = shown_classes(pixels)[:, classes]
     right = np.diagonal(confusions, axis1=1, axis2=2)[:, classes]
@@ -153,8 +155,8 @@ def _worse_than_one_class(confusions: Counts, classes: Sequence[int]) -> Iterato
     if num_decided and gain.mean() < 0 and sign_test(num_worse, num_decided) <= MOST_REFUSED:
         yield Doubt(
             "error",
-            f"the argmax is worse than one class for all pixels in {num_worse} of {num_decided} labeled images (mean "
-            f"recall of the classes in an image {mean_recall.mean():.2f}, of one class {one_class.mean():.2f})",
+            f"the argmax is worse than one class for all pixels in {num_worse} of {num_decided} labeled {noun}s "
+            f"(mean recall of the classes in each {mean_recall.mean():.2f}, of one class {one_class.mean():.2f})",
         )
 
 

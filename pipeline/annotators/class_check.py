@@ -8,9 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+import calib
 from pipeline.annotators.agreement import MIN_IMAGES, Counts, Doubt, confusion, doubts, num_needed, shown_classes
 from pipeline.annotators.contract import Annotator, Maps, checked_maps, classes_without_prompt
-from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, evenly_spaced, image_to_grid, resize_nearest
+from pipeline.datasets import (
+    IGNORE_INDEX,
+    Sample,
+    SampleIndex,
+    evenly_spaced,
+    image_to_grid,
+    num_groups,
+    resize_nearest,
+    units_of,
+)
 from pipeline.errors import AnnotatorError, DatasetError
 from pipeline.run import Run
 from pipeline.settings import DataSettings, Settings
@@ -76,13 +86,18 @@ def class_doubts(
     maps_of: maps of a sample, [K, h, w]; None for an image that has none
     """
     counts: list[Counts] = []
+    samples: list[Sample] = []
     for one in chosen:
         maps = maps_of(one.sample)
         if maps is not None:
             counts.append(confusion(one.mask, maps))
+            samples.append(one.sample)
     if not counts:
         return []
-    return doubts(np.stack(counts), data.class_names, classes_without_prompt(annotator))
+    # A group counts as one image: the tests are about independent ones.
+    of_units = calib.sums_of_units(np.stack(counts), units_of(samples))
+    noun = "image" if num_groups(samples) is None else "group"
+    return doubts(of_units, data.class_names, classes_without_prompt(annotator), noun)
 
 
 def live_maps(index: SampleIndex, annotator: Annotator, data: DataSettings) -> Callable[[Sample], Maps | None]:

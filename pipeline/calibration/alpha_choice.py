@@ -10,6 +10,7 @@ import calib
 from pipeline.calibration.rows import Measure, candidates
 from pipeline.calibration.sweep import sweep_run
 from pipeline.calibration.verdict import verdict
+from pipeline.datasets import in_groups
 from pipeline.drawing.charts import scatter, standalone
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
@@ -61,8 +62,8 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
     judged = [facts for facts in sweeps if facts is not None]
     if not judged:
         raise ConfigError(
-            f"{settings.name} has no held-out precision to choose by, because it has a single labeled image; label at "
-            "least one more"
+            f"{settings.name} has no held-out precision to choose by, because it has a single labeled image or group "
+            "of images; label at least one more"
         )
     held_out = judged[0] | {"rows": [row for facts in judged for row in facts["rows"]]}
     rows = [row for row in (held_out["raw"], *held_out["rows"]) if rule is None or row["rule"] == rule]
@@ -83,6 +84,7 @@ def choose_alpha(settings: Settings, goal: Goal, rule: str | None = None) -> Fac
     return {
         "run": settings.name,
         "num_images": held_out["num_images"],
+        "num_groups": held_out.get("num_groups"),
         "folds": held_out["folds"],
         "goal": str(goal),
         "is_reached": is_reached,
@@ -122,14 +124,16 @@ def format_choice(facts: Mapping[str, Any], everything: bool = False) -> str:
     everything: show the whole front; default: one row per band of keep rates
     """
     alphas = len({row["alpha"] for row in facts["rows"]})
+    images = in_groups(facts["num_images"], facts["num_groups"])
     front = facts["front"] if everything else _thinned(facts["front"])
     if not any(row is facts["chosen"] for row in front):
         front = sorted([*front, facts["chosen"]], key=lambda row: -row["keep_rate"]["value"])
     return "\n".join(
         [
-            f"{facts['run']}: {alphas} alphas, {len(facts['rows'])} combinations with rules; {facts['num_images']} "
-            f"labeled images in {facts['folds']} folds, each judged by thresholds from the other folds",
-            "Pareto front: no other combination has more labels and a higher precision (95 % intervals over images)",
+            f"{facts['run']}: {alphas} alphas, {len(facts['rows'])} combinations with rules; {images} in "
+            f"{facts['folds']} folds, each judged by thresholds from the other folds",
+            "Pareto front: no other combination has more labels and a higher precision (95 % intervals over "
+            f"{'images' if facts['num_groups'] is None else 'groups'})",
             "",
             f"   variant    alpha  rule           {'held-out precision':<22} {'mIoU of labels':<22} keep rate",
             *(_line(row, row is facts["chosen"]) for row in front),

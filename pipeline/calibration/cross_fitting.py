@@ -15,13 +15,15 @@ import calib
 from pipeline.calibration.rows import Fact, raw_facts, rows_of
 from pipeline.calibration.stored_maps import StoredMaps
 from pipeline.dask_tasks import run_tasks
+from pipeline.datasets import units_of
 from pipeline.progress import Progress
+from pipeline.run import Run
 from pipeline.settings import CalibrateSettings, Settings
 from pipeline.store import DONE, CalibrationStore, Handle, ProbabilityStore, open_calibration, open_probabilities
 
 log = logging.getLogger(__name__)
 
-FEW_IMAGES = 100  # up to this many labeled images, the number of folds changes the ranks of the quantiles noticeably
+FEW_IMAGES = 100  # up to this many labeled images or groups, the number of folds changes the ranks noticeably
 FOLDS_MEGABYTES = 256  # memory for the thresholds of all folds at a time
 
 
@@ -34,7 +36,8 @@ class Calibrated(NamedTuple):
 
     thresholds: from all labeled images
     fold:       int64 [N], fold of each image of the store, -1: not used for calibration
-    rows:       facts, one row per alpha and rule; None with a single labeled image
+    num_groups: of the images (`data.groups`); None without groups
+    rows:       facts, one row per alpha and rule; None with a single labeled image or group
     raw:        the same facts of the annotator's own argmax, without those about thresholds; None as `rows`
     labeled:    rule -> float64 [A, L], fraction of the pixels of each held-out image that are labeled, NaN at alphas
                 that were not judged; {} as `rows`
@@ -44,6 +47,7 @@ class Calibrated(NamedTuple):
 
     thresholds: calib.Thresholds
     fold: npt.NDArray[np.int64]
+    num_groups: int | None
     rows: list[Fact] | None
     raw: Fact | None
     labeled: dict[str, npt.NDArray[np.float64]]
@@ -58,10 +62,11 @@ class Calibrated(NamedTuple):
         return int(self.fold.max()) + 1
 
     def held_out(self) -> Fact | None:
-        """The estimates on held-out images, as stored in receipts and sweeps; None with a single labeled image."""
+        """The estimates on held-out images, as stored in receipts and sweeps; None if `rows` is."""
         if self.rows is None:
             return None
-        return {"folds": self.num_folds, "num_images": self.num_images, "raw": self.raw, "rows": self.rows}
+        numbers = {"folds": self.num_folds, "num_images": self.num_images, "num_groups": self.num_groups}
+        return {**numbers, "raw": self.raw, "rows": self.rows}
 
 
 def fit_and_judge(
@@ -83,8 +88,10 @@ def fit_and_judge(
     raises:        calib.CalibrationError if the policy is "raise" and an alpha is too small for the number of images
     """
     maps = labeled_maps(settings, store)
-    folds = num_folds(maps.num_images, settings.calibrate)
-    fold_of_image = calib.assign_folds(maps.num_images, folds) if folds > 1 else np.zeros(1, np.int64)
+    num_units = calib.num_units(maps.unit_of_image)
+    folds = num_folds(num_units, settings.calibrate)
+    whole = np.zeros(maps.num_images, np.int64)
+    fold_of_image = calib.assign_folds(maps.unit_of_image, folds) if folds > 1 else whole
     fold = np.full(len(store.status), -1)
     fold[maps.images] = fold_of_image
     jobs = _jobs(settings, store, probabilities, fold) if folds > 1 else []
@@ -105,7 +112,7 @@ def fit_and_judge(
             of_folds = [fit.at(chosen).resolve("max" if policy == "max" else "abstain") for fit in fits[1:]]
             judged = _judge_images(settings, store, jobs, of_folds, progress)
             # in the order of the images, so that the intervals do not depend on which task finished first
-            held_out = calib.summarise(judged, np.random.default_rng(settings.seed))
+            held_out = calib.summarise(judged, np.random.default_rng(settings.seed), maps.unit_of_image)
             rows += rows_of(settings, held_out, store.class_names, some_alphas, of_all, jobs[0].rules, folds)
             raw = raw or raw_facts(settings, held_out, store.class_names)
             miou |= _miou_samples(settings, held_out, some_alphas, jobs[0].rules)
@@ -115,7 +122,8 @@ def fit_and_judge(
     thresholds = final[0]._replace(q=np.concatenate([chunk.q for chunk in final]))
     rules = jobs[0].rules if jobs else ()
     by_rule = {rule: np.concatenate([of_alphas[..., r].T for of_alphas in labeled]) for r, rule in enumerate(rules)}
-    return Calibrated(thresholds, fold, rows if jobs else None, raw, by_rule, miou)
+    num_groups = None if settings.data.groups is None else num_units
+    return Calibrated(thresholds, fold, num_groups, rows if jobs else None, raw, by_rule, miou)
 
 
 def _miou_samples(
@@ -142,21 +150,27 @@ def fit(settings: Settings, alphas: Sequence[float], policy: calib.Policy, store
 
 
 def labeled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
-    """The finished images of a calibration store."""
+    """The finished images of a calibration store, with their units."""
     images = np.flatnonzero(store.status == DONE).tolist()
     height, width = settings.data.grid
-    return StoredMaps(store.handle, images, (height, width), settings.compute)
+    units = None
+    if settings.data.groups is not None:
+        units = units_of(Run(settings).samples("calibrate").with_ids(store.sample_ids[i] for i in images))
+    return StoredMaps(store.handle, images, (height, width), settings.compute, units)
 
 
-def num_folds(num_images: int, settings: CalibrateSettings) -> int:
-    """Number of cross-fitting folds: that of the settings, or a default that keeps the time short."""
+def num_folds(num_units: int, settings: CalibrateSettings) -> int:
+    """Number of cross-fitting folds: that of the settings, or a default that keeps the time short.
+
+    num_units: number of labeled images, or of their groups
+    """
     if settings.folds is not None:
         folds = settings.folds
-    elif num_images > FEW_IMAGES:
+    elif num_units > FEW_IMAGES:
         folds = 10
     else:
-        folds = num_images if settings.kind.by_location else 20
-    return min(folds, num_images)
+        folds = num_units if settings.kind.by_location else 20
+    return min(folds, num_units)
 
 
 def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:

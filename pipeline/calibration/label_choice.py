@@ -114,7 +114,7 @@ def rank_candidates(settings: Settings, held_out: Facts) -> tuple[list[calib.Can
 
 
 def ranked_candidates(settings: Settings) -> list[calib.Candidate]:
-    """The candidates of a calibrated run, from the best on; [] with a single labeled image.
+    """The candidates of a calibrated run, from the best on; [] with a single labeled image or group.
 
     raises: StoreError if the run is not calibrated
     """
@@ -167,8 +167,8 @@ def log_choice(settings: Settings, calibrated: Facts, choice: Choice) -> None:
         return
     if held_out is None:
         log.warning(
-            "pseudolabel: a single labeled image cannot be held out, so labels cannot be compared, and rule auto "
-            "chooses raw, the annotator's own argmax; label more images, or set pseudolabel.rule"
+            "pseudolabel: a single labeled image (or group) cannot be held out, so labels cannot be compared, and rule "
+            "auto chooses raw, the annotator's own argmax; label more images, or set pseudolabel.rule"
         )
         return
     (best, *_), is_reached = rank_candidates(settings, held_out)

@@ -57,7 +57,8 @@ def runner_up_sentence(settings: Settings, calibrated: Facts) -> str | None:
     facts = calibrated.get("runner_up")
     if facts is None or facts["labels"] != [list(one[:3]) for one in pair]:
         return sentence
-    return f"{sentence}; the difference in mIoU is {interval_text(facts['miou'], facts['miou_is_larger'])}"
+    difference = interval_text(facts["miou"], facts["miou_is_larger"], calibrated["held_out"])
+    return f"{sentence}; the difference in mIoU is {difference}"
 
 
 def _two_best(settings: Settings, held_out: Facts | None) -> list[calib.Candidate] | None:

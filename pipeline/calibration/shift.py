@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from calib.shift import can_be_shown
+from pipeline.datasets import SampleIndex, in_groups, num_groups, units_of
 from pipeline.store import DONE, OUTCOMES, CalibrationStore, LabelStore, observed_in
 
 Facts = Mapping[str, Any]
@@ -18,7 +20,9 @@ NUM_IMAGES = 5  # unlabeled images that are named
 NUM_CLASSES = 3  # classes that are named
 
 
-def shift_facts(calibration: CalibrationStore, labels: LabelStore, seed: int) -> dict[str, Any] | None:
+def shift_facts(
+    calibration: CalibrationStore, labels: LabelStore, index: SampleIndex, seed: int
+) -> dict[str, Any] | None:
     """Compare the labeled images of a run with the unlabeled ones (`calib.shift`).
 
     The quantities are, per image, the keep rate with the labels' variant, alpha and rule (of a labeled image with
@@ -27,11 +31,13 @@ def shift_facts(calibration: CalibrationStore, labels: LabelStore, seed: int) ->
 
     calibration: with its thresholds
     labels:      with all its images
+    index:       with the groups of the images, which are divided as a whole
     seed:        of the random divisions
     returns:     `tests`: quantity -> `labeled` and `unlabeled` (means; class name -> mean for the shares), `p_value`,
                  `adjusted` (Holm); `is_shift`: whether one of the adjusted p-values is at most 0.05; `classes`: names
                  of the classes whose shares differ most; `images`: ids of the unlabeled images that differ most in the
-                 quantities that do (both [] without a shift). None without images to compare
+                 quantities that do (both [] without a shift); `num_images` and `num_groups`: of `labeled` and
+                 `unlabeled`, the groups None without `data.groups`. None without images to compare
     raises:      StoreError if a store is damaged
     """
     of_labeled, of_unlabeled = np.flatnonzero(calibration.status == DONE), np.flatnonzero(labels.status == DONE)
@@ -41,7 +47,12 @@ def shift_facts(calibration: CalibrationStore, labels: LabelStore, seed: int) ->
     kept = _keep_rates(calibration, of_labeled, labels, of_unlabeled)
     if kept is not None:
         labeled, unlabeled = {KEEP_RATE: kept[0], **labeled}, {KEEP_RATE: kept[1], **unlabeled}
-    tests = calib.compare(labeled, unlabeled, np.random.default_rng(seed))
+    samples = {
+        "labeled": index.with_ids(calibration.sample_ids[i] for i in of_labeled),
+        "unlabeled": index.with_ids(labels.sample_ids[i] for i in of_unlabeled),
+    }
+    units = units_of(samples["labeled"]), units_of(samples["unlabeled"])
+    tests = calib.compare(labeled, unlabeled, np.random.default_rng(seed), units)
     shifted = [name for name, test in tests.items() if test.is_shift]
     images: list[str] = []
     if shifted:
@@ -55,6 +66,8 @@ def shift_facts(calibration: CalibrationStore, labels: LabelStore, seed: int) ->
         "is_shift": bool(shifted),
         "classes": [labels.class_names[k] for k in classes],
         "images": images,
+        "num_images": {name: len(of) for name, of in samples.items()},
+        "num_groups": {name: num_groups(of) for name, of in samples.items()},
     }
 
 
@@ -97,11 +110,24 @@ def shift_sentence(facts: Facts | None) -> str | None:
         return None
     parts = ", ".join(_parts(facts))
     if not facts["is_shift"]:
-        return f"no difference beyond chance between labeled and unlabeled images: {parts}"
+        compared = _groups(facts)
+        return f"no difference beyond chance between labeled and unlabeled images{compared}: {parts}"
     return (
-        f"SHIFT: the unlabeled images differ from the labeled ones: {parts}; most of all {', '.join(facts['images'])}. "
+        f"SHIFT: the unlabeled images differ from the labeled ones{_groups(facts)}: {parts}; most of all "
+        f"{', '.join(facts['images'])}. "
         "Coverage and precision are estimates for images like the labeled ones: label some of these images, too"
     )
+
+
+def _groups(facts: Facts) -> str:
+    """The numbers of groups in parentheses, and whether they are too few for any difference; "" without groups."""
+    num = facts.get("num_groups") or {"labeled": None, "unlabeled": None}
+    if num["labeled"] is None and num["unlabeled"] is None:
+        return ""
+    of = {name: in_groups(facts["num_images"][name], groups, name) for name, groups in num.items()}
+    sides = [facts["num_images"][name] if groups is None else groups for name, groups in num.items()]
+    few = "" if can_be_shown(sides[0], sides[1], len(facts["tests"])) else ", too few groups to show any difference"
+    return f" ({of['labeled']}, {of['unlabeled']}{few})"
 
 
 def _parts(facts: Facts) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 import calib
 from pipeline.dask_tasks import reduce_tasks
@@ -50,6 +51,7 @@ class StoredMaps:
 
     images: indices in the store
     shape:  height and width of the grid
+    units:  int64 [L], the unit of each image (`calib.units`); default: each image is its own
     passes: number of passes over the images so far, for the log
     """
 
@@ -57,11 +59,16 @@ class StoredMaps:
     images: list[int]
     shape: tuple[int, int]
     compute: ComputeSettings
+    units: npt.NDArray[np.int64] | None = None
     passes: int = 0
 
     @property
     def num_images(self) -> int:
         return len(self.images)
+
+    @property
+    def unit_of_image(self) -> npt.NDArray[np.int64]:
+        return calib.each_alone(self.num_images) if self.units is None else self.units
 
     def bands(self, bytes_per_row: int) -> Iterable[slice]:
         """Slices of rows that cover the grid. The result of each takes at most `tile_megabytes`."""

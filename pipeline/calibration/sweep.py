@@ -33,8 +33,8 @@ class Sweep(NamedTuple):
                 alpha has its own tests
     thresholds: from all labeled images, one map per alpha, as `calibrate` computes them
     n_valid:    int64 [H, W] or [K, H, W], number of labeled images behind each threshold
-    held_out:   `num_images`, `folds`, `raw` and `rows` (one row per alpha and rule), as in the receipt of calibrate;
-                None with a single labeled image
+    held_out:   `num_images`, `num_groups`, `folds`, `raw` and `rows` (one row per alpha and rule), as in the receipt of
+                calibrate; None with a single labeled image or group
     """
 
     alphas: tuple[float, ...]

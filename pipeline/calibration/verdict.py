@@ -7,6 +7,7 @@ from typing import Any
 
 import calib
 from pipeline.calibration.rows import candidates, find_row
+from pipeline.datasets import in_groups
 
 Facts = Mapping[str, Any]
 
@@ -23,7 +24,7 @@ def verdict(held_out: Facts | None, variant: str, alpha: float, rule: str) -> st
     if held_out is None or row is None or held_out["raw"]["precision"] is None:
         return None
     if rule != "raw":
-        return _against_raw(row, held_out["raw"], "the calibrated labels")
+        return _against_raw(row, held_out, "the calibrated labels")
     _, *others = calib.without_equal_labels(candidates(held_out))  # without those that are the argmax
     calibrated = [candidate for candidate in others if candidate.keep_rate]
     if not calibrated:
@@ -33,28 +34,33 @@ def verdict(held_out: Facts | None, variant: str, alpha: float, rule: str) -> st
     assert row is not None
     combination = f"variant {best.variant}, alpha {best.alpha:g}, rule {best.rule}"
     return _against_raw(
-        row, held_out["raw"], f"the labels are the annotator's own argmax; the best calibrated labels ({combination})"
+        row, held_out, f"the labels are the annotator's own argmax; the best calibrated labels ({combination})"
     )
 
 
-def _against_raw(row: Facts, raw: Facts, labels: str) -> str | None:
-    against = row["against_raw"]
+def _against_raw(row: Facts, held_out: Facts, labels: str) -> str | None:
+    against, raw = row["against_raw"], held_out["raw"]
     if row["precision"] is None or against["miou"] is None:
         return None
     return (
         f"{labels} have a held-out precision of {_percent(row['precision'])}, the annotator's own argmax of "
         f"{_percent(raw['precision'])} (all pixels) and {_percent(against['same_keep'])} (at the same keep rate, "
         f"{_percent(row['keep_rate'])}); mIoU of the labels {points(row['miou']['value'])} against "
-        f"{points(raw['miou']['value'])} ({interval_text(against['miou'], against['miou_is_larger'])}): "
+        f"{points(raw['miou']['value'])} ({interval_text(against['miou'], against['miou_is_larger'], held_out)}): "
         f"{_advice(against['miou'])}"
     )
 
 
-def interval_text(difference: Mapping[str, float], is_larger: float) -> str:
-    """A difference in mIoU in points with its interval, and the fraction of the bootstrap samples above zero."""
+def interval_text(difference: Mapping[str, float], is_larger: float, held_out: Facts) -> str:
+    """A difference in mIoU in points with its interval, and the fraction of the bootstrap samples above zero.
+
+    held_out: of the receipt of calibrate, with the number of groups
+    """
+    groups = held_out.get("num_groups")
+    over = "" if groups is None else f" over {in_groups(held_out['num_images'], groups)}"
     return (
-        f"{_signed(difference['value'])}, 95 % interval {_signed(difference['low'])} to {_signed(difference['high'])}, "
-        f"above zero in {100 * is_larger:.0f} % of the bootstrap samples"
+        f"{_signed(difference['value'])}, 95 % interval{over} {_signed(difference['low'])} to "
+        f"{_signed(difference['high'])}, above zero in {100 * is_larger:.0f} % of the bootstrap samples"
     )
 
 

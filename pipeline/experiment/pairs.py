@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+import calib
+
 Areas = npt.NDArray[np.int64]
 NUM_RESAMPLINGS = 2000
 
@@ -21,25 +23,30 @@ class Difference(NamedTuple):
 
 
 def difference(
-    row: Sequence[Areas], reference: Sequence[Areas], absent: Literal["skip", "zero"], seed: int = 0
+    row: Sequence[Areas],
+    reference: Sequence[Areas],
+    absent: Literal["skip", "zero"],
+    seed: int = 0,
+    unit_of_image: npt.NDArray[np.integer] | None = None,
 ) -> Difference | None:
-    """mIoU of a row minus that of a reference; None if fewer than two val images have a counted pixel.
+    """mIoU of a row minus that of a reference; None if fewer than two val images, or units, have a counted pixel.
 
-    Images and seeds are drawn with replacement. An image is drawn for both rows and all seeds at once: a hard image is
-    hard for both rows, so the interval is narrower than those of the two mIoUs.
+    Units of images (`calib.units`) and seeds are drawn with replacement. An image is drawn for both rows and all seeds
+    at once: a hard image is hard for both rows, so the interval is narrower than those of the two mIoUs.
 
     row, reference: for each seed int64 [N, 3, K], pixels of each image and class: correctly predicted, true, and
                     predicted (evaluate/areas.npz)
     absent:         IoU of a class that is neither true nor predicted, as `evaluate.absent`
     seed:           of the resampling
+    unit_of_image:  integer [N]; default: each image is its own unit
     """
     counted = row[0][:, 1].sum(axis=1) > 0
-    num = int(counted.sum())
-    if num < 2:
+    units = (calib.each_alone(len(counted)) if unit_of_image is None else unit_of_image)[counted]
+    if calib.num_units(units) < 2:
         return None
     rng = np.random.default_rng(seed)
-    images = rng.multinomial(num, np.full(num, 1 / num), NUM_RESAMPLINGS).astype(np.float64)
-    whole = np.ones((1, num))
+    images = calib.bootstrap_weights(units, NUM_RESAMPLINGS, rng)
+    whole = np.ones((1, len(units)))
     gaps = [[_miou(one[counted], w, absent) - _miou(other[counted], w, absent) for w in (whole, images)]
             for one, other in zip(row, reference, strict=True)]  # fmt: skip
     value = float(np.mean([gap[0] for gap in gaps]))

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 import calib
+from pipeline.datasets import units_of
 from pipeline.digests import sha256_of
 from pipeline.errors import StoreError
 from pipeline.experiment.pairs import Areas, Difference, difference
 from pipeline.experiment.plan import Cell, Experiment
 from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
+from pipeline.run import Run
 
 REFERENCES = ("label-only", "raw")
 """Rows with which all others are compared, in pairs of the same image."""
@@ -111,14 +114,23 @@ def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
     return Labels(made_with, quality, facts["receipts"])
 
 
+def _val_units(experiment: Experiment) -> npt.NDArray[np.int64] | None:
+    """The unit of each val image; None without `data.groups`."""
+    if experiment.base.data.groups is None:
+        return None
+    return units_of(Run(experiment.base).samples().of("val"))
+
+
 def _against(experiment: Experiment, result: Result, results: Sequence[Result]) -> dict[str, Difference]:
     """Differences to the references under the same protocol."""
-    absent = experiment.base.evaluate.absent
+    absent, units = experiment.base.evaluate.absent, _val_units(experiment)
     gaps: dict[str, Difference] = {}
     for other in results:
         key = other.cell.row.key
         is_other = key in REFERENCES and other.cell.protocol == result.cell.protocol and key != result.cell.row.key
         if is_other and result.students and other.students:
-            gap = difference([s.areas for s in result.students], [s.areas for s in other.students], absent)
+            gap = difference(
+                [s.areas for s in result.students], [s.areas for s in other.students], absent, unit_of_image=units
+            )
             gaps |= {} if gap is None else {key: gap}
     return gaps

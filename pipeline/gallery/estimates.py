@@ -26,6 +26,7 @@ def held_out_estimates(
     rows = [[find_row(estimates, variant, alpha, rule) for alpha in stops.alphas] for rule in rules]
     return {
         "numImages": estimates["num_images"] if estimates else 0,
+        "numGroups": estimates.get("num_groups") if estimates else None,
         "folds": estimates["folds"] if estimates else 0,
         "isRisk": guarantees[0].is_risk,
         "isDescending": stops.alphas[0] > stops.alphas[-1],

@@ -63,6 +63,7 @@ def page_variables(run: LabeledRun, content: Facts) -> dict[str, Any]:
         "num_images": len(content["ids"]),
         "num_labeled": run.receipts["calibrate"]["num_labeled"],
         "num_held_out": held_out["numImages"],
+        "num_held_out_groups": held_out["numGroups"],
         "folds": held_out["folds"],
         "is_class_wise": run.is_class_wise,
         "is_risk": held_out["isRisk"],

@@ -47,7 +47,7 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     if not _belongs(store, receipt):
         return _nothing(f"{path} belongs to other thresholds")
     if receipt["held_out"] is None:
-        return _nothing("a single labeled image: none can be held out")
+        return _nothing("a single labeled image, or group of images: none can be held out")
     estimates = receipt["held_out"]
     rows = estimates["rows"]
     if isinstance(store, LabelStore):
@@ -59,6 +59,7 @@ def held_out_facts(store: CalibrationStore | LabelStore) -> Facts:
     return {
         "problem": None,
         "num_images": estimates["num_images"],
+        "num_groups": estimates.get("num_groups"),
         "folds": estimates["folds"],
         "rows": [
             {name: row[name] for name in SHOWN}
@@ -107,5 +108,5 @@ def _belongs(store: CalibrationStore | LabelStore, receipt: Mapping[str, Any]) -
 
 
 def _nothing(problem: str) -> Facts:
-    numbers = {"num_images": 0, "folds": 0, "rows": [], "per_class": {}, "raw": None}
+    numbers: Facts = {"num_images": 0, "num_groups": None, "folds": 0, "rows": [], "per_class": {}, "raw": None}
     return {"problem": problem, **numbers, "verdict": None, "guarantee": None}

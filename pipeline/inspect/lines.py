@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import calib
+from pipeline.datasets import in_groups
 from pipeline.folder import STAGE_OF, stage_command
 from pipeline.inspect.findings import named
 from pipeline.store import repair_command
@@ -111,7 +112,9 @@ def held_out_lines(facts: Facts) -> Iterator[Line]:
     if facts["problem"] is not None:
         yield "held out", facts["problem"]
         return
-    yield "held out", f"{facts['num_images']} labeled images in {facts['folds']} folds; [95 % interval over images]"
+    groups = facts["num_groups"]
+    images, over = in_groups(facts["num_images"], groups), "images" if groups is None else "groups"
+    yield "held out", f"{images} in {facts['folds']} folds; [95 % interval over {over}]"
     raw = facts["raw"]
     yield (
         "held out",

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.datasets import in_groups
 from pipeline.prompt_search.candidates import Wording
 from pipeline.prompt_search.search import Counts
 from pipeline.settings import DataSettings
@@ -21,7 +22,7 @@ def compare(counts: Counts, wordings: Sequence[Wording], data: DataSettings, see
     """IoU, difference to the prompts of the run file, and mIoU of every wording, as JSON types.
 
     The best wording of a class has the largest IoU. It is recommended if the 95 % interval of its difference, from
-    resampling whole images, is above 0.
+    resampling whole images or groups, is above 0.
 
     counts: of the prompts of the run file, then of each wording
     seed:   of the resampling
@@ -38,7 +39,9 @@ def compare(counts: Counts, wordings: Sequence[Wording], data: DataSettings, see
         num_images = int((counts.true[:, k] > 0).sum())
         classes.append({"class": data.class_names[k], "num_images": num_images, "wordings": rows, "recommended": entry})
     is_equal = [bool((of == of[:, :1]).all()) for of in (counts.right, counts.union)]
-    return {"num_images": len(counts.true), "failed": counts.failed, "classes": classes, "all_equal": all(is_equal)}
+    groups = None if counts.units is None else calib.num_units(counts.units)
+    numbers = {"num_images": len(counts.true), "num_groups": groups}
+    return {**numbers, "failed": counts.failed, "classes": classes, "all_equal": all(is_equal)}
 
 
 def _rows(
@@ -47,7 +50,7 @@ def _rows(
     """Numbers of the wordings of a class, the current one first. A class that no mask has gets None."""
     k = wordings[0].class_index
     right, union = counts.right[:, columns, k], counts.union[:, columns, k]
-    iou, difference = calib.compare_with_first(right, union, np.random.default_rng(seed))
+    iou, difference = calib.compare_with_first(right, union, np.random.default_rng(seed), counts.units)
     is_shown = bool(counts.true[:, k].any())
 
     def triple(of: calib.Estimate, row: int) -> list[float] | None:
@@ -86,8 +89,8 @@ def text_of(facts: Mapping[str, Any], run: str, next_command: str) -> str:
     next_command: that runs the whole workflow
     """
     lines = [
-        f"IoU on {facts['num_images']} labeled images when the prompts of one class change and the others stay as they "
-        "are (in %, with 95 % interval)"
+        f"IoU on {in_groups(facts['num_images'], facts['num_groups'])} when the prompts of one class change and the "
+        "others stay as they are (in %, with 95 % interval)"
     ]
     if facts["failed"]:
         named = "; ".join(f"{i}: {reason}" for i, reason in list(facts["failed"].items())[:MAX_FAILED])

@@ -13,7 +13,7 @@ from pipeline.annotators.agreement import confusion
 from pipeline.annotators.build import build_annotator, explained_prepare
 from pipeline.annotators.contract import Annotator, Maps, checked_maps, reason_of
 from pipeline.annotators.reading import Batch, read_batches
-from pipeline.datasets import Sample, SampleIndex
+from pipeline.datasets import Sample, SampleIndex, num_groups, units_of
 from pipeline.errors import AnnotatorError
 from pipeline.progress import Progress
 from pipeline.prompt_search.candidates import Wording, with_wording
@@ -34,12 +34,14 @@ class Counts(NamedTuple):
     union:  int64 [N, V, K], pixels that have the true class k, or in which its map is the largest
     true:   int64 [N, K], pixels of the true class k
     failed: reason by id of each image that could not be read or annotated, which is left out
+    units:  int64 [N], the unit of each image (`calib.units`); None: each image is its own
     """
 
     right: npt.NDArray[np.int64]
     union: npt.NDArray[np.int64]
     true: npt.NDArray[np.int64]
     failed: dict[str, str]
+    units: npt.NDArray[np.int64] | None = None
 
 
 def count_wordings(settings: Settings, wordings: Sequence[Wording]) -> Counts:
@@ -98,7 +100,9 @@ class _Search:
                 progress.advance(len(batch.indices) + len(batch.errors))
         done = [i for i in range(len(self.samples)) if i not in self.failed]
         failed = {self.samples[i].id: reason for i, reason in self.failed.items()}
-        return Counts(self.right[done], self.union[done], self.true[done], failed)
+        samples = [self.samples[i] for i in done]
+        units = units_of(samples) if num_groups(samples) is not None else None
+        return Counts(self.right[done], self.union[done], self.true[done], failed, units)
 
     def _prepare(self, lists: Sequence[ClassPrompts]) -> None:
         with explained_prepare(self.annotator):

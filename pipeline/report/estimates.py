@@ -78,6 +78,7 @@ class AutoChoice(NamedTuple):
 class Estimates(NamedTuple):
     """Held-out estimates of a run.
 
+    num_groups:  of the labeled images (`data.groups`); None without groups
     row:         of the labels, as in the receipt of calibrate
     raw:         of the annotator's argmax
     used:        of the labels
@@ -88,6 +89,7 @@ class Estimates(NamedTuple):
     """
 
     num_images: int
+    num_groups: int | None
     folds: int
     row: Facts
     raw: RuleRow
@@ -100,7 +102,7 @@ class Estimates(NamedTuple):
 
 
 def held_out_estimates(calibrated: Facts, labels: Facts, audit: Facts | None) -> Estimates | None:
-    """The estimates in a run's receipts; None if there are none, as with a single labeled image.
+    """The estimates in a run's receipts; None if there are none, as with a single labeled image or group.
 
     At an alpha for which a fold has too few images, estimates are None.
 
@@ -123,6 +125,7 @@ def held_out_estimates(calibrated: Facts, labels: Facts, audit: Facts | None) ->
         auto_choice = AutoChoice(len(known), target, labels["settings"]["pseudolabel"]["precision_of"], is_reached)
     return Estimates(
         num_images=estimates["num_images"],
+        num_groups=estimates.get("num_groups"),
         folds=row["folds"],
         row=row,
         raw=_rule_row(estimates["raw"], row, is_class_wise),

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.datasets import Sample, SampleIndex, load_samples
+import calib
+from pipeline.datasets import Sample, SampleIndex, in_groups, load_samples, num_groups, units_of
 from pipeline.errors import AnnotatorError, UserError
 from pipeline.receipt import SCHEMAS
 from pipeline.run import Run
@@ -107,23 +108,32 @@ class Fold:
 def folds_of(base: Run, num: int) -> list[Fold]:
     """The folds of a run. Every labeled and every unlabeled image is in one of them, drawn with the run's seed.
 
-    raises: AnnotatorError for more folds than labeled images
+    All images of a group are in one fold.
+
+    raises: AnnotatorError for more folds than labeled images, or groups of them
     """
     index = base.samples()
-    labeled, unlabeled = (sorted(one.id for one in index.of(split)) for split in ("labeled", "unlabeled"))
-    if num > len(labeled):
+    labeled, unlabeled = (sorted(index.of(split), key=lambda one: one.id) for split in ("labeled", "unlabeled"))
+    if num > calib.num_units(units_of(labeled)):
         raise AnnotatorError(
-            f"annotate.student.folds is {num}, but run {base.settings.name} has {len(labeled)} labeled images; lower it"
+            f"annotate.student.folds is {num}, but run {base.settings.name} has "
+            f"{in_groups(len(labeled), num_groups(labeled))}; lower it"
         )
-    fold_of = dict(_assigned(labeled, num, base.settings) + _assigned(unlabeled, num, base.settings))
+    fold_of = _assigned(labeled, num, base.settings)
+    fold_of_group = {one.group: fold_of[one.id] for one in labeled if one.group}
+    fold_of |= {one.id: fold_of_group[one.group] for one in unlabeled if one.group in fold_of_group}
+    fold_of |= _assigned([one for one in unlabeled if one.id not in fold_of], num, base.settings)
     return [Fold(base, k + 1, num, frozenset(i for i, fold in fold_of.items() if fold == k)) for k in range(num)]
 
 
-def _assigned(ids: Iterable[str], num: int, settings: Settings) -> list[tuple[str, int]]:
-    """Each id with its fold, 0 to num - 1; the folds have equal sizes, up to one image."""
-    order = list(ids)
+def _assigned(samples: Iterable[Sample], num: int, settings: Settings) -> dict[str, int]:
+    """Id of each image -> its fold, 0 to num - 1. Folds have similar sizes; with fewer groups, some stay empty."""
+    order = list(samples)
     random.Random(f"{settings.seed}/folds").shuffle(order)
-    return [(sample_id, i % num) for i, sample_id in enumerate(order)]
+    units = units_of(order)
+    folds = min(num, calib.num_units(units))
+    assigned = calib.assign_folds(units, folds).tolist() if folds > 1 else [0] * len(order)
+    return dict(zip((one.id for one in order), assigned, strict=True))
 
 
 def _without_mask(sample: Sample) -> Sample:

@@ -36,5 +36,7 @@ def _fingerprints(path: Path, modified: int, size: int) -> tuple[str, str, str]:
 
 
 def _of_samples(samples: list[Sample]) -> str:
-    rows: list[Any] = [[one.id, one.split, one.image_digest, one.mask_digest] for one in samples]
+    rows: list[Any] = [
+        [one.id, one.split, one.image_digest, one.mask_digest, *([one.group] if one.group else [])] for one in samples
+    ]
     return fingerprint({"samples": rows})

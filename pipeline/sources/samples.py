@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.datasets import SPLITS, Sample, Split
 from pipeline.files import is_file
 from pipeline.settings import DataSettings
+from pipeline.sources.groups import with_groups
 from pipeline.sources.layouts import Tree
 from pipeline.sources.lists import Entry, read_split
 from pipeline.sources.pairs import pair_problems
@@ -43,6 +44,8 @@ def find_samples(data: DataSettings, needs_unlabeled: bool = True) -> tuple[list
     problems += pair_problems(data.splits, listed, known)
     ids = _split_ids(data, listed, known, problems)
     samples = [sample for split in SPLITS for sample in _samples_of(split, ids[split], known, tree.root, problems)]
+    samples, without_group = with_groups(samples, data)
+    problems += without_group
     problems += _split_problems(ids, needs_unlabeled)
     if not ids["labeled"] and not unread and not any(entry.mask for entry in known.values()):
         problems.append(f"no image has a mask: {tree.why_no_masks(known.values())}")

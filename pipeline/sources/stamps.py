@@ -59,8 +59,8 @@ def has_changed(data: DataSettings, index: SampleIndex, stamps: Path, needs_unla
     return False
 
 
-def _listing(samples: Iterable[Sample]) -> list[tuple[str, str, str | None, str]]:
-    return [(sample.id, sample.image, sample.mask, sample.split) for sample in samples]
+def _listing(samples: Iterable[Sample]) -> list[tuple[str, str, str | None, str, str]]:
+    return [(sample.id, sample.image, sample.mask, sample.split, sample.group) for sample in samples]
 
 
 def _digests(index: SampleIndex) -> dict[str, str]:

@@ -23,6 +23,7 @@ from pipeline.datasets import (
     decode_index_mask,
     load_samples,
     mask_classes,
+    num_groups,
     save_samples,
     unknown_mask_values,
 )
@@ -34,6 +35,7 @@ from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import DataSettings, SceneSettings, Settings
 from pipeline.sources import find_samples
+from pipeline.sources.groups import group_warnings
 from pipeline.sources.image_checks import Doubt, darkness_problems, leak_doubts, orientation_doubts, refuse_other_size
 from pipeline.sources.labeled_set import MaskCounts, judge_masks
 from pipeline.sources.misreadings import certain_suspicions, misreading
@@ -76,7 +78,8 @@ def prepare(settings: Settings) -> dict[str, Any]:
         log.warning("prepare: %s", doubt)
     if problems:
         raise DatasetError(_list_problems(problems, data))
-    for warning in judged.warnings:
+    warnings = [*judged.warnings, *group_warnings(samples)]
+    for warning in warnings:
         log.warning("prepare: %s", warning)
     index = SampleIndex(Path(data.root), tuple(check.sample for check in checked))
     run = Run(settings)
@@ -85,8 +88,8 @@ def prepare(settings: Settings) -> dict[str, Any]:
     if not _has_samples(folder.samples, index):  # writing the same list again would make Snakemake run every stage
         save_samples(folder.samples, index)
     write_stamps(folder.stamps, {name: stamp for check in checked for name, stamp in check.stamps.items()})
-    warnings = {"warnings": [*doubts, *judged.warnings]}
-    return _facts(index, checked, data) | warnings | {"seconds": round(time.monotonic() - start, 1)}
+    told = {"warnings": [*doubts, *warnings], "seconds": round(time.monotonic() - start, 1)}
+    return _facts(index, checked, data) | told
 
 
 def prompt_problems(settings: Settings) -> list[str]:
@@ -261,6 +264,7 @@ def _facts(index: SampleIndex, checked: list[Check], data: DataSettings) -> dict
     labeled = [check.class_pixels for check in checked if check.sample.split == "labeled"]
     return {
         "num_samples": {split: len(index.of(split)) for split in SPLITS},
+        "num_groups": {split: num_groups(index.of(split)) for split in SPLITS},
         "labeled_images_per_class": {
             name: sum(k in pixels for pixels in labeled) for k, name in enumerate(data.class_names)
         },

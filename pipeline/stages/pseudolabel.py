@@ -53,7 +53,8 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     run = Run(settings)
     calibrated, annotated = run.receipt("calibrate"), run.receipt("annotate")
     calibration = run.open_calibration()
-    unlabeled = run.samples().of("unlabeled")
+    index = run.samples()
+    unlabeled = index.of("unlabeled")
     choice = choose(settings, calibrated)
     log_choice(settings, calibrated, choice)
     runner_up = runner_up_sentence(settings, calibrated)
@@ -70,7 +71,7 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
         )
     store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
     _label_images(settings, choice, store, calibration, annotated)
-    shift = shift_facts(calibration, store, settings.seed)
+    shift = shift_facts(calibration, store, index, settings.seed)
     if shift is not None:
         log.log(logging.WARNING if shift["is_shift"] else logging.INFO, "pseudolabel: %s", shift_sentence(shift))
     store.finish(relabel=False)

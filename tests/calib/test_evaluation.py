@@ -14,6 +14,7 @@ from calib import (
     assign_folds,
     class_planes,
     compare_with_first,
+    each_alone,
     fit,
     judge_image,
     summarise,
@@ -47,7 +48,7 @@ def judge_by_the_others(scores, folds, alpha, quantile="exact"):
 
 
 def cross_fitted(scores, alpha, folds, quantile="exact", seed=0):
-    judgements = judge_by_the_others(scores, assign_folds(len(scores), folds), alpha, quantile)
+    judgements = judge_by_the_others(scores, assign_folds(each_alone(len(scores)), folds), alpha, quantile)
     return summarise(judgements, np.random.default_rng(seed))
 
 
@@ -59,19 +60,9 @@ def test_judges_every_image_by_the_thresholds_of_the_others():
     assert [judgement.uncalibrated.tolist() for judgement in judgements] == [[0]] * 3
 
 
-def test_folds_take_the_images_in_turn():
-    assert assign_folds(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
-
-
-@pytest.mark.parametrize("folds", [0, 1, 8])
-def test_refuses_folds_that_leave_nothing_to_calibrate_or_to_judge(folds):
-    with pytest.raises(ValueError, match=rf"folds must be between 2 and the number of images \(7\), got {folds}"):
-        assign_folds(7, folds)
-
-
 @pytest.mark.parametrize("method", ["exact", "paper"])
 def test_agrees_with_a_loop_over_images_and_pixels(method):
-    scores, folds = uniform_scores(23, 4, void=0.6), assign_folds(23, 5)
+    scores, folds = uniform_scores(23, 4, void=0.6), assign_folds(each_alone(23), 5)
     expected = np.zeros((23, 3), dtype=int)  # valid, covered, uncalibrated
     for image, a, b in np.ndindex(scores.shape):
         others = np.sort(scores[folds != folds[image], a, b])
@@ -113,7 +104,7 @@ def test_an_image_unlike_the_others_is_not_covered():
 def test_void_pixels_are_not_counted_and_void_images_have_no_coverage():
     scores = uniform_scores(30, 8)
     scores[0], scores[1, :4] = np.nan, np.nan
-    judgements = judge_by_the_others(scores, assign_folds(30, 5), 0.1)
+    judgements = judge_by_the_others(scores, assign_folds(each_alone(30), 5), 0.1)
     assert [judgement.valid.sum() for judgement in judgements[:3]] == [0, 32, 64]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -306,7 +297,7 @@ def test_estimates_can_be_computed_by_hand():
 def test_estimates_at_one_alpha_can_be_cleared_without_changing_the_others():
     scores = uniform_scores(20, 6)
     truth = np.zeros(scores.shape, dtype=np.uint8)
-    folds = assign_folds(20, 4)
+    folds = assign_folds(each_alone(20), 4)
     fits = fit(Variant("pixel", (0.1, 0.3)), ArrayMaps({"score": scores, "truth": truth}), folds)[1:]
     judgements = [
         judge_image(

@@ -135,3 +135,17 @@ def test_wrong_arrays_and_options_are_refused(maps, masks, options, message):
 def test_maps_of_another_size_are_not_labeled():
     with pytest.raises(ValueError, match="resize the maps of labeled and unlabeled images"):
         calib.calibrate(PROBABILITIES, MASKS).label(PROBABILITIES[:, :, :2])
+
+
+def test_copies_of_images_in_one_unit_change_no_held_out_estimate():
+    probabilities, masks = random_maps(10)
+    once = calib.calibrate(probabilities, masks, alpha=0.2, variant="image")
+    thrice = [np.repeat(values, 3, axis=0) for values in (probabilities, masks)]
+    together = calib.calibrate(*thrice, alpha=0.2, variant="image", units=np.repeat(list("abcdefghij"), 3).tolist())
+    apart = calib.calibrate(*thrice, alpha=0.2, variant="image")
+    assert together.held_out.raw_precision == pytest.approx(once.held_out.raw_precision)
+    width = [one.held_out.raw_precision[2] - one.held_out.raw_precision[1] for one in (together, apart)]
+    assert width[1] < 0.75 * width[0]
+    assert calib.calibrate(probabilities, masks, units=["a"] * 10).held_out is None
+    with pytest.raises(ValueError, match="units has 2 names for 10 images; give one for each image"):
+        calib.calibrate(probabilities, masks, units=["a", "b"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_images import block_of, random_image
 
-from calib import ArrayMaps, Variant, assign_folds, fit
+from calib import ArrayMaps, Variant, assign_folds, each_alone, fit
 from calib.betting import FRACTIONS, PRIOR, LogCapital, growth, last_rejected, log_evidence
 from calib.curves import LabelCurves, candidate_thresholds, curves_of
 from calib.histogram import KEEP_NOTHING
@@ -109,7 +109,7 @@ def test_fits_the_threshold_of_a_literal_loop_with_all_images_and_without_each_f
         truth[maps.max(axis=0) > 0.9] = maps.argmax(axis=0)[maps.max(axis=0) > 0.9]
     block = block_of(images, 0)
     score = np.zeros(block.maps["truth"].shape, np.float32)
-    folds = assign_folds(12, 2)
+    folds = assign_folds(each_alone(12), 2)
     variant = Variant("precision_paper", (0.4, 0.02), background=0, error=0.2)
     fits = fit(variant, ArrayMaps({"score": score, **block.maps}, block=7), folds)
     curves, pilot = curves_of("paper", 0, block), is_pilot(12)

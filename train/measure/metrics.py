@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+import calib
 from pipeline.datasets import IGNORE_INDEX
 
 Confusion = npt.NDArray[np.int64]
@@ -66,19 +67,23 @@ def mean_over_classes(iou: npt.NDArray[np.float64], absent: Absent) -> npt.NDArr
     return mean
 
 
-def miou_interval(areas: npt.NDArray[np.int64], absent: Absent, seed: int) -> tuple[float, float] | None:
-    """The 95 % bootstrap interval of mIoU, low and high end; None for fewer than two images with a counted pixel.
+def miou_interval(
+    areas: npt.NDArray[np.int64], absent: Absent, seed: int, unit_of_image: npt.NDArray[np.integer] | None = None
+) -> tuple[float, float] | None:
+    """The 95 % bootstrap interval of mIoU, low and high end; None for fewer than two units with a counted pixel.
 
-    Whole images are resampled, NUM_RESAMPLINGS times.
+    Whole units are resampled, NUM_RESAMPLINGS times.
 
-    areas:  int64 [N, 3, K], `class_areas` of each image
-    absent: as in `mean_iou`
+    areas:         int64 [N, 3, K], `class_areas` of each image
+    absent:        as in `mean_iou`
+    unit_of_image: integer [N] (`calib.units`); default: each image is its own unit
     """
-    counted = areas[areas[:, 1].sum(axis=1) > 0].astype(np.float64)  # exact up to 2^53 pixels
-    num = len(counted)
-    if num < 2:
+    is_counted = areas[:, 1].sum(axis=1) > 0
+    counted = areas[is_counted].astype(np.float64)  # exact up to 2^53 pixels
+    units = (calib.each_alone(len(areas)) if unit_of_image is None else unit_of_image)[is_counted]
+    if calib.num_units(units) < 2:
         return None
-    draws = np.random.default_rng(seed).multinomial(num, np.full(num, 1 / num), NUM_RESAMPLINGS)
+    draws = calib.bootstrap_weights(units, NUM_RESAMPLINGS, np.random.default_rng(seed))
     iou = iou_of_areas(np.tensordot(draws, counted, axes=1).swapaxes(0, 1))  # [resampling, K]
     low, high = np.quantile(mean_over_classes(iou, absent), [0.025, 0.975])
     return float(low), float(high)

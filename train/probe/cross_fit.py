@@ -45,7 +45,7 @@ class Judged(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """One student: it is trained on the labels of its arm, without the labeled images of its fold."""
+    """One student: it is trained on the labels of its arm, without the images of its fold."""
 
     arm: Arm
     fold: int
@@ -89,10 +89,17 @@ class CrossFit:
                 "arm": fit.arm.as_json(),
                 "labels": self.made_by.get(kind),
                 "labeled": [[sample.image_digest, sample.mask_digest] for sample in self.labeled],
-                "unlabeled": [] if kind == "none" else [sample.image_digest for sample in self.unlabeled],
+                "unlabeled": [] if kind == "none" else [self.unlabeled[i].image_digest for i in self.others(fit.fold)],
                 "held_out": np.flatnonzero(self.fold == fit.fold).tolist(),
             }
         )
+
+    def others(self, fold: int) -> list[int]:
+        """Unlabeled images that the students of a fold are trained on: those that are in no group of the fold."""
+        judged = {
+            sample.group for sample, own in zip(self.labeled, self.fold, strict=True) if own == fold and sample.group
+        }
+        return [i for i, sample in enumerate(self.unlabeled) if sample.group not in judged]
 
     @property
     def missing(self) -> list[Fit]:
@@ -141,7 +148,9 @@ class CrossFit:
     ) -> Areas:
         """`class_areas` of the images of a fold by a student trained on the others: int64 [n, 3, K]."""
         groups = self.recipe.groups(
-            labeled.of(np.flatnonzero(self.fold != fit.fold).tolist()), unlabeled, fit.arm.weight
+            labeled.of(np.flatnonzero(self.fold != fit.fold).tolist()),
+            None if unlabeled is None else unlabeled.of(self.others(fit.fold)),
+            fit.arm.weight,
         )
         device, num_classes = self.cache.student.compute.device, self.data.num_classes
         decoder = trained_decoder(num_classes, shapes, groups, self.recipe, device, progress.advance)

@@ -12,6 +12,7 @@ import torch
 
 import calib
 from pipeline.calibration.label_choice import Labeler, labeler, ranked_candidates
+from pipeline.datasets import in_groups, num_groups, units_of
 from pipeline.errors import TrainingError
 from pipeline.receipt import fingerprint
 from pipeline.run import Run
@@ -42,7 +43,8 @@ def probe(settings: Settings) -> dict[str, Any]:
     if students.missing:
         Run(settings).begin("probe")
     judged = students.judged()
-    results = outcomes(students.arms, judged.areas, students.fold, settings.seed)
+    units = units_of(students.labeled)
+    results = outcomes(students.arms, judged.areas, students.fold, settings.seed, units)
     choice = chosen(results)
     return {
         "fingerprint": calibrated["fingerprint"],
@@ -52,6 +54,7 @@ def probe(settings: Settings) -> dict[str, Any]:
         "command": command(Run(settings), choice.arm),
         "outcomes": [outcome_facts(outcome) for outcome in results],
         "num_labeled": len(students.labeled),
+        "num_groups": num_groups(students.labeled),
         "num_unlabeled": len(students.unlabeled),
         "folds": settings.probe.folds,
         "crop": students.cache.plan.crop,
@@ -76,22 +79,25 @@ def cross_fit(settings: Settings, calibration: str) -> CrossFit:
     """
     own, index, planes = settings.probe, Run(settings).samples("probe"), open_planes(settings)
     labeled, unlabeled = thinned(index.of("labeled"), planes.available(index.of("unlabeled")), own.max_images)
-    if len(labeled) < own.folds or not unlabeled:
+    units = units_of(labeled)
+    if calib.num_units(units) < own.folds or not unlabeled:
+        groups = num_groups(labeled)
+        each = "a labeled image" if groups is None else "a group of labeled images"
         raise TrainingError(
-            f"probe.folds is {own.folds}, but the probe has {len(labeled)} labeled and {len(unlabeled)} unlabeled "
-            "images; every fold needs a labeled image, and every student an unlabeled one: lower probe.folds, or add "
+            f"probe.folds is {own.folds}, but the probe has {in_groups(len(labeled), groups)} and {len(unlabeled)} "
+            f"unlabeled images; every fold needs {each}, and every student an unlabeled one: lower probe.folds, or add "
             "images"
         )
     plan, student = view_plan(settings), encoding_student(settings)
     ranked = ranked_candidates(settings)
     has_background = settings.data.background is not None
     folder = Run(settings).folder.probe
-    return CrossFit(
+    students = CrossFit(
         data=settings.data,
         index=index,
         labeled=labeled,
         unlabeled=unlabeled,
-        fold=calib.assign_folds(len(labeled), own.folds),
+        fold=calib.assign_folds(units, own.folds),
         arms=arms_of(distinct_candidates(ranked, own.candidates, has_background), own.unlabeled_weights),
         label_of=label_of(settings, ranked, planes),
         made_by={"raw": planes.made_by, "calibrated": calibration},
@@ -99,6 +105,13 @@ def cross_fit(settings: Settings, calibration: str) -> CrossFit:
         cache=FeatureCache(folder / "features", feature_key(student.model, plan), plan, student),
         folder=folder / "students",
     )
+    alone = next((fold for fold in range(own.folds) if not students.others(fold)), None)
+    if alone is not None:
+        raise TrainingError(
+            f"all {len(unlabeled)} unlabeled images are in the groups of fold {alone + 1} of {own.folds}, so that its "
+            "students have none to train on; add unlabeled images of other groups, or set data.groups to smaller ones"
+        )
+    return students
 
 
 def encoding_student(settings: Settings) -> Student:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.datasets import in_groups
 from train.probe.arms import Arm, Labels
 
 Facts = Mapping[str, Any]
@@ -18,9 +19,11 @@ def format_probe(name: str, facts: Facts) -> str:
 
 
 def _lines(name: str, facts: Facts) -> Iterator[str]:
+    groups = facts["num_groups"]
+    unit = "image" if groups is None else "group"
     yield (
-        f"{name}: {facts['num_labeled']} labeled images in {facts['folds']} folds, {facts['num_unlabeled']} "
-        "unlabeled ones; mIoU of held-out labeled images, differences paired by image [95 % interval]"
+        f"{name}: {in_groups(facts['num_labeled'], groups)} in {facts['folds']} folds, {facts['num_unlabeled']} "
+        f"unlabeled ones; mIoU of held-out labeled images, differences paired by {unit} [95 % interval]"
     )
     yield ""
     yield f"   {COLUMNS}"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+import calib
 from pipeline.run import Run
 from train.measure.metrics import NUM_RESAMPLINGS, iou_of_areas, mean_over_classes
 from train.probe.arms import Arm
@@ -49,15 +50,22 @@ class Outcome(NamedTuple):
         return self.to_best <= self.noise
 
 
-def outcomes(arms: Sequence[Arm], areas: Areas, fold: npt.NDArray[np.integer], seed: int) -> list[Outcome]:
-    """The outcome of each arm; intervals by resampling whole images, the same images for all arms.
+def outcomes(
+    arms: Sequence[Arm],
+    areas: Areas,
+    fold: npt.NDArray[np.integer],
+    seed: int,
+    unit_of_image: npt.NDArray[np.integer] | None = None,
+) -> list[Outcome]:
+    """The outcome of each arm; intervals by resampling whole units, the same units for all arms.
 
-    arms:  must contain the labeled images alone, and raw labels with every weight
-    areas: int64 [A, N, 3, K], `class_areas` of each image by the student of the arm that was not trained on it
-    fold:  int [N], fold of each image
+    arms:          must contain the labeled images alone, and raw labels with every weight
+    areas:         int64 [A, N, 3, K], `class_areas` of each image by the student of the arm that was not trained on it
+    fold:          int [N], fold of each image
+    unit_of_image: integer [N] (`calib.units`); default: each image is its own unit
     """
-    num = areas.shape[1]
-    draws = np.random.default_rng(seed).multinomial(num, np.full(num, 1 / num), NUM_RESAMPLINGS)
+    units = calib.each_alone(areas.shape[1]) if unit_of_image is None else unit_of_image
+    draws = calib.bootstrap_weights(units, NUM_RESAMPLINGS, np.random.default_rng(seed))
     miou, resampled = _miou(areas.sum(axis=1)), _miou(np.tensordot(draws, areas.astype(np.float64), axes=(1, 1)))
     by_fold = np.stack([_miou(areas[:, fold == f].sum(axis=1)) for f in np.unique(fold)], axis=1)  # [A, F]
     resampled = resampled.T  # [A, resampling]

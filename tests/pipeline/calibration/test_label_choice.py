@@ -165,7 +165,7 @@ def test_with_a_single_labeled_image_auto_chooses_raw_and_logs_why(run, caplog):
         run_stages(settings)
     facts = read_receipt(settings.folder / "pseudolabel.json", "pseudolabel")
     assert (facts["rule"], facts["keep_rate"], facts["verdict"]) == ("raw", 1, None)
-    assert "a single labeled image cannot be held out, so labels cannot be compared" in caplog.text
+    assert "a single labeled image (or group) cannot be held out, so labels cannot be compared" in caplog.text
 
 
 # --- rule probe ------------------------------------------------------------------------------------------------------

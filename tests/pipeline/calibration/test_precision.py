@@ -55,7 +55,7 @@ def test_the_labels_are_those_of_the_threshold_that_was_tested(run):
     shown = {one["variant"]: one for one in calibrated["guarantee"]["shown"]}
     assert set(shown) == {"precision_argmax", "precision_paper"}
     assert calibrated["guarantee"] | {"shown": None} == {
-        "precision": 0.1, "confidence": 0.9, "alpha": 0.9, "num_images": 12, "shown": None,
+        "precision": 0.1, "confidence": 0.9, "alpha": 0.9, "num_images": 12, "num_groups": None, "shown": None,
     }  # fmt: skip
     assert (labels["variant"], labels["alpha"]) in {(variant, 0.9) for variant in shown}
     store, threshold = open_labels(settings.folder / "labels.zarr"), shown[labels["variant"]]["threshold"]

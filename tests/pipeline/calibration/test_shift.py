@@ -29,3 +29,17 @@ def test_without_a_shift_the_numbers_are_shown_all_the_same():
     assert sentence.startswith("no difference beyond chance between labeled and unlabeled images: keep rate 75.1 %")
     assert sentence.endswith("class shares (p = 0.02)")
     assert shift_sentence(None) is None
+
+
+def test_with_groups_their_numbers_are_shown_and_whether_they_are_enough():
+    facts = {"tests": TESTS, "is_shift": False, "classes": [], "images": []}
+    few = facts | {"num_images": {"labeled": 9, "unlabeled": 20}, "num_groups": {"labeled": 3, "unlabeled": 3}}
+    assert shift_sentence(few).startswith(
+        "no difference beyond chance between labeled and unlabeled images (9 labeled images in 3 groups, 20 unlabeled "
+        "images in 3 groups, too few groups to show any difference): keep rate"
+    )
+    enough = few | {"num_groups": {"labeled": 6, "unlabeled": 6}, "is_shift": True, "images": ["b"]}
+    assert shift_sentence(enough).startswith(
+        "SHIFT: the unlabeled images differ from the labeled ones (9 labeled images in 6 groups, 20 unlabeled images "
+        "in 6 groups): keep rate"
+    )

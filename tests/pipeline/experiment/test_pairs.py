@@ -55,3 +55,13 @@ def test_the_interval_is_that_of_resampled_images_and_seeds():
     assert gap.value == pytest.approx(np.mean([miou(a) - miou(b) for a, b in zip(row, other, strict=True)]))
     width = np.subtract(*np.quantile(draws, [0.975, 0.025]))
     assert np.abs(np.array(gap[1:]) - np.quantile(draws, [0.025, 0.975])).max() < 0.15 * width
+
+
+def test_units_of_images_are_drawn_whole():
+    """Two units of two equal images: the difference is 0.75 in one and 0 in the other, and any mixture of them."""
+    right, wrong = [[4, 0], [0, 4]], [[4, 0], [4, 0]]
+    row = [areas_of(np.array([right] * 4))]
+    other = [areas_of(np.array([wrong, right, wrong, right]))]
+    gap = difference(row, other, "skip", unit_of_image=np.array([0, 1, 0, 1]))
+    assert (gap.low, gap.high) == pytest.approx((0, 0.75))
+    assert difference(row, other, "skip", unit_of_image=np.zeros(4, int)) is None

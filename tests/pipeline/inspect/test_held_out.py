@@ -190,7 +190,7 @@ def test_labels_that_do_not_name_their_calibration_are_told_by_variant_and_alpha
 
 def test_a_single_labeled_image_cannot_be_held_out(calibration, write_calibrate_receipt):
     write_calibrate_receipt(rows=None)
-    assert text_of(calibration) == "a single labeled image: none can be held out"
+    assert text_of(calibration) == "a single labeled image, or group of images: none can be held out"
 
 
 def test_labels_of_an_alpha_that_was_not_judged_have_no_row(labels, write_calibrate_receipt):

@@ -165,3 +165,20 @@ def test_an_unknown_fold_is_refused_with_the_known_ones(finished):
     with pytest.raises(ConfigError, match="no fold 'x'; give one of 1_of_2, 2_of_2"):
         fold_named(finished.second, "x")
     assert folds_for(finished.first) == []
+
+
+def test_no_group_is_divided_and_unlabeled_images_are_in_the_fold_of_their_group(copied):
+    base = Run(copied.first)
+    index = base.samples()
+    labeled, unlabeled = index.of("labeled"), index.of("unlabeled")
+    group_of = dict(zip([one.id for one in [*labeled, *unlabeled]], "aabbcc" + "axyy", strict=True))
+    samples = (replace(one, group=group_of.get(one.id, "val")) for one in index.samples)
+    save_samples(base.folder.samples, replace(index, samples=tuple(samples)))
+    folds = folds_of(base, 3)
+    assert sorted(i for fold in folds for i in fold.ids) == sorted(group_of)
+    assert all(
+        len({k for k, fold in enumerate(folds) for i in fold.ids if group_of[i] == group}) == 1 for group in "abcxy"
+    )
+    assert [len(fold.labeled()) for fold in folds] == [2, 2, 2]
+    with pytest.raises(AnnotatorError, match=r"folds is 4, but run tiny has 6 labeled images in 3 groups; lower it"):
+        folds_of(base, 4)

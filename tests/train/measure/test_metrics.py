@@ -90,3 +90,11 @@ def test_pixel_accuracy_is_the_fraction_on_the_diagonal():
 def test_nothing_counted_is_nan():
     nothing = np.zeros((3, 3), np.int64)
     assert np.isnan([mean_iou(nothing), mean_iou(nothing, "zero"), pixel_accuracy(nothing)]).all()
+
+
+def test_the_interval_resamples_units_of_images():
+    """Three copies of one image and three of another in two units: as for two images; a single unit has none."""
+    good, bad = [[8, 0], [0, 8]], [[6, 2], [2, 6]]
+    areas = areas_of(good, bad, good, bad, good, bad)
+    assert miou_interval(areas, "skip", 1, np.array([0, 1, 0, 1, 0, 1])) == pytest.approx((6 / 10, 1))
+    assert miou_interval(areas, "skip", 1, np.zeros(6, int)) is None

@@ -106,3 +106,23 @@ def test_the_key_of_a_student_changes_with_everything_that_it_depends_on(student
     assert students.key(fit) != students.key(Fit(ARMS[2], 1))
     alone = Fit(ARMS[0], 0)
     assert students.key(alone) == others[1].key(alone) == others[3].key(alone)  # no labels, no unlabeled images
+
+
+def test_students_of_a_fold_see_no_image_of_its_groups_and_other_unlabeled_images_change_nothing(students):
+    """Labeled images of the groups a, b, a, b, which are folds 0 and 1; unlabeled ones of a, b, c, a, none, none."""
+    labeled = [replace(one, group=group) for one, group in zip(students.labeled, "abab", strict=True)]
+    unlabeled = [
+        replace(one, group=group) for one, group in zip(students.unlabeled, ["a", "b", "c", "a", "", ""], strict=True)
+    ]
+    grouped = replace(students, labeled=labeled, unlabeled=unlabeled)
+    assert students.others(0) == [0, 1, 2, 3, 4, 5]
+    assert [grouped.others(fold) for fold in (0, 1)] == [[1, 2, 4, 5], [0, 2, 3, 4, 5]]
+    fit = Fit(ARMS[1], 0)
+    seen = replace(students, unlabeled=[students.unlabeled[i] for i in (1, 2, 4, 5)])
+    assert grouped.key(fit) == seen.key(fit) != students.key(fit)
+    grouped, seen = (replace(one, recipe=SHORT, arms=ARMS[1:2]) for one in (grouped, seen))
+    areas = grouped.judged().areas
+    for kept in grouped.folder.iterdir():
+        kept.unlink()
+    again = seen.judged().areas
+    assert np.array_equal(areas[:, students.fold == 0], again[:, students.fold == 0])

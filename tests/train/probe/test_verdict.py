@@ -112,3 +112,14 @@ def test_the_command_sets_what_the_arm_is(arm):
         )
     else:
         assert settings.pseudolabel.rule == "raw"
+
+
+def test_intervals_resample_units():
+    """Two units of three equal images each: a resampling is twice the first, twice the second, or both."""
+    areas = areas_of([0.2, 0.3, 0.3, 0.4, 0.4])
+    areas[3, :3, [0, 2]] = 90
+    in_units = outcomes(ARMS, areas, np.arange(6) // 3, 0, np.array([0, 0, 0, 1, 1, 1]))
+    assert in_units[3].to_none == pytest.approx((0.65 - 0.2, 0.4 - 0.2, 0.9 - 0.2))
+    alone = outcomes(ARMS, areas, np.arange(6) // 3, 0)
+    assert alone[3].to_none.value == in_units[3].to_none.value
+    assert alone[3].to_none.low > in_units[3].to_none.low
