@@ -5,7 +5,7 @@ files     damaged or unsuitable files               masks     the values of mask
 classes   the labeled images, and possible alphas   grid      shapes and sizes of images
 prompts   the prompts of the annotator              weights   the networks and weights that are needed
 twins     duplicate images                          costs     disk and time; trial: annotates a few images
-machine   versions and devices
+sequences groups of images, e.g. of one video       machine   versions and devices
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.doctor.grid import grid_findings
 from pipeline.doctor.machine import machine_findings
 from pipeline.doctor.masks import mask_findings
 from pipeline.doctor.prompts import Vocabulary, prompt_findings
+from pipeline.doctor.sequences import group_findings
 from pipeline.doctor.survey import survey
 from pipeline.doctor.trial import Trial, of_all, try_annotator
 from pipeline.doctor.twins import twin_findings
@@ -77,6 +78,7 @@ def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None
     findings += class_findings(surveyed, number["labeled"], settings)
     findings += grid_findings(surveyed, settings)
     findings += twin_findings(surveyed)
+    findings += group_findings(surveyed, data)
     is_tried = timed and settings.needs_annotator
     if not is_tried:  # the trial reads all files of maps
         listed = [facts.sample for facts in surveyed.samples]
