@@ -33,15 +33,17 @@ VARIANTS = ("image", "pixel")
 
 
 class Images(NamedTuple):
-    """All N images: planes and scores [N, h, w], and what is observed of each."""
+    """All N images: planes, scores and true classes [N, h, w], and what is observed of each."""
 
     planes: calib.Planes
     score: npt.NDArray[np.float32]
+    truth: npt.NDArray[np.uint8]
     observed: calib.Observed
 
     def __getitem__(self, chosen: npt.NDArray[np.intp]) -> Images:  # type: ignore[override]
         planes = calib.Planes(*(None if plane is None else plane[chosen] for plane in self.planes))  # type: ignore[arg-type]
-        return Images(planes, self.score[chosen], calib.Observed(*(values[chosen] for values in self.observed)))
+        observed = calib.Observed(*(values[chosen] for values in self.observed))
+        return Images(planes, self.score[chosen], self.truth[chosen], observed)
 
 
 def load(settings: Settings) -> tuple[Images, int]:
@@ -50,17 +52,18 @@ def load(settings: Settings) -> tuple[Images, int]:
     index, store = run.samples(), run.open_probabilities()
     position = {sample_id: i for i, sample_id in enumerate(store.sample_ids)}
     samples = index.of("labeled", "unlabeled")
-    planes, scores, observed = [], [], []
+    planes, scores, truths, observed = [], [], [], []
     for sample in samples:
         maps = np.ascontiguousarray(store.probabilities(position[sample.id]).rows(slice(None))[:, ::STEP, ::STEP])
-        truth = resize_nearest(mask_of(sample, index, settings), data.grid)[::STEP, ::STEP]
+        truths.append(np.ascontiguousarray(resize_nearest(mask_of(sample, index, settings), data.grid)[::STEP, ::STEP]))
         planes.append(calib.class_planes(maps, data.background_index))
-        scores.append(calib.true_class_scores(maps, np.ascontiguousarray(truth)))
+        scores.append(calib.true_class_scores(maps, truths[-1]))
         observed.append(calib.observe(planes[-1], data.background_index, data.num_classes))
     stacked = (None if plane[0] is None else np.stack(plane) for plane in zip(*planes, strict=True))
     images = Images(
         calib.Planes(*stacked),  # type: ignore[arg-type]
         np.stack(scores),
+        np.stack(truths),
         calib.Observed(*(np.stack(values) for values in zip(*observed, strict=True))),
     )
     return images, len(index.of("labeled"))
@@ -79,7 +82,7 @@ def mask_of(sample: Sample, index: SampleIndex, settings: Settings) -> npt.NDArr
 def keep_rates(settings: Settings, images: Images, labeled: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """float64 [N]: of a labeled image with thresholds from the other folds, of others with the final thresholds."""
     alpha, rule = settings.calibrate.alpha, "paper"
-    fold = calib.assign_folds(len(labeled), num_folds(len(labeled), settings.calibrate))
+    fold = calib.assign_folds(calib.each_alone(len(labeled)), num_folds(len(labeled), settings.calibrate))
     score = images.score[labeled]
     maps = calib.ArrayMaps({"score": score, "truth": np.zeros(score.shape, np.uint8)})  # one threshold for all classes
     fits = calib.fit(variant_of(settings, [alpha]), maps, fold)
