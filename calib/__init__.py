@@ -8,6 +8,7 @@ regions      partitions of the map into regions that share a threshold
 units        images that are not independent: folds that keep them together, and bootstrap samples of units
 interface    the interface of the variants: labeled maps in, thresholds out
 locations    thresholds of every location by itself, from all images and without each fold
+neighbours   thresholds of every location from the scores around it, weighted by their distance
 groups       thresholds that the pixels of a map, a region or a class share
 variants     the variants, one entry each: score maps in, threshold maps out
 rules        the labeling rules, one entry with a truth table each

@@ -104,9 +104,13 @@ def _fit_groups(
     if variant.classes == "pooled":
         return group_thresholds(variant, labeled, region, _pooled_groups(region), images)
     num_regions = int(region.max()) + 1
-    if variant.classes == "each":
+    if variant.classes in ("each", "partial"):
         every = np.arange(num_regions * variant.num_classes, dtype=np.int32).reshape(num_regions, -1)
-        return group_thresholds(variant, labeled, region, every, images)
+        own = group_thresholds(variant, labeled, region, every, images)
+        if variant.classes == "each":
+            return own
+        pooled = group_thresholds(variant, labeled, region, _pooled_groups(region), images)
+        return pool_partially(own, pooled, variant.class_shrinkage)
     cluster = _class_clusters(variant, labeled, images)
     num_clusters = int(cluster.max()) + 1
     groups = np.arange(num_regions, dtype=np.int32)[:, np.newaxis] * num_clusters + cluster
@@ -122,6 +126,28 @@ def _fit_groups(
         np.where(is_pooled, pooled.num_images, clustered.num_images),
         np.where(is_pooled, pooled.largest, clustered.largest),
     )
+
+
+def pool_partially(own: Thresholds, pooled: Thresholds, shrinkage: float) -> Thresholds:
+    """Thresholds of the classes between their own and the pooled one, nearer to their own the more images they have.
+
+    With n images of its own, a class has the threshold w own + (1 - w) pooled, w = n / (n + shrinkage); the largest
+    score, 1, stands for its own threshold where n is too small for one. Such linear interpolation is INTERP-Q, with one
+    weight for all classes (Ding, Fermanian and Salmon 2025, "Conformal prediction for long-tailed classification", ICLR
+    2026, arXiv 2507.06867); weights that grow with the number of observations are those of partial pooling (Efron and
+    Morris 1975).
+
+    The coverage of a class lies between those of its own threshold, which has the guarantee of classes "each", and of
+    the pooled one. Nothing more is guaranteed: neither 1 - alpha for a class, nor for all classes together.
+
+    own:       class-wise, [K] classes
+    pooled:    of the same images and regions, with one threshold for all classes
+    shrinkage: number of images, above 0, at which w is one half
+    """
+    weight = own.num_images / (own.num_images + shrinkage)  # [K, R]
+    own_q = np.where(np.isfinite(own.q), own.q, 1)
+    q = (weight * own_q + (1 - weight) * pooled.q).astype(np.float32)
+    return _spread(pooled, own.q.shape[1])._replace(q=q)
 
 
 def _spread(thresholds: Thresholds, num_classes: int) -> Thresholds:

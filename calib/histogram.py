@@ -128,7 +128,7 @@ def group_quantile(histogram: Histogram, alpha: float, method: Method, pooling: 
     q_hat = np.full(len(histogram.weight), np.nan, dtype=np.float32)
     for group in np.flatnonzero(histogram.num_images):
         num_images, num_pixels = int(histogram.num_images[group]), int(histogram.num_pixels[group])
-        allowed = _allowed_above(num_images if pooling == "hierarchical" else num_pixels, alpha, method, pooling)
+        allowed = allowed_above(num_images if pooling == "hierarchical" else num_pixels, alpha, method, pooling)
         if allowed < 0:
             q_hat[group] = np.inf
             continue
@@ -194,7 +194,7 @@ def risk_threshold(errors: Errors, alpha: float) -> np.float32:
              labeling no pixel has it
     raises:  ValueError unless 0 < alpha < 1
     """
-    allowed = _allowed_above(errors.num_images, alpha, "exact", "hierarchical")
+    allowed = allowed_above(errors.num_images, alpha, "exact", "hierarchical")
     if allowed < 0:
         return np.float32(np.inf)
     bound = _in_units(allowed, errors.num_pixels)
@@ -202,7 +202,7 @@ def risk_threshold(errors: Errors, alpha: float) -> np.float32:
     return KEEP_NOTHING if number < 0 else grid_value(number)
 
 
-def _allowed_above(n: int, alpha: float, method: Method, pooling: Pooling) -> Fraction:
+def allowed_above(n: int, alpha: float, method: Method, pooling: Pooling) -> Fraction:
     """How much may lie above the threshold: a sum of fractions of images or, with naive pooling, a number of pixels.
 
     n:       number of images, or of pixels with naive pooling

@@ -15,7 +15,7 @@ from calib.histogram import Pooling
 from calib.quantile import Method, Policy, resolve_uncalibrated
 from calib.units import each_alone
 
-Classes = Literal["pooled", "each", "clustered"]
+Classes = Literal["pooled", "each", "partial", "clustered"]
 Fallback = Literal["neighbourhood", "image"]
 T = TypeVar("T")
 
@@ -163,12 +163,17 @@ class Variant:
                      guarantee is in `histogram.group_quantile`
     classes:         of image, kmeans, genann. "pooled": one threshold for all classes, as in the paper. "each": one
                      per class, so that coverage holds for the pixels of every class (Mondrian: Vovk, Gammerman and
-                     Shafer 2005, section 4.5). "clustered": classes with similar scores share a threshold, and classes
-                     with too few images take the pooled one (Ding, Angelopoulos, Bates, Jordan and Tibshirani 2023,
-                     arXiv 2306.09335)
+                     Shafer 2005, section 4.5). "partial": between both, nearer to its own the more images a class has
+                     (`calib.groups.pool_partially`). "clustered": classes with similar scores share a threshold, and
+                     classes with too few images take the pooled one (Ding, Angelopoulos, Bates, Jordan and Tibshirani
+                     2023, arXiv 2306.09335)
     num_classes:     K; used unless classes is "pooled"
     num_regions:     of kmeans, genann: number of regions
     class_clusters:  of classes "clustered": largest number of clusters
+    class_shrinkage: of classes "partial": number of images, above 0, with which a class's threshold is halfway between
+                     its own and the pooled one
+    bandwidth:       of kernel: standard deviation of the weights around a location, above 0, as a fraction of the map's
+                     height
     n_min:           of pixel: a location with fewer valid images takes the pooled threshold of its `fallback`. Its
                      coverage is then guaranteed on average over that cell or map, and no longer at each location
     fallback:        of n_min: a square cell with a 16th of the map's height, or the whole map
@@ -186,6 +191,8 @@ class Variant:
     num_classes: int = 1
     num_regions: int = 4
     class_clusters: int = 4
+    class_shrinkage: float = 20.0
+    bandwidth: float = 0.25
     n_min: int = 0
     fallback: Fallback = "neighbourhood"
     background: int | None = None
@@ -213,7 +220,7 @@ class Kind:
     by_location:    each location has its own threshold, unless fewer than `n_min` images have a score there
     is_whole:       the whole map has one threshold
     learns_regions: the regions are computed from the labeled images
-    of_classes:     the classes can have separate thresholds
+    of_classes:     the classes can have separate thresholds, and `pooling` can be naive
     is_tried:       rule auto tries the variant, unless the run names others
     """
 

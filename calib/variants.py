@@ -22,6 +22,7 @@ from calib.histogram import KEEP_NOTHING, NUM_BINS, Errors, image_errors, merge_
 from calib.interface import Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.labels import Planes, most_probable
 from calib.locations import LocationQuantiles, location_quantiles
+from calib.neighbours import fit_kernel
 from calib.precision import precise_thresholds
 from calib.quantile import CalibrationError, smallest_alpha
 from calib.rules import refuse_unknown
@@ -174,6 +175,12 @@ VARIANTS: dict[str, Kind] = {
             covered="At each location, a new image",
             by_location=True,
             is_tried=True,
+        ),
+        Kind(
+            "kernel",
+            "every location has its own, from the scores around it",
+            fit_kernel,
+            covered="A random pixel around each location of a new image",
         ),
         Kind(
             "image",

@@ -668,9 +668,10 @@ class CalibrateSettings(Section):
     chooses among all of them (its default: pixel and image)."""
     fixed_threshold: float = Field(0.5, gt=0, le=1)
     """Variant fixed: smallest probability of a class in the prediction set, at any alpha."""
-    class_thresholds: Literal["pooled", "each", "clustered"] = "pooled"
-    """Which classes share a threshold. pooled: all (the paper). each: none, so that rare classes are covered as well.
-    clustered: classes with similar scores. each and clustered need variant image, kmeans or genann."""
+    class_thresholds: Literal["pooled", "each", "partial", "clustered"] = "pooled"
+    """Which classes share a threshold. pooled: all (the paper). each: none, so that rare classes are covered as well;
+    needs about 1/alpha images of each class. partial: between pooled and each, nearer to each the more images a class
+    has. clustered: classes with similar scores. All but pooled need variant image, kmeans or genann."""
     quantile: Literal["exact", "paper"] = "exact"
     """Quantile of the scores. exact: the score of rank ceil((n + 1)(1 - alpha)), with a finite-sample guarantee. paper:
     linear interpolation without finite-sample correction (numpy's nanquantile)."""
@@ -680,6 +681,12 @@ class CalibrateSettings(Section):
     """Variants kmeans and genann: number of regions."""
     class_clusters: int = Field(4, ge=1)
     """class_thresholds clustered: maximum number of clusters."""
+    class_shrinkage: float = Field(20.0, gt=0)
+    """class_thresholds partial: number of labeled images of a class with which its threshold is halfway between its own
+    and the pooled one."""
+    bandwidth: float = Field(0.25, gt=0, le=4)
+    """Variant kernel: standard deviation of the weights around a location, as a fraction of the map's height. Smaller:
+    closer to variant pixel, and slower. Larger: closer to variant image."""
     n_min: int = Field(0, ge=0)
     """Variant pixel: smallest number of valid scores from which a location gets a threshold of its own. A location with
     fewer takes that of its `fallback`."""

@@ -185,6 +185,8 @@ def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
         num_classes=settings.data.num_classes,
         num_regions=chosen.regions,
         class_clusters=chosen.class_clusters,
+        class_shrinkage=chosen.class_shrinkage,
+        bandwidth=chosen.bandwidth,
         n_min=chosen.n_min,
         fallback=chosen.fallback,
         background=settings.data.background_index,

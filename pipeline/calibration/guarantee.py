@@ -10,7 +10,12 @@ import calib
 Facts = Mapping[str, Any]
 
 OF_CLASS = {"pooled": "", "each": " of each class", "clustered": " of each cluster of classes"}
-FOR_CLASS = {"pooled": "", "each": ", each class with its own", "clustered": ", each cluster of classes with its own"}
+FOR_CLASS = {
+    "pooled": "",
+    "each": ", each class with its own",
+    "partial": ", each class with its own, partly pooled",
+    "clustered": ", each cluster of classes with its own",
+}
 FALLBACKS = {"neighbourhood": "neighbourhood", "image": "whole image"}
 
 
@@ -62,6 +67,13 @@ def guarantee_of(calibrated: Facts, alpha: float) -> Guarantee:
         )
         return Guarantee(alpha, False, False, False, None, "no guarantee", kind.shared_by, text, caveats=[])
     target = exact_percent(1 - alpha)
+    if classes == "partial":
+        text = (
+            f"The threshold of each class lies between its own, which covers {target} of the class or more, and the "
+            "pooled one, and so does its coverage. No coverage is guaranteed."
+        )
+        shared_by = kind.shared_by + FOR_CLASS[classes]
+        return Guarantee(alpha, False, False, False, None, "no guarantee", shared_by, text, caveats=[])
     covered = kind.covered.format(of_class=OF_CLASS[classes])
     text = f"{covered} has its true class in the prediction set with a probability of {target} or more."
     return Guarantee(
@@ -83,7 +95,7 @@ def _caveats(calibrated: Facts) -> Iterator[str]:
     settings, kind = calibrated["settings"]["calibrate"], calib.find_variant(calibrated["variant"])
     if kind.learns_regions:
         yield "The same images define the regions and the thresholds; the guarantee does not account for this reuse."
-    if not kind.by_location and settings["pooling"] == "naive":
+    if kind.of_classes and settings["pooling"] == "naive":
         yield "Naive pooling treats pixels as independent, which they are not, so this coverage is not guaranteed."
     if calibrated["quantile"] == "paper":
         yield (

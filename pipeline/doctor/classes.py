@@ -109,7 +109,7 @@ def _class_alphas(in_labeled: Mapping[str, int], settings: Settings) -> Iterator
     )
     if settings.calibrate.class_thresholds == "each":
         what = f"too few labeled images for a class-wise threshold at calibrate.alpha {alpha:g}"
-        fix = "label more images of them, increase alpha, or set calibrate.class_thresholds: clustered or pooled"
+        fix = "label more images of them, increase alpha, or set calibrate.class_thresholds: partial"
         yield Finding("warning", what, where, fix)
     else:
         yield Finding("note", f"too few labeled images for a class-wise guarantee at calibrate.alpha {alpha:g}", where)

@@ -110,7 +110,8 @@ def _how_pooled(facts: Facts) -> str:
     if kind.bounds == "nothing":
         return "one fixed number for the whole image, calibrate.fixed_threshold; nothing is calibrated"
     shared = kind.shared_by + FOR_CLASS[chosen["class_thresholds"]]
-    return f"{shared}, from {behind} labeled images ({chosen['pooling']} pooling, quantile {chosen['quantile']})"
+    pooling = f"{chosen['pooling']} pooling, " if kind.of_classes else ""
+    return f"{shared}, from {behind} labeled images ({pooling}quantile {chosen['quantile']})"
 
 
 def _rule(facts: Facts) -> str:

@@ -100,7 +100,7 @@ def counts_images(settings: Settings) -> bool:
     calibrate = settings.calibrate
     if calibrate.variant in ("risk", "fixed"):
         return calibrate.variant == "risk"
-    pools_pixels = calibrate.pooling == "naive" and (not calibrate.kind.by_location or calibrate.n_min > 0)
+    pools_pixels = calibrate.pooling == "naive" and (calibrate.kind.of_classes or calibrate.n_min > 0)
     return calibrate.quantile == "exact" and not pools_pixels
 
 

@@ -69,6 +69,28 @@ def literal_group_quantile(scores_of_images, alpha, method="exact", pooling="hie
     return candidates[first]
 
 
+def literal_kernel_quantile(pixels_of_images, alpha, method="exact"):
+    """Threshold of a cell: the smallest candidate above which the images' weighted fractions sum to what is allowed.
+
+    pixels_of_images: of each image the (score, weight) of every pixel around the cell; images without any do not count
+    returns:          float, one of every eighth number of the grid; +inf and NaN as `literal_group_quantile`
+    """
+    images = [pixels for pixels in pixels_of_images if pixels]
+    if not images:
+        return math.nan
+    exact_alpha = Fraction(repr(alpha))
+    allowed = len(images) * exact_alpha if method == "paper" else (len(images) + 1) * exact_alpha - 1
+    if allowed < 0:
+        return math.inf
+
+    def above(candidate):
+        weights = ([(weight, score > candidate) for score, weight in pixels] for pixels in images)
+        return sum(Fraction(sum(w for w, is_above in one if is_above), sum(w for w, _ in one)) for one in weights)
+
+    candidates = GRID[::8]
+    return candidates[bisect.bisect_left(candidates, -allowed, key=lambda candidate: -above(candidate))]
+
+
 def literal_risk_threshold(wrong_scores_of_images, num_valid_of_images, alpha):
     """The largest number of the grid at which (sum of the images' losses + 1) / (L + 1) <= alpha.
 

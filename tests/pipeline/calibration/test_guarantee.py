@@ -15,6 +15,7 @@ def calibrated(fallen_back=0, **settings):
 
 GUARANTEES = {
     ("pixel", "pooled"): "At each location, a new image has its true class",
+    ("kernel", "pooled"): "A random pixel around each location of a new image has",
     ("image", "pooled"): "A random pixel of a new image has its true class",
     ("image", "each"): "A random pixel of each class of a new image has its true class",
     ("kmeans", "clustered"): "A random pixel of each cluster of classes of each region of a new image",
@@ -38,6 +39,14 @@ def test_risk_bounds_the_fraction_of_wrong_pixels_and_guarantees_no_coverage():
     assert "coverage" not in guarantee.text + guarantee.target_name
 
 
+def test_partly_pooled_classes_have_no_guaranteed_coverage():
+    guarantee = guarantee_of(calibrated(variant="image", class_thresholds="partial"), 0.05)
+    assert "covers 95\u00a0% of the class or more, and the pooled one" in guarantee.text
+    assert guarantee.text.endswith("No coverage is guaranteed.")
+    assert (guarantee.target, guarantee.target_name) == (None, "no guarantee")
+    assert guarantee.shared_by == "one for the whole image, each class with its own, partly pooled"
+
+
 CAVEATS = {
     "plain quantile": {"quantile": "paper"},
     "Naive pooling": {"variant": "image", "pooling": "naive"},
@@ -57,7 +66,8 @@ def test_what_weakens_the_guarantee_is_a_caveat(caveat):
 
 def test_by_default_nothing_weakens_it():
     assert guarantee_of(calibrated(), 0.1).caveats == []
-    assert guarantee_of(calibrated(pooling="naive"), 0.1).caveats == []  # pooling is not of variant pixel
+    for variant in ("pixel", "kernel"):  # pooling is of the other variants
+        assert guarantee_of(calibrated(variant=variant, pooling="naive"), 0.1).caveats == []
 
 
 def test_only_the_mean_over_images_is_guaranteed_where_an_image_is_the_unit():

@@ -24,6 +24,8 @@ CASES = {
     "image": {"variant": "image", "alpha": 0.3},
     "image, a threshold a class": {"variant": "image", "class_thresholds": "each", "rule": "argmax", "alpha": 0.3},
     "kmeans, a threshold a class": {"variant": "kmeans", "class_thresholds": "each", "regions": 2, "alpha": 0.3},
+    "image, classes partly pooled": {"variant": "image", "class_thresholds": "partial", "rule": "argmax", "alpha": 0.3},
+    "kernel": {"variant": "kernel", "alpha": 0.3},
     "genann": {"variant": "genann", "regions": 2, "alpha": 0.3},
     "risk": {"variant": "risk", "rule": "argmax", "alpha": 0.4},
     "auto": {"rule": "auto", "alpha": 0.3, "alphas": [0.4, 0.6], "target_precision": 0.9},
