@@ -6,7 +6,7 @@ masks, the mean confidence and the class shares of the argmax, in 5 folds of cro
 times its mean. The weights enter the threshold of variant image, in which each image counts once. The new image has the
 mean weight of the unlabeled ones, so that all of them have one threshold.
 
-Two shifts: the images of the run as they are (CamVid: another video), and divisions of the images in which those that
+Two shifts: the images of the run as they are (CamVid: its val images), and divisions of the images in which those that
 contain a class are more often unlabeled than labeled. The run must be annotated, with masks of its unlabeled images:
 
     python benchmarks/weighted.py voc_animals --set data.root=FOLDER --shifted person --shifted sheep
