@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
     del sys.path[0]  # the working folder: a file train.py or scipy.py in it would be imported instead of the package
 
 from importlib.metadata import entry_points
+from platform import platform, python_version
 
 import click
 
 from pipeline.cli import CommandGroup, run_command, run_stage
 from pipeline.commands import TOOLS
+from pipeline.receipt import package_versions
 from pipeline.settings import Settings
 
 
+def _show_environment(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    """Print what a report of a bug needs, and exit."""
+    if is_asked:
+        versions = (f"{package} {number}" for package, number in package_versions().items())
+        click.echo("\n".join([*versions, f"Python {python_version()}, {platform()}, {os.cpu_count()} CPU cores"]))
+        context.exit()
+
+
 @click.group(cls=CommandGroup)
-@click.version_option(package_name="conformalsam")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_environment,
+    help="Show the versions of the software and its environment, for a report of a bug.",
+)
 def main() -> None:
     """Calibrated pseudo-labels from a promptable segmentation model, and a student trained on them.
 

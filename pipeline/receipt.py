@@ -190,8 +190,12 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 def write_receipt(path: Path, stage: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write what a finished stage counted and measured, with its settings and the versions of the packages."""
-    versions = {package: version(package) for package in PACKAGES}
-    write_record(path, {"stage": stage, **facts, "settings": dict(settings), "versions": versions})
+    write_record(path, {"stage": stage, **facts, "settings": dict(settings), "versions": package_versions()})
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, by package."""
+    return {package: version(package) for package in PACKAGES}
 
 
 def has_receipt(path: Path, stage: str) -> bool:

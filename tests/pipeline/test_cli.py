@@ -2,7 +2,9 @@
 
 import errno
 import os
+import platform
 import re
+from importlib.metadata import version
 
 import click
 import pytest
@@ -22,6 +24,13 @@ COMMANDS = pipeline_main.commands | train_main.commands
 def everything():
     """What the console script offers: the commands of both packages."""
     return CommandGroup("conformalsam", commands=COMMANDS)
+
+
+def test_the_version_comes_with_the_environment():
+    lines = CliRunner().invoke(pipeline_main, ["--version"]).output.splitlines()
+    assert lines[0] == f"conformalsam {version('conformalsam')}"
+    assert f"torch {version('torch')}" in lines
+    assert lines[-1].startswith(f"Python {platform.python_version()}, ")
 
 
 def test_help_lists_every_command_once_under_its_section(everything):
