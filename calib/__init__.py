@@ -12,6 +12,7 @@ neighbours   thresholds of every location from the scores around it, weighted by
 groups       thresholds that the pixels of a map, a region or a class share
 variants     the variants, one entry each: score maps in, threshold maps out
 rules        the labeling rules, one entry with a truth table each
+sets         prediction sets as bits, and those that can teach
 labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
 judgement    counts of an image with known true classes: prediction sets and labels at given thresholds
 curves       labels of an image at every threshold at once
@@ -60,6 +61,7 @@ from calib.rules import (
     rules_alike,
 )
 from calib.scores import true_class_scores
+from calib.sets import abstained_by_size, num_bytes, pack_sets, prediction_sets, teaching_sets, unpack_sets
 from calib.shift import Difference, Observed, compare, most_different, observe
 from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile, sketch_scores, sketch_size
 from calib.units import assign_folds, bootstrap_weights, each_alone, num_units, number_units, sums_of_units
@@ -92,6 +94,7 @@ __all__ = [
     "Thresholds",
     "UnknownNameError",
     "Variant",
+    "abstained_by_size",
     "assign_folds",
     "bootstrap_weights",
     "calibrate",
@@ -115,11 +118,14 @@ __all__ = [
     "merge_sketches",
     "most_different",
     "most_probable",
+    "num_bytes",
     "num_units",
     "number_units",
     "observe",
+    "pack_sets",
     "pareto_front",
     "pixel_quantile",
+    "prediction_sets",
     "rank",
     "refuse_unknown",
     "resolve_uncalibrated",
@@ -133,6 +139,8 @@ __all__ = [
     "summarise",
     "summarise_labels",
     "sums_of_units",
+    "teaching_sets",
     "true_class_scores",
+    "unpack_sets",
     "without_equal_labels",
 ]

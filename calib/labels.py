@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
+from calib.sets import closed, prediction_sets
 
 TILE = 32768  # locations processed together, so that the running maxima stay in the cache
 
@@ -101,7 +102,7 @@ def label_pixels(
     returns:      float32 [H, W], class index, NaN = abstain
     raises:       UnknownNameError
     """
-    return _look_up(planes, set_codes(planes, _closed(q_hat, uncalibrated)), rule, background)
+    return _look_up(planes, set_codes(planes, closed(q_hat, uncalibrated)), rule, background)
 
 
 def _look_up(
@@ -113,11 +114,6 @@ def _look_up(
     if background is not None:
         np.copyto(label, np.float32(background), where=decision == BACKGROUND)
     return label
-
-
-def _closed(q_hat: npt.NDArray[np.float32], uncalibrated: Literal["abstain", "accept"]) -> npt.NDArray[np.float32]:
-    """Thresholds in which, with "abstain", +inf is replaced by NaN, at which no class is in the set."""
-    return np.where(q_hat == np.inf, np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
 
 
 def set_codes(planes: Planes, threshold: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -161,8 +157,7 @@ def class_wise_sets(
     uncalibrated:  whether a class at +inf is in the set: "accept": it is, "abstain": it is not
     raises:        ValueError if a probability is NaN or +inf
     """
-    threshold = np.where(np.isposinf(q_hat), np.float32(np.nan), q_hat) if uncalibrated == "abstain" else q_hat
-    members = np.where(1 - probabilities <= threshold, probabilities, np.float32(-np.inf))
+    members = np.where(prediction_sets(probabilities, q_hat, uncalibrated), probabilities, np.float32(-np.inf))
     best = np.fmin.reduce(q_hat, axis=0)  # finite if any threshold is, NaN if there is none
     passes = best < np.inf if uncalibrated == "abstain" else ~np.isnan(best)
     return ClassWiseSets(class_planes(members, background), np.where(passes, np.float32(1), best))
@@ -183,7 +178,7 @@ def label_class_wise(
     """
     if not find_rule(rule).of_all:
         return label_pixels(sets.planes, sets.threshold, rule, background, uncalibrated)
-    codes = set_codes(sets.planes, _closed(sets.threshold, uncalibrated))
+    codes = set_codes(sets.planes, closed(sets.threshold, uncalibrated))
     # Where the best foreground class of the set is not the best of all, the set has another class and not the best.
     is_best = sets.planes.best_foreground == planes.best_foreground
     codes = np.where(is_best, codes, codes & np.uint8(4) | (codes & np.uint8(1)) << np.uint8(1))

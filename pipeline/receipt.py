@@ -115,6 +115,8 @@ class PseudolabelReceipt(Receipt):
     runner_up: of rule auto, a sentence; None without one
 
     shift: facts of `calibration.shift.shift_facts`
+
+    teaching_pixels: pixels without a label whose set can teach; None if sets are not kept
     """
 
     fingerprint: str
@@ -127,6 +129,7 @@ class PseudolabelReceipt(Receipt):
     num_images: int
     num_failed: int
     keep_rate: float
+    teaching_pixels: NotRequired[int | None]
     shift: dict[str, Any] | None
 
 

@@ -779,6 +779,11 @@ class PseudolabelSettings(Section):
     """Precision that the labels are guaranteed to have, with one threshold for the whole image. Under rule auto, the
     rules argmax and (with a background class) paper are tested, and the labels with the larger held-out mIoU are
     taken. Details: docs/calibration.md. Default: no guarantee of precision."""
+    keep_sets: bool = False
+    """Whether the prediction set of every pixel at the chosen alpha is stored in labels.zarr, for `stage1.set_loss`. It
+    takes one bit per pixel and class before compression, and needs the annotator's maps. Only pixels without a label
+    teach by their set, so it is meant for rule singleton: the other rules label nearly all pixels whose set has several
+    classes."""
 
     @model_validator(mode="after")
     def _guarantee_is_of_the_rule(self) -> PseudolabelSettings:

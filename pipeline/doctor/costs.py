@@ -65,6 +65,7 @@ def store_sizes(num_images: Mapping[str, int], settings: Settings, trial: Trial 
         "variants": settings.variants,
         "rules": calib.calibrated_rules(),
         "class_thresholds": settings.calibrate.class_thresholds,
+        "keep_sets": settings.pseudolabel.keep_sets,
     }
     sizes = [
         _probability_size(num_labeled + num_unlabeled, settings, trial),

@@ -73,7 +73,7 @@ def explain_location(evidence: Evidence, row: int, column: int) -> Facts:
         "raw_argmax": names[int(np.argmax(pixel.probabilities))],
         "check": check_command(evidence.settings),
         **alpha_facts(evidence, pixel, scores, stored, (row, column)),
-        **stored_facts(evidence, pixel, by_rule[evidence.rule], (row, column)),
+        **stored_facts(evidence, pixel, stored, by_rule[evidence.rule], (row, column)),
     }
 
 
@@ -165,11 +165,15 @@ def _thresholds_over_alphas(
     return alphas, own_thresholds(scores, alphas, settings), STEP_OF_LOCATION
 
 
-def stored_facts(evidence: Evidence, pixel: Pixel, label: int | None, location: tuple[int, int]) -> Facts:
+def stored_facts(
+    evidence: Evidence, pixel: Pixel, thresholds: Floats, label: int | None, location: tuple[int, int]
+) -> Facts:
     """What the stores contain for this pixel: its label or, in a labeled image, its true class and score."""
     names = evidence.calibration.class_names
     if evidence.calibration_index is None:
-        return {"is_labeled": False, "truth": None, "stored_score": None, **_label_facts(evidence, label, location)}
+        inside = decision.prediction_set(pixel, thresholds)
+        label_facts = _label_facts(evidence, inside, label, location)
+        return {"is_labeled": False, "truth": None, "stored_score": None, **label_facts}
     truth = int(evidence.calibration.read_chunk("truth", evidence.calibration_index)[location])
     score = evidence.calibration.read_chunk("score", evidence.calibration_index)[location]
     is_void = truth == IGNORE_INDEX
@@ -184,17 +188,23 @@ def stored_facts(evidence: Evidence, pixel: Pixel, label: int | None, location: 
     }
 
 
-def _label_facts(evidence: Evidence, label: int | None, location: tuple[int, int]) -> Facts:
+def _label_facts(evidence: Evidence, inside: list[int], label: int | None, location: tuple[int, int]) -> Facts:
+    """inside: classes of the prediction set that maps and thresholds give."""
     names, index = evidence.calibration.class_names, evidence.label_index
     if evidence.labels is None or index is None:
         return {"stored": None, "label_problem": None}
     stored = class_or_none(evidence.labels.label(index)[location])
     actual, expected = (_name(k, names) or "none" for k in (stored, label))
-    differs = f"the stored label is {actual}, but maps, threshold and rule give {expected}"
-    return {
-        "stored": {"label": _name(stored, names)},
-        "label_problem": None if stored == label else differs,
-    }
+    problem = None
+    if stored != label:
+        problem = f"the stored label is {actual}, but maps, threshold and rule give {expected}"
+    elif evidence.labels.has_sets:
+        bits = evidence.labels.sets(index)[:, *location]
+        kept = np.flatnonzero(calib.unpack_sets(bits[:, np.newaxis, np.newaxis], len(names))).tolist()
+        if kept != inside:
+            actual, expected = (", ".join(names[j] for j in classes) or "none" for classes in (kept, inside))
+            problem = f"the stored set is {{{actual}}}, but maps and thresholds give {{{expected}}}"
+    return {"stored": {"label": _name(stored, names)}, "label_problem": problem}
 
 
 def _label(pixel: Pixel, stored: Floats) -> int | None:

@@ -72,6 +72,8 @@ def _label_lines(labels: Facts) -> Iterator[Line]:
     bars = f"images that keep 0 {sparks(labels['keep_rate_histogram'])} 1 of their pixels"
     yield "keep rate", f"{labels['keep_rate']:.3f}; over the images {deciles}; {bars}"
     yield "pixels", ", ".join(f"{name} {count}" for name, count in labels["outcomes"].items() if name != "pixels")
+    if labels["teaching_pixels"] is not None:
+        yield "sets", f"{labels['teaching_pixels']} pixels without a label can teach by their set (stage1.set_loss)"
     width = max((len(image["id"]) for image in labels["worst"]), default=0)
     for image in labels["worst"]:
         lost = [name for name in ("empty", "uncalibrated") if image[name]]

@@ -99,6 +99,7 @@ def label_facts(store: LabelStore, num_worst: int) -> dict[str, Any]:
             for i in worst
         ],
         "pixels_per_class": dict(zip(store.class_names, class_pixels.tolist(), strict=True)),
+        "teaching_pixels": int(store.teaching_pixels[done].sum()) if store.has_sets else None,
     }
 
 

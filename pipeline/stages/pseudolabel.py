@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-import calib
 from pipeline.calibration.label_choice import Choice, choose, log_choice
+from pipeline.calibration.labeling import LabeledImage, LabelJob, label_image
 from pipeline.calibration.precision import guarantee_sentence
 from pipeline.calibration.runner_up import runner_up_sentence
 from pipeline.calibration.shift import shift_facts, shift_sentence
@@ -31,9 +30,7 @@ from pipeline.store import (
     LabelStore,
     has_planes,
     keep_planes,
-    open_calibration,
     open_labels,
-    open_probabilities,
     restore_lost_facts,
     resume_or_create,
     store_state,
@@ -75,6 +72,7 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     if shift is not None:
         log.log(logging.WARNING if shift["is_shift"] else logging.INFO, "pseudolabel: %s", shift_sentence(shift))
     store.finish(relabel=False)
+    _log_sets(store)
     facts = _facts(store, choice) | {"verdict": sentence, "shift": shift, "store": store_state(store.path)}
     facts |= {"guarantee": guarantee_sentence(calibrated, choice.variant), "runner_up": runner_up}
     return facts | {"seconds": round(time.monotonic() - start, 1)}
@@ -84,6 +82,7 @@ def _open(
     settings: Settings, choice: Choice, calibration: CalibrationStore, annotated: str, unlabeled: Sequence[Sample]
 ) -> LabelStore:
     data = settings.data
+    sets = {"keep_sets": True} if settings.pseudolabel.keep_sets else {}
     planes = {
         "version": VERSION,
         "probabilities": annotated,
@@ -97,6 +96,7 @@ def _open(
         "rule": choice.rule,
         "variant": choice.variant,
         "uncalibrated": settings.calibrate.uncalibrated,
+        **sets,
     }
     facts = {
         "fingerprint": fingerprint(made_by),
@@ -111,12 +111,14 @@ def _open(
         "alphas": choice.alphas,
         "rule": choice.rule,
         "variant": choice.variant,
+        **sets,
     }
     run = Run(settings)
     path = run.folder.labels
     restore_lost_facts(path, "labels", lambda: facts, unlabeled, lambda: run.begin("pseudolabel"))
     is_resumed = store_state(path).get("fingerprint") == facts["fingerprint"] and not store_state(path)["complete"]
-    is_relabeled = not is_resumed and not calibration.is_class_wise and has_planes(path, facts["planes"])
+    needs_maps = _needs_maps(settings, calibration)
+    is_relabeled = not is_resumed and not needs_maps and has_planes(path, facts["planes"])
     if not is_resumed and not is_relabeled:
         run.open_probabilities()  # a missing cache is refused before existing labels are replaced
     run.begin("pseudolabel")
@@ -127,135 +129,50 @@ def _open(
     store = open_labels(path, writable=True)
     if store.state["relabel"]:
         log.info("pseudolabel: using the planes in %s; the probability maps are not read", path)
-    elif calibration.is_class_wise:
-        log.info("pseudolabel: class-wise thresholds need the probability maps of all classes")
+    elif needs_maps:
+        what = "class-wise thresholds" if calibration.is_class_wise else "prediction sets"
+        log.info("pseudolabel: %s need the probability maps of all classes", what)
     return store
 
 
-class LabelJob(NamedTuple):
-    """One unlabeled image, the index of its maps (position) and of its labels (index).
-
-    probabilities: None = the planes in the label store are used
-    """
-
-    probabilities: Handle | None
-    position: int
-    calibration: Handle
-    labels: Handle
-    index: int
-    variant: str
-    alphas: list[float]
-    rule: str
-    accept_uncalibrated: bool
-
-
-class LabeledImage(NamedTuple):
-    """Pixels of one image by outcome, int32 [len(OUTCOMES)], and labeled pixels by class, int32 [K]."""
-
-    index: int
-    observed: calib.Observed
-    outcomes: npt.NDArray[np.int32]
-    class_pixels: npt.NDArray[np.int32]
-
-
-def label_image(job: LabelJob) -> LabeledImage:
-    """Label one image on the grid, strip by strip, and write its labels and planes."""
-    store = open_labels(job.labels, writable=True)
-    calibration = open_calibration(job.calibration)
-    thresholds = [calibration.q_hat(alpha, job.variant) for alpha in job.alphas]
-    if job.rule == calib.RAW:  # independent of the thresholds: every class is in every set
-        thresholds = [np.ones(calibration.grid, np.float32) for _ in job.alphas]
-    strips = [
-        label_strip(planes, maps, [q_hat[..., rows, :] for q_hat in thresholds], job, store.state["background"])
-        for rows, planes, maps in _strips(job, store)
-    ]
-    labels = np.concatenate([strip.labels for strip in strips], axis=1)
-    planes = calib.stack_planes([strip.planes for strip in strips])
-    store.write(job.index, labels, None if job.probabilities is None else planes)
-    outcomes = [sum(getattr(strip.counts, name) for strip in strips) for name in OUTCOMES]
-    kept = labels[0][~np.isnan(labels[0])].astype(np.intp)
-    class_pixels = np.bincount(kept, minlength=len(store.class_names))
-    observed = calib.observe(planes, store.state["background"], len(store.class_names))
-    return LabeledImage(job.index, observed, np.array(outcomes, np.int32), class_pixels.astype(np.int32))
-
-
-def _strips(job: LabelJob, store: LabelStore) -> Iterator[tuple[slice, calib.Planes, npt.NDArray[np.float32] | None]]:
-    """Rows, planes and maps of the image's strips; without maps, one strip with the planes in the store."""
-    if job.probabilities is None:
-        yield slice(None), store.planes(job.index), None
-        return
-    for rows, maps in open_probabilities(job.probabilities).probabilities(job.position).strips():
-        yield rows, calib.class_planes(maps, store.state["background"]), maps
-
-
-class LabeledStrip(NamedTuple):
-    """labels: float32 [A, rows, W], NaN = abstain; counts: of the labels at the first alpha."""
-
-    planes: calib.Planes
-    labels: npt.NDArray[np.float32]
-    counts: calib.LabelCounts
-
-
-def label_strip(
-    planes: calib.Planes,
-    maps: npt.NDArray[np.float32] | None,
-    thresholds: Sequence[npt.NDArray[np.float32]],
-    job: LabelJob,
-    background: int | None,
-) -> LabeledStrip:
-    """Label the pixels of a strip at every threshold.
-
-    planes:     each [rows, W]
-    maps:       float32 [K, rows, W], in [0, 1]; needed by class-wise thresholds only
-    thresholds: one per alpha, float32 [rows, W] or, class-wise, [K, rows, W]
-    background: index of the background class, if there is one
-    """
-    uncalibrated = "accept" if job.accept_uncalibrated else "abstain"
-    labels, counts = [], []
-    for q_hat in thresholds:
-        if q_hat.ndim == 2:
-            label = calib.label_pixels(planes, q_hat, job.rule, background, uncalibrated)  # type: ignore[arg-type]
-            counts.append(calib.summarise_labels(planes, q_hat, label, background))
-        else:
-            sets = calib.class_wise_sets(maps, q_hat, background, uncalibrated)  # type: ignore[arg-type]
-            label = calib.label_class_wise(sets, planes, job.rule, background, uncalibrated)  # type: ignore[arg-type]
-            counts.append(calib.summarise_labels(sets.planes, sets.threshold, label, background))
-        labels.append(label)
-    return LabeledStrip(planes, np.stack(labels), counts[0])
+def _needs_maps(settings: Settings, calibration: CalibrationStore) -> bool:
+    """Whether the labels need the probabilities of all classes, which the planes in a label store are not."""
+    return calibration.is_class_wise or settings.pseudolabel.keep_sets
 
 
 def _label_images(
     settings: Settings, choice: Choice, store: LabelStore, calibration: CalibrationStore, annotated: Mapping[str, Any]
 ) -> None:
     jobs = []
-    for i, path, position in _pending(settings, store, calibration.is_class_wise, annotated):
+    for i, path, position in _pending(settings, store, _needs_maps(settings, calibration), annotated):
         jobs.append(
             LabelJob(
                 probabilities=path,
                 position=position,
                 calibration=calibration.handle,
                 labels=store.handle,
-                index=i,
+                image=i,
                 variant=choice.variant,
                 alphas=choice.alphas,
                 rule=choice.rule,
                 accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
+                keep_sets=settings.pseudolabel.keep_sets,
             )
         )
     num_images = len(store.sample_ids)
     progress = Progress(log, "pseudolabel", num_images, "images", done=num_images - len(jobs))
 
-    def on_done(image: LabeledImage) -> None:
-        store.write_counts(image.index, image.outcomes, image.class_pixels)
-        store.write_observed(image.index, image.observed)
-        store.mark(image.index, DONE)
+    def on_done(labeled: LabeledImage) -> None:
+        store.write_counts(labeled.image, labeled.outcomes, labeled.class_pixels, labeled.abstained)
+        store.write_observed(labeled.image, labeled.observed)
+        store.mark(labeled.image, DONE)
         progress.advance()
 
     run_tasks(label_image, jobs, settings.compute, on_done)
 
 
 def _pending(
-    settings: Settings, store: LabelStore, is_class_wise: bool, annotated: Mapping[str, Any]
+    settings: Settings, store: LabelStore, needs_maps: bool, annotated: Mapping[str, Any]
 ) -> Iterator[tuple[int, Handle | None, int]]:
     """Images without labels: index, store of their maps (None: the planes are used), and index of the maps there.
 
@@ -267,7 +184,7 @@ def _pending(
     for i in np.flatnonzero(store.status != DONE).tolist():
         if ids[i] in annotated["failed"]:
             store.mark(i, FAILED)
-        elif not is_class_wise and is_own[i] and store.has_planes(i):
+        elif not needs_maps and is_own[i] and store.has_planes(i):
             yield i, None, -1
         else:
             for_maps.append(i)
@@ -276,6 +193,25 @@ def _pending(
         position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
         for i in for_maps:
             yield i, probabilities.handle, position[ids[i]]
+
+
+def _log_sets(store: LabelStore) -> None:
+    """Log how many pixels of a store with sets can teach by their set."""
+    if not store.has_sets:
+        return
+    done = store.status == DONE
+    teaching, pixels = store.teaching_pixels[done].sum(), store.outcome_pixels[done, OUTCOMES.index("pixels")].sum()
+    if teaching:
+        log.info(
+            "pseudolabel: %.1f %% of the pixels have no label, but a set of 2 to %d classes, which stage1.set_loss can "
+            "use", 100 * teaching / pixels, len(store.class_names) - 1,
+        )  # fmt: skip
+    else:
+        log.warning(
+            "pseudolabel: no set can teach: every pixel without a label has a set of no class, of one or of all. Rule "
+            "%s labels most pixels whose set has several classes; rule singleton labels none of them",
+            store.rule,
+        )
 
 
 def _facts(store: LabelStore, choice: Choice) -> dict[str, Any]:
@@ -297,4 +233,5 @@ def _facts(store: LabelStore, choice: Choice) -> dict[str, Any]:
         "keep_rate": totals["kept"] / max(totals["pixels"], 1),
         "keep_rate_deciles": np.quantile(keep_rates, np.linspace(0, 1, 11)).tolist() if done.any() else [],
         "pixels_per_class": dict(zip(store.class_names, class_pixels[done].sum(axis=0).tolist(), strict=True)),
+        "teaching_pixels": int(store.teaching_pixels[done].sum()) if store.has_sets else None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import calib
 from pipeline.datasets import IGNORE_INDEX
 
 COORDINATES = ("sample", "height", "width", "class", "alpha", "image_digest")
@@ -89,7 +90,10 @@ def _label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
 
 
 def label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
-    """Arrays of a label store that depend on alpha, variant and rule; `label_by_alpha` only with several alphas."""
+    """Arrays of a label store that depend on alpha, variant and rule.
+
+    `label_by_alpha` exists only with several alphas, `set` and `abstained_pixels` only with `pseudolabel.keep_sets`.
+    """
     num_samples, num_alphas, num_classes = facts["num_samples"], len(facts["alphas"]), len(facts["class_names"])
     shape, name = (num_samples, *facts["grid"]), "class index, NaN = abstain"
     by_alpha = ("alpha", "sample", "y", "x"), (num_alphas, *shape), "float16", NAN, (1, 1, *shape[1:])
@@ -99,7 +103,19 @@ def label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
         "outcome_pixels": _counts("outcome", num_samples, len(OUTCOMES), meaning=" ".join(OUTCOMES)),
         "class_pixels": _counts("class", num_samples, num_classes, long_name="labeled pixels"),
         "alpha": _whole(("alpha",), (num_alphas,), "float64", NAN),
+        **(_set_arrays(facts) if facts.get("keep_sets", False) else {}),
         **_observed_arrays(facts),
+    }
+
+
+def _set_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Prediction sets of the first alpha as bits (`calib.pack_sets`), and pixels without a label by size of the set."""
+    num_samples, num_classes = facts["num_samples"], len(facts["class_names"])
+    shape, name = (num_samples, calib.num_bytes(num_classes), *facts["grid"]), "class c is bit c % 8 of byte c // 8"
+    sizes = _counts("set_size", num_samples, num_classes + 1, long_name="pixels without a label by the size of the set")
+    return {
+        "set": _per_image(shape, ("byte", "y", "x"), "uint8", 0, long_name=f"prediction set, {name}"),
+        "abstained_pixels": sizes,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import StringConstraints, TypeAdapter, ValidationError
@@ -52,6 +52,7 @@ class LabelFacts(Facts):
     background: Background
     alphas: Alphas
     rule: str
+    keep_sets: NotRequired[bool]
 
 
 KINDS: Mapping[str, type] = {

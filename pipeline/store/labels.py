@@ -65,24 +65,58 @@ class LabelStore(Store):
         without = {"p_background"} if self.state["background"] is None else set()
         return all(self.has_chunk(name, index) for name in calib.Planes._fields if name not in without)
 
-    def write(self, index: int, labels: npt.NDArray[np.float32], planes: calib.Planes | None) -> None:
-        """Write one image. labels: float32 [A, H, W], for each alpha of the store; planes: None = already written."""
+    @property
+    def has_sets(self) -> bool:
+        """Whether the store holds the prediction set of each pixel (`pseudolabel.keep_sets`)."""
+        return self.has_array("set")
+
+    def sets(self, index: int) -> npt.NDArray[np.uint8]:
+        """uint8 [bytes, H, W] on the grid: prediction sets at the chosen alpha, as `calib.pack_sets` packs them.
+
+        raises: StoreError if they are damaged or lost
+        """
+        return self.read_chunk("set", index)
+
+    def write(
+        self,
+        index: int,
+        labels: npt.NDArray[np.float32],
+        planes: calib.Planes | None,
+        sets: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Write one image.
+
+        labels: float32 [A, H, W], for each alpha of the store
+        planes: None = already written
+        sets:   uint8 [bytes, H, W], as `sets` returns them; None for a store without sets
+        """
         self.array("label")[index] = labels[0].astype(np.float16)
         if self.has_array("label_by_alpha"):
             for alpha_index, label in enumerate(labels):
                 self.array("label_by_alpha")[alpha_index, index] = label.astype(np.float16)
+        if sets is not None:
+            self.array("set")[index] = sets
         for name, plane in planes._asdict().items() if planes is not None else ():
             if plane is not None:
                 self.array(name)[index] = plane
 
-    def write_counts(self, index: int, outcomes: npt.NDArray[np.int32], class_pixels: npt.NDArray[np.int32]) -> None:
+    def write_counts(
+        self,
+        index: int,
+        outcomes: npt.NDArray[np.int32],
+        class_pixels: npt.NDArray[np.int32],
+        abstained: npt.NDArray[np.int32] | None = None,
+    ) -> None:
         """Write the pixel counts of one image; to be called by one process only.
 
         outcomes:     int32 [len(OUTCOMES)]
         class_pixels: int32 [K], labeled pixels of each class
+        abstained:    int32 [K + 1], pixels without a label by the size of their set; None for a store without sets
         """
         self.array("outcome_pixels")[index] = outcomes
         self.array("class_pixels")[index] = class_pixels
+        if abstained is not None:
+            self.array("abstained_pixels")[index] = abstained
 
     @property
     def rule(self) -> str:
@@ -103,6 +137,12 @@ class LabelStore(Store):
         """int32 [N, K]: labeled pixels of each image by class."""
         return self.read("class_pixels")
 
+    @property
+    def teaching_pixels(self) -> npt.NDArray[np.int64]:
+        """int64 [N]: pixels of each image whose set can teach (`calib.teaching_sets`); of a store with sets."""
+        pixels: npt.NDArray[np.int64] = self.read("abstained_pixels")[:, 2:-1].sum(axis=1, dtype=np.int64)
+        return pixels
+
 
 def has_planes(path: Path, made_by: str) -> bool:
     """Whether a label store has all planes of the same maps; it is finished, or is being labeled again.
@@ -122,7 +162,7 @@ def keep_planes(path: Path, facts: Mapping[str, Any]) -> None:
     """
     old = store_state(path)
     new = {"kind": "labels", "complete": False, **facts, "num_samples": old["num_samples"], "relabel": True}
-    removed = {"label_by_alpha", "status", "made_by", *label_arrays(new)}
+    removed = {"status", "made_by", *label_arrays(old), *label_arrays(new)}
     write_metadata(path, {**old, "complete": False, "relabel": True, "fingerprint": ""})
     for name in removed:
         remove_folder(path / name)

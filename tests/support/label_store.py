@@ -36,6 +36,7 @@ def write_label_store(
     background: int | None = 0,
     alphas: Sequence[float] = (0.1,),
     failed: Sequence[int] = (),
+    sets: Sequence[np.ndarray] | None = None,
     seed: int = 0,
 ) -> Path:
     """Write FOLDER/labels.zarr of images im_0, im_1, ... and FOLDER/images; returns the store.
@@ -43,6 +44,7 @@ def write_label_store(
     labels: float [A, N, h, w], class index or NaN, for each alpha, the chosen one first
     sizes:  (height, width) of each photograph
     failed: indices of images that have no labels
+    sets:   uint8 [bytes, h, w] of each image; None for a store without sets
     """
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -61,6 +63,7 @@ def write_label_store(
         "rule": "paper",
         "variant": "pixel",
     }
+    facts |= {} if sets is None else {"keep_sets": True}
     create_store(path, "labels", facts, samples)
     store = open_labels(path, writable=True)
     for i in range(len(sizes)):
@@ -70,9 +73,11 @@ def write_label_store(
         best = rng.integers(background is not None, len(names), grid, dtype=np.uint8)
         p_best, p_second, p_background = rng.random((3, *grid), dtype=np.float32)
         planes = calib.Planes(best, p_best, p_second, None if background is None else p_background)
-        store.write(i, labels[:, i].astype(np.float32), planes)
+        store.write(i, labels[:, i].astype(np.float32), planes, None if sets is None else sets[i])
         kept = labels[0, i][~np.isnan(labels[0, i])].astype(np.intp)
-        store.write_counts(i, np.array([best.size, kept.size, 0, 0, 0, 0]), np.bincount(kept, minlength=len(names)))
+        outcomes, of_class = np.array([best.size, kept.size, 0, 0, 0, 0]), np.bincount(kept, minlength=len(names))
+        abstained = None if sets is None else calib.abstained_by_size(sets[i], labels[0, i], len(names))
+        store.write_counts(i, outcomes, of_class, abstained)
         store.write_observed(i, calib.observe(planes, background, len(names)))
         store.mark(i, DONE)
     store.finish()

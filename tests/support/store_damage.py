@@ -19,7 +19,7 @@ KINDS = list(FILE_OF)
 IMAGE_ARRAYS = {
     "probabilities": ["prob"],
     "calibration": ["score", "truth", "best_foreground", "p_foreground", "p_second", "p_background"],
-    "labels": ["label", "label_by_alpha", "best_foreground", "p_foreground", "p_second", "p_background"],
+    "labels": ["label", "label_by_alpha", "set", "best_foreground", "p_foreground", "p_second", "p_background"],
 }
 
 

@@ -26,6 +26,7 @@ NAMES = ["background", "cat", "dog"]
 GRID = (4, 10)
 NAN = float("nan")
 PHOTO_SIZE = (8, 40)
+SETS = {"pseudolabel": {"rule": "paper", "keep_sets": True}}
 
 
 def samples_in(folder, num):
@@ -113,7 +114,7 @@ def finished(tmp_path_factory):
     """A run file, and a folder with the stores of its finished run."""
     folder = tmp_path_factory.mktemp("finished")
     write_sample_files(folder / "data", [f"im{i:02d}" for i in range(14)])
-    run_file = write_run_file(folder, name=RUN, calibrate={"alpha": 0.4, "alphas": [0.3], "folds": 2})
+    run_file = write_run_file(folder, name=RUN, calibrate={"alpha": 0.4, "alphas": [0.3], "folds": 2}, **SETS)
     run_stages(load_settings(run_file))
     return run_file, folder / "results" / RUN
 

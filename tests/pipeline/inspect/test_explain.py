@@ -111,7 +111,7 @@ def test_it_agrees_with_the_stored_labels_of_every_pixel(
     results = tmp_path_factory.mktemp("results")
     rule = "argmax" if variant == "risk" else rule  # it bounds the errors of that rule alone
     chosen = {"rule": rule, "uncalibrated": uncalibrated, "alpha": alpha, "alphas": [0.2, 0.6], "folds": 2}
-    chosen |= {"results": str(results), "data.background": background}
+    chosen |= {"results": str(results), "data.background": background, "keep_sets": True}
     settings = load_settings(run_file, chosen | VARIANTS[variant])
     copy_run(folder, settings)
     label(settings)
@@ -267,6 +267,18 @@ def test_a_label_that_does_not_follow_is_told_loudly(explained):
     assert result.exit_code == 1
     assert "DISAGREES    the stored label is " in result.stdout
     assert "but maps, threshold and rule give " in result.stdout
+
+
+def test_a_set_that_does_not_follow_is_a_problem(make_run):
+    settings = make_run(keep_sets=True)
+    store = open_labels(settings.folder / "labels.zarr", writable=True)
+    bits = store.sets(0)
+    before = [NAMES[k] for k in np.flatnonzero(calib.unpack_sets(bits, 3)[:, 2, 3])]
+    store.array("set")[0] = bits ^ np.uint8(1)  # background in where it was out, and out where it was in
+    problem = explain_location(open_evidence(settings, store.sample_ids[0]), 2, 3)["label_problem"]
+    after = [name for name in NAMES if (name in before) != (name == NAMES[0])]
+    stored, expected = (", ".join(names) or "none" for names in (after, before))
+    assert problem == f"the stored set is {{{stored}}}, but maps and thresholds give {{{expected}}}"
 
 
 def test_a_threshold_that_does_not_follow_from_the_scores_is_told_loudly(explained):

@@ -36,6 +36,8 @@ PLACES = [  # an array of every kind: of one image, of all images, of none
     ("missing", "calibration", "q_hat"),
     ("missing", "labels", "label_by_alpha"),
     ("missing", "labels", "class_pixels"),
+    ("corrupt", "labels", "set"),
+    ("missing", "labels", "abstained_pixels"),
 ]
 
 
@@ -59,7 +61,7 @@ def test_damage_is_found_and_the_command_makes_just_that_again(run, kind, array,
         image = next(i for i in range(14) if belongs_to(damaged, array, i))
         assert damaged in rewritten
         assert all(belongs_to(file, file.parts[file.parts.index("c") - 1], image) for file in rewritten)
-    elif array not in ("outcome_pixels", "class_pixels"):  # which are those of many images
+    elif array not in ("outcome_pixels", "class_pixels", "abstained_pixels"):  # which are those of many images
         assert rewritten == set()
 
 
@@ -115,19 +117,22 @@ def test_an_image_that_failed_because_it_has_no_maps_needs_the_maps_first(finish
     assert np.array_equal(labels_of(run), expected, equal_nan=True)
 
 
-def test_labels_that_are_damaged_need_no_maps_as_long_as_their_planes_are_whole(run):
-    path = store_of(run, "labels")
+def test_labels_without_sets_that_are_damaged_need_no_maps_as_long_as_their_planes_are_whole(finished, run):
+    run_file, _ = finished
+    plain = load_settings(run_file, {"results": run.results, "keep_sets": False})
+    run_stages(plain, "pseudolabel")
+    path = store_of(plain, "labels")
     expected = digest_of(path)
     flip_a_bit(path / "label/c/1/0/0")
-    shutil.rmtree(store_of(run, "probabilities"))
-    follow(only_finding(path).command, run)
+    shutil.rmtree(store_of(plain, "probabilities"))
+    follow(only_finding(path).command, plain)
     assert digest_of(path) == expected
 
 
 def test_planes_that_are_lost_come_from_the_maps_of_a_store_that_was_labeled_again(finished, run):
     """Labels at another alpha are made of the planes alone; a lost plane is not mistaken for a failed image."""
     run_file, _ = finished
-    changed = load_settings(run_file, {"results": run.results, "alpha": 0.5})
+    changed = load_settings(run_file, {"results": run.results, "alpha": 0.5, "keep_sets": False})
     run_stages(changed, "calibrate", "pseudolabel")
     path = store_of(changed, "labels")
     expected = digest_of(path)
