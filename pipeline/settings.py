@@ -975,8 +975,24 @@ class Stage1Settings(Section):
     ones (paper Eq. 2)."""
     pseudo_weight: float = Field(1.0, ge=0)
     """Loss eq2: weight of the pseudo-labeled pixels, lambda of paper Eq. 2."""
+    set_loss: Literal["none", "partial"] = "none"
+    """Loss of the pixels that have no label but a prediction set of 2 to K - 1 classes (`pseudolabel.keep_sets`). none:
+    they teach nothing. partial: -log of the probability that the student gives to the classes of the set (partial-label
+    loss), its mean over these pixels of the batch, times `set_weight`, beside the other losses. Measured in
+    docs/results.md, "Do sets teach?". Stage II uses no sets."""
+    set_weight: float = Field(1.0, gt=0)
+    """Weight of `set_loss`."""
     strong: bool = True
     """Add colour jitter, greyscale and blur to the resize, crop and flip of every image."""
+
+    @model_validator(mode="after")
+    def _sets_are_of_calibrated_labels(self) -> Stage1Settings:
+        if self.set_loss != "none" and self.labels != "calibrated":
+            raise ValueError(
+                f"set_loss {self.set_loss} is for prediction sets beside calibrated labels, but labels is "
+                f"{self.labels}; set labels: calibrated, or set_loss: none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _labeled_images_leave_room(self) -> Stage1Settings:
@@ -1260,6 +1276,15 @@ class Settings(Section):
             raise ValueError(
                 "pseudolabel.guarantee needs one threshold for all classes, but calibrate.class_thresholds is "
                 f"{self.calibrate.class_thresholds}; set calibrate.class_thresholds: pooled, or remove the guarantee"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _set_loss_needs_sets(self) -> Settings:
+        if self.stage1.set_loss != "none" and not self.pseudolabel.keep_sets:
+            raise ValueError(
+                f"stage1.set_loss {self.stage1.set_loss} needs the prediction sets in labels.zarr, which pseudolabel "
+                "stores with pseudolabel.keep_sets only; set pseudolabel.keep_sets: true, or stage1.set_loss: none"
             )
         return self
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+import calib
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, resize_nearest
 from pipeline.settings import DataSettings, TrainSettings
 from pipeline.store import LabelStore
@@ -96,6 +97,7 @@ class Example(NamedTuple):
     draw: Draw
     image: Tensor  # uint8 [3, H, W] RGB
     target: Tensor  # uint8 [H, W], class index or IGNORE_INDEX
+    sets: Tensor  # uint8 [bytes, H, W], prediction sets that teach, 0 elsewhere; 0 bytes in a stage without set loss
     is_labeled: bool
     geometry: Geometry
     photometrics: tuple[Photometric, ...]  # one per strong view
@@ -112,6 +114,7 @@ class TrainingImages(Dataset[Example]):
             store the target of such a sample is 0 everywhere; it only separates real pixels from padding, which
             becomes IGNORE_INDEX.
     is_raw: whether the pseudo-labels are the annotator's most probable classes instead of the calibrated labels
+    has_sets: whether the prediction sets in the store of the pseudo-labels teach as well
     cutmix: probability of a CutMix box, 0 to 1
     """
 
@@ -122,6 +125,7 @@ class TrainingImages(Dataset[Example]):
     key: str
     labels: tuple[LabelStore, Mapping[str, int]] | None = None
     is_raw: bool = False
+    has_sets: bool = False
     cutmix: float = 0.0
 
     def __len__(self) -> int:
@@ -137,6 +141,7 @@ class TrainingImages(Dataset[Example]):
             draw,
             _as_tensor(image.transpose(2, 0, 1)),
             _as_tensor(self.target(sample, size)),
+            _as_tensor(self.sets(sample, size)),
             sample.mask is not None,
             draw_geometry(rng, size, self.train.crop, scale, self.train.flip),
             tuple(draw_photometric(rng) for _ in range(NUM_VIEWS)),
@@ -154,6 +159,23 @@ class TrainingImages(Dataset[Example]):
         if self.is_raw:
             return resize_nearest(store.raw_argmax(index_of[sample.id]), size)
         return pseudo_label_to_target(store.label(index_of[sample.id]), size)
+
+    @property
+    def bytes_of_set(self) -> int:
+        """Number of bytes of the set of a pixel; 0 if sets do not teach."""
+        return calib.num_bytes(self.data.num_classes) if self.has_sets else 0
+
+    def sets(self, sample: Sample, size: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Prediction sets that teach (`calib.teaching_sets`), at the image's own size: uint8 [bytes, H, W].
+
+        size: H and W
+        """
+        if not self.has_sets or self.labels is None or sample.mask is not None:
+            return np.zeros((self.bytes_of_set, *size), np.uint8)
+        store, index_of = self.labels
+        index = index_of[sample.id]
+        teaching = calib.teaching_sets(store.sets(index), store.label(index), self.data.num_classes)
+        return resize_nearest(teaching, size)
 
 
 @dataclass(frozen=True)
@@ -183,16 +205,17 @@ def _as_tensor(array: npt.NDArray[np.uint8]) -> Tensor:
 BYTES_PER_PIXEL = 4  # image and target
 
 
-def bytes_of(samples: Sequence[Sample], num: int) -> int:
-    """Upper bound of the size of `num` of these images with their targets, in bytes."""
-    return num * max((BYTES_PER_PIXEL * sample.height * sample.width for sample in samples), default=0)
+def bytes_of(samples: Sequence[Sample], num: int, bytes_of_set: int = 0) -> int:
+    """Upper bound of the size of `num` of these images with their targets and sets, in bytes."""
+    per_pixel = BYTES_PER_PIXEL + bytes_of_set
+    return num * max((per_pixel * sample.height * sample.width for sample in samples), default=0)
 
 
 def training_batches(
     images: TrainingImages, draws: Callable[[int], list[Draw]], steps: range, pin_memory: bool
 ) -> Iterator[list[Example]]:
     """The batches of the steps, in order; raises as `train.loader.loaded`."""
-    num_bytes = bytes_of(images.samples, len(draws(steps[0]))) if steps else 0
+    num_bytes = bytes_of(images.samples, len(draws(steps[0])), images.bytes_of_set) if steps else 0
     return loaded(images, (draws(step) for step in steps), num_bytes, images.train.workers, pin_memory)
 
 

@@ -15,7 +15,13 @@ from torch.nn import functional
 
 from pipeline.datasets import IGNORE_INDEX
 from train.hard_pixels import HardPixels, hardness_limit
-from train.losses import num_with_class, summed_cross_entropy, true_class_probabilities
+from train.losses import (
+    num_with_class,
+    num_with_set,
+    summed_cross_entropy,
+    summed_partial_loss,
+    true_class_probabilities,
+)
 from train.machine.processes import gathered, summed
 from train.views import Views
 
@@ -33,6 +39,13 @@ class Term(NamedTuple):
     channel_masks: Sequence[Tensor] | None = None  # float [B, D, 1, 1] for each feature map
 
 
+class SetTerm(NamedTuple):
+    """The loss of prediction sets: `weight` times the sum of their partial-label losses, divided by their number."""
+
+    sets: Tensor  # uint8 [B, bytes, H, W] of the images of the objective's last term, 0 where a pixel has no set
+    weight: float
+
+
 class Objective(NamedTuple):
     """The weighted sum of loss terms that a step minimises."""
 
@@ -45,6 +58,8 @@ class Objective(NamedTuple):
     """Whether the loss is one mean over the pixels of all terms together, instead of a mean per term."""
     hard: HardPixels | None = None
     """Selection of the hard pixels of the first term, the labeled one. None: all pixels that have a class count."""
+    sets: SetTerm | None = None
+    """Loss of the pixels of the last term's images that have a prediction set instead of a class."""
 
     def images(self) -> Tensor:
         """The images of all terms, one after the other: uint8 [B, 3, H, W] RGB. The network takes them in one pass."""
@@ -57,6 +72,10 @@ class Objective(NamedTuple):
     def rows(self) -> list[int]:
         """The rows of `images`, for dropout."""
         return [row for term in self.terms for row in term.rows]
+
+    def weights(self) -> list[float]:
+        """The weights of the losses of `term_losses`."""
+        return [term.weight for term in self.terms] + ([] if self.sets is None else [self.sets.weight])
 
     def sizes(self) -> list[int]:
         """Number of images of each term."""
@@ -87,10 +106,15 @@ def term(
 
 
 def num_pixels(objectives: Sequence[Objective]) -> Tensor:
-    """The divisor of each term, counted over the objectives of all micro-batches of a step: int64 [T]."""
+    """The divisor of each loss, counted over the objectives of all micro-batches of a step: int64 [T].
+
+    The sets, which come last, have their own mean, also if the terms are pooled.
+    """
     counts = torch.stack([torch.stack([term.num_pixels for term in one.terms]) for one in objectives]).sum(dim=0)
     # contiguous, because the all-reduce over the processes is done in place
-    return counts.sum().expand_as(counts).contiguous() if objectives[0].is_pooled else counts
+    counts = counts.sum().expand_as(counts).contiguous() if objectives[0].is_pooled else counts
+    num_sets = [num_with_set(one.sets.sets) for one in objectives if one.sets is not None]
+    return torch.cat([counts, torch.stack(num_sets).sum()[None]]) if num_sets else counts
 
 
 def hard_objective(objective: Objective, logits: Tensor) -> Objective:
@@ -110,17 +134,22 @@ def hard_objective(objective: Objective, logits: Tensor) -> Objective:
 
 
 def term_losses(objective: Objective, logits: Tensor, num_pixels: Tensor) -> Tensor:
-    """The loss of each term, without its weight: float32 [T]; 0 for a term without pixels.
+    """The loss of each term and then of the sets, if there are any, without its weight: float32 [T].
+
+    The loss is 0 for a term without pixels.
 
     logits:     float [B, K, h, w] of the objective's images
-    num_pixels: int64 [T], divisors of the terms over the whole step
+    num_pixels: int64 [T], divisors of the terms and of the sets over the whole step
     """
-    sums = torch.split(summed_cross_entropy(logits, objective.targets()), objective.sizes())
+    sums = list(torch.split(summed_cross_entropy(logits, objective.targets()), objective.sizes()))
+    if objective.sets is not None:
+        sets = objective.sets.sets
+        sums.append(summed_partial_loss(logits[len(logits) - len(sets) :], sets))
     return torch.stack([one.sum() for one in sums]) / num_pixels.clamp(min=1)
 
 
 def step_losses(objective: Objective, logits: Tensor, num_pixels_of_step: Tensor) -> Tensor:
-    """The loss of each term, over the hard pixels alone if the objective has `hard`: float32 [T].
+    """The losses of `term_losses`, over the hard pixels alone if the objective has `hard`: float32 [T].
 
     All processes must call it, because hard pixels are compared over all of them.
 

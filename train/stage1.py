@@ -17,7 +17,7 @@ from train.engine.stage import Stage
 from train.engine.state import TrainingState, new_state
 from train.evaluate import validation
 from train.machine.device import compute_of
-from train.objective import Objective, term
+from train.objective import Objective, SetTerm, term
 from train.plan import labeled_samples, lr_schedule, num_stage2_steps, plan_fingerprint, stage1_fingerprint
 from train.recipe import grouping, hard_pixels, has_block, new_student
 from train.self_labels import Confidence, self_labels
@@ -53,6 +53,10 @@ def stage1(settings: Settings) -> dict[str, Any]:
             "stage1: %d labeled and %d pseudo-labeled images; %.1f %% of the pseudo-labels' pixels have a class",
             facts["num_labeled"], facts["num_pseudolabeled"], 100 * facts["keep_rate"],
         )  # fmt: skip
+    if facts["teaching_rate"] is not None:
+        level = logging.INFO if facts["teaching_rate"] else logging.WARNING
+        rate = 100 * facts["teaching_rate"]
+        log.log(level, "stage1: %.1f %% of the pseudo-labels' pixels teach by their prediction set", rate)
     state = new_state(student, settings.train, settings.data.num_classes)
     return facts | run(state, stage, settings, validation(settings, index))
 
@@ -103,12 +107,15 @@ def training_images(settings: Settings, index: SampleIndex, labels: LabelStore |
     is_done = labels.status == DONE
     index_of = {sample_id: i for i, sample_id in enumerate(labels.sample_ids) if is_done[i]}
     samples += [sample for sample in index.of("unlabeled") if sample.id in index_of]
-    is_raw = settings.stage1.labels == "raw"
-    return TrainingImages(index, samples, settings.data, settings.train, key, (labels, index_of), is_raw)
+    is_raw, has_sets = settings.stage1.labels == "raw", settings.stage1.set_loss != "none"
+    return TrainingImages(index, samples, settings.data, settings.train, key, (labels, index_of), is_raw, has_sets)
 
 
 def pseudo_label_objective(settings: Settings, state: TrainingState, views: Views, epoch: int) -> Objective:
-    """The objective of Stage I: one mean over labeled and pseudo-labeled pixels, or one mean of each (paper Eq. 2)."""
+    """The objective of Stage I: one mean over labeled and pseudo-labeled pixels, or one mean of each (paper Eq. 2).
+
+    With `stage1.set_loss` there is a mean over the pixels that have a prediction set instead of a label, too.
+    """
     own = settings.stage1
     labeled, unlabeled = views.split()
     labeled_images, unlabeled_images = (kind.strong() if own.strong else kind.images for kind in (labeled, unlabeled))
@@ -118,7 +125,8 @@ def pseudo_label_objective(settings: Settings, state: TrainingState, views: View
     is_pooled = own.loss == "pooled"
     weight = 1.0 if is_pooled else own.pseudo_weight
     terms.append(term("unlabeled", unlabeled, unlabeled_images, unlabeled.targets, weight=weight))
-    objective = Objective(terms, is_pooled=is_pooled, hard=hard_pixels(settings.train))
+    sets = SetTerm(unlabeled.sets, own.set_weight) if own.set_loss == "partial" else None
+    objective = Objective(terms, is_pooled=is_pooled, hard=hard_pixels(settings.train), sets=sets)
     if not has_block(settings, NAME):
         return objective
     labels = self_labels(state.final_student, unlabeled.images, unlabeled.targets, Confidence("none"))
@@ -131,6 +139,7 @@ def _facts(settings: Settings, index: SampleIndex, labels: LabelStore | None, st
         "num_labeled": num_labeled,
         "num_pseudolabeled": len(stage.images) - num_labeled,
         "keep_rate": None if labels is None else _keep_rate(settings, labels),
+        "teaching_rate": None if labels is None or not stage.images.has_sets else _teaching_rate(labels),
         "labels_fingerprint": None if labels is None else labels.fingerprint,
         "plan_fingerprint": plan_fingerprint(settings, index),
     }
@@ -143,3 +152,10 @@ def _keep_rate(settings: Settings, labels: LabelStore) -> float:
     done = labels.outcome_pixels[labels.status == DONE].sum(axis=0)
     kept, pixels = (int(done[OUTCOMES.index(name)]) for name in ("kept", "pixels"))
     return kept / max(pixels, 1)
+
+
+def _teaching_rate(labels: LabelStore) -> float:
+    """Fraction of the pixels of the pseudo-labels that have no class, but a prediction set that teaches."""
+    done = labels.status == DONE
+    pixels = labels.outcome_pixels[done, OUTCOMES.index("pixels")].sum()
+    return int(labels.teaching_pixels[done].sum()) / max(int(pixels), 1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from train.augment import cutmix, partners, strong_views, weak_views
+from train.augment import cutmix, partners, strong_views, target_view, weak_views
 from train.data import NUM_VIEWS, Example
 
 
@@ -17,6 +17,7 @@ class Views(NamedTuple):
 
     images: Tensor  # uint8 [B, 3, crop, crop] RGB
     targets: Tensor  # uint8 [B, crop, crop], class index or IGNORE_INDEX (also padding)
+    sets: Tensor  # uint8 [B, bytes, crop, crop], prediction sets that teach (`TrainingImages.sets`); padding: 0
     examples: Sequence[Example]
     batch_size: int
     """Number of images of the whole batch."""
@@ -29,8 +30,8 @@ class Views(NamedTuple):
     def select(self, index: Sequence[int]) -> Views:
         """Some of the images, in that order."""
         on_device = torch.tensor(list(index), dtype=torch.int64).to(self.images.device, non_blocking=True)
-        images, targets = (tensor.index_select(0, on_device) for tensor in (self.images, self.targets))
-        return Views(images, targets, [self.examples[i] for i in index], self.batch_size)
+        images, targets, sets = (one.index_select(0, on_device) for one in (self.images, self.targets, self.sets))
+        return Views(images, targets, sets, [self.examples[i] for i in index], self.batch_size)
 
     def split(self) -> tuple[Views, Views]:
         """The labeled and the unlabeled images."""
@@ -70,9 +71,10 @@ def weak_views_of(examples: Sequence[Example], batch_size: int, crop: int, devic
     batch_size: number of images of the whole batch
     crop:       side of the views, pixels
     """
-    images, targets = (
+    images, targets, sets = (
         [tensor.to(device, non_blocking=True) for tensor in tensors]
-        for tensors in zip(*((example.image, example.target) for example in examples), strict=True)
+        for tensors in zip(*((example.image, example.target, example.sets) for example in examples), strict=True)
     )
     geometries = [example.geometry for example in examples]
-    return Views(*weak_views(images, targets, geometries, crop), examples, batch_size)
+    set_views = [target_view(one, geometry, crop, padding=0) for one, geometry in zip(sets, geometries, strict=True)]
+    return Views(*weak_views(images, targets, geometries, crop), torch.stack(set_views), examples, batch_size)

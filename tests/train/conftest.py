@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from receipts import facts_of
 
-from calib import Planes, observe
+from calib import Planes, abstained_by_size, observe, pack_sets
 from pipeline.datasets import Sample, SampleIndex, resize_nearest, save_samples
 from pipeline.files import file_digest
 from pipeline.run import Run
@@ -68,24 +68,39 @@ def pseudo_label(seed: int, size: tuple[int, int]) -> np.ndarray:
     return label
 
 
+def prediction_sets(seed: int, size: tuple[int, int]) -> np.ndarray:
+    """bool [K, *GRID]: what scene `seed` shows and, in most pixels, the class after it."""
+    _, mask = draw_scene(seed, size)
+    true = resize_nearest(mask, GRID)
+    sets = np.arange(len(CLASSES))[:, np.newaxis, np.newaxis] == true
+    return sets | (np.roll(sets, 1, axis=0) & (np.random.default_rng([seed, 1]).random(GRID) < 0.8))
+
+
 def write_labels(settings: Settings, index: SampleIndex, failed: tuple[int, ...] = ()) -> None:
-    """labels.zarr and its receipt, as the pseudolabel stage leaves them; `failed` images have no label."""
+    """labels.zarr and its receipt, as the pseudolabel stage leaves them; `failed` images have no label.
+
+    With `pseudolabel.keep_sets` it has the sets of `prediction_sets`.
+    """
     path, unlabeled = Run(settings).folder.labels, index.of("unlabeled")
     facts = {"fingerprint": LABELS_FINGERPRINT, "class_names": CLASSES, "background": 0, "rule": "paper"}
     facts |= {"grid": list(GRID), "alphas": [0.1]}
-    create_store(path, "labels", facts, unlabeled)
+    has_sets = settings.pseudolabel.keep_sets
+    create_store(path, "labels", facts | ({"keep_sets": True} if has_sets else {}), unlabeled)
     store = open_labels(path, writable=True)
     for i, sample in enumerate(unlabeled):
         if i in failed:
             store.mark(i, FAILED)
             continue
-        label = pseudo_label(index.samples.index(sample), (sample.height, sample.width))
+        scene = index.samples.index(sample), (sample.height, sample.width)
+        label = pseudo_label(*scene)
+        sets = pack_sets(prediction_sets(*scene)) if has_sets else None
         zeros = np.zeros(GRID, np.float32)
         planes = Planes(zeros.astype(np.uint8), zeros, zeros, zeros)
-        store.write(i, label[np.newaxis], planes)
+        store.write(i, label[np.newaxis], planes, sets)
         counts = {"pixels": label.size, "kept": int((~np.isnan(label)).sum())}
         outcomes = np.array([counts.get(name, 0) for name in OUTCOMES], np.int32)
-        store.write_counts(i, outcomes, np.zeros(len(CLASSES), np.int32))
+        abstained = None if sets is None else abstained_by_size(sets, label, len(CLASSES)).astype(np.int32)
+        store.write_counts(i, outcomes, np.zeros(len(CLASSES), np.int32), abstained)
         store.write_observed(i, observe(planes, 0, len(CLASSES)))
         store.mark(i, DONE)
     store.finish()

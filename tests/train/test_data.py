@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calib import unpack_sets
 from pipeline.datasets import load_samples, resize_nearest
 from train.data import (
     NUM_VIEWS,
@@ -72,6 +73,9 @@ def test_the_order_is_a_pure_function_of_key_and_number():
     assert [d.image for d in whole[:7]] != [d.image for d in whole[7:14]]
 
 
+WITH_SETS = {"pseudolabel": {"rule": "singleton", "keep_sets": True}, "stage1": {"set_loss": "partial"}}
+
+
 @pytest.fixture
 def images(make_run):
     settings = make_run(failed=(1,))
@@ -94,6 +98,27 @@ def test_targets_come_from_the_mask_or_from_the_label_store(images):
     expected = pseudo_label_to_target(store.label(2), (pseudolabeled.height, pseudolabeled.width))
     assert np.array_equal(images.target(pseudolabeled, expected.shape), expected)
     assert 0.02 < (expected == 255).mean() < 0.3
+
+
+def test_sets_come_from_the_label_store_where_a_pixel_has_no_label(make_run):
+    settings = make_run(failed=(1,), **WITH_SETS)
+    index = load_samples(settings.folder / "samples.json")
+    images = training_images(settings, index, open_run_labels(settings))
+    labeled, pseudolabeled = images.samples[0], images.samples[4]
+    assert images.sets(labeled, (64, 64)).shape == (1, 64, 64)
+    assert not images.sets(labeled, (64, 64)).any()
+    store, size = images.labels[0], (pseudolabeled.height, pseudolabeled.width)
+    sets, label = unpack_sets(store.sets(2), 3), store.label(2)
+    teaches = np.isnan(label) & (sets.sum(axis=0) == 2)
+    expected = resize_nearest(sets * teaches, size)
+    assert np.array_equal(unpack_sets(images.sets(pseudolabeled, size), 3), expected)
+    assert 0.01 < expected.any(axis=0).mean() < 0.15
+    assert not (expected.any(axis=0) & (images.target(pseudolabeled, size) != 255)).any()
+    assert np.array_equal(images[Draw(0, 4)].sets.numpy(), images.sets(pseudolabeled, size))
+
+
+def test_without_set_loss_no_set_is_read(images):
+    assert images.sets(images.samples[4], (64, 64)).shape == (0, 64, 64)
 
 
 def test_without_labels_an_unlabeled_target_is_0_everywhere(images):

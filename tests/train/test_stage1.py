@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from receipts import facts_of
 from transformers import SegformerForSemanticSegmentation
 
 from pipeline.datasets import load_samples, resize_nearest, save_samples
 from pipeline.errors import DatasetError, StoreError, TrainingError
 from pipeline.run import Run
+from pipeline.settings import Settings
 from pipeline.store import open_labels
+from train.data import Draw
 from train.engine.checkpoint import load_checkpoint
 from train.engine.stage import own_draws
 from train.engine.state import new_state
@@ -275,7 +278,7 @@ def losses_of_one_batch(settings):
     state.student.model.eval()
     logits = state.student.logits(objective.images())
     losses = term_losses(objective, logits, num_pixels([objective]))
-    return logits.detach(), objective, [p.weight * loss for p, loss in zip(objective.terms, losses, strict=True)]
+    return logits.detach(), objective, [w * loss for w, loss in zip(objective.weights(), losses, strict=True)]
 
 
 def test_pooled_is_one_mean_over_all_pixels_and_eq_2_a_mean_of_each_kind(make_run):
@@ -291,6 +294,62 @@ def test_pooled_is_one_mean_over_all_pixels_and_eq_2_a_mean_of_each_kind(make_ru
     _, _, losses = losses_of_one_batch(eq2)
     assert losses[0].item() == pytest.approx((each[:2].sum() / valid[:2].sum()).item(), rel=1e-5)
     assert losses[1].item() == pytest.approx(0.3 * (each[2:].sum() / valid[2:].sum()).item(), rel=1e-5)
+
+
+WITH_SETS = {"pseudolabel": {"rule": "singleton", "keep_sets": True}}
+
+
+@pytest.mark.parametrize("loss", ["pooled", pytest.param("eq2", marks=pytest.mark.slow)])
+def test_the_set_loss_is_a_mean_of_its_own_beside_unchanged_losses(make_run, loss):
+    batch = {"batch_size": 4, "batch_labeled": 2, "loss": loss}
+    num = {"labeled": 4, "unlabeled": 4, "val": 2}
+    settings = make_run(num=num, stage1={**batch, "set_loss": "partial", "set_weight": 0.3}, **WITH_SETS)
+    logits, objective, (*others, of_sets) = losses_of_one_batch(settings)
+    _, _, expected_others = losses_of_one_batch(with_settings(settings, "stage1", set_loss="none"))
+    assert [one.item() for one in others] == [one.item() for one in expected_others]
+
+    bits = objective.sets.sets[:, 0].int()
+    inside = torch.stack([bits >> c & 1 for c in range(3)], dim=1).bool()
+    has_set = inside.any(dim=1)
+    mass = (logits[2:].softmax(dim=1) * inside).sum(dim=1)
+    assert of_sets.item() == pytest.approx(0.3 * -mass[has_set].log().mean().item(), rel=1e-4)
+    assert (objective.terms[1].targets[has_set] == 255).all()
+
+
+def test_a_batch_without_unlabeled_images_has_no_set_loss(make_run):
+    settings = make_run(stage1={"set_loss": "partial"}, **WITH_SETS)
+    index, labels = _opened(settings)
+    stage = stage_of(settings, index, labels)
+    views = weak_views_of([stage.images[Draw(0, 0)]], 1, 64, torch.device("cpu"))
+    objective = stage.objective(None, views, 0)
+    losses = term_losses(objective, torch.zeros(1, 3, 8, 8), num_pixels([objective]))
+    assert losses[1:].tolist() == [0, 0]
+
+
+def test_learns_from_sets_and_reports_their_loss_and_how_many_teach(make_run, caplog):
+    stage = {"set_loss": "partial", "epochs": 3, "strong": False}
+    settings = make_run(stage1=stage, train={"validate_every": 1}, **WITH_SETS)
+    with caplog.at_level(logging.INFO):
+        facts = stage1(settings)
+    assert 0.04 < facts["teaching_rate"] < 0.1  # a tenth has no label; of these, four fifths have a set of two classes
+    assert "% of the pseudo-labels' pixels teach by their prediction set" in caplog.text
+    losses = [point["loss_sets"] for point in facts["history"]]
+    assert losses[-1] < losses[0]
+    assert checkpoint_of(settings)["finished"]
+
+
+def test_a_set_loss_without_sets_is_refused_with_what_to_do(make_run):
+    settings = make_run()
+    with pytest.raises(ValidationError, match=r"needs the prediction sets in labels.zarr.*; set pseudolabel.keep_sets"):
+        Settings.model_validate(settings.model_dump() | {"stage1": {"set_loss": "partial"}})
+    with pytest.raises(ValidationError, match="labels is raw; set labels: calibrated, or set_loss: none"):
+        Settings.model_validate(settings.model_dump() | {"stage1": {"set_loss": "partial", "labels": "raw"}})
+    kept = with_settings(with_settings(settings, "pseudolabel", keep_sets=True), "stage1", set_loss="partial")
+    with pytest.raises(
+        StoreError,
+        match=r"other settings \(pseudolabel.keep_sets False, now True\).* run snakemake --cores 8 pseudolabel",
+    ):
+        stage1(kept)
 
 
 def test_strong_views_change_colours_and_no_target(make_run):

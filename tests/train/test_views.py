@@ -32,6 +32,25 @@ def test_padding_is_always_ignored(make_run):
     assert (views.targets[is_padding] == 255).all()
 
 
+def test_sets_are_cropped_and_mirrored_as_the_targets_are(make_run):
+    settings = make_run(
+        train={"scale": [0.5, 1.5]},
+        pseudolabel={"rule": "singleton", "keep_sets": True},
+        stage1={"set_loss": "partial"},
+    )
+    index = load_samples(settings.folder / "samples.json")
+    images = training_images(settings, index, open_run_labels(settings))
+    examples = [images[Draw(epoch, image)] for epoch in range(3) for image in range(2, 6)]
+    views = weak_views_of(examples, len(examples), 64, torch.device("cpu"))
+    for number, example in enumerate(examples):  # each byte as if it were a target
+        _, expected = weak_view(example.image, example.sets[0], example.geometry, 64)
+        is_padding = (views.images[number] == 0).all(dim=0)
+        assert torch.equal(views.sets[number, 0], expected.masked_fill(is_padding, 0))
+    assert {example.geometry.flip for example in examples} == {True, False}
+    assert views.split()[1].sets.any(dim=(1, 2, 3)).all()
+    assert not views.split()[0].sets.any()
+
+
 def test_splits_into_labeled_and_unlabeled_images_that_keep_their_positions(make_run):
     examples, views = examples_and_views(make_run)
     labeled, unlabeled = views.split()

@@ -60,11 +60,14 @@ def weak_view(image: Tensor, target: Tensor, geometry: Geometry, crop: int) -> t
     return images[0], targets[0]
 
 
-def target_view(target: Tensor, geometry: Geometry, crop: int) -> Tensor:
-    """The target of `weak_view`, without the image: uint8 [H, W] -> uint8 [crop, crop]."""
+def target_view(target: Tensor, geometry: Geometry, crop: int, padding: int = IGNORE_INDEX) -> Tensor:
+    """The target of `weak_view`, without the image: uint8 [..., H, W] -> uint8 [..., crop, crop].
+
+    padding: value of the padding
+    """
     rows, columns = _window(geometry, crop)
     window = _resized_target(target, geometry, rows, columns)
-    return _placed(window, geometry, target.new_full((crop, crop), IGNORE_INDEX))
+    return _placed(window, geometry, target.new_full((*target.shape[:-2], crop, crop), padding))
 
 
 def weak_views(
@@ -116,9 +119,9 @@ def resized_in_float(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resized_target(target: Tensor, geometry: Geometry, rows: slice, columns: slice) -> Tensor:
-    """The window of the resized target; the rest is not computed."""
-    chosen_rows = target.index_select(0, _nearest(target.shape[0], geometry.height, rows, target.device))
-    return chosen_rows.index_select(1, _nearest(target.shape[1], geometry.width, columns, target.device))
+    """The window of the resized target, [..., H, W]; the rest is not computed."""
+    chosen_rows = target.index_select(-2, _nearest(target.shape[-2], geometry.height, rows, target.device))
+    return chosen_rows.index_select(-1, _nearest(target.shape[-1], geometry.width, columns, target.device))
 
 
 def _nearest(length: int, resized: int, window: slice, device: torch.device) -> Tensor:

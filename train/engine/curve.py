@@ -84,7 +84,7 @@ def save_if_best(state: TrainingState, stage: Stage, folder: Folder) -> bool:
 def mean_measures(rows: Sequence[Sequence[float]], num_processes: int = 1) -> dict[str, float | None]:
     """Means of MEASURES over some steps, by name; None for a measure that the objective does not have.
 
-    rows:          float [N, 4], MEASURES of this process in each step
+    rows:          float [N, 5], MEASURES of this process in each step
     num_processes: factor that extrapolates the sums of this process to all processes
     """
     means = [math.fsum(column) / len(rows) * num_processes for column in zip(*rows, strict=True)]

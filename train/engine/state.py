@@ -14,7 +14,7 @@ from train.engine.average import MovingAverage
 from train.optimizers import SGD, AdamW
 from train.student import Student
 
-MEASURES = ("loss", "loss_labeled", "loss_unlabeled", "confident")
+MEASURES = ("loss", "loss_labeled", "loss_unlabeled", "loss_sets", "confident")
 
 
 @dataclass

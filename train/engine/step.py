@@ -29,7 +29,7 @@ def training_step(state: TrainingState, stage: Stage, batch: Sequence[Example]) 
     """Take one optimisation step.
 
     batch:   the examples of this process, in the order of `train.engine.stage.own_draws`
-    returns: float32 [4] on the device: the contribution of this process to MEASURES, which are sums over processes
+    returns: float32 [5] on the device: the contribution of this process to MEASURES, which are sums over processes
     """
     student = state.student
     for group in state.optimizer.param_groups:
@@ -92,23 +92,24 @@ def synced_gradients(student: Student, is_last: bool) -> contextlib.AbstractCont
 
 
 def weighted_sum(objective: Objective, losses: Tensor) -> Tensor:
-    """The loss of the objective, float32 [], from the losses of its terms, float32 [T].
+    """The loss of the objective, float32 [], from its losses, float32 [T].
 
     Each loss is multiplied separately, because the host would wait for the copy of a tensor of weights to the device.
     """
-    return torch.stack([term.weight * loss for term, loss in zip(objective.terms, losses, strict=True)]).sum()
+    return torch.stack([weight * loss for weight, loss in zip(objective.weights(), losses, strict=True)]).sum()
 
 
 def measures_of(objective: Objective, losses: Tensor, loss: Tensor, num_micro_batches: int) -> Tensor:
-    """The contribution of a micro-batch to MEASURES: float32 [4]; NaN for a measure that the objective does not have.
+    """The contribution of a micro-batch to MEASURES: float32 [5]; NaN for a measure that the objective does not have.
 
-    losses: float32 [T], of the terms
+    losses: float32 [T], of the terms and of the sets
     loss:   float32 [], their weighted sum
     """
     nan = torch.full_like(loss, math.nan)
+    names = [*(term.name for term in objective.terms), *([] if objective.sets is None else ["sets"])]
     by_name = {
-        name: [one for term, one in zip(objective.terms, losses, strict=True) if term.name == name]
-        for name in ("labeled", "unlabeled")
+        wanted: [one for name, one in zip(names, losses, strict=True) if name == wanted]
+        for wanted in ("labeled", "unlabeled", "sets")
     }
     means = [torch.stack(values).mean() if values else nan for values in by_name.values()]
     confident = nan if objective.confident is None else objective.confident / num_micro_batches
