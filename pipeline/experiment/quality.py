@@ -6,17 +6,18 @@ No training and no choice uses these masks: they are read after the labels are f
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import evenly_spaced, resize_nearest
-from pipeline.report.audit import AuditCounts, count_labels, mean_iou, summarise, total
+import calib
+from pipeline.datasets import IGNORE_INDEX, evenly_spaced, resize_nearest
+from pipeline.report.audit import count_labels, mean_iou, summarise, total
 from pipeline.run import Run
 from pipeline.sources import TrueMasks, truth_path
-from pipeline.store import DONE
+from pipeline.store import DONE, LabelStore
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ MAX_IMAGES = 1000  # as in the report's audit; more images hardly change the num
 def label_quality(run: Run) -> dict[str, Any] | None:
     """Precision, keep rate and mIoU of a run's labels (`calibrated`) and of the annotator's argmax (`raw`).
 
-    `miou` counts labeled pixels only; in `miou_all` a pixel without a label counts as missed.
+    `miou` counts labeled pixels only; in `miou_all` a pixel without a label counts as missed. `sets` is `set_quality`,
+    None if the labels have no prediction sets.
 
     returns: None if no unlabeled image has a mask
     raises:  DatasetError for a mask that `prepare` would refuse as that of a labeled image
@@ -41,14 +43,14 @@ def label_quality(run: Run) -> dict[str, Any] | None:
         return None
     names, true_masks = data.class_names, TrueMasks.like_labeled(samples, data)
 
-    def counts() -> Iterator[AuditCounts]:
+    def truths() -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         for i in chosen:
             mask = masks[i]
             assert mask is not None
-            truth = resize_nearest(true_masks.read(mask, unlabeled[i]), data.grid)
-            yield count_labels(truth, labels.raw_argmax(i), labels.label(i), len(names))
+            yield i, resize_nearest(true_masks.read(mask, unlabeled[i]), data.grid)
 
-    counted = total(counts(), len(names))
+    of_images = (count_labels(truth, labels.raw_argmax(i), labels.label(i), len(names)) for i, truth in truths())
+    counted = total(of_images, len(names))
     measures = summarise(counted, names)
     pixels = counted.raw.sum(axis=1)
     return {
@@ -65,7 +67,32 @@ def label_quality(run: Run) -> dict[str, Any] | None:
             "miou": measures["raw"]["miou"],
             "miou_all": measures["raw"]["miou"],
         },
+        "sets": set_quality(labels, truths(), data.background_index) if labels.has_sets else None,
     }
+
+
+def set_quality(
+    labels: LabelStore, truths: Iterable[tuple[int, npt.NDArray[np.uint8]]], background: int | None
+) -> dict[str, float | None]:
+    """Quality of the sets that teach (`calib.teaching_sets`).
+
+    truths:  index of an image, and its true mask on the grid: uint8 [H, W], class index or IGNORE_INDEX
+    returns: `right`, the fraction of the sets that hold the true class; `pixels` and `foreground`, their fraction of
+             all pixels and of those of a foreground class, void pixels left out; None for a fraction of no pixels
+    """
+    num_classes = len(labels.class_names)
+    counts = np.zeros(5, np.int64)
+    for i, truth in truths:
+        bits = calib.teaching_sets(labels.sets(i), labels.label(i), num_classes)
+        valid, teaches = truth != IGNORE_INDEX, bits.any(axis=0)
+        known = np.where(valid, truth, 0).astype(np.intp)
+        is_right = np.take_along_axis(calib.unpack_sets(bits, num_classes), known[np.newaxis], axis=0)[0]
+        is_foreground = valid & (truth != background)
+        masks = (valid & is_right, valid & teaches, valid, is_foreground & teaches, is_foreground)
+        counts += [np.count_nonzero(mask) for mask in masks]
+    right, taught, pixels, taught_foreground, foreground = counts.tolist()
+    fractions = {"right": (right, taught), "pixels": (taught, pixels), "foreground": (taught_foreground, foreground)}
+    return {name: part / whole if whole else None for name, (part, whole) in fractions.items()}
 
 
 def missing_miou(kept: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> float | None:

@@ -16,12 +16,10 @@ from pipeline.digests import sha256_of
 from pipeline.errors import StoreError
 from pipeline.experiment.pairs import Areas, Difference, difference
 from pipeline.experiment.plan import Cell, Experiment
+from pipeline.experiment.tables import table_of
 from pipeline.folder import Folder
 from pipeline.receipt import read_receipt
 from pipeline.run import Run
-
-REFERENCES = ("label-only", "raw")
-"""Rows with which all others are compared, in pairs of the same image."""
 
 
 class Labels(NamedTuple):
@@ -31,6 +29,8 @@ class Labels(NamedTuple):
     """Rule, variant and alpha, in words."""
     quality: Mapping[str, float | None] | None
     """precision, keep_rate, miou and miou_all in [0, 1] (`quality.label_quality`); None without masks."""
+    sets: Mapping[str, float | None] | None
+    """right, pixels and foreground in [0, 1] (`quality.set_quality`); None if sets do not teach, or without masks."""
     receipts: Mapping[str, Any]
 
 
@@ -51,7 +51,7 @@ class Result(NamedTuple):
     """A row under a protocol: its students, or the reason why it has none.
 
     left_out: the reason
-    against:  row of REFERENCES -> mIoU of the last students minus that of the reference
+    against:  row of the table's references -> mIoU of the last students minus that of the reference
     """
 
     cell: Cell
@@ -111,7 +111,7 @@ def _labels(experiment: Experiment, cell: Cell) -> Labels | None:
     made_with = "argmax" if is_raw or used["rule"] == "raw" else f"{used['rule']}, {used['variant']} {used['alpha']:g}"
     if calib.find_variant(used["variant"]).bounds == "nothing" and not is_raw:
         made_with = f"{used['rule']}, from {experiment.settings_of(recipe).calibrate.fixed_threshold:g}"
-    return Labels(made_with, quality, facts["receipts"])
+    return Labels(made_with, quality, facts["quality"] and facts["quality"].get("sets"), facts["receipts"])
 
 
 def _val_units(experiment: Experiment) -> npt.NDArray[np.int64] | None:
@@ -124,10 +124,11 @@ def _val_units(experiment: Experiment) -> npt.NDArray[np.int64] | None:
 def _against(experiment: Experiment, result: Result, results: Sequence[Result]) -> dict[str, Difference]:
     """Differences to the references under the same protocol."""
     absent, units = experiment.base.evaluate.absent, _val_units(experiment)
+    references = table_of(experiment.request.table).references
     gaps: dict[str, Difference] = {}
     for other in results:
         key = other.cell.row.key
-        is_other = key in REFERENCES and other.cell.protocol == result.cell.protocol and key != result.cell.row.key
+        is_other = key in references and other.cell.protocol == result.cell.protocol and key != result.cell.row.key
         if is_other and result.students and other.students:
             gap = difference(
                 [s.areas for s in result.students], [s.areas for s in other.students], absent, unit_of_image=units

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.experiment.paper import Column, column_beside
 from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Protocol
-from pipeline.experiment.results import REFERENCES, Result
+from pipeline.experiment.results import Result
 from pipeline.experiment.tables import table_of
 from pipeline.run import Run
 
@@ -19,6 +19,7 @@ PROTOCOL_TITLES: dict[Protocol, str] = {
 }
 COLUMNS = ("row", "steps", "last mIoU", "best mIoU", "pixel accuracy")
 LABEL_COLUMNS = ("labels", "precision", "keep", "mIoU kept", "mIoU all")
+SET_COLUMNS = ("sets right", "of pixels", "of foreground")
 NOTHING = "–"
 
 
@@ -29,6 +30,7 @@ def markdown(experiment: Experiment, results: Sequence[Result]) -> str:
     blocks = [[f"# {table.title}"], list(_facts(experiment)), [f"![mIoU of every row]({request.table}.svg)"]]
     for protocol in request.protocols:
         own = [result for result in results if result.cell.protocol == protocol]
+        references = [key for key in table.references if any(key in result.against for result in own)]
         if table.is_of_equal_length and protocol != request.protocols[0]:
             blocks.append(
                 [
@@ -38,7 +40,7 @@ def markdown(experiment: Experiment, results: Sequence[Result]) -> str:
                 ]
             )
         else:
-            blocks.append([f"## {PROTOCOL_TITLES[protocol]}", "", *_table(own, column)])
+            blocks.append([f"## {PROTOCOL_TITLES[protocol]}", "", *_table(own, column, references)])
     blocks.append(list(_notes(experiment, results, column)))
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
@@ -70,18 +72,20 @@ def _facts(experiment: Experiment) -> Iterator[str]:
     )
 
 
-def _table(results: Sequence[Result], column: Column) -> Iterator[str]:
-    references = [key for key in REFERENCES if any(key in result.against for result in results)]
+def _table(results: Sequence[Result], column: Column, references: Sequence[str]) -> Iterator[str]:
     has_labels = any(result.labels is not None for result in results)
+    has_sets = any(result.labels is not None and result.labels.sets is not None for result in results)
     has_paper = any(result.cell.row.paper in column.numbers for result in results)
     heads = [*COLUMNS, *(f"against {key}" for key in references)]
     heads += LABEL_COLUMNS if has_labels else ()
+    heads += SET_COLUMNS if has_sets else ()
     heads += [f"paper, {column.split}"] if has_paper else []
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for result in results:
         cells = [result.cell.row.title, *_scores(result), *(_gap(result, key) for key in references)]
         cells += _labels(result) if has_labels else []
+        cells += _sets(result) if has_sets else []
         cells += [_of_paper(result, column)] if has_paper else []
         yield f"| {' | '.join(cells)} |"
 
@@ -107,6 +111,11 @@ def _labels(result: Result) -> list[str]:
     return [result.labels.made_with, *(spread([value]) for value in measures)]
 
 
+def _sets(result: Result) -> list[str]:
+    measures = (result.labels.sets if result.labels is not None else None) or {}
+    return [spread([measures.get(name)]) for name in ("right", "pixels", "foreground")]
+
+
 def _of_paper(result: Result, column: Column) -> str:
     number = column.numbers.get(result.cell.row.paper or "")
     return NOTHING if number is None else f"{number:.2f}"
@@ -128,6 +137,12 @@ def _notes(experiment: Experiment, results: Sequence[Result], column: Column) ->
         yield (
             "Labels: those of the unlabeled images, measured with masks that only this table uses. `mIoU kept` counts "
             "labeled pixels only; in `mIoU all` a pixel without a label counts as missed."
+        )
+    if any(result.labels is not None and result.labels.sets is not None for result in results):
+        yield (
+            "Sets: those of the pixels that have no label, but a set of several classes that is not the set of all. "
+            "`sets right` is the fraction of them that hold the true class, `of pixels` and `of foreground` their "
+            "fraction of all pixels and of those of a foreground class."
         )
     if any(result.cell.row.paper in column.numbers for result in results):
         other = "" if column.is_ours else "; another data set, shown to compare the order of the rows"

@@ -49,6 +49,8 @@ class Table(NamedTuple):
     rows: Sequence[Row]
     is_of_equal_length: bool = False
     """Whether all rows have the same number of steps, so that both protocols are the same."""
+    references: Sequence[str] = ("label-only", "raw")
+    """Keys of the rows with which all others are compared, in pairs of the same image."""
 
 
 LABEL_ONLY = Recipe("label-only", "label-only")
@@ -63,6 +65,9 @@ VANILLA = Recipe("vanilla", "paper", {"pseudolabel.rule": "no_background"})
 FIXED = Recipe("fixed", "paper", {"calibrate.variant": "fixed"})
 BIAS = Recipe("bias", "raw", targets="bias")
 EVERY_MASK = Recipe("every-mask", "label-only", targets="masks")
+SETS = Recipe(
+    "sets", "paper", {"pseudolabel.rule": "singleton", "pseudolabel.keep_sets": True, "stage1.set_loss": "partial"}
+)
 
 LABEL_ONLY_ROW = Row("label-only", "label-only", LABEL_ONLY, "first", "Label-only")
 RAW_ROW = Row("raw", "raw labels, Stage I", RAW, "first", "SEEM")
@@ -120,6 +125,16 @@ TABLES: Mapping[str, Table] = {
     ),
     "fig4": Table("Figure 4: when self-reliance starts", [_switch_row(epochs) for epochs in SWITCHES]),
     "rule": Table("Labeling rules, Stage I", [RAW_ROW, *(_rule_row(rule) for rule in RULES)], is_of_equal_length=True),
+    "sets": Table(
+        "Do prediction sets teach? Stage I",
+        (
+            _rule_row("singleton"),
+            Row("sets", "rule singleton, and the sets of the pixels without a label", SETS, "first"),
+            _rule_row("paper"),
+        ),
+        is_of_equal_length=True,
+        references=("rule-singleton",),
+    ),
     "students": Table(
         "Students on the same labels",
         [row for student in COMPARED_STUDENTS if student in STUDENTS for row in _student_rows(student)],

@@ -119,6 +119,31 @@ def test_a_finished_table_by_hand(tmp_path):
         "| raw labels, Stage I | 12 | 100.0 ± 0.0 | 101.0 ± 0.0 | 50.0 ± 0.0 | +75.0 [+75.0, +75.0] | – | argmax "
         "| 90.0 | 100.0 | 80.0 | 80.0 | 42.00 |"
     ) in text
+    assert "sets right" not in text
     assert "Annotator: **noisy**" in text
     assert "another data set" in text
     assert [row["against"].keys() for row in as_json(experiment, results)["rows"]] == [{"raw"}, {"label-only"}]
+
+
+def test_the_table_of_sets_compares_with_the_row_without_them_and_shows_what_the_sets_hold(tmp_path):
+    experiment = Experiment(str(write_run_file(tmp_path)), {}, Request("sets", 1, protocols=("steps",)))
+    samples = [Sample(f"im{i}", f"im{i}.png", None, split) for i, split in enumerate(SPLITS)]
+    save_samples(experiment.base.folder / "samples.json", SampleIndex(tmp_path, tuple(samples)))
+    PipelineRun(experiment.base).finish("prepare", facts_of("prepare", num_samples=dict.fromkeys(SPLITS, 1)))
+    for name, recipe in experiment.labels.items():
+        has_sets = experiment.settings_of(recipe).pseudolabel.keep_sets
+        sets = {"right": 0.98, "pixels": 0.23, "foreground": 0.73} if has_sets else None
+        choice = {"rule": "singleton", "variant": "pixel", "alpha": 0.05}
+        facts = {"quality": {"calibrated": {}, "sets": sets}, "made_with": choice, "receipts": {}}
+        write_receipt(experiment.labels_folder(name) / "labels.json", "experiment-labels", facts, {})
+    confusions = [[[4, 0], [4, 0]], [[4, 0], [0, 4]], [[4, 0], [0, 4]]]
+    for cell, confusion in zip(experiment.cells, confusions, strict=True):
+        write_finished_run(experiment, cell, 0, np.array(confusion))
+    lines = markdown(experiment, results_of(experiment)).splitlines()
+    (without,), (with_sets,) = ([line for line in lines if line.startswith(f"| rule singleton{end}")] for end in " ,")
+    assert "| against rule-singleton |" in lines[lines.index(without) - 2]
+    assert without.split(" | ")[5] == "–"
+    assert with_sets.split(" | ")[5] == "+75.0 [+75.0, +75.0]"
+    assert "| 98.0 | 23.0 | 73.0 |" in with_sets
+    assert "| 98.0 |" not in without
+    assert any("`sets right` is the fraction" in line for line in lines)
