@@ -137,12 +137,12 @@ def print_stages(is_quick: bool, scratch: Path) -> None:
                 print_stage("calibrate", variant, case, run, {"variant": variant})
 
 
-def print_promises(is_quick: bool, scratch: Path) -> None:
+def print_promises(num_labeled: int, is_quick: bool, scratch: Path) -> None:
     """calibrate alone and with a guaranteed precision, and the comparison of labeled and unlabeled images."""
-    case, num_unlabeled = (Case(24, 21, 128), 8) if is_quick else (Case(366, 21, 512), 40)
+    case, num_unlabeled = Case(num_labeled, 21, 128 if is_quick else 512), 8
     write_cache(scratch, case, num_unlabeled)
     run = write_run(scratch, case, case.images, num_unlabeled)
-    guarantee = {"guarantee": {"precision": 0.6 if is_quick else 0.8, "confidence": 0.95}}
+    guarantee = {"guarantee": {"precision": 0.6, "confidence": 0.95}}
     print_header(f"What a guarantee and the tests for a shift add to calibrate, {case}", "stage | wall s | CPU s | CPU")
     whole = _promise_row("calibrate, rule argmax", run, "calibrate", {"rule": "argmax"})
     _promise_row("calibrate with pseudolabel.guarantee", run, "calibrate", {"rule": "argmax"} | guarantee, whole)
@@ -171,17 +171,20 @@ def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Small sizes.")
-@click.option("--promises", is_flag=True, help="Only what a guarantee and the tests for a shift add to calibrate.")
+@click.option("--promises", type=int, help="Only what guarantee and shift tests add to calibrate, for so many images.")
 @click.option(
     "--scratch", type=click.Path(path_type=Path), help="Folder for temporary files (2 GB). Default: system's."
 )
 @click.option("--job", hidden=True)
-def main(quick: bool, promises: bool, scratch: Path | None, job: str | None) -> None:
+def main(quick: bool, promises: int | None, scratch: Path | None, job: str | None) -> None:
     if job is not None:
         click.echo(json.dumps(measure_stage(*json.loads(job))))
         return
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        (print_promises if promises else print_stages)(quick, Path(folder))
+        if promises is None:
+            print_stages(quick, Path(folder))
+        else:
+            print_promises(promises, quick, Path(folder))
 
 
 if __name__ == "__main__":

@@ -1395,13 +1395,26 @@ class Settings(Section):
     @property
     def alphas(self) -> list[float]:
         """Alphas for which calibrate computes thresholds, `calibrate.alpha` first."""
+        guarantee = self.pseudolabel.guarantee
+        return list(dict.fromkeys([*self._alphas_to_choose_from, *([] if guarantee is None else [guarantee.alpha])]))
+
+    @property
+    def _alphas_to_choose_from(self) -> list[float]:
         further = self.calibrate.alphas
         if further is None:
             chooses = self.pseudolabel.is_automatic and self.calibrate.kind.bounds != "nothing"
             further = AUTO_ALPHAS if chooses else []
+        return list(dict.fromkeys([self.calibrate.alpha, *further]))
+
+    def judged_alphas(self, variant: str) -> list[float]:
+        """Those of `alphas` at which the labels of a variant are judged on held-out images.
+
+        The alpha of a guarantee is that of other thresholds under other variants, so it is not judged there.
+        """
         guarantee = self.pseudolabel.guarantee
-        guaranteed = [] if guarantee is None else [guarantee.alpha]
-        return list(dict.fromkeys([self.calibrate.alpha, *further, *guaranteed]))
+        if guarantee is not None and variant in self.guaranteed_variants:
+            return [guarantee.alpha]
+        return self._alphas_to_choose_from
 
     @property
     def variants(self) -> list[str]:

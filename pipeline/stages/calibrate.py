@@ -167,11 +167,8 @@ def _write_thresholds(
 ) -> dict[str, Calibrated]:
     """Write the thresholds of every variant from all images; returns them by variant, with held-out estimates."""
     calibrated = {}
-    guarantee = settings.pseudolabel.guarantee
     for variant in settings.variants:
-        own, judged = settings.of_variant(variant), settings.alphas
-        if guarantee is not None and variant in settings.guaranteed_variants:
-            judged = [guarantee.alpha]
+        own, judged = settings.of_variant(variant), settings.judged_alphas(variant)
         try:
             calibrated[variant] = fit_and_judge(
                 own, settings.alphas, own.calibrate.uncalibrated, store, probabilities, judged

@@ -1,5 +1,6 @@
 """A run with a guaranteed precision: its labels, what states the guarantee, and the refusal of another one."""
 
+import itertools
 import logging
 import shlex
 
@@ -81,6 +82,10 @@ def test_auto_takes_the_guaranteed_labels_with_the_larger_held_out_miou(run):
     calibrated, labels = receipts(run)
     rows = {row["rule"]: row for row in calibrated["held_out"]["rows"] if row["variant"].startswith("precision_")}
     assert {row["alpha"] for row in rows.values()} == {0.9}  # other alphas are not judged
+    others = [row for row in calibrated["held_out"]["rows"] if not row["variant"].startswith("precision_")]
+    assert {(row["variant"], row["alpha"]) for row in others} == {
+        (v, a) for v in ("pixel", "image") for a in (0.2, 0.3)
+    }
     assert labels["rule"] == max(rows, key=lambda rule: rows[rule]["miou"]["value"])
     better = max(rows, key=lambda rule: rows[rule]["miou"]["value"])
     without_folds = calibrated | {"held_out": None}
