@@ -15,18 +15,16 @@ from typing import NamedTuple
 import click
 import numpy as np
 import numpy.typing as npt
-from shift import STEP, Images, load, mask_of
+from shift import Images, load
 
 import calib
 from calib.betting import last_rejected, log_evidence, most_promising
 from calib.curves import LabelCurves, candidate_thresholds, curves_of
 from calib.interface import Block
 from calib.precision import is_pilot, log_capital
-from pipeline.datasets import IGNORE_INDEX, resize_nearest
+from pipeline.datasets import IGNORE_INDEX
 from pipeline.overrides import parse_overrides
-from pipeline.run import Run
 from pipeline.run_file import load_settings
-from pipeline.settings import Settings
 
 ERROR, RULE = 0.05, "argmax"
 SPLIT_ALPHAS = tuple(np.round(np.geomspace(0.9, 0.02, 40), 4).tolist())
@@ -38,15 +36,6 @@ class Result(NamedTuple):
     precision: float
     keep_rate: float
     miou: float
-
-
-def load_with_truth(settings: Settings) -> tuple[Images, npt.NDArray[np.uint8]]:
-    """All images, and their true classes: uint8 [N, h, w], 255 = void."""
-    images, _ = load(settings)
-    index, data = Run(settings).samples(), settings.data
-    samples = index.of("labeled", "unlabeled")
-    masks = [resize_nearest(mask_of(sample, index, settings), data.grid)[::STEP, ::STEP] for sample in samples]
-    return images, np.stack(masks)
 
 
 def labels_at(images: Images, q: npt.NDArray[np.float32], background: int | None) -> npt.NDArray[np.float32]:
@@ -78,26 +67,23 @@ def shown(curves: LabelCurves, alpha: float) -> int | None:
     return last_rejected(log_evidence(capital), most_promising(capital), ERROR)
 
 
-def of_one_threshold(
-    images: Images, truth: npt.NDArray[np.uint8], alpha: float, background: int | None
-) -> npt.NDArray[np.float32] | None:
+def of_one_threshold(images: Images, alpha: float, background: int | None) -> npt.NDArray[np.float32] | None:
     """The threshold map of `pseudolabel.guarantee`; None if no threshold is shown to be precise."""
+    truth = images.truth
     maps = {name: plane for name, plane in images.planes._asdict().items() if plane is not None}
     last = shown(curves_of(RULE, background, Block(np.arange(len(truth)), {"truth": truth, **maps})), alpha)
     return None if last is None else np.full(truth.shape[1:], candidate_thresholds()[last], np.float32)
 
 
-def of_split(
-    images: Images, truth: npt.NDArray[np.uint8], alpha: float, background: int | None
-) -> npt.NDArray[np.float32] | None:
+def of_split(images: Images, alpha: float, background: int | None) -> npt.NDArray[np.float32] | None:
     """The threshold map of variant pixel from every other image, at the alpha that the others show; None if none."""
-    making = np.arange(len(truth)) % 2 == 0
-    made, tested = images[np.flatnonzero(making)], images[np.flatnonzero(~making)]
-    maps = calib.ArrayMaps({"score": made.score, "truth": truth[making]})
-    (fitted,) = calib.fit(calib.Variant("pixel", SPLIT_ALPHAS), maps, np.zeros(int(making.sum()), np.int64))
+    number = np.arange(len(images.truth))
+    made, tested = images[number[::2]], images[number[1::2]]
+    maps = calib.ArrayMaps({"score": made.score, "truth": made.truth})
+    (fitted,) = calib.fit(calib.Variant("pixel", SPLIT_ALPHAS), maps, np.zeros(len(made.truth), np.int64))
     q = [fitted.resolve("abstain").map(a) for a in range(len(SPLIT_ALPHAS))]
     labels = (labels_at(tested, of_alpha, background) for of_alpha in q)
-    kept, wrong = np.stack([fractions(of_alpha, truth[~making]) for of_alpha in labels], axis=-1)
+    kept, wrong = np.stack([fractions(of_alpha, tested.truth) for of_alpha in labels], axis=-1)
     last = shown(LabelCurves(np.arange(len(kept)), kept, wrong), alpha)
     return None if last is None else q[last]
 
@@ -113,7 +99,7 @@ WAYS = {"one threshold, all images test": of_one_threshold, "pixel, half make, h
 def main(run: str, overrides: tuple[str, ...], sizes: tuple[int, ...], draws: int) -> None:
     """Print how often each way shows a target precision, and the labels of the other images."""
     settings = load_settings(run, parse_overrides(overrides))
-    images, truth, background = *load_with_truth(settings), settings.data.background_index
+    (images, _), background = load(settings), settings.data.background_index
     print("| labeled images | target | way | shown | true precision (below the target) | keep rate | mIoU of labels |")
     print("|---|---|---|---|---|---|---|")
     for size in sizes:
@@ -121,11 +107,11 @@ def main(run: str, overrides: tuple[str, ...], sizes: tuple[int, ...], draws: in
             for name, way in WAYS.items():
                 rng, results = np.random.default_rng(size), []
                 for _ in range(draws):
-                    drawn = rng.permutation(len(truth))
-                    own, others = np.sort(drawn[:size]), np.sort(drawn[size:])
-                    q = way(images[own], truth[own], round(1 - target, 6), background)
+                    drawn = rng.permutation(len(images.truth))
+                    own, others = images[np.sort(drawn[:size])], images[np.sort(drawn[size:])]
+                    q = way(own, round(1 - target, 6), background)
                     if q is not None:
-                        results.append(quality(labels_at(images[others], q, background), truth[others]))
+                        results.append(quality(labels_at(others, q, background), others.truth))
                 cells = "| | |"
                 if results:
                     precision, keep, miou = (100 * np.mean(of) for of in zip(*results, strict=True))

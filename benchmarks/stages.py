@@ -101,7 +101,9 @@ def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usag
     logging.basicConfig(level=logging.INFO, handlers=[lines])
     if stage == "shift":
         run = Run(settings)
-        return measure(lambda: shift_facts(run.open_calibration(), run.open_labels(), settings.seed))[0], ""
+        return measure(lambda: shift_facts(run.open_calibration(), run.open_labels(), run.samples(), settings.seed))[
+            0
+        ], ""
     start = time.perf_counter()
     usage, facts = measure(lambda: {"calibrate": calibrate, "pseudolabel": pseudolabel}[stage](settings))
     Run(settings).finish(stage, facts)

@@ -42,9 +42,12 @@ class Coverage(NamedTuple):
     effective: float
 
 
-def below(images: Images) -> npt.NDArray[np.float64]:
-    """Fraction of the pixels of each image whose score is at most each grid number: float64 [N, NUM_BINS]."""
-    counts = [np.bincount(grid_bins(score[~np.isnan(score)]), minlength=NUM_BINS) for score in images.score]
+def below(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Fraction of the pixels of each image whose score is at most each grid number: float64 [N, NUM_BINS].
+
+    scores: float32 [N, h, w], NaN = void
+    """
+    counts = [np.bincount(grid_bins(score[~np.isnan(score)]), minlength=NUM_BINS) for score in scores]
     cumulated = np.cumsum(counts, axis=1).astype(np.float64)
     return cumulated / np.maximum(cumulated[:, -1:], 1)
 
@@ -122,7 +125,7 @@ def main(run: str, overrides: tuple[str, ...], shifted: tuple[str, ...], odds: f
     """Print coverages of the unlabeled images of RUN by thresholds without and with weights."""
     settings = load_settings(run, parse_overrides(overrides))
     images, num_labeled = load(settings)
-    of_images, observed = below(images), features(images)
+    of_images, observed = below(images.score), features(images)
     names = [f"{100 * (1 - alpha):.0f} %, {of}" for alpha in ALPHAS for of in ("unweighted", "weighted")]
     print(
         f"{settings.name}: {num_labeled} of {len(observed)} images labeled; in brackets mean distance from the target\n"

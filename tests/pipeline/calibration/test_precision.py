@@ -1,6 +1,5 @@
 """A run with a guaranteed precision: its labels, what states the guarantee, and the refusal of another one."""
 
-import itertools
 import logging
 import shlex
 
