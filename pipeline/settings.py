@@ -397,30 +397,35 @@ class OnnxSettings(Section):
 class TransformersSettings(Section):
     """Annotator from a published segmentation network in transformers format: semantic (SegFormer, UperNet,
     MobileNetV2, BEiT, DPT), universal (Mask2Former, OneFormer, EoMT), or prompted with `data.classes` (CLIPSeg, SAM 3,
-    SAM3-LiteText)."""
+    SAM3-LiteText, and Grounded-SAM 2: Grounding DINO or OWLv2 with SAM 2)."""
 
     model: str
     """A folder; its path is relative to `data.root`. Or a name on the Hugging Face hub, such as
     nvidia/segformer-b0-finetuned-ade-512-512, which may end in @REVISION, a commit, branch or tag."""
+    mask_model: str | None = None
+    """SAM 2 that gives the masks of the boxes if `model` is a detector, Grounding DINO or OWLv2. A folder or a name, as
+    for `model`. Default: facebook/sam2.1-hiera-large. Only for detectors."""
     class_map: dict[str, list[VisibleText | Annotated[int, Field(ge=0)]]] = {}
     """Labels of the network that mean a class of `data.classes`, by name or number; the probabilities of several labels
     are added. `[]`: the network has no label for the class, so the annotator never labels it. Default: the labels whose
-    name is that of the class or one of its prompts; upper case, spaces and - _ do not matter. Not for CLIPSeg and
-    SAM 3."""
+    name is that of the class or one of its prompts; upper case, spaces and - _ do not matter. Not for networks that are
+    prompted."""
     background: Literal["auto", "prompt", "complement"] = "auto"
     """How the probability of the background class is computed. prompt: from its labels or prompts, like that of any
-    class. complement: 1 minus the sum of the other classes. auto: complement for CLIPSeg and SAM 3, else
+    class. complement: 1 minus the sum of the other classes. auto: complement for networks that are prompted, else
     prompt."""
     normalise: Literal["cap", "sum", "none"] = "cap"
     """Normalisation of the maps. cap: division by max(1, sum over the classes), so that labels of the network that no
     class has keep their probability. sum: division by the sum over the classes, for images that show nothing else.
     none: as the network predicts them, which is refused if they exceed 1."""
     score_threshold: float | None = Field(None, ge=0, le=1)
-    """Score in [0, 1] that an instance of SAM 3 must exceed to count; its semantic mask always counts. Lower it, to 0.3
-    for example, if single objects are missed. Default: 0.5, as in SAM 3's own code. Only for SAM 3."""
+    """Score in [0, 1] that a box of a detector, or an instance of SAM 3, must exceed to count; SAM 3's semantic mask
+    always counts. Lower it if objects are missed. Default: that of the network's own code, 0.25 for Grounding DINO, 0.1
+    for OWLv2, 0.5 for SAM 3. Only for these."""
     input_size: Size | None = None
-    """Height and width in pixels to which an image is resized; for SAM 3 equal multiples of 14. Default: by
-    preprocessor_config.json, else the `image_size` of config.json, else `data.grid`."""
+    """Height and width in pixels to which an image is resized for `model`; for SAM 3 equal multiples of 14, for OWLv2
+    equal multiples of 14 or 16. Default: by preprocessor_config.json, else the `image_size` of config.json, else
+    `data.grid`."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Autocast type of the network. Softmax, sigmoid and sums are always computed in float32."""
     device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -54,7 +54,7 @@ ADAPTERS = (
     Adapter(
         "transformers",
         "model: a folder in transformers format, or its name on the hub",
-        "its labels, matched by name; any words with CLIPSeg and SAM 3",
+        "its labels, matched by name; any words with CLIPSeg, SAM 3 and Grounded-SAM 2",
         "none",
     ),
     Adapter(
@@ -134,6 +134,22 @@ MODELS = (
     Model("transformers", "CIDAS/clipseg-rd64-refined", "150 M", "open", "Apache-2.0", "random weights"),
     Model("transformers", "facebook/sam3", "840 M", "open", SAM_LICENCE, "random weights"),
     Model("transformers", "yonigozlan/sam3-litetext-s0", "548 M", "open", LITETEXT_LICENCE, "random weights"),
+    Model(
+        "transformers",
+        "IDEA-Research/grounding-dino-tiny or -base, with facebook/sam2.1-hiera-tiny to -large",
+        "204 to 449 M",
+        "open",
+        "Apache-2.0",
+        "random weights",
+    ),
+    Model(
+        "transformers",
+        "google/owlv2-base-patch16-ensemble, with facebook/sam2.1-hiera-tiny to -large",
+        "186 to 372 M",
+        "open",
+        "Apache-2.0",
+        "random weights",
+    ),
     Model("onnx", "ESPNetv2, VOC (config/voc_animals.yaml)", "0.79 M", "closed", "MIT", "these weights"),
     Model("onnx", "ESPNetv2, Cityscapes (config/camvid.yaml)", "0.79 M", "closed", "MIT", "these weights"),
     Model(
@@ -152,7 +168,6 @@ MODELS = (
         "Apache-2.0",
         "these weights",
     ),
-    Model("maps", "Grounded-SAM 2", "", "open", "Apache-2.0", "no"),
     Model("maps", "GLaMM (config/voc_glamm.yaml)", "", "open", "base model non-commercial", "no"),
 )
 

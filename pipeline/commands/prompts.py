@@ -36,7 +36,8 @@ def prompts(settings: Settings, tries: Sequence[str], as_json: bool) -> None:
     Try few wordings, say up to five per class. The same images calibrate later: choosing among many wordings fits
     their noise, and the guarantee, which takes an annotator that was not chosen on them, then holds only approximately.
 
-    SEEM in mode semantic, CLIPSeg and SAM 3 read each image once for all wordings, other annotators once for each.
+    SEEM in mode semantic, CLIPSeg and SAM 3 read each image once for all wordings, other annotators once for each
+    (Grounded-SAM 2: its SAM 2 once).
 
     \b
       conformalsam prompts mine

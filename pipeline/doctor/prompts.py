@@ -69,7 +69,7 @@ def _is_prompted(settings: Settings) -> bool:
         return False
     from pipeline.annotators.hub.folder import PROMPTED, kind_of, local_folder
 
-    folder = local_folder(chosen.transformers, settings.data)
+    folder = local_folder(chosen.transformers.model, settings.data)
     try:
         return folder is not None and kind_of(folder) in PROMPTED
     except UserError:  # `weight_findings` reports it
@@ -77,7 +77,7 @@ def _is_prompted(settings: Settings) -> bool:
 
 
 def used_prompts(data: DataSettings, section: SeemSettings | TransformersSettings | None) -> list[Prompt]:
-    """All prompts that are used; SEEM, CLIPSeg and SAM 3 use those of the background only with `background: prompt`.
+    """All prompts that are used; SEEM and prompted networks use those of the background only with `background: prompt`.
 
     section: settings of such an annotator; None for others
     """

@@ -119,11 +119,11 @@ def seem_vocabulary(seem: SeemSettings) -> Vocabulary | Finding:
 
 def transformers_findings(chosen: TransformersSettings, data: DataSettings) -> Iterator[Finding]:
     """Check that the network is there and readable, and that its labels fit the classes. The network is not built."""
-    from pipeline.annotators.hub.folder import closed_vocabulary, licence_note, local_folder
+    from pipeline.annotators.hub.folder import SETTING, closed_vocabulary, licence_note, local_folder
     from pipeline.annotators.hub.labels import described, label_groups, prompts_without_label, without_label
 
-    where = (f"annotate.transformers.model: {chosen.model}",)
-    folder = local_folder(chosen, data) or cached_folder(chosen.model)
+    where = (f"{SETTING}: {chosen.model}",)
+    folder = local_folder(chosen.model, data) or cached_folder(chosen.model)
     try:
         note = licence_note(chosen, folder)
     except UserError as error:
@@ -132,12 +132,9 @@ def transformers_findings(chosen: TransformersSettings, data: DataSettings) -> I
     if note is not None:
         yield Finding("warning", note, where, "choose other weights if it excludes your use")
     if folder is None:
-        fix = (
-            f"run hf download {chosen.model.partition('@')[0]} if annotate will have no network, or set "
-            "annotate.transformers.model to a folder, relative to data.root"
-        )
-        yield Finding("warning", "the network is not on this machine, so annotate downloads it", where, fix)
+        yield _is_not_here(SETTING, chosen.model)
         return
+    yield from _mask_findings(chosen, folder, data)
     try:
         vocabulary = closed_vocabulary(folder)
         if vocabulary is None:
@@ -155,6 +152,33 @@ def transformers_findings(chosen: TransformersSettings, data: DataSettings) -> I
     if names := without_label(groups, data.class_names, complement):
         fix = "if the network has labels for them, add these; otherwise the student is trained on them by masks only"
         yield Finding("warning", other_labels(names), ("annotate.transformers.class_map",), fix)
+
+
+def _mask_findings(chosen: TransformersSettings, folder: Path, data: DataSettings) -> Iterator[Finding]:
+    """Check the SAM 2 of a detector, whose folder is given; of other networks, that none is set."""
+    from pipeline.annotators.hub.folder import MASK_SETTING, local_folder, mask_model, refuse_other_than_sam2
+
+    try:
+        name = mask_model(chosen, folder)
+        if name is None:
+            return
+        masks = local_folder(name, data) or cached_folder(name)
+        if masks is None:
+            yield _is_not_here(MASK_SETTING, name)
+        else:
+            refuse_other_than_sam2(masks)
+    except UserError as error:
+        yield from_message(str(error))
+
+
+def _is_not_here(setting: str, name: str) -> Finding:
+    """The warning that a network of the hub is not on this machine."""
+    fix = (
+        f"run hf download {name.partition('@')[0]} if annotate will have no network, or set {setting} to a folder, "
+        "relative to data.root"
+    )
+    where = (f"{setting}: {name}",)
+    return Finding("warning", "the network is not on this machine, so annotate downloads it", where, fix)
 
 
 # --- ONNX, and annotators of the user --------------------------------------------------------------------------------

@@ -120,12 +120,101 @@ def sam3_lite_text(**_: Any) -> Any:
     return sam3(lite=True)
 
 
-class Sam3Processor:
-    """The file that transformers' processor of SAM 3 saves; the processor itself needs torchvision."""
+def grounding_dino(mm: bool = False, **_: Any) -> Any:
+    """Texts of up to 32 tokens, 8 boxes."""
+    swin = {k: v for k, v in SWIN.items() if k != "out_features"} | {"model_type": "swin", "out_indices": [2, 3, 4]}
+    bert = {"model_type": "bert", "vocab_size": 1030, "hidden_size": 16, "num_hidden_layers": 2}
+    bert |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 64}
+    detr = {f"{part}_{name}": value for part in ("encoder", "decoder")
+            for name, value in {"layers": 2, "ffn_dim": 32, "attention_heads": 4}.items()}  # fmt: skip
+    config, build = t.GroundingDinoConfig, t.GroundingDinoForObjectDetection
+    if mm:
+        config, build = t.MMGroundingDinoConfig, t.MMGroundingDinoForObjectDetection
+    network = build(config(backbone_config=swin, text_config=bert, num_queries=8, d_model=32, max_text_len=32, **detr))
+    network.model.decoder.layers[-1].fc2.weight *= 5
+    if mm:
+        network.class_embed[-1].bias += 5
+    for head in network.bbox_embed:
+        head.layers[-1].bias += torch.tensor([0, 0, 1.5, 1.5])
+    return network
+
+
+def mm_grounding_dino(**_: Any) -> Any:
+    return grounding_dino(mm=True)
+
+
+def owlv2(**_: Any) -> Any:
+    text = {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 0, "num_hidden_layers": 2}
+    text |= {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    network = t.Owlv2ForObjectDetection(
+        t.Owlv2Config(text_config=text, vision_config=VIT | {"num_hidden_layers": 2}, projection_dim=16)
+    )
+    for layer in (network.class_head.logit_shift, network.class_head.logit_scale, network.box_head.dense2):
+        layer.weight *= 0.02
+    network.class_head.logit_scale.bias += 3
+    network.box_head.dense2.bias += torch.tensor([0, 0, 1, 1])
+    return network
+
+
+def sam2(video: bool = False, **_: Any) -> Any:
+    """Masks of 16 x 16 for images of 64 x 64."""
+    hiera = {"model_type": "sam2_hiera_det_model", "hidden_size": 8, "image_size": [SIDE, SIDE], "mlp_ratio": 1.0}
+    stages = {"blocks": [1, 1, 2, 1], "embed_dim": [8, 16, 32, 64], "window_size": [8, 4, 4, 4]}
+    hiera |= {f"{name}_per_stage": values for name, values in stages.items()}
+    hiera |= {"num_attention_heads_per_stage": [1] * 4, "global_attention_blocks": [3]}
+    hiera |= {"window_positional_embedding_background_size": [2, 2]}
+    vision = {"model_type": "sam2_vision_model", "backbone_config": hiera, "backbone_channel_list": [64, 32, 16, 8]}
+    vision |= {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]], "fpn_hidden_size": 32}
+    parts = {
+        "vision_config": vision,
+        "prompt_encoder_config": {"hidden_size": 32, "image_size": SIDE},
+        "mask_decoder_config": {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16},
+    }
+    if not video:
+        network = t.Sam2Model(t.Sam2Config(**parts))
+        for mlp in network.mask_decoder.output_hypernetworks_mlps:
+            mlp.proj_out.weight *= 20
+        return network
+    memory = {"attention_hidden_size": 32, "attention_num_layers": 1, "attention_feed_forward_hidden_size": 32}
+    memory |= {"encoder_hidden_size": 32, "encoder_output_channels": 16, "fuser_embed_dim": 32}
+    memory |= {"fuser_intermediate_dim": 32, "attention_rope_feat_sizes": [4, 4]}
+    named = {f"memory_{name}": value for name, value in memory.items()}
+    return t.Sam2VideoModel(t.Sam2VideoConfig(**parts, image_size=SIDE, mask_downsampler_embed_dim=32, **named))
+
+
+def sam2_video(**_: Any) -> Any:
+    return sam2(video=True)
+
+
+BERT_VOCABULARY = [f"[unused{i}]" for i in range(1040)]
+"""Of bytes: Grounding DINO finds its separators by their number in BERT's vocabulary."""
+for number, token in {
+    0: "[PAD]",
+    100: "[UNK]",
+    101: "[CLS]",
+    102: "[SEP]",
+    103: "[MASK]",
+    1012: ".",
+    1029: "?",
+}.items():
+    BERT_VOCABULARY[number] = token
+for number, letter in enumerate("abcdefghijklmnopqrstuvwxyz"):
+    BERT_VOCABULARY[200 + number], BERT_VOCABULARY[300 + number] = letter, f"##{letter}"
+
+
+def write_bert_tokenizer(folder: Path) -> None:
+    """BERT's tokenizer without words: every letter is a token."""
+    t.BertTokenizer(vocab={token: i for i, token in enumerate(BERT_VOCABULARY)}).save_pretrained(folder)
+
+
+class SamProcessor:
+    """The file that transformers' processor of SAM 2 or SAM 3 saves; the processor itself needs torchvision."""
+
+    def __init__(self, name: str, mean: Sequence[float], std: Sequence[float]):
+        self.values = {"image_processor_type": name, "image_mean": mean, "image_std": std}
 
     def save_pretrained(self, folder: Path) -> None:
-        processor = {"image_processor_type": "Sam3ImageProcessor", "do_resize": True, "do_rescale": True, "resample": 2}
-        processor |= {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        processor = {"do_resize": True, "do_rescale": True, "resample": 2, "do_normalize": True, **self.values}
         processor |= {"size": {"height": SIDE, "width": SIDE}, "rescale_factor": 1 / 255}
         (folder / "processor_config.json").write_text(json.dumps({"image_processor": processor}))
 
@@ -146,7 +235,21 @@ UNIVERSAL = {
     "eomt": (eomt, lambda: t.EomtImageProcessorPil(size=SIDES)),
     "eomt_dinov3": (eomt_dinov3, lambda: t.EomtImageProcessorPil(size=SIDES)),
 }
-SAM3 = {"sam3": (sam3, Sam3Processor), "sam3_lite_text": (sam3_lite_text, Sam3Processor)}
+HALF, IMAGENET = ([0.5] * 3, [0.5] * 3), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+SAM3 = {
+    "sam3": (sam3, lambda: SamProcessor("Sam3ImageProcessor", *HALF)),
+    "sam3_lite_text": (sam3_lite_text, lambda: SamProcessor("Sam3ImageProcessor", *HALF)),
+}
+SAM2 = {
+    "sam2": (sam2, lambda: SamProcessor("Sam2ImageProcessor", *IMAGENET)),
+    "sam2_video": (sam2_video, lambda: SamProcessor("Sam2ImageProcessorFast", *IMAGENET)),
+}
+EDGES = {"shortest_edge": 56, "longest_edge": 90}
+DETECTORS = {
+    "grounding_dino": (grounding_dino, lambda: t.GroundingDinoImageProcessorPil(size=EDGES)),
+    "mm_grounding_dino": (mm_grounding_dino, lambda: t.GroundingDinoImageProcessorPil(size=EDGES)),
+    "owlv2": (owlv2, lambda: t.Owlv2ImageProcessorPil(size={"height": SIDE, "width": SIDE})),
+}
 CLIPSEG = (clipseg, lambda: t.ViTImageProcessorPil(size={"height": 96, "width": 96}))
 
 
@@ -160,7 +263,9 @@ def write_network(folder: Path, build: Any, processor: Any, labels: Sequence[str
             parameter += 0.1 * torch.randn(parameter.shape)
     network.save_pretrained(folder)
     processor().save_pretrained(folder)
-    if build in (oneformer, clipseg, sam3, sam3_lite_text):
+    if build in (grounding_dino, mm_grounding_dino):
+        write_bert_tokenizer(folder)
+    if build in (oneformer, clipseg, sam3, sam3_lite_text, owlv2):
         write_tokenizer(folder)
         (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
     return folder

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy import ndimage
 
 from pipeline.annotators.contract import Images
 from pipeline.errors import AnnotatorError
@@ -19,7 +20,8 @@ from pipeline.files import read_json
 
 FILE, COMBINED_FILE = "preprocessor_config.json", "processor_config.json"
 BILINEAR = 2  # number of the filter in Pillow, and in these files
-RESIZED_BY_TORCH = "Sam3"  # image processors without a variant that uses Pillow; up to 2 of 255 levels differ
+RESIZED_BY_TORCH = ("Sam2", "Sam3")  # image processors without a variant that uses Pillow; up to 2 of 255 levels differ
+PADDED_TO_SQUARE = "Owlv2"  # the image processor that pads an image at the right and the bottom, and then resizes it
 
 HeightWidth = tuple[int, int]
 
@@ -33,6 +35,15 @@ class Preprocessing(NamedTuple):
 
     content: Mapping[str, Any]
     size: HeightWidth | None
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether an image is padded to a square before it is resized."""
+        return self._type.startswith(PADDED_TO_SQUARE)
+
+    @property
+    def _type(self) -> str:
+        return str(self.content.get("image_processor_type", ""))
 
     def input_size(self, height: int, width: int) -> HeightWidth:
         """Height and width to which an image of this size is resized; AnnotatorError for a size that is not known."""
@@ -56,12 +67,14 @@ class Preprocessing(NamedTuple):
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
         """uint8 [B, H, W, 3] RGB -> float32 [B, 3, h, w], resized and normalised."""
         height, width = self.input_size(*images.shape[1:3])
-        if (height, width) != images.shape[1:3]:
+        if (height, width) != images.shape[1:3] and not self.is_padded:
             images = self._resized(images, height, width)
         if self.content.get("do_flip_channel_order"):
             images = images[..., ::-1]
         factor = float(self.content.get("rescale_factor", 1 / 255)) if self.content.get("do_rescale", True) else 1.0
         pixels = (images * factor).astype(np.float32)
+        if self.is_padded:
+            pixels = np.stack([_padded(image, height, width) for image in pixels])
         if self.content.get("do_normalize", True):
             pixels = (pixels - np.float32(self.content["image_mean"])) / np.float32(self.content["image_std"])
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
@@ -69,7 +82,7 @@ class Preprocessing(NamedTuple):
     def _resized(self, images: Images, height: int, width: int) -> Images:
         """uint8 [B, H, W, 3] -> uint8 [B, height, width, 3]."""
         resample = Image.Resampling(self.content.get("resample", BILINEAR))
-        if str(self.content.get("image_processor_type", "")).startswith(RESIZED_BY_TORCH):
+        if self._type.startswith(RESIZED_BY_TORCH):
             pixels = torch.tensor(images).permute(0, 3, 1, 2)
             mode = resample.name.lower()
             return F.interpolate(pixels, (height, width), mode=mode, antialias=True).permute(0, 2, 3, 1).numpy()
@@ -97,6 +110,17 @@ def read_preprocessing(folder: Path, config: Any, size: Sequence[int] | None) ->
         is_known = isinstance(own, int | list | tuple)
         content = {**content, "do_resize": is_known, "size": own if is_known else None}
     return Preprocessing(content, None)
+
+
+def _padded(image: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """An image padded with 0 to a square, smoothed if that is made smaller, and resized: [H, W, 3] -> [h, w, 3]."""
+    side = max(image.shape[:2])
+    square = np.pad(image, ((0, side - image.shape[0]), (0, side - image.shape[1]), (0, 0)))
+    sigma = [max(0.0, (side / length - 1) / 2) for length in (height, width)]
+    zoom = height / side, width / side
+    smooth = (ndimage.gaussian_filter(channel, sigma, mode="mirror") for channel in np.moveaxis(square, -1, 0))
+    channels = [ndimage.zoom(channel, zoom, order=1, mode="mirror", grid_mode=True) for channel in smooth]
+    return np.stack(channels, axis=-1).clip(square.min(), square.max())
 
 
 def _content(folder: Path) -> dict[str, Any]:

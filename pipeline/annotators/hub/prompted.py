@@ -15,7 +15,6 @@ from torch import Tensor
 from pipeline.annotators.batches import FittingParts
 from pipeline.errors import AnnotatorError
 
-SCORE_THRESHOLD = 0.5  # of SAM 3's own processor
 NUM_TOKENS = 32  # to which SAM 3's processor pads each prompt
 
 Features = tuple[Tensor, ...]

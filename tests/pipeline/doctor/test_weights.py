@@ -220,6 +220,19 @@ def test_prompts_that_name_no_label_are_listed(tmp_path):
     assert "net are under the SAM License" in licence.what
 
 
+def test_a_detector_needs_a_sam2(tmp_path):
+    (missing,) = network_findings(tmp_path / "net", [], "Owlv2ForObjectDetection")
+    assert missing.where == ("annotate.transformers.mask_model: facebook/sam2.1-hiera-large",)
+    assert "run hf download facebook/sam2.1-hiera-large if annotate will have no network" in missing.fix
+    (error,) = network_findings(tmp_path / "net", [], "GroundingDinoForObjectDetection", mask_model="net")
+    assert "GroundingDinoForObjectDetection, expected Sam2Model or Sam2VideoModel" in error.what
+    (error,) = network_findings(tmp_path / "net", [], "CLIPSegForImageSegmentation", mask_model="net")
+    assert "mask_model gives the masks of the boxes of a detector, but" in error.what
+    (error,) = network_findings(tmp_path / "net", [], "Sam2VideoModel")
+    assert error.what.endswith("net is SAM 2, which needs boxes")
+    assert "set annotate.transformers.mask_model to it, and annotate.transformers.model to a detector" in error.fix
+
+
 def test_a_network_of_the_hub_is_named_with_its_download_and_its_licence(tmp_path):
     data = DataSettings(classes=["cat", "pole"], root=str(tmp_path))
     licence, missing = transformers_findings(TransformersSettings(model="nvidia/segformer-b0@main"), data)

@@ -93,8 +93,10 @@ def test_prompts_that_cannot_be_used_are_refused(build, caplog):
         build(class_map={"cat": [0]})
     with pytest.raises(AnnotatorError, match=r"takes square images, but .* 48 x 64; set .*input_size: \[64, 64\]"):
         build(input_size=[48, 64])
-    with pytest.raises(AnnotatorError, match=r"score_threshold is for SAM 3, but .* is a clipseg network; remove it$"):
+    with pytest.raises(AnnotatorError, match=r"score_threshold is for SAM 3 and detectors, but .* is a clipseg netw"):
         build(score_threshold=0.3)
+    with pytest.raises(AnnotatorError, match=r"mask_model gives the masks of the boxes of a detector, but .* is a cli"):
+        build(mask_model="facebook/sam2.1-hiera-large")
 
 
 @pytest.mark.parametrize("background", [None, "rest"])

@@ -21,6 +21,8 @@ PROCESSORS = {
     "limited": lambda: t.OneFormerImageProcessorPil(size=30, max_size=50),
     "as it is": lambda: t.SegformerImageProcessorPil(do_resize=False, do_normalize=False),
     "multiple": lambda: t.DPTImageProcessorPil(size=50, ensure_multiple_of=32, keep_aspect_ratio=True),
+    "detector": lambda: t.GroundingDinoImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 55}),
+    "padded": lambda: t.Owlv2ImageProcessorPil(size={"height": 45, "width": 45}),
     "unscaled": lambda: t.SegformerImageProcessorPil(size=24, rescale_factor=1 / 127.5, image_mean=[1, 1, 1]),
 }  # fmt: skip
 
@@ -57,9 +59,10 @@ OF_SAM3 = bytes.fromhex(
 )  # levels [3, 6, 6] by transformers' Sam3ImageProcessor 5.23 with torchvision 0.28, which Pillow does not give
 
 
-def test_the_processor_of_sam3_resizes_as_torchvision_does():
+@pytest.mark.parametrize("name", ["Sam3ImageProcessor", "Sam2ImageProcessorFast"])
+def test_the_processors_of_sam_resize_as_torchvision_does(name):
     image = np.random.default_rng(5).integers(0, 256, (1, 11, 13, 3), dtype=np.uint8)
-    content = {"image_processor_type": "Sam3ImageProcessor", "size": {"height": 6, "width": 6}}
+    content = {"image_processor_type": name, "size": {"height": 6, "width": 6}}
     content |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     expected = np.frombuffer(OF_SAM3, np.uint8).reshape(3, 6, 6) / 127.5 - 1
     assert np.abs(Preprocessing(content, None)(image)[0] - expected).max() < 1e-5
