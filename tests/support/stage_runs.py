@@ -1,6 +1,10 @@
 """Stages run one after the other in this process, and what they left."""
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from pipeline.stages.prepare import prepare
 from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import open_labels, open_probabilities
 
+SUPPORT = Path(__file__).parent
 STAGES = {"prepare": prepare, "annotate": annotate, "calibrate": calibrate, "pseudolabel": pseudolabel}
 
 
@@ -20,6 +25,19 @@ def run_stages(settings, *names):
     """Run these stages (default: all up to the labels), and write their receipts."""
     for name in names or STAGES:
         Run(settings).finish(name, STAGES[name](settings))
+
+
+def kill_stage(run_file: Path, stage: str, fragment: str, moment: int) -> None:
+    """Run a stage in a process that dies by SIGKILL, as `killed_stage.py` says."""
+    words = SUPPORT / "killed_stage.py", run_file, stage, fragment, moment
+    environment = {**os.environ, "PYTHONPATH": f"{SUPPORT.parents[1]}{os.pathsep}{SUPPORT}"}
+    killed = subprocess.run([sys.executable, *map(str, words)], env=environment, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Bytes of every file of a folder."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def probabilities_of(settings, samples):

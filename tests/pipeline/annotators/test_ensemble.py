@@ -1,15 +1,11 @@
 """Annotator ensemble: members fill stores of their own, and the run stores their weighted mean."""
 
-import os
 import re
-import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from stage_runs import probabilities_of, run_stages
+from stage_runs import contents, kill_stage, probabilities_of, run_stages
 from tiny_run import write_run_file
 
 from pipeline.annotators.mixture import log_loss
@@ -25,7 +21,6 @@ from pipeline.stages.annotate import annotate
 from pipeline.store import DONE, create_store, open_for_inspection, open_probabilities
 
 IDS = [f"im{i:02d}" for i in range(12)]
-ROOT = Path(__file__).parents[3]
 
 
 def noisy(factory="noisy_annotator:build", **arguments):
@@ -217,10 +212,6 @@ def test_unsuitable_members_and_weights_are_refused(make, members, weights, mess
         make(members, weights)
 
 
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_a_kill_in_the_store_of_a_member_loses_nothing(make, tmp_path):
     members = {"fine": LOGITS, "rough": ROUGH}
     settings = make(members, "fitted")
@@ -229,17 +220,7 @@ def test_a_kill_in_the_store_of_a_member_loses_nothing(make, tmp_path):
     expected = {path: contents(path) for path in (*map(run.folder.member, members), run.folder.probabilities)}
     for path in expected:
         path.rename(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr")
-    support = ROOT / "tests/support"
-    command = [
-        sys.executable,
-        support / "killed_stage.py",
-        tmp_path / "tiny.yaml",
-        "annotate",
-        "rough/probs.zarr/prob/c",
-    ]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{support}"}
-    killed = subprocess.run([*map(str, command), "3"], env=environment, check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    kill_stage(tmp_path / "tiny.yaml", "annotate", "rough/probs.zarr/prob/c", 3)
     fine, rough, mean = expected
     kept = written(fine)
     half_done = open_for_inspection(rough)

@@ -1,24 +1,12 @@
 """kill -9 in the middle of a stage: the next run goes on and ends with the bytes of an undisturbed run."""
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from stage_runs import STAGES, contents, kill_stage
 
 from pipeline.run import Run
-from pipeline.stages.annotate import annotate
-from pipeline.stages.calibrate import calibrate
-from pipeline.stages.prepare import prepare
-from pipeline.stages.pseudolabel import pseudolabel
 from pipeline.store import DONE, open_for_inspection
 
-STAGES = {"prepare": prepare, "annotate": annotate, "calibrate": calibrate, "pseudolabel": pseudolabel}
-ROOT = Path(__file__).parents[3]
-SUPPORT = ROOT / "tests/support"
 CHUNKS = {
     "annotate": ("probs.zarr", "prob/c"),
     "calibrate": ("calibration.zarr", "score/c"),
@@ -31,10 +19,6 @@ def run_until(settings, last):
         Run(settings).finish(name, stage(settings))
         if name == last:
             return
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("stage", CHUNKS)
@@ -50,17 +34,7 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(tmp_path, write_ima
     settings = make_settings()
     run_until(settings, list(STAGES)[list(STAGES).index(stage) - 1])
     Run(settings).finish(stage, {"fingerprint": "of an earlier run"})
-    command = [
-        sys.executable,
-        str(SUPPORT / "killed_stage.py"),
-        str(tmp_path / "tiny.yaml"),
-        stage,
-        fragment,
-        str(moment),
-    ]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SUPPORT}"}
-    killed = subprocess.run(command, env=environment, check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    kill_stage(tmp_path / "tiny.yaml", stage, fragment, moment)
     assert not (settings.folder / f"{stage}.json").exists(), "Snakemake would find nothing to be done"
     half_done = open_for_inspection(settings.folder / store)
     done = int((half_done.status == DONE).sum())
