@@ -179,7 +179,8 @@ class SplitSettings(Section):
     """Number of labeled images to draw, if there is no list `labeled`. Default: all images with masks."""
     num_val: int | None = Field(None, ge=1)
     """Number of val images to draw, if there is no list `val`. Default: the layout's val images, else
-    a fifth of the images with masks."""
+    a fifth of the images with masks. With `data.groups`, whole groups are drawn, until there are at least so many, and
+    no other image of these groups is used."""
     seed: int = 0
     """Seed of the draws of labeled and val images."""
 

@@ -25,13 +25,20 @@ def with_groups(samples: Sequence[Sample], data: DataSettings) -> tuple[list[Sam
     if data.groups is None:
         return list(samples), []
     try:
-        group_of = _listed(data, data.groups) if is_group_list(data.groups) else _matched(samples, data.groups)
+        group_of = groups_of([sample.id for sample in samples], data)
     except DatasetError as error:
         return list(samples), [str(error)]
     without = [sample.id for sample in samples if sample.id not in group_of]
     if without:
         return list(samples), [_without_group(without, data.groups)]
     return [replace(sample, group=group_of[sample.id]) for sample in samples], []
+
+
+def groups_of(ids: Sequence[str], data: DataSettings) -> dict[str, str]:
+    """Id -> group, without ids that have none; {} without `data.groups`. raises: DatasetError for an unusable list"""
+    if data.groups is None:
+        return {}
+    return _listed(data, data.groups) if is_group_list(data.groups) else _matched(ids, data.groups)
 
 
 def group_warnings(samples: Sequence[Sample]) -> list[str]:
@@ -70,9 +77,9 @@ def _without_group(ids: Sequence[str], groups: str) -> str:
     )
 
 
-def _matched(samples: Sequence[Sample], pattern: str) -> dict[str, str]:
+def _matched(ids: Sequence[str], pattern: str) -> dict[str, str]:
     """Id -> text of the first capture group, else of the whole match; without ids that give no text."""
-    found = {sample.id: re.search(pattern, sample.id) for sample in samples}
+    found = {sample_id: re.search(pattern, sample_id) for sample_id in ids}
     texts = {i: match[1 if match.re.groups else 0] for i, match in found.items() if match is not None}
     return {i: text for i, text in texts.items() if text}
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 
 from pipeline.datasets import SPLITS, Sample, Split
+from pipeline.errors import DatasetError
 from pipeline.files import is_file
 from pipeline.settings import DataSettings
-from pipeline.sources.groups import with_groups
+from pipeline.sources.groups import groups_of, with_groups
 from pipeline.sources.layouts import Tree
 from pipeline.sources.lists import Entry, read_split
 from pipeline.sources.pairs import pair_problems
@@ -100,14 +103,21 @@ def _split_ids(
     named = {i for ids in listed.values() for i in ids}
 
     val = listed.get("val")
+    groups: dict[str, str] = {}
     if val is None:
         candidates = _with_mask((set(known) - named) or pool, known)
-        val = _draw(
-            candidates, splits.num_val or round(DEFAULT_VAL_FRACTION * len(candidates)), "val", splits.seed, problems
-        )
+        num = splits.num_val or round(DEFAULT_VAL_FRACTION * len(candidates))
+        with contextlib.suppress(DatasetError):  # `with_groups` reports it
+            groups = groups_of(list(known), data)
+        val = _draw(candidates, num, "val", splits.seed, problems, groups)
     if "train" not in listed or "val" not in listed:
-        taken = set(val)
+        taken = set(val) | _of_groups({groups[i] for i in val if i in groups}, groups)
         pool = [i for i in pool if i not in taken]
+        if groups and val and not _with_mask(pool, known):
+            problems.append(
+                f"all images with masks are in the groups of the {len(val)} val images that were drawn; list val "
+                "images in data.splits.val, or set data.groups to smaller groups"
+            )
 
     labeled = listed.get("labeled")
     if labeled is None:
@@ -122,15 +132,34 @@ def _with_mask(ids: Iterable[str], known: Mapping[str, Entry]) -> list[str]:
     return [i for i in ids if i in known and known[i].mask is not None]
 
 
-def _draw(candidates: Sequence[str], num: int, split: str, seed: int, problems: list[str]) -> list[str]:
-    """Seeded draw of `num` ids. They are ranked by a hash, so removing a mask that was not drawn changes nothing."""
+def _of_groups(chosen: Container[str], groups: Mapping[str, str]) -> set[str]:
+    """Ids in the chosen groups. groups: id -> group"""
+    return {sample_id for sample_id, group in groups.items() if group in chosen}
+
+
+def _draw(
+    candidates: Sequence[str],
+    num: int,
+    split: str,
+    seed: int,
+    problems: list[str],
+    groups: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """Seeded draw of `num` ids, or of whole groups with at least so many ids together.
+
+    They are ranked by a hash, so removing a mask that was not drawn changes nothing.
+
+    groups: id -> group; an id without one is drawn alone
+    """
     if len(candidates) < num:
         problems.append(
             f"data.splits.num_{split} is {num}, but only {len(candidates)} images to draw from have masks; set "
             f"data.splits.num_{split} to at most {len(candidates)}"
         )
-    ranked = sorted(candidates, key=lambda i: hashlib.blake2b(f"{seed}/{i}".encode()).digest())
-    return sorted(ranked[:num])
+    ranked = sorted(candidates, key=lambda i: hashlib.blake2b(f"{seed}/{groups.get(i, i)}".encode()).digest())
+    drawn = ranked[:num]
+    last = groups.get(drawn[-1]) if drawn else None
+    return sorted([*drawn, *(i for i in ranked[num:] if last is not None and groups.get(i) == last)])
 
 
 def _samples_of(

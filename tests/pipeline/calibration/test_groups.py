@@ -18,8 +18,8 @@ from pipeline.run_file import load_settings
 from pipeline.store import open_calibration
 
 IDS = [f"{video}_{i:02}" for video in "abcdefgh" for i in range(3)]
-GUARANTEED = {
-    "num_labeled": 18,
+SPLITS = {"data.splits.num_labeled": 18, "data.splits.num_val": None, "data.splits.val": "val.txt"}
+GUARANTEED = SPLITS | {
     "data.groups": "^.",
     "rule": "auto",
     "guarantee": {"precision": 0.1, "confidence": 0.9},
@@ -33,6 +33,7 @@ def run(tmp_path_factory):
     """A run file, calibrated and labeled with groups."""
     folder = tmp_path_factory.mktemp("groups")
     write_sample_files(folder / "data", IDS)
+    (folder / "data/val.txt").write_text("a_00\nb_00\n")
     path = write_run_file(folder)
     run_stages(load_settings(path, GUARANTEED))
     return path
@@ -90,7 +91,7 @@ def test_a_refused_guarantee_counts_groups(run):
 
 @pytest.mark.slow
 def test_other_groups_make_other_estimates_and_the_same_labels_of_a_plain_rule(run):
-    plain = {"num_labeled": 18, "rule": "paper", "alpha": 0.3, "variant": "image"}
+    plain = SPLITS | {"rule": "paper", "alpha": 0.3, "variant": "image"}
     found, first = {}, load_settings(run, GUARANTEED)
     for name, groups in {"alone": None, "videos": "^.", "whole": "_"}.items():
         settings = load_settings(run, plain | {"data.groups": groups, "name": name})
@@ -113,7 +114,7 @@ def test_other_groups_make_other_estimates_and_the_same_labels_of_a_plain_rule(r
 def test_a_changed_list_of_groups_is_found(run, tmp_path):
     listed = tmp_path / "groups.csv"
     listed.write_text("".join(f"{i},{i[0]}\n" for i in IDS))
-    settings = load_settings(run, {"data.groups": str(listed), "name": "listed"})
+    settings = load_settings(run, SPLITS | {"data.groups": str(listed), "name": "listed"})
     run_stages(settings, "prepare")
     assert not Run(settings).has_other_sources("prepare")
     before = Run(settings).sources("calibrate"), Run(settings).sources("annotate")

@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.datasets import Sample, in_groups, num_groups, units_of
 from pipeline.errors import ConfigError
+from pipeline.sources import find_samples
 from pipeline.sources.groups import group_warnings, with_groups
 
 IDS = ["0001TP_006690", "0001TP_006720", "Seq05VD_f00000", "0016E5_00390"]
@@ -110,3 +111,34 @@ def test_numbers_in_words():
     assert in_groups(46, None) == "46 labeled images"
     assert in_groups(46, 3) == "46 labeled images in 3 groups"
     assert in_groups(1, 1, "unlabeled") == "1 unlabeled image in 1 group"
+
+
+def test_val_images_are_drawn_in_whole_groups_and_no_other_image_of_them_is_used(tmp_path, write_images, make_settings):
+    ids = [f"{video}{i}" for video in "abcdef" for i in range(4)]
+    write_images(tmp_path / "data", ids, masked=[i for i in ids if i[1] != "3"])
+    splits = {"data.splits.num_labeled": None, "data.splits.num_val": 4}
+    drawn = set()
+    for seed in range(5):
+        data = make_settings(**splits, **{"data.groups": "^.", "data.splits.seed": seed}).data
+        samples, problems = find_samples(data)
+        assert problems == []
+        videos = {
+            split: {one.group for one in samples if one.split == split} for split in ("labeled", "unlabeled", "val")
+        }
+        assert len(videos["val"]) == 2
+        assert not videos["val"] & (videos["labeled"] | videos["unlabeled"])
+        assert sum(one.split == "val" for one in samples) == 6  # all of the two videos that have a mask
+        assert len(samples) == 6 + 4 * 4
+        drawn.add(frozenset(videos["val"]))
+        assert group_warnings(samples) == [group_warnings(samples)[0]]  # of few groups, not of val groups in training
+    assert len(drawn) > 1
+
+
+def test_refuses_to_draw_val_images_if_that_leaves_no_group_with_masks(tmp_path, write_images, make_settings):
+    write_images(tmp_path / "data", [f"frame{i}" for i in range(6)])
+    settings = make_settings(**{"data.groups": "^frame", "data.splits.num_labeled": None, "data.splits.num_val": 2})
+    _, problems = find_samples(settings.data)
+    assert problems[0] == (
+        "all images with masks are in the groups of the 6 val images that were drawn; list val images in "
+        "data.splits.val, or set data.groups to smaller groups"
+    )
