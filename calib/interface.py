@@ -222,6 +222,7 @@ class Kind:
     learns_regions: the regions are computed from the labeled images
     of_classes:     the classes can have separate thresholds, and `pooling` can be naive
     is_tried:       rule auto tries the variant, unless the run names others
+    least_images:   rule auto chooses the variant from this number of labeled images on
     """
 
     name: str
@@ -236,3 +237,4 @@ class Kind:
     learns_regions: bool = False
     of_classes: bool = False
     is_tried: bool = False
+    least_images: int = 0

@@ -28,6 +28,7 @@ from calib.quantile import CalibrationError, smallest_alpha
 from calib.rules import refuse_unknown
 from calib.scores import IGNORE_INDEX
 
+MANY_IMAGES = 100  # with fewer, variant kernel has better labels than pixel (docs/variants.md)
 CELLS = 16  # cells along the height of a map, for fallback neighbourhood
 
 
@@ -175,12 +176,14 @@ VARIANTS: dict[str, Kind] = {
             covered="At each location, a new image",
             by_location=True,
             is_tried=True,
+            least_images=MANY_IMAGES,
         ),
         Kind(
             "kernel",
             "every location has its own, from the scores around it",
             fit_kernel,
             covered="A random pixel around each location of a new image",
+            is_tried=True,
         ),
         Kind(
             "image",

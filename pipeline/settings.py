@@ -671,7 +671,8 @@ class CalibrateSettings(Section):
     variant: VariantName = Field("pixel", description=_variant_words())
     variants: list[VariantName] | None = None
     """Further variants that are evaluated together with `variant`, with one threshold for all classes. Rule auto
-    chooses among all of them (its default: pixel and image)."""
+    chooses among all of them (its default: kernel, image and, from 100 labeled
+    images on, pixel)."""
     fixed_threshold: float = Field(0.5, gt=0, le=1)
     """Variant fixed: smallest probability of a class in the prediction set, at any alpha."""
     class_thresholds: Literal["pooled", "each", "partial", "clustered"] = "pooled"

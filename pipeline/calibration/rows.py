@@ -141,14 +141,15 @@ def candidates(
     """All combinations to choose from, rule raw first.
 
     Thresholds of a variant without a guarantee are the same at all alphas: only its first alpha is a candidate. Labels
-    with a guaranteed precision are no candidates: they are chosen by their guarantee.
+    with a guaranteed precision are no candidates: they are chosen by their guarantee. A variant that needs more labeled
+    images is none either, if there are others that bound the coverage.
 
     held_out:     of the receipt of calibrate
     precision_of: definition of precision, as in `pseudolabel.precision_of`
     end:          "value": the estimate of the precision; "low": the lower end of its interval
     """
     by_key: dict[tuple[Any, ...], calib.Candidate] = {}
-    for row in (held_out["raw"], *held_out["rows"]):
+    for row in (held_out["raw"], *_with_enough_images(held_out)):
         bounds = calib.find_variant(row["variant"]).bounds
         if row["precision"] is None or row["miou"] is None or bounds == "precision":
             continue
@@ -160,6 +161,16 @@ def candidates(
         )
         by_key.setdefault(key, calib.Candidate(row["variant"], row["alpha"], row["rule"], *numbers))
     return list(by_key.values())
+
+
+def _with_enough_images(held_out: Mapping[str, Any]) -> list[Fact]:
+    """The rows of the variants for which there are enough labeled images; all rows, if none of these bounds coverage."""
+    rows: list[Fact] = held_out["rows"]
+    kinds = {row["variant"]: calib.find_variant(row["variant"]) for row in rows}
+    enough = {name for name, kind in kinds.items() if kind.least_images <= held_out["num_images"]}
+    if not any(kinds[name].bounds == "coverage" for name in enough):
+        return rows
+    return [row for row in rows if row["variant"] in enough]
 
 
 def _precision(row: Fact, precision_of: Measure, end: Literal["value", "low"]) -> float:

@@ -23,7 +23,7 @@ def naive_audit(settings):
     """Pixel by pixel from the stores and the mask files; resampling by torch, prediction sets as in paper Eq. 4."""
     folder = settings.folder
     probabilities, labels = open_probabilities(folder / "probs.zarr"), open_labels(folder / "labels.zarr")
-    q_hat = open_calibration(folder / "calibration.zarr").q_hat(labels.state["alpha"])
+    q_hat = open_calibration(folder / "calibration.zarr").q_hat(labels.state["alpha"], labels.state["variant"])
     totals = dict.fromkeys(("pixels", "raw_right", "kept", "kept_right", "covered"), 0)
     for i, sample_id in enumerate(labels.sample_ids):
         with Image.open(f"{settings.data.root}/masks/{sample_id}.png") as mask:

@@ -11,6 +11,7 @@ from tiny_run import write_run_file, write_sample_files
 import calib
 from pipeline.calibration.cross_fitting import variant_of
 from pipeline.calibration.label_choice import choose, labeler, ranked_candidates
+from pipeline.calibration.rows import candidates
 from pipeline.errors import StoreError
 from pipeline.inspect.run import format_run, inspect_run
 from pipeline.receipt import read_receipt
@@ -42,16 +43,37 @@ def precision_of(row, name):
 
 
 def test_every_rule_alpha_and_variant_and_the_argmax_are_candidates(run):
+    """But for variant pixel, because 6 labeled images are few."""
     found = ranked_candidates(load_settings(run, AUTO))
-    assert len(found) == len(set(found)) == 1 + 2 * 4 * 3 + 3  # variant fixed is the same at all alphas
-    assert {candidate.variant for candidate in found} == {"pixel", "image", "fixed"}
+    assert len(found) == len(set(found)) == 1 + 4 * 3 + 3  # variant fixed is the same at all alphas
+    assert {candidate.variant for candidate in found if candidate.rule != "raw"} == {"image", "fixed"}
     assert [candidate.rule for candidate in found].count("raw") == 1
     assert [candidate.miou for candidate in found] == sorted((c.miou for c in found), reverse=True)
 
 
+def test_variant_pixel_is_a_candidate_with_many_images_or_without_another_that_bounds_the_coverage(run):
+    held_out = calibrated(run)["held_out"]
+    rows = {name: [row for row in held_out["rows"] if row["variant"] == name] for name in ("pixel", "image", "fixed")}
+    for num_images, names, has_pixel in [
+        (99, ("pixel", "image"), False),
+        (100, ("pixel", "image"), True),
+        (6, ("pixel",), True),
+        (6, ("pixel", "fixed"), True),
+    ]:
+        shown = held_out | {"num_images": num_images, "rows": [row for name in names for row in rows[name]]}
+        found = {candidate.variant for candidate in candidates(shown) if candidate.rule != "raw"}
+        assert found == {*names} - (set() if has_pixel else {"pixel"})
+
+
+def labeling_rows(run):
+    """The rows of the candidates that label any pixel."""
+    held_out = calibrated(run)["held_out"]
+    rows = [row for row in (held_out["raw"], *held_out["rows"]) if row["keep_rate"]["value"] > 0]
+    return [row for row in rows if row["variant"] != "pixel" or row["rule"] == "raw"]
+
+
 def test_auto_chooses_the_largest_miou(run):
-    rows = [row for row in calibrated(run)["held_out"]["rows"] if row["keep_rate"]["value"] > 0]
-    rows.append(calibrated(run)["held_out"]["raw"])
+    rows = labeling_rows(run)
     most = max(row["miou"]["value"] for row in rows)
     labels = read_receipt(load_settings(run).folder / "pseudolabel.json", "pseudolabel")
     taken = {(row["variant"], row["alpha"], row["rule"]) for row in rows if row["miou"]["value"] == most}
@@ -103,8 +125,7 @@ def resampled_miou(settings, candidate):
 
 @pytest.mark.parametrize("name", ["pixels", "macro", "every_class"])
 def test_a_target_leaves_only_labels_that_are_precise_enough(run, name, caplog):
-    held_out = calibrated(run)["held_out"]
-    rows = [row for row in (held_out["raw"], *held_out["rows"]) if row["keep_rate"]["value"] > 0]
+    rows = labeling_rows(run)
     target = sorted(precision_of(row, name) for row in rows)[-5]
     choice = choose(
         load_settings(run, AUTO | {"target_precision": float(target), "precision_of": name}), calibrated(run)
@@ -129,7 +150,7 @@ def test_the_labeler_labels_as_the_stage_does(run):
     np.testing.assert_array_equal(np.stack(list(map(labeler(settings, ranked[0]), planes))), labels_of(settings))
     of_variant = {c.variant: c for c in ranked if c.rule == "paper" and c.alpha == 0.3}
     labels = {variant: labeler(settings, candidate)(planes[0]) for variant, candidate in of_variant.items()}
-    assert len({label.tobytes() for label in labels.values()}) == 3
+    assert len({label.tobytes() for label in labels.values()}) == 2
     expected = literal_labels_of(planes[0], threshold=0.5)
     np.testing.assert_array_equal(labels["fixed"], expected)
 
