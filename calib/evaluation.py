@@ -40,6 +40,7 @@ class Raw(NamedTuple):
     recall_per_class:    [K], by true class
     miou:                []
     miou_samples:        float64 [NUM_RESAMPLES], mIoU in each bootstrap sample
+    label_fractions:     float64 [K], fraction of the labels that are of each class
     """
 
     precision: Estimate
@@ -47,6 +48,7 @@ class Raw(NamedTuple):
     recall_per_class: Estimate
     miou: Estimate
     miou_samples: npt.NDArray[np.float64]
+    label_fractions: npt.NDArray[np.float64]
 
 
 class AgainstRaw(NamedTuple):
@@ -82,6 +84,8 @@ class HeldOut(NamedTuple):
     precision:           [A, R], fraction of the labels that are correct
     precision_per_class: [A, R, K], the same by label
     recall_per_class:    [A, R, K], fraction of the pixels of a true class that are labeled with it
+    label_fractions:     float64 [A, R, K], fraction of the labels that are of each class; NaN without labels
+    class_fractions:     float64 [K], fraction of the pixels that belong to each class
     miou:                [A, R], mean IoU over the classes that have pixels; a pixel without a label counts as missed
     miou_samples:        float64 [NUM_RESAMPLES, A, R], mIoU in each bootstrap sample. The samples have the same images
                          for all labels of the same images and seed, so that any two can be compared (`compare_miou`)
@@ -103,6 +107,8 @@ class HeldOut(NamedTuple):
     precision: Estimate
     precision_per_class: Estimate
     recall_per_class: Estimate
+    label_fractions: npt.NDArray[np.float64]
+    class_fractions: npt.NDArray[np.float64]
     miou: Estimate
     miou_samples: npt.NDArray[np.float64]
     keep_rate: Estimate
@@ -117,12 +123,19 @@ class HeldOut(NamedTuple):
             "coverage_per_image": _cleared(self.coverage_per_image, alpha_index, axis=1),
             "miou_samples": _cleared(self.miou_samples, alpha_index, axis=1),
             "miou_is_larger": _cleared(self.miou_is_larger, alpha_index, axis=0),
+            "label_fractions": _cleared(self.label_fractions, alpha_index, axis=0),
             "against_raw": AgainstRaw(*(_cleared_estimate(values, alpha_index) for values in self.against_raw)),
         }
         for name, values in self._asdict().items():
             if isinstance(values, Estimate):
                 cleared[name] = _cleared_estimate(values, alpha_index)
         return self._replace(**cleared)
+
+
+def _of_all(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Fractions of the pixels of all images by class, float64 [..., K]; NaN without pixels. counts: [L, ..., K]"""
+    by_class = counts.sum(axis=0)
+    return _fraction(by_class, np.broadcast_to(by_class.sum(axis=-1, keepdims=True), by_class.shape))
 
 
 def _cleared_estimate(estimate: Estimate, index: int) -> Estimate:
@@ -164,6 +177,8 @@ def summarise(
         precision=estimate(right, kept, weights),
         precision_per_class=estimate(counts.right, counts.kept, weights),
         recall_per_class=estimate(counts.right, counts.valid[:, None, None], weights),
+        label_fractions=_of_all(counts.kept),
+        class_fractions=_of_all(counts.valid),
         miou=_interval(*miou),
         miou_samples=miou[1],
         keep_rate=estimate(kept, valid[:, None, None], weights),
@@ -176,6 +191,7 @@ def summarise(
             estimate(counts.raw_right, counts.valid, weights),
             _interval(*(values[..., 0, 0] for values in raw_miou)),
             raw_miou[1][:, 0, 0],
+            _of_all(counts.raw_kept),
         ),
     )
 

@@ -56,6 +56,7 @@ def rows_of(
                 "precision": _estimate(held_out.precision, (a, r)),
                 "precision_per_class": _by_class(held_out.precision_per_class, names, (a, r)),
                 "recall_per_class": _by_class(held_out.recall_per_class, names, (a, r)),
+                "fractions_per_class": _fractions(held_out, held_out.label_fractions[a, r], names),
                 "miou": _estimate(held_out.miou, (a, r)),
                 "keep_rate": _estimate(held_out.keep_rate, (a, r)),
                 "wrong": _estimate(held_out.wrong, (a, r)),
@@ -79,6 +80,7 @@ def raw_facts(settings: Settings, held_out: calib.HeldOut, names: Sequence[str])
         "precision": precision,
         "precision_per_class": _by_class(raw.precision_per_class, names, ()),
         "recall_per_class": _by_class(raw.recall_per_class, names, ()),
+        "fractions_per_class": _fractions(held_out, raw.label_fractions, names),
         "miou": _estimate(raw.miou, ()),
         "keep_rate": keep_rate,
         "wrong": wrong,
@@ -88,6 +90,15 @@ def raw_facts(settings: Settings, held_out: calib.HeldOut, names: Sequence[str])
 
 def _by_class(estimate: calib.Estimate, names: Sequence[str], index: tuple[int, ...]) -> Fact:
     return {name: _estimate(estimate, (*index, k)) for k, name in enumerate(names)}
+
+
+def _fractions(held_out: calib.HeldOut, of_labels: npt.NDArray[np.float64], names: Sequence[str]) -> Fact:
+    """Class -> its fraction of the labels and of the masks."""
+    pairs = zip(of_labels, held_out.class_fractions, strict=True)
+    return {
+        name: {"labels": _number(labels), "masks": _number(masks)}
+        for name, (labels, masks) in zip(names, pairs, strict=True)
+    }
 
 
 def _is_of_other_thresholds(uncalibrated: float | np.floating, q_hat: npt.NDArray[np.float32]) -> bool:
@@ -164,7 +175,7 @@ def candidates(
 
 
 def _with_enough_images(held_out: Mapping[str, Any]) -> list[Fact]:
-    """The rows of the variants for which there are enough labeled images; all rows, if none of these bounds coverage."""
+    """Rows of the variants for which there are enough labeled images; all rows, if none of these bounds coverage."""
     rows: list[Fact] = held_out["rows"]
     kinds = {row["variant"]: calib.find_variant(row["variant"]) for row in rows}
     enough = {name for name, kind in kinds.items() if kind.least_images <= held_out["num_images"]}

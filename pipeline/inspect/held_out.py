@@ -93,7 +93,8 @@ def _class_facts(row: Mapping[str, Any], name: str, guarantees_coverage: bool) -
     coverage, precision = row["coverage_per_class"][name], row["precision_per_class"][name]
     target = row["target"] if guarantees_coverage else None
     below = target is not None and coverage is not None and coverage["high"] < target
-    return {"coverage": coverage, "precision": precision, "under_covered": below}
+    fractions = row.get("fractions_per_class", {}).get(name, {"labels": None, "masks": None})
+    return {"coverage": coverage, "precision": precision, "under_covered": below, "fractions": fractions}
 
 
 def _belongs(store: CalibrationStore | LabelStore, receipt: Mapping[str, Any]) -> bool:

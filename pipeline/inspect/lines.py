@@ -15,6 +15,7 @@ from pipeline.store import repair_command
 SPARKS = "▁▂▃▄▅▆▇█"
 DECILES = {1: "p10", 5: "median", 9: "p90"}
 MEASURES = ("coverage", "precision")
+FRACTIONS = {"labels": "of held-out labels", "masks": "of masks"}
 
 Facts = Mapping[str, Any]
 Line = tuple[str, str]
@@ -154,7 +155,9 @@ def class_lines(facts: Facts) -> Iterator[Line]:
     if pixels:
         total = max(sum(pixels.values()), 1)
         columns += [["pixels", *(str(pixels[name]) for name in facts["classes"])]]
-        columns += [["fraction", *(f"{100 * pixels[name] / total:.2f} %" for name in facts["classes"])]]
+        columns += [["fraction", *(_percent(pixels[name] / total) for name in facts["classes"])]]
+    for of, title in FRACTIONS.items() if estimates else ():
+        columns += [[title, *(_percent(estimates[name]["fractions"][of]) for name in facts["classes"])]]
     for measure in MEASURES if estimates else ():
         columns += [[f"held-out {measure}", *(_shown(estimates[name][measure]) for name in facts["classes"])]]
     if estimates:
@@ -166,7 +169,12 @@ def class_lines(facts: Facts) -> Iterator[Line]:
 def _aligned(column: Sequence[str]) -> list[str]:
     """Cells of one width; pixels and fractions are aligned to the right."""
     width = max(map(len, column))
-    return [cell.rjust(width) if column[0] in ("pixels", "fraction") else cell.ljust(width) for cell in column]
+    is_number = column[0] in ("pixels", "fraction", *FRACTIONS.values())
+    return [cell.rjust(width) if is_number else cell.ljust(width) for cell in column]
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def _shown(estimate: Mapping[str, float] | None) -> str:

@@ -48,6 +48,7 @@ class AlphaRows(NamedTuple):
 class ClassRow(NamedTuple):
     """One class: estimates, or None, of the labels and of the annotator's argmax (`raw_`).
 
+    fractions:      of the labels and of the masks that are of this class
     true_precision: on unlabeled images, from the audit; None without one
     """
 
@@ -57,6 +58,7 @@ class ClassRow(NamedTuple):
     raw_precision: Facts | None
     recall: Facts | None
     raw_recall: Facts | None
+    fractions: Facts
     true_precision: float | None
 
 
@@ -212,6 +214,7 @@ def classes(row: Facts, raw: Facts, audit: Facts | None) -> list[ClassRow]:
             raw["precision_per_class"][name],
             row["recall_per_class"][name],
             raw["recall_per_class"][name],
+            row.get("fractions_per_class", {}).get(name, {"labels": None, "masks": None}),
             audit["classes"][name]["kept"]["precision"] if audit else None,
         )
         for name, coverage in row["coverage_per_class"].items()

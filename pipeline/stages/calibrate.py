@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.class_fractions import fractions_sentence
 from pipeline.calibration.cross_fitting import Calibrated, fit_and_judge, labeled_maps
 from pipeline.calibration.label_choice import rank_candidates
 from pipeline.calibration.precision import guarantee_facts, guarantee_sentence, guaranteed_labels
@@ -268,6 +269,9 @@ def _log_held_out(settings: Settings, facts: dict[str, Any]) -> None:
         variant, alpha, rule = rank_candidates(settings, held_out)[0][0][:3]
     row = find_row(held_out, variant, alpha, rule) or held_out["rows"][0]
     _log_row(row)
+    fractions = fractions_sentence(row["fractions_per_class"])
+    if fractions is not None:
+        log.info("calibrate: held-out labels by class (masks of the same images): %s", fractions)
     sentence = verdict(held_out, row["variant"], row["alpha"], row["rule"])
     if sentence is not None:
         log.info("calibrate: %s", sentence)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.calibration.class_fractions import fractions_of, fractions_sentence
 from pipeline.calibration.label_choice import Choice, choose, log_choice
 from pipeline.calibration.labeling import LabeledImage, LabelJob, label_image
 from pipeline.calibration.precision import guarantee_sentence
@@ -74,6 +75,9 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
     store.finish(relabel=False)
     _log_sets(store)
     facts = _facts(store, choice) | {"verdict": sentence, "shift": shift, "store": store_state(store.path)}
+    fractions = fractions_sentence(fractions_of(facts["pixels_per_class"], calibrated["held_out"]))
+    if fractions is not None:
+        log.info("pseudolabel: labels by class (masks of the labeled images): %s", fractions)
     facts |= {"guarantee": guarantee_sentence(calibrated, choice.variant), "runner_up": runner_up}
     return facts | {"seconds": round(time.monotonic() - start, 1)}
 

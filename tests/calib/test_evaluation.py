@@ -312,8 +312,12 @@ def test_estimates_at_one_alpha_can_be_cleared_without_changing_the_others():
     np.testing.assert_array_equal(cleared.uncalibrated, whole.uncalibrated)
     assert np.isnan(cleared.coverage_per_image[:, 0]).all()
     np.testing.assert_array_equal(cleared.coverage_per_image[:, 1], whole.coverage_per_image[:, 1])
+    assert np.isnan(cleared.label_fractions[0]).all()
+    np.testing.assert_array_equal(cleared.label_fractions[1], whole.label_fractions[1])
+    np.testing.assert_array_equal(cleared.class_fractions, [1, 0])
+    others = "uncalibrated", "coverage_per_image", "label_fractions", "class_fractions", "against_raw", "miou_is_larger"
     for name, estimate in whole._asdict().items():
-        if name not in ("uncalibrated", "coverage_per_image", "against_raw", "miou_is_larger", "raw"):
+        if name not in (*others, "raw"):
             for now, then in zip(getattr(cleared, name), estimate, strict=True):
                 assert np.isnan(now[0]).all()
                 np.testing.assert_array_equal(now[1], then[1])

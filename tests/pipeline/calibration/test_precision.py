@@ -117,7 +117,7 @@ def test_the_gallery_shows_other_precisions_and_the_tool_alpha_does_not(run):
         in content["heldOut"]["guarantees"][content["ownStop"]]
     )
     assert content["heldOut"]["isDescending"]
-    assert {row["variant"] for row in choose_alpha(settings, Goal())["rows"]} == {"pixel", "kernel", "image"}
+    assert {row["variant"] for row in choose_alpha(settings, Goal())["rows"]} == {"pixel", "image"}
 
 
 def test_the_gallery_marks_the_stops_between_the_first_and_the_last_threshold_that_were_shown(run):

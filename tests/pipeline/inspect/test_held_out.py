@@ -64,6 +64,11 @@ def row(alpha, rule, coverage, precision):
         "precision": None if precision is None else estimate(precision),
         "precision_per_class": {"background": estimate(0.8), "cat": estimate(0.4), "dog": None},
         "recall_per_class": {"background": estimate(0.7), "cat": estimate(0.3), "dog": None},
+        "fractions_per_class": {
+            "background": {"labels": 0.9, "masks": 0.8},
+            "cat": {"labels": 0.1, "masks": 0.2},
+            "dog": {"labels": 0.0, "masks": 0.0},
+        },
         "keep_rate": estimate(0.6),
         "miou": estimate(0.5),
         "against_raw": {
@@ -108,7 +113,7 @@ def test_thresholds_come_with_a_row_for_every_alpha_and_rule(calibration, write_
     assert [(r["alpha"], r["rule"]) for r in found["rows"]] == [(0.1, "paper"), (0.1, "argmax"), (0.3, "paper")]
     assert found["rows"][1]["precision"] == {"value": 0.8, "low": 0.7, "high": 0.9}
     cat = {"coverage": estimate(0.25), "precision": estimate(0.4), "under_covered": True}
-    assert found["per_class"]["cat"] == cat
+    assert found["per_class"]["cat"] == cat | {"fractions": {"labels": 0.1, "masks": 0.2}}
     assert (found["problem"], found["num_images"], found["folds"]) == (None, 7, 5)
 
 
@@ -123,7 +128,7 @@ def test_a_row_is_a_line_and_so_is_a_class(calibration, write_calibrate_receipt)
     assert "annotator's own argmax, every pixel: precision 0.600 [0.500, 0.700], mIoU 0.450 [0.350, 0.550]" in text
     assert "no threshold exists" not in text
     assert table_of(calibration)[0] == "held out at variant pixel, alpha 0.1, rule paper"
-    assert table_of(calibration)[3] == "cat 0.250 [0.150, 0.350] 0.400 [0.300, 0.500] under-covered"
+    assert table_of(calibration)[3] == "cat 10.00 % 20.00 % 0.250 [0.150, 0.350] 0.400 [0.300, 0.500] under-covered"
 
 
 def test_a_class_is_under_covered_if_its_whole_interval_lies_below_the_target(calibration, write_calibrate_receipt):
@@ -133,7 +138,7 @@ def test_a_class_is_under_covered_if_its_whole_interval_lies_below_the_target(ca
     write_calibrate_receipt(rows=[row(0.1, "paper", 0.9, 0.7) | {"coverage_per_class": classes}])
     per_class = held_out_facts(calibration)["per_class"]
     assert [name for name in NAMES if per_class[name]["under_covered"]] == ["cat"]
-    assert table_of(calibration)[4] == "dog - -"
+    assert table_of(calibration)[4] == "dog 0.00 % 0.00 % - -"
 
 
 def test_risk_control_guarantees_no_coverage_so_no_class_falls_short_of_it(calibration, write_calibrate_receipt):

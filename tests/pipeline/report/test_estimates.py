@@ -23,6 +23,7 @@ def row(alpha, rule, precision=0.8, keep_rate=0.5, miou=0.6, variant="pixel"):
         "precision": precision and estimate(precision),
         "precision_per_class": {"cat": estimate(0.6), "dog": None},
         "recall_per_class": {"cat": estimate(0.5), "dog": None},
+        "fractions_per_class": {"cat": {"labels": 0.25, "masks": 0.5}, "dog": {"labels": None, "masks": None}},
         "miou": estimate(miou),
         "keep_rate": estimate(keep_rate),
         "wrong": estimate(0.1),
@@ -106,7 +107,8 @@ def test_classes_come_with_the_precision_of_the_audit_if_there_is_one():
     assert (cat.name, cat.precision["value"], cat.true_precision) == ("cat", 0.6, 0.65)
     values = [estimate and estimate["value"] for estimate in (cat.raw_precision, cat.recall, cat.raw_recall)]
     assert values == [0.55, 0.5, 0.65]
-    assert dog[1:] == (None,) * 6
+    assert (*dog[1:6], dog.true_precision) == (None,) * 6
+    assert (cat.fractions, dog.fractions) == ({"labels": 0.25, "masks": 0.5}, {"labels": None, "masks": None})
     assert estimates_for().classes[0].true_precision is None
 
 

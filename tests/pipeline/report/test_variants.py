@@ -114,6 +114,7 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
     for name in NAMES:
         held_out = [shown(row["coverage_per_class"][name])]
         held_out += [shown(r[f"{what}_per_class"][name]) for what in ("precision", "recall") for r in (row, raw)]
+        held_out += [percent(row["fractions_per_class"][name][of]) for of in ("labels", "masks")]
         true = percent(audit["classes"][name]["kept"]["precision"])
         assert [*held_out, true] in [cells[2:] for cells in page.rows if cells[:1] == [name]]
 
