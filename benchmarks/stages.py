@@ -100,10 +100,9 @@ def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usag
     lines, settings = Lines(), load_settings(run, overrides)
     logging.basicConfig(level=logging.INFO, handlers=[lines])
     if stage == "shift":
-        run = Run(settings)
-        return measure(lambda: shift_facts(run.open_calibration(), run.open_labels(), run.samples(), settings.seed))[
-            0
-        ], ""
+        own = Run(settings)
+        usage, _ = measure(lambda: shift_facts(own.open_calibration(), own.open_labels(), own.samples(), settings.seed))
+        return usage, ""
     start = time.perf_counter()
     usage, facts = measure(lambda: {"calibrate": calibrate, "pseudolabel": pseudolabel}[stage](settings))
     Run(settings).finish(stage, facts)
