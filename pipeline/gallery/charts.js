@@ -133,7 +133,7 @@ function drawPareto() {
   area.chart.addEventListener("click", (event) => goToNearest(area, at, event));
   holder.replaceChildren(area.chart);
   part("pareto-caption").replaceChildren("Higher and further right is better. ● current stop, ○ labels of the run, ◇ the annotator's argmax.",
-    series(page.rules.map((name, rule) => [`rule${rule}`, `rule ${name}`])));
+    series(page.rules.map((name, rule) => [`rule${rule}`, `rule ${name}`]).filter((_, rule) => page.rules[rule] !== "raw")));
 }
 
 function markOwn(area, at) {
