@@ -985,8 +985,8 @@ class Stage1Settings(Section):
     set_loss: Literal["none", "partial"] = "none"
     """Loss of the pixels that have no label but a prediction set of 2 to K - 1 classes (`pseudolabel.keep_sets`). none:
     they teach nothing. partial: -log of the probability that the student gives to the classes of the set (partial-label
-    loss), its mean over these pixels of the batch, times `set_weight`, beside the other losses. Measured in
-    docs/results.md, "Do sets teach?". Stage II uses no sets."""
+    loss), its mean over these pixels of the batch, times `set_weight`, beside the other losses. It does not help where
+    most sets contain the background (docs/results.md, "Do sets teach?"). Stage II uses no sets."""
     set_weight: float = Field(1.0, gt=0)
     """Weight of `set_loss`."""
     strong: bool = True
