@@ -42,7 +42,7 @@ def experiment_command(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--arms", help="Keys of the table's rows, separated by commas. Default: all."),
         click.option("--budget", default=1.0, show_default=True, help="Factor of all training lengths."),
         click.option("--seeds", default=3, show_default=True, help="Number of seeds."),
-        click.option("--table", required=True, help="1, 2, 3, 4, 5, 6, fig4, rule, students, evidence."),
+        click.option("--table", required=True, help="Key of a table of docs/experiments.md, e.g. 5 or evidence."),
         SET_OPTION,
         click.argument("run", metavar="RUN"),
     ):
