@@ -26,6 +26,7 @@ from calib.labels import Planes, most_probable
 from calib.units import each_alone, num_units, sums_of_units
 
 NUM_DIVISIONS = 2000  # random ones; a p-value of 0.05 then has a standard error of 0.005
+DIVISIONS_AT_ONCE = 100  # bounds the memory: 8 bytes for each unit and division
 LEVEL = 0.05  # probability of a false warning
 
 Values = npt.NDArray[np.float64]
@@ -112,15 +113,24 @@ def p_value(
     sizes = np.concatenate([np.unique(of, return_counts=True)[1] for of in (of_labeled, of_unlabeled)])
     num_labeled = num_units(of_labeled)
 
-    def statistic_of(chosen: npt.NDArray[np.intp]) -> float:
+    def statistics_of(is_labeled: Values) -> Values:
+        """Of some divisions: float64 [divisions]. is_labeled: float64 [divisions, units] of 0 and 1"""
         # With all means at 0, the sum over the others is the opposite one, so the difference of the means is
         # proportional to the sum.
-        size = sizes[chosen].sum()
-        difference = sums[chosen].sum(axis=0) * (1 / size + 1 / (len(values) - size))
-        return float(np.square(difference).sum())
+        size = is_labeled @ sizes
+        difference = (is_labeled @ sums) * (1 / size + 1 / (len(values) - size))[:, np.newaxis]
+        of_divisions: Values = np.square(difference).sum(axis=1)
+        return of_divisions
 
-    statistic = statistic_of(np.arange(num_labeled))
-    drawn = np.array([statistic_of(rng.permutation(len(sums))[:num_labeled]) for _ in range(NUM_DIVISIONS)])
+    def random_divisions(number: int) -> Values:
+        divisions = np.zeros((number, len(sums)))
+        for division in divisions:
+            division[rng.permutation(len(sums))[:num_labeled]] = 1
+        return divisions
+
+    statistic = statistics_of((np.arange(len(sums)) < num_labeled).astype(np.float64)[np.newaxis])[0]
+    chunks = range(0, NUM_DIVISIONS, DIVISIONS_AT_ONCE)
+    drawn = np.concatenate([statistics_of(random_divisions(min(DIVISIONS_AT_ONCE, NUM_DIVISIONS - i))) for i in chunks])
     # Two divisions with equal statistics can differ by rounding errors of their sums.
     num_larger = np.count_nonzero(drawn >= statistic * (1 - 1e-9))
     return (1 + num_larger) / (1 + NUM_DIVISIONS)

@@ -6,7 +6,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,13 +131,18 @@ def _unknown_or_ambiguous(name: str, matches: list[str], known: list[str]) -> st
     return f"{name} is not a setting{hint}"
 
 
-def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+@cache
+def _leaves(section: type[Section], prefix: str = "") -> tuple[tuple[str, Any], ...]:
     """Full name and field of every setting, sections included, because a section can be set to null."""
-    for name, field in section.model_fields.items():
-        yield f"{prefix}{name}", field
-        nested = _nested_section(field.annotation)
-        if nested is not None:
-            yield from _leaves(nested, f"{prefix}{name}.")
+
+    def walk() -> Iterator[tuple[str, Any]]:
+        for name, field in section.model_fields.items():
+            yield f"{prefix}{name}", field
+            nested = _nested_section(field.annotation)
+            if nested is not None:
+                yield from _leaves(nested, f"{prefix}{name}.")
+
+    return tuple(walk())
 
 
 def _is_section(field: Any) -> bool:

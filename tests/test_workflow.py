@@ -59,6 +59,7 @@ def config_of(folder, *overrides):
     return ["--config", f"run={folder / 'tiny.yaml'}", *overrides]
 
 
+@pytest.mark.slow
 def test_rule_probe_asks_small_students_before_it_labels(finished_run):
     finished = snakemake(finished_run, "--dry-run", "all", *config_of(finished_run, "rule=probe"))
     rules = re.findall(r"^rule (\w+):", finished.stdout + finished.stderr, re.MULTILINE)
@@ -114,6 +115,7 @@ def by_hand(folder, package, stage, *overrides):
     return call(folder, sys.executable, "-m", package, stage, folder / "tiny.yaml", *words)
 
 
+@pytest.mark.slow
 def test_stages_that_were_run_by_hand_count_for_the_settings_that_made_them(without_records):
     folder = without_records
     assert planned(folder, *config_of(folder, "name=hand")) == []
@@ -146,6 +148,7 @@ def kept_files(folder):
     return {path: path.read_bytes() for path in files if path.suffix != ".finished"}
 
 
+@pytest.mark.slow
 def test_a_job_that_refuses_loses_nothing(without_records):
     folder, results = without_records, without_records / "results/hand"
     samples = json.loads((results / "samples.json").read_text())["samples"]
@@ -160,10 +163,12 @@ def test_a_job_that_refuses_loses_nothing(without_records):
     assert planned(folder, *config_of(folder, "name=hand")) == []
 
 
+@pytest.mark.slow
 def test_a_single_stage_can_be_run_again(finished_run):
     assert planned(finished_run, "-R", "stage2", *config_of(finished_run)) == ["stage2", "evaluate", "report"]
 
 
+@pytest.mark.slow
 def test_files_that_have_changed_rerun_everything_and_new_times_alone_nothing(finished_run):
     samples = json.loads((finished_run / "results/tiny/samples.json").read_text())["samples"]
     mask = finished_run / "data" / next(sample["mask"] for sample in samples if sample["split"] == "val")
@@ -188,6 +193,7 @@ def test_a_mistake_ends_in_one_line_before_any_job(finished_run):
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_folders_and_names_with_characters_of_the_shell_and_of_snakemake_work(tmp_path):
     root, results = tmp_path / "da{ta} it's", 'My "Drive" [1] $(touch hacked) & co'
     write_sample_files(root, [f"im{i}" for i in range(6)], masked=["im0", "im1", "im2"])
@@ -248,6 +254,7 @@ def test_inspect_prints_the_facts_of_a_store_and_draws_a_picture(finished_run):
     assert facts["kind"] == "labels"
 
 
+@pytest.mark.slow
 def test_a_recipe_without_pseudo_labels_needs_no_annotator(finished_run):
     overrides = config_of(finished_run, "preset=label-only", "name=alone")
     assert planned(finished_run, *overrides) == ["prepare", "stage1", "stage2", "evaluate", "report"]

@@ -59,9 +59,10 @@ def open_page(browser):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of this folder need a browser, and say so where there is none."""
+    """Tests of this folder are slow and need a browser, and say so where there is none."""
     for item in items:
         if "tests/browser/" in item.path.as_posix():
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.slow)
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason="no chromium, chromium-browser or google-chrome on PATH"))

@@ -183,6 +183,7 @@ def test_each_image_counts_the_same_in_the_mean_over_images():
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.99 * 0.01 / 100), rel=0.3)
 
 
+@pytest.mark.slow
 def test_the_interval_contains_the_truth_for_95_of_100_data_sets():
     """Images of different size have coverage 0.6 or 1 with equal probability, 0.8 on average. Exact intervals would
     contain 0.8 in 285 +- 4 of 300 cases; intervals from 60 images contain it a little less often.

@@ -165,7 +165,14 @@ def test_the_exact_solver_finds_planted_rings(centre, scores):
 
 @pytest.mark.parametrize(
     ("shape", "num_regions", "unscored"),
-    [((6, 6), 2, 0), ((6, 6), 4, 0.3), ((5, 7), 3, 0.3), ((11, 9), 2, 0.3), ((11, 9), 3, 0), ((11, 9), 4, 0)],
+    [
+        ((6, 6), 2, 0),
+        ((6, 6), 4, 0.3),
+        ((5, 7), 3, 0.3),
+        ((11, 9), 2, 0.3),
+        ((11, 9), 3, 0),
+        pytest.param((11, 9), 4, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_the_exact_solver_agrees_with_trying_all_centres_and_whole_radii(shape, num_regions, unscored):
     """The first two maps are so small that the grid has one centre: there it is the radii alone."""

@@ -67,7 +67,12 @@ VARIANTS = {
     ),
     "risk": Variant("risk", ALPHAS, background=BACKGROUND),
 }
-every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+SLOW = ("pixel, cells", "pixel, image")
+every_variant = pytest.mark.parametrize(
+    "variant",
+    [pytest.param(VARIANTS[name], marks=pytest.mark.slow) if name in SLOW else VARIANTS[name] for name in VARIANTS],
+    ids=VARIANTS,
+)
 
 
 def literal_thresholds(variant, maps, region, classes_of_column):
@@ -188,6 +193,7 @@ def test_a_held_out_fold_has_no_influence(variant):
     assert len({fitted.q.tobytes() for fitted in fits}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.name == "pixel"], ids=lambda v: v.quantile)
 def test_images_held_out_one_by_one_have_no_influence(variant):
     """A fold an image takes another way than larger folds; in whatever order, block and band, it ends at the same."""

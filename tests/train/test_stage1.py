@@ -382,6 +382,7 @@ def test_allspark_keeps_its_block_with_the_student(make_run):
     assert facts["num_parameters"] > num_parameters(student.model.network)
 
 
+@pytest.mark.slow
 def test_a_compiled_student_learns_the_same(make_run, monkeypatch):
     """Traced by torch.compile, but not turned into machine code: that takes a minute."""
     settings = make_run()

@@ -253,6 +253,7 @@ def test_the_learning_rate_rises_to_its_peak_and_ends_near_zero():
     assert 0 < fractions[-1] < 0.001
 
 
+@pytest.mark.slow
 def test_training_writes_a_folder_that_loads_and_is_reproducible(tiny_training, tmp_path):
     first, again, other = (tiny_training(tmp_path / str(i), seed) for i, seed in enumerate([7, 7, 8]))
     assert first == again

@@ -96,6 +96,7 @@ def label_at(intervals, alpha, step):
     return "not listed"
 
 
+@pytest.mark.slow
 @given(
     variant=st.sampled_from(sorted(VARIANTS)),
     rule=st.sampled_from(list(calib.RULES)),

@@ -34,6 +34,10 @@ CASES = {
         "target_precision": 0.2,
     },
 }  # fmt: skip
+ALWAYS = ("image, a threshold a class", "auto")  # the other cases are slow tests
+every_case = pytest.mark.parametrize(
+    "case", [case if case in ALWAYS else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 
 
 def reported_in(folder, masked=None, **overrides):
@@ -82,7 +86,7 @@ def same_keep_of(row):
     return row["against_raw"] and row["against_raw"]["same_keep"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@every_case
 def test_the_audit_uses_the_thresholds_that_made_the_labels(reported_case, case):
     settings, audit, *_ = reported_case(case)
     expected = naive_audit(settings)
@@ -92,7 +96,7 @@ def test_the_audit_uses_the_thresholds_that_made_the_labels(reported_case, case)
     assert 0 < expected["kept_right"] < expected["kept"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@every_case
 def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reported_case, case):
     settings, audit, calibrated, labels = reported_case(case)
     page, row = Page(settings), row_of(calibrated, labels)
@@ -119,7 +123,7 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
         assert [*held_out, true] in [cells[2:] for cells in page.rows if cells[:1] == [name]]
 
 
-@pytest.mark.parametrize("case", CASES)
+@every_case
 def test_every_alpha_and_rule_has_a_row(reported_case, case):
     settings, _, calibrated, labels = reported_case(case)
     page = Page(settings)

@@ -13,7 +13,7 @@ from pipeline.errors import DatasetError
 from pipeline.sources.coco import MAX_PIXELS, find_coco, read_coco, refuse
 from pipeline.sources.convert_masks.coco import category_classes, draw
 
-FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def image(key=1, name="a.jpg", height=10, width=20):

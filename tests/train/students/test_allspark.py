@@ -104,6 +104,7 @@ def test_is_the_literal_block_in_evaluation_mode(dtype):
     assert_as_literal(block, random(3, 6, 3, 4, dtype=dtype))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(SIZES, st.integers(1, 3), st.integers(0, 3), st.integers(0, 3), st.data())
 def test_is_the_literal_block_whatever_the_sizes(size, num_heads, num_labeled, num_unlabeled, data):
@@ -207,6 +208,7 @@ def test_dropout_on_a_cpu_drops_entries_of_the_map(queries_at_a_time, is_key, mo
     torch.testing.assert_close(dropped[is_kept], whole[is_kept] / 0.75, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_has_the_gradient_of_the_entries_that_it_kept(monkeypatch):
     monkeypatch.setattr(decoder, "QUERIES_AT_A_TIME", 4)
     inputs = [random(2, 1, 9, 5, dtype=torch.float64), random(1, 1, 6, 5, seed=1, dtype=torch.float64)]
