@@ -67,6 +67,7 @@ def test_rule_probe_asks_small_students_before_it_labels(finished_run):
     assert "probe" not in planned(finished_run, *config_of(finished_run, "rule=raw"), stages=[*STAGES, "probe"])
 
 
+@pytest.mark.slow
 def test_every_stage_leaves_its_receipt_its_log_and_its_product(finished_run):
     results = finished_run / "results/tiny"
     for stage in STAGES:
@@ -78,6 +79,7 @@ def test_every_stage_leaves_its_receipt_its_log_and_its_product(finished_run):
     assert 0 <= json.loads((results / "evaluate.json").read_text())["students"]["stage2"]["miou"] <= 1
 
 
+@pytest.mark.slow
 def test_transformers_loads_the_student_with_its_class_names(finished_run):
     from transformers import SegformerForSemanticSegmentation
 
@@ -85,6 +87,7 @@ def test_transformers_loads_the_student_with_its_class_names(finished_run):
     assert list(student.config.id2label.values()) == ["background", "cat", "dog"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "first"),
     [
@@ -180,12 +183,14 @@ def test_files_that_have_changed_rerun_everything_and_new_times_alone_nothing(fi
     assert planned(finished_run, *config_of(finished_run)) == []
 
 
+@pytest.mark.slow
 def test_a_second_call_has_nothing_to_do_even_if_the_run_file_got_a_comment(finished_run):
     run_file = finished_run / "tiny.yaml"
     run_file.write_text(run_file.read_text() + "# a comment\n")
     assert planned(finished_run, *config_of(finished_run)) == []
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_in_one_line_before_any_job(finished_run):
     finished = snakemake(finished_run, "all", *config_of(finished_run, "alhpa=0.1"))
     assert finished.returncode == 1
@@ -245,6 +250,7 @@ def test_the_console_script_offers_every_command():
     }
 
 
+@pytest.mark.slow
 def test_inspect_prints_the_facts_of_a_store_and_draws_a_picture(finished_run):
     labels = finished_run / "results/tiny/labels.zarr"
     printed = call(finished_run, sys.executable, "-m", "pipeline", "inspect", labels)
