@@ -187,7 +187,7 @@ def test_the_maps_are_those_of_the_definition(seed, space, stride, flips, scales
     annotator = Colours(space, stride, shift=1)
     found = wrapped(annotator, flips, scales, resolution)(image[None], "a")[0]
     own = annotator(image[None]).shape[2:]
-    enlarged = [min(round(max(scales) * side), limit) for side, limit in zip(own, image.shape, strict=False)]
+    enlarged = [min(round(max(scales) * side), limit) for side, limit in zip(own, image.shape[:2], strict=True)]
     size = found.shape[1:]
     assert list(size) == (list(image.shape[:2]) if resolution == "grid" else enlarged)
     assert np.abs(found - literal_maps(annotator, image, flips, scales, size)).max() <= 1e-5
