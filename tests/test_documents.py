@@ -25,13 +25,17 @@ def test_the_lines_of_the_readme_label_new_maps():
     assert names["labels"].shape == (2, 8, 8)
 
 
-def test_the_python_of_the_guide_runs(tmp_path, write_images, make_settings, monkeypatch):
+def test_the_python_of_the_guide_runs_and_prints_what_it_says(
+    tmp_path, write_images, make_settings, monkeypatch, capsys
+):
     write_images(tmp_path / "data", [f"im{i}" for i in range(12)])
     run_stages(make_settings(name="demo", alpha=0.3))
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in python_blocks(ROOT / "docs/python.md"):
         exec(block, names)
+    printed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("on held-out"))
+    assert printed in (ROOT / "docs/python.md").read_text()
     assert names["labels"]["label"].dims == ("sample", "y", "x")
     assert names["first"].shape == (16, 24)
 
