@@ -15,7 +15,7 @@ demo: $(VENV)/.installed ## run the whole pipeline on the embedded demo (no down
 	@echo "report: file://$(CURDIR)/results/demo/report.html"
 
 test: gate ## linters, types, and all tests but the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile -m "not slow" # 4 on two cores: tests wait for files and threads
 
 slow: $(VENV)/.installed ## the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow

@@ -139,7 +139,7 @@ def test_divergence_is_an_error_that_keeps_the_last_good_checkpoint(make_run):
         assert all(value.isfinite().all() for value in checkpoint["model"].values())
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision_trains_too(make_run, precision):
     settings = make_run(train={"precision": precision})
     facts = stage1(settings)

@@ -168,7 +168,7 @@ def test_another_confidence_makes_other_thresholds_and_is_refused_by_a_later_sta
     assert not Run(load_settings(run, AUTO)).is_stale("calibrate")
 
 
-@pytest.mark.parametrize("rule", ["auto", "argmax"])
+@pytest.mark.parametrize("rule", ["auto", pytest.param("argmax", marks=pytest.mark.slow)])
 def test_refuses_a_precision_that_the_images_do_not_show(run, rule):
     strict = SPLITS | {"rule": rule, "guarantee": {"precision": 0.6, "confidence": 0.9}, "name": f"strict_{rule}"}
     settings = load_settings(run, strict)

@@ -103,12 +103,13 @@ def test_counts_are_those_of_labels_made_anew(with_background):
     assert_counts_agree(with_background, content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         {"uncalibrated": "accept", "background": None, "classes": ["a", "b", "c"]},
-        pytest.param({"uncalibrated": "max", "variant": "image", "rule": "no_background"}, marks=pytest.mark.slow),
-        pytest.param({"variant": "risk", "rule": "argmax", "alpha": 0.4}, marks=pytest.mark.slow),
+        {"uncalibrated": "max", "variant": "image", "rule": "no_background"},
+        {"variant": "risk", "rule": "argmax", "alpha": 0.4},
         {"quantile": "paper", "rule": "raw"},
     ],
     ids=["accept without a background", "max of one map", "risk", "plain quantile, raw"],

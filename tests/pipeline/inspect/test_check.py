@@ -82,7 +82,7 @@ def others(finished, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("other", ["annotator", "names"])
+@pytest.mark.parametrize("other", [pytest.param("annotator", marks=pytest.mark.slow), "names"])
 def test_a_store_of_another_run_is_replaced(run, others, kind, other):
     path = store_of(run, kind)
     expected = digest_of(path)

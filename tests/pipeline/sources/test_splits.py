@@ -109,6 +109,7 @@ def test_a_list_of_another_split_ends_with_exit_code_1(ade, tmp_path):
     assert "labeled.txt is ade20k/1_64 (316 images" in result.output
 
 
+@pytest.mark.slow
 def test_unlabeled_images_are_judged_together_with_the_labeled_ones(ade, tmp_path):
     root, _ = ade
     labeled = (root / "splits/1_64/labeled.txt").read_text()

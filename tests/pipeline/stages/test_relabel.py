@@ -31,12 +31,12 @@ CHANGES = {
     "variant risk": {"variant": "risk", "rule": "argmax", "alpha": 0.4},
     "uncalibrated": {"uncalibrated": "accept", "alpha": 0.05},
 }
-OF_OTHER_VARIANTS = ("variant kmeans", "variant genann", "variant risk")  # one of them, image, is tried in every run
+ALWAYS = ("rule", "variant image")  # the other changes are slow tests
 
 
 @pytest.mark.parametrize(
     "change",
-    [pytest.param(name, marks=pytest.mark.slow) if name in OF_OTHER_VARIANTS else name for name in CHANGES],
+    [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in CHANGES],
 )
 def test_a_change_relabels_from_the_planes_what_the_maps_would_give(data, make_settings, change):
     before = make_settings()
@@ -112,7 +112,9 @@ def test_other_maps_make_other_planes(data, make_settings):
     assert np.array_equal(labels_of(other), labels_of(fresh), equal_nan=True)
 
 
-@pytest.mark.parametrize("rule", calib.RULES)
+@pytest.mark.parametrize(
+    "rule", [rule if rule == "paper" else pytest.param(rule, marks=pytest.mark.slow) for rule in calib.RULES]
+)
 @pytest.mark.parametrize("class_thresholds", ["each", pytest.param("clustered", marks=pytest.mark.slow)])
 def test_class_wise_labels_are_those_of_the_sets_themselves(data, make_settings, rule, class_thresholds):
     settings = make_settings(

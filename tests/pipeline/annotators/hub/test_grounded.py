@@ -122,7 +122,9 @@ def expected(folders):
     return maps
 
 
-@pytest.mark.parametrize("name", ["grounding_dino", "owlv2", pytest.param("mm_grounding_dino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["grounding_dino", *(pytest.param(name, marks=pytest.mark.slow) for name in ("owlv2", "mm_grounding_dino"))]
+)
 def test_maps_are_those_of_one_call_of_sam2_per_box(name, build, expected):
     annotator = build(name, normalise="none")
     maps, of_recipe = annotator(IMAGES), expected(name)[THRESHOLDS[name]]
