@@ -74,7 +74,7 @@ SET_OPTION = click.option(
 UNANNOTATED_OPTION = click.option(
     "--unannotated",
     type=click.Choice(["background"]),
-    help="Take images of a COCO JSON without any outline as background. Default: they are left out.",
+    help="Take images that annotations list without any outline as background. Default: they are left out.",
 )
 
 RUN_HELP = f"RUN is a run file, or its name in config/. Default: {DEFAULT_RUN}."

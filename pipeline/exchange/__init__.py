@@ -9,7 +9,7 @@ shell       the export: its folder appears only when it is complete
 import_masks     imports corrected masks                corrected_masks  their folder, id lists and run file
 """
 
-from pipeline.exchange.formats import FORMATS, READABLE, detect_format, refuse_unknown_format
+from pipeline.exchange.formats import FORMATS, refuse_unknown_format
 from pipeline.exchange.shell import Export, export_labels
 
-__all__ = ["FORMATS", "READABLE", "Export", "detect_format", "export_labels", "refuse_unknown_format"]
+__all__ = ["FORMATS", "Export", "export_labels", "refuse_unknown_format"]

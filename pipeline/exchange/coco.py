@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.exchange.incoming import Incoming, Size, class_named, refuse_size
 from pipeline.exchange.labels import ExportedLabels, Label
-from pipeline.files import normal
-from pipeline.settings import DataSettings
-from pipeline.sources.coco import CocoFile, Id, Image, find_coco, read_coco, refuse
-from pipeline.sources.convert_masks.coco import category_classes, draw, warn_of_boxes, warn_of_empty
 
 FILE_NAME = "annotations.json"
 
@@ -78,50 +72,3 @@ def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int,
         "categories": [{"id": index, "name": name} for index, name in enumerate(exported.class_names, start=1)],
     }
     (folder / FILE_NAME).write_text(json.dumps(content), encoding="utf-8")
-
-
-def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
-    """Masks drawn from polygons and run-length encodings. Where shapes overlap, the smaller one is in front.
-
-    Pixels in no shape are background if the run has a background class and the file has no category for it; otherwise
-    they have no label. So have pixels in the box of an object without an outline. Crowds are drawn as their category,
-    because annotation tools mark every run-length encoding as a crowd.
-
-    raises: DatasetError for a file that is not valid COCO JSON
-    """
-    return [mask for path in find_coco(folder) for mask in _masks_of(path, data)]
-
-
-def _masks_of(path: Path, data: DataSettings) -> Iterator[Incoming]:
-    content = read_coco(path, data.max_pixels)
-    warn_of_boxes(content)
-    codes = category_classes(content.categories, path)
-    for image in content.images:
-        read = functools.partial(_drawn, image, content, codes, data)
-        yield Incoming(normal(image.stem), f"{path}: {image.name}", read, content.has_outlines(image))
-
-
-def _drawn(image: Image, content: CocoFile, codes: Mapping[Id, int], data: DataSettings, size: Size) -> Label:
-    """Label of one image.
-
-    codes: value of each category id in the mask of `draw`
-    size:  height and width of the image file
-    """
-    where = f"{content.path}: {image.name}"
-    refuse_size(where, (image.height, image.width), size)
-    problems: list[str] = []
-    empty: list[Id] = []
-    annotations = [annotation._replace(is_crowd=False) for annotation in content.annotations.get(image.id, ())]
-    mask = draw(image, annotations, codes, problems, empty)
-    if len(empty) == sum(annotation.box is None for annotation in annotations) > 0:
-        problems.append(f"no outline of image {image.name!r} covers a pixel: they are flat, tiny or outside it")
-    refuse(content.path, problems)
-    warn_of_empty(content.path, empty)
-    names = {code: content.categories[category] for category, code in codes.items()}
-    lookup = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
-    if data.background is not None and data.background not in names.values():
-        lookup[0] = data.class_names.index(data.background)
-    for code in set(np.unique(mask).tolist()) - {0, IGNORE_INDEX}:
-        lookup[code] = class_named(names[code], data.class_names, where)
-    label: Label = lookup[mask]
-    return label

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import zipfile
 import zlib
@@ -15,21 +14,15 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.errors import DatasetError, StoreError
-from pipeline.exchange.coloured import make_legend, read_coloured
-from pipeline.exchange.incoming import UNANNOTATED, Incoming
+from pipeline.errors import StoreError
+from pipeline.exchange.incoming import UNANNOTATED
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
-from pipeline.files import files_in
 from pipeline.palette import Colours
-from pipeline.settings import DataSettings
-from pipeline.text import read_lines
+from pipeline.sources.annotations.cvat_masks import LABELMAP, MASKS
 
 ARCHIVE = "annotations.zip"
-LABELMAP = "labelmap.txt"
-MASKS = "SegmentationClass"
 LIST = "ImageSets/Segmentation/default.txt"
 HEADER = "# label:color_rgb:parts:actions"
-CHANNEL = re.compile(r"[0-9]{1,3}")
 CONTENT = "content"  # folder that is zipped
 
 
@@ -86,30 +79,3 @@ def refuse_names(class_names: Sequence[str]) -> None:
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
-    """The masks of an unpacked archive. A mask belongs to the image with the stem of its file, also in subfolders.
-
-    raises: DatasetError for a label map that is missing or malformed
-    """
-    labelmap = folder / LABELMAP
-    if not labelmap.is_file():
-        raise DatasetError(f"no {LABELMAP} in {folder}; export the task as Segmentation mask 1.1")
-    names, colours = [], []
-    for line in read_lines(labelmap):
-        if line.strip() and not line.startswith("#"):
-            name, colour = _parse(line, labelmap)
-            names.append(name)
-            colours.append(colour)
-    legend = make_legend(names, range(len(names)), colours, data.class_names, labelmap)
-    return [read_coloured(path, legend) for path in files_in(folder / MASKS, (".png",), below=True)]
-
-
-def _parse(line: str, labelmap: Path) -> tuple[str, list[int]]:
-    """Name and colour of a line such as `cat:10,20,30::`."""
-    name, _, rest = line.partition(":")
-    channels = rest.split(":")[0].split(",")
-    if len(channels) != 3 or not all(CHANNEL.fullmatch(c.strip()) and int(c) < 256 for c in channels):
-        raise DatasetError(f"{labelmap} has the line {line!r}, expected NAME:RED,GREEN,BLUE::; export the task again")
-    return name, [int(channel) for channel in channels]

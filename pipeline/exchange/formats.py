@@ -8,31 +8,21 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError
 from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
-from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ExportedLabels, Label
-from pipeline.files import MASK_SUFFIXES, files_in
-from pipeline.settings import DataSettings, did_you_mean
-from pipeline.sources.coco import find_coco
+from pipeline.settings import did_you_mean
 
 Write = Callable[[Path, ExportedLabels, int, Label], Any]
 """Writes the files of one image. Arguments: folder, store, index in the store, label. It runs in several threads."""
 WriteRest = Callable[[Path, ExportedLabels, Sequence[tuple[int, Any]], dict[str, Any]], None]
 """Writes the common files at the end. Arguments: folder, store, (index, result of `Write`) per image, provenance."""
-Read = Callable[[Path, DataSettings], list[Incoming]]
-"""Finds the masks in a folder; coco also takes the JSON itself."""
 
 
 class Format(NamedTuple):
-    """One format.
-
-    next_step:  instructions for the user; {folder} is replaced by the folder
-    read_masks: None if masks cannot be imported from this format
-    """
+    """One format. next_step: instructions for the user; {folder} is replaced by the folder"""
 
     write_image: Write
     write_rest: WriteRest
     next_step: str
-    read_masks: Read | None = None
 
 
 FORMATS = {
@@ -40,13 +30,11 @@ FORMATS = {
         png.write_image,
         png.write_rest,
         "value = class index, 255 = no label; names in {folder}/classes.txt",
-        png.read_masks,
     ),
     "coco": Format(
         coco.write_image,
         coco.write_rest,
         "pycocotools.coco.COCO('{folder}/annotations.json')",
-        coco.read_masks,
     ),
     "ome-zarr": Format(
         ome_zarr.write_image,
@@ -59,7 +47,6 @@ FORMATS = {
         "in CVAT create a task with the labels of {folder}/labels.json (tab Raw) and the images of {folder}/images.txt "
         "and upload {folder}/annotations.zip as Segmentation mask 1.1; export the corrected task in the same format, "
         "then run conformalsam import-masks RUN task.zip",
-        cvat.read_masks,
     ),
     "huggingface": Format(
         huggingface.write_image,
@@ -67,21 +54,9 @@ FORMATS = {
         "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
     ),
 }
-READABLE = tuple(name for name, form in FORMATS.items() if form.read_masks is not None)
 
 
 def refuse_unknown_format(name: str, known: Sequence[str]) -> None:
     """ConfigError if the name is not among the known ones."""
     if name not in known:
         raise ConfigError(f"no format {name}{did_you_mean(name, known)}; use one of {', '.join(known)}")
-
-
-def detect_format(folder: Path) -> str | None:
-    """Name of the readable format of the files in a folder, or of a COCO JSON; None if there is none."""
-    if folder.is_file():
-        return "coco"
-    if (folder / cvat.LABELMAP).is_file():
-        return "cvat"
-    if any(find_coco(folder)):
-        return "coco"
-    return "png" if files_in(folder, MASK_SUFFIXES) else None

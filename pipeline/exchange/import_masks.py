@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,10 @@ from PIL import Image
 
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, read_mask, save_samples
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.exchange import FORMATS, READABLE, detect_format, refuse_unknown_format
-from pipeline.exchange.archive import unpack
 from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for
 from pipeline.exchange.exported import exported_digests, label_digest
-from pipeline.exchange.incoming import Incoming
+from pipeline.exchange.formats import refuse_unknown_format
+from pipeline.exchange.incoming import READABLE, Incoming, incoming_masks
 from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.files import remove_folder, write_text
 from pipeline.folder import Folder, run_word, snakemake_command
@@ -33,6 +30,7 @@ from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.settings import DataSettings, did_you_mean
+from pipeline.sources.annotations import unpacked
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +67,8 @@ def import_masks(
     """Import corrected masks into a prepared run. The user's files are not changed.
 
     run, overrides: as on the command line
-    source:         folder, zip or COCO JSON
-    format_name:    one of READABLE; default: detected
+    source:         folder, zip or annotation file
+    format_name:    one of `incoming.READABLE`; default: detected
     overwrite:      also import masks of images that have a mask already; the run then reads the new ones
     unchanged:      also import masks that are equal to the exported ones
     unannotated:    also import images in which nothing was drawn, all of background
@@ -100,7 +98,8 @@ def import_masks(
     num_pixels = sum(sample.height * sample.width for sample in index.samples)
     try:
         with only_writer(to_import.folder.path, "prepare"), unpacked(source, num_pixels) as folder:
-            ids = importer.import_all(incoming_masks(folder, source, format_name, settings.data))
+            known = {sample.id for sample in index.samples}
+            ids = importer.import_all(incoming_masks(folder, source, format_name, settings.data, known))
         is_changed = masks.index_with(index) != index
         if is_changed:
             activate(masks, masks.index_with(index), run_file, to_import.folder)
@@ -122,45 +121,6 @@ def activate(masks: CorrectedMasks, index: SampleIndex, run_file: RunFile | None
         write_text(*run_file)
     results.receipt("prepare").unlink(missing_ok=True)
     save_samples(results.samples, index)
-
-
-@contextlib.contextmanager
-def unpacked(source: Path, num_pixels: int) -> Iterator[Path]:
-    """The folder or COCO JSON itself, or a temporary folder with the contents of a zip. Messages name the zip.
-
-    A folder in the zip that contains nothing but one folder is replaced by that one.
-
-    num_pixels: of all images of the run
-    """
-    if source.is_dir() or (source.is_file() and source.suffix.lower() == ".json"):
-        yield source
-        return
-    if not source.is_file():
-        raise DatasetError(f"no {source}; give a folder, a zip or a COCO JSON with corrected masks")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        unpack(source, folder, num_pixels)
-        entries = list(folder.iterdir())
-        while len(entries) == 1 and entries[0].is_dir():
-            folder = entries[0]
-            entries = list(folder.iterdir())
-        try:
-            yield folder
-        except DatasetError as error:
-            raise DatasetError(str(error).replace(name, str(source))) from None
-
-
-def incoming_masks(folder: Path, source: Path, format_name: str | None, data: DataSettings) -> list[Incoming]:
-    """The masks in a folder or a COCO JSON; DatasetError if there are none. Their pixels are not read yet."""
-    name = format_name or detect_format(folder)
-    read = FORMATS[name].read_masks if name is not None else None
-    masks = read(folder, data) if read is not None else []
-    if not masks:
-        what = f"masks of format {name}" if name is not None else f"masks ({', '.join(READABLE)})"
-        raise DatasetError(
-            f"{source} contains no {what}; export the corrected masks again, or set their format with --from"
-        )
-    return masks
 
 
 @dataclass(frozen=True)
@@ -185,7 +145,7 @@ class Importer:
         """
         samples = {sample.id: sample for sample in self.index.samples}
         left_out = [mask.id for mask in incoming if not (mask.is_annotated or self.unannotated)]
-        incoming = [mask.for_image_of(samples) for mask in incoming if mask.is_annotated or self.unannotated]
+        incoming = [mask for mask in incoming if mask.is_annotated or self.unannotated]
         _refuse(_id_problems(incoming, samples))
         part = self.masks.folder / "masks.part"
         remove_folder(part)

@@ -1,23 +1,28 @@
-"""Masks to be imported from other tools, and the classes that their label names stand for."""
+"""Masks to be imported from other tools: which image each belongs to, and the classes of the run in it."""
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Callable, Container, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
+from pipeline.exchange import png
 from pipeline.exchange.labels import ABSTAIN, Label
-from pipeline.settings import did_you_mean
+from pipeline.files import MASK_SUFFIXES, files_in
+from pipeline.settings import DataSettings, did_you_mean
+from pipeline.sources.annotations import READERS, AnnotatedImage, Annotations, Size, detect
 
-ROBOFLOW = re.compile(r"(?P<stem>.+)_(?:jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+(?:_mask)?", re.IGNORECASE)
-"""Roboflow exports `photo.jpg` as `photo_jpg.rf.0123abcd.jpg`, and its mask as `photo_jpg.rf.0123abcd_mask.png`."""
+log = logging.getLogger(__name__)
+
+PNG = "png"
+READABLE = (PNG, *READERS)
 UNANNOTATED = "background"  # CVAT's name of pixels that are not annotated
-
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 
 class Incoming(NamedTuple):
@@ -34,20 +39,58 @@ class Incoming(NamedTuple):
     read: Callable[[Size], Label]
     is_annotated: bool = True
 
-    def for_image_of(self, ids: Container[str]) -> Incoming:
-        """The mask, with the id that its image had before Roboflow renamed it, if only that one is among the ids."""
-        original = ROBOFLOW.fullmatch(self.id)
-        if self.id in ids or original is None or original["stem"] not in ids:
-            return self
-        return self._replace(id=original["stem"])
 
+def incoming_masks(
+    folder: Path, source: Path, format_name: str | None, data: DataSettings, ids: Container[str]
+) -> list[Incoming]:
+    """The masks in an annotation file or a folder. Their pixels are not read yet.
 
-def refuse_size(where: str, found: Size, expected: Size) -> None:
-    """DatasetError if a mask has another size than its image. It is called before the mask is decoded."""
-    if found != expected:
+    folder: the file, or the folder that it was unpacked into
+    source: as the user named it
+    ids:    of the images of the run
+    raises: DatasetError if there are none
+    """
+    annotations = annotations_in(folder, format_name, data)
+    if annotations is None or not annotations.images:
+        what = f"masks of format {format_name}" if format_name is not None else f"masks ({', '.join(READABLE)})"
         raise DatasetError(
-            f"{where} is {found[1]} x {found[0]}, but its image is {expected[1]} x {expected[0]}; resize the mask"
+            f"{source} contains no {what}; export the corrected masks again, or set their format with --from"
         )
+    for remark in annotations.remarks:
+        log.warning("%s", remark)
+    return [incoming(image, data, ids) for image in annotations.images]
+
+
+def annotations_in(folder: Path, format_name: str | None, data: DataSettings) -> Annotations | None:
+    """The annotations of a format, by default of the one that is found; None if there is none."""
+    name = format_name or detect(folder)
+    if name == PNG or (name is None and files_in(folder, MASK_SUFFIXES)):
+        return png.read(folder, data)
+    return READERS[name].read(folder, data.max_pixels) if name is not None else None
+
+
+def incoming(image: AnnotatedImage, data: DataSettings, ids: Container[str]) -> Incoming:
+    def read(size: Size) -> Label:
+        return label_of(image.draw(size).mask, image.names, data, image.where)
+
+    return Incoming(image.id_among(ids), image.where, read, image.is_annotated)
+
+
+def label_of(mask: npt.NDArray[np.uint8], names: Sequence[str], data: DataSettings, where: str) -> Label:
+    """Label of a mask as `Drawn` describes it.
+
+    Pixels in which nothing was drawn are background if the run has a background class and the file has no label of
+    its name; otherwise they have no label.
+
+    raises: DatasetError for pixels of a label that is no class of the run
+    """
+    lookup = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
+    if data.background is not None and data.background not in names:
+        lookup[0] = data.class_names.index(data.background)
+    for code in set(np.unique(mask).tolist()) - {0, IGNORE_INDEX}:
+        lookup[code] = class_named(names[code - 1], data.class_names, where)
+    label: Label = lookup[mask]
+    return label
 
 
 def class_named(name: str, class_names: Sequence[str], where: str) -> int:

@@ -11,13 +11,12 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.errors import DatasetError
-from pipeline.exchange.coloured import make_legend, read_coloured
-from pipeline.exchange.incoming import Incoming
 from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
 from pipeline.files import MASK_SUFFIXES, files_in
 from pipeline.palette import Colours, class_colours
 from pipeline.settings import DataSettings
+from pipeline.sources.annotations.annotated import Annotations
+from pipeline.sources.annotations.coloured import make_legend, read_coloured
 from pipeline.text import read_lines
 
 CLASSES = "classes.txt"
@@ -43,18 +42,14 @@ def save_palette_png(path: Path, label: Label, colours: Colours) -> None:
     picture.save(path, format="PNG", compress_type=zlib.Z_RLE)
 
 
-def read_masks(folder: Path, data: DataSettings) -> list[Incoming]:
+def read(folder: Path, data: DataSettings) -> Annotations:
     """The masks of a folder. Their values are line numbers of classes.txt, or class indices of the run without it."""
     names = data.class_names
     background = data.background_index
     if (folder / CLASSES).is_file():
         names = read_lines(folder / CLASSES)
-        if len(names) > IGNORE_INDEX:
-            raise DatasetError(
-                f"{folder / CLASSES} has {len(names)} lines, expected at most {IGNORE_INDEX}; shorten it"
-            )
         background = names.index(data.background) if data.background in names else None
     colours = [*class_colours(len(names), background).tolist(), ABSTAIN_COLOUR]
     values = [*range(len(names)), IGNORE_INDEX]
-    legend = make_legend([*names, ABSTAIN], values, colours, data.class_names, folder / CLASSES)
-    return [read_coloured(path, legend) for path in files_in(folder, MASK_SUFFIXES)]
+    legend = make_legend([*names, ABSTAIN], values, colours, folder / CLASSES)
+    return Annotations(legend.names, [read_coloured(path, legend) for path in files_in(folder, MASK_SUFFIXES)])

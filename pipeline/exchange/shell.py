@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from pipeline.errors import StoreError, UnreadableSourceError
 from pipeline.exchange.choice import choose_images
 from pipeline.exchange.exported import add_exported, label_digest
-from pipeline.exchange.formats import FORMATS, READABLE, refuse_unknown_format
+from pipeline.exchange.formats import FORMATS, refuse_unknown_format
+from pipeline.exchange.incoming import READABLE
 from pipeline.exchange.labels import ExportedLabels, open_exported
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance

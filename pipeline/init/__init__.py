@@ -1,7 +1,8 @@
 """Writes config/NAME.yaml, a run file for the user's own folders of images and masks.
 
-folders   matches images and masks                   classes   mask values and names -> classes, background, void
-settings  the settings of a new run                  recipe    the student and its training
+folders    matches images and masks                   classes   mask values and names -> classes, background, void
+annotated  annotations -> index masks                 settings  the settings of a new run
+                                                      recipe    the student and its training
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from pipeline.errors import ConfigError, DatasetError, UserError
 from pipeline.files import write_text
 from pipeline.folder import run_word, snakemake_command
 from pipeline.images import IndexMask, PixelLimit
-from pipeline.init.classes import ClassPlan, images_per_class, plan_classes, read_class_list
+from pipeline.init.annotated import are_annotations, converted_folder, masks_of
+from pipeline.init.classes import ClassPlan, images_per_class, plan_classes
 from pipeline.init.folders import ImagesAndMasks, find_files, listed, run_name
 from pipeline.init.recipe import has_cuda
 from pipeline.init.settings import Choices, comments, opening, settings_tree
@@ -30,7 +32,7 @@ from pipeline.names import checked_name
 from pipeline.progress import Progress
 from pipeline.run_file import CONFIG_FOLDER, full_names, load_settings
 from pipeline.run_file_text import render
-from pipeline.settings import MAX_PIXELS, Settings
+from pipeline.settings import Settings
 from pipeline.sources import find_samples
 from pipeline.sources.palettes import palette_problems
 from pipeline.sources.unread import unread_images
@@ -51,21 +53,31 @@ def start(choices: Choices) -> list[str]:
     """
     name = run_name(choices.images) if choices.name is None else _checked(choices.name)
     path = CONFIG_FOLDER / f"{name}.yaml"
-    if path.exists():
-        raise ConfigError(
-            f"{path} exists and is not overwritten; use another --name, or remove it: rm {shlex.quote(str(path))}"
-        )
     choices = choices._replace(overrides=full_names(choices.overrides))
-    files = find_files(choices.images, choices.masks, choices.overrides.get("data.subfolders") is True)
-    _check_numbers(files, choices.overrides)
-    limit = PixelLimit(choices.overrides.get("data.max_pixels", MAX_PIXELS), "add --set data.max_pixels={}")
-    values = mask_values(files.masks, limit)
-    listed_classes = read_class_list(choices.class_list) if choices.class_list is not None else None
-    plan = plan_classes(values.values(), listed_classes, choices.background)
-    num_images = images_per_class(plan, values)
-    tree = settings_tree(choices, files, plan, has_cuda())
-    settings = _write(path, render(opening(name, files), tree, comments(files, plan, num_images, tree)))
-    return [*_summary(files, plan, num_images), *_next_steps(path, name, settings, plan, choices)]
+    _refuse_existing([path, *([converted_folder(choices.images, name)] if are_annotations(choices) else [])])
+    with masks_of(choices, name) as masks:
+        choices = choices._replace(masks=masks.folder)
+        files = find_files(choices.images, choices.masks, choices.overrides.get("data.subfolders") is True)
+        _check_numbers(files, choices.overrides)
+        values = mask_values(files.masks, PixelLimit(choices.max_pixels, "add --set data.max_pixels={}"))
+        plan = plan_classes(values.values(), masks.listed, choices.background)
+        num_images = images_per_class(plan, values)
+        tree = settings_tree(choices, files, plan, has_cuda())
+        settings = _write(path, render(opening(name, files), tree, comments(files, plan, num_images, tree)))
+    notes = [*(f"          {remark}" for remark in masks.remarks)]
+    return [*_summary(files, plan, num_images, notes), *_next_steps(path, name, settings, plan, choices)]
+
+
+def _refuse_existing(paths: Sequence[Path]) -> None:
+    """ConfigError for a run file, or a folder of converted masks, that exists already."""
+    existing = [path for path in paths if path.exists()]
+    if existing:
+        verb = "exists and is not overwritten" if len(existing) == 1 else "exist and are not overwritten"
+        option = " -r" if any(path.is_dir() for path in existing) else ""
+        raise ConfigError(
+            f"{' and '.join(map(str, existing))} {verb}; use another --name, or remove "
+            f"{'it' if len(existing) == 1 else 'them'}: rm{option} {shlex.join(map(str, existing))}"
+        )
 
 
 def _checked(name: str) -> str:
@@ -141,12 +153,15 @@ def _write(path: Path, text: str) -> Settings:
 # --- the printed text ------------------------------------------------------------------------------------------------
 
 
-def _summary(files: ImagesAndMasks, plan: ClassPlan, num_images: Mapping[str, int]) -> Iterator[str]:
+def _summary(
+    files: ImagesAndMasks, plan: ClassPlan, num_images: Mapping[str, int], notes: Sequence[str]
+) -> Iterator[str]:
     sizes = Counter(map(tuple, files.sizes.tolist())).most_common()
     shown = ", ".join(f"{h} x {w} ({number})" for (h, w), number in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     yield f"found     {len(files.images)} images, height x width {shown}"
     num_unlabeled = len(files.images) - len(files.masks)
     yield f"          {len(files.masks)} masks, so {num_unlabeled} images are unlabeled"
+    yield from notes
     if files.ending:
         yield f"          name of a mask: stem of its image, then {files.ending}"
     if files.without_image:

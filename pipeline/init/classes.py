@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.doctor.prompts import spelled_out
 from pipeline.errors import DatasetError
+from pipeline.files import normal
 from pipeline.settings import did_you_mean
 from pipeline.text import read_lines
 
@@ -40,15 +41,19 @@ class ClassPlan(NamedTuple):
     """Choices that the user should check."""
 
 
-def read_class_list(path: Path) -> list[ListedClass]:
+def read_class_list(path: Path, labels: Mapping[str, int] | None = None) -> list[ListedClass]:
     """Read a class list: one class per line, in the order of the mask values.
 
     A line is `NAME` or `NAME: VALUE, ...`, and may end with `= PROMPT, ...`. Empty lines and comments after # are
-    skipped.
+    skipped. For annotations, the values are names of labels, by default the name of the class itself.
 
+    labels: value of each label of annotations, by its name, and 0 for names of the background; the class list must
+            name every label
     raises: DatasetError for a file that is missing, no text, or malformed
     """
-    classes = [_listed_class(text, path) for line in read_lines(path) if (text := line.partition("#")[0].strip())]
+    classes = [
+        _listed_class(text, path, labels) for line in read_lines(path) if (text := line.partition("#")[0].strip())
+    ]
     if not classes:
         raise DatasetError(f"--classes {path} is empty; write one class per line, in the order of the mask values")
     twice = [name for name, number in Counter(c.name for c in classes).items() if number > 1]
@@ -56,18 +61,49 @@ def read_class_list(path: Path) -> list[ListedClass]:
         raise DatasetError(
             f"--classes {path} has {twice[0]!r} twice; write all values of a class on one line: {twice[0]}: 1, 2"
         )
+    if labels is not None:
+        _refuse_other_labels(classes, labels, path)
     return classes
 
 
-def _listed_class(line: str, path: Path) -> ListedClass:
+def _listed_class(line: str, path: Path, labels: Mapping[str, int] | None) -> ListedClass:
     head, _, prompts = (piece.strip() for piece in line.partition("="))
     name, colon, values = (piece.strip() for piece in head.partition(":"))
-    if not name or (colon and not re.fullmatch(r"\d+(\s*,\s*\d+)*", values)):
+    words = [word.strip() for word in values.split(",")] if colon else []
+    is_number = re.compile(r"\d+").fullmatch if labels is None else bool
+    if not name or not all(map(is_number, words)):
+        value = "VALUE" if labels is None else "LABEL"
         raise DatasetError(
-            f"--classes {path}: {line!r} is not a class; write NAME, NAME: VALUE or NAME = PROMPT, PROMPT"
+            f"--classes {path}: {line!r} is not a class; write NAME, NAME: {value} or NAME = PROMPT, PROMPT"
         )
     prompt_list = [prompt.strip() for prompt in prompts.split(",") if prompt.strip()]
-    return ListedClass(name, prompt_list, [int(value) for value in values.split(",")] if colon else [])
+    if labels is None:
+        return ListedClass(name, prompt_list, [int(word) for word in words])
+    return ListedClass(name, prompt_list, [_value_of(normal(label), labels, path) for label in words or [name]])
+
+
+def _value_of(label: str, labels: Mapping[str, int], path: Path) -> int:
+    if label not in labels:
+        drawn = [name for name, value in labels.items() if value]
+        raise DatasetError(
+            f"--classes {path} has {label!r}, which is no label of the annotations{did_you_mean(label, drawn)}; use "
+            f"NAME or NAME: LABEL with one of {', '.join(drawn)}"
+        )
+    return labels[label]
+
+
+def _refuse_other_labels(classes: Sequence[ListedClass], labels: Mapping[str, int], path: Path) -> None:
+    """DatasetError for labels that no line of the class list names, or that two lines name."""
+    number = Counter(value for c in classes for value in c.values)
+    twice = [label for label, value in labels.items() if number[value] > 1]
+    if twice:
+        raise DatasetError(f"--classes {path} has the label {twice[0]!r} in two lines; remove one of them")
+    without = [label for label, value in labels.items() if value and not number[value]]
+    if without:
+        raise DatasetError(
+            f"the annotations have labels that --classes {path} does not name: {', '.join(without)}; add one line for "
+            f"each: {without[0]} for a class, or void: {without[0]}"
+        )
 
 
 def plan_classes(

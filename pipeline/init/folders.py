@@ -22,6 +22,10 @@ NUM_SHOWN = 3
 GENERIC_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")
 
 
+Sizes = npt.NDArray[np.int64]
+"""int64 [N, 2], heights and widths of the images whose header can be read."""
+
+
 class ImagesAndMasks(NamedTuple):
     """The files of an image folder and a mask folder."""
 
@@ -33,8 +37,7 @@ class ImagesAndMasks(NamedTuple):
     """Masks that belong to no image."""
     ending: str | None
     """End of a mask's file name after the stem of its image, e.g. `_mask.png`; None if the stems are the same."""
-    sizes: npt.NDArray[np.int64]
-    """int64 [N, 2], heights and widths of the images whose header can be read."""
+    sizes: Sizes
 
 
 def find_files(images: Path, masks: Path, below: bool = False) -> ImagesAndMasks:
@@ -44,17 +47,16 @@ def find_files(images: Path, masks: Path, below: bool = False) -> ImagesAndMasks
     raises: DatasetError for folders that are missing, empty or the same, two files with the same stem, and masks that
             belong to no image
     """
-    _check_folder(images, "IMAGES")
     _check_folder(masks, "--masks")
     if images.resolve() == masks.resolve():
         raise DatasetError(f"images and masks are both in {images}; move the masks into a folder of their own")
+    image_of_stem, sizes = images_by_id(images, below)
     problems: list[str] = []
-    image_of_stem = by_id(_pictures(images, IMAGE_SUFFIXES, "image", below), problems)
     files = _pictures(masks, MASK_SUFFIXES, "mask", below)
     ending = None if any(image_id(path) in image_of_stem for path in files) else common_ending(files, image_of_stem)
     mask_of_stem = by_id(files, problems) if ending is None else _by_ending(files, ending)
     if problems:
-        raise DatasetError("\n  ".join([f"some files in {images} and {masks} have the same name:", *problems]))
+        raise DatasetError("\n  ".join([f"some files in {masks} have the same name:", *problems]))
     matched = {stem: path for stem, path in mask_of_stem.items() if stem in image_of_stem}
     if not matched:
         first = next(iter(image_of_stem.values()))
@@ -63,7 +65,17 @@ def find_files(images: Path, masks: Path, below: bool = False) -> ImagesAndMasks
             f"image is {first.name}; give each mask the name of its image"
         )
     without_image = sorted(set(files) - set(matched.values()))
-    return ImagesAndMasks(image_of_stem, matched, without_image, ending, image_sizes(list(image_of_stem.values())))
+    return ImagesAndMasks(image_of_stem, matched, without_image, ending, sizes)
+
+
+def images_by_id(folder: Path, below: bool) -> tuple[dict[str, Path], Sizes]:
+    """The images of a folder by stem, and their sizes; raises DatasetError as `find_files`."""
+    _check_folder(folder, "IMAGES")
+    problems: list[str] = []
+    images = by_id(_pictures(folder, IMAGE_SUFFIXES, "image", below), problems)
+    if problems:
+        raise DatasetError("\n  ".join([f"some files in {folder} have the same name:", *problems]))
+    return images, image_sizes(list(images.values()))
 
 
 def _check_folder(folder: Path, argument: str) -> None:
@@ -99,7 +111,7 @@ def _by_ending(files: Sequence[Path], ending: str) -> dict[str, Path]:
     return {name.removesuffix(ending): path for name, path in names.items() if name.endswith(ending)}
 
 
-def image_sizes(paths: Sequence[Path]) -> npt.NDArray[np.int64]:
+def image_sizes(paths: Sequence[Path]) -> Sizes:
     """int64 [N, 2], heights and widths from the files' headers. Unreadable files are left out; prepare lists them."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sizes = [size for size in pool.map(_header_size, paths) if size is not None]

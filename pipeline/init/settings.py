@@ -16,6 +16,7 @@ from pipeline.init.classes import ClassPlan
 from pipeline.init.folders import ImagesAndMasks, data_paths
 from pipeline.init.recipe import CPU_BATCH, CPU_STEPS, recipe
 from pipeline.run_file import put_setting
+from pipeline.settings import MAX_PIXELS
 from pipeline.sources.samples import DEFAULT_VAL_FRACTION
 
 DEFAULT_CHECKPOINT = "checkpoints/focal-l"
@@ -32,8 +33,14 @@ class Choices(NamedTuple):
     background: str | None = None
     annotator: str = "seem"
     checkpoint: str | None = None
+    unannotated: bool = False
+    """Whether images that annotations list, but in which nothing is drawn, are background."""
     overrides: Mapping[str, Any] = {}
     """Full name of a setting -> value."""
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.overrides.get("data.max_pixels", MAX_PIXELS))
 
 
 def settings_tree(choices: Choices, files: ImagesAndMasks, plan: ClassPlan, is_on_gpu: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,12 +55,14 @@ class CocoFile:
     """The content of a file, checked: every id is unique, and every id that is referred to exists.
 
     categories:  name by id
+    groups:      names of the supercategories of other categories
     annotations: of each image that has any, by id of the image, in the order of the file
     """
 
     path: Path
     images: Sequence[Image]
     categories: Mapping[Id, str]
+    groups: Collection[str]
     annotations: Mapping[Id, Sequence[Annotation]]
 
     def has_outlines(self, image: Image) -> bool:
@@ -117,7 +119,7 @@ def read_coco(path: Path, max_pixels: int = MAX_PIXELS) -> CocoFile:
         if image_id is not None and annotation is not None:
             annotations[image_id].append(annotation)
     refuse(path, problems)
-    return CocoFile(path, found, names, dict(annotations))
+    return CocoFile(path, found, names, _groups(categories.values()), dict(annotations))
 
 
 def refuse(path: Path, problems: Sequence[str]) -> None:
@@ -209,6 +211,12 @@ def _category_name(key: Id, entry: Mapping[str, Any], problems: list[str]) -> st
         return normal(name)
     problems.append(f"category {key!r} has the name {_shown(name)}, expected a text")
     return ""
+
+
+def _groups(categories: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The names that a category has as the supercategory of another."""
+    pairs = ((entry.get("supercategory"), entry.get("name")) for entry in categories)
+    return {normal(group) for group, name in pairs if isinstance(group, str) and group != name}
 
 
 def _reference(key: Id, entry: Mapping[str, Any], field: str, known: Container[Id], problems: list[str]) -> Id | None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
 from pipeline.files import remove_leftovers
 from pipeline.progress import Progress
 from pipeline.sources.coco import Annotation, CocoFile, Id, Image, id_order, read_coco, refuse, some
+from pipeline.sources.convert_masks.drawing import Outline, draw
 from pipeline.sources.convert_masks.png import write_mask
-from pipeline.sources.convert_masks.shapes import box_mask, shape_mask
+from pipeline.sources.convert_masks.shapes import Bools, box_mask, shape_mask
 
 log = logging.getLogger(__name__)
-
-NO_OBJECT = np.iinfo(np.int64).max
 
 
 def convert_coco(root: Path, workers: int | None = None, *, keep_unannotated: bool = False) -> Path:
@@ -62,14 +59,15 @@ def convert_file(
     missing = [image for image in images if not _mask_path(folder, image).is_file()]
     progress = Progress(log, f"convert-coco {path.stem}", len(images), "masks", len(images) - len(missing))
     problems: list[str] = []
-    empty: list[Id] = []
+    empty: list[str] = []
 
     def convert(image: Image) -> None:
-        of_image: list[str] = []
-        mask = draw(image, content.annotations.get(image.id, ()), classes, of_image, empty)
-        problems.extend(of_image)
-        if not of_image:
-            write_mask(_mask_path(folder, image), mask)
+        outlines = outlines_of(content.annotations.get(image.id, ()), classes)
+        drawing = draw(outlines, image.height, image.width)
+        problems.extend(f"image {image.name!r}: {problem}" for problem in drawing.problems)
+        empty.extend(drawing.empty)
+        if not drawing.problems:
+            write_mask(_mask_path(folder, image), drawing.mask)
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for _ in pool.map(convert, missing):
@@ -96,12 +94,12 @@ def warn_of_boxes(content: CocoFile) -> None:
         )
 
 
-def warn_of_empty(path: Path, empty: Sequence[Id]) -> None:
+def warn_of_empty(path: Path, empty: Sequence[str]) -> None:
     """Log how many outlines cover no pixel, if there are any."""
     if empty:
         log.warning(
-            "%s: %d annotations cover no pixel, because they are flat, tiny or outside their image: %s",
-            *(path, len(empty), some(empty)),
+            "%s: %d outlines cover no pixel, because they are flat, tiny or outside their image: %s",
+            *(path, len(empty), some(sorted(empty))),
         )
 
 
@@ -133,39 +131,24 @@ def category_classes(categories: Iterable[Id], path: Path) -> dict[Id, int]:
     return {category: index for index, category in enumerate(ids, start=1)}
 
 
-def draw(
-    image: Image, annotations: Sequence[Annotation], classes: Mapping[Id, int], problems: list[str], empty: list[Id]
-) -> npt.NDArray[np.uint8]:
-    """Semantic mask of an image, uint8 [H, W]: class index, 0 = background, 255 in crowds and around missing outlines.
+def outlines_of(annotations: Sequence[Annotation], classes: Mapping[Id, int]) -> list[Outline]:
+    """The outlines of an image, in the order of their ids. Crowds and boxes without an outline are coarse.
 
-    Where objects overlap, the smaller one is in front (a tie lies on a table); of two with equal size, the one with the
-    larger id. Objects are in front of crowds, whose outlines are coarse, and of boxes, which have no outline.
-
-    classes:  class index by category id
-    problems: a message is added for each annotation that cannot be drawn
-    empty:    the id of each annotation is added whose outline covers no pixel (encloses no centre of one)
+    classes: class index by category id
     """
-    size = image.height, image.width
-    mask = np.zeros(size, np.uint8)
-    area_in_front = np.full(size, NO_OBJECT)
-    coarse = np.zeros(size, bool)
-    for annotation in sorted(annotations, key=lambda a: id_order(a.id)):
-        if annotation.box is not None:
-            coarse |= box_mask(annotation.box, *size)
-            continue
-        try:
-            shape = shape_mask(annotation.segmentation, *size)
-        except ValueError as error:
-            problems.append(f"annotation {annotation.id!r} of image {image.name!r} cannot be drawn: {error}")
-            continue
-        if annotation.is_crowd:
-            coarse |= shape
-            continue
-        area = int(shape.sum())
-        if not area:
-            empty.append(annotation.id)
-        shape &= area <= area_in_front
-        mask[shape] = classes[annotation.category]
-        area_in_front[shape] = area
-    mask[coarse & (area_in_front == NO_OBJECT)] = IGNORE_INDEX
-    return mask
+    return [
+        Outline(
+            f"annotation {annotation.id!r}",
+            classes[annotation.category],
+            functools.partial(annotation_mask, annotation),
+            is_coarse=annotation.is_crowd or annotation.box is not None,
+        )
+        for annotation in sorted(annotations, key=lambda a: id_order(a.id))
+    ]
+
+
+def annotation_mask(annotation: Annotation, height: int, width: int) -> Bools:
+    """Pixels of an annotation, bool [H, W]; those of its box if it has no outline. Raises as `shape_mask`."""
+    if annotation.box is not None:
+        return box_mask(annotation.box, height, width)
+    return shape_mask(annotation.segmentation, height, width)

@@ -10,13 +10,18 @@ from pycocotools.coco import COCO
 
 from pipeline.errors import DatasetError
 from pipeline.exchange import export_labels
-from pipeline.exchange.coco import class_shapes, read_masks
+from pipeline.exchange.coco import class_shapes
+from pipeline.exchange.incoming import incoming_masks
 from pipeline.settings import DataSettings
 from pipeline.store import open_labels
 
 QUICK = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BEST_IS_DOG = 4  # seed whose planes have the dog best in the last pixel
 DATA = DataSettings(classes=NAMES, background="background")
+
+
+def read_masks(folder, data):
+    return incoming_masks(folder, folder, "coco", data, ())
 
 
 @QUICK
@@ -108,7 +113,7 @@ def test_a_category_that_the_run_does_not_have_is_refused_where_it_is_used(tmp_p
 def test_an_outline_of_another_size_than_its_image_is_refused_before_it_is_drawn(tmp_path):
     write_tool_file(tmp_path, [LEFT_HALF])
     (mask,) = read_masks(tmp_path, DATA)
-    with pytest.raises(DatasetError, match=r"im_0.jpg is 6 x 4, but its image is 4 x 6; resize the mask"):
+    with pytest.raises(DatasetError, match=r"im_0.jpg is 6 x 4, but its image is 4 x 6; draw it on the upright image"):
         mask.read((6, 4))
 
 
@@ -126,14 +131,14 @@ def test_an_image_is_not_background_because_its_only_outline_covers_no_pixel(tmp
     flat = {"category_id": 10, "segmentation": [polygon]}
     write_tool_file(tmp_path, [flat])
     (mask,) = read_masks(tmp_path, DATA)
-    with pytest.raises(DatasetError, match=r"no outline of image 'shots/im_0.jpg' covers a pixel"):
+    with pytest.raises(DatasetError, match=r"im_0.jpg: no outline covers a pixel"):
         mask.read((4, 6))
     (tmp_path / "annotations/instances_default.json").unlink()
     (tmp_path / "annotations").rmdir()
     write_tool_file(tmp_path, [LEFT_HALF, flat])
     (mask,) = read_masks(tmp_path, DATA)
     assert np.array_equal(mask.read((4, 6)), np.array([[1, 1, 1, 0, 0, 0]] * 4))
-    assert "1 annotations cover no pixel, because they are flat, tiny or outside their image: 1" in caplog.text
+    assert "1 outlines cover no pixel, because they are flat, tiny or outside their image: annotation 1" in caplog.text
 
 
 def test_an_image_without_outlines_is_marked(tmp_path):

@@ -17,9 +17,10 @@ from pipeline.commands.export import export as command
 from pipeline.commands.import_masks import import_masks
 from pipeline.datasets import load_samples, save_samples
 from pipeline.errors import ConfigError, DatasetError, StoreError
-from pipeline.exchange import FORMATS, READABLE, export_labels
+from pipeline.exchange import FORMATS, export_labels
 from pipeline.exchange.exported import exported_digests, label_digest
 from pipeline.exchange.import_masks import import_masks as take
+from pipeline.exchange.incoming import READABLE
 from pipeline.exchange.labels import kept_probability
 from pipeline.receipt import read_receipt
 from pipeline.store.metadata import store_state, write_metadata
@@ -221,7 +222,7 @@ def test_the_commands_describe_the_formats_of_the_table():
 def test_an_unknown_format_is_named_with_those_that_exist(store):
     with pytest.raises(ConfigError, match=r"no format ome_zarr; did you mean ome-zarr\?; use one of png, coco,"):
         export_labels(store, "ome_zarr")
-    with pytest.raises(ConfigError, match=r"no format huggingface; use one of png, coco, cvat"):
+    with pytest.raises(ConfigError, match=r"no format huggingface; use one of png, cvat, coco"):
         take("demo", (), store, "huggingface")
 
 

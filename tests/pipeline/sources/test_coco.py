@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DatasetError
 from pipeline.sources.coco import MAX_PIXELS, find_coco, read_coco, refuse
-from pipeline.sources.convert_masks.coco import category_classes, draw
+from pipeline.sources.convert_masks.coco import category_classes, outlines_of
+from pipeline.sources.convert_masks.drawing import draw
 
 FAST = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -43,10 +44,10 @@ def masks(path):
     """Masks by file name; DatasetError for shapes that cannot be drawn."""
     content = read_coco(path)
     classes = category_classes(content.categories, path)
-    problems, empty = [], []
-    drawn = {i.name: draw(i, content.annotations.get(i.id, ()), classes, problems, empty) for i in content.images}
-    refuse(path, problems)
-    return drawn
+    outlines = {i: outlines_of(content.annotations.get(i.id, ()), classes) for i in content.images}
+    drawn = {i.name: draw(of_image, i.height, i.width) for i, of_image in outlines.items()}
+    refuse(path, [problem for drawing in drawn.values() for problem in drawing.problems])
+    return {name: drawing.mask for name, drawing in drawn.items()}
 
 
 @pytest.mark.parametrize("key", [7, "7", 7.0, "im-7", ""])

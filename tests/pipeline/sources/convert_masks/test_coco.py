@@ -96,7 +96,7 @@ def test_complete_masks_are_kept_and_partial_ones_are_written_again(tmp_path):
         ([annotation(3, 1, [])], "annotation 3 has no segmentation and the bbox null"),
         (
             [annotation(4, 1, {"size": [6, 8], "counts": [1]})],
-            "annotation 4 of image .*cannot be drawn.*covers 1 pixels",
+            "image .*: annotation 4 cannot be drawn.*covers 1 pixels",
         ),
         ([annotation(5, 2, rectangle(0, 0, 1, 1))], "annotation 5 has category_id 2, which is not in categories"),
     ],
@@ -146,16 +146,14 @@ def test_images_without_outlines_are_left_out_and_named_unless_they_are_backgrou
 def test_an_outline_that_covers_no_pixel_is_named(tmp_path, caplog):
     write(tmp_path, [annotation(5, 1, [[1, 1, 4, 1, 6, 1]]), annotation(6, 1, rectangle(0, 0, 8, 6))])
     convert_coco(tmp_path)
-    assert "1 annotations cover no pixel, because they are flat, tiny or outside their image: 5" in caplog.text
+    assert "1 outlines cover no pixel, because they are flat, tiny or outside their image: annotation 5" in caplog.text
 
 
 def test_sound_images_are_kept_when_a_shape_of_another_cannot_be_drawn(tmp_path):
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 6, "width": 8} for i in range(2)]
     shapes = [annotation(1, 1, rectangle(0, 0, 1, 1), image=0), annotation(2, 1, [[1, 2, 3]], image=1)]
     write(tmp_path, shapes, images=images)
-    with pytest.raises(
-        DatasetError, match=r"has 1 problem: annotation 2 of image '1.jpg' cannot be drawn: its polygon"
-    ):
+    with pytest.raises(DatasetError, match=r"has 1 problem: image '1.jpg': annotation 2 cannot be drawn: its polygon"):
         convert_coco(tmp_path)
     assert [path.stem for path in (tmp_path / "masks").iterdir()] == ["0"]
 

@@ -11,10 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError, ImageFileError
-from pipeline.exchange.incoming import Incoming, Size, class_named, refuse_size
-from pipeline.exchange.labels import Label
-from pipeline.files import image_id
 from pipeline.images import (
     MASK,
     PixelLimit,
@@ -25,6 +23,7 @@ from pipeline.images import (
     pixel_colours,
     read_content,
 )
+from pipeline.sources.annotations.annotated import AnnotatedImage, Drawn, Size, refuse_size
 
 Codes = npt.NDArray[np.int64]
 """int64 [H, W]: values of a mask, or its colours as 0xRRGGBB numbers."""
@@ -34,21 +33,20 @@ NUM_COLOURS = 2**24
 
 
 class Legend(NamedTuple):
-    """Names of labels by mask value and by colour, and the class names of the run."""
+    """The names of labels, and the index of each by mask value and by colour."""
 
-    by_value: Mapping[int, str]
-    by_colour: Mapping[int, str]
-    class_names: Sequence[str]
+    names: Sequence[str]
+    by_value: Mapping[int, int]
+    by_colour: Mapping[int, int]
 
 
-def make_legend(
-    names: Sequence[str],
-    values: Sequence[int],
-    colours: Sequence[Sequence[int]],
-    class_names: Sequence[str],
-    where: Path,
-) -> Legend:
-    """A legend of labels, each with a value and a colour (red, green, blue); DatasetError if two colours are equal."""
+def make_legend(names: Sequence[str], values: Sequence[int], colours: Sequence[Sequence[int]], where: Path) -> Legend:
+    """A legend of labels, each with a value and a colour (red, green, blue).
+
+    raises: DatasetError for two equal colours, and for too many labels
+    """
+    if len(names) >= IGNORE_INDEX:
+        raise DatasetError(f"{where} has {len(names)} labels, expected at most {IGNORE_INDEX - 1}; shorten it")
     packed = [pack(colour) for colour in colours]
     for i, colour in enumerate(packed):
         if colour in packed[:i]:
@@ -56,7 +54,8 @@ def make_legend(
             raise DatasetError(
                 f"{where} gives {names[i]} and {first} the same colour #{colour:06x}; change one of the colours"
             )
-    return Legend(dict(zip(values, names, strict=True)), dict(zip(packed, names, strict=True)), class_names)
+    indices = range(len(names))
+    return Legend(names, dict(zip(values, indices, strict=True)), dict(zip(packed, indices, strict=True)))
 
 
 def pack(colour: Sequence[int]) -> int:
@@ -65,13 +64,13 @@ def pack(colour: Sequence[int]) -> int:
     return red << 16 | green << 8 | blue
 
 
-def read_coloured(path: Path, legend: Legend) -> Incoming:
-    """The mask of a file. Its pixels are read later, by `Incoming.read`."""
-    return Incoming(image_id(path), str(path), functools.partial(decode, path, legend))
+def read_coloured(path: Path, legend: Legend) -> AnnotatedImage:
+    """The mask of a file. Its pixels are read later, by `AnnotatedImage.draw`."""
+    return AnnotatedImage(path.name, str(path), legend.names, functools.partial(decode, path, legend))
 
 
-def decode(path: Path, legend: Legend, size: Size) -> Label:
-    """Label of one mask file: by its colours if all of them are in the legend, otherwise by its values.
+def decode(path: Path, legend: Legend, size: Size) -> Drawn:
+    """The mask in one file: by its colours if all of them are in the legend, otherwise by its values.
 
     A palette may therefore be in any order, as some painting programs write it, or have other colours.
 
@@ -80,9 +79,9 @@ def decode(path: Path, legend: Legend, size: Size) -> Label:
     """
     values, colours = _read(path, size)
     if colours is not None and (values is None or set(_present(colours)) <= legend.by_colour.keys()):
-        return _label(path, colours, legend.by_colour, "colour #{:06x}", legend.class_names)
+        return Drawn(_mask(path, colours, legend.by_colour, "colour #{:06x}"))
     assert values is not None
-    return _label(path, values, legend.by_value, "value {}", legend.class_names)
+    return Drawn(_mask(path, values, legend.by_value, "value {}"))
 
 
 def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
@@ -97,18 +96,19 @@ def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
     return None if mask is None else mask.values.astype(np.int64), pixel_colours(file, mask)
 
 
-def _label(path: Path, codes: Codes, names: Mapping[int, str], shown: str, class_names: Sequence[str]) -> Label:
+def _mask(path: Path, codes: Codes, indices: Mapping[int, int], shown: str) -> npt.NDArray[np.uint8]:
+    """Index of the label of each pixel plus 1, uint8 [H, W]."""
     present = _present(codes)
-    unknown = [shown.format(code) for code in present if code not in names]
+    unknown = [shown.format(code) for code in present if code not in indices]
     if unknown:
         listed = ", ".join(unknown[:MAX_SHOWN]) + (", ..." if len(unknown) > MAX_SHOWN else "")
         raise DatasetError(
             f"{path} has {listed}, which stands for no label of the export; paint these pixels with one of its labels"
         )
-    class_of = np.zeros(present[-1] + 1, np.uint8)
-    class_of[present] = [class_named(names[code], class_names, str(path)) for code in present]
-    label: Label = class_of[codes]
-    return label
+    number_of = np.zeros(present[-1] + 1, np.uint8)
+    number_of[present] = [indices[code] + 1 for code in present]
+    mask: npt.NDArray[np.uint8] = number_of[codes]
+    return mask
 
 
 def _present(codes: Codes) -> list[int]:

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import DatasetError
-from pipeline.exchange.archive import FREE_BYTES, unpack
-from pipeline.exchange.cvat import read_masks
-from pipeline.settings import DataSettings
+from pipeline.sources.annotations import cvat_masks
+from pipeline.sources.annotations.archive import FREE_BYTES, unpack
 
-DATA = DataSettings(classes=["background", "cat", "dog"], background="background")
 LABEL = np.array([[0, 1, 2], [2, 2, 1]], np.uint8)
 COLOURS = np.array([(0, 0, 0), (9, 9, 9), (70, 0, 0)], np.uint8)
 LABEL_MAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:9,9,9::\ndog:70,0,0::\n"
@@ -117,7 +115,7 @@ def test_no_changed_byte_gives_another_label_or_a_traceback(tmp_path_factory, da
     folder = tmp_path_factory.mktemp("zip")
     try:
         unpacked(folder, content)
-        found = [mask.read(LABEL.shape) for mask in read_masks(folder / "out", DATA)]
+        found = [image.draw(LABEL.shape).mask - 1 for image in cvat_masks.read(folder / "out").images]
     except (DatasetError, OSError):  # import-masks gives both in one line
         return
     assert all(np.array_equal(label, LABEL) for label in found)

@@ -1,4 +1,4 @@
-"""Unpacks zips of corrected masks: only files that a format reads, and only if they cannot fill the disk."""
+"""Unpacks zips of annotations: only files that a format reads, and only if they cannot fill the disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import DatasetError, first_line
 from pipeline.files import MASK_SUFFIXES
 from pipeline.text import is_one_line
 
-SUFFIXES = (".json", ".txt", *MASK_SUFFIXES)
+SUFFIXES = (".json", ".txt", ".xml", ".yaml", ".yml", *MASK_SUFFIXES)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, NotImplementedError)
 ENCRYPTED = 0x1

@@ -1,0 +1,185 @@
+"""init reads annotations of other tools: their masks, their class names, and what it says about the rest."""
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from pipeline.cli import CommandGroup
+from pipeline.commands.init import init
+from pipeline.datasets import read_mask
+from pipeline.run_file import load_settings
+from pipeline.sources import find_samples
+
+HEIGHT, WIDTH = 4, 6
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Six images of 4 x 6. One name has an accent in the form of a Mac, and one a space."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name in ("a", "b 1", unicodedata.normalize("NFD", "é"), "u1", "u2", "u3"):
+        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(f"photos/{name}.png")
+    return Path("photos")
+
+
+def call(*arguments):
+    group = CommandGroup("conformalsam", commands={"init": init})
+    return CliRunner().invoke(group, ["init", "photos", *map(str, arguments)], catch_exceptions=False)
+
+
+def started(*arguments):
+    """Output of a successful init, and the settings of its run file."""
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout, load_settings("mine")
+
+
+def refused(*arguments):
+    result = call("--name", "mine", *arguments)
+    assert result.exit_code == 1, result.output
+    assert not Path("config/mine.yaml").exists()
+    assert not Path("converted/mine").exists()
+    return result.stderr.partition("error: ")[2]
+
+
+def labels_of(settings):
+    """Labels of the images with a mask, by id."""
+    samples, problems = find_samples(settings.data)
+    assert problems == []
+    root = Path(settings.data.root)
+    return {s.id: read_mask(root / s.mask, settings.data).tolist() for s in samples if s.mask is not None}
+
+
+def rectangle(left, top, right, bottom):
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+RUNS = {"size": [HEIGHT, WIDTH], "counts": [0, 2, 22]}  # the two upper pixels of the first column
+
+
+def write_coco(path="_annotations.coco.json", **fields):
+    """A JSON as Roboflow writes it: a category that groups the others, and images in which nothing is drawn."""
+    names = ("a.png", "shots\\b 1.png", unicodedata.normalize("NFC", "é.png"), "u1.png", "u2.png", "gone.png")
+    shapes = [
+        (1, 0, 1, rectangle(0, 0, 3, 4), 0),
+        (2, 0, 2, RUNS, 1),
+        (3, 1, 2, rectangle(0, 0, 6, 1), 0),
+        (4, 2, 1, rectangle(1, 1, 2, 2), 0),
+        (5, 5, 1, rectangle(1, 1, 2, 2), 0),
+    ]
+    content = {
+        "images": [{"id": i, "file_name": n, "height": HEIGHT, "width": WIDTH} for i, n in enumerate(names)],
+        "categories": [
+            {"id": 0, "name": "animals", "supercategory": "none"},
+            {"id": 1, "name": "cat", "supercategory": "animals"},
+            {"id": 2, "name": "guide dog", "supercategory": "animals"},
+        ],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": category, "segmentation": shape, "iscrowd": crowd}
+            for i, image, category, shape, crowd in shapes
+        ],
+    } | fields
+    Path(path).write_text(json.dumps(content))
+    return path
+
+
+A = [[2, 1, 1, 0, 0, 0]] * 2 + [[1, 1, 1, 0, 0, 0]] * 2
+B = [[2] * 6, *[[0] * 6] * 3]
+E = [[0] * 6, [0, 1, 0, 0, 0, 0], *[[0] * 6] * 2]
+
+
+def test_a_coco_json_becomes_a_run_with_its_class_names(photos):
+    text, settings = started("--masks", write_coco(), "--name", "mine")
+    assert settings.data.class_names == ["background", "cat", "guide dog"]
+    assert settings.data.background == "background"
+    assert labels_of(settings) == {"a": A, "b 1": B, "é": E}
+    for line in (
+        "3 masks, so 3 images are unlabeled",
+        "the categories animals only group others, and are no classes",
+        "1 crowds (iscrowd: 1) are drawn as objects of their categories",
+        "nothing is drawn in 2 listed images, so they are unlabeled: u1.png, u2.png; if they show only background, add",
+        "annotated images that are not in photos, not used: gone.png",
+        "2 pixels (2.78 %) are in outlines of several labels: they belong to the smallest one",
+        "73.6 % of the pixels are in no outline: background",  # 53 of 72: 12 + 6 + 1 are in one
+    ):
+        assert line in text
+    again = call("--masks", "_annotations.coco.json", "--name", "mine").stderr
+    assert "config/mine.yaml and converted/mine exist and are not overwritten; use another --name, or remove" in again
+    assert again.endswith("them: rm -r config/mine.yaml converted/mine\n")
+
+
+def test_images_in_which_nothing_is_drawn_are_background_on_request_only(photos):
+    _, settings = started("--masks", write_coco(), "--name", "mine", "--unannotated", "background")
+    assert {i: np.any(label) for i, label in labels_of(settings).items()} == {
+        "a": True, "b 1": True, "é": True, "u1": False, "u2": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "background", "of_a"),
+    [
+        (("--background", "none"), ["cat", "guide dog"], None, [[1, 0, 0, 255, 255, 255]] * 2),
+        (("--background", "floor"), ["floor", "cat", "guide dog"], "floor", A[:2]),
+        (("--background", "cat"), ["cat", "guide dog"], "cat", [[1, 0, 0, 0, 0, 0]] * 2),
+    ],
+)
+def test_pixels_in_no_outline_are_what_the_user_says(photos, options, names, background, of_a):
+    _, settings = started("--masks", write_coco(), "--name", "mine", *options)
+    assert (settings.data.class_names, settings.data.background) == (names, background)
+    assert labels_of(settings)["a"][:2] == of_a
+
+
+def test_where_background_is_drawn_other_pixels_are_void(photos):
+    categories = [{"id": i, "name": name} for i, name in enumerate(("pets", "cat", "Background"))]
+    text, settings = started("--masks", write_coco(categories=categories), "--name", "mine")
+    assert settings.data.class_names == ["pets", "cat", "Background"]
+    assert settings.data.background == "Background"
+    assert labels_of(settings)["a"][0] == [2, 1, 1, 255, 255, 255]
+    assert "in no mask: pets" in text
+
+
+def test_a_class_list_gives_prompts_and_merges_labels(photos):
+    Path("classes.txt").write_text("floor = the ground\npet: cat, guide dog\n")
+    _, settings = started(
+        "--masks", write_coco(), "--name", "mine", "--classes", "classes.txt", "--background", "floor"
+    )
+    assert labels_of(settings)["a"][0] == [1, 1, 1, 0, 0, 0]
+    assert [list(prompts) for prompts in settings.data.class_prompts] == [["the ground"], ["pet"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cat\n", r"labels that --classes classes.txt does not name: guide dog; add one line for each: guide dog for"),
+        (
+            "cat\ndog\n",
+            r"has 'dog', which is no label of the annotations; use NAME or NAME: LABEL with one of cat, guide",
+        ),
+        ("cat\nguide dog\npet: cat", r"has the label 'cat' in two lines; remove one"),
+        ("cat\nguide dog:\n", r"'guide dog:' is not a class; write NAME, NAME: LABEL or"),
+    ],
+)
+def test_a_class_list_that_does_not_fit_the_labels_is_refused(photos, text, message):
+    Path("classes.txt").write_text(text)
+    assert re.search(message, refused("--masks", write_coco(), "--classes", "classes.txt"))
+
+
+def test_annotations_that_cannot_be_used_leave_no_file(photos):
+    turned = [{"id": i, "file_name": f"{n}.png", "height": WIDTH, "width": HEIGHT} for i, n in enumerate("abcdef")]
+    message = refused("--masks", write_coco(images=turned))
+    assert "a.png is 4 x 6, but its image is 6 x 4; draw it on the upright image, as viewers show it" in message
+    message = refused("--masks", write_coco(images=[{**image, "file_name": f"x{image['id']}.png"} for image in turned]))
+    assert "annotates 4 images, e.g. x0.png, but photos has none of them (.jpg" in message
+    message = refused("--masks", write_coco(annotations=[]))
+    assert "lists 6 images, but has no outline in any of them; draw outlines (boxes are not enough)" in message
+    Path("notes.json").write_text("{}")
+    assert "notes.json has no list of images and no list of annotations" in refused("--masks", "notes.json")
+    Path("notes.csv").write_text("a,b")
+    assert "has no annotations of a format that is read (cvat, coco)" in refused("--masks", "notes.csv")
