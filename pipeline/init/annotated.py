@@ -134,8 +134,8 @@ def _remarks(choices: Choices, annotations: Annotations, done: Conversion) -> It
     if done.num_covered:
         percent = 100 * done.num_covered / done.num_all
         yield (
-            f"{done.num_covered} pixels ({percent:.2f} %) are in outlines of several labels: they belong to the smallest "
-            "one"
+            f"{done.num_covered} pixels ({percent:.2f} %) are in outlines of several labels: they belong to the "
+            "smallest one"
         )
     outside = done.fraction(0)
     if outside:
