@@ -27,7 +27,10 @@ SECTIONS = {
         *("stage1", "stage2", "evaluate", "report"),
     ),
     "Before a run": ("init", "annotators", "settings", "presets", "doctor", "prompts"),
-    "After a run": ("inspect", "alpha", "gallery", "explain", "export", "import-masks", "predict", "next-round"),
+    "After a run": (
+        *("inspect", "alpha", "gallery", "explain"),
+        *("export", "import-masks", "predict", "export-student", "next-round"),
+    ),
     "Data and weights": ("download", "convert-seem", "convert-sbd", "convert-coco", "splits"),
 }
 """The commands as `--help` lists them: in sections, each in order of use."""

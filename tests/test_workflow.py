@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -240,14 +241,16 @@ def test_the_console_script_offers_every_command():
     assert all(
         f"  {stage}" in listed for stage in ("prepare", "annotate", "calibrate", "pseudolabel", "report", "inspect")
     )
-    assert {command.name for command in entry_points(group="conformalsam.commands")} == {
-        "stage1",
-        "stage2",
-        "evaluate",
-        "probe",
-        "predict",
-        "presets",
-    }
+
+
+def test_every_command_of_train_is_declared_for_the_console_script():
+    from importlib.metadata import EntryPoint
+
+    from train.__main__ import main
+
+    group = "conformalsam.commands"
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][group]
+    assert {name: EntryPoint(name, value, group).load() for name, value in declared.items()} == main.commands
 
 
 @pytest.mark.slow

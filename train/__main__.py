@@ -10,7 +10,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from pipeline.lock import only_writer
 from pipeline.run import Run
 from pipeline.settings import MAX_PIXELS, Settings
 from train.machine.launch import is_first_process, launch, must_launch
+
+if TYPE_CHECKING:
+    from train.export_student import Format
 
 
 @click.group(cls=CommandGroup)
@@ -150,6 +153,26 @@ def predict(
     with explained_deaths("--workers"), explained_disk(out):
         number = run(request)
     click.echo(f"wrote {number} predictions to {out}")
+
+
+@main.command("export-student")
+@run_argument
+@click.option("--to", "form", required=True, type=click.Choice(["onnx", "torchscript"]), help="Format.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: export/student.onnx or .pt of the run.")
+def export_student(settings: Settings, form: Format, out: Path | None) -> None:
+    """Write the student as one file for other software.
+
+    Images go in as pixels, uint8 [B, 3, H, W] RGB of any size; probabilities come out, float32 [B, K, H, W], those of
+    `predict` without further options. The file is compared with torch at three sizes before it appears, and holds the
+    names of the classes.
+    """
+    from train.export_student import export_student as export
+    from train.export_student import format_exported
+
+    run = Run(settings)
+    with explained_disk(out.parent if out else run.folder.path):
+        exported = export(settings, form, out)
+    click.echo(format_exported(exported, form, settings.evaluate))
 
 
 @main.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,7 +51,7 @@ class Student:
         network:   `compiled` or `trained`. Default: the model itself
         arguments: passed on to the network
         """
-        images = self._stretched(self._normalised(images.to(self.compute.device, non_blocking=True)))
+        images = stretched(self._normalised(images.to(self.compute.device, non_blocking=True)), self.model)
         with self.compute.autocast():
             logits: Tensor = (self.model if network is None else network)(images, **arguments)
         return logits
@@ -61,12 +60,6 @@ class Student:
         """Normalise pixels by the network's mean and standard deviation: uint8 [B, 3, H, W] -> float32."""
         return (images - self.mean) / self.std
 
-    def _stretched(self, images: Tensor) -> Tensor:
-        """Resize images, float [B, 3, H, W], to the next larger height and width that the network accepts."""
-        multiple, smallest = self.model.multiple, self.model.smallest_side
-        size = [math.ceil(max(side, smallest) / multiple) * multiple for side in images.shape[-2:]]
-        return images if size == list(images.shape[-2:]) else upsampled(images, size)
-
     def logits(self, images: Tensor) -> Tensor:
         """Logits at the size of the images: uint8 [B, 3, H, W] RGB -> float32 [B, K, H, W]."""
         return upsampled(self.coarse_logits(images).float(), images.shape[-2:])
@@ -74,7 +67,7 @@ class Student:
     @torch.no_grad()
     def features(self, images: Tensor) -> list[Tensor]:
         """Encoder maps in evaluation mode: uint8 [B, 3, H, W] RGB -> float [B, D, h, w] each, finest first."""
-        images = self._stretched(self._normalised(images.to(self.compute.device)))
+        images = stretched(self._normalised(images.to(self.compute.device)), self.model)
         with evaluating(self.model), self.compute.autocast():
             return self.model.encode(images)
 
@@ -83,6 +76,25 @@ class Student:
         """The most probable class, in evaluation mode: uint8 [B, 3, H, W] RGB -> uint8 [B, H, W], class index."""
         with evaluating(self.model):
             return self.logits(images).argmax(dim=1).to(torch.uint8)
+
+
+def stretched(images: Tensor, network: Network) -> Tensor:
+    """Resize images, float [B, 3, H, W], to the next larger height and width that a network accepts.
+
+    A trace holds for every size: it always resizes, which changes nothing where the size is accepted.
+    """
+    size = [_accepted_side(side, network) for side in images.shape[-2:]]
+    is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return images if not is_traced and size == list(images.shape[-2:]) else upsampled(images, size)
+
+
+def _accepted_side(side: int, network: Network) -> int:
+    """The smallest multiple of `network.multiple` that is neither below `side` nor below `network.smallest_side`.
+
+    Without a comparison, and without dividing a negative number, which ONNX rounds to zero.
+    """
+    larger = (side + network.smallest_side + abs(side - network.smallest_side)) // 2
+    return (larger + network.multiple - 1) // network.multiple * network.multiple
 
 
 Validate = Callable[[Student], float | None]

@@ -234,9 +234,12 @@ class ConvNorm(nn.Module):
         return x if self.is_linear else functional.relu6(x, inplace=True)
 
     def _padding(self, side: int) -> tuple[int, int]:
-        """Pixels of padding before and after; an odd number has one more after."""
+        """Pixels of padding before and after; an odd number has one more after.
+
+        The kernel is at least as long as the stride. No comparison, so that an export for any size can trace it.
+        """
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
-        total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+        total = kernel - 1 - (side - 1) % stride
         return total // 2, total - total // 2
 
 
