@@ -47,7 +47,7 @@ def _against_raw(row: Facts, held_out: Facts, labels: str) -> str | None:
         f"{_percent(raw['precision'])} (all pixels) and {_percent(against['same_keep'])} (at the same keep rate, "
         f"{_percent(row['keep_rate'])}); mIoU of the labels {points(row['miou']['value'])} against "
         f"{points(raw['miou']['value'])} ({interval_text(against['miou'], against['miou_is_larger'], held_out)}): "
-        f"{_advice(against['miou'])}"
+        f"{advice(against['miou'])}"
     )
 
 
@@ -64,7 +64,7 @@ def interval_text(difference: Mapping[str, float], is_larger: float, held_out: F
     )
 
 
-def _advice(difference: Mapping[str, float]) -> str:
+def advice(difference: Mapping[str, float]) -> str:
     """The recommendation. difference: mIoU of the labels minus mIoU of the argmax, with its 95 % interval."""
     if difference["low"] > 0:
         return "calibration is better, train on the calibrated labels"

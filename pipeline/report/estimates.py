@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import calib
 from pipeline.calibration.rows import candidates, find_row
-from pipeline.calibration.verdict import verdict
+from pipeline.calibration.verdict import advice, verdict
 
 Facts = Mapping[str, Any]
 
@@ -85,6 +85,7 @@ class Estimates(NamedTuple):
     raw:         of the annotator's argmax
     used:        of the labels
     verdict:     comparison of the labels with the argmax, a sentence
+    against_raw: mIoU of the labels minus that of the argmax, an estimate; None if they are the argmax
     by_alpha:    for the variant of the labels
     best:        candidates with the largest mIoU, and raw and the row in use in any case
     auto_choice: None unless the rule was auto, and with a guarantee
@@ -97,10 +98,21 @@ class Estimates(NamedTuple):
     raw: RuleRow
     used: RuleRow
     verdict: str | None
+    against_raw: Facts | None
     by_alpha: list[AlphaRows]
     best: list[RuleRow]
     classes: list[ClassRow]
     auto_choice: AutoChoice | None
+
+    @property
+    def advice(self) -> str | None:
+        """Which labels are better, in words; None if there is nothing to compare."""
+        return None if self.against_raw is None else advice(self.against_raw)
+
+    @property
+    def is_worse_than_raw(self) -> bool:
+        """Whether the annotator's argmax is better, beyond noise."""
+        return self.against_raw is not None and self.against_raw["high"] < 0
 
 
 def held_out_estimates(calibrated: Facts, labels: Facts, audit: Facts | None) -> Estimates | None:
@@ -133,6 +145,7 @@ def held_out_estimates(calibrated: Facts, labels: Facts, audit: Facts | None) ->
         raw=_rule_row(estimates["raw"], row, is_class_wise),
         used=used,
         verdict=verdict(estimates, variant, labels["alpha"], labels["rule"]),
+        against_raw=row["against_raw"] and row["against_raw"]["miou"],
         by_alpha=by_alpha([r for r in estimates["rows"] if r["variant"] == variant], row, is_class_wise),
         best=best_rows(estimates, known, row, is_class_wise),
         classes=classes(row, estimates["raw"], audit),

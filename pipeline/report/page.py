@@ -23,8 +23,12 @@ from pipeline.progress import clock
 from pipeline.report import figures
 from pipeline.report.estimates import DECILES_SHOWN, held_out_estimates, wrong_fraction
 from pipeline.report.examples import Example
+from pipeline.report.headline import headline
+from pipeline.report.mistakes import Mistakes
+from pipeline.report.next_steps import next_steps
 from pipeline.report.probe import probe_rows
 from pipeline.report.students import student_columns
+from pipeline.run import Run
 
 Facts = Mapping[str, Any]
 DASH = "–"
@@ -39,6 +43,10 @@ class Content(NamedTuple):
     audit_limit: maximum number of images in an audit
     q_hat:       float32 [H, W] or class-wise [K, H, W], thresholds at the alpha of the labels
     keep_rates:  float64 [N] in [0, 1], of each image that has labels
+    examples:    of unlabeled images, the one with the lowest keep rate first
+    worst:       of held-out labeled images, the one in which the most pixels are labeled wrong first
+    mistakes:    on held-out labeled images; None if none can be held out
+    run:         for the commands of what to do next
     gallery:     section with a slider for alpha; None if it is switched off
     """
 
@@ -51,6 +59,9 @@ class Content(NamedTuple):
     q_hat: npt.NDArray[np.float32]
     keep_rates: npt.NDArray[np.float64]
     examples: Sequence[Example]
+    worst: Sequence[Example]
+    mistakes: Mistakes | None
+    run: Run
     gallery: Markup | None
 
 
@@ -62,6 +73,7 @@ class ContentWithoutLabels(NamedTuple):
     background: int | None
     receipts: Mapping[str, Facts]
     examples: Sequence[Example]
+    run: Run
 
 
 def render(content: Content) -> str:
@@ -71,7 +83,12 @@ def render(content: Content) -> str:
 
 def render_without_labels(content: ContentWithoutLabels) -> str:
     """The page of a run without an annotator, as HTML that needs no other file."""
-    return _filled("without_labels.html", content)
+    return _filled(
+        "without_labels.html",
+        content,
+        headline=headline(content.receipts, None, None),
+        steps=next_steps(content.run, content.receipts, None, None),
+    )
 
 
 def _filled(template: str, content: Content | ContentWithoutLabels, **more: Any) -> str:
@@ -115,6 +132,8 @@ def _calibration(content: Content) -> dict[str, Any]:
         "calibrated": calibrated,
         "guarantee": guarantee,
         "held_out": estimates,
+        "headline": headline(receipts, estimates, content.audit),
+        "steps": next_steps(content.run, receipts, estimates, content.worst[0].id if content.worst else None),
         "shift": shift_sentence(labels["shift"]),
         "has_threshold_per_location": calib.find_variant(labels["variant"]).by_location,
         "deciles_shown": DECILES_SHOWN,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.held_out_labels import held_out_labels
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, evenly_spaced, example_samples, resize_nearest
 from pipeline.errors import DatasetError
@@ -20,7 +21,7 @@ from pipeline.gallery import gallery_fragment
 from pipeline.images import PixelLimit, load_mask, read_content
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
-from pipeline.report import audit, page
+from pipeline.report import audit, mistakes, page
 from pipeline.report.examples import Example, example
 from pipeline.report.probe import probe_receipt
 from pipeline.run import Run
@@ -128,7 +129,8 @@ def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
         sample = samples[i]
         shown = {"student": example_prediction(settings, sample), "truth": example_truth(true_masks, index, sample)}
         examples.append(example(sample.id, index.image(sample), shown, data.class_names, colours))
-    content = page.ContentWithoutLabels(settings.name, data.class_names, data.background_index, receipts, examples)
+    names = settings.name, data.class_names, data.background_index
+    content = page.ContentWithoutLabels(*names, receipts, examples, run)
     return examples, page.render_without_labels(content)
 
 
@@ -225,13 +227,13 @@ def read_truth(true_masks: TrueMasks, path: Path | None, sample: Sample) -> npt.
 
 
 def draw_examples(inputs: Inputs, settings: Settings) -> list[Example]:
-    """Pictures of the images whose predictions `evaluate` stores."""
-    samples = example_samples(inputs.samples, settings.evaluate.num_examples)
+    """Pictures of the images whose predictions `evaluate` stores, the one with the lowest keep rate first."""
     position = {sample_id: i for i, sample_id in enumerate(inputs.labels.sample_ids)}
     colours = class_colours(len(inputs.labels.class_names), inputs.labels.state["background"])
+    kept = inputs.labels.outcome_pixels[:, OUTCOMES.index("kept")]
+    samples = evenly_spaced(example_samples(inputs.samples, settings.evaluate.num_examples), MAX_EXAMPLES)
     examples = []
-    for i in evenly_spaced(range(len(samples)), MAX_EXAMPLES):
-        sample = samples[i]
+    for sample in sorted(samples, key=lambda sample: kept[position[sample.id]]):
         shown = example_labels(inputs, settings, sample, position[sample.id])
         examples.append(example(sample.id, inputs.samples.image(sample), shown, inputs.labels.class_names, colours))
     return examples
@@ -267,10 +269,24 @@ def example_truth(true_masks: TrueMasks, index: SampleIndex, sample: Sample) -> 
     return read_truth(true_masks, truth_path(sample, true_masks.data), sample)
 
 
+def worst_labeled(inputs: Inputs, settings: Settings) -> tuple[mistakes.Mistakes | None, list[Example]]:
+    """Mistakes of the held-out labels, and pictures of the worst images; None and [] if no image can be held out."""
+    labels = inputs.receipts["pseudolabel"]
+    used = labels["variant"], labels["alpha"], labels["rule"]
+    held_out = held_out_labels(settings, inputs.calibration, inputs.probabilities, used)
+    if held_out is None:
+        return None, []
+    images, names = mistakes.count_mistakes(held_out), inputs.labels.class_names
+    colours = class_colours(len(names), inputs.labels.state["background"])
+    examples = mistakes.worst_examples(held_out, images, inputs.samples, colours)
+    return mistakes.summarise_mistakes(images, names), examples
+
+
 def page_content(
     inputs: Inputs, settings: Settings, audited: dict[str, Any] | None, examples: list[Example]
 ) -> page.Content:
     """Everything that the page shows."""
+    counted, worst = worst_labeled(inputs, settings)
     return page.Content(
         name=settings.name,
         class_names=inputs.labels.class_names,
@@ -281,6 +297,9 @@ def page_content(
         q_hat=inputs.calibration.q_hat(inputs.labels.state["alpha"], inputs.labels.state["variant"]),
         keep_rates=keep_rates(inputs.labels),
         examples=examples,
+        worst=worst,
+        mistakes=counted,
+        run=Run(settings),
         gallery=gallery_fragment(settings) if settings.gallery.in_report else None,
     )
 

@@ -17,3 +17,9 @@ def test_the_report_contains_the_gallery_at_work(open_page, tmp_path):
     lowest = page.evaluate("() => window.conformalGallery.alphas[0]")
     assert f"alpha={lowest:g}" in part(page, "command").inner_text()
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_function("() => document.querySelector('#held-out .scroll.wide')")  # a hint that it scrolls
+    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+    overflow = "(region) => region.scrollWidth > region.clientWidth + 1"
+    regions = page.locator(".scroll").all()
+    assert all(("wide" in region.get_attribute("class").split()) == region.evaluate(overflow) for region in regions)

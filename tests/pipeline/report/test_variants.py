@@ -111,8 +111,13 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
     assert labels["verdict"] in page.text
     assert shift_sentence(labels["shift"]) in page.text
     summary = page.text[: page.text.index("mIoU: intersection")]
-    assert f"precision {percent(row['precision']['value'])}" in summary
-    assert f"precision {percent(audit['kept']['precision'])}" in summary
+    if labels["rule"] == "raw":
+        assert f"The labels are those of the raw annotator, {percent(raw['precision']['value'])} right on" in summary
+    else:
+        right, of_raw = (percent(one["precision"]["value"]) for one in (row, raw))
+        assert (
+            f"Calibrated labels are {right} right on 6 held-out labeled images, the raw annotator {of_raw}" in summary
+        )
     for where, fraction in (("held-out", row["precision"]["value"]), ("unlabeled", audit["kept"]["precision"])):
         assert f"precision, {where} images: {100 * fraction:.1f}".removesuffix(".0") in page.text
     for name in NAMES:
@@ -121,6 +126,17 @@ def test_held_out_coverage_and_precision_stand_beside_those_of_the_audit(reporte
         held_out += [percent(row["fractions_per_class"][name][of]) for of in ("labels", "masks")]
         true = percent(audit["classes"][name]["kept"]["precision"])
         assert [*held_out, true] in [cells[2:] for cells in page.rows if cells[:1] == [name]]
+
+
+@every_case
+def test_the_labels_of_the_held_out_images_are_those_that_calibrate_judged(reported_case, case):
+    settings, _, calibrated, labels = reported_case(case)
+    row, page = row_of(calibrated, labels), Page(settings)
+    (head,) = [i for i, cells in enumerate(page.rows) if cells == ["labeled as", *NAMES]]
+    table = {cells[0]: [float(cell) for cell in cells[1:]] for cells in page.rows[head + 1 : head + 1 + len(NAMES)]}
+    for k, name in enumerate(NAMES):
+        assert table[name][k] == pytest.approx(100 * row["precision_per_class"][name]["value"], abs=0.051)
+        assert sum(table[name]) == pytest.approx(100, abs=0.16)
 
 
 @every_case
@@ -155,7 +171,8 @@ def test_folds_that_can_only_label_nothing_to_keep_the_guarantee_label_nothing_w
     settings, _, calibrated, labels = reported(variant="risk", rule="argmax", alpha=0.15)
     assert row_of(calibrated, labels)["precision"] is None
     text = Page(settings).text
-    assert "0.0 % of all pixels are labeled wrong (guaranteed: at most 15 %), keep rate 0.0 %" in text
+    assert "0.0 % of all pixels are labeled wrong (guaranteed: at most 15 %) on the held-out images." in text
+    assert "No pixel is labeled; the raw annotator is" in text
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
 
 
@@ -201,7 +218,7 @@ def test_without_masks_precision_is_that_of_the_held_out_images(reported):
     settings, audit, calibrated, labels = reported(masked=IDS[:8], **CASES["several alphas"])
     text, precision = Page(settings).text, row_of(calibrated, labels)["precision"]
     assert audit is None
-    assert f"{percent(precision['value'])} of the labels are right on held-out labeled images" in text
+    assert f"Calibrated labels are {percent(precision['value'])} right on 6 held-out labeled images" in text
 
 
 def test_an_alpha_that_the_folds_cannot_judge_is_shown_without_numbers(reported):
