@@ -1,4 +1,4 @@
-"""The table of formats: the functions that write each format, and that read masks of annotation tools."""
+"""The tables of the formats of pseudo-labels, and of the programs that train on a data set."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png
+from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png, yolo
+from pipeline.exchange.images import SUFFIXES
 from pipeline.exchange.labels import ExportedLabels, Label
+from pipeline.exchange.training_sets import mmseg, nnunet, smp, ultralytics, unimatch
+from pipeline.exchange.training_sets.contents import Entry, TrainingSet
 from pipeline.settings import did_you_mean
 
 Write = Callable[[Path, ExportedLabels, int, Label], Any]
@@ -17,12 +20,34 @@ WriteRest = Callable[[Path, ExportedLabels, Sequence[tuple[int, Any]], dict[str,
 """Writes the common files at the end. Arguments: folder, store, (index, result of `Write`) per image, provenance."""
 
 
+WriteTrainingImage = Callable[[Path, TrainingSet, Entry, Label], None]
+"""Writes the files of one image of a training set. Arguments: folder, data set, image, label."""
+WriteTrainingRest = Callable[[Path, TrainingSet], None]
+"""Writes the common files of a training set at the end."""
+
+
 class Format(NamedTuple):
     """One format. next_step: instructions for the user; {folder} is replaced by the folder"""
 
     write_image: Write
     write_rest: WriteRest
     next_step: str
+
+
+class Tool(NamedTuple):
+    """One program that trains on human masks and pseudo-labels.
+
+    title:          its name
+    next_step:      instructions for the user; {folder} is replaced by the folder
+    formats, modes: of the images that it reads as they are, see `ImageFiles`
+    """
+
+    title: str
+    write_image: WriteTrainingImage
+    write_rest: WriteTrainingRest
+    next_step: str
+    formats: tuple[str, ...] = tuple(SUFFIXES)
+    modes: tuple[str, ...] = ("RGB", "L")
 
 
 FORMATS = {
@@ -48,15 +73,55 @@ FORMATS = {
         "and upload {folder}/annotations.zip as Segmentation mask 1.1; export the corrected task in the same format, "
         "then run conformalsam import-masks RUN task.zip",
     ),
+    "yolo": Format(
+        yolo.write_image,
+        yolo.write_rest,
+        "yolo segment train data={folder}/data.yaml; pixels without a label count as background, see "
+        "`conformalsam export --for ultralytics` for a data set that ignores them",
+    ),
     "huggingface": Format(
         huggingface.write_image,
         huggingface.write_rest,
         "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
     ),
 }
+TOOLS = {
+    "mmseg": Tool(
+        "MMSegmentation",
+        mmseg.write_image,
+        mmseg.write_rest,
+        "mim train mmsegmentation {folder}/config.py; see {folder}/README.md",
+    ),
+    "smp": Tool(
+        "segmentation-models-pytorch",
+        smp.write_image,
+        smp.write_rest,
+        "python {folder}/train.py; see {folder}/README.md",
+    ),
+    "unimatch": Tool(
+        "UniMatch",
+        unimatch.write_image,
+        unimatch.write_rest,
+        "the commands are in {folder}/README.md",
+    ),
+    "nnunet": Tool(
+        "nnU-Net v2",
+        nnunet.write_image,
+        nnunet.write_rest,
+        "the commands are in {folder}/README.md",
+        ("PNG",),
+        ("RGB",),
+    ),
+    "ultralytics": Tool(
+        "Ultralytics",
+        ultralytics.write_image,
+        ultralytics.write_rest,
+        "yolo semantic train data={folder}/semantic.yaml model=yolo26n-sem.yaml; see {folder}/README.md",
+    ),
+}
 
 
-def refuse_unknown_format(name: str, known: Sequence[str]) -> None:
+def refuse_unknown_format(name: str, known: Sequence[str], kind: str = "format") -> None:
     """ConfigError if the name is not among the known ones."""
     if name not in known:
-        raise ConfigError(f"no format {name}{did_you_mean(name, known)}; use one of {', '.join(known)}")
+        raise ConfigError(f"no {kind} {name}{did_you_mean(name, known)}; use one of {', '.join(known)}")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.exchange.labels import ExportedLabels, Label
 from pipeline.exchange.png import save_palette_png
+from pipeline.exchange.texts import render
 
 METADATA = "metadata.jsonl"
 
@@ -49,8 +49,4 @@ def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int,
 
 def card(facts: dict[str, Any]) -> str:
     """The data set's card in Markdown. The licence is left open, because it depends on the images."""
-    loader = PackageLoader("pipeline.exchange", "")
-    environment = Environment(  # nosec B701: Markdown, not HTML
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    return environment.get_template("card.md").render(facts, ignore=IGNORE_INDEX)
+    return render("card.md", **facts, ignore=IGNORE_INDEX)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import calib
 from pipeline.datasets import Sample, SampleIndex, class_index, load_samples, resize_nearest
 from pipeline.errors import StoreError
+from pipeline.exchange.images import ImageFiles
 from pipeline.folder import Folder, stage_command
 from pipeline.palette import Colours, class_colours
 from pipeline.receipt import read_receipt
@@ -28,11 +29,15 @@ ABSTAIN_COLOUR = (255, 255, 255)  # no class has it
 
 @dataclass(frozen=True)
 class ExportedLabels:
-    """A finished label store, its samples, and the index of one of its alphas (0: the chosen one)."""
+    """A finished label store, its samples, and the index of one of its alphas (0: the chosen one).
+
+    copies_images: whether images in an export are copies; otherwise they are links where possible
+    """
 
     store: LabelStore
     index: SampleIndex
     alpha_index: int
+    copies_images: bool = False
 
     @cached_property
     def alphas(self) -> list[float]:
@@ -99,6 +104,11 @@ class ExportedLabels:
         on_grid = kept_probability(self.grid_label(index), self.store.planes(index), self.background)
         return resize_nearest(on_grid, (sample.height, sample.width))
 
+    @property
+    def image_files(self) -> ImageFiles:
+        """Puts images into the export."""
+        return ImageFiles(self.index, self.copies_images)
+
     def image(self, index: int) -> npt.NDArray[np.uint8]:
         """The image: uint8 [H, W, 3]; DatasetError if the file is not the one that prepare read."""
         return self.index.image(self.samples[index])
@@ -144,7 +154,9 @@ def refuse_other_images(store: LabelStore) -> None:
         )
 
 
-def open_exported(path: Path, alpha: float | None = None, root: Path | None = None) -> ExportedLabels:
+def open_exported(
+    path: Path, alpha: float | None = None, root: Path | None = None, copies_images: bool = False
+) -> ExportedLabels:
     """Open the labels of one alpha of a finished store.
 
     alpha:  default: the chosen one
@@ -159,11 +171,11 @@ def open_exported(path: Path, alpha: float | None = None, root: Path | None = No
             f"{Folder(path.parent).samples} lists images in {index.root}, but data.root is {root}; run "
             f"{stage_command(path, 'pseudolabel', rerun='prepare')}"
         )
-    exported = ExportedLabels(store, index, 0)
+    exported = ExportedLabels(store, index, 0, copies_images)
     if alpha is None:
         return exported
     if alpha not in exported.alphas:
         stored = ", ".join(f"{known:g}" for known in exported.alphas)
         command = f"{stage_command(path, 'pseudolabel')} alpha={alpha:g}"
         raise StoreError(f"{path} has labels of alpha {stored}, not of {alpha:g}; choose one of them, or run {command}")
-    return ExportedLabels(store, exported.index, exported.alphas.index(alpha))
+    return replace(exported, alpha_index=exported.alphas.index(alpha))

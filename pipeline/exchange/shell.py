@@ -1,9 +1,11 @@
-"""Exports a label store to a folder, which appears only when it is complete."""
+"""Exports labels to a folder, which appears only when it is complete."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,14 +13,18 @@ from typing import Any, NamedTuple
 from pipeline.errors import StoreError, UnreadableSourceError
 from pipeline.exchange.choice import choose_images
 from pipeline.exchange.exported import add_exported, label_digest
-from pipeline.exchange.formats import FORMATS, refuse_unknown_format
+from pipeline.exchange.formats import FORMATS, TOOLS, refuse_unknown_format
+from pipeline.exchange.images import ImageFiles
 from pipeline.exchange.incoming import READABLE
 from pipeline.exchange.labels import ExportedLabels, open_exported
 from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance
+from pipeline.exchange.training_sets.contents import Entry, TrainingSet, make_training_set
 from pipeline.files import remove_leftovers, replacing_folder, write_json
 from pipeline.folder import Folder
 from pipeline.progress import Progress
+from pipeline.run import Run
+from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +46,14 @@ def export_labels(
     ids: Path | None = None,
     most_uncertain: int | None = None,
     root: Path | None = None,
+    copies_images: bool = False,
 ) -> Export:
     """Write the labels of a store in one of FORMATS.
 
     An interrupted export leaves no folder, and the next one starts again. An older export is replaced at the end.
 
     out:     folder; default: export/FORMAT beside the store
-    alpha, root: see `open_exported`
+    alpha, root, copies_images: see `open_exported`
     ids, most_uncertain: see `choose_images`
     raises:  ConfigError for an unknown format; StoreError for a store, alpha or list that cannot be used, damaged
              labels, missing image files, and an existing folder that is not an export
@@ -54,10 +61,67 @@ def export_labels(
     refuse_unknown_format(format_name, tuple(FORMATS))
     out = out or Folder(store.parent).export(format_name)
     _refuse_other_folder(out)
-    exported = open_exported(store, alpha, root)
+    exported = open_exported(store, alpha, root, copies_images)
     choice = choose_images(exported, ids, most_uncertain)
     facts = provenance(exported, choice, format_name)
-    for name in choice.left_out:
+    with _export_folder(out, choice.left_out, facts) as part:
+        digests = _write(part, exported, choice.indices, format_name, facts)
+    if format_name in READABLE:
+        _record(store.parent, digests)
+    return Export(out, len(choice.indices), choice.left_out)
+
+
+def export_training_set(
+    settings: Settings,
+    tool_name: str,
+    out: Path | None = None,
+    *,
+    alpha: float | None = None,
+    ids: Path | None = None,
+    most_uncertain: int | None = None,
+    copies_images: bool = False,
+) -> Export:
+    """Write the human masks and pseudo-labels of a run as a data set that one of TOOLS trains on.
+
+    out:     folder; default: export/TOOL of the run
+    ids, most_uncertain: of the images with pseudo-labels, see `choose_images`
+    raises:  as `export_labels`; also StoreError if prepare was run with other settings
+    """
+    refuse_unknown_format(tool_name, tuple(TOOLS), "tool")
+    run, tool = Run(settings), TOOLS[tool_name]
+    run.receipt("prepare")
+    out = out or run.folder.export(tool_name)
+    _refuse_other_folder(out)
+    exported = open_exported(run.folder.labels, alpha, Path(settings.data.root))
+    choice = choose_images(exported, ids, most_uncertain)
+    files = ImageFiles(exported.index, copies_images, tool.formats, tool.modes)
+    content = make_training_set(out, exported, choice.indices, settings.data, files)
+    facts = provenance(exported, choice, tool_name)
+    with _export_folder(out, choice.left_out, facts) as part:
+        _write_training_set(part, content, tool_name)
+        values = {name: facts[name] for name in ("variant", "alpha", "rule")}
+        values |= {"tool": tool_name, "title": tool.title, "is_linked": not copies_images}
+        content.write_text(part / "README.md", "README.md.jinja", **values)
+    return Export(out, len(content.entries), choice.left_out)
+
+
+def _write_training_set(folder: Path, content: TrainingSet, tool_name: str) -> None:
+    tool = TOOLS[tool_name]
+    progress = Progress(log, f"export {tool_name}", len(content.entries), "images")
+
+    def write_image(entry: Entry) -> None:
+        tool.write_image(folder, content, entry, content.label(entry))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(write_image, content.entries):
+            progress.advance()
+    tool.write_rest(folder, content)
+
+
+@contextlib.contextmanager
+def _export_folder(out: Path, left_out: Sequence[str], facts: dict[str, Any]) -> Iterator[Path]:
+    """Context with a new folder, which becomes `out` at the end. Files of an older export are replaced."""
+    for name in left_out:
         log.warning("export: %s failed and has no label; it is left out", name)
     unfinished = out.with_name(f"{out.name}.part")
     remove_leftovers(unfinished)
@@ -66,16 +130,13 @@ def export_labels(
         with replacing_folder(out) as part:
             part.mkdir(parents=True)
             write_json(part / PROVENANCE, facts)
-            digests = _write(part, exported, choice.indices, format_name, facts)
+            yield part
     except UnreadableSourceError:
         raise
     except OSError as error:
         raise StoreError(
             f"the export to {out} stopped: {error}; remove the cause, or use another folder: --out"
         ) from None
-    if format_name in READABLE:
-        _record(store.parent, digests)
-    return Export(out, len(choice.indices), choice.left_out)
 
 
 def _write(
