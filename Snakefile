@@ -203,6 +203,22 @@ rule evaluate:
         f"{train} evaluate {arguments} 2>&1 | tee {{log:q}} >&2"
 
 
+rule baseline:
+    input:
+        rules.prepare.output,
+    output:
+        touch(mark_of(run.folder.receipt("baseline"))),
+    log:
+        f"{out}/logs/baseline.log",
+    conda:
+        "environment.yml"
+    threads: workflow.cores
+    resources:
+        gpu=1,
+    shell:
+        f"{pipeline} baseline {arguments} 2>&1 | tee {{log:q}} >&2"
+
+
 rule report:
     input:
         rules.prepare.output,
@@ -218,6 +234,7 @@ rule report:
         rules.stage1.output,
         rules.stage2.output,
         rules.evaluate.output,
+        rules.baseline.output if settings.baseline else [],
     output:
         touch(mark_of(run.folder.receipt("report"))),
     log:

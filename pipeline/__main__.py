@@ -86,6 +86,17 @@ def pseudolabel(settings: Settings) -> None:
 
 
 @run_command(main)
+def baseline(settings: Settings) -> None:
+    """The same student, on the labeled images alone -> baseline.json.
+
+    For as many steps as both stages together. Resumes from the last checkpoint.
+    """
+    from pipeline.stages.baseline import baseline as stage
+
+    run_stage(settings, "baseline", stage)
+
+
+@run_command(main)
 def report(settings: Settings) -> None:
     """Settings and results of all stages -> report.html, one file."""
     from pipeline.stages.report import report as stage

@@ -24,7 +24,7 @@ from pipeline.settings import Settings
 SECTIONS = {
     "Stages": (
         *("prepare", "annotate", "calibrate", "probe", "pseudolabel"),
-        *("stage1", "stage2", "evaluate", "report"),
+        *("stage1", "stage2", "evaluate", "baseline", "report"),
     ),
     "Before a run": ("init", "annotators", "settings", "presets", "doctor", "prompts"),
     "After a run": (

@@ -210,6 +210,11 @@ class Folder:
         return self.evaluation / f"{sample_id}.png"
 
     @property
+    def baseline(self) -> Path:
+        """Folder of the run's baseline: the same training, on the labeled images alone."""
+        return self.path / "baseline"
+
+    @property
     def exported(self) -> Path:
         """Digests of the labels that exports wrote."""
         return self.path / "exported.json"

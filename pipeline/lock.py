@@ -37,7 +37,7 @@ READS = {
     "pseudolabel": ("annotate", "calibrate"),
     "stage1": ("pseudolabel",),
     "evaluate": ("stage1", "stage2"),
-    "report": ("annotate", "calibrate", "pseudolabel"),
+    "report": ("annotate", "calibrate", "pseudolabel", "baseline"),
 }
 """Writer -> stages whose results it reads while it runs. Neither may start while the other runs."""
 

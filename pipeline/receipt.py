@@ -167,6 +167,17 @@ class EvaluateReceipt(Receipt):
     files: dict[str, str]
 
 
+class BaselineReceipt(Receipt):
+    """Scores of the student of the labeled images alone, as in the receipt of evaluate."""
+
+    num_steps: int
+    num_val: int
+    miou: float | None
+    miou_interval: dict[str, float] | None
+    pixel_accuracy: float | None
+    iou: dict[str, float | None]
+
+
 class ReportReceipt(Receipt):
     megabytes: float
 
@@ -180,6 +191,7 @@ SCHEMAS: dict[str, type] = {
     "stage1": Stage1Receipt,
     "stage2": Stage2Receipt,
     "evaluate": EvaluateReceipt,
+    "baseline": BaselineReceipt,
     "report": ReportReceipt,
 }
 """Stage -> fields that its receipt must have. The receipt of an experiment must have those of `Receipt`."""

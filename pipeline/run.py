@@ -17,6 +17,7 @@ from pipeline.lock import check_leases
 from pipeline.overrides import as_arguments, as_workflow_config
 from pipeline.receipt import (
     AnnotateReceipt,
+    BaselineReceipt,
     CalibrateReceipt,
     EvaluateReceipt,
     PrepareReceipt,
@@ -81,7 +82,8 @@ class Run:
             "stage1": (labels,),
             "stage2": ("stage1",),
             "evaluate": ("stage2",),
-            "report": ("evaluate",),
+            "baseline": ("prepare",),
+            "report": ("evaluate", *(("baseline",) if self.settings.baseline else ())),
         }[stage]
 
     def tracked(self, stage: str) -> dict[str, Any]:
@@ -101,6 +103,9 @@ class Run:
                 after = {"epochs": own.stage2.epochs, "batch_unlabeled": own.stage2.batch_unlabeled}
                 own_settings = {"train": train.tracked(), "stage1": own.stage1.tracked()}
                 tracked |= {"seed": own.seed, **own_settings, "stage2": after if train.lr_scope == "both" else {}}
+            case "baseline":
+                sections = ("train", "stage1", "stage2", "evaluate")
+                tracked |= {"seed": own.seed, **{name: getattr(own, name).tracked() for name in sections}}
             case "report":
                 tracked["gallery"] = own.gallery.tracked()
             case _:
@@ -194,6 +199,8 @@ class Run:
     def recorded(self, stage: TrainingStage) -> TrainingReceipt: ...
     @overload
     def recorded(self, stage: Literal["evaluate"]) -> EvaluateReceipt: ...
+    @overload
+    def recorded(self, stage: Literal["baseline"]) -> BaselineReceipt: ...
     @overload
     def recorded(self, stage: str) -> Receipt: ...
     def recorded(self, stage: str) -> Any:

@@ -1230,6 +1230,9 @@ class Settings(Section):
     `paper`, but with exact quantiles and a small student."""
     seed: int = 0
     """Seed of the student's weights, of the order of the samples and of their augmentation."""
+    baseline: bool = False
+    """Whether the run also trains the same student on the labeled images alone, for as many steps, so that the report
+    and `inspect` say what the pseudo-labels are worth. It takes about as long as both stages."""
     data: DataSettings
     annotate: AnnotateSettings = AnnotateSettings(annotator="none")
     calibrate: CalibrateSettings = CalibrateSettings()
@@ -1254,6 +1257,15 @@ class Settings(Section):
             raise ValueError(
                 f"stage1.labels {self.stage1.labels} needs an annotator, but annotate.annotator is none or missing; "
                 "add the section annotate, or set stage1.labels: none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _baseline_has_less_to_learn_from(self) -> Settings:
+        if self.baseline and not self.needs_unlabeled:
+            raise ValueError(
+                "baseline compares the student with one of the labeled images alone, but stage1.labels is none and "
+                "Stage II has no epochs, so this run trains just that; set baseline: false"
             )
         return self
 

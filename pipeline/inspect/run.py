@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.calibration.shift import shift_sentence
-from pipeline.errors import RecordError, StoreError
+from pipeline.errors import RecordError, StoreError, UserError
+from pipeline.experiment.baseline import against_baseline
 from pipeline.folder import FILE_OF
 from pipeline.inspect.held_out import held_out_facts
 from pipeline.run import Run
@@ -43,6 +44,7 @@ KEY_NUMBERS: dict[str, Callable[[Facts], dict[str, Any]]] = {
         "val": facts["num_val"],
         **{f"{name} mIoU": student["miou"] for name, student in facts["students"].items()},
     },
+    "baseline": lambda facts: {"steps": facts["num_steps"], "mIoU": facts["miou"]},
     "report": lambda facts: {"megabytes": facts["megabytes"]},
 }
 """Stage -> numbers shown from its receipt, in the order of the data flow."""
@@ -64,6 +66,7 @@ def inspect_run(settings: Settings) -> dict[str, Any]:
         "stages": stages,
         "stores": [_store(path) for kind in FILE_OF if store_exists(path := run.folder.store(kind))],
         **_on_labels(run),
+        "against_baseline": _against_baseline(run),
         "report": str(run.folder.report) if run.folder.report.is_file() else None,
         "next": None if is_complete else run.command("all"),
     }
@@ -72,6 +75,8 @@ def inspect_run(settings: Settings) -> dict[str, Any]:
 def _has_stage(run: Run, stage: str) -> bool:
     if stage == "probe":
         return run.settings.pseudolabel.rule == "probe" or run.has_receipt(stage)
+    if stage == "baseline":
+        return run.settings.baseline or run.has_receipt(stage)
     return run.settings.needs_annotator or stage not in ANNOTATED
 
 
@@ -100,6 +105,15 @@ def _on_labels(run: Run) -> dict[str, str | None]:
     except RecordError:  # its stage shows the problem
         return nothing
     return {"runner_up": receipt.get("runner_up"), "shift": shift_sentence(receipt["shift"])}
+
+
+def _against_baseline(run: Run) -> dict[str, float] | None:
+    """mIoU of the student minus that of the labels alone, with its interval; None without a finished baseline."""
+    try:
+        gap = against_baseline(run.settings)
+    except UserError:  # `--check` shows the problem
+        return None
+    return None if gap is None else gap._asdict()
 
 
 def _store(path: Path) -> dict[str, Any]:
@@ -140,6 +154,9 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "runner-up", facts["runner_up"]
     if facts["shift"]:
         yield "shift", facts["shift"]
+    if facts["against_baseline"]:
+        value, low, high = (f"{100 * facts['against_baseline'][name]:+.1f}" for name in ("value", "low", "high"))
+        yield "baseline", f"mIoU of the student minus that of labels alone: {value}, 95 % interval {low} to {high}"
     if facts["stores"]:
         yield "", f"one store in full: conformalsam inspect {shlex.quote(str(facts['stores'][-1]['path']))}"
     if facts["report"]:

@@ -17,7 +17,18 @@ from pipeline.run import Run, TrainingStage
 from pipeline.settings import Settings
 from pipeline.store import store_exists
 
-STAGES = ("prepare", "annotate", "calibrate", "probe", "pseudolabel", "stage1", "stage2", "evaluate", "report")
+STAGES = (
+    "prepare",
+    "annotate",
+    "calibrate",
+    "probe",
+    "pseudolabel",
+    "stage1",
+    "stage2",
+    "evaluate",
+    "baseline",
+    "report",
+)
 TRAINING: tuple[TrainingStage, ...] = get_args(TrainingStage)
 
 

@@ -41,6 +41,8 @@ def _of_training(run: Run, receipts: Mapping[str, Facts], held_out: Estimates | 
         yield Step("Find out whether these labels help a student, in minutes", run.tool("probe"))
     if held_out is not None and held_out.is_worse_than_raw:
         yield Step("Use the annotator's own labels, which are better here", run.command("all", rule="raw"))
+    if is_trained and "baseline" not in receipts and run.settings.needs_unlabeled:
+        yield Step("Find out what the pseudo-labels are worth to the student", run.command("all", baseline=True))
     if not is_trained:
         yield Step("Train and evaluate the student", run.command("all"))
 

@@ -45,6 +45,7 @@ class Content(NamedTuple):
     keep_rates:  float64 [N] in [0, 1], of each image that has labels
     examples:    of unlabeled images, the one with the lowest keep rate first
     worst:       of held-out labeled images, the one in which the most pixels are labeled wrong first
+    against_baseline: mIoU of the student minus that of the baseline, with value, low and high; None without one
     mistakes:    on held-out labeled images; None if none can be held out
     run:         for the commands of what to do next
     gallery:     section with a slider for alpha; None if it is switched off
@@ -61,6 +62,7 @@ class Content(NamedTuple):
     examples: Sequence[Example]
     worst: Sequence[Example]
     mistakes: Mistakes | None
+    against_baseline: Facts | None
     run: Run
     gallery: Markup | None
 
@@ -73,6 +75,7 @@ class ContentWithoutLabels(NamedTuple):
     background: int | None
     receipts: Mapping[str, Facts]
     examples: Sequence[Example]
+    against_baseline: Facts | None
     run: Run
 
 
@@ -226,6 +229,11 @@ def _evaluated(facts: Facts) -> str:
     return f"mIoU on {number(facts['num_val'])} val images: {', '.join(scores)}"
 
 
+def _baseline(facts: Facts) -> str:
+    steps = f"{number(facts['num_steps'])} steps on the labeled images alone"
+    return f"{steps}, mIoU on {number(facts['num_val'])} val images: {percent(facts['miou'])}"
+
+
 def training_warnings(receipts: Mapping[str, Facts]) -> list[str]:
     """Warnings of prepare about the labeled images, and of the collapse guard with stage and epoch."""
     return warnings_of(receipts, "prepare", "Labeled images") + [
@@ -260,6 +268,7 @@ RESULTS: dict[str, Callable[[Facts], str]] = {
     "stage1": _trained,
     "stage2": _trained,
     "evaluate": _evaluated,
+    "baseline": _baseline,
 }
 
 

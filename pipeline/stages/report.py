@@ -16,6 +16,7 @@ from pipeline.calibration.held_out_labels import held_out_labels
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, evenly_spaced, example_samples, resize_nearest
 from pipeline.errors import DatasetError
+from pipeline.experiment.baseline import against_baseline
 from pipeline.files import write_text
 from pipeline.gallery import gallery_fragment
 from pipeline.images import PixelLimit, load_mask, read_content
@@ -95,10 +96,21 @@ def open_inputs(settings: Settings) -> Inputs:
     receipts: dict[str, Mapping[str, Any]] = {stage: run.receipt(stage) for stage in LABELING}
     calibration, labels = run.open_calibration(), run.open_labels()
     receipts |= probe_receipt(run, calibration.fingerprint)
-    receipts |= training_receipts(run, labels.fingerprint)
+    receipts |= training_receipts(run, labels.fingerprint) | baseline_receipt(run)
     probabilities = run.open_probabilities() if store_exists(run.folder.probabilities) else None
     samples = run.samples("report")
     return Inputs(receipts, samples, TrueMasks.like_labeled(samples, settings.data), probabilities, calibration, labels)
+
+
+def baseline_receipt(run: Run) -> dict[str, Mapping[str, Any]]:
+    """`{"baseline": receipt}`; {} if it has not finished with these settings, images and masks."""
+    return {"baseline": run.recorded("baseline")} if run.is_current("baseline") else {}
+
+
+def gap_to_baseline(settings: Settings) -> dict[str, float] | None:
+    """mIoU of the student minus that of the baseline: value, low and high; None without a baseline."""
+    gap = against_baseline(settings)
+    return None if gap is None else gap._asdict()
 
 
 def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[str, Any]]:
@@ -122,6 +134,7 @@ def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
     run, data = Run(settings), settings.data
     index = run.samples("report")
     receipts: dict[str, Mapping[str, Any]] = {stage: run.receipt(stage) for stage in ("prepare", *TRAINING)}
+    receipts |= baseline_receipt(run)
     colours = class_colours(data.num_classes, data.background_index)
     samples = example_samples(index, settings.evaluate.num_examples)
     examples, true_masks = [], TrueMasks.like_labeled(index, data)
@@ -130,7 +143,7 @@ def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
         shown = {"student": example_prediction(settings, sample), "truth": example_truth(true_masks, index, sample)}
         examples.append(example(sample.id, index.image(sample), shown, data.class_names, colours))
     names = settings.name, data.class_names, data.background_index
-    content = page.ContentWithoutLabels(*names, receipts, examples, run)
+    content = page.ContentWithoutLabels(*names, receipts, examples, gap_to_baseline(settings), run)
     return examples, page.render_without_labels(content)
 
 
@@ -299,6 +312,7 @@ def page_content(
         examples=examples,
         worst=worst,
         mistakes=counted,
+        against_baseline=gap_to_baseline(settings) if "evaluate" in inputs.receipts else None,
         run=Run(settings),
         gallery=gallery_fragment(settings) if settings.gallery.in_report else None,
     )

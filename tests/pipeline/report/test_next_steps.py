@@ -47,7 +47,8 @@ def test_a_trained_run_can_be_applied_and_its_worst_image_explained(steps):
     commands = steps(TRAINED, worst="im 3")
     assert commands[-1].endswith("stage2/student")
     assert has(commands, "--id im 3 --xy X,Y")
-    assert not has(commands, "snakemake")
+    assert has(commands, "baseline=true")
+    assert not has(steps(TRAINED | {"baseline": {}}), "snakemake")
 
 
 def test_without_an_annotator_nothing_is_exported(steps):
