@@ -87,9 +87,9 @@ def pseudolabel(settings: Settings) -> None:
 
 @run_command(main)
 def baseline(settings: Settings) -> None:
-    """The same student, on the labeled images alone -> baseline.json.
+    """Train on the labeled images alone -> baseline.json.
 
-    For as many steps as both stages together. Resumes from the last checkpoint.
+    The same student, for as many steps as both stages together. Resumes from the last checkpoint.
     """
     from pipeline.stages.baseline import baseline as stage
 
