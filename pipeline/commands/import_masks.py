@@ -13,7 +13,9 @@ from pipeline.cli import SET_OPTION, UNANNOTATED_OPTION
 @click.command("import-masks")
 @click.argument("run", metavar="RUN")
 @click.argument("source", metavar="FOLDER_OR_ZIP", type=click.Path(path_type=Path))
-@click.option("--from", "format_name", metavar="FORMAT", help="png, cvat or coco. Default: detected.")
+@click.option(
+    "--from", "format_name", metavar="FORMAT", help="png, cvat, yolo, labelme, label-studio or coco. Default: detected."
+)
 @click.option("--overwrite", is_flag=True, help="Also import masks of images that are already labeled.")
 @click.option("--unchanged", is_flag=True, help="Also import masks that equal the exported ones.")
 @UNANNOTATED_OPTION
@@ -30,7 +32,7 @@ def import_masks(
     """Corrected masks -> labeled images of a new run file.
 
     RUN is a run file, or its name in config/. FOLDER_OR_ZIP is an edited export (png, coco, cvat), or annotations of
-    another tool: a COCO JSON, or an export of CVAT as Segmentation mask 1.1. The masks are written to
+    another tool: COCO JSON, CVAT (XML or masks), LabelMe, Label Studio, YOLO. The masks are written to
     DATA_ROOT/corrected/NAME with new id lists, and a new run file RUN_corrected reads them. Val images stay the same,
     and no existing file is changed. Masks that equal the exported ones are left out, because a model must not be
     calibrated on its own labels.

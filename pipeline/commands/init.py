@@ -12,8 +12,8 @@ from pipeline.cli import UNANNOTATED_OPTION
 @click.command()
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option("--masks", "masks", metavar="FEW", required=True, type=click.Path(path_type=Path),
-              help="Folder of index masks, named as their images (cat.png for cat.jpg); or annotations: a COCO JSON, "
-              "or an export of CVAT as Segmentation mask 1.1.")  # fmt: skip
+              help="Folder of index masks, named as their images (cat.png for cat.jpg); or annotations: COCO JSON, "
+              "CVAT (XML or Segmentation mask 1.1), LabelMe, Label Studio, YOLO: a file, a folder or zip.")  # fmt: skip
 @click.option("--classes", "class_list", type=click.Path(path_type=Path),
               help="Text file, one class per line in order of mask values: NAME, or NAME: VALUE = PROMPT; for "
               "annotations NAME: LABEL = PROMPT.")  # fmt: skip

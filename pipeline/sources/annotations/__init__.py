@@ -1,9 +1,12 @@
 """Reads the annotations of other tools: each annotated image as a mask, with the names of the labels in it.
 
-annotated   what every reader returns         source    a file, a folder or a zip, and the format of what is in it
-coco        JSON of COCO                      coloured  masks whose values or colours stand for labels
-cvat_masks  CVAT's Segmentation mask 1.1      archive   unpacks zips
-                                              convert   writes the index masks of a new run
+annotated   what every reader returns             source        a file, a folder or a zip, and the format in it
+convert     writes the index masks of a new run   archive       unpacks zips
+regions     shapes that most tools have           coloured      masks whose values or colours stand for labels
+
+coco        COCO's JSON                           cvat_masks    CVAT's Segmentation mask 1.1
+labelme     LabelMe's JSON                        cvat_xml      CVAT for images 1.1
+yolo        YOLO's segmentation text              label_studio  Label Studio's JSON
 """
 
 from pipeline.sources.annotations.annotated import AnnotatedImage, Annotations, Drawn, Size

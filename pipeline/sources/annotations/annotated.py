@@ -45,6 +45,7 @@ class AnnotatedImage(NamedTuple):
     names:        of the values 1, 2, ... of the mask
     draw:         draws the mask of an image of this size, or raises DatasetError
     is_annotated: False if the file lists the image, but nothing was drawn in it
+    other_names:  file names under which the image may also be found
     """
 
     file_name: str
@@ -52,12 +53,13 @@ class AnnotatedImage(NamedTuple):
     names: Sequence[str]
     draw: Callable[[Size], Drawn]
     is_annotated: bool = True
+    other_names: Sequence[str] = ()
 
     def id_among(self, ids: Container[str]) -> str:
-        """Id of the image: of its own name or, if only that is among the ids, of its name before Roboflow's."""
-        own = stem_of(self.file_name)
-        original = ROBOFLOW.fullmatch(own)
-        return own if own in ids or original is None or original["stem"] not in ids else original["stem"]
+        """Id of the image: of the first of its names that is among the ids, with or without what Roboflow adds."""
+        stems = [stem_of(name) for name in (self.file_name, *self.other_names)]
+        originals = [match["stem"] for stem in stems if (match := ROBOFLOW.fullmatch(stem))]
+        return next((stem for stem in [*stems, *originals] if stem in ids), stems[0])
 
 
 def stem_of(file_name: str) -> str:

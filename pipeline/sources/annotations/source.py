@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DatasetError
-from pipeline.sources.annotations import coco, cvat_masks
+from pipeline.sources.annotations import coco, cvat_masks, cvat_xml, label_studio, labelme, yolo
 from pipeline.sources.annotations.annotated import Annotations
 from pipeline.sources.annotations.archive import unpack
 
@@ -28,10 +28,16 @@ class Reader(NamedTuple):
 
 
 READERS = {
-    "cvat": Reader(cvat_masks.is_here, lambda source, _: cvat_masks.read(source)),
+    "cvat": Reader(
+        lambda source: cvat_masks.is_here(source) or cvat_xml.is_here(source),
+        lambda source, _: cvat_masks.read(source) if cvat_masks.is_here(source) else cvat_xml.read(source),
+    ),
+    "yolo": Reader(yolo.is_here, lambda source, _: yolo.read(source)),
+    "labelme": Reader(labelme.is_here, lambda source, _: labelme.read(source)),
+    "label-studio": Reader(label_studio.is_here, lambda source, _: label_studio.read(source)),
     "coco": Reader(coco.is_here, coco.read),
 }
-"""Readers by name, in the order in which they are tried."""
+"""Readers by name, in the order in which they are tried: COCO's takes any JSON that no other takes."""
 
 
 def detect(source: Path) -> str | None:

@@ -328,7 +328,11 @@ def test_samples_of_another_root_are_refused(run, tmp_path):
         ("none", None, "no .*none; give a folder, a zip or a file with annotations"),
         ("broken.zip", b"PK", "broken.zip is not a complete zip .*export it again"),
         ("empty.json", b"{}", r"/empty.json has no list of images and no list of annotations"),
-        ("empty.zip", b"PK\5\6" + bytes(18), r"empty.zip contains no masks \(png, cvat, coco\); .*with --from"),
+        (
+            "empty.zip",
+            b"PK\5\6" + bytes(18),
+            r"empty.zip contains no masks \(png, cvat, yolo, labelme, label-studio, coco\); .*with --from",
+        ),
     ],
 )
 def test_files_without_masks_are_refused(run, take, tmp_path, name, content, message):

@@ -182,4 +182,6 @@ def test_annotations_that_cannot_be_used_leave_no_file(photos):
     Path("notes.json").write_text("{}")
     assert "notes.json has no list of images and no list of annotations" in refused("--masks", "notes.json")
     Path("notes.csv").write_text("a,b")
-    assert "has no annotations of a format that is read (cvat, coco)" in refused("--masks", "notes.csv")
+    assert "has no annotations of a format that is read (cvat, yolo, labelme, label-studio, coco)" in refused(
+        "--masks", "notes.csv"
+    )
