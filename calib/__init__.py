@@ -20,6 +20,7 @@ betting      tests of bounded means by betting, in a fixed sequence
 precision    thresholds whose labels have a guaranteed precision, with confidence
 evaluation   coverage, precision, mIoU and more on held-out images, with intervals
 shift        whether labeled and unlabeled images differ in what can be observed without masks
+selection    which images to label next
 choice       choosing labels by their held-out estimates
 library      the method for arrays in memory, in two calls
 """
