@@ -24,7 +24,7 @@ from few_images import Images, judge, quality, read_images
 
 import calib
 from calib import selection
-from pipeline.calibration.cross_fitting import variant_of
+from pipeline.calibration.folds import variant_of
 from pipeline.datasets import load_samples
 from pipeline.overrides import parse_overrides
 from pipeline.progress import Progress

@@ -14,6 +14,7 @@ variants     the variants, one entry each: score maps in, threshold maps out
 rules        the labeling rules, one entry with a truth table each
 sets         prediction sets as bits, and those that can teach
 labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
+relations    how the true class of a pixel relates to the classes that a rule can label it with
 judgement    counts of an image with known true classes: prediction sets and labels at given thresholds
 curves       labels of an image at every threshold at once
 betting      tests of bounded means by betting, in a fixed sequence
