@@ -36,17 +36,21 @@ def export(
     most_uncertain: int | None,
     copies_images: bool,
 ) -> None:
-    """Write labels for another tool or training program.
+    """Write pseudo-labels in the format of another tool, or a data set that another program trains on.
 
     Labels are written at the size of their images. The formats (--to):
 
     \b
-      png          palette PNGs, 255 = no label: masks as other trainers read them
-      coco         one JSON file with run-length encodings and scores
-      ome-zarr     OME-Zarr 0.5, images with coloured labels, for napari
-      cvat         zip file "Segmentation mask 1.1" for CVAT, no label = `abstain`
-      yolo         outlines as text, no label = background, for YOLO
-      huggingface  folder that datasets.load_dataset reads
+      png           palette PNGs, 255 = no label: masks as other trainers read them
+      coco          one JSON file with run-length encodings and scores
+      ome-zarr      OME-Zarr 0.5, images with coloured labels, for napari
+      cvat          zip file "Segmentation mask 1.1" for CVAT, no label = `abstain`
+      yolo          outlines as text, no label = background, for YOLO
+      labelme       JSON with polygons beside each image, no label = `__ignore__`
+      label-studio  tasks with brush strokes as predictions, and an interface
+      fiftyone      folder that FiftyOne reads, and a script that opens it
+      geotiff       GeoTIFFs with the georeference of the images, 255 = no data
+      huggingface   folder that datasets.load_dataset reads
 
     The programs (--for) get the human masks, the pseudo-labels and the val images in one coding, with lists and a
     README that says how to train:

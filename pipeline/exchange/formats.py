@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.exchange import coco, cvat, huggingface, ome_zarr, png, yolo
+from pipeline.exchange import (
+    coco,
+    cvat,
+    fiftyone,
+    geotiff,
+    huggingface,
+    label_studio,
+    labelme,
+    ome_zarr,
+    png,
+    yolo,
+)
 from pipeline.exchange.images import SUFFIXES
 from pipeline.exchange.labels import ExportedLabels, Label
 from pipeline.exchange.training_sets import mmseg, nnunet, smp, ultralytics, unimatch
@@ -78,6 +89,26 @@ FORMATS = {
         yolo.write_rest,
         "yolo segment train data={folder}/data.yaml; pixels without a label count as background, see "
         "`conformalsam export --for ultralytics` for a data set that ignores them",
+    ),
+    "labelme": Format(
+        labelme.write_image,
+        labelme.write_rest,
+        "labelme {folder} --labels {folder}/labels.txt; then conformalsam import-masks RUN {folder}",
+    ),
+    "label-studio": Format(
+        label_studio.write_image,
+        label_studio.write_rest,
+        "import {folder}/tasks.json into a project with the interface {folder}/interface.xml, see {folder}/README.md",
+    ),
+    "fiftyone": Format(
+        fiftyone.write_image,
+        fiftyone.write_rest,
+        "python {folder}/load.py",
+    ),
+    "geotiff": Format(
+        geotiff.write_image,
+        geotiff.write_rest,
+        "value = class index, 255 = no data; names in {folder}/classes.txt",
     ),
     "huggingface": Format(
         huggingface.write_image,

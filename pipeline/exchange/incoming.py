@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
-from pipeline.exchange import png
+from pipeline.exchange import labelme, png
 from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.files import MASK_SUFFIXES, files_in
 from pipeline.settings import DataSettings, did_you_mean
@@ -94,13 +94,13 @@ def label_of(mask: npt.NDArray[np.uint8], names: Sequence[str], data: DataSettin
 
 
 def class_named(name: str, class_names: Sequence[str], where: str) -> int:
-    """Index of the class with this name; 255 for `abstain`, and for `background` if the run has no such class.
+    """Index of the class with this name; 255 for `abstain`, and for `background` and `__ignore__` without such a class.
 
     raises: DatasetError for any other name
     """
     if name in class_names:
         return class_names.index(name)
-    if name in (ABSTAIN, UNANNOTATED):
+    if name in (ABSTAIN, UNANNOTATED, labelme.IGNORE):
         return IGNORE_INDEX
     hint = did_you_mean(name, class_names)
     raise DatasetError(

@@ -34,23 +34,27 @@ def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int,
 
 def save_palette_png(path: Path, label: Label, colours: Colours) -> None:
     """Write a label in the colours of its classes, uint8 [K, 3]. Pixels without a label are white."""
+    palette_picture(label, colours).save(path, format="PNG", compress_type=zlib.Z_RLE)
+
+
+def palette_picture(label: Label, colours: Colours) -> Image.Image:
+    """A label as a picture whose palette has the colours of its classes, uint8 [K, 3], and white for 255."""
     palette = np.zeros((IGNORE_INDEX + 1, 3), np.uint8)
     palette[: len(colours)] = colours
     palette[IGNORE_INDEX] = ABSTAIN_COLOUR
     picture = Image.fromarray(label)
     picture.putpalette(palette.tobytes())
-    picture.save(path, format="PNG", compress_type=zlib.Z_RLE)
+    return picture
 
 
 def read(folder: Path, data: DataSettings) -> Annotations:
     """The masks of a folder. Their values are line numbers of classes.txt, or class indices of the run without it."""
-    names, where = data.class_names, Path("data.classes")
+    names = data.class_names
     background = data.background_index
     if (folder / CLASSES).is_file():
-        where = folder / CLASSES
-        names = read_lines(where)
+        names = read_lines(folder / CLASSES)
         background = names.index(data.background) if data.background in names else None
     colours = [*class_colours(len(names), background).tolist(), ABSTAIN_COLOUR]
     values = [*range(len(names)), IGNORE_INDEX]
-    legend = make_legend([*names, ABSTAIN], values, colours, where)
+    legend = make_legend([*names, ABSTAIN], values, colours, folder / CLASSES)
     return Annotations(legend.names, [read_coloured(path, legend) for path in files_in(folder, MASK_SUFFIXES)])

@@ -17,7 +17,7 @@ from pipeline.images.decode import (
     read_image,
 )
 from pipeline.images.formats import MASK, PHOTOGRAPH, Kind
-from pipeline.images.header import ON_ITS_SIDE, UPRIGHT, Header, header_of, png_text, read_header, unreadable
+from pipeline.images.header import ON_ITS_SIDE, UPRIGHT, Header, header_of, png_text, read_header, tiff_tags, unreadable
 from pipeline.images.mask_values import IndexMask, index_mask, is_index_mode, packed_colours, pixel_colours
 
 __all__ = [
@@ -43,5 +43,6 @@ __all__ = [
     "read_content",
     "read_header",
     "read_image",
+    "tiff_tags",
     "unreadable",
 ]

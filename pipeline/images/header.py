@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
@@ -20,7 +20,7 @@ from PIL import (
 )
 
 from pipeline.errors import ImageFileError, first_line
-from pipeline.images.formats import MASK, PNG_SIGNATURE, START, Kind, format_of, other_format
+from pipeline.images.formats import MASK, PHOTOGRAPH, PNG_SIGNATURE, START, Kind, format_of, other_format
 
 Result = TypeVar("Result")
 
@@ -70,6 +70,19 @@ def png_text(path: Path, key: str) -> str | None:
     except (OSError, ImageFileError):
         return None
     return text if isinstance(text, str) else None
+
+
+def tiff_tags(content: bytes, path: Path, tags: Collection[int]) -> dict[int, tuple[int, Any]]:
+    """Type and value of those of the tags that an upright TIFF has; {} for other files, and for one that is turned.
+
+    path:   for messages
+    raises: ImageFileError
+    """
+    header, picture = open_file(io.BytesIO(content), path, PHOTOGRAPH)
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or header.orientation != UPRIGHT:
+        return {}
+    found = picture.tag_v2
+    return {tag: (found.tagtype[tag], found[tag]) for tag in tags if tag in found}
 
 
 def read_header(path: Path, kind: Kind) -> Header:

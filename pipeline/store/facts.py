@@ -46,7 +46,6 @@ class CalibrationFacts(Facts):
     variant: Name
     variants: Annotated[list[Name], Len(1, 100)]
     rules: Annotated[list[Name], Len(1, 100)]
-    tested_rules: NotRequired[Annotated[list[Name], Len(1, 100)]]
 
 
 class LabelFacts(Facts):
