@@ -17,7 +17,7 @@ import numpy as np
 
 import calib
 from pipeline.calibration.alpha_choice import Goal, choose_alpha
-from pipeline.calibration.cross_fitting import candidate_rules
+from pipeline.calibration.folds import candidate_rules
 from pipeline.calibration.sweep import Sweep, sweep_run
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest

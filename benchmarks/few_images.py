@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 import calib
 from calib.regions import one_region
-from pipeline.calibration.cross_fitting import variant_of
+from pipeline.calibration.folds import variant_of
 from pipeline.datasets import load_samples, read_mask, resize_nearest
 from pipeline.overrides import parse_overrides
 from pipeline.progress import Progress

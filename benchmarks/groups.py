@@ -24,7 +24,7 @@ from calib.curves import LabelCurves, candidate_thresholds, curves_of
 from calib.histogram import KEEP_NOTHING
 from calib.interface import Block
 from calib.precision import is_pilot, log_capital, precise_threshold
-from pipeline.calibration.cross_fitting import num_folds, variant_of
+from pipeline.calibration.folds import num_folds, variant_of
 from pipeline.overrides import parse_overrides
 from pipeline.run import Run
 from pipeline.run_file import load_settings

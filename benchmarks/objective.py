@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import calib
-from pipeline.calibration.cross_fitting import candidate_rules
+from pipeline.calibration.folds import candidate_rules
 from pipeline.datasets import IGNORE_INDEX, load_samples, read_mask, resize_nearest
 from pipeline.overrides import parse_overrides
 from pipeline.receipt import read_receipt

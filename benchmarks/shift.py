@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import calib
 from calib.shift import LEVEL
-from pipeline.calibration.cross_fitting import num_folds, variant_of
+from pipeline.calibration.folds import num_folds, variant_of
 from pipeline.calibration.shift import CONFIDENCE, KEEP_RATE, SHARES
 from pipeline.datasets import Sample, SampleIndex, read_mask, resize_nearest
 from pipeline.overrides import parse_overrides

@@ -10,6 +10,7 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,27 +139,38 @@ def print_stages(is_quick: bool, scratch: Path) -> None:
                 print_stage("calibrate", variant, case, run, {"variant": variant})
 
 
-def print_promises(num_labeled: int, is_quick: bool, scratch: Path) -> None:
-    """calibrate alone and with a guaranteed precision, and the comparison of labeled and unlabeled images."""
+def print_promises(num_labeled: int, rounds: int, is_quick: bool, scratch: Path) -> None:
+    """calibrate alone and with a guaranteed precision, in turn, and the comparison of labeled and unlabeled images."""
     case, num_unlabeled = Case(num_labeled, 21, 128 if is_quick else 512), 8
     write_cache(scratch, case, num_unlabeled)
     run = write_run(scratch, case, case.images, num_unlabeled)
-    guarantee = {"guarantee": {"precision": 0.6, "confidence": 0.95}}
-    print_header(f"What a guarantee and the tests for a shift add to calibrate, {case}", "stage | wall s | CPU s | CPU")
-    whole = _promise_row("calibrate, rule argmax", run, "calibrate", {"rule": "argmax"})
-    _promise_row("calibrate with pseudolabel.guarantee", run, "calibrate", {"rule": "argmax"} | guarantee, whole)
-    in_own_process(__file__, run, "pseudolabel", {"rule": "argmax"} | guarantee)
-    _promise_row("tests for a shift", run, "shift", {"rule": "argmax"} | guarantee, whole, added=True)
+    alone = {"rule": "argmax"}
+    guaranteed = alone | {"guarantee": {"precision": 0.6, "confidence": 0.95}}
+    title = f"What a guarantee and the tests for a shift add to calibrate, {case}, medians of {rounds} rounds"
+    print_header(title, "stage | wall s | CPU s | CPU added")
+    usages = [
+        [in_own_process(__file__, run, "calibrate", overrides)[0] for overrides in (alone, guaranteed)]
+        for _ in range(rounds)
+    ]
+    (wall, cpu), with_guarantee = ([_median_of(of, i) for i in (0, 1)] for of in zip(*usages, strict=True))
+    click.echo(f"| calibrate, rule argmax | {wall:.1f} | {cpu:.1f} | |")
+    added = [of_both[1][1] / of_both[0][1] - 1 for of_both in usages]
+    _promise_row("calibrate with pseudolabel.guarantee", *with_guarantee, added)
+    in_own_process(__file__, run, "pseudolabel", guaranteed)
+    tests = [in_own_process(__file__, run, "shift", guaranteed)[0] for _ in range(rounds)]
+    own = [_median_of(tests, i) for i in (0, 1)]
+    _promise_row("tests for a shift", *own, [seconds / cpu for _, seconds, _ in tests])
 
 
-def _promise_row(
-    name: str, run: str, stage: str, overrides: dict[str, Any], whole: float | None = None, added: bool = False
-) -> float:
-    """Print a row, and how much CPU time it has or adds, relative to `whole` seconds; returns its CPU seconds."""
-    (wall, cpu, _), _ = in_own_process(__file__, run, stage, overrides)
-    more = "" if whole is None else f"{100 * (cpu / whole - (0 if added else 1)):+.1f} %"
-    click.echo(f"| {name} | {wall:.1f} | {cpu:.1f} | {more} |")
-    return cpu
+def _median_of(usages: Sequence[Sequence[float]], field: int) -> float:
+    return float(np.median([usage[field] for usage in usages]))
+
+
+def _promise_row(name: str, wall: float, cpu: float, added: Sequence[float]) -> None:
+    """Print the median of the CPU time that each round added, relative to calibrate, and its range."""
+    percent = [100 * fraction for fraction in added]
+    spread = f"{np.median(percent):+.1f} % ({min(percent):+.1f} to {max(percent):+.1f})"
+    click.echo(f"| {name} | {wall:.1f} | {cpu:.1f} | {spread} |")
 
 
 def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[str, Any]) -> None:
@@ -173,11 +185,12 @@ def print_stage(stage: str, variant: str, case: Case, run: str, overrides: dict[
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Small sizes.")
 @click.option("--promises", type=int, help="Only what guarantee and shift tests add to calibrate, for so many images.")
+@click.option("--rounds", default=3, show_default=True, help="How often --promises measures.")
 @click.option(
     "--scratch", type=click.Path(path_type=Path), help="Folder for temporary files (2 GB). Default: system's."
 )
 @click.option("--job", hidden=True)
-def main(quick: bool, promises: int | None, scratch: Path | None, job: str | None) -> None:
+def main(quick: bool, promises: int | None, rounds: int, scratch: Path | None, job: str | None) -> None:
     if job is not None:
         click.echo(json.dumps(measure_stage(*json.loads(job))))
         return
@@ -185,7 +198,7 @@ def main(quick: bool, promises: int | None, scratch: Path | None, job: str | Non
         if promises is None:
             print_stages(quick, Path(folder))
         else:
-            print_promises(promises, quick, Path(folder))
+            print_promises(promises, rounds, quick, Path(folder))
 
 
 if __name__ == "__main__":

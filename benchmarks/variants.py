@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 import calib
-from pipeline.calibration.cross_fitting import candidate_rules
+from pipeline.calibration.folds import candidate_rules
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import load_samples, read_mask, resize_nearest
 from pipeline.overrides import parse_overrides

@@ -14,12 +14,14 @@ variants     the variants, one entry each: score maps in, threshold maps out
 rules        the labeling rules, one entry with a truth table each
 sets         prediction sets as bits, and those that can teach
 labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
+relations    how the true class of a pixel relates to the classes that a rule can label it with
 judgement    counts of an image with known true classes: prediction sets and labels at given thresholds
 curves       labels of an image at every threshold at once
 betting      tests of bounded means by betting, in a fixed sequence
 precision    thresholds whose labels have a guaranteed precision, with confidence
 evaluation   coverage, precision, mIoU and more on held-out images, with intervals
 shift        whether labeled and unlabeled images differ in what can be observed without masks
+selection    which images to label next
 choice       choosing labels by their held-out estimates
 library      the method for arrays in memory, in two calls
 """

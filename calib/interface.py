@@ -47,6 +47,9 @@ class LabeledMaps(Protocol):
     def unit_of_image(self) -> npt.NDArray[np.int64]:
         """int64 [L], the unit of each image (`calib.units`)."""
 
+    def label_curves(self, rule: str) -> npt.NDArray[np.float64] | None:
+        """float64 [L, 2, T], `calib.curves.image_curves` of every image by a rule; None if they were not stored."""
+
     def bands(self, bytes_per_row: int) -> Iterable[slice]:
         """Bands of rows that together cover the map, each as high as memory allows.
 
@@ -94,6 +97,9 @@ class ArrayMaps:
     @property
     def unit_of_image(self) -> npt.NDArray[np.int64]:
         return each_alone(self.num_images) if self.units is None else self.units
+
+    def label_curves(self, rule: str) -> npt.NDArray[np.float64] | None:
+        return None
 
     def bands(self, bytes_per_row: int) -> Iterable[slice]:
         return [slice(0, self.shape[0])]

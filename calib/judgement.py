@@ -8,6 +8,7 @@ annotator's argmax are counted too.
 
 import functools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,13 +18,16 @@ from calib.histogram import NUM_BINS, grid_bins
 from calib.labels import (
     ClassWiseSets,
     Planes,
+    background_is_best,
     class_wise_sets,
     label_class_wise,
     most_probable,
     set_codes,
     set_sizes,
 )
+from calib.relations import BEHIND, BEST, RELATIONS, VOID, relations_to_truth
 from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
+from calib.sets import closed
 
 SET_SIZES = ("empty", "one", "several")
 GRID_STEPS = 32  # grid numbers per bin of `Judgement.confidence`; 1 - P differs by at most 3 % within a bin
@@ -60,6 +64,17 @@ class Judgement(NamedTuple):
     confidence: Counts
     labeled: Counts
 
+    def some(self, alphas: slice, rules: Sequence[int]) -> "Judgement":
+        """The counts at some of the alphas and for some of the rules. rules: their indices"""
+        return self._replace(
+            covered=self.covered[alphas],
+            uncalibrated=self.uncalibrated[alphas],
+            sizes=self.sizes[alphas],
+            kept=self.kept[alphas][:, rules],
+            right=self.right[alphas][:, rules],
+            labeled=self.labeled[alphas][:, rules],
+        )
+
 
 def judge_image(
     planes: Planes,
@@ -84,127 +99,107 @@ def judge_image(
     probabilities: float32 [K, H, W] in [0, 1]; only needed for class-wise thresholds
     raises:        UnknownNameError
     """
-    has_class = ~np.isnan(score)
-    pixels = _pixels(has_class, planes, score, truth, probabilities)
-    void = _pixels(~has_class, planes, score, np.zeros_like(truth), probabilities)
-    judges = [_Judge(part, rules, num_classes, background, uncalibrated) for part in (pixels, void)]
-    per_alpha = []
-    for q_hat in thresholds:
-        judged, of_void = (judge(q_hat[..., part]) for judge, part in zip(judges, (has_class, ~has_class), strict=True))
-        per_alpha.append((*judged, judged[3].sum(axis=1) + of_void[3].sum(axis=1)))
+    image = _Image(planes, score, truth, probabilities, rules, num_classes, background, uncalibrated)
+    per_alpha = [(image.by_class if q_hat.ndim == 3 else image.by_code)(q_hat) for q_hat in thresholds]
     covered, is_open, sizes, kept, right, labeled = (np.stack(counts) for counts in zip(*per_alpha, strict=True))
-    valid, of_raw = _by_class(pixels.truth, num_classes), _judge_raw(pixels, num_classes, background)
-    return Judgement(valid, covered, is_open, sizes, kept, right, *of_raw, labeled)
+    valid = _by_class(truth[~np.isnan(score)], num_classes)
+    return Judgement(valid, covered, is_open, sizes, kept, right, *_judge_raw(image), labeled)
 
 
-def _judge_raw(pixels: "_Pixels", num_classes: int, background: int | None) -> tuple[Counts, Counts, Counts]:
-    """raw_kept, raw_right and confidence of a Judgement."""
-    label, probability = most_probable(pixels.planes, background)
-    is_right = label == pixels.truth
-    bins = grid_bins(1 - probability) // GRID_STEPS
-    confidence = [np.bincount(chosen, minlength=NUM_CONFIDENCES) for chosen in (bins, bins[is_right])]
-    return _by_class(label, num_classes), _by_class(label[is_right], num_classes), np.stack(confidence, axis=1)
+Judged = tuple[Counts, Counts, Counts, Counts, Counts, Counts]
+"""covered [K], uncalibrated [], sizes [3], kept [R, K], right [R, K] and labeled [R] at one threshold."""
 
 
-class _Pixels(NamedTuple):
-    """Some pixels of an image, n of them, flattened."""
+@dataclass(frozen=True)
+class _Image:
+    """The arguments of `judge_image`, except the thresholds; and what counts them, for either kind of thresholds."""
 
     planes: Planes
     score: npt.NDArray[np.float32]
     truth: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32] | None
-
-
-def _pixels(
-    chosen: npt.NDArray[np.bool_],
-    planes: Planes,
-    score: npt.NDArray[np.float32],
-    truth: npt.NDArray[np.uint8],
-    probabilities: npt.NDArray[np.float32] | None,
-) -> _Pixels:
-    of_planes = Planes(*(None if plane is None else plane[chosen] for plane in planes))  # type: ignore[arg-type]
-    of_classes = None if probabilities is None else probabilities[:, chosen]
-    return _Pixels(of_planes, score[chosen], truth[chosen], of_classes)
-
-
-Judged = tuple[Counts, Counts, Counts, Counts, Counts]
-"""covered [K], uncalibrated [], sizes [3], kept [R, K], right [R, K] at one threshold."""
-
-
-class _Judge:
-    """Counts some pixels of an image at one threshold map after the other."""
-
-    def __init__(
-        self,
-        pixels: _Pixels,
-        rules: Sequence[str],
-        num_classes: int,
-        background: int | None,
-        uncalibrated: Literal["abstain", "accept"],
-    ):
-        self.pixels, self.rules, self.num_classes = pixels, rules, num_classes
-        self.background, self.uncalibrated = background, uncalibrated
-
-    def __call__(self, q: npt.NDArray[np.float32]) -> Judged:
-        """q: float32 [n], or class-wise [K, n]"""
-        if q.ndim == 1:
-            return self._bits.judge(q, self.rules, self.uncalibrated)
-        return _judge_class_wise(self.pixels, q, self.rules, self.num_classes, self.background, self.uncalibrated)
+    rules: Sequence[str]
+    num_classes: int
+    background: int | None
+    uncalibrated: Literal["abstain", "accept"]
 
     @functools.cached_property
-    def _bits(self) -> "_Bits":
-        return _Bits(self.pixels, self.num_classes, self.background)
+    def by_code(self) -> "_ByCode":
+        return _ByCode(self)
+
+    @functools.cached_property
+    def by_class(self) -> "_ByClass":
+        return _ByClass(self)
 
 
-RELATIONS = 3  # the true class is the best foreground class, the background, or another class
+def _judge_raw(image: _Image) -> tuple[Counts, Counts, Counts]:
+    """raw_kept, raw_right and confidence of a Judgement."""
+    label, probability = most_probable(image.planes, image.background)
+    state = np.where(np.isnan(image.score), np.uint8(2), label == image.truth)  # 0: wrong, 1: right, 2: void
+    bins = grid_bins(1 - probability) // GRID_STEPS
+    wrong_or_right = [
+        np.bincount((values * 3 + state).ravel(), minlength=3 * size).reshape(-1, 3)[:, :2]
+        for values, size in ((label.astype(np.intp), image.num_classes), (bins, NUM_CONFIDENCES))
+    ]
+    of_labels, of_bins = (np.stack([counts.sum(axis=1), counts[:, 1]], axis=1) for counts in wrong_or_right)
+    return of_labels[:, 0], of_labels[:, 1], of_bins
+
+
 CODES = 2 * NUM_CODES  # codes of the prediction set as in `rules.Rule.table`, and a bit for a threshold not finite
 CODE_BITS = np.arange(CODES)[:, np.newaxis] >> np.arange(4) & 1 == 1  # bool [16, 4]
 
 
-class _Bits:
-    """Counts the pixels of an image at thresholds that all classes share."""
+class _ByCode:
+    """Counts the pixels of an image at thresholds that all classes share, with those without a class in the same pass.
 
-    def __init__(self, pixels: _Pixels, num_classes: int, background: int | None):
-        planes = pixels.planes
-        self.pixels, self.num_classes, self.background = pixels, num_classes, background
+    Both `first_code` and `first_cover` are intp [n], the first entry of each pixel in a table of counts.
+    """
+
+    def __init__(self, image: _Image):
+        planes, truth, void = image.planes, image.truth, np.isnan(image.score)
+        self.image = image
         self.most_classes = 1 + int(not np.isnan(planes.p_second).any()) + (planes.p_background is not None)
-        relation = np.where(pixels.truth == planes.best_foreground, 0, np.where(pixels.truth == background, 1, 2))
-        background_wins = most_probable(planes, background)[0] == (-1 if background is None else background)
-        key = (planes.best_foreground.astype(np.intp) * RELATIONS + relation) * 2 + background_wins
-        self.first_code = key * CODES
+        relation = relations_to_truth(planes, truth, void, image.background)
+        key = planes.best_foreground.astype(np.intp) * RELATIONS + relation
+        self.first_code = ((key * 2 + background_is_best(planes, image.background)) * CODES).ravel()
+        self.first_cover = np.where(void, image.num_classes, truth).astype(np.intp).ravel() * 2
 
-    def judge(
-        self, q: npt.NDArray[np.float32], rules: Sequence[str], uncalibrated: Literal["abstain", "accept"]
-    ) -> Judged:
-        """The counts at one threshold map. q: float32 [n]"""
+    def __call__(self, q: npt.NDArray[np.float32]) -> Judged:
+        """The counts at one threshold map. q: float32 [H, W]"""
+        image = self.image
         is_open = ~np.isfinite(q)
-        threshold = np.where(q == np.inf, np.float32(np.nan), q) if uncalibrated == "abstain" else q
-        code = set_codes(self.pixels.planes, threshold) | is_open.view(np.uint8) * np.uint8(NUM_CODES)
-        size = self.num_classes * RELATIONS * 2 * CODES
-        table = np.bincount(self.first_code + code, minlength=size)
-        table = table.reshape(self.num_classes, RELATIONS, 2, CODES)
-        covered = (self.pixels.score <= q) | is_open
-        kept, right = zip(*(self._label_counts(table, rule) for rule in rules), strict=True)
+        code = set_codes(image.planes, closed(q, image.uncalibrated)) | is_open.view(np.uint8) * np.uint8(NUM_CODES)
+        size = image.num_classes * RELATIONS * 2 * CODES
+        table = np.bincount(self.first_code + code.ravel(), minlength=size)
+        table = table.reshape(image.num_classes, RELATIONS, 2, CODES)
+        is_covered = ((image.score <= q) | is_open).ravel()
+        covered = np.bincount(self.first_cover + is_covered, minlength=2 * image.num_classes + 2)[1::2]
+        codes = table[:, :VOID].sum(axis=(0, 1, 2))
+        kept, right, labeled = zip(*(self._label_counts(table, rule) for rule in image.rules), strict=True)
         return (
-            _by_class(self.pixels.truth[covered], self.num_classes),
-            np.array(np.count_nonzero(is_open)),
-            self._sizes(table.sum(axis=(0, 1, 2))),
+            covered[: image.num_classes],
+            codes[CODE_BITS[:, 3]].sum(),
+            self._sizes(codes),
             np.stack(kept),
             np.stack(right),
+            np.array(labeled),
         )
 
-    def _label_counts(self, table: Counts, rule: str) -> tuple[Counts, Counts]:
-        """Labeled pixels and correctly labeled pixels, by label: int64 [K] each; the same as `labels.label_pixels`."""
+    def _label_counts(self, table: Counts, rule: str) -> tuple[Counts, Counts, int]:
+        """Labeled and correctly labeled pixels with a class, by label, int64 [K] each, and labeled pixels in all.
+
+        The labels are the same as those of `labels.label_pixels`.
+        """
         # [background_wins, code]; the bit for a threshold that is not finite does not change the contents of a set
         decision = np.tile(find_rule(rule).table, 2)
         takes_foreground, takes_background = decision == FOREGROUND, decision == BACKGROUND
         foreground = (table * takes_foreground).sum(axis=(2, 3))  # [K, RELATIONS]
-        kept, right = foreground.sum(axis=1), foreground[:, 0].copy()
-        if self.background is not None:
-            background = (table * takes_background).sum(axis=(0, 2, 3))
-            kept[self.background] += background.sum()
-            right[self.background] += background[1]
-        return kept, right
+        background = (table * takes_background).sum(axis=(0, 2, 3))  # [RELATIONS]
+        kept, right = foreground[:, :VOID].sum(axis=1), foreground[:, BEST].copy()
+        if self.image.background is not None:
+            kept[self.image.background] += background[:VOID].sum()
+            right[self.image.background] += background[BEHIND]
+        return kept, right, int(foreground.sum() + background.sum())
 
     def _sizes(self, codes: Counts) -> Counts:
         """Pixels by the size of their prediction set, which is full where the threshold is not finite.
@@ -217,32 +212,56 @@ class _Bits:
         return sizes
 
 
-def _judge_class_wise(
-    pixels: _Pixels,
-    q_hat: npt.NDArray[np.float32],
-    rules: Sequence[str],
-    num_classes: int,
-    background: int | None,
-    uncalibrated: Literal["abstain", "accept"],
-) -> Judged:
-    """The counts at class-wise thresholds. q_hat: float32 [K, n]"""
-    assert pixels.probabilities is not None
-    own = np.take_along_axis(q_hat, pixels.truth[np.newaxis].astype(np.intp), axis=0)[0]
-    sets = _class_wise_row(pixels.probabilities, q_hat, background, uncalibrated)
-    labels = [label_class_wise(sets, pixels.planes, rule, background, uncalibrated) for rule in rules]
-    # Coverage treats a class without a finite threshold as a member of the set, and so does the size.
-    open_q = np.where(np.isfinite(q_hat), q_hat, np.float32(np.inf))
-    planes, threshold = _class_wise_row(pixels.probabilities, open_q, background, "accept")
-    open_end = ~np.isfinite(own)
-    covered = (pixels.score <= own) | open_end
-    kept, right = zip(*(_label_counts(label, pixels.truth, num_classes) for label in labels), strict=True)
-    return (
-        _by_class(pixels.truth[covered], num_classes),
-        np.array(np.count_nonzero(open_end)),
-        np.bincount(set_sizes(planes, np.where(np.isnan(threshold), np.float32(np.inf), threshold)), minlength=3),
-        np.stack(kept),
-        np.stack(right),
-    )
+class _Pixels(NamedTuple):
+    """Some pixels of an image, n of them, flattened."""
+
+    planes: Planes
+    score: npt.NDArray[np.float32]
+    truth: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32]
+
+
+class _ByClass:
+    """Counts the pixels of an image at class-wise thresholds; those without a class only as labeled."""
+
+    def __init__(self, image: _Image):
+        self.image, self.has_class = image, ~np.isnan(image.score)
+        self.pixels, self.void = self._pixels(self.has_class), self._pixels(~self.has_class)
+
+    def _pixels(self, chosen: npt.NDArray[np.bool_]) -> _Pixels:
+        image = self.image
+        assert image.probabilities is not None
+        planes = Planes(*(None if plane is None else plane[chosen] for plane in image.planes))  # type: ignore[arg-type]
+        return _Pixels(planes, image.score[chosen], image.truth[chosen], image.probabilities[:, chosen])
+
+    def __call__(self, q_hat: npt.NDArray[np.float32]) -> Judged:
+        """The counts at class-wise thresholds. q_hat: float32 [K, H, W]"""
+        of_pixels, of_void = q_hat[:, self.has_class], q_hat[:, ~self.has_class]
+        truth, num_classes = self.pixels.truth, self.image.num_classes
+        own = np.take_along_axis(of_pixels, truth[np.newaxis].astype(np.intp), axis=0)[0]
+        # Coverage treats a class without a finite threshold as a member of the set, and so does the size.
+        open_q = np.where(np.isfinite(of_pixels), of_pixels, np.float32(np.inf))
+        planes, threshold = _class_wise_row(self.pixels.probabilities, open_q, self.image.background, "accept")
+        open_end = ~np.isfinite(own)
+        covered = (self.pixels.score <= own) | open_end
+        labels = self._labels(self.pixels, of_pixels)
+        kept, right = zip(*(_label_counts(label, truth, num_classes) for label in labels), strict=True)
+        labels_of_void = self._labels(self.void, of_void)
+        labeled = [np.count_nonzero(~np.isnan(of)) for of in (*labels, *labels_of_void)]
+        return (
+            _by_class(truth[covered], num_classes),
+            np.array(np.count_nonzero(open_end)),
+            np.bincount(set_sizes(planes, np.where(np.isnan(threshold), np.float32(np.inf), threshold)), minlength=3),
+            np.stack(kept),
+            np.stack(right),
+            np.reshape(labeled, (2, -1)).sum(axis=0),
+        )
+
+    def _labels(self, pixels: _Pixels, q_hat: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        """The labels of some pixels by every rule, float32 [n] each. q_hat: float32 [K, n]"""
+        background, uncalibrated = self.image.background, self.image.uncalibrated
+        sets = _class_wise_row(pixels.probabilities, q_hat, background, uncalibrated)
+        return [label_class_wise(sets, pixels.planes, rule, background, uncalibrated) for rule in self.image.rules]
 
 
 def _class_wise_row(

@@ -71,7 +71,8 @@ def class_planes(probabilities: npt.NDArray[np.float32], background: int | None)
         tile = slice(start, start + TILE)
         _reduce(flat[:, tile], foreground, best[tile], first[tile], second[tile])
     shape = height, width
-    p_background = None if background is None else probabilities[background].astype(np.float32)
+    # in the memory order of the other planes: operations on arrays of different orders take several times as long
+    p_background = None if background is None else np.array(probabilities[background], np.float32, order="C")
     planes = Planes(best.reshape(shape), first.reshape(shape), second.reshape(shape), p_background)
     _refuse_broken(planes)
     return planes

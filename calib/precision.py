@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.betting import FRACTIONS, LogCapital, growth, last_rejected, log_evidence, log_growth, most_promising
-from calib.curves import LabelCurves, candidate_thresholds, curves_of, merge_curves
+from calib.curves import LabelCurves, candidate_thresholds, curves_of, label_curves, merge_curves
 from calib.histogram import KEEP_NOTHING
 from calib.interface import LabeledMaps, Variant
 
@@ -44,6 +44,9 @@ def precise_thresholds(
 
 def labeled_curves(rule: str, background: int | None, labeled: LabeledMaps) -> LabelCurves:
     """The labels of all labeled images that have a true class, in the order of the images. raises: UnknownNameError"""
+    stored = labeled.label_curves(rule)
+    if stored is not None:
+        return label_curves(np.arange(labeled.num_images), stored)
     names = ("truth", "best_foreground", "p_foreground", "p_second", *(() if background is None else ("p_background",)))
     return labeled.reduce(
         names, partial(curves_of, rule, background), merge_curves, slice(0, labeled.shape[0])

@@ -215,6 +215,11 @@ class Folder:
         return self.path / "baseline"
 
     @property
+    def next_images(self) -> Path:
+        """Images that were proposed to be labeled next."""
+        return self.path / "next"
+
+    @property
     def exported(self) -> Path:
         """Digests of the labels that exports wrote."""
         return self.path / "exported.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.folds import Folds, variant_of
+from pipeline.calibration.judging import JudgeJob, judge_images, write_thresholds
 from pipeline.calibration.rows import Fact, raw_facts, rows_of
 from pipeline.calibration.stored_maps import StoredMaps
-from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import units_of
 from pipeline.progress import Progress
 from pipeline.run import Run
-from pipeline.settings import CalibrateSettings, Settings
-from pipeline.store import DONE, CalibrationStore, Handle, ProbabilityStore, open_calibration, open_probabilities
+from pipeline.settings import Settings
+from pipeline.store import DONE, CalibrationStore, ProbabilityStore
 
 log = logging.getLogger(__name__)
 
-FEW_IMAGES = 100  # up to this many labeled images or groups, the number of folds changes the ranks noticeably
 FOLDS_MEGABYTES = 256  # memory for the thresholds of all folds at a time
 
 
@@ -75,55 +76,144 @@ def fit_and_judge(
     policy: calib.Policy,
     store: CalibrationStore,
     probabilities: ProbabilityStore | None,
-    judged_alphas: Sequence[float] | None = None,
-) -> Calibrated:
+    judged_alphas: Mapping[str, Sequence[float]],
+) -> dict[str, Calibrated]:
     """Compute thresholds from the finished images of a calibration store, and judge each fold by the other folds.
 
-    Where each image is its own fold, the thresholds of all folds are many maps. Alphas are therefore fitted and judged
-    a few at a time.
+    All variants are judged in the same passes over the images. Where each image is its own fold, the thresholds of all
+    folds are many maps. Alphas are therefore fitted and judged a few at a time.
 
     policy:        treatment of thresholds that too few images support
     probabilities: maps on which class-wise thresholds are judged; may be None for pooled thresholds
-    judged_alphas: those of the alphas that are judged; default: all
+    judged_alphas: variant -> those of the alphas that are judged
+    returns:       by variant
     raises:        calib.CalibrationError if the policy is "raise" and an alpha is too small for the number of images
     """
     maps = labeled_maps(settings, store)
-    num_units = calib.num_units(maps.unit_of_image)
-    folds = num_folds(num_units, settings.calibrate)
-    whole = np.zeros(maps.num_images, np.int64)
-    fold_of_image = calib.assign_folds(maps.unit_of_image, folds) if folds > 1 else whole
+    folds = {variant: Folds.of(settings.of_variant(variant), maps) for variant in judged_alphas}
+    num_judged = sum(len(judged_alphas[variant]) for variant, own in folds.items() if own.number > 1)
+    progress = Progress(log, "held-out images", maps.num_images * num_judged, "judgements") if num_judged else None
+    parts: dict[str, list[Calibrated]] = {variant: [] for variant in folds}
+    for some_alphas in itertools.zip_longest(*(_chunks_of_alphas(alphas, own) for own in folds.values())):
+        with tempfile.TemporaryDirectory(prefix=".held_out", dir=store.path.parent) as folder:
+            fits = [
+                _fit_folds(own, chunk, judged_alphas[variant], policy, maps, Path(folder).absolute())
+                for (variant, own), chunk in zip(folds.items(), some_alphas, strict=True)
+                if chunk is not None
+            ]
+            judged = _judge(fits, maps, store, probabilities, progress)
+        for fit, of_images in zip(fits, judged, strict=True):
+            parts[fit.folds.variant].append(_calibrated(fit, of_images, maps, store))
+    return {variant: _merged(of_alphas) for variant, of_alphas in parts.items()}
+
+
+class FoldsFit(NamedTuple):
+    """Thresholds of a variant at some alphas.
+
+    judged:     indices of the alphas that are judged
+    thresholds: from all labeled images
+    files:      thresholds of each fold at the alphas that are judged, from the other folds; [] if none are
+    """
+
+    folds: Folds
+    alphas: Sequence[float]
+    judged: list[int]
+    thresholds: calib.Thresholds
+    files: list[Path]
+
+
+def _fit_folds(
+    folds: Folds,
+    alphas: Sequence[float],
+    judged_alphas: Sequence[float],
+    policy: calib.Policy,
+    maps: StoredMaps,
+    folder: Path,
+) -> FoldsFit:
+    """Fit some alphas; the thresholds of the folds are written to the folder, because they can be many maps."""
+    of_all, *of_folds = calib.fit(variant_of(folds.settings, alphas), maps, folds.of_image)
+    judged = [a for a, alpha in enumerate(alphas) if alpha in judged_alphas and of_folds]
+    files = []
+    for fold, fit in enumerate(of_folds if judged else []):
+        files.append(folder / f"{folds.variant}.{fold}.npz")
+        # policy "raise" is about new images; the thresholds of folds have fewer images and only give estimates
+        write_thresholds(files[fold], fit.at(judged).resolve("max" if policy == "max" else "abstain"))
+    return FoldsFit(folds, alphas, judged, of_all.resolve(policy), files)
+
+
+def _judge(
+    fits: Sequence[FoldsFit],
+    maps: StoredMaps,
+    store: CalibrationStore,
+    probabilities: ProbabilityStore | None,
+    progress: Progress | None,
+) -> list[list[calib.Judgement]]:
+    """The judgements of all images by each of the fits, in the order of the images; [] for a fit without any."""
+    settings, judged_fits = fits[0].folds.settings, [fit for fit in fits if fit.files]
+    if progress is None or not judged_fits:
+        return [[] for _ in fits]
+    is_class_wise = any(fit.folds.is_class_wise for fit in judged_fits)
+    maps_index: dict[str, int] = {}
+    if is_class_wise and probabilities is not None:
+        maps_index = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
+    ids = store.sample_ids
+    rules = tuple(dict.fromkeys(rule for fit in judged_fits for rule in fit.folds.rules))
+    jobs = [
+        JudgeJob(
+            calibration=store.handle,
+            image_index=image,
+            probabilities=probabilities.handle if probabilities is not None and is_class_wise else None,
+            maps_index=maps_index.get(ids[image], -1),
+            thresholds=tuple(fit.files[fit.folds.of_image[i]] for fit in judged_fits),
+            rules=rules,
+            background=settings.data.background_index,
+            accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
+        )
+        for i, image in enumerate(maps.images)
+    ]
+    num_alphas = sum(len(fit.judged) for fit in fits)
+    judged = judge_images(jobs, settings.compute, lambda: progress.advance(num_alphas))
+    of_fits: list[list[calib.Judgement]] = []
+    first = 0
+    for fit in fits:
+        alphas, of_fit = slice(first, first + len(fit.judged)), [rules.index(rule) for rule in fit.folds.rules]
+        of_fits.append([of_image.some(alphas, of_fit) for of_image in judged] if fit.judged else [])
+        first = alphas.stop
+    return of_fits
+
+
+def _calibrated(
+    fit: FoldsFit, judged: Sequence[calib.Judgement], maps: StoredMaps, store: CalibrationStore
+) -> Calibrated:
+    """The thresholds of a fit, with estimates from the judgements of all images."""
+    (settings, number, of_image), rules = fit.folds, fit.folds.rules
     fold = np.full(len(store.status), -1)
-    fold[maps.images] = fold_of_image
-    jobs = _jobs(settings, store, probabilities, fold) if folds > 1 else []
-    judged_alphas = alphas if judged_alphas is None else judged_alphas
-    progress = Progress(log, "held-out images", len(jobs) * len(judged_alphas), "judgements") if jobs else None
-    final: list[calib.Thresholds] = []
-    rows: list[Fact] = []
-    raw = None
-    labeled: list[npt.NDArray[np.float64]] = []
-    miou: dict[LabelKey, npt.NDArray[np.float64]] = {}
-    for some_alphas in _chunks_of_alphas(alphas, folds, settings):
-        fits = calib.fit(variant_of(settings, some_alphas), maps, fold_of_image)
-        final.append(fits[0].resolve(policy))
-        if progress is not None:
-            # policy "raise" is about new images; the thresholds of folds have fewer images and only give estimates
-            chosen = [a for a, alpha in enumerate(some_alphas) if alpha in judged_alphas]
-            some_alphas, of_all = [some_alphas[a] for a in chosen], final[-1].at(chosen)
-            of_folds = [fit.at(chosen).resolve("max" if policy == "max" else "abstain") for fit in fits[1:]]
-            judged = _judge_images(settings, store, jobs, of_folds, progress)
-            # in the order of the images, so that the intervals do not depend on which task finished first
-            held_out = calib.summarise(judged, np.random.default_rng(settings.seed), maps.unit_of_image)
-            rows += rows_of(settings, held_out, store.class_names, some_alphas, of_all, jobs[0].rules, folds)
-            raw = raw or raw_facts(settings, held_out, store.class_names)
-            miou |= _miou_samples(settings, held_out, some_alphas, jobs[0].rules)
-            of_alphas = np.full((len(jobs), len(fits[0].q), len(jobs[0].rules)), np.nan)
-            of_alphas[:, chosen] = np.stack([judgement.labeled for judgement in judged]) / np.prod(settings.data.grid)
-            labeled.append(of_alphas)
-    thresholds = final[0]._replace(q=np.concatenate([chunk.q for chunk in final]))
-    rules = jobs[0].rules if jobs else ()
-    by_rule = {rule: np.concatenate([of_alphas[..., r].T for of_alphas in labeled]) for r, rule in enumerate(rules)}
-    num_groups = None if settings.data.groups is None else num_units
-    return Calibrated(thresholds, fold, num_groups, rows if jobs else None, raw, by_rule, miou)
+    fold[maps.images] = of_image
+    num_groups = None if settings.data.groups is None else calib.num_units(maps.unit_of_image)
+    labeled = np.full((maps.num_images, len(fit.alphas), len(rules)), np.nan)
+    rows, raw, miou = [], None, {}
+    if judged:
+        alphas = [fit.alphas[a] for a in fit.judged]
+        held_out = calib.summarise(judged, np.random.default_rng(settings.seed), maps.unit_of_image)
+        of_all = fit.thresholds.at(fit.judged)
+        rows = list(rows_of(settings, held_out, store.class_names, alphas, of_all, rules, number))
+        raw = raw_facts(settings, held_out, store.class_names)
+        miou = _miou_samples(settings, held_out, alphas, rules)
+        labeled[:, fit.judged] = np.stack([judgement.labeled for judgement in judged]) / np.prod(settings.data.grid)
+    by_rule = {rule: labeled[..., r].T for r, rule in enumerate(rules)}
+    return Calibrated(fit.thresholds, fold, num_groups, rows if number > 1 else None, raw, by_rule, miou)
+
+
+def _merged(parts: Sequence[Calibrated]) -> Calibrated:
+    """One of all alphas, from those of a few alphas each."""
+    first = parts[0]
+    return first._replace(
+        thresholds=first.thresholds._replace(q=np.concatenate([part.thresholds.q for part in parts])),
+        rows=None if first.rows is None else [row for part in parts for row in part.rows or []],
+        raw=next((part.raw for part in parts if part.raw is not None), None),
+        labeled={rule: np.concatenate([part.labeled[rule] for part in parts]) for rule in first.labeled},
+        miou={labels: samples for part in parts for labels, samples in part.miou.items()},
+    )
 
 
 def _miou_samples(
@@ -159,151 +249,13 @@ def labeled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
     return StoredMaps(store.handle, images, (height, width), settings.compute, units)
 
 
-def num_folds(num_units: int, settings: CalibrateSettings) -> int:
-    """Number of cross-fitting folds: that of the settings, or a default that keeps the time short.
-
-    num_units: number of labeled images, or of their groups
-    """
-    if settings.folds is not None:
-        folds = settings.folds
-    elif num_units > FEW_IMAGES:
-        folds = 10
-    else:
-        folds = num_units if settings.kind.by_location else 20
-    return min(folds, num_units)
-
-
-def variant_of(settings: Settings, alphas: Sequence[float]) -> calib.Variant:
-    """The settings of the calibration as an argument of `calib.fit`."""
-    chosen = settings.calibrate
-    return calib.Variant(
-        name=chosen.variant,
-        alphas=tuple(alphas),
-        quantile=chosen.quantile,
-        pooling=chosen.pooling,
-        classes=chosen.class_thresholds,
-        num_classes=settings.data.num_classes,
-        num_regions=chosen.regions,
-        class_clusters=chosen.class_clusters,
-        class_shrinkage=chosen.class_shrinkage,
-        bandwidth=chosen.bandwidth,
-        n_min=chosen.n_min,
-        fallback=chosen.fallback,
-        background=settings.data.background_index,
-        fixed_threshold=chosen.fixed_threshold,
-        error=settings.error_of_each_test,
-    )
-
-
-def _chunks_of_alphas(alphas: Sequence[float], folds: int, settings: Settings) -> Iterator[Sequence[float]]:
+def _chunks_of_alphas(alphas: Sequence[float], folds: Folds) -> Iterator[Sequence[float]]:
     """Split the alphas so that thresholds by location, which are whole maps, fit into FOLDS_MEGABYTES.
 
     Other variants take all alphas at once: clusters of classes depend on all of them.
     """
-    height, width = settings.data.grid
+    height, width = folds.settings.data.grid
     size = len(alphas)
-    if settings.calibrate.kind.by_location:
-        size = max(1, FOLDS_MEGABYTES * 1_000_000 // (4 * folds * height * width))
+    if folds.settings.calibrate.kind.by_location:
+        size = max(1, FOLDS_MEGABYTES * 1_000_000 // (4 * folds.number * height * width))
     return (alphas[start : start + size] for start in range(0, len(alphas), size))
-
-
-class JudgeJob(NamedTuple):
-    """One labeled image to judge by the thresholds of its fold.
-
-    image_index:   index of the image in the calibration store
-    probabilities: store with its maps; None if the thresholds are not class-wise
-    maps_index:    index of the image in that store; -1 if there is none
-    thresholds:    folder with one file per fold
-    """
-
-    calibration: Handle
-    image_index: int
-    fold: int
-    probabilities: Handle | None
-    maps_index: int
-    rules: tuple[str, ...]
-    background: int | None
-    accept_uncalibrated: bool
-    thresholds: Path = Path()
-
-
-def _jobs(
-    settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore | None, fold: npt.NDArray[np.int64]
-) -> list[JudgeJob]:
-    is_class_wise = settings.calibrate.class_thresholds != "pooled"
-    maps_index: dict[str, int] = {}
-    if is_class_wise and probabilities is not None:
-        maps_index = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
-    return [
-        JudgeJob(
-            calibration=store.handle,
-            image_index=i,
-            fold=int(fold[i]),
-            probabilities=probabilities.handle if probabilities is not None and is_class_wise else None,
-            maps_index=maps_index.get(store.sample_ids[i], -1),
-            rules=candidate_rules(is_class_wise, settings.calibrate.variant),
-            background=settings.data.background_index,
-            accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
-        )
-        for i in np.flatnonzero(fold >= 0).tolist()
-    ]
-
-
-def _judge_images(
-    settings: Settings,
-    store: CalibrationStore,
-    jobs: Sequence[JudgeJob],
-    thresholds: Sequence[calib.Thresholds],
-    progress: Progress,
-) -> list[calib.Judgement]:
-    """Judge every image, in the order of the images.
-
-    thresholds: one per fold f, computed from all folds but f
-    """
-    judged: dict[int, calib.Judgement] = {}
-
-    def on_done(result: tuple[int, calib.Judgement]) -> None:
-        judged[result[0]] = result[1]
-        progress.advance(len(thresholds[0].q))
-
-    with tempfile.TemporaryDirectory(prefix=".held_out", dir=store.path.parent) as folder:
-        for fold, of_fold in enumerate(thresholds):
-            np.savez(Path(folder) / f"{fold}.npz", region=of_fold.region, q=of_fold.q)
-        run_tasks(judge, [job._replace(thresholds=Path(folder).absolute()) for job in jobs], settings.compute, on_done)
-    return [judged[i] for i in sorted(judged)]
-
-
-def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
-    """Index and counts of one image, judged by the thresholds from the other folds."""
-    store = open_calibration(job.calibration)
-    with np.load(job.thresholds / f"{job.fold}.npz") as file:
-        q, region = file["q"], file["region"]
-    is_class_wise = q.shape[1] > 1
-    maps = None
-    if is_class_wise:
-        assert job.probabilities is not None
-        maps = open_probabilities(job.probabilities).probabilities(job.maps_index).rows(slice(None))
-    counts = calib.judge_image(
-        store.planes(job.image_index),
-        store.read_chunk("score", job.image_index),
-        store.read_chunk("truth", job.image_index),
-        (q_alpha[:, region] if is_class_wise else q_alpha[0, region] for q_alpha in q),
-        job.rules,
-        len(store.class_names),
-        job.background,
-        "accept" if job.accept_uncalibrated else "abstain",
-        maps,
-    )
-    return job.image_index, counts
-
-
-def candidate_rules(is_class_wise: bool, variant: str) -> tuple[str, ...]:
-    """Rules that are judged.
-
-    A variant whose guarantee is about one rule has that rule only. With one threshold for all classes some rules give
-    the same labels, and one of them is judged. Rule raw needs no threshold and is judged once, separately.
-    """
-    only = calib.find_variant(variant).rule
-    if only is not None:
-        return (only,)
-    return calib.calibrated_rules() if is_class_wise else calib.distinct_rules()

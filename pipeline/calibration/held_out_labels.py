@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.calibration.cross_fitting import labeled_maps, num_folds, variant_of
+from pipeline.calibration.cross_fitting import labeled_maps
+from pipeline.calibration.folds import num_folds, variant_of
 from pipeline.settings import Settings
 from pipeline.store import CalibrationStore, ProbabilityStore
 

@@ -70,6 +70,9 @@ class StoredMaps:
     def unit_of_image(self) -> npt.NDArray[np.int64]:
         return calib.each_alone(self.num_images) if self.units is None else self.units
 
+    def label_curves(self, rule: str) -> npt.NDArray[np.float64] | None:
+        return open_calibration(self.calibration).label_curves(rule, self.images)
+
     def bands(self, bytes_per_row: int) -> Iterable[slice]:
         """Slices of rows that cover the grid. The result of each takes at most `tile_megabytes`."""
         height = self.shape[0]

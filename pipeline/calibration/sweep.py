@@ -64,7 +64,9 @@ def sweep_run(settings: Settings, variant: str | None = None) -> Sweep:
     if cached.get("fingerprint") != key:
         with only_writer(settings.folder, "sweep"):
             log.info("sweep: judging %d alphas on held-out images, once; the results are kept in %s", len(alphas), path)
-            calibrated = fit_and_judge(settings, alphas, policy, store, _maps_to_judge_on(settings, store))
+            maps = _maps_to_judge_on(settings, store)
+            judged = {settings.calibrate.variant: alphas}
+            (calibrated,) = fit_and_judge(settings, alphas, policy, store, maps, judged).values()
             cached = {"fingerprint": key, "held_out": calibrated.held_out()}
             write_record(path, cached_rows(path) | {settings.calibrate.variant: cached})
         thresholds = calibrated.thresholds

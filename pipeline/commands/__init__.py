@@ -17,6 +17,7 @@ from pipeline.commands.gallery import gallery
 from pipeline.commands.import_masks import import_masks
 from pipeline.commands.init import init
 from pipeline.commands.inspect import inspect
+from pipeline.commands.next import next_images
 from pipeline.commands.next_round import next_round, train_fold
 from pipeline.commands.prompts import prompts
 from pipeline.commands.settings import settings
@@ -25,7 +26,7 @@ from pipeline.commands.splits import splits
 TOOLS = (
     *(init, annotators, settings, doctor, prompts),
     *(alpha, gallery, inspect, explain),
-    *(export, import_masks, next_round),
+    *(next_images, export, import_masks, next_round),
     *(download, convert_seem),
     *(convert_sbd, convert_coco, splits),
     *(experiment_labels, experiment_run, experiment_table, train_fold),

@@ -36,7 +36,7 @@ def export(
     most_uncertain: int | None,
     copies_images: bool,
 ) -> None:
-    """Write pseudo-labels in the format of another tool, or a data set that another program trains on.
+    """Write labels for another tool or training program.
 
     Labels are written at the size of their images. The formats (--to):
 

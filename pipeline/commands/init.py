@@ -17,6 +17,9 @@ from pipeline.cli import UNANNOTATED_OPTION
 @click.option("--classes", "class_list", type=click.Path(path_type=Path),
               help="Text file, one class per line in order of mask values: NAME, or NAME: VALUE = PROMPT; for "
               "annotations NAME: LABEL = PROMPT.")  # fmt: skip
+@click.option("--colours", type=click.Path(path_type=Path),
+              help="Text file, one colour of the masks per line: NAME,RED,GREEN,BLUE or NAME,#RRGGBB. Masks in colours "
+              "without it: each colour is a class.")  # fmt: skip
 @click.option(
     "--name",
     help="Name of the run: config/NAME.yaml, results/NAME. Default: the name of the folder IMAGES, or of its parent if "
@@ -39,6 +42,7 @@ def init(
     images: Path,
     masks: Path,
     class_list: Path | None,
+    colours: Path | None,
     name: str | None,
     background: str | None,
     annotator: str,
@@ -57,7 +61,7 @@ def init(
 
     keep = unannotated == "background"
     choices = Choices(
-        *(images, masks, class_list, name, background, annotator, checkpoint, keep), parse_overrides(overrides)
+        *(images, masks, class_list, name, background, annotator, checkpoint, colours, keep), parse_overrides(overrides)
     )
     for line in start(choices):
         click.echo(line)

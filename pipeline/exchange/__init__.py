@@ -3,6 +3,7 @@
 labels      the exported labels: those of one alpha, at the images' own sizes
 images      how images are put beside their labels
 polygons    outlines of labels
+next_images  the images to label next
 choice      the exported images, and their order
 provenance  how the labels were made, written into every export
 record      digests of exported labels, to detect masks that come back unchanged

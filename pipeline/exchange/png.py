@@ -49,12 +49,13 @@ def palette_picture(label: Label, colours: Colours) -> Image.Image:
 
 def read(folder: Path, data: DataSettings) -> Annotations:
     """The masks of a folder. Their values are line numbers of classes.txt, or class indices of the run without it."""
-    names = data.class_names
+    names, where = data.class_names, Path("data.classes")
     background = data.background_index
     if (folder / CLASSES).is_file():
-        names = read_lines(folder / CLASSES)
+        where = folder / CLASSES
+        names = read_lines(where)
         background = names.index(data.background) if data.background in names else None
     colours = [*class_colours(len(names), background).tolist(), ABSTAIN_COLOUR]
     values = [*range(len(names)), IGNORE_INDEX]
-    legend = make_legend([*names, ABSTAIN], values, colours, folder / CLASSES)
+    legend = make_legend([*names, ABSTAIN], values, colours, where)
     return Annotations(legend.names, [read_coloured(path, legend) for path in files_in(folder, MASK_SUFFIXES)])

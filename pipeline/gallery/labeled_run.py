@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.calibration.cross_fitting import candidate_rules
+from pipeline.calibration.folds import candidate_rules
 from pipeline.calibration.rows import of_variant
 from pipeline.calibration.sweep import sweep_run
 from pipeline.datasets import Sample, SampleIndex, resize_nearest

@@ -23,9 +23,9 @@ from pipeline.errors import ConfigError, DatasetError, UserError
 from pipeline.files import write_text
 from pipeline.folder import run_word, snakemake_command
 from pipeline.images import IndexMask, PixelLimit
-from pipeline.init.annotated import are_annotations, converted_folder, masks_of
+from pipeline.init.annotated import MASK_ENDING, are_annotations, converted_folder, masks_of
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes
-from pipeline.init.folders import ImagesAndMasks, find_files, listed, run_name
+from pipeline.init.folders import ImagesAndMasks, find_files, has_sub_folders, listed, run_name
 from pipeline.init.recipe import has_cuda
 from pipeline.init.settings import Choices, comments, opening, settings_tree
 from pipeline.names import checked_name
@@ -53,11 +53,11 @@ def start(choices: Choices) -> list[str]:
     """
     name = run_name(choices.images) if choices.name is None else _checked(choices.name)
     path = CONFIG_FOLDER / f"{name}.yaml"
-    choices = choices._replace(overrides=full_names(choices.overrides))
+    choices = _with_sub_folders(choices._replace(overrides=full_names(choices.overrides)))
     _refuse_existing([path, *([converted_folder(choices.images, name)] if are_annotations(choices) else [])])
     with masks_of(choices, name) as masks:
-        choices = choices._replace(masks=masks.folder)
-        files = find_files(choices.images, choices.masks, choices.overrides.get("data.subfolders") is True)
+        choices = masks.choices
+        files = find_files(choices.images, choices.masks, choices.below, choices.overrides.get(MASK_ENDING))
         _check_numbers(files, choices.overrides)
         values = mask_values(files.masks, PixelLimit(choices.max_pixels, "add --set data.max_pixels={}"))
         plan = plan_classes(values.values(), masks.listed, choices.background)
@@ -78,6 +78,14 @@ def _refuse_existing(paths: Sequence[Path]) -> None:
             f"{' and '.join(map(str, existing))} {verb}; use another --name, or remove "
             f"{'it' if len(existing) == 1 else 'them'}: rm{option} {shlex.join(map(str, existing))}"
         )
+
+
+def _with_sub_folders(choices: Choices) -> Choices:
+    """The choices with `data.subfolders`, if there are images in sub-folders and the user has not chosen."""
+    name = "data.subfolders"
+    if name in choices.overrides or not has_sub_folders(choices.images, choices.masks):
+        return choices
+    return choices._replace(overrides={**choices.overrides, name: True})
 
 
 def _checked(name: str) -> str:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in, image_id, normal
 from pipeline.init.classes import BACKGROUND_NAMES, NO_BACKGROUND, ListedClass, read_class_list
-from pipeline.init.folders import images_by_id, listed
+from pipeline.init.folders import common_ending, images_by_id, listed
 from pipeline.init.settings import Choices
-from pipeline.sources.annotations import READERS, Annotations, Conversion, convert, detect, unpacked
+from pipeline.sources.annotations import READERS, Annotations, Conversion, colour_masks, convert, detect, unpacked
 
 CONVERTED = "converted"  # folder beside the image folder, with the index masks of each run
+MASK_ENDING = "data.mask_ending"
 FEW = 0.02  # fraction of pixels outside all outlines below which they are probably gaps between outlines
 
 
 class Masks(NamedTuple):
-    """The mask folder of a run.
+    """The index masks of a run.
 
-    folder:  of the index masks
+    choices: those of the user, with the folder of the index masks
     listed:  classes with their mask values; None if they follow from the values
     remarks: lines of text about a conversion: what was left out or decided
     """
 
-    folder: Path
+    choices: Choices
     listed: list[ListedClass] | None
     remarks: list[str]
 
@@ -36,8 +38,18 @@ def are_annotations(choices: Choices) -> bool:
     """Whether `--masks` has annotations of a tool, rather than index masks."""
     if choices.masks.is_file():
         return True
-    has_masks = choices.masks.resolve() != choices.images.resolve() and files_in(choices.masks, MASK_SUFFIXES)
-    return not has_masks and choices.masks.is_dir() and detect(choices.masks) is not None
+    is_apart = choices.masks.resolve() != choices.images.resolve()
+    if is_apart and files_in(choices.masks, MASK_SUFFIXES, choices.below) and not has_colours(choices):
+        return False
+    return choices.masks.is_dir() and (has_colours(choices) or detect(choices.masks) is not None)
+
+
+def has_colours(choices: Choices) -> bool:
+    """Whether the masks are pictures in colours, or JPEGs."""
+    if choices.colours is not None:
+        return True
+    is_apart = choices.masks.resolve() != choices.images.resolve()
+    return is_apart and colour_masks.are_here(choices.masks, choices.below)
 
 
 def converted_folder(images: Path, name: str) -> Path:
@@ -55,7 +67,7 @@ def masks_of(choices: Choices, name: str) -> Iterator[Masks]:
     """
     if not are_annotations(choices):
         classes = read_class_list(choices.class_list) if choices.class_list is not None else None
-        yield Masks(choices.masks, classes, [])
+        yield Masks(choices, classes, [])
         return
     folder = converted_folder(choices.images, name)
     try:
@@ -63,22 +75,29 @@ def masks_of(choices: Choices, name: str) -> Iterator[Masks]:
         yield _converted(choices, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # of other runs
+            folder.parent.rmdir()
         raise
 
 
 def _converted(choices: Choices, folder: Path) -> Masks:
-    images, sizes = images_by_id(choices.images, choices.overrides.get("data.subfolders") is True)
+    images, sizes = images_by_id(choices.images, choices.masks, choices.below)
     with unpacked(choices.masks, int(sizes.prod(axis=1).sum())) as source:
-        annotations = read(source, choices)
+        annotations = read(source, choices, images)
         done = convert(annotations, images, folder, choices.unannotated)
     if not done.num_masks:
         raise DatasetError(_nothing_matches(choices, annotations, done))
     classes = named_classes(annotations.names, done, choices)
-    return Masks(folder, classes, list(_remarks(choices, annotations, done)))
+    others = {name: value for name, value in choices.overrides.items() if name != MASK_ENDING}
+    remarks = list(_remarks(choices, annotations, done))
+    return Masks(choices._replace(masks=folder, overrides=others), classes, remarks)
 
 
-def read(source: Path, choices: Choices) -> Annotations:
+def read(source: Path, choices: Choices, images: Mapping[str, Path]) -> Annotations:
     """The annotations in a file or folder; DatasetError if no reader reads them."""
+    if has_colours(choices):
+        masks = colour_masks.read(source, choices.colours, choices.below, choices.max_pixels)
+        return without_ending(masks, images, choices.overrides.get(MASK_ENDING))
     name = detect(source)
     if name is None:
         raise DatasetError(
@@ -86,6 +105,19 @@ def read(source: Path, choices: Choices) -> Annotations:
             "folder of index masks; export the annotations in one of these formats"
         )
     return READERS[name].read(source, choices.max_pixels)
+
+
+def without_ending(masks: Annotations, images: Mapping[str, Path], ending: str | None) -> Annotations:
+    """The masks, named as their images: without the end that most names have after the stem of an image."""
+    files = [Path(mask.file_name) for mask in masks.images]
+    if ending is None and any(image_id(file) in images for file in files):
+        return masks
+    ending = ending or common_ending(files, images)
+    named = [
+        mask._replace(other_names=(normal(mask.file_name).removesuffix(ending or "") + ".png",))
+        for mask in masks.images
+    ]
+    return Annotations(masks.names, named, masks.remarks)
 
 
 def _nothing_matches(choices: Choices, annotations: Annotations, done: Conversion) -> str:
@@ -137,6 +169,10 @@ def _remarks(choices: Choices, annotations: Annotations, done: Conversion) -> It
             f"{done.num_covered} pixels ({percent:.2f} %) are in outlines of several labels: they belong to the "
             "smallest one"
         )
+    void = done.fraction(IGNORE_INDEX)
+    if void:
+        why = "between two colours of a JPEG" if has_colours(choices) else "in boxes without an outline"
+        yield f"{100 * void:.1f} % of the pixels are void: {why}"
     outside = done.fraction(0)
     if outside:
         hint = "; if they are gaps between outlines, add --background none, which makes them void"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,8 @@ from pipeline.sources.layouts import UNREAD_SUFFIXES, by_id, unread
 
 NUM_SHOWN = 3
 GENERIC_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")
-
+OF_MASKS = re.compile(r"mask|label|seg|gt|annot|truth", re.IGNORECASE)
+"""What the end of a mask's file name contains if it is beside its image."""
 
 Sizes = npt.NDArray[np.int64]
 """int64 [N, 2], heights and widths of the images whose header can be read."""
@@ -40,42 +42,92 @@ class ImagesAndMasks(NamedTuple):
     sizes: Sizes
 
 
-def find_files(images: Path, masks: Path, below: bool = False) -> ImagesAndMasks:
+def find_files(images: Path, masks: Path, below: bool = False, ending: str | None = None) -> ImagesAndMasks:
     """Match the files of two folders by name. Their pixels are not read.
 
+    The folders may be the same: masks are then the files whose names end like a mask's, e.g. in `_mask.png`.
+
     below:  whether sub-folders are read too (`data.subfolders`)
-    raises: DatasetError for folders that are missing, empty or the same, two files with the same stem, and masks that
-            belong to no image
+    ending: end of a mask's file name after the stem of its image (`data.mask_ending`); default: the most common one
+    raises: DatasetError for folders that are missing or empty, two files with the same stem, and masks of no image
     """
     _check_folder(masks, "--masks")
     if images.resolve() == masks.resolve():
-        raise DatasetError(f"images and masks are both in {images}; move the masks into a folder of their own")
-    image_of_stem, sizes = images_by_id(images, below)
-    problems: list[str] = []
+        return _beside(images, below, ending)
+    image_of_stem, sizes = images_by_id(images, masks, below)
     files = _pictures(masks, MASK_SUFFIXES, "mask", below)
-    ending = None if any(image_id(path) in image_of_stem for path in files) else common_ending(files, image_of_stem)
-    mask_of_stem = by_id(files, problems) if ending is None else _by_ending(files, ending)
-    if problems:
-        raise DatasetError("\n  ".join([f"some files in {masks} have the same name:", *problems]))
-    matched = {stem: path for stem, path in mask_of_stem.items() if stem in image_of_stem}
-    if not matched:
-        first = next(iter(image_of_stem.values()))
+    if ending is None and not any(image_id(path) in image_of_stem for path in files):
+        ending = common_ending(files, image_of_stem)
+    return _matched(image_of_stem, sizes, files, ending, f"in {masks} has the name of an image in {images}")
+
+
+def _beside(folder: Path, below: bool, ending: str | None) -> ImagesAndMasks:
+    """Images, and masks whose names have an ending, in one folder."""
+    _check_folder(folder, "IMAGES")
+    files = _pictures(folder, IMAGE_SUFFIXES, "image", below)
+    stems = {image_id(path): path for path in files}
+    endings = Counter(_ending_of(path, stems) for path in files_in(folder, MASK_SUFFIXES, below))
+    common = next((found for found, _ in endings.most_common() if found and OF_MASKS.search(found)), None)
+    ending = ending or common
+    if ending is None:
         raise DatasetError(
-            f"no mask in {masks} has the name of an image in {images}: the first mask is {files[0].name}, the first "
-            f"image is {first.name}; give each mask the name of its image"
+            f"images and masks are both in {folder}; add what follows the stem of an image in the name of its mask, "
+            "e.g. --set data.mask_ending=_mask.png, or move the masks into a folder of their own"
+        )
+    masks = [path for path in files_in(folder, MASK_SUFFIXES, below) if normal(path.name).endswith(ending)]
+    images = [path for path in files if path not in set(masks)]
+    image_of_stem = _unique(images, folder)
+    what = f"in {folder} that ends in {ending} starts with the stem of an image there"
+    return _matched(image_of_stem, image_sizes(images), masks, ending, what)
+
+
+def _matched(
+    images: dict[str, Path], sizes: Sizes, files: Sequence[Path], ending: str | None, what: str
+) -> ImagesAndMasks:
+    """The masks of images. what: what no mask has, for the message if none is matched"""
+    masks = _unique(files, files[0].parent) if ending is None and files else _by_ending(files, ending or "")
+    matched = {stem: path for stem, path in masks.items() if stem in images}
+    if not matched:
+        first = next(iter(images.values()))
+        first_mask = files[0].name if files else "missing"
+        raise DatasetError(
+            f"no mask {what}: the first mask is {first_mask}, the first image is {first.name}; give each mask the name "
+            "of its image"
         )
     without_image = sorted(set(files) - set(matched.values()))
-    return ImagesAndMasks(image_of_stem, matched, without_image, ending, sizes)
+    return ImagesAndMasks(images, matched, without_image, ending, sizes)
 
 
-def images_by_id(folder: Path, below: bool) -> tuple[dict[str, Path], Sizes]:
-    """The images of a folder by stem, and their sizes; raises DatasetError as `find_files`."""
+def images_by_id(folder: Path, masks: Path, below: bool) -> tuple[dict[str, Path], Sizes]:
+    """The images of a folder by stem, without those in its sub-folder of masks, and their sizes.
+
+    raises: DatasetError as `find_files`
+    """
     _check_folder(folder, "IMAGES")
+    images = _unique(_outside(_pictures(folder, IMAGE_SUFFIXES, "image", below), folder, masks), folder)
+    return images, image_sizes(list(images.values()))
+
+
+def has_sub_folders(images: Path, masks: Path) -> bool:
+    """Whether there are images in sub-folders of the image folder other than that of the masks."""
+    found = _outside(files_in(images, IMAGE_SUFFIXES, below=True), images, masks)
+    return any(path.parent != images for path in found)
+
+
+def _outside(files: Iterable[Path], images: Path, masks: Path) -> list[Path]:
+    """The files that are not below the masks, unless these are in the same folder as the images."""
+    if not masks.is_dir() or images.resolve().is_relative_to(masks.resolve()):
+        return list(files)
+    return [path for path in files if not path.absolute().is_relative_to(masks.absolute())]
+
+
+def _unique(files: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Files by stem; DatasetError if two have the same."""
     problems: list[str] = []
-    images = by_id(_pictures(folder, IMAGE_SUFFIXES, "image", below), problems)
+    found = by_id(files, problems)
     if problems:
         raise DatasetError("\n  ".join([f"some files in {folder} have the same name:", *problems]))
-    return images, image_sizes(list(images.values()))
+    return found
 
 
 def _check_folder(folder: Path, argument: str) -> None:
@@ -97,13 +149,15 @@ def _pictures(folder: Path, suffixes: Sequence[str], kind: str, below: bool) -> 
 
 def common_ending(files: Sequence[Path], images: Mapping[str, Path]) -> str | None:
     """The most common end of mask names after an image's stem: `a_mask.png` with an image `a` gives `_mask.png`."""
-    endings: Counter[str] = Counter()
-    for path in files:
-        starts = (image_id(path)[:length] for length in range(len(image_id(path)), 0, -1))
-        stem = next((start for start in starts if start in images), None)
-        if stem is not None:
-            endings[normal(path.name)[len(stem) :]] += 1
+    endings = Counter(ending for path in files if (ending := _ending_of(path, images)) is not None)
     return endings.most_common(1)[0][0] if endings else None
+
+
+def _ending_of(path: Path, images: Container[str]) -> str | None:
+    """What follows the longest stem of an image, other than its own, in the name of a file; None without one."""
+    own = image_id(path)
+    stem = next((own[:length] for length in range(len(own) - 1, 0, -1) if own[:length] in images), None)
+    return None if stem is None else normal(path.name)[len(stem) :]
 
 
 def _by_ending(files: Sequence[Path], ending: str) -> dict[str, Path]:

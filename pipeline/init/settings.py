@@ -33,10 +33,17 @@ class Choices(NamedTuple):
     background: str | None = None
     annotator: str = "seem"
     checkpoint: str | None = None
+    colours: Path | None = None
+    """Table of the colours of masks."""
     unannotated: bool = False
     """Whether images that annotations list, but in which nothing is drawn, are background."""
     overrides: Mapping[str, Any] = {}
     """Full name of a setting -> value."""
+
+    @property
+    def below(self) -> bool:
+        """Whether sub-folders are read too."""
+        return self.overrides.get("data.subfolders") is True
 
     @property
     def max_pixels(self) -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import calib
 from calib import regions
 from calib.variants import CELLS
-from pipeline.calibration.cross_fitting import variant_of
+from pipeline.calibration.folds import variant_of
 from pipeline.calibration.stored_maps import StoredMaps
 from pipeline.inspect.decision import unrefused
 from pipeline.settings import Settings

@@ -50,8 +50,8 @@ def _of_training(run: Run, receipts: Mapping[str, Facts], held_out: Estimates | 
 def _of_labels(run: Run, receipts: Mapping[str, Facts], worst: str | None) -> Iterator[Step]:
     if "pseudolabel" not in receipts:
         return
-    export = run.tool("export", "--to", "cvat", "--most-uncertain", str(NUM_TO_CORRECT))
-    yield Step("Correct the least certain labels by hand", export)
+    proposed = run.tool("next", "--count", str(NUM_TO_CORRECT), "--to", "cvat")
+    yield Step("Correct the labels that lack most, by hand", proposed)
     yield Step("Read the corrected masks", f"{run.tool('import-masks')} task.zip")
     yield Step("Compare goals: more labels, or more precise ones", run.tool("alpha"))
     if worst is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from calib.curves import image_curves
 from pipeline.calibration.class_fractions import fractions_sentence
 from pipeline.calibration.cross_fitting import Calibrated, fit_and_judge, labeled_maps
 from pipeline.calibration.label_choice import rank_candidates
@@ -41,7 +42,7 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # raise it when the same maps and masks would give other thresholds
+VERSION = 5  # raise it when the same maps and masks would give other thresholds, or another store
 
 SHOWN = {"keep_rate": "keep rate", "miou": "mIoU of labels"}
 NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
@@ -71,6 +72,7 @@ def calibrate(settings: Settings) -> dict[str, Any]:
 def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence[Sample]) -> CalibrationStore:
     run, data = Run(settings), settings.data
     path = run.folder.calibration
+    tested_rules = [calib.find_variant(variant).rule for variant in settings.guaranteed_variants]
     facts = {
         "fingerprint": fingerprint(
             {
@@ -95,6 +97,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
         "variant": settings.calibrate.variant,
         "variants": settings.variants,
         "rules": list(calib.calibrated_rules()),
+        **({"tested_rules": tested_rules} if tested_rules else {}),
         "class_thresholds": settings.calibrate.class_thresholds,
         "quantile": settings.calibrate.quantile,
     }
@@ -117,7 +120,7 @@ class ScoreJob(NamedTuple):
 
 
 def score_image(job: ScoreJob) -> tuple[int, calib.Observed]:
-    """Write score, mask and planes of one image on the grid; returns its index, and what is observed of it."""
+    """Write score, mask, planes and curves of one image on the grid; returns its index, and what is observed of it."""
     reader = open_probabilities(job.probabilities).probabilities(job.position)
     mask = resize_nearest(job.samples.mask(job.sample, job.data), job.data.grid)
     score = np.empty(mask.shape, np.float32)
@@ -125,10 +128,13 @@ def score_image(job: ScoreJob) -> tuple[int, calib.Observed]:
     for rows, strip in reader.strips():
         score[rows] = calib.true_class_scores(strip, mask[rows])
         planes.append(calib.class_planes(strip, job.data.background_index))
-    whole = calib.stack_planes(planes)
+    whole, background = calib.stack_planes(planes), job.data.background_index
     named = {name: plane for name, plane in whole._asdict().items() if plane is not None}
-    open_calibration(job.calibration, writable=True).write_image(job.index, {"score": score, "truth": mask, **named})
-    return job.index, calib.observe(whole, job.data.background_index, job.data.num_classes)
+    store = open_calibration(job.calibration, writable=True)
+    if store.tested_rules:
+        named["label_curves"] = image_curves(whole, mask, store.tested_rules, background)
+    store.write_image(job.index, {"score": score, "truth": mask, **named})
+    return job.index, calib.observe(whole, background, job.data.num_classes)
 
 
 def _score_images(
@@ -167,25 +173,23 @@ def _write_thresholds(
     settings: Settings, store: CalibrationStore, probabilities: ProbabilityStore
 ) -> dict[str, Calibrated]:
     """Write the thresholds of every variant from all images; returns them by variant, with held-out estimates."""
-    calibrated = {}
-    for variant in settings.variants:
-        own, judged = settings.of_variant(variant), settings.judged_alphas(variant)
-        try:
-            calibrated[variant] = fit_and_judge(
-                own, settings.alphas, own.calibrate.uncalibrated, store, probabilities, judged
-            )
-        except calib.CalibrationError as error:
-            raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
-        thresholds = calibrated[variant].thresholds
+    judged = {variant: settings.judged_alphas(variant) for variant in settings.variants}
+    policy = settings.calibrate.uncalibrated
+    try:
+        calibrated = fit_and_judge(settings, settings.alphas, policy, store, probabilities, judged)
+    except calib.CalibrationError as error:
+        raise ConfigError(f"calibrate.alpha {', '.join(map(str, settings.alphas))}: {error}") from None
+    for variant, one in calibrated.items():
+        thresholds, own = one.thresholds, settings.of_variant(variant).calibrate
         if thresholds.fallen_back:
             log.info(
                 "calibrate: %d of %d locations have fewer than %d valid scores and take the threshold of their %s",
-                thresholds.fallen_back, thresholds.region.size, own.calibrate.n_min, own.calibrate.fallback,
+                thresholds.fallen_back, thresholds.region.size, own.n_min, own.fallback,
             )  # fmt: skip
         if variant == settings.calibrate.variant:
-            store.write_folds(calibrated[variant].fold)
+            store.write_folds(one.fold)
         store.write_thresholds(variant, thresholds)
-        store.write_held_out_keep_rates(variant, calibrated[variant].labeled)
+        store.write_held_out_keep_rates(variant, one.labeled)
     return calibrated
 
 

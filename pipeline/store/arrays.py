@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import calib
+from calib.curves import CURVES_SHAPE
 from pipeline.datasets import IGNORE_INDEX
 
 COORDINATES = ("sample", "height", "width", "class", "alpha", "image_digest")
@@ -68,6 +69,7 @@ def _calibration_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
         "score": _per_image(shape, ("y", "x"), "float32", NAN, long_name="1 - P of the true class, NaN = void"),
         "truth": _per_image(shape, ("y", "x"), "uint8", IGNORE_INDEX, long_name="true class, 255 = void"),
         **_plane_arrays(facts),
+        **_curve_arrays(facts),
         "alpha": _whole(("alpha",), (num_alphas,), "float64", NAN),
         "fold": _whole(("sample",), (num_samples,), "int32", -1),
         **_observed_arrays(facts),
@@ -136,6 +138,14 @@ def _plane_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
         "best_foreground": _per_image(shape, ("y", "x"), "uint8", 0, long_name="most probable foreground class"),
         **{name: _per_image(shape, ("y", "x"), "float32", NAN) for name in names},
     }
+
+
+def _curve_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """The curves of every labeled image by the rules that are tested for a guarantee, `calib.curves.image_curves`."""
+    rules = facts.get("tested_rules", [])
+    shape, dims = (facts["num_samples"], len(rules), *CURVES_SHAPE), ("tested_rule", "fraction", "threshold")
+    name = "labeled and labeled wrong, of the pixels with a true class"
+    return {"label_curves": _per_image(shape, dims, "float64", NAN, long_name=name)} if rules else {}
 
 
 def _per_image(shape: Sequence[int], dims: Sequence[str], dtype: str, fill: Any, **attributes: Any) -> ArraySpec:

@@ -18,13 +18,14 @@ from pipeline.store.integrity import open_store
 class CalibrationStore(Store):
     """Scores, masks and planes of the labeled images, and the thresholds learned from them.
 
-    For every labeled image: `score`, `truth` and the planes of `calib.labels`. For every alpha: `q_hat (alpha, y, x)`,
+    For every labeled image: `score`, `truth` and the planes of `calib.labels`; with `pseudolabel.guarantee` also
+    `label_curves`, from which its thresholds are tested. For every alpha: `q_hat (alpha, y, x)`,
     or (alpha, class, y, x) with class-wise thresholds. `n_valid`: number of images that each threshold was computed
     from. These are of the store's own variant; every other variant has `q_hat_VARIANT` and `n_valid_VARIANT`.
     """
 
     def write_image(self, index: int, maps: Mapping[str, npt.NDArray[Any]]) -> None:
-        """All arrays of one labeled image, each [H, W]."""
+        """All arrays of one labeled image: `score`, `truth` and the planes, each [H, W], and the `label_curves`."""
         for name, values in maps.items():
             array = self.array(name)
             array[index] = values.astype(array.dtype)
@@ -32,6 +33,22 @@ class CalibrationStore(Store):
     def maps(self, names: Sequence[str], images: Sequence[int], rows: slice) -> dict[str, npt.NDArray[Any]]:
         """Name -> [images, rows, W] in the array's dtype: some rows of some images. raises: StoreError"""
         return {name: np.stack([self.read_chunk(name, image)[rows] for image in images]) for name in names}
+
+    @property
+    def tested_rules(self) -> list[str]:
+        """The rules with `label_curves`; [] without a guarantee."""
+        return list(self.state.get("tested_rules", []))
+
+    def label_curves(self, rule: str, images: Sequence[int]) -> npt.NDArray[np.float64] | None:
+        """The curves of some images by a rule (`calib.curves.image_curves`): float64 [images, 2, T].
+
+        returns: None if the rule is not one of `tested_rules`
+        raises:  StoreError if a chunk is lost or damaged
+        """
+        if rule not in self.tested_rules:
+            return None
+        curves: npt.NDArray[np.float64] = self.read_chunks("label_curves", images)[:, self.tested_rules.index(rule)]
+        return curves
 
     def planes(self, index: int) -> calib.Planes:
         """Planes of one labeled image."""

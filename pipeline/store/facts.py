@@ -46,6 +46,7 @@ class CalibrationFacts(Facts):
     variant: Name
     variants: Annotated[list[Name], Len(1, 100)]
     rules: Annotated[list[Name], Len(1, 100)]
+    tested_rules: NotRequired[Annotated[list[Name], Len(1, 100)]]
 
 
 class LabelFacts(Facts):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -231,14 +231,27 @@ class Store:
 
     def read_chunk(self, name: str, index: int) -> npt.NDArray[Any]:
         """One image's chunk of an array; StoreError if it is damaged or lost (zarr would return the fill value)."""
-        if not self.has_chunk(name, index):
-            again = repair_command(self.path, self.state["kind"])
-            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; run {again}")
+        self._refuse_lost_chunk(name, index)
         try:
             values: npt.NDArray[Any] = self.array(name)[index]
         except UNREADABLE as error:
             raise self.damaged(f"{name} of {self.sample_ids[index]}", error) from None
         return values
+
+    def read_chunks(self, name: str, images: Sequence[int]) -> npt.NDArray[Any]:
+        """The same for several images, [images, ...], in one call of zarr, which takes far less time."""
+        for index in images:
+            self._refuse_lost_chunk(name, index)
+        try:
+            values: npt.NDArray[Any] = self.array(name).oindex[np.array(images)]
+        except UNREADABLE as error:
+            raise self.damaged(name, error) from None
+        return values
+
+    def _refuse_lost_chunk(self, name: str, index: int) -> None:
+        if not self.has_chunk(name, index):
+            again = repair_command(self.path, self.state["kind"])
+            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; run {again}")
 
 
 def observed_in(store: Store, images: npt.NDArray[np.intp]) -> calib.Observed:

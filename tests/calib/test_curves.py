@@ -5,7 +5,7 @@ import pytest
 from random_images import block_of, random_image
 
 from calib import class_planes, label_pixels
-from calib.curves import candidate_thresholds, curves_of, merge_curves
+from calib.curves import candidate_thresholds, curves_of, image_curves, merge_curves
 from calib.interface import Block
 from calib.scores import IGNORE_INDEX
 
@@ -25,6 +25,17 @@ def test_counts_the_labels_of_every_threshold(rule, num_classes, background):
             kept = ~np.isnan(label)
             assert curves.kept[i, t] == kept.sum() / is_valid.sum()
             assert curves.wrong[i, t] == (label[kept] != truth[is_valid][kept]).sum() / is_valid.sum()
+
+
+@pytest.mark.parametrize("background", [None, 0, 3])
+def test_rules_that_are_counted_together_have_their_own_curves(background):
+    rules = ["argmax", "paper", "singleton"]
+    maps, truth = random_image(np.random.default_rng(0), 4)
+    together = image_curves(class_planes(maps, background), truth, rules, background)
+    for rule, (kept, wrong) in zip(rules, together, strict=True):
+        alone = curves_of(rule, background, block_of([(maps, truth)], background))
+        np.testing.assert_array_equal((kept, wrong), (alone.kept[0], alone.wrong[0]))
+    assert np.isnan(image_curves(class_planes(maps, 0), np.full_like(truth, IGNORE_INDEX), rules, 0)).all()
 
 
 def test_images_without_a_true_class_are_left_out_and_the_others_keep_their_order():

@@ -133,6 +133,19 @@ def test_one_threshold_for_all_classes_is_equal_thresholds_of_all(image, uncalib
         np.testing.assert_array_equal(of_each, one)
 
 
+@settings(max_examples=50, deadline=None)
+@given(judged_images(class_wise=False), UNCALIBRATED)
+def test_alphas_and_rules_that_are_judged_together_have_their_own_counts(image, uncalibrated):
+    probabilities, truth, thresholds, background = image
+    others = [np.full_like(thresholds[0], q) for q in (0.4, np.inf)]
+    together = judge(probabilities, truth, [*others, *thresholds], background, uncalibrated)
+    chosen = [list(RULES).index(rule) for rule in ("singleton", "paper")]
+    own = judge(*image, uncalibrated)
+    whole = own._replace(**{name: getattr(own, name)[:, chosen] for name in ("kept", "right", "labeled")})
+    for counts, expected in zip(together.some(slice(2, 2 + len(thresholds)), chosen), whole, strict=True):
+        np.testing.assert_array_equal(counts, expected)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 10])
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_counts_of_bands_add_up_to_those_of_the_image(rows, class_wise):

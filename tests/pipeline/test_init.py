@@ -197,8 +197,7 @@ def test_masks_without_an_image_are_named(mydata):
     [
         ("gone", "mydata/masks", "IMAGES is gone, which is not a folder; correct IMAGES"),
         ("mydata/images", "gone", "--masks is gone, which is not a folder; correct --masks"),
-        ("mydata", "mydata/masks", "mydata itself contains no image (.jpg, .jpeg, .png, "),
-        ("mydata", "mydata/masks", "); use mydata/images, which contains some"),
+        ("empty", "mydata/masks", "empty itself contains no image (.jpg, .jpeg, .png, "),
         ("mydata/images", "mydata/images", "move the masks into a folder of their own"),
         ("mydata/images", "empty", "empty itself contains no mask (.png, .bmp, .tif, .tiff, .gif); use a folder with"),
         (
@@ -225,16 +224,36 @@ def test_one_mask_is_too_few_and_masks_for_all_images_are_refused(mydata, write_
     assert "split     3 labeled, 5 unlabeled, 2 val" in text
 
 
-def test_images_in_sub_folders_are_named_with_the_setting_that_reads_them(mydata):
+def test_images_in_sub_folders_are_read_unless_the_user_says_no(mydata):
     (mydata / "images/batch2").mkdir()
     moved = sorted((mydata / "images").glob("*.png"))[-2:]
     for path in moved:
         path.rename(mydata / "images/batch2" / path.name)
-    text, _ = started(mydata / "images", "--masks", mydata / "masks", "--name", "some")
+    some = ["--name", "some", "--set", "data.subfolders=false"]
+    text, _ = started(mydata / "images", "--masks", mydata / "masks", *some)
     assert "check     2 images in sub-folders of mydata/images are not read: batch2 (2); to read them, set" in text
-    text, settings = started(mydata / "images", "--masks", mydata / "masks", "--set", "data.subfolders=true")
-    assert "sub-folders" not in text
+    text, settings = started(mydata / "images", "--masks", mydata / "masks")
+    assert "found     10 images" in text
     assert settings.data.subfolders
+    text, settings = started(mydata, "--masks", mydata / "masks", "--name", "parent")
+    assert "found     10 images" in text, "the masks below the images are no images"
+    (mydata / "images/batch2" / moved[0].name).rename(mydata / "images/batch2/im0.png")
+    assert "batch2/im0.png have the same stem im0; rename or remove one of them" in refused(
+        mydata / "images", "--masks", mydata / "masks", "--name", "twice"
+    )
+
+
+def test_masks_may_be_beside_the_images(mydata):
+    for path in sorted((mydata / "masks").iterdir()):
+        path.rename(mydata / "images" / f"{path.stem}_label.png")
+    text, settings = started(mydata / "images", "--masks", mydata / "images")
+    assert "5 masks, so 5 images are unlabeled" in text
+    assert settings.data.mask_ending == "_label.png"
+    for path in sorted((mydata / "images").glob("*_label.png")):
+        path.rename(path.with_name(path.name.replace("_label", "-x")))
+    folders = [mydata / "images", "--masks", mydata / "images", "--name", "other"]
+    assert "images; add what follows the stem of an image" in refused(*folders)
+    assert started(*folders, "--set", "data.mask_ending=-x.png")[1].data.mask_ending == "-x.png"
 
 
 def test_masks_that_are_no_index_masks_are_all_named(mydata):

@@ -33,15 +33,21 @@ NUM_COLOURS = 2**24
 
 
 class Legend(NamedTuple):
-    """The names of labels, and the index of each by mask value and by colour."""
+    """The names of labels, and the index of each by mask value and by colour.
+
+    where: file that names them
+    """
 
     names: Sequence[str]
     by_value: Mapping[int, int]
     by_colour: Mapping[int, int]
+    where: Path
 
 
 def make_legend(names: Sequence[str], values: Sequence[int], colours: Sequence[Sequence[int]], where: Path) -> Legend:
     """A legend of labels, each with a value and a colour (red, green, blue).
+
+    values: [] if the labels have colours only
 
     raises: DatasetError for two equal colours, and for too many labels
     """
@@ -55,7 +61,9 @@ def make_legend(names: Sequence[str], values: Sequence[int], colours: Sequence[S
                 f"{where} gives {names[i]} and {first} the same colour #{colour:06x}; change one of the colours"
             )
     indices = range(len(names))
-    return Legend(names, dict(zip(values, indices, strict=True)), dict(zip(packed, indices, strict=True)))
+    return Legend(
+        names, dict(zip(values, indices, strict=bool(values))), dict(zip(packed, indices, strict=True)), where
+    )
 
 
 def pack(colour: Sequence[int]) -> int:
@@ -79,9 +87,9 @@ def decode(path: Path, legend: Legend, size: Size) -> Drawn:
     """
     values, colours = _read(path, size)
     if colours is not None and (values is None or set(_present(colours)) <= legend.by_colour.keys()):
-        return Drawn(_mask(path, colours, legend.by_colour, "colour #{:06x}"))
+        return Drawn(_mask(path, colours, legend.by_colour, "colour #{:06x}", legend.where))
     assert values is not None
-    return Drawn(_mask(path, values, legend.by_value, "value {}"))
+    return Drawn(_mask(path, values, legend.by_value, "value {}", legend.where))
 
 
 def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
@@ -96,14 +104,14 @@ def _read(path: Path, size: Size) -> tuple[Codes | None, Codes | None]:
     return None if mask is None else mask.values.astype(np.int64), pixel_colours(file, mask)
 
 
-def _mask(path: Path, codes: Codes, indices: Mapping[int, int], shown: str) -> npt.NDArray[np.uint8]:
+def _mask(path: Path, codes: Codes, indices: Mapping[int, int], shown: str, where: Path) -> npt.NDArray[np.uint8]:
     """Index of the label of each pixel plus 1, uint8 [H, W]."""
     present = _present(codes)
     unknown = [shown.format(code) for code in present if code not in indices]
     if unknown:
         listed = ", ".join(unknown[:MAX_SHOWN]) + (", ..." if len(unknown) > MAX_SHOWN else "")
         raise DatasetError(
-            f"{path} has {listed}, which stands for no label of the export; paint these pixels with one of its labels"
+            f"{path} has {listed}, which stands for no label of {where}; paint these pixels with one of its labels"
         )
     number_of = np.zeros(present[-1] + 1, np.uint8)
     number_of[present] = [indices[code] + 1 for code in present]

@@ -9,7 +9,7 @@ from tiny_run import write_run_file, write_sample_files
 
 import calib
 from pipeline.calibration.class_fractions import fractions_of, fractions_sentence
-from pipeline.calibration.cross_fitting import variant_of
+from pipeline.calibration.folds import variant_of
 from pipeline.inspect.summary import inspect_store
 from pipeline.receipt import read_receipt
 from pipeline.run_file import load_settings

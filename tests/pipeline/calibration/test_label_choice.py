@@ -9,7 +9,7 @@ from stage_runs import labels_of, run_stages
 from tiny_run import write_run_file, write_sample_files
 
 import calib
-from pipeline.calibration.cross_fitting import variant_of
+from pipeline.calibration.folds import variant_of
 from pipeline.calibration.label_choice import choose, labeler, ranked_candidates
 from pipeline.calibration.rows import candidates
 from pipeline.errors import StoreError

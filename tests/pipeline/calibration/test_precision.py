@@ -1,7 +1,9 @@
 """A run with a guaranteed precision: its labels, what states the guarantee, and the refusal of another one."""
 
+import json
 import logging
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from calib.betting import log_evidence
 from calib.curves import candidate_thresholds
 from calib.precision import is_pilot, labeled_curves, log_capital
 from pipeline.calibration.alpha_choice import Goal, choose_alpha
-from pipeline.calibration.cross_fitting import labeled_maps, variant_of
+from pipeline.calibration.cross_fitting import fit_and_judge, labeled_maps
+from pipeline.calibration.folds import variant_of
 from pipeline.calibration.precision import guaranteed_labels
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.gallery.content import page_content
 from pipeline.gallery.labeled_run import never_rising, open_labeled_run
 from pipeline.inspect import format_summary, inspect_store
@@ -75,6 +78,34 @@ def test_each_of_two_tested_rules_has_half_of_the_error(run):
     variant = calib.Variant("precision_argmax", (0.9,), background=0, error=0.05)
     (fitted,) = calib.fit(variant, labeled, np.zeros(12, np.int64))
     assert np.unique(store.q_hat(0.9, "precision_argmax")).tolist() == fitted.q.ravel().tolist()
+
+
+def test_the_curves_that_are_stored_are_those_of_the_planes(run, tmp_path):
+    settings = load_settings(run, AUTO)
+    store = open_calibration(settings.folder / "calibration.zarr")
+    assert store.tested_rules == ["argmax", "paper"]
+    maps = {name: np.stack([store.read_chunk(name, i) for i in range(12)]) for name in ("truth", *calib.Planes._fields)}
+    for rule in store.tested_rules:
+        counted = labeled_curves(rule, 0, calib.ArrayMaps({"score": maps["p_second"], **maps}))
+        stored = labeled_curves(rule, 0, labeled_maps(settings, store))
+        for of_stored, of_counted in zip(stored, counted, strict=True):
+            np.testing.assert_array_equal(of_stored, of_counted)
+    assert store.label_curves("singleton", [0, 1]) is None
+    damaged = open_calibration(shutil.copytree(store.path, tmp_path / "calibration.zarr"), writable=True)
+    (damaged.path / "label_curves/c/3/0/0/0").unlink()
+    with pytest.raises(StoreError, match=rf"label_curves of {store.sample_ids[3]} is not on disk; run "):
+        damaged.label_curves("argmax", range(12))
+
+
+def test_a_variant_has_the_same_numbers_whichever_are_judged_with_it(run):
+    settings, (calibrated, _) = load_settings(run, AUTO), receipts(run)
+    store = open_calibration(settings.folder / "calibration.zarr")
+    alphas = {variant: settings.judged_alphas(variant) for variant in ("precision_paper", "image")}
+    alone = fit_and_judge(settings, settings.alphas, "abstain", store, None, alphas)
+    for variant, of_variant in alone.items():
+        assert json.loads(json.dumps(of_variant.rows)) == [
+            row for row in calibrated["held_out"]["rows"] if row["variant"] == variant
+        ]
 
 
 def test_auto_takes_the_guaranteed_labels_with_the_larger_held_out_miou(run):

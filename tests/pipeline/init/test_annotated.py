@@ -185,3 +185,94 @@ def test_annotations_that_cannot_be_used_leave_no_file(photos):
     assert "has no annotations of a format that is read (cvat, yolo, labelme, label-studio, coco)" in refused(
         "--masks", "notes.csv"
     )
+
+
+RED, BLUE, BLACK = (200, 10, 10), (0, 0, 255), (0, 0, 0)
+PATCHES = [[RED] * 3 + [BLACK] * 3, [RED] * 3 + [BLUE] * 3, *[[BLACK] * 6] * 2]
+
+
+def write_colours(name="masks/{}_colour.png", scale=1, **options):
+    """Masks of three images in colours, every pixel `scale` times as large. The images are made to fit."""
+    pixels = np.array(PATCHES, np.uint8).repeat(scale, 0).repeat(scale, 1)
+    Path("masks").mkdir(exist_ok=True)
+    for path in Path("photos").iterdir():
+        Image.new("RGB", (WIDTH * scale, HEIGHT * scale)).save(path)
+    for image in ("a", "b 1", "é"):
+        Image.fromarray(pixels).save(name.format(image), **options)
+
+
+@pytest.mark.parametrize("ending", ["colour.png", "colour.jpg"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "cat,200,10,10\nguide dog;0;0;255\nbackground 0 0 0\n",
+        "NAME,CODE\ncat,#c80a0a\r\n#0000ff\tguide dog\r\n000000 background",
+    ],
+)
+def test_masks_in_colours_are_read_by_a_table(photos, ending, table):
+    write_colours(f"masks/{{}}_{ending}", scale=32, **({"quality": 80} if ending.endswith("jpg") else {}))
+    Path("colours.csv").write_bytes(b"\xef\xbb\xbf" + table.encode())
+    text, settings = started("--masks", "masks", "--colours", "colours.csv", "--name", "mine")
+    assert settings.data.class_names == ["cat", "guide dog", "background"]
+    label = np.array(labels_of(settings)["é"])
+    expected = np.array([[0, 0, 0, 2, 2, 2], [0, 0, 0, 1, 1, 1], *[[2] * 6] * 2]).repeat(32, 0).repeat(32, 1)
+    is_void = label == 255
+    assert np.array_equal(label[~is_void], expected[~is_void])
+    assert is_void.mean() < 0.05
+    assert (
+        ("% of the pixels are void: between two colours of a JPEG" in text) == is_void.any() == ending.endswith("jpg")
+    )
+
+
+def test_without_a_table_the_colours_that_were_found_are_proposed(photos):
+    write_colours("masks/{}.png")
+    text, settings = started("--masks", "masks", "--name", "mine")
+    assert settings.data.class_names == ["background", "class #0000ff", "class #c80a0a"]
+    assert labels_of(settings)["a"][:2] == [[2, 2, 2, 0, 0, 0], [2, 2, 2, 1, 1, 1]]
+    for line in ("background,0,0,0", "class #0000ff,0,0,255", "class #c80a0a,200,10,10"):
+        assert f"            {line}\n" in text
+    Path("colours.csv").write_text("cat,200,10,10\ndog,0,0,255\n")
+    message = refused_again("--masks", "masks", "--colours", "colours.csv")
+    assert "a.png has colour #000000, which stands for no label of colours.csv" in message
+
+
+def refused_again(*arguments):
+    result = call("--name", "again", *arguments)
+    assert result.exit_code == 1, result.output
+    return result.stderr
+
+
+def test_jpegs_are_read_where_they_are_black_and_white_and_refused_where_their_colours_are_lost(photos):
+    write_colours("masks/{}.jpg", scale=16)
+    assert "a.jpg is a JPEG in colours, whose exact colours are lost; list the colours of all" in refused(
+        "--masks", "masks"
+    )
+    Path("colours.csv").write_text("cat,200,10,10\nbackground,0,0,0\n")
+    message = refused("--masks", "masks", "--colours", "colours.csv")
+    assert "14 % of its pixels are near no colour of a class, e.g. " in message
+    values = np.array([[0, 1], [2, 255]], np.uint8).repeat(32, 0).repeat(48, 1)
+    for image in ("a", "b 1", "é"):
+        Image.fromarray(values).save(f"masks/{image}.jpg")
+    assert (
+        "a.jpg is a JPEG with areas of the greys 0, 1, 2, 255, expected black and white; if these are class"
+        in refused("--masks", "masks")
+    )
+    for image in ("a", "b 1", "é"):
+        Image.fromarray(np.where(values < 255, 0, 255).astype(np.uint8)).save(f"masks/{image}.jpg")
+    _, settings = started("--masks", "masks", "--name", "mine")
+    assert settings.data.class_names == ["background", "class #ffffff"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("cat,200,10\n", "colours.csv line 1 is 'cat,200,10', expected NAME,RED,GREEN,BLUE or NAME,#RRGGBB"),
+        ("cat,200,10,256\n", "colours.csv line 1 has the colour 200, 10, 256, expected numbers from 0 to 255"),
+        ("cat,1,2,3\ndog,1,2,3", "colours.csv line 2 gives 'dog' the colour of 'cat'; change one of them"),
+        ("name,colour\n", "colours.csv has no colour; write a line for each, e.g. cat,255,0,0"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(photos, table, message):
+    write_colours("masks/{}.png")
+    Path("colours.csv").write_text(table)
+    assert message in refused("--masks", "masks", "--colours", "colours.csv")

@@ -52,4 +52,4 @@ def test_a_trained_run_can_be_applied_and_its_worst_image_explained(steps):
 
 
 def test_without_an_annotator_nothing_is_exported(steps):
-    assert not has(steps({"evaluate": TRAINED["evaluate"]}), "export")
+    assert not has(steps({"evaluate": TRAINED["evaluate"]}), "conformalsam next")
