@@ -24,6 +24,9 @@ docs: $(VENV)/.installed ## the documentation as a site, with every link checked
 	$(BIN)/python docs/reference.py
 	$(BIN)/zensical build --strict
 
+wheel: $(VENV)/.installed ## a wheel in dist/, for folders outside this clone
+	$(BIN)/python -m hatchling build -t wheel
+
 campaign: $(VENV)/.installed ## search at random for examples that fail, for half an hour
 	$(BIN)/python tests/campaign.py random --minutes 30
 
@@ -46,4 +49,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-.PHONY: help demo test slow docs campaign gate format
+.PHONY: help demo test slow docs wheel campaign gate format

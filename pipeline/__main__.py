@@ -39,7 +39,7 @@ def _show_environment(context: click.Context, _: click.Parameter, is_asked: bool
 def main() -> None:
     """Calibrated pseudo-labels from a promptable segmentation model, and a student trained on them.
 
-    To run the whole workflow: snakemake --cores 8 all --config run=RUN. To run one stage:
+    To run the whole workflow: conformalsam run RUN. To run one stage:
     conformalsam calibrate RUN --set alpha=0.1. RUN is a run file, or its name in config/. Default: demo.
     """
 

@@ -23,6 +23,7 @@ from pipeline.settings import Settings
 
 SECTIONS = {
     "Stages": (
+        "run",
         *("prepare", "annotate", "calibrate", "probe", "pseudolabel"),
         *("stage1", "stage2", "evaluate", "baseline", "report"),
     ),

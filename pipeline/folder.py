@@ -10,27 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.record import write_record
-from pipeline.yaml_text import yaml_text
+from pipeline.workflow import run_word, snakemake_command
 
 STAGE_OF = {"probabilities": "annotate", "calibration": "calibrate", "labels": "pseudolabel"}
 KIND_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "labels": "labels.zarr"}
 MEMBERS = "members"
-
-
-def snakemake_command(stage: str, words: Iterable[str], rerun: str | None = None) -> str:
-    """Command line that runs a stage and the stages before it that have not finished.
-
-    words: arguments of `--config`, e.g. run=demo; they are quoted for the shell
-    rerun: stage that is run even if its receipt exists
-    """
-    forced = "" if rerun is None else f" -R {rerun}"
-    return f"snakemake --cores 8 {stage}{forced} --config {' '.join(shlex.quote(word) for word in words)}"
-
-
-def run_word(run: str) -> str:
-    """The argument of `--config` that chooses a run file, by its path or its name in `config/`."""
-    return f"run={yaml_text(run)}"
 
 
 def member_of(path: Path) -> str | None:

@@ -8,12 +8,10 @@ from typing import Any
 import yaml
 
 from pipeline.errors import ConfigError
-from pipeline.folder import run_word
 from pipeline.run_file import DEFAULT_RUN, full_names, takes_text
 from pipeline.settings import Settings
+from pipeline.workflow import CONFIG_OPTIONS, run_word
 from pipeline.yaml_text import read_yaml, yaml_text
-
-CONFIG_OPTIONS = ("--config", "-C")  # of Snakemake
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:

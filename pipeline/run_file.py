@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.recipes import refuse_another_recipe
 from pipeline.settings import Origin, Section, Settings, did_you_mean
 from pipeline.text import read_text
+from pipeline.workflow import RUN_FILES
 from pipeline.yaml_text import read_yaml
 from pipeline.yaml_words import KEY, unquoted_word
 
@@ -74,13 +75,21 @@ def _before_preset(files: Sequence[File], given: Mapping[str, Any]) -> dict[str,
 
 
 def find_run_file(run: str | Path) -> Path:
-    """Path of a run file, given by path or by name; ConfigError if there is none, with the known names."""
-    for path in (Path(run), CONFIG_FOLDER / f"{run}.yaml"):
+    """Path of a run file, given by path or by name; ConfigError if there is none, with the known names.
+
+    A name is looked for in `config/`, then among the run files that come with the package.
+    """
+    for path in (Path(run), CONFIG_FOLDER / f"{run}.yaml", RUN_FILES / f"{run}.yaml"):
         if path.is_file():
             return path
-    known = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+    known = sorted({path.stem for folder in (CONFIG_FOLDER, RUN_FILES) for path in folder.glob("*.yaml")})
     expected = CONFIG_FOLDER / f"{run}.yaml"
     raise ConfigError(f"no run file {run} and no {expected}{did_you_mean(str(run), known)}; known: {', '.join(known)}")
+
+
+def beside(run_file: Path, name: str) -> Path:
+    """Path of another run file, NAME.yaml, beside one; in `config/` for one that comes with the package."""
+    return (CONFIG_FOLDER if run_file.parent == RUN_FILES else run_file.parent) / f"{name}.yaml"
 
 
 def full_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +192,8 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[File]:
     if not isinstance(parent, str):
         raise ConfigError(f"{path} extends {_shown(parent)}, expected the path of a run file; fix its line `extends:`")
     parent_path = path.parent / parent
+    if not parent_path.is_file() and (RUN_FILES / parent).is_file():
+        parent_path = RUN_FILES / parent
     if not parent_path.is_file():
         raise ConfigError(f"{path} extends {parent!r}, but {parent_path} does not exist; fix its line `extends:`")
     return [*_read_files(parent_path, (*seen, path.resolve())), File(text, tree)]

@@ -33,6 +33,7 @@ LIGHT = {
     "run",
     "settings",
     "store",
+    "workflow",
     "yaml_text",
 }
 

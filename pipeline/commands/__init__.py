@@ -20,11 +20,12 @@ from pipeline.commands.inspect import inspect
 from pipeline.commands.next import next_images
 from pipeline.commands.next_round import next_round, train_fold
 from pipeline.commands.prompts import prompts
+from pipeline.commands.run import run
 from pipeline.commands.settings import settings
 from pipeline.commands.splits import splits
 
 TOOLS = (
-    *(init, annotators, settings, doctor, prompts),
+    *(run, init, annotators, settings, doctor, prompts),
     *(alpha, gallery, inspect, explain),
     *(next_images, export, import_masks, next_round),
     *(download, convert_seem),

@@ -17,7 +17,7 @@ import yaml
 from pipeline.datasets import SPLITS, Sample, SampleIndex, Split
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.files import file_digest, write_text
-from pipeline.run_file import CONFIG_FOLDER, find_run_file, full_names
+from pipeline.run_file import CONFIG_FOLDER, beside, find_run_file, full_names
 from pipeline.settings import Settings
 from pipeline.sources.layouts import CORRECTED
 from pipeline.sources.lists import NO_MASK
@@ -120,7 +120,7 @@ def run_file_for(run: str, overrides: Mapping[str, Any], settings: Settings, mas
             node = node.setdefault(section, {})
         node[last] = value
     text = f"# {original.name} with the corrected masks imported by conformalsam import-masks.\n"
-    file = RunFile(original.with_name(f"{original.stem}{SUFFIX}.yaml"), text + yaml.safe_dump(tree, sort_keys=False))
+    file = RunFile(beside(original, f"{original.stem}{SUFFIX}"), text + yaml.safe_dump(tree, sort_keys=False))
     if file.path.is_file() and file.path.read_text(encoding="utf-8") != file.text:
         raise ConfigError(
             f"{file.path} exists and is another run file; import into it (RUN {file.run}), or move it to another folder"

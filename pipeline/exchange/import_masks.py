@@ -23,7 +23,7 @@ from pipeline.exchange.formats import refuse_unknown_format
 from pipeline.exchange.incoming import READABLE, Incoming, incoming_masks
 from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.files import remove_folder, write_text
-from pipeline.folder import Folder, run_word, snakemake_command
+from pipeline.folder import Folder
 from pipeline.lock import only_writer
 from pipeline.overrides import parse_overrides
 from pipeline.progress import Progress
@@ -31,6 +31,7 @@ from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.settings import DataSettings, did_you_mean
 from pipeline.sources.annotations import unpacked
+from pipeline.workflow import run_word, snakemake_command
 
 log = logging.getLogger(__name__)
 

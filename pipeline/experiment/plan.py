@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, Shape, chosen_rows, table_of
-from pipeline.folder import snakemake_command
 from pipeline.overrides import as_workflow_config
 from pipeline.receipt import fingerprint
 from pipeline.run_file import load_settings
 from pipeline.settings import EFFICIENTNETS, Settings
+from pipeline.workflow import snakemake_command
 
 Stage = Literal["stage1", "stage2"]
 POINTS = 5  # of each stage's learning curve; equal for all, because the best of more points is higher

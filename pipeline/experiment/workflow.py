@@ -16,6 +16,7 @@ from pipeline.marks import mark_of, update_mark
 from pipeline.overrides import split_workflow_config
 from pipeline.receipt import read_receipt
 from pipeline.run import is_stale
+from pipeline.workflow import run_word, snakemake_command
 
 
 def experiment_of(config: Mapping[str, Any], command_line: Sequence[str], is_main: bool = True) -> Experiment:
@@ -26,12 +27,10 @@ def experiment_of(config: Mapping[str, Any], command_line: Sequence[str], is_mai
     raises:       ConfigError if `table=` is given without the target experiment, or if the experiment is impossible
     """
     request, rest = split_request(config)
-    if request is not None and is_main and not any(map(_is_of_experiment, command_line)):
-        raise ConfigError(
-            f"table={request.table} needs the target experiment; run snakemake --cores 8 experiment --config "
-            f"table={request.table} ..."
-        )
     run, overrides = split_workflow_config(rest, command_line)
+    if request is not None and is_main and not any(map(_is_of_experiment, command_line)):
+        command = snakemake_command("experiment", [run_word(run), *request.as_workflow_config()])
+        raise ConfigError(f"table={request.table} needs the target experiment; run {command} ...")
     experiment = Experiment(run, overrides, request or Request("5"))
     if request is not None:
         _ = experiment.cells  # an impossible row raises its error before any job runs

@@ -21,7 +21,6 @@ import numpy as np
 from pipeline.datasets import SPLITS, read_index_mask
 from pipeline.errors import ConfigError, DatasetError, UserError
 from pipeline.files import write_text
-from pipeline.folder import run_word, snakemake_command
 from pipeline.images import IndexMask, PixelLimit
 from pipeline.init.annotated import MASK_ENDING, are_annotations, converted_folder, masks_of
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes
@@ -36,6 +35,7 @@ from pipeline.settings import Settings
 from pipeline.sources import find_samples
 from pipeline.sources.palettes import palette_problems
 from pipeline.sources.unread import unread_images
+from pipeline.workflow import run_word, snakemake_command
 
 __all__ = ["Choices", "start"]
 

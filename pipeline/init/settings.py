@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import calib
 from pipeline.doctor.grid import fitting_grid
 from pipeline.errors import ConfigError
-from pipeline.folder import run_word, snakemake_command
 from pipeline.init.classes import ClassPlan
 from pipeline.init.folders import ImagesAndMasks, data_paths
 from pipeline.init.recipe import CPU_BATCH, CPU_STEPS, recipe
 from pipeline.run_file import put_setting
 from pipeline.settings import MAX_PIXELS
 from pipeline.sources.samples import DEFAULT_VAL_FRACTION
+from pipeline.workflow import run_word, snakemake_command
 
 DEFAULT_CHECKPOINT = "checkpoints/focal-l"
 ALPHA_STEP = 0.05

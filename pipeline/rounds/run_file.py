@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError, UserError
 from pipeline.files import write_text
-from pipeline.folder import run_word, snakemake_command
 from pipeline.names import checked_name
 from pipeline.progress import clock
 from pipeline.rounds.base import base_run
 from pipeline.rounds.folds import Fold, folds_of
-from pipeline.run_file import CONFIG_FOLDER, find_run_file, full_names, load_settings, put_setting
+from pipeline.run_file import CONFIG_FOLDER, beside, find_run_file, full_names, load_settings, put_setting
 from pipeline.run_file_text import render
 from pipeline.settings import Settings, StudentSettings
+from pipeline.workflow import run_word, snakemake_command
 
 ROUND = re.compile(r"(.*)_round(\d+)")
 
@@ -45,7 +45,7 @@ def write_next_round(choices: Choices) -> list[str]:
     of_run = find_run_file(choices.run)
     last = load_settings(choices.run, choices.overrides)
     name = next_name(last.name) if choices.name is None else _checked(choices.name)
-    path = of_run.with_name(f"{name}.yaml")
+    path = beside(of_run, name)
     if path.exists():
         raise ConfigError(
             f"{path} exists and is not overwritten; use another --name, or remove it: rm {shlex.quote(str(path))}"

@@ -51,7 +51,7 @@ def test_no_first_line_is_cut_off_at_80_columns(everything, arguments):
 def test_every_command_that_reads_a_run_takes_it_as_an_argument():
     without = {name for name, command in COMMANDS.items() if "overrides" not in {p.name for p in command.params}}
     assert without == {
-        *("annotators", "settings", "presets", "predict", "splits"),
+        *("run", "annotators", "settings", "presets", "predict", "splits"),
         *("download", "convert-seem", "convert-sbd", "convert-coco"),
     }
     for name in COMMANDS.keys() - without - {"init"}:

@@ -30,6 +30,7 @@ from pipeline.overrides import split_workflow_config
 from pipeline.run_file import load_settings
 from pipeline.run_file_text import flow, render
 from pipeline.sources import find_samples
+from pipeline.workflow import SNAKEFILE
 
 ROOT = Path(__file__).parents[2]
 NUM_IMAGES, NUM_MASKS = 40, 8
@@ -38,6 +39,7 @@ NUM_IMAGES, NUM_MASKS = 40, 8
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("Snakefile").symlink_to(SNAKEFILE)
     return tmp_path
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from pipeline.workflow import SNAKEFILE
+
 CLASSES = ["background", "cat", "dog"]
 
 
@@ -32,7 +34,12 @@ def write_sample_files(
 
 
 def write_run_file(folder: Path, **sections: Any) -> Path:
-    """A run file for the images of `write_sample_files`, annotated by `tests/support/noisy_annotator.py`."""
+    """A run file for the images of `write_sample_files`, annotated by `tests/support/noisy_annotator.py`.
+
+    The folder also gets our Snakefile, so that commands are printed in it as in a clone.
+    """
+    if not (folder / "Snakefile").exists():
+        (folder / "Snakefile").symlink_to(SNAKEFILE)
     tree = {
         "results": str(folder / "results"),
         "data": {

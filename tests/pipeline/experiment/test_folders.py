@@ -19,6 +19,7 @@ from pipeline.record import read_record
 from pipeline.run_file import load_settings
 from pipeline.stages.prepare import prepare
 from pipeline.store import remake_command, repair_command
+from pipeline.workflow import SNAKEFILE
 
 
 def test_links_reach_the_files_from_wherever_one_is(tmp_path, monkeypatch):
@@ -131,6 +132,7 @@ def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
 def experiment_folders(tmp_path, monkeypatch):
     """Folders of an experiment's labels and of a run on them, with receipts; the working folder is their parent."""
     monkeypatch.chdir(tmp_path)
+    Path("Snakefile").symlink_to(SNAKEFILE)
     base, labels, run = (
         Path("results/tiny", *words) for words in ((), ("experiments/labels/a",), ("experiments/runs/b-0",))
     )

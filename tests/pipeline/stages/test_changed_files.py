@@ -38,7 +38,7 @@ def labeled_folder(tmp_path_factory):
 @pytest.fixture
 def run(labeled_folder, tmp_path, monkeypatch):
     """A copy of the run and of its data set, in the working folder."""
-    shutil.copytree(labeled_folder, tmp_path / "copy")
+    shutil.copytree(labeled_folder, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
     return Run(load_settings("tiny.yaml"))
 
