@@ -57,7 +57,7 @@ def incoming_masks(
             f"{source} contains no {what}; export the corrected masks again, or set their format with --from"
         )
     for remark in annotations.remarks:
-        log.warning("%s", remark)
+        log.warning("%s", remark.replace(str(folder), str(source)))
     return [incoming(image, data, ids) for image in annotations.images]
 
 

@@ -22,7 +22,7 @@ from pipeline.datasets import SPLITS, read_index_mask
 from pipeline.errors import ConfigError, DatasetError, UserError
 from pipeline.files import write_text
 from pipeline.images import IndexMask, PixelLimit
-from pipeline.init.annotated import MASK_ENDING, are_annotations, converted_folder, masks_of
+from pipeline.init.annotated import MASK_ENDING, MIN_MASKS, are_annotations, converted_folder, masks_of
 from pipeline.init.classes import ClassPlan, images_per_class, plan_classes
 from pipeline.init.folders import ImagesAndMasks, find_files, has_sub_folders, listed, run_name
 from pipeline.init.recipe import has_cuda
@@ -40,8 +40,6 @@ from pipeline.workflow import run_word, snakemake_command
 __all__ = ["Choices", "start"]
 
 log = logging.getLogger(__name__)
-
-MIN_MASKS = 2  # one to train on, one to evaluate on
 
 
 def start(choices: Choices) -> list[str]:

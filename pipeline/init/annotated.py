@@ -17,6 +17,7 @@ from pipeline.init.settings import Choices
 from pipeline.sources.annotations import READERS, Annotations, Conversion, colour_masks, convert, detect, unpacked
 
 CONVERTED = "converted"  # folder beside the image folder, with the index masks of each run
+MIN_MASKS = 2  # one to train on, one to evaluate on
 MASK_ENDING = "data.mask_ending"
 FEW = 0.02  # fraction of pixels outside all outlines below which they are probably gaps between outlines
 
@@ -85,11 +86,11 @@ def _converted(choices: Choices, folder: Path) -> Masks:
     with unpacked(choices.masks, int(sizes.prod(axis=1).sum())) as source:
         annotations = read(source, choices, images)
         done = convert(annotations, images, folder, choices.unannotated)
-    if not done.num_masks:
-        raise DatasetError(_nothing_matches(choices, annotations, done))
+    remarks = [remark.replace(str(source), str(choices.masks)) for remark in _remarks(choices, annotations, done)]
+    if done.num_masks < MIN_MASKS:
+        raise DatasetError("\n  ".join([_too_few(choices, annotations, done), *remarks]))
     classes = named_classes(annotations.names, done, choices)
     others = {name: value for name, value in choices.overrides.items() if name != MASK_ENDING}
-    remarks = list(_remarks(choices, annotations, done))
     return Masks(choices._replace(masks=folder, overrides=others), classes, remarks)
 
 
@@ -120,7 +121,12 @@ def without_ending(masks: Annotations, images: Mapping[str, Path], ending: str |
     return Annotations(masks.names, named, masks.remarks)
 
 
-def _nothing_matches(choices: Choices, annotations: Annotations, done: Conversion) -> str:
+def _too_few(choices: Choices, annotations: Annotations, done: Conversion) -> str:
+    if done.num_masks:
+        return (
+            f"{choices.masks} has outlines in {done.num_masks} image of {choices.images}, but a run needs at least "
+            f"{MIN_MASKS} masks, one to train on and one to evaluate on; annotate more images"
+        )
     if done.without_image:
         suffixes = ", ".join(IMAGE_SUFFIXES)
         return (

@@ -16,7 +16,7 @@ NO_MASK = "None"
 COMMENT = "#"
 MAX_SHOWN = 60  # characters of a line in messages
 MISTAKES = (
-    (re.compile(r"\\"), "has backslashes; write / between folders"),
+    (re.compile(r"(^|\s)[A-Za-z]:[\\/]"), "has a drive of Windows; write paths relative to the folder of the data"),
     (re.compile(r"[,;]"), "has a comma or semicolon; write one image per line, with a space or tab before its mask"),
     (re.compile(r"^['\"]|['\"]$"), "is in quotes; remove them, because names may contain spaces"),
     (re.compile(r"[\x00-\x1f\x7f]"), "has control characters; separate image and mask by one space or tab"),
@@ -100,8 +100,19 @@ def _exists(entry: Entry, known: Container[str]) -> bool:
 
 
 def _parsed(text: str, root: Path, known: Container[str]) -> Entry:
+    """The entry of a line without a comment. Backslashes separate folders, as in Windows, unless a file has them."""
     if normal(text) in known:
         return Entry(normal(text))
+    if "\\" in text:
+        with contextlib.suppress(DatasetError):
+            entry = _with_paths(text, root, known)
+            if _exists(entry, known):
+                return entry
+        text = text.replace("\\", "/")
+    return _with_paths(text, root, known)
+
+
+def _with_paths(text: str, root: Path, known: Container[str]) -> Entry:
     pair = _pair(text, root)
     if pair is not None:
         image, mask = (_path(root, word) for word in pair)

@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,10 @@ def test_where_background_is_drawn_other_pixels_are_void(photos):
     assert settings.data.background == "Background"
     assert labels_of(settings)["a"][0] == [2, 1, 1, 255, 255, 255]
     assert "in no mask: pets" in text
+    with zipfile.ZipFile("export.zip", "w") as archive:
+        archive.write("_annotations.coco.json", "train/_annotations.coco.json")
+    result = call("--masks", "export.zip", "--name", "zipped")
+    assert "export.zip/_annotations.coco.json: 1 crowds (iscrowd: 1) are drawn" in result.stdout
 
 
 def test_a_class_list_gives_prompts_and_merges_labels(photos):
@@ -179,6 +184,14 @@ def test_annotations_that_cannot_be_used_leave_no_file(photos):
     assert "annotates 4 images, e.g. x0.png, but photos has none of them (.jpg" in message
     message = refused("--masks", write_coco(annotations=[]))
     assert "lists 6 images, but has no outline in any of them; draw outlines (boxes are not enough)" in message
+    message = refused(
+        "--masks",
+        write_coco(
+            images=[{"id": i, "file_name": f"{n}.png", "height": 4, "width": 6} for i, n in enumerate("axyuvw")]
+        ),
+    )
+    assert "has outlines in 1 image of photos, but a run needs at least 2 masks, one to train on and one to" in message
+    assert "\n  annotated images that are not in photos, not used: x.png, y.png, w.png\n" in message
     Path("notes.json").write_text("{}")
     assert "notes.json has no list of images and no list of annotations" in refused("--masks", "notes.json")
     Path("notes.csv").write_text("a,b")

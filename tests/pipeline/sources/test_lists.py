@@ -40,13 +40,14 @@ def check_a_list(root, data):
         image, mask = root / f"images/{stored}.png", root / f"masks/{stored}.png"
         image.touch()
         mask.touch()
+        slash = data.draw(st.sampled_from("/\\")) if "\\" not in name else "/"
         lines.append(
             {
                 "id": written,
-                "path": f"images/{written}.png",
-                "pair with a tab": f"images/{written}.png\tmasks/{written}.png",
-                "pair with a space": f"images/{written}.png  masks/{written}.png",
-                "unlabeled": f"images/{written}.png None",
+                "path": f"images{slash}{written}.png",
+                "pair with a tab": f"images{slash}{written}.png\tmasks{slash}{written}.png",
+                "pair with a space": f"images{slash}{written}.png  masks{slash}{written}.png",
+                "unlabeled": f"images{slash}{written}.png None",
             }[kind]
             + data.draw(COMMENTS)
         )
@@ -54,7 +55,10 @@ def check_a_list(root, data):
         if kind not in ("id", "path"):
             entry = entry._replace(mask=None if kind == "unlabeled" else mask, names_mask=True)
         expected.append(entry)
-    encoding, end = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"])), data.draw(st.sampled_from("\n\r"))
+    encoding, end = (
+        data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"])),
+        data.draw(st.sampled_from(["\n", "\r", "\r\n"])),
+    )
     (root / "list.txt").write_bytes(end.join(lines).encode(encoding))
     assert read_list(root / "list.txt", root, {normal(name) for name in names}) == expected
 
@@ -65,8 +69,7 @@ def check_a_list(root, data):
         ("images/a.png,masks/a.png", "comma or semicolon; write one image per line, with a space or tab before"),
         ("images/a.png, masks/a.png", "comma or semicolon"),
         ("a;b", "comma or semicolon"),
-        (r"images\a.png", "backslashes; write / between folders"),
-        (r"C:\images\a.png C:\masks\a.png", "backslashes"),
+        (r"C:\images\a.png C:\masks\a.png", "has a drive of Windows; write paths relative to the folder of the data"),
         ('"images/a.png"', "is in quotes; remove them"),
         ("'a'", "is in quotes"),
         ("images/a\x07.png", "control characters"),
