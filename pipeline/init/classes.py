@@ -17,7 +17,7 @@ from pipeline.text import read_lines
 
 NO_BACKGROUND = "none"
 BACKGROUND_NAMES = ("background", "bg", "backgr", "_background_")
-VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "_ignore_")
+VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "abstain", "_ignore_", "__ignore__")
 MAX_UNNAMED = 64  # more different values are probably not classes, unless a list names them
 
 

@@ -21,6 +21,7 @@ from pipeline.sources.layouts import UNREAD_SUFFIXES, by_id, unread
 
 NUM_SHOWN = 3
 GENERIC_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")
+OTHERWISE = {"image": "a folder with images", "mask": "a folder with masks, or annotations, see docs/data.md"}
 OF_MASKS = re.compile(r"mask|label|seg|gt|annot|truth", re.IGNORECASE)
 """What the end of a mask's file name contains if it is beside its image."""
 
@@ -142,7 +143,7 @@ def _pictures(folder: Path, suffixes: Sequence[str], kind: str, below: bool) -> 
         if others:
             raise DatasetError(unread(others))
         deeper = {path.parent for path in files_in(folder, suffixes, below=True)}
-        hint = f"; use {min(deeper)}, which contains some" if deeper else f"; use a folder with {kind}s"
+        hint = f"; use {min(deeper)}, which contains some" if deeper else f"; use {OTHERWISE[kind]}"
         raise DatasetError(f"{folder} itself contains no {kind} ({', '.join(suffixes)}){hint}")
     return files
 

@@ -36,7 +36,10 @@ def is_here(source: Path) -> bool:
 
 
 def _data_file(folder: Path) -> Path | None:
-    return next((path for path in files_in(folder, YAML_SUFFIXES) if _names(path) is not None), None)
+    """The file that names the classes: in the folder or, for a folder `labels`, in one of the two above it."""
+    above = folder.absolute().parents[:2] if folder.absolute().name == LABELS else ()
+    paths = (path for place in (folder, *above) for path in files_in(place, YAML_SUFFIXES))
+    return next((path for path in paths if _names(path) is not None), None)
 
 
 def _names(path: Path) -> dict[int, str] | None:
@@ -56,7 +59,7 @@ def _names(path: Path) -> dict[int, str] | None:
 def _label_files(folder: Path) -> list[Path]:
     """The files in the folders `labels`, at any depth."""
     found = files_in(folder, (".txt",), below=True)
-    return [path for path in found if LABELS in path.relative_to(folder).parts[:-1]]
+    return [path for path in found if LABELS in (folder.absolute().name, *path.relative_to(folder).parts[:-1])]
 
 
 def read(source: Path) -> Annotations:

@@ -196,6 +196,7 @@ def test_a_single_file_is_read_too(tmp_path):
         WRITERS[tool](tmp_path / tool)
         assert detect(tmp_path / tool / name) == tool
         assert scene(read(tmp_path / tool / name).images[0])[0] == SCENE
+    assert scene(read(tmp_path / "yolo/labels").images[0])[0] == SCENE, "data.yaml is beside the folder"
 
 
 def test_boxes_are_void_and_counted(tmp_path):
