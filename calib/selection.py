@@ -20,7 +20,8 @@ import numpy.typing as npt
 from calib.labels import Planes, most_probable
 
 BLOCKS = 4  # an image's appearance is the mean colour of 4 x 4 blocks
-MAX_CANDIDATES = 2000  # the most doubtful images, among which the choice is made; bounds memory and time
+CANDIDATES = 3  # for each image to choose: the most doubtful images, among which the choice is made
+MAX_FOR_SCALE = 2000  # images whose distances are compared to find a typical one
 
 Floats = npt.NDArray[np.float64]
 
@@ -98,16 +99,16 @@ class Choice(NamedTuple):
 def choose_images(gain: Floats, images: Sequence[Floats], labeled: Sequence[Floats], count: int) -> Choice:
     """Choose images such that doubtful images resemble a chosen or a labeled one.
 
-    The choice maximises the sum over all images of gain times the similarity to the most similar image that is chosen
-    or labeled, greedily. Similarity is exp(-d), with d the squared distance, relative to its median, averaged over the
-    kinds of features.
+    The choice is made among the images of the largest gain, CANDIDATES for each one to choose. It maximises the sum
+    over all images of gain times the similarity to the most similar image that is chosen or labeled, greedily.
+    Similarity is exp(-d), with d the squared distance, relative to its median, averaged over the kinds of features.
 
     gain:    float64 [N], of images without a mask
     images:  for each kind of features float64 [N, D]
     labeled: the same kinds, float64 [L, D], of images with a mask; L may be 0
     count:   number of images to choose; all are chosen if there are fewer
     """
-    candidates = np.sort(np.argsort(-gain, kind="stable")[: max(MAX_CANDIDATES, count)])
+    candidates = np.sort(np.argsort(-gain, kind="stable")[: CANDIDATES * count])
     similar = _similarity(images, [kind[candidates] for kind in images])  # [N, M]
     known = _similarity(images, labeled).max(axis=1, initial=0.0)
     nearest, best = np.full(len(gain), -1), known.copy()
@@ -133,8 +134,8 @@ def _similarity(images: Sequence[Floats], others: Sequence[Floats]) -> Floats:
 
 
 def _typical_distance(kind: Floats) -> float:
-    """Median of the squared distances between at most MAX_CANDIDATES of the images; 1 if they are all alike."""
-    some = kind[:: -(-len(kind) // MAX_CANDIDATES)]
+    """Median of the squared distances between at most MAX_FOR_SCALE of the images; 1 if they are all alike."""
+    some = kind[:: -(-len(kind) // MAX_FOR_SCALE)]
     between = _squared_distance(some, some)[np.triu_indices(len(some), 1)]
     return float(np.median(between)) or 1.0 if between.size else 1.0
 

@@ -205,6 +205,11 @@ class Folder:
         return self.path / "next"
 
     @property
+    def imported(self) -> Path:
+        """What the last import of masks found, and the numbers of the run before it."""
+        return self.path / "imported.json"
+
+    @property
     def exported(self) -> Path:
         """Digests of the labels that exports wrote."""
         return self.path / "exported.json"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 import calib
 from pipeline.calibration.cross_fitting import labeled_maps
-from pipeline.calibration.folds import num_folds, variant_of
+from pipeline.calibration.folds import Folds, variant_of
 from pipeline.settings import Settings
 from pipeline.store import CalibrationStore, ProbabilityStore
 
@@ -73,17 +73,16 @@ def held_out_labels(
     variant, alpha, rule = labels
     own = settings.of_variant(variant)
     maps = labeled_maps(own, store)
-    folds = num_folds(calib.num_units(maps.unit_of_image), own.calibrate)
-    needs_maps = own.calibrate.class_thresholds != "pooled" and rule != calib.RAW
-    if folds < 2 or (needs_maps and probabilities is None):
+    folds = Folds.of(own, maps)
+    needs_maps = folds.is_class_wise and rule != calib.RAW
+    if folds.number < 2 or (needs_maps and probabilities is None):
         return None
-    fold_of_image = calib.assign_folds(maps.unit_of_image, folds)
     thresholds: tuple[calib.Thresholds, ...] = ()
     if rule != calib.RAW:
         policy: calib.Policy = "max" if own.calibrate.uncalibrated == "max" else "abstain"
         # thresholds by location are whole maps; clusters of classes depend on all alphas
         alphas = [alpha] if own.calibrate.kind.by_location else own.alphas
-        _, *of_folds = calib.fit(variant_of(own, alphas), maps, fold_of_image)
+        _, *of_folds = calib.fit(variant_of(own, alphas), maps, folds.of_image)
         thresholds = tuple(one.at([alphas.index(alpha)]).resolve(policy) for one in of_folds)
-    by_image = dict(zip(maps.images, fold_of_image.tolist(), strict=True))
+    by_image = dict(zip(maps.images, folds.of_image.tolist(), strict=True))
     return HeldOutLabels(own, store, probabilities, rule, thresholds, by_image)

@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.exchange.corrected_masks import CorrectedMasks, RunFile, list_lines, run_file_for
 from pipeline.exchange.exported import exported_digests, label_digest
 from pipeline.exchange.formats import refuse_unknown_format
+from pipeline.exchange.import_record import record_import
 from pipeline.exchange.incoming import READABLE, Incoming, incoming_masks
 from pipeline.exchange.labels import ABSTAIN, Label
 from pipeline.files import remove_folder, write_text
@@ -103,6 +104,7 @@ def import_masks(
             ids = importer.import_all(incoming_masks(folder, source, format_name, settings.data, known))
         is_changed = masks.index_with(index) != index
         if is_changed:
+            record_import(to_import, index, masks, ids["imported"])
             activate(masks, masks.index_with(index), run_file, to_import.folder)
     except OSError as error:
         raise DatasetError(

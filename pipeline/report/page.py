@@ -24,6 +24,7 @@ from pipeline.report import figures
 from pipeline.report.estimates import DECILES_SHOWN, held_out_estimates, wrong_fraction
 from pipeline.report.examples import Example
 from pipeline.report.headline import headline
+from pipeline.report.imported import ImportChange
 from pipeline.report.mistakes import Mistakes
 from pipeline.report.next_steps import next_steps
 from pipeline.report.probe import probe_rows
@@ -46,6 +47,7 @@ class Content(NamedTuple):
     examples:    of unlabeled images, the one with the lowest keep rate first
     worst:       of held-out labeled images, the one in which the most pixels are labeled wrong first
     against_baseline: mIoU of the student minus that of the baseline, with value, low and high; None without one
+    imported:    what the last import of masks changed; None without one
     mistakes:    on held-out labeled images; None if none can be held out
     run:         for the commands of what to do next
     gallery:     section with a slider for alpha; None if it is switched off
@@ -62,6 +64,7 @@ class Content(NamedTuple):
     examples: Sequence[Example]
     worst: Sequence[Example]
     mistakes: Mistakes | None
+    imported: ImportChange | None
     against_baseline: Facts | None
     run: Run
     gallery: Markup | None

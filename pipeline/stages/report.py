@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.calibration.held_out_labels import held_out_labels
+from pipeline.calibration.held_out_labels import HeldOutLabels, held_out_labels
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, evenly_spaced, example_samples, resize_nearest
 from pipeline.errors import DatasetError
@@ -24,6 +24,7 @@ from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.report import audit, mistakes, page
 from pipeline.report.examples import Example, example
+from pipeline.report.imported import import_change
 from pipeline.report.probe import probe_receipt
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -282,27 +283,33 @@ def example_truth(true_masks: TrueMasks, index: SampleIndex, sample: Sample) -> 
     return read_truth(true_masks, truth_path(sample, true_masks.data), sample)
 
 
-def worst_labeled(inputs: Inputs, settings: Settings) -> tuple[mistakes.Mistakes | None, list[Example]]:
-    """Mistakes of the held-out labels, and pictures of the worst images; None and [] if no image can be held out."""
+def held_out_of(inputs: Inputs, settings: Settings) -> HeldOutLabels | None:
+    """The labels of the held-out images, of the rule in use; None if no image can be held out."""
     labels = inputs.receipts["pseudolabel"]
     used = labels["variant"], labels["alpha"], labels["rule"]
-    held_out = held_out_labels(settings, inputs.calibration, inputs.probabilities, used)
+    return held_out_labels(settings, inputs.calibration, inputs.probabilities, used)
+
+
+def worst_labeled(
+    inputs: Inputs, held_out: HeldOutLabels | None, images: list[mistakes.ImageMistakes]
+) -> list[Example]:
+    """Pictures of the held-out images with the most wrong labels."""
     if held_out is None:
-        return None, []
-    images, names = mistakes.count_mistakes(held_out), inputs.labels.class_names
-    colours = class_colours(len(names), inputs.labels.state["background"])
-    examples = mistakes.worst_examples(held_out, images, inputs.samples, colours)
-    return mistakes.summarise_mistakes(images, names), examples
+        return []
+    colours = class_colours(len(inputs.labels.class_names), inputs.labels.state["background"])
+    return mistakes.worst_examples(held_out, images, inputs.samples, colours)
 
 
 def page_content(
     inputs: Inputs, settings: Settings, audited: dict[str, Any] | None, examples: list[Example]
 ) -> page.Content:
     """Everything that the page shows."""
-    counted, worst = worst_labeled(inputs, settings)
+    held_out, run = held_out_of(inputs, settings), Run(settings)
+    images = [] if held_out is None else mistakes.count_mistakes(held_out)
+    names = inputs.labels.class_names
     return page.Content(
         name=settings.name,
-        class_names=inputs.labels.class_names,
+        class_names=names,
         background=inputs.labels.state["background"],
         receipts=inputs.receipts,
         audit=audited,
@@ -310,10 +317,11 @@ def page_content(
         q_hat=inputs.calibration.q_hat(inputs.labels.state["alpha"], inputs.labels.state["variant"]),
         keep_rates=keep_rates(inputs.labels),
         examples=examples,
-        worst=worst,
-        mistakes=counted,
+        worst=worst_labeled(inputs, held_out, images),
+        mistakes=mistakes.summarise_mistakes(images, names) if images else None,
+        imported=import_change(run, inputs.samples, images, inputs.receipts),
         against_baseline=gap_to_baseline(settings) if "evaluate" in inputs.receipts else None,
-        run=Run(settings),
+        run=run,
         gallery=gallery_fragment(settings) if settings.gallery.in_report else None,
     )
 
