@@ -149,13 +149,13 @@ def _image(entry: Mapping[str, Any], where: str) -> str:
     """Name of the image file of a task: the first text among its data that ends like one."""
     data = entry["data"] if isinstance(entry.get("data"), dict) else entry
     texts = [text for text in data.values() if isinstance(text, str)]
-    names = [name for text in texts if (name := _file_name(text)).lower().endswith(IMAGE_SUFFIXES)]
+    names = [name for text in texts if (name := file_name_of(text)).lower().endswith(IMAGE_SUFFIXES)]
     if not names:
         raise DatasetError(f"{where} names no image file ({', '.join(IMAGE_SUFFIXES)}); export a project of images")
     return names[0]
 
 
-def _file_name(address: str) -> str:
+def file_name_of(address: str) -> str:
     """The path in an address such as /data/upload/1/0123abcd-cat.jpg, s3://... or /data/local-files/?d=cats/cat.jpg."""
     try:
         parts = urlsplit(address)
@@ -169,9 +169,13 @@ def _other_names(task: Task) -> Iterator[str]:
     for name in (task.image, task.uploaded_as):
         if isinstance(name, str):
             yield name
-            match = UPLOADED.fullmatch(name.rpartition("/")[2])
-            if match:
-                yield match["name"]
+            yield from name_before_upload(name)
+
+
+def name_before_upload(name: str) -> list[str]:
+    """The name that a file had before it was uploaded, if it has been."""
+    match = UPLOADED.fullmatch(name.rpartition("/")[2])
+    return [match["name"]] if match else []
 
 
 def _size(task: Task) -> Size | None:
