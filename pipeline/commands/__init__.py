@@ -21,13 +21,14 @@ from pipeline.commands.next import next_images
 from pipeline.commands.next_round import next_round, train_fold
 from pipeline.commands.prompts import prompts
 from pipeline.commands.run import run
+from pipeline.commands.serve import serve
 from pipeline.commands.settings import settings
 from pipeline.commands.splits import splits
 
 TOOLS = (
     *(run, init, annotators, settings, doctor, prompts),
     *(alpha, gallery, inspect, explain),
-    *(next_images, export, import_masks, next_round),
+    *(next_images, export, serve, import_masks, next_round),
     *(download, convert_seem),
     *(convert_sbd, convert_coco, splits),
     *(experiment_labels, experiment_run, experiment_table, train_fold),

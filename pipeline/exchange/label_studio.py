@@ -6,7 +6,7 @@ Abstained pixels are a stroke of their own, so that a person sees them, and they
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,28 +32,43 @@ def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label
     (folder / "images").mkdir(exist_ok=True)
     name = f"images/{sample.id}{files.suffix(sample)}"
     files.put(sample, folder / name)
-    prediction = {
-        "model_version": "conformalsam",
-        "score": float((label != IGNORE_INDEX).mean()),
-        "result": [
-            {
-                "id": f"{sample.id}-{number}",
-                "type": "brushlabels",
-                "from_name": FROM,
-                "to_name": TO,
-                "original_width": sample.width,
-                "original_height": sample.height,
-                "image_rotation": 0,
-                "value": {
-                    "format": "rle",
-                    "rle": brush_stroke(label == number),
-                    "brushlabels": [ABSTAIN if number == IGNORE_INDEX else exported.class_names[number]],
-                },
-            }
-            for number in np.unique(label).tolist()
-        ],
-    }
-    return {"data": {"image": f"/data/local-files/?d={quote(name)}", "id": sample.id}, "predictions": [prediction]}
+    found = prediction(label, exported.class_names, FROM, TO, "conformalsam")
+    return {"data": {"image": f"/data/local-files/?d={quote(name)}", "id": sample.id}, "predictions": [found]}
+
+
+def prediction(
+    label: Label,
+    class_names: Sequence[str],
+    brush: str,
+    image: str,
+    version: str,
+    known: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """A label as a prediction: one brush stroke for each class, and one for the pixels without a label, `abstain`.
+
+    label:        uint8 [H, W], class index, 255 = no label
+    brush, image: names of their tags in the labeling interface
+    version:      of the labels, which Label Studio shows
+    known:        names that the interface has; others get no stroke; None: all
+    returns:      its score is the fraction of the pixels that have a label
+    """
+    height, width = label.shape
+    names = {number: ABSTAIN if number == IGNORE_INDEX else class_names[number] for number in np.unique(label).tolist()}
+    strokes = [
+        {
+            "id": f"value-{number}",
+            "type": "brushlabels",
+            "from_name": brush,
+            "to_name": image,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {"format": "rle", "rle": brush_stroke(label == number), "brushlabels": [name]},
+        }
+        for number, name in names.items()
+        if known is None or name in known
+    ]
+    return {"model_version": version, "score": float((label != IGNORE_INDEX).mean()), "result": strokes}
 
 
 def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int, Any]], facts: dict[str, Any]) -> None:

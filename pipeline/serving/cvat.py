@@ -14,7 +14,8 @@ import PIL.Image
 
 from pipeline.errors import ConfigError
 from pipeline.exchange.polygons import outlines
-from pipeline.serving.labels_by_file import labels_of_run
+from pipeline.run_file import load_settings
+from pipeline.serving.labels_by_file import labels_of
 
 try:
     import cvat_sdk.auto_annotation as cvataa
@@ -28,11 +29,11 @@ class CalibratedLabels:
 
     run:   run file, or its name in config/
     alpha: one of the stored alphas; default: the chosen one
-    raises: as `labels_of_run`
+    raises: as `labels_of`, and ConfigError for a wrong run file
     """
 
     def __init__(self, run: str, alpha: float | None = None) -> None:
-        self._labels = labels_of_run(run, alpha)
+        self._labels = labels_of(load_settings(run), alpha)
         exported = self._labels.exported
         self._classes = [k for k in range(len(exported.class_names)) if k != exported.background]
 

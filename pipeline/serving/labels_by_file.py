@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pipeline.errors import StoreError
 from pipeline.exchange.labels import ExportedLabels, Label, open_exported
 from pipeline.run import Run
-from pipeline.run_file import load_settings
+from pipeline.settings import Settings
 from pipeline.sources.annotations.label_studio import file_name_of, name_before_upload
 
 
@@ -57,12 +57,10 @@ class LabelsByFile(NamedTuple):
         return same_end or same_name
 
 
-def labels_of_run(run: str, alpha: float | None = None) -> LabelsByFile:
+def labels_of(settings: Settings, alpha: float | None = None) -> LabelsByFile:
     """The finished labels of a run.
 
-    run:    path of a run file, or its name in config/
     alpha:  one of the stored alphas; default: the chosen one
-    raises: StoreError if the labels are not finished, or are those of other images; ConfigError for a wrong run file
+    raises: StoreError if the labels are not finished, or are those of other images
     """
-    settings = load_settings(run)
     return LabelsByFile(open_exported(Run(settings).folder.labels, alpha, Path(settings.data.root)))

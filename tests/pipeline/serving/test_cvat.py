@@ -8,30 +8,12 @@ import pytest
 from cvat_sdk.auto_annotation import annotate_task, driver
 from cvat_sdk.masks import decode_mask
 from PIL import Image
-from stage_runs import run_stages
-from tiny_run import write_run_file, write_sample_files
 
 from pipeline.errors import StoreError
-from pipeline.exchange.labels import open_exported
 from pipeline.exchange.polygons import Polygon, redrawn
-from pipeline.run_file import load_settings
 from pipeline.serving.cvat import create
 
 HEIGHT, WIDTH = 24, 32
-
-
-@pytest.fixture(scope="module")
-def run_file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    write_sample_files(folder / "data", [f"im{i:02d}" for i in range(12)], size=(HEIGHT, WIDTH))
-    path = write_run_file(folder)
-    run_stages(load_settings(path))
-    return path
-
-
-@pytest.fixture
-def exported(run_file):
-    return open_exported(load_settings(run_file).folder / "labels.zarr")
 
 
 def task_of(exported, names):
