@@ -12,7 +12,8 @@ from PIL import Image
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.images import PHOTOGRAPH, UPRIGHT, Header, header_of, read_header
 
-SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
+PNG = ".png"
+SUFFIXES = {"JPEG": ".jpg", "PNG": PNG}
 """Suffixes of the formats that all programs read alike."""
 
 
@@ -32,8 +33,8 @@ class ImageFiles:
 
     def common_suffix(self, samples: Iterable[Sample]) -> str:
         """Suffix that all images get: that of their format if they have one in common, otherwise .png."""
-        found = {self._suffix(self._header(sample)) for sample in samples}
-        return found.pop() if len(found) == 1 else ".png"
+        found = {self.suffix(sample) for sample in samples}
+        return found.pop() if len(found) == 1 else PNG
 
     def put(self, sample: Sample, path: Path) -> None:
         """Put an image at a path. An image of another format than its suffix, turned by EXIF, with 16 bits, a palette,
@@ -43,7 +44,7 @@ class ImageFiles:
         raises: DatasetError if the file is not the one that prepare read
         """
         content, source = self.index.image_bytes(sample), self.index.root / sample.image
-        if self._suffix(header_of(content, source, PHOTOGRAPH)) != path.suffix:
+        if self._kept_suffix(header_of(content, source, PHOTOGRAPH)) != path.suffix:
             Image.fromarray(self.index.image(sample)).save(path, format="PNG", compress_level=1)
         elif self.is_copied:
             path.write_bytes(content)
@@ -52,11 +53,9 @@ class ImageFiles:
 
     def suffix(self, sample: Sample) -> str:
         """Suffix that an image gets on its own."""
-        return self._suffix(self._header(sample))
+        return self._kept_suffix(read_header(self.index.root / sample.image, PHOTOGRAPH)) or PNG
 
-    def _header(self, sample: Sample) -> Header:
-        return read_header(self.index.root / sample.image, PHOTOGRAPH)
-
-    def _suffix(self, header: Header) -> str:
+    def _kept_suffix(self, header: Header) -> str | None:
+        """Suffix of an image that is not written again; None if it is."""
         is_plain = header.orientation == UPRIGHT and header.mode in self.modes and not header.is_deep
-        return SUFFIXES[header.format] if is_plain and header.format in self.formats else ".png"
+        return SUFFIXES[header.format] if is_plain and header.format in self.formats else None

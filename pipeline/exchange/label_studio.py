@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label
+from pipeline.exchange.labels import ABSTAIN, ABSTAIN_COLOUR, ExportedLabels, Label, refuse_class
 from pipeline.exchange.texts import render
 
 FROM, TO = "label", "image"  # names of the tags in the labeling interface
@@ -27,7 +27,8 @@ HEAD = f"{WORD - 1:05b}" + "".join(f"{bits - 1:04b}" for bits in LENGTHS)
 
 
 def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label) -> dict[str, Any]:
-    """Put images/ID.SUFFIX, and return the task. `write_rest` writes it."""
+    """Put images/ID.SUFFIX, and return the task. `write_rest` writes it. StoreError for a class named `abstain`."""
+    refuse_class(ABSTAIN, exported.class_names, "Label Studio")
     sample, files = exported.samples[index], exported.image_files
     (folder / "images").mkdir(exist_ok=True)
     name = f"images/{sample.id}{files.suffix(sample)}"

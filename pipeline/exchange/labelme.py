@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.exchange.labels import ExportedLabels, Label
+from pipeline.exchange.labels import ExportedLabels, Label, refuse_class
 from pipeline.exchange.polygons import Polygon, outlines
 
 IGNORE = "__ignore__"  # LabelMe's name of pixels that do not count
@@ -19,7 +19,8 @@ DIGITS = 2  # of coordinates in pixels
 
 
 def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label) -> None:
-    """Put ID.SUFFIX, and write ID.json beside it."""
+    """Put ID.SUFFIX, and write ID.json beside it; StoreError for a class with the name IGNORE."""
+    refuse_class(IGNORE, exported.class_names, "LabelMe")
     sample, files = exported.samples[index], exported.image_files
     name = f"{sample.id}{files.suffix(sample)}"
     files.put(sample, folder / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -116,6 +117,15 @@ class ExportedLabels:
     def image_bytes(self, index: int) -> bytes:
         """The image file; DatasetError if it is not the one that prepare read."""
         return self.index.image_bytes(self.samples[index])
+
+
+def refuse_class(name: str, class_names: Sequence[str], program: str) -> None:
+    """StoreError if a class has the name of pixels without a label in a program."""
+    if name in class_names:
+        raise StoreError(
+            f"the class {name!r} cannot be exported to {program}, where it means no label; rename it in data.classes, "
+            "or use another format"
+        )
 
 
 def _is_below(root: Path, name: str) -> bool:

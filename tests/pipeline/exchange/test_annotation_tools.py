@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from label_store import NAMES, NAN, at_own_size, labels_and_sizes, write_label_store
 from PIL import Image, ImageDraw
 
+from pipeline.errors import StoreError
 from pipeline.exchange import export_labels
 from pipeline.exchange.incoming import incoming_masks
 from pipeline.exchange.label_studio import brush_stroke
@@ -46,6 +48,13 @@ def test_labelmes_polygons_are_the_labels_and_abstained_regions_are_polygons_too
         expected = at_own_size(labels[0, i], size)
         assert np.array_equal(np.array(picture), expected)
         assert np.array_equal(ours[f"im_{i}"], expected)
+
+
+@pytest.mark.parametrize(("format_name", "taken"), [("labelme", "__ignore__"), ("label-studio", "abstain")])
+def test_a_class_with_the_name_of_no_label_is_refused(tmp_path, format_name, taken):
+    path = write_label_store(tmp_path, np.zeros((1, 1, 1, 1), np.float32), [(1, 1)], names=["background", taken])
+    with pytest.raises(StoreError, match=rf"class .{taken}. cannot be exported to Label.*; rename it in data"):
+        export_labels(path, format_name)
 
 
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from digests import with_digests
 from PIL import Image
 from stage_runs import run_stages
 from tiny_run import CLASSES, write_run_file, write_sample_files
 
 from pipeline.commands.export import export as command
-from pipeline.datasets import load_samples
+from pipeline.datasets import Sample, SampleIndex, load_samples
 from pipeline.errors import ConfigError, StoreError
 from pipeline.exchange import TOOLS, export_training_set
 from pipeline.exchange.images import ImageFiles
@@ -193,17 +194,20 @@ def test_images_that_programs_read_differently_are_written_as_upright_png(settin
     write_as(tmp_path / "turned.jpg", "RGB", exif=turned)
     write_as(tmp_path / "alpha.png", "RGBA")
     write_as(tmp_path / "grey.png", "L")
-    index = load_samples(settings.folder / "samples.json")
-    sample = replace(index.samples[0], height=3, width=3)
-
-    def suffix(name, **options):
-        return ImageFiles(replace(index, root=tmp_path), **options).suffix(replace(sample, image=name))
-
-    names = ("plain.jpg", "turned.jpg", "alpha.png", "grey.png")
-    assert [suffix(name) for name in names] == [".jpg", ".png", ".png", ".png"]
-    files = ImageFiles(replace(index, root=tmp_path))
-    assert files.common_suffix([replace(sample, image=name) for name in names]) == ".png"
-    assert files.common_suffix([replace(sample, image="plain.jpg")] * 2) == ".jpg"
+    sizes = {"plain.jpg": (2, 3), "turned.jpg": (3, 2), "alpha.png": (2, 3), "grey.png": (2, 3)}
+    samples = [Sample(name.partition(".")[0], name, None, "unlabeled", *size) for name, size in sizes.items()]
+    index = with_digests(SampleIndex(tmp_path, tuple(samples)))
+    files, of_nnunet = ImageFiles(index), ImageFiles(index, True, TOOLS["nnunet"].formats, TOOLS["nnunet"].modes)
+    assert [files.suffix(sample) for sample in samples] == [".jpg", ".png", ".png", ".png"]
+    assert (files.common_suffix(index.samples), files.common_suffix(index.samples[:1])) == (".png", ".jpg")
+    for sample in index.samples:
+        for name, chosen in (("linked", files), ("copied", of_nnunet)):
+            path = tmp_path / f"{name}_{sample.id}.png"
+            chosen.put(sample, path)
+            assert path.is_symlink() == (name == "linked" and sample.id == "grey")
+            with Image.open(path) as picture:
+                assert (picture.format, picture.mode) == ("PNG", "L" if path.is_symlink() else "RGB")
+                assert np.array_equal(np.array(picture.convert("RGB")), index.image(sample))
 
 
 def test_the_command_says_what_it_needs(settings, tmp_path):
