@@ -60,7 +60,7 @@ def check_conformalsam(words):
     for word, value in zip(rest, [*rest, ""][1:], strict=True):
         if word.startswith("-") and word.strip("-."):
             option = word.partition("=")[0]
-            is_known = option in options or option == "--help" or command.ignore_unknown_options
+            is_known = option in options or option == "--help" or "ignore_unknown_options" in command.context_settings
             assert is_known, f"{command.name} has no option {option}"
             if option == "--set" and "$" not in value and not value.isupper():
                 full_names(parse_overrides([value]))
