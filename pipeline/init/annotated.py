@@ -71,8 +71,8 @@ def masks_of(choices: Choices, name: str) -> Iterator[Masks]:
         yield Masks(choices, classes, [])
         return
     folder = converted_folder(choices.images, name)
+    folder.mkdir(parents=True)
     try:
-        folder.mkdir(parents=True)
         yield _converted(choices, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

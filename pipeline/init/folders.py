@@ -133,7 +133,8 @@ def _unique(files: Sequence[Path], folder: Path) -> dict[str, Path]:
 
 def _check_folder(folder: Path, argument: str) -> None:
     if not folder.is_dir():
-        raise DatasetError(f"{argument} is {folder}, which is not a folder; correct {argument}")
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DatasetError(f"{argument} is {folder}, which {what}; correct {argument}")
 
 
 def _pictures(folder: Path, suffixes: Sequence[str], kind: str, below: bool) -> list[Path]:

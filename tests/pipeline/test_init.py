@@ -197,8 +197,9 @@ def test_masks_without_an_image_are_named(mydata):
 @pytest.mark.parametrize(
     ("images", "masks", "message"),
     [
-        ("gone", "mydata/masks", "IMAGES is gone, which is not a folder; correct IMAGES"),
-        ("mydata/images", "gone", "--masks is gone, which is not a folder; correct --masks"),
+        ("gone", "mydata/masks", "IMAGES is gone, which does not exist; correct IMAGES"),
+        ("mydata/images/im0.png", "mydata/masks", "im0.png, which is not a folder; correct IMAGES"),
+        ("mydata/images", "gone", "--masks is gone, which does not exist; correct --masks"),
         ("empty", "mydata/masks", "empty itself contains no image (.jpg, .jpeg, .png, "),
         ("mydata/images", "mydata/images", "move the masks into a folder of their own"),
         ("mydata/images", "empty", "empty itself contains no mask (.png, .bmp, .tif, .tiff, .gif); use a folder with"),
