@@ -19,6 +19,9 @@ NO_BACKGROUND = "none"
 BACKGROUND_NAMES = ("background", "bg", "backgr", "_background_")
 VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "abstain", "_ignore_", "__ignore__")
 MAX_UNNAMED = 64  # more different values are probably not classes, unless a list names them
+ROBOFLOW_HEADER = re.compile(r"pixel value\s*,\s*class", re.IGNORECASE)
+ROBOFLOW_LINE = re.compile(r"(\d+)\s*,\s*(.+)")
+"""The `_classes.csv` beside the masks that Roboflow exports: value, then name."""
 
 
 class ListedClass(NamedTuple):
@@ -51,9 +54,10 @@ def read_class_list(path: Path, labels: Mapping[str, int] | None = None) -> list
             name every label
     raises: DatasetError for a file that is missing, no text, or malformed
     """
-    classes = [
-        _listed_class(text, path, labels) for line in read_lines(path) if (text := line.partition("#")[0].strip())
-    ]
+    lines = [text for line in read_lines(path) if (text := line.partition("#")[0].strip())]
+    if lines and ROBOFLOW_HEADER.fullmatch(lines[0]):
+        lines = [ROBOFLOW_LINE.sub(r"\2: \1", line) for line in lines[1:]]
+    classes = [_listed_class(line, path, labels) for line in lines]
     if not classes:
         raise DatasetError(f"--classes {path} is empty; write one class per line, in the order of the mask values")
     twice = [name for name, number in Counter(c.name for c in classes).items() if number > 1]

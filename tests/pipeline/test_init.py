@@ -409,6 +409,8 @@ def test_the_background_may_have_another_name():
         ("cat\ndog", {1, 2}, [("cat", [1]), ("dog", [2])], None, [255]),
         ("cat: 8\ndog: 12, 13\nvoid: 0", {0, 8, 12, 13}, [("cat", [8]), ("dog", [12, 13])], None, [0, 255]),
         ("void\ncat\ndog # a comment\n\n", {0, 1, 2}, [("cat", [1]), ("dog", [2])], None, [0, 255]),
+        # _classes.csv of Roboflow's masks
+        ("Pixel Value, Class\n0, background\n1, cat", {0, 1}, [("background", [0]), ("cat", [1])], "background", [255]),
         # 0/255 masks: 255 is the class
         ("cat", {0, 255}, [("background", [0]), ("cat", [255])], "background", []),
         ("bg\ncat", {0, 255}, [("bg", [0]), ("cat", [255])], "bg", []),
