@@ -11,7 +11,9 @@ from pipeline.doctor.findings import Finding, Level
 from pipeline.errors import UserError
 from pipeline.settings import DataSettings, SeemSettings, Settings, TransformersSettings
 
-PLACEHOLDER = re.compile(r"(class|category|label|value|object|id)?[ _-]*\d+|unnamed|todo|.", re.IGNORECASE)
+PLACEHOLDER = re.compile(
+    r"(class|category|label|value|object|id)?[ _-]*(\d+|#[0-9a-f]{6})|unnamed|todo|.", re.IGNORECASE
+)
 MANY_PIECES = 4  # per word; common words are a single piece in CLIP's vocabulary
 
 
@@ -87,7 +89,7 @@ def used_prompts(data: DataSettings, section: SeemSettings | TransformersSetting
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a prompt is a placeholder: `class 1`, `label_2`, `3`, a single letter."""
+    """Whether a prompt is a placeholder: `class 1`, `class #c80a0a`, `label_2`, `3`, a single letter."""
     return PLACEHOLDER.fullmatch(text.strip()) is not None
 
 

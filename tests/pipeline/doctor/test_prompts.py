@@ -33,7 +33,9 @@ def seem_run(classes, background, **seem):
     }
 
 
-@pytest.mark.parametrize("text", ["class 1", "Class_12", "label-3", "7", "x", "unnamed", "todo", "object2"])
+@pytest.mark.parametrize(
+    "text", ["class 1", "class #c80a0a", "Class_12", "label-3", "7", "x", "unnamed", "todo", "object2"]
+)
 def test_names_without_meaning_are_placeholders(text):
     assert is_placeholder(text)
 
