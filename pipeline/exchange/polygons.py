@@ -9,12 +9,11 @@ The known libraries return holes as polygons of their own, or cut the corners of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -43,16 +42,14 @@ class Polygon(NamedTuple):
 class _Edges(NamedTuple):
     """Edges between pixels of a region and others, each seen from the pixel inside. Outlines are clockwise, holes not.
 
-    row, column, side: of the pixel and its side, int64 [E]
+    row, column, side: of the pixel and its side, int64 [E]; sorted by side, row and column
     next:              the edge that follows, int64 [E]
-    number:            number of the edge at a side of a pixel, int64 [4, H, W]; meaningless where there is none
     """
 
     row: Integers
     column: Integers
     side: Integers
     next: Integers
-    number: Integers
 
 
 class _Lines(NamedTuple):
@@ -80,38 +77,25 @@ def outlines(label: Label) -> list[Polygon]:
     ]
 
 
-def redrawn(polygons: Sequence[Polygon], height: int, width: int) -> Label:
-    """The label that Pillow draws from polygons: uint8 [height, width], 255 in no polygon."""
-    picture = Image.new("L", (width, height), IGNORE_INDEX)
-    draw = ImageDraw.Draw(picture)
-    for polygon in polygons:
-        draw.polygon(list(map(tuple, polygon.points.tolist())), polygon.class_index, polygon.class_index)
-    return np.asarray(picture)
-
-
 def _trace(label: Label) -> _Edges:
     height, width = label.shape
     padded = np.full((height + 2, width + 2), -1, np.int16)
     padded[1:-1, 1:-1] = label
-
-    def is_same(down: int, right: int) -> npt.NDArray[np.bool_]:
-        """Whether the pixel at this distance has the same label: bool [H, W]."""
-        equal: npt.NDArray[np.bool_] = padded[1 + down :, 1 + right :][:height, :width] == label
-        return equal
-
-    exposed = np.stack([~is_same(*outward) for outward in OUTWARD]) & (label != IGNORE_INDEX)
-    number = (np.cumsum(exposed) - 1).reshape(exposed.shape)
-    side, row, column = np.nonzero(exposed)
-    following = np.empty_like(side)
-    for own, ((down, right), (out_down, out_right)) in enumerate(zip(ALONG, OUTWARD, strict=True)):
-        here = side == own
-        y, x = row[here], column[here]
-        is_straight = is_same(down, right)[y, x]
-        is_inner = is_straight & is_same(down + out_down, right + out_right)[y, x]  # the outline turns outward
-        next_side = np.where(is_inner, own - 1, np.where(is_straight, own, own + 1)) % 4
-        y, x = y + is_straight * down + is_inner * out_down, x + is_straight * right + is_inner * out_right
-        following[here] = number[next_side, y, x]
-    return _Edges(row, column, side, following, number)
+    pixels = [
+        np.flatnonzero((padded[1 + down :, 1 + right :][:height, :width] != label) & (label != IGNORE_INDEX))
+        for down, right in OUTWARD
+    ]
+    side, pixel = np.repeat(np.arange(4), [len(found) for found in pixels]), np.concatenate(pixels)
+    row, column = np.divmod(pixel, width)
+    (down, right), (out_down, out_right) = np.array(ALONG)[side].T, np.array(OUTWARD)[side].T
+    own = label[row, column]
+    is_straight = padded[1 + row + down, 1 + column + right] == own
+    is_inner = is_straight & (padded[1 + row + down + out_down, 1 + column + right + out_right] == own)  # turns outward
+    next_side = np.where(is_inner, side - 1, np.where(is_straight, side, side + 1)) % 4
+    next_row = row + is_straight * down + is_inner * out_down
+    next_column = column + is_straight * right + is_inner * out_right
+    following = np.searchsorted(side * label.size + pixel, next_side * label.size + next_row * width + next_column)
+    return _Edges(row, column, side, following)
 
 
 def _holes(edges: _Edges) -> Integers:
@@ -131,11 +115,11 @@ def _with_cuts(edges: _Edges, holes: Integers) -> _Lines:
     The cut goes from the middle of the edge `hole` up to the middle of the next edge `above`. Each of both becomes two
     lines: the first keeps its number, the second is new, and so are the two sides of the cut.
     """
-    is_top = edges.side == TOP
-    first_row = np.zeros(edges.number.shape[1:], np.int64)  # of the pixels of the same region above a pixel
-    first_row[edges.row[is_top], edges.column[is_top]] = edges.row[is_top]
     row, column = edges.row[holes], edges.column[holes]
-    above = edges.number[TOP, np.maximum.accumulate(first_row)[row, column], column]
+    tops = np.flatnonzero(edges.side == TOP)
+    tops = tops[np.lexsort((edges.row[tops], edges.column[tops]))]
+    height = edges.row.max(initial=0) + 1
+    above = tops[np.searchsorted(edges.column[tops] * height + edges.row[tops], column * height + row, "right") - 1]
     down, rest_of_hole, up, rest_of_above = len(edges.row) + np.arange(4 * len(holes)).reshape(4, -1)
     following = np.concatenate([edges.next, rest_of_hole, edges.next[holes], rest_of_above, edges.next[above]])
     following[above], following[holes] = down, up
