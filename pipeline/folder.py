@@ -30,15 +30,15 @@ def run_folder(path: Path) -> Path:
     return path.parent if member_of(path) is None else path.absolute().parents[2]
 
 
-def stage_command(path: Path, stage: str, rerun: str | None = None) -> str:
+def stage_command(path: Path, stage: str, rerun: str | None = None, changes: Iterable[str] = ()) -> str:
     """Command that runs a stage of the run whose folder contains a store or receipt.
 
     The arguments of `--config` are those in the receipt of the stage, else those in the receipt of prepare, else
-    run=FOLDER.
+    run=FOLDER. changes: further ones, which take precedence
     """
     folder = run_folder(path.absolute())
     recorded = recorded_words(folder / f"{stage}.json") or recorded_words(folder / "prepare.json")
-    return command_of(folder, stage, recorded or [run_word(folder.name)], rerun)
+    return command_of(folder, stage, [*(recorded or [run_word(folder.name)]), *changes], rerun)
 
 
 def command_of(folder: Path, stage: str, words: Iterable[str], rerun: str | None = None) -> str:

@@ -1,8 +1,10 @@
 """The README and the documents: their Python runs as printed, and their links lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from stage_runs import run_stages
@@ -33,11 +35,25 @@ def test_the_python_of_the_guide_runs_and_prints_what_it_says(
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in python_blocks(ROOT / "docs/python.md"):
-        exec(block, names)
+        if "api.run(" not in block:  # tests/pipeline/test_api.py runs that one
+            exec(block, names)
     printed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("on held-out"))
     assert printed in (ROOT / "docs/python.md").read_text()
     assert names["labels"]["label"].dims == ("sample", "y", "x")
     assert names["first"].shape == (16, 24)
+
+
+def test_the_notebook_goes_from_maps_to_a_picture():
+    notebook = json.loads((ROOT / "docs/maps_to_labels.ipynb").read_text())
+    nbformat.validate(notebook)
+    names = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            exec("".join(cell["source"]), names)
+    assert names["precision"] > names["raw_precision"]
+    drawn = np.unique(np.asarray(names["picture"]).reshape(-1, 3), axis=0)
+    assert drawn.tolist() == np.unique(names["colours"], axis=0).tolist()
 
 
 def anchors_of(text):

@@ -186,6 +186,6 @@ def open_exported(
         return exported
     if alpha not in exported.alphas:
         stored = ", ".join(f"{known:g}" for known in exported.alphas)
-        command = f"{stage_command(path, 'pseudolabel')} alpha={alpha:g}"
+        command = stage_command(path, "pseudolabel", changes=[f"alpha={alpha:g}"])
         raise StoreError(f"{path} has labels of alpha {stored}, not of {alpha:g}; choose one of them, or run {command}")
     return replace(exported, alpha_index=exported.alphas.index(alpha))
