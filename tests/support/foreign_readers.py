@@ -7,6 +7,7 @@ back unchanged, and the label, uint8 [H, W], class index of the run, 255 = no la
 import json
 import os
 import runpy
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -183,4 +184,21 @@ def fiftyone(folder: Path):
             found[Path(sample.filepath).stem] = _opencv(sample.filepath), np.where(ids == 0, 255, ids - 1)
     finally:
         data.delete()
+    return found
+
+
+def datumaro(folder: Path):
+    """Datumaro, with which CVAT reads its archives."""
+    from datumaro import AnnotationType, Dataset
+
+    content = folder / "content"
+    with zipfile.ZipFile(folder / "annotations.zip") as archive:
+        archive.extractall(content)
+    data = Dataset.import_from(str(content), "voc_segmentation")
+    names = [label.name for label in data.categories()[AnnotationType.label]]
+    found = {}
+    for item in data:
+        for mask in item.annotations:
+            label = found.setdefault(item.id, (None, np.full(mask.image.shape, 254, np.uint8)))[1]
+            label[mask.image.astype(bool)] = 255 if names[mask.label] == "abstain" else mask.label
     return found

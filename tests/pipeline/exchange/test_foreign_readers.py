@@ -71,6 +71,7 @@ def test_a_training_program_reads_every_pixel(request, tmp_path, module, tool, r
     ("module", "name", "read", "expected"),
     [
         ("ultralytics", "yolo", foreign_readers.yolo, objects),
+        ("datumaro", "cvat", foreign_readers.datumaro, dict),
         ("labelme", "labelme", foreign_readers.labelme, dict),
         ("label_studio_sdk", "label-studio", foreign_readers.label_studio, dict),
         ("fiftyone", "fiftyone", foreign_readers.fiftyone, dict),
