@@ -214,9 +214,10 @@ class DataSettings(Section):
     masks: str | None = None
     """Folder of the masks. Default: the layout's."""
     subfolders: bool = False
-    """Whether images in sub-folders of the image folder are read too, in the layouts `folder` and `voc`. Their ids are
-    the file names, which must differ. The mask of an image is in the same sub-folder of the mask folder, or in the mask
-    folder itself. By default, `prepare` warns of such images."""
+    """Whether images in sub-folders of the image folder are read too, in the layouts `folder` and `voc`. Ids are the
+    stems of the files or, if two are equal, the paths below the image folder with `__` between folders. The mask of an
+    image is in the same sub-folder of the mask folder, or in the mask folder itself under the id of the image. By
+    default, `prepare` warns of such images."""
     mask_ending: str | None = None
     """What follows the image's id in the file name of its mask, e.g. `_gtFine_labelTrainIds.png`. Default: the
     layout's."""

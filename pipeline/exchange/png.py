@@ -58,4 +58,4 @@ def read(folder: Path, data: DataSettings) -> Annotations:
     colours = [*class_colours(len(names), background).tolist(), ABSTAIN_COLOUR]
     values = [*range(len(names)), IGNORE_INDEX]
     legend = make_legend([*names, ABSTAIN], values, colours, where)
-    return Annotations(legend.names, [read_coloured(path, legend) for path in files_in(folder, MASK_SUFFIXES)])
+    return Annotations(legend.names, [read_coloured(path, folder, legend) for path in files_in(folder, MASK_SUFFIXES)])

@@ -111,9 +111,9 @@ def read(source: Path, choices: Choices, images: Mapping[str, Path]) -> Annotati
 def without_ending(masks: Annotations, images: Mapping[str, Path], ending: str | None) -> Annotations:
     """The masks, named as their images: without the end that most names have after the stem of an image."""
     files = [Path(mask.file_name) for mask in masks.images]
-    if ending is None and any(image_id(file) in images for file in files):
+    if ending is None and any(mask.id_among(images) in images for mask in masks.images):
         return masks
-    ending = ending or common_ending(files, images)
+    ending = ending or common_ending(files, {image_id(path) for path in images.values()})
     named = [
         mask._replace(other_names=(normal(mask.file_name).removesuffix(ending or "") + ".png",))
         for mask in masks.images

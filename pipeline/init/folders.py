@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from pipeline.errors import DatasetError, ImageFileError
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in, image_id, normal
 from pipeline.images import PHOTOGRAPH, read_header
 from pipeline.names import safe_name
-from pipeline.sources.layouts import UNREAD_SUFFIXES, by_id, unread
+from pipeline.sources.layouts import UNREAD_SUFFIXES, by_id, naming, unread
 
 NUM_SHOWN = 3
 GENERIC_NAMES = ("images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "frames", "data")
@@ -57,9 +57,10 @@ def find_files(images: Path, masks: Path, below: bool = False, ending: str | Non
         return _beside(images, below, ending)
     image_of_stem, sizes = images_by_id(images, masks, below)
     files = _pictures(masks, MASK_SUFFIXES, "mask", below)
-    if ending is None and not any(image_id(path) in image_of_stem for path in files):
-        ending = common_ending(files, image_of_stem)
-    return _matched(image_of_stem, sizes, files, ending, f"in {masks} has the name of an image in {images}")
+    stems = {image_id(path) for path in image_of_stem.values()}
+    if ending is None and not any(image_id(path) in stems for path in files):
+        ending = common_ending(files, stems)
+    return _matched(image_of_stem, sizes, files, masks, ending, f"in {masks} has the name of an image in {images}")
 
 
 def _beside(folder: Path, below: bool, ending: str | None) -> ImagesAndMasks:
@@ -77,23 +78,34 @@ def _beside(folder: Path, below: bool, ending: str | None) -> ImagesAndMasks:
         )
     masks = [path for path in files_in(folder, MASK_SUFFIXES, below) if normal(path.name).endswith(ending)]
     images = [path for path in files if path not in set(masks)]
-    image_of_stem = _unique(images, folder)
+    image_of_stem = _unique(images, folder, naming(images, folder))
     what = f"in {folder} that ends in {ending} starts with the stem of an image there"
-    return _matched(image_of_stem, image_sizes(images), masks, ending, what)
+    return _matched(image_of_stem, image_sizes(images), masks, folder, ending, what)
 
 
 def _matched(
-    images: dict[str, Path], sizes: Sizes, files: Sequence[Path], ending: str | None, what: str
+    images: dict[str, Path], sizes: Sizes, files: Sequence[Path], folder: Path, ending: str | None, what: str
 ) -> ImagesAndMasks:
-    """The masks of images. what: what no mask has, for the message if none is matched"""
-    masks = _unique(files, files[0].parent) if ending is None and files else _by_ending(files, ending or "")
+    """The masks of images.
+
+    folder: of the masks
+    what:   what no mask has, for the message if none is matched
+    """
+    named = files if ending is None else [path for path in files if normal(path.name).endswith(ending)]
+    id_of_file = naming(list(images.values()), folder)
+
+    def id_of(path: Path) -> str:
+        return id_of_file(path if ending is None else path.with_name(f"{normal(path.name).removesuffix(ending)}.png"))
+
+    masks = _unique(named, folder, id_of)
     matched = {stem: path for stem, path in masks.items() if stem in images}
     if not matched:
-        first = next(iter(images.values()))
+        sample_id, first = next(iter(images.items()))
         first_mask = files[0].name if files else "missing"
+        called = "" if sample_id == image_id(first) else f", which is called {sample_id}"
         raise DatasetError(
-            f"no mask {what}: the first mask is {first_mask}, the first image is {first.name}; give each mask the name "
-            "of its image"
+            f"no mask {what}: the first mask is {first_mask}, the first image is {first.name}{called}; give each mask "
+            "the name of its image"
         )
     without_image = sorted(set(files) - set(matched.values()))
     return ImagesAndMasks(images, matched, without_image, ending, sizes)
@@ -105,8 +117,8 @@ def images_by_id(folder: Path, masks: Path, below: bool) -> tuple[dict[str, Path
     raises: DatasetError as `find_files`
     """
     _check_folder(folder, "IMAGES")
-    images = _unique(_outside(_pictures(folder, IMAGE_SUFFIXES, "image", below), folder, masks), folder)
-    return images, image_sizes(list(images.values()))
+    files = _outside(_pictures(folder, IMAGE_SUFFIXES, "image", below), folder, masks)
+    return _unique(files, folder, naming(files, folder)), image_sizes(files)
 
 
 def has_sub_folders(images: Path, masks: Path) -> bool:
@@ -122,10 +134,10 @@ def _outside(files: Iterable[Path], images: Path, masks: Path) -> list[Path]:
     return [path for path in files if not path.absolute().is_relative_to(masks.absolute())]
 
 
-def _unique(files: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """Files by stem; DatasetError if two have the same."""
+def _unique(files: Sequence[Path], folder: Path, id_of: Callable[[Path], str]) -> dict[str, Path]:
+    """Files by id; DatasetError if two have the same."""
     problems: list[str] = []
-    found = by_id(files, problems)
+    found = by_id(files, problems, id_of)
     if problems:
         raise DatasetError("\n  ".join([f"some files in {folder} have the same name:", *problems]))
     return found
@@ -149,7 +161,7 @@ def _pictures(folder: Path, suffixes: Sequence[str], kind: str, below: bool) -> 
     return files
 
 
-def common_ending(files: Sequence[Path], images: Mapping[str, Path]) -> str | None:
+def common_ending(files: Sequence[Path], images: Container[str]) -> str | None:
     """The most common end of mask names after an image's stem: `a_mask.png` with an image `a` gives `_mask.png`."""
     endings = Counter(ending for path in files if (ending := _ending_of(path, images)) is not None)
     return endings.most_common(1)[0][0] if endings else None
@@ -160,11 +172,6 @@ def _ending_of(path: Path, images: Container[str]) -> str | None:
     own = image_id(path)
     stem = next((own[:length] for length in range(len(own) - 1, 0, -1) if own[:length] in images), None)
     return None if stem is None else normal(path.name)[len(stem) :]
-
-
-def _by_ending(files: Sequence[Path], ending: str) -> dict[str, Path]:
-    names = {normal(path.name): path for path in files}
-    return {name.removesuffix(ending): path for name, path in names.items() if name.endswith(ending)}
 
 
 def image_sizes(paths: Sequence[Path]) -> Sizes:

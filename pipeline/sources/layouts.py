@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from pipeline.settings import DataSettings
 from pipeline.sources.lists import Entry
 
 CORRECTED = "corrected"  # folder below data.root with masks that import-masks wrote
+BETWEEN_FOLDERS = "__"  # in ids, where two images in different sub-folders have the same stem
 UNREAD_SUFFIXES = (".jpg", ".jpeg", ".webp", ".jp2", ".npy", ".npz", ".mat")
 """Formats in which masks are often saved, but that are not read."""
 
@@ -91,13 +93,14 @@ class Tree:
                 "in the name of its mask, e.g. _mask.png, or move the masks into a folder of their own"
             )
             return {}
-        images = by_id(self._without_masks(self._image_files(problems)), problems)
+        files = list(self._without_masks(self._image_files(problems)))
+        images = by_id(files, problems, naming(files, self.images) if self.has_subfolders else image_id)
         if self.images.is_dir() and not images:
             others = f" besides those ending in {ending}" if self.has_one_folder else ""
             problems.append(f"{self.images} contains no image{others} ({', '.join(IMAGE_SUFFIXES)}); set data.images")
         masks = self._masks_by_id(problems)
         return {
-            name: Entry(name, path, self.mask_of(path) if masks is None else masks.get(name))
+            name: Entry(name, path, self.mask_of(path, name) if masks is None else masks.get(name))
             for name, path in images.items()
         }
 
@@ -141,19 +144,23 @@ class Tree:
             return None
         return by_id(files_in(self.masks, MASK_SUFFIXES), problems)
 
-    def mask_of(self, image: Path) -> Path | None:
-        """Mask file of an image; None if it does not exist."""
-        stem = image.stem.removesuffix(self.layout.image_ending)
+    def mask_of(self, image: Path, sample_id: str | None = None) -> Path | None:
+        """Mask file of an image; None if it does not exist. sample_id: default: the stem of the image"""
         endings = MASK_SUFFIXES if self.layout.mask_ending is None else (self.layout.mask_ending,)
-        folders = self._mask_folders(image)
-        paths = (existing(folder / f"{stem}{ending}") for folder in folders for ending in endings)
+        starts = self._mask_starts(image, image.stem if sample_id is None else sample_id)
+        paths = (existing(start.with_name(f"{start.name}{ending}")) for start in starts for ending in endings)
         return next((path for path in paths if is_file(path)), None)
 
-    def _mask_folders(self, image: Path) -> list[Path]:
-        """Folders in which the mask of an image may be. In a sub-folder, the same sub-folder of the masks is first."""
-        flat = [] if self.layout.mirrored else [self.masks]
+    def _mask_starts(self, image: Path, sample_id: str) -> list[Path]:
+        """Paths, without their endings, that the mask of an image may have.
+
+        In a sub-folder, the same sub-folder of the masks is first. The masks' folder itself has masks named by id.
+        """
+        end = self.layout.image_ending
+        flat = [] if self.layout.mirrored else [self.masks / sample_id.removesuffix(end)]
         if (self.layout.mirrored or self.has_subfolders) and image.is_relative_to(self.images):
-            return [self.masks / image.parent.relative_to(self.images), *flat]
+            folder = self.masks / image.parent.relative_to(self.images)
+            return [folder / image.stem.removesuffix(end), *flat]
         return flat
 
     def unread_masks(self, entries: Iterable[Entry]) -> list[str]:
@@ -194,11 +201,26 @@ def unread(files: Sequence[Path]) -> str:
     )
 
 
-def by_id(paths: Iterable[Path], problems: list[str]) -> dict[str, Path]:
-    """Files by their id, see `image_id`. Two files with the same id are added to `problems`."""
+def path_id(path: Path, folder: Path) -> str:
+    """Id of a file below a folder that contains its sub-folders: `cam1/0001.jpg` -> `cam1__0001`.
+
+    An id is the name of many files, so it has no slash.
+    """
+    parts = (*path.relative_to(folder).parts[:-1], path.stem)
+    return normal(BETWEEN_FOLDERS.join(parts))
+
+
+def naming(images: Sequence[Path], folder: Path) -> Callable[[Path], str]:
+    """The ids of images below a folder: stems or, if two in different sub-folders have the same, `path_id`."""
+    are_unique = len({image_id(path) for path in images}) == len(images)
+    return image_id if are_unique else functools.partial(path_id, folder=folder)
+
+
+def by_id(paths: Iterable[Path], problems: list[str], id_of: Callable[[Path], str] = image_id) -> dict[str, Path]:
+    """Files by their id. Two files with the same id are added to `problems`."""
     files: dict[str, Path] = {}
     for path in paths:
-        name = image_id(path)
+        name = id_of(path)
         if name in files:
             first = files[name]
             shown = first.name if first.parent == path.parent else first

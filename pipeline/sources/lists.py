@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,10 +175,10 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
 
 
-def read_split(root: Path, name: str, relative: str, known: Container[str], problems: list[str]) -> list[Entry]:
+def read_split(root: Path, name: str, relative: str, known: Mapping[str, Entry], problems: list[str]) -> list[Entry]:
     """Entries of the list of `data.splits.<name>`. Messages of errors are added to `problems`.
 
-    known: ids of the images in the image folder
+    known: the images in the image folder by id
     """
     path = existing(root / relative)
     if not is_file(path):
@@ -190,6 +190,8 @@ def read_split(root: Path, name: str, relative: str, known: Container[str], prob
         problems.append(str(error))
         return []
     problems += unusable
+    id_of = {entry.image: entry.id for entry in known.values()}  # may be more than the stem
+    entries = [entry._replace(id=id_of.get(entry.image, entry.id)) if entry.image else entry for entry in entries]
     seen: set[str] = set()
     for entry in entries:
         if entry.id in seen:

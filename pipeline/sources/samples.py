@@ -89,7 +89,7 @@ def _completed(name: str, entries: Sequence[Entry], tree: Tree, files: Mapping[s
     if missing:
         log.info("%d masks named in the list %s do not exist; those in %s are used", len(missing), name, tree.masks)
     return [
-        e._replace(mask=tree.mask_of(e.image)) if e.image and (e.id in missing or not e.names_mask) else e
+        e._replace(mask=tree.mask_of(e.image, e.id)) if e.image and (e.id in missing or not e.names_mask) else e
         for e in entries
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in, image_id
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in
 from pipeline.settings import DataSettings
 from pipeline.sources.image_checks import Doubt, counted
 from pipeline.sources.layouts import Tree
@@ -55,9 +55,9 @@ def _other_images(tree: Tree) -> Iterator[Doubt]:
 def _unused_masks(tree: Tree) -> Iterator[Doubt]:
     if tree.layout.mask_ending is not None or not tree.masks.is_dir():
         return
-    ids = set(tree.scan([]))
+    used = {entry.mask for entry in tree.scan([]).values()}
     masks = files_in(tree.masks, MASK_SUFFIXES, below=tree.has_subfolders)
-    unused = tuple(str(path.relative_to(tree.masks.parent)) for path in masks if image_id(path) not in ids)
+    unused = tuple(str(path.relative_to(tree.masks.parent)) for path in masks if path not in used)
     yield Doubt(
         counted("mask", unused, "without an image of the same stem, so they are not used"),
         unused,

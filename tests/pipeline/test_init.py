@@ -241,9 +241,11 @@ def test_images_in_sub_folders_are_read_unless_the_user_says_no(mydata):
     text, settings = started(mydata, "--masks", mydata / "masks", "--name", "parent")
     assert "found     10 images" in text, "the masks below the images are no images"
     (mydata / "images/batch2" / moved[0].name).rename(mydata / "images/batch2/im0.png")
-    assert "batch2/im0.png have the same stem im0; rename or remove one of them" in refused(
-        mydata / "images", "--masks", mydata / "masks", "--name", "twice"
-    )
+    text, settings = started(mydata / "images", "--masks", mydata / "masks", "--name", "twice")
+    assert "5 masks, so 5 images are unlabeled" in text
+    samples, _ = find_samples(settings.data)
+    assert {"im0", "batch2__im0"} < {sample.id for sample in samples}
+    assert [sample.mask for sample in samples if sample.id == "batch2__im0"] == [None]
 
 
 def test_masks_may_be_beside_the_images(mydata):

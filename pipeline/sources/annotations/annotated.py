@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pipeline.errors import DatasetError
 from pipeline.files import image_id
 from pipeline.sources.convert_masks.drawing import Drawing, Outline, draw
+from pipeline.sources.layouts import path_id
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,16 @@ class AnnotatedImage(NamedTuple):
 
     def id_among(self, ids: Container[str]) -> str:
         """Id of the image: of the first of its names that is among the ids, with or without what Roboflow adds."""
-        stems = [stem_of(name) for name in (self.file_name, *self.other_names)]
+        names = [self.file_name, *self.other_names]
+        stems = [stem for name in names for stem in stems_of(name)]
         originals = [match["stem"] for stem in stems if (match := ROBOFLOW.fullmatch(stem))]
-        return next((stem for stem in [*stems, *originals] if stem in ids), stems[0])
+        return next((stem for stem in [*stems, *originals] if stem in ids), stem_of(self.file_name))
+
+
+def stems_of(file_name: str) -> list[str]:
+    """Ids that the image with this file name may have, with its folders first: `path_id` of each end of the path."""
+    path = Path(file_name.replace("\\", "/"))
+    return [path_id(path, folder) for folder in reversed(path.parents)]
 
 
 def stem_of(file_name: str) -> str:

@@ -61,7 +61,9 @@ def read(folder: Path, table: Path | None, below: bool, max_pixels: int) -> Anno
     names, colours = [name for name, _ in named], [colour for _, colour in named]
     legend = make_legend(names, [], colours, table or folder)
     images = [
-        _jpeg(path, names, colours, limit) if path.suffix.lower() in JPEG_SUFFIXES else read_coloured(path, legend)
+        _jpeg(path, folder, names, colours, limit)
+        if path.suffix.lower() in JPEG_SUFFIXES
+        else read_coloured(path, folder, legend)
         for path in files
     ]
     return Annotations(list(dict.fromkeys(names)), images, [] if table is not None else _proposal(named))
@@ -119,9 +121,11 @@ def _flat_greys(grey: npt.NDArray[np.uint8]) -> list[int]:
     return np.unique(lowest[lowest == highest]).tolist()  # type: ignore[no-any-return]
 
 
-def _jpeg(path: Path, names: Sequence[str], colours: Sequence[Colour], limit: PixelLimit) -> AnnotatedImage:
+def _jpeg(
+    path: Path, folder: Path, names: Sequence[str], colours: Sequence[Colour], limit: PixelLimit
+) -> AnnotatedImage:
     draw = functools.partial(_nearest, path, np.array(colours, np.int64), limit)
-    return AnnotatedImage(path.name, str(path), names, draw)
+    return AnnotatedImage(str(path.relative_to(folder)), str(path), names, draw)
 
 
 def _nearest(path: Path, colours: npt.NDArray[np.int64], limit: PixelLimit, size: Size) -> Drawn:

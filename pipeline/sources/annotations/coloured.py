@@ -72,9 +72,11 @@ def pack(colour: Sequence[int]) -> int:
     return red << 16 | green << 8 | blue
 
 
-def read_coloured(path: Path, legend: Legend) -> AnnotatedImage:
-    """The mask of a file. Its pixels are read later, by `AnnotatedImage.draw`."""
-    return AnnotatedImage(path.name, str(path), legend.names, functools.partial(decode, path, legend))
+def read_coloured(path: Path, folder: Path, legend: Legend) -> AnnotatedImage:
+    """The mask of a file below a folder. Its pixels are read later, by `AnnotatedImage.draw`."""
+    return AnnotatedImage(
+        str(path.relative_to(folder)), str(path), legend.names, functools.partial(decode, path, legend)
+    )
 
 
 def decode(path: Path, legend: Legend, size: Size) -> Drawn:

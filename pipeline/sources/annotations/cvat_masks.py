@@ -36,7 +36,9 @@ def read(source: Path) -> Annotations:
             names.append(name)
             colours.append(colour)
     legend = make_legend(names, range(len(names)), colours, labelmap)
-    return Annotations(names, [read_coloured(path, legend) for path in files_in(source / MASKS, (".png",), below=True)])
+    folder = source / MASKS
+    files = files_in(folder, (".png",), below=True)
+    return Annotations(names, [read_coloured(path, folder, legend) for path in files])
 
 
 def _parse(line: str, labelmap: Path) -> tuple[str, list[int]]:

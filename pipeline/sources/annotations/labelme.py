@@ -78,10 +78,15 @@ def read(source: Path) -> Annotations:
         of_image = list(_regions(file, path, without_area))
         height, width = file.imageHeight, file.imageWidth
         size = (height, width) if height is not None and width is not None else None
-        images.append(annotated_image(file.imagePath, str(path), of_image, size, (path.name,)))
+        images.append(annotated_image(file.imagePath, str(path), of_image, size, (_name_in(source, path),)))
         regions += of_image
     names = list(dict.fromkeys(region.label for region in regions))
     return Annotations(names, images, [*box_remark(source, regions), *left_out_remark(source, without_area)])
+
+
+def _name_in(source: Path, path: Path) -> str:
+    """Name of a file with its folders below the source."""
+    return str(path.relative_to(source)) if source.is_dir() else path.name
 
 
 def _regions(file: LabelMeFile, path: Path, without_area: Counter[str]) -> Iterator[Region]:

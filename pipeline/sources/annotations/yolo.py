@@ -23,7 +23,7 @@ from pipeline.sources.convert_masks.drawing import Shape
 from pipeline.text import read_lines, read_text
 
 YAML_SUFFIXES = (".yaml", ".yml")
-LABELS = "labels"
+LABELS, IMAGES = "labels", "images"  # folders with the same sub-folders
 NUM_BOX = 4  # numbers of a box: the centre, width and height; a polygon has at least 6
 SLACK = 0.01  # by which tools let polygons reach outside the image
 
@@ -78,7 +78,9 @@ def read(source: Path) -> Annotations:
     regions: list[Region] = []
     for path in _label_files(folder):
         of_image = list(_regions(path, names, data))
-        images.append(annotated_image(path.name, str(path), of_image))
+        parts = path.relative_to(folder).parts
+        beside = "/".join(IMAGES if part == LABELS else part for part in parts)
+        images.append(annotated_image(beside, str(path), of_image))
         regions += of_image
     return Annotations(list(dict.fromkeys(names.values())), images, box_remark(source, regions))
 

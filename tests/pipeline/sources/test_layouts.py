@@ -186,3 +186,27 @@ def test_masks_may_be_outside_the_root(root, layout, tmp_path):
     (root / "val.txt").write_text("v\n")
     settings = layout("voc", **{"data.masks": str(tmp_path / "elsewhere"), "splits.val": "val.txt"})
     assert found(settings)["labeled"] == {"a": ("JPEGImages/a.jpg", str(tmp_path / "elsewhere/a.png"))}
+
+
+def test_images_with_one_stem_in_two_sub_folders_are_called_by_their_paths(tmp_path, make_settings):
+    root = tmp_path / "data"
+    images = ("cam1/0", "cam2/0", "cam2/1", "2", "3", "4")
+    for name in (*[f"images/{name}" for name in images], "masks/cam1/0", "masks/cam2__1", "masks/0", "masks/3"):
+        (root / f"{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.png").touch()
+    (root / "labeled.txt").write_text("images\\cam1\\0.png masks\\cam1\\0.png\ncam2__1\n")
+    lists = {"splits.labeled": "labeled.txt", "splits.num_labeled": None, "splits.num_val": 1}
+    samples, problems = find_samples(make_settings(subfolders=True, **lists).data)
+    assert problems == []
+    assert {sample.id: (sample.mask, sample.split) for sample in samples} == {
+        "cam1__0": ("masks/cam1/0.png", "labeled"),
+        "cam2__1": ("masks/cam2__1.png", "labeled"),
+        "3": ("masks/3.png", "val"),
+        "cam2__0": (None, "unlabeled"),
+        "2": (None, "unlabeled"),
+        "4": (None, "unlabeled"),
+    }
+    for path in (root / "images/cam2").glob("0.png"):
+        path.rename(root / "images/cam2/5.png")
+    samples, _ = find_samples(make_settings(subfolders=True, **{**lists, "splits.labeled": None}).data)
+    assert {sample.id for sample in samples} == {"0", "1", "2", "3", "4", "5"}, "stems that differ are ids"

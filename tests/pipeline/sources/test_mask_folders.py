@@ -100,6 +100,6 @@ def test_without_any_mask_the_reason_is_given(found, masks, reason):
 
 def test_init_names_masks_in_a_format_that_is_not_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    touch(tmp_path, "images/a.png", "images/b.png", "masks/a.jpg")
+    touch(tmp_path, "images/a.png", "images/b.png", "masks/a.webp")
     result = CliRunner().invoke(init, ["images", "--masks", "masks"])
-    assert "masks/a.jpg cannot be read as masks" in str(result.exception)
+    assert "masks/a.webp cannot be read as masks" in str(result.exception)
