@@ -1,6 +1,7 @@
 """What the report says about imported masks: counted pixel by pixel, and compared with the receipts."""
 
 import numpy as np
+import pytest
 from PIL import Image
 from report_run import Page
 from stage_runs import run_stages
@@ -24,6 +25,7 @@ def held_out(run):
     return row
 
 
+@pytest.mark.slow
 def test_the_new_masks_are_compared_with_the_labels_and_the_numbers_with_those_before(
     make_settings, write_images, tmp_path
 ):
