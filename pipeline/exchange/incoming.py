@@ -71,7 +71,13 @@ def annotations_in(folder: Path, format_name: str | None, data: DataSettings) ->
 
 def incoming(image: AnnotatedImage, data: DataSettings, ids: Container[str]) -> Incoming:
     def read(size: Size) -> Label:
-        return label_of(image.draw(size).mask, image.names, data, image.where)
+        drawn = image.draw(size)
+        if drawn.num_covered:
+            log.info(
+                "%s: %d pixels are in outlines of several labels: they belong to the smallest one",
+                *(image.where, drawn.num_covered),
+            )
+        return label_of(drawn.mask, image.names, data, image.where)
 
     return Incoming(image.id_among(ids), image.where, read, image.is_annotated)
 

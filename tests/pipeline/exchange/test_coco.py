@@ -81,12 +81,14 @@ LEFT_HALF = {"category_id": 10, "segmentation": [[0, 0, 3, 0, 3, 4, 0, 4]]}
 CORNER = {"category_id": 20, "segmentation": {"size": [4, 6], "counts": [0, 2, 22]}, "iscrowd": 1}
 
 
-def test_without_a_category_for_background_uncovered_pixels_are_background(tmp_path):
+def test_without_a_category_for_background_uncovered_pixels_are_background(tmp_path, caplog):
+    caplog.set_level("INFO")
     write_tool_file(tmp_path, [LEFT_HALF, CORNER])
     (mask,) = read_masks(tmp_path, DATA)
     expected = np.array([[2, 1, 1, 0, 0, 0]] * 2 + [[1, 1, 1, 0, 0, 0]] * 2)
     assert mask.id == "im_0"
     assert np.array_equal(mask.read((4, 6)), expected), "the smaller shape wins, and crowds are of their category"
+    assert "im_0.jpg: 2 pixels are in outlines of several labels: they belong to the smallest one" in caplog.text
 
 
 def test_with_a_category_for_background_uncovered_pixels_have_no_label(tmp_path):
