@@ -9,7 +9,7 @@ import calib
 from calib.curves import CURVES_SHAPE
 from pipeline.datasets import IGNORE_INDEX
 
-COORDINATES = ("sample", "height", "width", "class", "alpha", "image_digest")
+COORDINATES = ("sample", "height", "width", "class", "alpha", "outcome", "image_digest")
 ABSENT, DONE, FAILED = 0, 1, 2
 STATUS_CHUNK = 4096
 COUNTS_CHUNK = 256
@@ -97,16 +97,27 @@ def label_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
     `label_by_alpha` exists only with several alphas, `set` and `abstained_pixels` only with `pseudolabel.keep_sets`.
     """
     num_samples, num_alphas, num_classes = facts["num_samples"], len(facts["alphas"]), len(facts["class_names"])
-    shape, name = (num_samples, *facts["grid"]), "class index, NaN = abstain"
+    shape, attributes = (num_samples, *facts["grid"]), _label_attributes(facts["class_names"])
     by_alpha = ("alpha", "sample", "y", "x"), (num_alphas, *shape), "float16", NAN, (1, 1, *shape[1:])
     return {
-        "label": _per_image(shape, ("y", "x"), "float16", NAN, long_name=name),
-        **({"label_by_alpha": ArraySpec(*by_alpha, {"long_name": name})} if num_alphas > 1 else {}),
-        "outcome_pixels": _counts("outcome", num_samples, len(OUTCOMES), meaning=" ".join(OUTCOMES)),
+        "label": _per_image(shape, ("y", "x"), "float16", NAN, **attributes),
+        **({"label_by_alpha": ArraySpec(*by_alpha, attributes)} if num_alphas > 1 else {}),
+        "outcome": _whole(("outcome",), (len(OUTCOMES),), "string", ""),
+        "outcome_pixels": _counts("outcome", num_samples, len(OUTCOMES), long_name="pixels by what they became"),
         "class_pixels": _counts("class", num_samples, num_classes, long_name="labeled pixels"),
         "alpha": _whole(("alpha",), (num_alphas,), "float64", NAN),
         **(_set_arrays(facts) if facts.get("keep_sets", False) else {}),
         **_observed_arrays(facts),
+    }
+
+
+def _label_attributes(class_names: Sequence[str]) -> dict[str, Any]:
+    """Attributes of labels by the CF conventions, which have no spaces in the meaning of a flag."""
+    return {
+        "long_name": "class index on the grid, NaN = abstain; the image has height x width pixels",
+        "flag_values": [float(index) for index in range(len(class_names))],
+        "flag_meanings": " ".join("_".join(name.split()) for name in class_names),
+        "coordinates": "height width",
     }
 
 

@@ -15,6 +15,7 @@ from pipeline.datasets import Sample
 from pipeline.errors import StoreError
 from pipeline.files import going_of, remove_folder, replacing_folder
 from pipeline.folder import STAGE_OF
+from pipeline.store.arrays import OUTCOMES
 from pipeline.store.group import Store, refuse_lost_root
 from pipeline.store.metadata import (
     LEVEL,
@@ -123,6 +124,7 @@ def _write_coordinates(path: Path, state: dict[str, Any], samples: Sequence[Samp
         "width": [s.width for s in samples],
         "class": list(state["class_names"]),
         "alpha": list(state.get("alphas", [])),
+        "outcome": list(OUTCOMES),
         "image_digest": [int(s.image_digest or "0", 16) for s in samples],
     }
     store = Store(path, state, is_writable=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import calib
 from pipeline.errors import StoreError
 from pipeline.files import remove_folder
-from pipeline.store.arrays import label_arrays
+from pipeline.store.arrays import OUTCOMES, label_arrays
 from pipeline.store.group import UNREADABLE, Handle, Store, as_number, read_planes
 from pipeline.store.integrity import open_store
 from pipeline.store.metadata import remake_command, store_state, write_metadata
@@ -168,8 +168,9 @@ def keep_planes(path: Path, facts: Mapping[str, Any]) -> None:
         remove_folder(path / name)
     write_metadata(path, {**new, "fingerprint": ""})
     store = Store(path, new, is_writable=True)
-    alpha, made_by = store.array("alpha"), store.array("made_by")
+    alpha, outcome, made_by = (store.array(name) for name in ("alpha", "outcome", "made_by"))
     alpha[:] = facts["alphas"]
+    outcome[:] = np.array(OUTCOMES, dtype=object)
     made_by[:] = as_number(facts["fingerprint"])  # the planes belong to this store now
     write_metadata(path, new)
 

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+import xarray
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.datasets import Sample
 from pipeline.errors import StoreError
 from pipeline.receipt import fingerprint
-from pipeline.store import FAILED, arrays_of, create_store, open_for_inspection, store_state
+from pipeline.store import FAILED, OUTCOMES, arrays_of, create_store, open_for_inspection, store_state
 from pipeline.store.metadata import array_document, metadata_files
 
 SAMPLES = [Sample(f"im{i}", f"{i}.png", None, "unlabeled", 9, 11) for i in range(3)]
@@ -106,3 +107,17 @@ def test_an_array_differs_for_every_part_of_its_specification():
 def test_names_of_files_are_those_of_the_arrays():
     facts = FACTS["calibration"] | {"num_samples": 3, "complete": False}
     assert set(metadata_files(facts)) == {"zarr.json", *arrays_of(facts)}
+
+
+def test_labels_are_opened_by_xarray_with_their_classes_sizes_and_outcomes(tmp_path):
+    facts = FACTS["labels at two alphas"] | {"class_names": ["sky", "traffic  light"]}
+    path = created(tmp_path / "labels.zarr", facts, True).path
+    opened = xarray.open_zarr(path)
+    for name in ("label", "label_by_alpha"):
+        assert opened[name].attrs["flag_values"] == [0, 1]
+        assert opened[name].attrs["flag_meanings"].split() == ["sky", "traffic_light"]
+        assert opened[name].coords["height"].values.tolist() == [9, 9, 9]
+        assert opened[name].coords["width"].values.tolist() == [11, 11, 11]
+    assert opened["class"].values.tolist() == ["sky", "traffic  light"]
+    assert opened["outcome_pixels"].sel(outcome="kept", sample="im1") == 0
+    assert opened["outcome"].values.tolist() == list(OUTCOMES)
