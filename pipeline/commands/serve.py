@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
     help="Address to listen on. Anybody who reaches it reads labels.",
 )
 def serve(settings: Settings, alpha: float | None, port: int, host: str) -> None:
-    """Serve the pseudo-labels to Label Studio, as its ML backend, until Ctrl-C.
+    """Serve the pseudo-labels to Label Studio (ML backend).
 
-    In Label Studio: Settings, Model, Connect Model, with the address that is printed. The labeling interface needs
-    <BrushLabels> with the names of the classes; `conformalsam export RUN --to label-studio` writes one. Tasks are
-    matched by the names of their image files. Correct the predictions, export the project as JSON, and read it with
-    `conformalsam import-masks`.
+    It serves until Ctrl-C. In Label Studio: Settings, Model, Connect Model, with the address that is printed. The
+    labeling interface needs <BrushLabels> with the names of the classes; `conformalsam export RUN --to label-studio`
+    writes one. Tasks are matched by the names of their image files. Correct the predictions, export the project as
+    JSON, and read it with `conformalsam import-masks`.
 
     For CVAT: cvat-cli task auto-annotate TASK --function-module pipeline.serving.cvat -p run=str:RUN
     """
