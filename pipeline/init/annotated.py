@@ -39,18 +39,25 @@ def are_annotations(choices: Choices) -> bool:
     """Whether `--masks` has annotations of a tool, rather than index masks."""
     if choices.masks.is_file():
         return True
-    is_apart = choices.masks.resolve() != choices.images.resolve()
-    if is_apart and files_in(choices.masks, MASK_SUFFIXES, choices.below) and not has_colours(choices):
+    if not choices.masks.is_dir():
         return False
-    return choices.masks.is_dir() and (has_colours(choices) or detect(choices.masks) is not None)
+    has_pictures = _is_apart(choices) and files_in(choices.masks, MASK_SUFFIXES, choices.below)
+    if has_pictures and not colour_masks.are_here(choices.masks, choices.below):
+        return choices.colours is not None
+    return has_colours(choices) or detect(choices.masks) is not None
 
 
 def has_colours(choices: Choices) -> bool:
-    """Whether the masks are pictures in colours, or JPEGs."""
+    """Whether the masks are pictures in colours, or JPEGs. Pictures beside annotations are photographs."""
     if choices.colours is not None:
         return True
-    is_apart = choices.masks.resolve() != choices.images.resolve()
-    return is_apart and colour_masks.are_here(choices.masks, choices.below)
+    are_pictures = _is_apart(choices) and colour_masks.are_here(choices.masks, choices.below)
+    return are_pictures and detect(choices.masks) is None
+
+
+def _is_apart(choices: Choices) -> bool:
+    """Whether the masks are in another folder than the images."""
+    return choices.masks.resolve() != choices.images.resolve()
 
 
 def converted_folder(images: Path, name: str) -> Path:

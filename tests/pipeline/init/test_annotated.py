@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -247,6 +248,18 @@ def test_without_a_table_the_colours_that_were_found_are_proposed(photos):
     Path("colours.csv").write_text("cat,200,10,10\ndog,0,0,255\n")
     message = refused_again("--masks", "masks", "--colours", "colours.csv")
     assert "a.png has colour #000000, which stands for no label of colours.csv" in message
+
+
+def test_photographs_beside_annotations_are_no_masks_in_colours(photos):
+    Path("export").mkdir()
+    write_coco("export/_annotations.coco.json")
+    for suffix in ("png", "jpg"):
+        Image.new("RGB", (WIDTH, HEIGHT), RED).save(f"export/a.{suffix}")
+        _, settings = started("--masks", "export", "--name", "mine")
+        assert labels_of(settings) == {"a": A, "b 1": B, "é": E}
+        shutil.rmtree("converted")
+        shutil.rmtree("config")
+        Path(f"export/a.{suffix}").unlink()
 
 
 def refused_again(*arguments):
