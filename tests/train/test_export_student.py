@@ -94,10 +94,8 @@ def assert_computes_what_predict_writes(compute, written):
     assert len(found) > 1
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["efficientnet-lite0", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dinov2-tiny", "dinov3-tiny"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["efficientnet-lite0", "dinov2-tiny", "dinov3-tiny"])
 def test_an_onnx_file_computes_what_predict_writes_for_images_of_any_size(kind, trained, tmp_path):
     settings = trained(kind)
     exported = export_student(settings, "onnx")
