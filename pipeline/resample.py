@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,12 +69,13 @@ def resize_bilinear(maps: FloatMap, size: Sequence[int], rows: slice = slice(Non
 
 def interpolated(maps: FloatMap, rows: Taps, columns: Taps) -> FloatMap:
     """float32 [..., R, W] at the R rows and W columns of the taps. maps: float32 [..., h, w]"""
-    tall = _mix(maps[..., rows.low, :], maps[..., rows.high, :], rows.weight[:, None])
-    return _mix(tall[..., columns.low], tall[..., columns.high], columns.weight)
+    # np.take, because maps[..., rows.low, :] has the classes last in memory, on which everything else is slower
+    tall = _mix(np.take(maps, rows.low, axis=-2), np.take(maps, rows.high, axis=-2), rows.weight[:, None])
+    return _mix(np.take(tall, columns.low, axis=-1), np.take(tall, columns.high, axis=-1), columns.weight)
 
 
 def _mix(low: FloatMap, high: FloatMap, weight: FloatMap) -> FloatMap:
-    high -= low  # in place: fancy indexing has copied both
+    high -= low  # in place: np.take has copied both
     high *= weight
     low += high
     return low
@@ -81,6 +83,31 @@ def _mix(low: FloatMap, high: FloatMap, weight: FloatMap) -> FloatMap:
 
 def softmax(logits: FloatMap) -> FloatMap:
     """float32 [K, H, W] logits -> float32 [K, H, W] probabilities, which sum to 1 over the classes."""
-    exponentials: FloatMap = np.exp(logits - logits.max(axis=0))
-    exponentials /= exponentials.sum(axis=0)
+    exponentials: FloatMap = logits - logits.max(axis=0)
+    np.exp(exponentials, out=exponentials)
+    exponentials /= pairwise_sum(exponentials)
     return exponentials
+
+
+PAIRWISE_LANES, PAIRWISE_BLOCK = 8, 128  # of numpy
+
+
+def pairwise_sum(values: FloatMap) -> FloatMap:
+    """Sum over the first axis: float32 [...], the same to the last bit in whichever order the axes are in memory.
+
+    The order of the additions is that of numpy's sum over values that are contiguous in memory, whose rounding errors
+    are smaller than those of one addition after the other (numpy.sum, section Notes).
+
+    values: float32 [K, ...], K >= 1
+    """
+    num = len(values)
+    if num > PAIRWISE_BLOCK:
+        half = num // 2 - num // 2 % PAIRWISE_LANES
+        return pairwise_sum(values[:half]) + pairwise_sum(values[half:])
+    in_lanes = num - num % PAIRWISE_LANES
+    if in_lanes == 0:
+        return functools.reduce(np.add, values[1:], values[0])
+    lanes = functools.reduce(np.add, np.split(values[:in_lanes], in_lanes // PAIRWISE_LANES))
+    while len(lanes) > 1:
+        lanes = lanes[::2] + lanes[1::2]
+    return functools.reduce(np.add, values[in_lanes:], lanes[0])

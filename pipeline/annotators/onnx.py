@@ -16,7 +16,6 @@ from pipeline.annotators.onnx_files import digest_of, files_of
 from pipeline.annotators.onnx_session import INPUT_DTYPES, channel_axis, checked_input, checked_output, open_session
 from pipeline.datasets import image_to_grid
 from pipeline.errors import AnnotatorError
-from pipeline.resample import softmax
 from pipeline.settings import DataSettings, OnnxSettings, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -154,10 +153,11 @@ class OnnxAnnotator:
         """float32 [K, h, w] from one image's [C, h, w]: normalised over the chosen channels, then summed by class."""
         chosen = output[self.channels].astype(np.float32)
         if self.settings.output == "logits":
-            total = softmax(chosen + self.bias)
+            logits = chosen + self.bias
+            weighted = np.exp(logits - logits.max(axis=0))
         else:
             weighted = chosen * np.exp(self.bias - self.bias.max())  # the division removes the common factor
-            total = weighted / weighted.sum(axis=0)
+        total = weighted / weighted.sum(axis=0)
         row = {channel: i for i, channel in enumerate(self.channels)}
         summed = [total[[row[channel] for channel in group]].sum(axis=0) for group in self.groups]
         return np.minimum(np.stack(summed), 1)  # float sums can exceed 1 by one rounding error

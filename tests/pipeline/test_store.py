@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from calib import Planes, Thresholds
 from pipeline.datasets import Sample
 from pipeline.errors import StoreError
-from pipeline.resample import resize_bilinear, softmax
+from pipeline.resample import pairwise_sum, resize_bilinear, softmax
 from pipeline.store import (
     ABSENT,
     DONE,
@@ -251,3 +251,15 @@ def test_bilinear_agrees_with_torch(height, width, new_height, new_width, seed):
 def test_softmax_survives_large_logits():
     logits = np.array([1000.0, 0.0, -1000.0], np.float32).reshape(3, 1, 1)
     assert softmax(logits).ravel().tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 7, 8, 9, 16, 21, 128, 129, 150, 255])
+def test_a_softmax_does_not_depend_on_the_order_of_the_axes_in_memory(num_classes):
+    rng = np.random.default_rng(num_classes)
+    classes_last = rng.normal(scale=4, size=(6, 7, num_classes)).astype(np.float32)
+    logits = classes_last.transpose(2, 0, 1)
+    exponentials = np.exp(classes_last - classes_last.max(axis=-1, keepdims=True))
+    np.testing.assert_array_equal(pairwise_sum(exponentials.transpose(2, 0, 1)), exponentials.sum(axis=-1))
+    for in_memory in (logits, np.ascontiguousarray(logits)):
+        expected = exponentials / exponentials.sum(axis=-1, keepdims=True)
+        np.testing.assert_array_equal(softmax(in_memory).transpose(1, 2, 0), expected)
