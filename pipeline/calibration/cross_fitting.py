@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,7 +95,8 @@ def fit_and_judge(
     num_judged = sum(len(judged_alphas[variant]) for variant, own in folds.items() if own.number > 1)
     progress = Progress(log, "held-out images", maps.num_images * num_judged, "judgements") if num_judged else None
     parts: dict[str, list[Calibrated]] = {variant: [] for variant in folds}
-    for some_alphas in itertools.zip_longest(*(_chunks_of_alphas(alphas, own) for own in folds.values())):
+    chunks = [_chunks_of_alphas(alphas, judged_alphas[variant], own) for variant, own in folds.items()]
+    for some_alphas in itertools.zip_longest(*chunks):
         with tempfile.TemporaryDirectory(prefix=".held_out", dir=store.path.parent) as folder:
             fits = [
                 _fit_folds(own, chunk, judged_alphas[variant], policy, maps, Path(folder).absolute())
@@ -131,10 +133,11 @@ def _fit_folds(
     folder: Path,
 ) -> FoldsFit:
     """Fit some alphas; the thresholds of the folds are written to the folder, because they can be many maps."""
-    of_all, *of_folds = calib.fit(variant_of(folds.settings, alphas), maps, folds.of_image)
-    judged = [a for a, alpha in enumerate(alphas) if alpha in judged_alphas and of_folds]
+    judged = [a for a, alpha in enumerate(alphas) if alpha in judged_alphas and folds.number > 1]
+    fold_of_image = folds.of_image if judged else np.zeros_like(folds.of_image)
+    of_all, *of_folds = calib.fit(variant_of(folds.settings, alphas), maps, fold_of_image)
     files = []
-    for fold, fit in enumerate(of_folds if judged else []):
+    for fold, fit in enumerate(of_folds):
         files.append(folder / f"{folds.variant}.{fold}.npz")
         # policy "raise" is about new images; the thresholds of folds have fewer images and only give estimates
         write_thresholds(files[fold], fit.at(judged).resolve("max" if policy == "max" else "abstain"))
@@ -249,13 +252,18 @@ def labeled_maps(settings: Settings, store: CalibrationStore) -> StoredMaps:
     return StoredMaps(store.handle, images, (height, width), settings.compute, units)
 
 
-def _chunks_of_alphas(alphas: Sequence[float], folds: Folds) -> Iterator[Sequence[float]]:
+def _chunks_of_alphas(alphas: Sequence[float], judged: Sequence[float], folds: Folds) -> Iterator[Sequence[float]]:
     """Split the alphas so that thresholds by location, which are whole maps, fit into FOLDS_MEGABYTES.
 
-    Other variants take all alphas at once: clusters of classes depend on all of them.
+    Alphas that are not judged are apart, because no fold needs their thresholds: the larger an alpha, the more scores
+    of each location would be kept for each fold. Other variants take all alphas at once: clusters of classes depend on
+    all of them.
     """
-    height, width = folds.settings.data.grid
-    size = len(alphas)
-    if folds.settings.calibrate.kind.by_location:
-        size = max(1, FOLDS_MEGABYTES * 1_000_000 // (4 * folds.number * height * width))
-    return (alphas[start : start + size] for start in range(0, len(alphas), size))
+    if not folds.settings.calibrate.kind.by_location:
+        yield alphas
+        return
+    bytes_per_fold = 4 * math.prod(folds.settings.data.grid)
+    for is_judged, of_kind in itertools.groupby(alphas, lambda alpha: alpha in judged):
+        some = list(of_kind)
+        size = max(1, FOLDS_MEGABYTES * 1_000_000 // (bytes_per_fold * (folds.number if is_judged else 1)))
+        yield from (some[start : start + size] for start in range(0, len(some), size))
