@@ -11,11 +11,14 @@ import os
 import shlex
 import sys
 
-# Snakemake imports from the working folder first. A file train.py or scipy.py in it would be taken for the package.
+# Snakemake puts the working folder before the standard library. A file train.py or scipy.py in it would be taken for the
+# package. An editable install puts it behind all packages, where it is harmless.
 asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-sys.path[:] = [
-    path for path in sys.path if path in asked or path not in ("", os.getcwd())
+behind = sys.path.index(os.path.dirname(os.__file__))
+before = [
+    path for path in sys.path[:behind] if path in asked or path not in ("", os.getcwd())
 ]
+sys.path[:behind] = before
 os.environ.update(PYTHONSAFEPATH="1")  # in jobs
 
 from pipeline.errors import UserError, disk_problem
