@@ -181,6 +181,10 @@ class Folder:
         """The TensorBoard log of a stage."""
         return self.training(stage) / "tensorboard"
 
+    def tracking(self, stage: str) -> Path:
+        """The id of a stage's tracked run, and what trackers other than TensorBoard keep on this machine."""
+        return self.training(stage) / "tracking"
+
     @property
     def evaluation(self) -> Path:
         return self.path / "evaluate"

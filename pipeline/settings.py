@@ -920,6 +920,10 @@ class TrainSettings(Section):
     validate_every: int = runtime(5, ge=1)
     """Number of epochs between two points of the mIoU curve on the val images; the best student is kept as well as the
     last. The settings of `evaluate` apply: several scales and flips multiply the time."""
+    trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = runtime(["tensorboard"])
+    """Programs that show losses, mIoU and predictions while a stage trains. tensorboard: files in the run's folder.
+    wandb, trackio, mlflow: to be installed with pip. They get the predictions of two val images with the images, and
+    may send them to a server. [] for none."""
 
     @property
     def licence_note(self) -> str | None:

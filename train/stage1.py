@@ -32,7 +32,7 @@ def stage1(settings: Settings) -> dict[str, Any]:
     """Train on labeled and pseudo-labeled images.
 
     Reads samples.json and, unless `stage1.labels` is none, labels.zarr of the run. Writes stage1/checkpoint.pt,
-    stage1/student/ (the last student), stage1/best/ and stage1/tensorboard/.
+    stage1/student/ (the last student), stage1/best/ and what `train.trackers` keep.
 
     returns: facts for the receipt
     raises:  DatasetError, StoreError if an input is missing, or inputs do not belong together; TrainingError if

@@ -18,13 +18,14 @@ from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import Settings
 from train.data import Example, WholeImages, training_batches
+from train.engine.board import Board
 from train.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from train.engine.curve import add_to_history, mean_measures, save_if_best
 from train.engine.failures import diverged, explained_errors
 from train.engine.stage import Stage, check_batch, own_draws
 from train.engine.state import TrainingState
 from train.engine.step import step_seed, training_step
-from train.engine.tensorboard import Board
+from train.engine.trackers import TrackedRun, check_trackers, open_trackers
 from train.engine.trial import try_training_pass
 from train.machine.processes import wait_for_all, world
 from train.recipe import has_block
@@ -33,7 +34,7 @@ from train.students import num_parameters, save_network
 
 log = logging.getLogger(__name__)
 
-NUM_SHOWN = 2  # val images whose predictions go into the TensorBoard log
+NUM_SHOWN = 2  # val images whose predictions trackers show
 SECONDS_BETWEEN_READS = 5.0  # reading a loss waits for the GPU; a NaN is found at most this late
 
 
@@ -62,7 +63,7 @@ def resume(state: TrainingState, stage: Stage, folder: Folder) -> None:
         log.info("%s: starting from the beginning; %s %s", stage.name, path, reason)
     wait_for_all()  # every process has read the checkpoint
     if world().is_main:
-        for leftover in (folder.best_student(stage.name), folder.tensorboard(stage.name)):
+        for leftover in (folder.best_student(stage.name), folder.tensorboard(stage.name), folder.tracking(stage.name)):
             remove_folder(leftover)
 
 
@@ -90,6 +91,7 @@ def run(state: TrainingState, stage: Stage, settings: Settings, validate: Valida
     """
     folder = Folder(settings.folder)
     check_batch(stage)
+    check_trackers(settings.train.trackers)
     if stage.num_steps and not has_block(settings, stage.name):  # the block needs logits of real images
         try_training_pass(state.student, stage)
     if world().is_main:
@@ -124,35 +126,44 @@ def train(state: TrainingState, stage: Stage, seed: int, folder: Folder, validat
     batches = TimedBatches(
         training_batches(stage.images, lambda step: own_draws(stage, step), steps, pin_memory=on_gpu)
     )
-    board = Board(folder.tensorboard(stage.name), state.step, shown_images(stage), world().is_main)
+    board = board_of(state, stage, folder)
     reader = Reader(state, stage, batches, board)
     time_of_last_save = time.monotonic()
     student.model.train()
-    for batch in batches:
-        if state.step % stage.steps_per_epoch == 0:
-            stage.before_epoch(state)
-        torch.manual_seed(step_seed(seed, stage.name, state.step))
-        with explained_errors(stage):
-            reader.add(training_step(state, stage, batch))
-        ends_epoch = _ends_epoch_to_validate(state.step, stage, settings.validate_every)
-        is_due = time.monotonic() - time_of_last_save >= 60 * settings.checkpoint_minutes
-        if ends_epoch or is_due or reader.is_due():
-            reader.read()
-        if ends_epoch:
-            add_to_history(state, stage, validate(state.final_student))
-            board.numbers({"miou": state.history[-1]["miou"]}, state.step)
-            board.predictions(state.final_student, state.step)
-            # A new best student is always followed by a checkpoint, so that a resumed run has both or neither.
-            is_due = save_if_best(state, stage, folder) or is_due
-        if is_due and state.step < stage.num_steps:
-            save(state, stage, folder, finished=False)
-            time_of_last_save = time.monotonic()
-    board.close()
+    with board:
+        for batch in batches:
+            if state.step % stage.steps_per_epoch == 0:
+                stage.before_epoch(state)
+            torch.manual_seed(step_seed(seed, stage.name, state.step))
+            with explained_errors(stage):
+                reader.add(training_step(state, stage, batch))
+            ends_epoch = _ends_epoch_to_validate(state.step, stage, settings.validate_every)
+            is_due = time.monotonic() - time_of_last_save >= 60 * settings.checkpoint_minutes
+            if ends_epoch or is_due or reader.is_due():
+                reader.read()
+            if ends_epoch:
+                add_to_history(state, stage, validate(state.final_student))
+                board.numbers({"miou": state.history[-1]["miou"]}, state.step)
+                board.predictions(state.final_student, state.step)
+                # A new best student is always followed by a checkpoint, so that a resumed run has both or neither.
+                is_due = save_if_best(state, stage, folder) or is_due
+            if is_due and state.step < stage.num_steps:
+                save(state, stage, folder, finished=False)
+                time_of_last_save = time.monotonic()
     return reader.data_wait()
 
 
+def board_of(state: TrainingState, stage: Stage, folder: Folder) -> Board:
+    """The board of the steps that are left; only the first process has trackers. folder: of the run"""
+    train, trackers = stage.images.train, {}
+    if world().is_main and state.step < stage.num_steps:
+        config = {"folder": str(folder.path), "num_steps": stage.num_steps, **train.tracked()}
+        trackers = open_trackers(train.trackers, TrackedRun(folder, stage.name, state.step, config))
+    return Board(trackers, shown_images(stage))
+
+
 def shown_images(stage: Stage) -> WholeImages:
-    """The val images whose predictions go into the TensorBoard log."""
+    """The val images whose predictions trackers show."""
     index = stage.images.index
     return WholeImages(index, index.of("val")[:NUM_SHOWN], stage.images.data)
 
