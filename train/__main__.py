@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
@@ -10,7 +11,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +23,7 @@ from train.machine.launch import is_first_process, launch, must_launch
 
 if TYPE_CHECKING:
     from train.export_student import Format
+    from train.step_times import TrainingStage
 
 
 @click.group(cls=CommandGroup)
@@ -173,6 +175,21 @@ def export_student(settings: Settings, form: Format, out: Path | None) -> None:
     with explained_disk(out.parent if out else run.folder.path):
         exported = export(settings, form, out)
     click.echo(format_exported(exported, form, settings.evaluate))
+
+
+@main.command("step-times", hidden=True)
+@click.argument("stage", type=click.Choice(["stage1", "stage2"]))
+@click.argument("request", type=click.File("r"))
+def step_times(stage: TrainingStage, request: IO[str]) -> None:
+    """Time a few training steps on random images, for `doctor`; prints JSON.
+
+    REQUEST is JSON: `settings` of a run, and `num_images` by split.
+    """
+    from train.step_times import step_times as measured
+
+    asked = json.load(request)
+    settings = Settings.model_validate_json(json.dumps(asked["settings"]))
+    click.echo(json.dumps(measured(settings, stage, asked["num_images"])))
 
 
 @main.command()

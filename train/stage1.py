@@ -68,7 +68,13 @@ def open_run_labels(settings: Settings) -> LabelStore:
 
 def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore | None) -> Stage:
     """The definition of Stage I. labels: the pseudo-labels, or None if it trains on masks only"""
-    own, images = settings.stage1, training_images(settings, index, labels)
+    fingerprint = None if labels is None else labels.fingerprint
+    return stage_on(settings, index, training_images(settings, index, labels), fingerprint)
+
+
+def stage_on(settings: Settings, index: SampleIndex, images: TrainingImages, labels_fingerprint: str | None) -> Stage:
+    """The definition of Stage I on these images, the labeled ones first."""
+    own = settings.stage1
     num_labeled = len(labeled_samples(settings, index)[0])
     if own.batch_labeled is None:
         order, steps_per_epoch = passes(len(images), own.batch_size, f"{images.key}/order")
@@ -86,10 +92,9 @@ def stage_of(settings: Settings, index: SampleIndex, labels: LabelStore | None) 
         return pseudo_label_objective(settings, state, views, step // steps_per_epoch)
 
     num_steps, steps_after = own.epochs * steps_per_epoch, num_stage2_steps(settings, len(index.of("unlabeled")))
-    fingerprint = None if labels is None else labels.fingerprint
     return Stage(
         name=NAME,
-        fingerprint=stage1_fingerprint(plan_fingerprint(settings, index), fingerprint, images.samples),
+        fingerprint=stage1_fingerprint(plan_fingerprint(settings, index), labels_fingerprint, images.samples),
         num_epochs=own.epochs,
         steps_per_epoch=steps_per_epoch,
         images=images,

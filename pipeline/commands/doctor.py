@@ -14,7 +14,7 @@ from pipeline.settings import Settings
 @click.command()
 @run_argument
 @click.option("--quick", type=click.IntRange(min=1), metavar="N", help="Check N images only.")
-@click.option("--time", "timed", is_flag=True, help="Run the annotator on a few images to estimate the time of all.")
+@click.option("--time", "timed", is_flag=True, help="Annotate a few images and train a few steps, to estimate times.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(settings: Settings, quick: int | None, timed: bool, as_json: bool) -> None:
     """Check a run before any heavy work.

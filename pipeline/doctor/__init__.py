@@ -5,7 +5,8 @@ files     damaged or unsuitable files               masks     the values of mask
 classes   the labeled images, and possible alphas   grid      shapes and sizes of images
 prompts   the prompts of the annotator              weights   the networks and weights that are needed
 twins     duplicate images                          costs     disk and time; trial: annotates a few images
-sequences groups of images, e.g. of one video       machine   versions and devices
+sequences groups of images, e.g. of one video       steps     times a few training steps
+machine   versions and devices
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipeline.doctor.machine import machine_findings
 from pipeline.doctor.masks import mask_findings
 from pipeline.doctor.prompts import Vocabulary, prompt_findings
 from pipeline.doctor.sequences import group_findings
+from pipeline.doctor.steps import try_training
 from pipeline.doctor.survey import survey
 from pipeline.doctor.trial import Trial, of_all, try_annotator
 from pipeline.doctor.twins import twin_findings
@@ -40,7 +42,7 @@ def examine(settings: Settings, quick: int | None = None, timed: bool = False) -
     """All findings, errors first. Nothing is written, and masks of unlabeled images are not opened.
 
     quick: check only this many images
-    timed: run the annotator on a few images
+    timed: run the annotator on a few images, and the training for a few steps
     """
     findings = weight_findings(settings)
     if settings.needs_annotator:
@@ -84,7 +86,10 @@ def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None
         listed = [facts.sample for facts in surveyed.samples]
         findings += on_annotator(settings, lambda one: maps_findings(listed, one))
     trial, failures = _trial(settings, samples) if is_tried else (None, [])
-    return [*findings, *failures, *cost_findings(surveyed, number, settings, trial)]
+    findings += failures
+    is_trained = timed and not counts(findings)["error"]  # the run would not come to its training
+    steps, failures = try_training(settings, number) if is_trained else ({}, [])
+    return [*findings, *failures, *cost_findings(surveyed, number, settings, trial, steps)]
 
 
 def _trial(settings: Settings, samples: Sequence[Sample]) -> tuple[Trial | None, list[Finding]]:

@@ -14,6 +14,7 @@ import numpy as np
 import calib
 from pipeline.annotators.views import frame_size, num_calls
 from pipeline.doctor.findings import Finding, on_annotator
+from pipeline.doctor.steps import StepTimes
 from pipeline.doctor.survey import Survey
 from pipeline.doctor.trial import Trial
 from pipeline.doctor.weights import seem_folder
@@ -38,16 +39,21 @@ class StoreSize(NamedTuple):
 
 
 def cost_findings(
-    survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
+    survey: Survey,
+    num_images: Mapping[str, int],
+    settings: Settings,
+    trial: Trial | None,
+    steps: Mapping[str, StepTimes],
 ) -> list[Finding]:
     """Findings about disk space and time.
 
     num_images: number of images by split
     trial:      measurements of the annotator; None without --time
+    steps:      measurements of training steps by stage; empty without --time
     """
     sizes = store_sizes(num_images, settings, trial) if settings.needs_annotator else []
     views = on_annotator(settings, view_findings) if settings.needs_annotator else []
-    return [*disk_findings(sizes, settings), *views, *time_findings(survey, num_images, settings, trial)]
+    return [*disk_findings(sizes, settings), *views, *time_findings(survey, num_images, settings, trial, steps)]
 
 
 # --- disk ------------------------------------------------------------------------------------------------------------
@@ -151,15 +157,19 @@ def view_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def time_findings(
-    survey: Survey, num_images: Mapping[str, int], settings: Settings, trial: Trial | None
+    survey: Survey,
+    num_images: Mapping[str, int],
+    settings: Settings,
+    trial: Trial | None,
+    steps: Mapping[str, StepTimes],
 ) -> Iterator[Finding]:
     """One finding per stage with a known time, and one for the others."""
-    times = dict(_times(survey, num_images, settings, trial))
+    times = dict(_times(survey, num_images, settings, trial)) | {name: _of_steps(one) for name, one in steps.items()}
     for stage, text in times.items():
         yield Finding("note", f"time of {stage}: {text}")
     unknown = [stage for stage in STAGES if stage not in times]
     if unknown:
-        hint = "; --time measures the annotator" if "annotate" in unknown else ""
+        hint = "" if trial or steps else "; --time measures the annotator and the training"
         yield Finding("note", f"time of {', '.join(unknown)}: not measured{hint}")
 
 
@@ -179,6 +189,15 @@ def _times(
         seconds = _last_time(Folder(settings.folder).receipt(stage), stage)
         if seconds is not None:
             yield stage, f"{_duration(seconds)} in its last run (from its receipt)"
+
+
+def _of_steps(steps: StepTimes) -> str:
+    total, memory = _duration(steps.num_steps * steps.seconds), "GPU memory" if steps.on_gpu else "memory"
+    return (
+        f"about {total} for {steps.num_steps} steps, with {_bytes_text(steps.bytes)} of {memory} (estimate: "
+        f"{steps.seconds:.2g} s per step on {steps.device}, the median of 3 on random images; reading images, "
+        "validation and checkpoints are not counted)"
+    )
 
 
 def _duration(seconds: float) -> str:

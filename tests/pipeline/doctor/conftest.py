@@ -10,6 +10,7 @@ from pipeline.datasets import Sample
 from pipeline.doctor import Finding, examine
 from pipeline.sources import find_samples
 
+UNTRAINED = {"stage1.epochs": 0, "stage2.epochs": 0}  # timing steps takes seconds; tests/pipeline/doctor/test_steps.py
 IDS = [f"im{i:02d}" for i in range(12)]
 
 
@@ -30,7 +31,7 @@ def findings(make_settings: Callable[..., Any]) -> Callable[..., list[Finding]]:
     """Every finding of the run with these settings changed."""
 
     def examined(quick: int | None = None, timed: bool = False, **overrides: Any) -> list[Finding]:
-        return examine(make_settings(**overrides), quick, timed)
+        return examine(make_settings(**UNTRAINED | overrides), quick, timed)
 
     return examined
 
