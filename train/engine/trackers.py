@@ -175,7 +175,7 @@ def open_trackers(names: Sequence[str], run: TrackedRun) -> dict[str, Tracker]:
             trackers[name] = TRACKERS[name](run)
         except Exception as error:  # of a foreign package and its server, which may raise anything
             raise TrainingError(
-                f"{name} of train.trackers cannot begin ({first_line(error)}); see its section in docs/training.md, or "
-                f"remove it from train.trackers; what was trained is kept"
+                f"{name} of train.trackers cannot begin ({first_line(error)}); set it up as docs/training.md says "
+                "under Trackers, or remove it from train.trackers"
             ) from error
     return trackers

@@ -115,7 +115,9 @@ def test_a_tracker_that_cannot_begin_is_an_error(make_run, calls, monkeypatch):
     import wandb
 
     monkeypatch.setattr(wandb, "init", None)
-    with pytest.raises(TrainingError, match=r"wandb of train\.trackers cannot begin \('NoneType'.*docs/training\.md"):
+    with pytest.raises(
+        TrainingError, match=r"wandb of train\.trackers cannot begin \('NoneType'.*; set it up as docs/training\.md"
+    ):
         stage1(make_run(TINY, train={"trackers": ["wandb"]}))
 
 
