@@ -30,7 +30,7 @@ SECTIONS = {
     "Before a run": ("init", "annotators", "settings", "presets", "doctor", "prompts"),
     "After a run": (
         *("inspect", "alpha", "gallery", "explain"),
-        *("next", "export", "serve", "import-masks", "predict", "export-student", "next-round"),
+        *("next", "export", "serve", "import-masks", "predict", "export-student", "push", "next-round"),
     ),
     "Data and weights": ("download", "convert-seem", "convert-sbd", "convert-coco", "splits"),
 }

@@ -109,5 +109,9 @@ class DownloadError(UserError):
     """Weights that cannot be downloaded, or that are not the published ones."""
 
 
+class UploadError(UserError):
+    """A folder that cannot be uploaded to the Hugging Face Hub. It stays on the disk, complete."""
+
+
 class BusyError(UserError):
     """Something that another process writes or reads at the moment."""

@@ -221,6 +221,10 @@ class Folder:
     def export(self, format_name: str) -> Path:
         return self.path / "export" / format_name
 
+    def push(self, what: str) -> Path:
+        """What is uploaded to the Hugging Face Hub: `labels` or `student`."""
+        return self.path / "push" / what
+
     @property
     def workflow(self) -> Path:
         """Target and arguments of `--config` of Snakemake that made this folder of an experiment or of a fold."""

@@ -5,6 +5,7 @@ Facts of November 2026. A licence is summed up in a few words; the model's own p
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 Vocabulary = Literal["open", "closed"]
@@ -170,6 +171,16 @@ MODELS = (
     ),
     Model("maps", "GLaMM (config/voc_glamm.yaml)", "", "open", "base model non-commercial", "no"),
 )
+
+
+def licence_of(weights: str) -> str | None:
+    """Licence of published weights.
+
+    weights: their name on the hub, or a folder or file that has the name of a model
+    returns: None for weights that are not in MODELS
+    """
+    names = (weights, Path(weights).name)
+    return next((model.licence for model in MODELS if set(names) & set(model.name.split(", "))), None)
 
 
 def catalogue() -> str:

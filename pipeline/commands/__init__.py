@@ -20,6 +20,7 @@ from pipeline.commands.inspect import inspect
 from pipeline.commands.next import next_images
 from pipeline.commands.next_round import next_round, train_fold
 from pipeline.commands.prompts import prompts
+from pipeline.commands.push import push
 from pipeline.commands.run import run
 from pipeline.commands.serve import serve
 from pipeline.commands.settings import settings
@@ -28,7 +29,7 @@ from pipeline.commands.splits import splits
 TOOLS = (
     *(run, init, annotators, settings, doctor, prompts),
     *(alpha, gallery, inspect, explain),
-    *(next_images, export, serve, import_masks, next_round),
+    *(next_images, export, serve, import_masks, push, next_round),
     *(download, convert_seem),
     *(convert_sbd, convert_coco, splits),
     *(experiment_labels, experiment_run, experiment_table, train_fold),

@@ -51,6 +51,7 @@ def export(
       fiftyone      folder that FiftyOne reads, and a script that opens it
       geotiff       GeoTIFFs with the georeference of the images, 255 = no data
       huggingface   folder that datasets.load_dataset reads
+      huggingface-masks  the same without the images
 
     The programs (--for) get the human masks, the pseudo-labels and the val images in one coding, with lists and a
     README that says how to train:

@@ -115,6 +115,11 @@ FORMATS = {
         huggingface.write_rest,
         "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
     ),
+    "huggingface-masks": Format(
+        huggingface.write_mask,
+        huggingface.write_rest,
+        "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
+    ),
 }
 TOOLS = {
     "mmseg": Tool(

@@ -1,4 +1,7 @@
-"""A folder that Hugging Face's `datasets.load_dataset` reads: columns image, label, id, keep_rate and pixels."""
+"""A folder that Hugging Face's `datasets.load_dataset` reads: columns image, label, id, keep_rate and pixels.
+
+It may also be written without the images, and then has no column image.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,20 @@ def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label
     raises:  DatasetError if the image file is not the one that prepare read
     """
     sample = exported.samples[index]
-    for name in ("images", "labels"):
-        (folder / name).mkdir(exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
     copy = f"images/{sample.id}{Path(sample.image).suffix.lower()}"
     (folder / copy).write_bytes(exported.image_bytes(index))
+    return {"file_name": copy, **write_mask(folder, exported, index, label)}  # file_name becomes the column `image`
+
+
+def write_mask(folder: Path, exported: ExportedLabels, index: int, label: Label) -> dict[str, Any]:
+    """Write the label alone of an image at an index of the store; returns its line of the metadata."""
+    sample = exported.samples[index]
+    (folder / "labels").mkdir(exist_ok=True)
     save_palette_png(folder / f"labels/{sample.id}.png", label, exported.colours)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     return {
-        "file_name": copy,  # becomes the column `image`; label_file_name becomes `label`
-        "label_file_name": f"labels/{sample.id}.png",
+        "label_file_name": f"labels/{sample.id}.png",  # becomes the column `label`
         "id": sample.id,
         "keep_rate": 1 - int(counts[IGNORE_INDEX]) / label.size,
         "pixels": dict(zip(exported.class_names, counts[: len(exported.class_names)].tolist(), strict=True)),
@@ -49,4 +57,4 @@ def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int,
 
 def card(facts: dict[str, Any]) -> str:
     """The data set's card in Markdown. The licence is left open, because it depends on the images."""
-    return render("card.md", **facts, ignore=IGNORE_INDEX)
+    return render("card.md", **facts, ignore=IGNORE_INDEX, has_images=facts["format"] == "huggingface")

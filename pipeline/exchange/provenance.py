@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline.annotators.catalogue import licence_of
+from pipeline.calibration.guarantee import guarantee_of
 from pipeline.calibration.rows import find_row
 from pipeline.exchange.choice import Choice
 from pipeline.exchange.labels import ExportedLabels
@@ -27,7 +30,7 @@ def provenance(exported: ExportedLabels, choice: Choice, format_name: str) -> Fa
         annotated = calibrated = {}
     if calibrated.get("fingerprint") != store.state.get("calibration"):
         calibrated = {}
-    return {
+    facts = {
         "format": format_name,
         "labels": str(store.path),
         "fingerprint": store.fingerprint,
@@ -36,9 +39,11 @@ def provenance(exported: ExportedLabels, choice: Choice, format_name: str) -> Fa
         "rule": store.state.get("rule"),
         "variant": store.state.get("variant"),
         "annotator": annotated.get("annotator"),
+        "annotator_licence": _licence(annotated),
         "annotator_settings": annotated.get("settings", {}).get("annotate"),
         "maps": annotated.get("fingerprint"),
         "num_labeled": calibrated.get("num_labeled"),
+        "guarantee": _guarantee(calibrated, exported),
         "held_out": _held_out(calibrated, exported),
         "classes": exported.class_names,
         "background": exported.background,
@@ -46,11 +51,35 @@ def provenance(exported: ExportedLabels, choice: Choice, format_name: str) -> Fa
         "left_out": {name: annotated.get("failed", {}).get(name) for name in choice.left_out},
         "versions": {package: version(package) for package in PACKAGES},
     }
+    return dict(without_folders(facts))
+
+
+def without_folders(facts: Any) -> Any:
+    """Facts with the last part of every absolute path in its place: folders of this machine do not leave it."""
+    if isinstance(facts, Mapping):
+        return {name: without_folders(value) for name, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [without_folders(value) for value in facts]
+    return Path(facts).name if isinstance(facts, str) and Path(facts).is_absolute() else facts
 
 
 def _receipt(folder: Path, stage: str) -> Facts:
     path = Folder(folder).receipt(stage)
     return read_receipt(path, stage) if path.is_file() else {}
+
+
+def _licence(annotated: Facts) -> str | None:
+    """Licence of the published weights that annotate used; None for others."""
+    settings = annotated.get("settings", {}).get("annotate", {})
+    chosen = settings.get(settings.get("annotator")) or {}
+    weights = chosen.get("model") or chosen.get("checkpoint")
+    return None if weights is None else licence_of(str(weights))
+
+
+def _guarantee(calibrated: Facts, exported: ExportedLabels) -> str | None:
+    """What is proven about these labels, one sentence; None if they are of another variant than the run's."""
+    is_of_run = calibrated.get("variant") == exported.store.state.get("variant")
+    return guarantee_of(calibrated, exported.alpha).text if calibrated and is_of_run else None
 
 
 def _held_out(calibrated: Facts, exported: ExportedLabels) -> Facts | None:
