@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import calib
 from pipeline.annotators.catalogue import licence_of
 from pipeline.calibration.guarantee import guarantee_of
 from pipeline.calibration.rows import find_row
@@ -43,6 +44,7 @@ def provenance(exported: ExportedLabels, choice: Choice, format_name: str) -> Fa
         "annotator_settings": annotated.get("settings", {}).get("annotate"),
         "maps": annotated.get("fingerprint"),
         "num_labeled": calibrated.get("num_labeled"),
+        "coverage_target": _coverage_target(exported),
         "guarantee": _guarantee(calibrated, exported),
         "held_out": _held_out(calibrated, exported),
         "classes": exported.class_names,
@@ -76,8 +78,17 @@ def _licence(annotated: Facts) -> str | None:
     return None if weights is None else licence_of(str(weights))
 
 
+def _coverage_target(exported: ExportedLabels) -> float | None:
+    """1 - alpha, in [0, 1]; None for a variant whose alpha bounds something else than the coverage."""
+    is_of_coverage = calib.find_variant(exported.store.state["variant"]).bounds == "coverage"
+    return 1 - exported.alpha if is_of_coverage else None
+
+
 def _guarantee(calibrated: Facts, exported: ExportedLabels) -> str | None:
-    """What is proven about these labels, one sentence; None if they are of another variant than the run's."""
+    """What is proven about these labels, one sentence.
+
+    returns: None if they are of another variant than the run's: it was chosen on the same labeled images
+    """
     is_of_run = calibrated.get("variant") == exported.store.state.get("variant")
     return guarantee_of(calibrated, exported.alpha).text if calibrated and is_of_run else None
 

@@ -56,7 +56,13 @@ def test_the_card_describes_the_labels_and_leaves_the_licence_open(tmp_path):
 def test_the_card_has_held_out_estimates_that_exist():
     held_out = {"coverage": {"value": 0.9, "low": 0.85, "high": 0.95}, "precision": None}
     facts = {"num_images": 3, "classes": ["a"], "annotator": "x", "variant": "v", "alpha": 0.1, "rule": "r"}
-    facts |= {"format": "huggingface", "annotator_licence": "MIT", "guarantee": None, "versions": {"numpy": "2.0"}}
+    facts |= {
+        "format": "huggingface",
+        "annotator_licence": "MIT",
+        "coverage_target": 0.9,
+        "guarantee": None,
+        "versions": {"numpy": "2.0"},
+    }
     text = card(facts | {"num_labeled": 5, "fingerprint": "f", "held_out": held_out})
     assert "coverage on held-out labeled images | 0.900 (95 % interval 0.850 to 0.950)" in text
     assert "precision on" not in text

@@ -125,6 +125,7 @@ def test_labels_arrive_as_a_private_data_set_that_the_standard_reader_reads(push
     assert "| calibration | variant pixel, alpha 0.2, rule paper, 6 labeled images |" in card
     assert re.search(r"\| guarantee \| .* with a probability of 80\s?%.* or more\. \|", card)
     assert "conformalsam " in card
+    assert "| coverage target | 0.8 |" in card
     assert "ICCV 2025" in card
 
 
