@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from cvat_sdk.auto_annotation import annotate_task, driver
 from cvat_sdk.masks import decode_mask
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pipeline.errors import StoreError
-from pipeline.exchange.polygons import Polygon, redrawn
 from pipeline.serving.cvat import create
 
 HEIGHT, WIDTH = 24, 32
@@ -61,11 +60,14 @@ def test_polygons_that_are_asked_for_give_the_same_pixels(monkeypatch, run_file,
     shapes = annotated(
         monkeypatch, task_of(exported, [exported.samples[0].image]), create(str(run_file)), conv_mask_to_poly=True
     )
-    polygons = [Polygon(shape.label_id - 70, np.reshape(shape.points, (-1, 2))) for shape in shapes]
+    picture = Image.new("L", (WIDTH, HEIGHT), 255)
+    for shape in shapes:
+        class_index = shape.label_id - 70
+        ImageDraw.Draw(picture).polygon(shape.points, class_index, class_index)
     label = exported.label(0)
     expected = np.where(label == exported.background, 255, label)
     assert {shape.type.value for shape in shapes} == {"polygon"}
-    assert np.array_equal(redrawn(polygons, HEIGHT, WIDTH), expected)
+    assert np.array_equal(picture, expected)
 
 
 @pytest.mark.parametrize(
