@@ -47,7 +47,8 @@ class RandomImages(SampleIndex):
 def step_times(settings: Settings, name: TrainingStage, num_images: Mapping[str, int]) -> dict[str, Any]:
     """Take a step to warm up and three that are timed, with the student, crop and batch sizes of a run.
 
-    The student has random weights. Nothing is read from the run's folder or written.
+    A stage with fewer steps takes its own, and the first one counts only if there is no other. The student has random
+    weights. Nothing is read from the run's folder or written.
 
     num_images: number of images by split
     returns:    num_steps of the stage, seconds of a step (median), peak memory in bytes: of the process on a CPU,
@@ -62,12 +63,12 @@ def step_times(settings: Settings, name: TrainingStage, num_images: Mapping[str,
     state = new_state(student, settings.train, settings.data.num_classes)
     student.model.train()
     with explained_errors(stage):
-        seconds = [seconds_of_step(state, stage) for _ in range(1 + TIMED_STEPS)][1:]
+        seconds = [seconds_of_step(state, stage) for _ in range(min(1 + TIMED_STEPS, stage.num_steps))]
     device = student.compute.device
     on_gpu = device.type == "cuda"
     return {
         "num_steps": stage.num_steps,
-        "seconds": statistics.median(seconds),
+        "seconds": statistics.median(seconds[1:] or seconds),
         "bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_bytes(),
         "on_gpu": on_gpu,
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU x {torch.get_num_threads()}",

@@ -36,6 +36,12 @@ def test_the_command_times_steps_and_writes_nothing(make_run, stage):
     assert sorted(settings.folder.rglob("*")) == before
 
 
+def test_a_stage_of_one_step_is_timed_by_it(make_run):
+    settings = make_run(NUM, stage2={"epochs": 1, "batch_unlabeled": 5})
+    facts = step_times.step_times(settings, "stage2", NUM)
+    assert (facts["num_steps"], facts["seconds"] > 0) == (1, True)
+
+
 @pytest.mark.parametrize(
     "sections",
     [

@@ -1,5 +1,6 @@
 """The backend over HTTP; its brush strokes, decoded by the reader of exports, are the labels."""
 
+import functools
 import json
 import logging
 import re
@@ -116,7 +117,9 @@ def test_a_port_in_use_is_named(run_file, backend):
 @pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted(run_file):
     words = [sys.executable, "-m", "pipeline", "serve", str(run_file), "--port", "0"]
-    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    # a process that was started in the background of a shell ignores SIGINT, and so would its children
+    heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeds) as process:
         address = re.search(r"http://\S+", process.stderr.readline())[0]
         with urlopen(f"{address}/health") as answer:
             assert json.load(answer)["status"] == "UP"
