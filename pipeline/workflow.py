@@ -57,9 +57,9 @@ def snakemake_call(run: str, options: Sequence[str]) -> list[str]:
     words = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--workflow-profile", str(PROFILE)]
     if not any(option.startswith(CORES_OPTIONS) for option in options):
         words += ["--cores", "all"]
-    places = [place for place, option in enumerate(options) if option.partition("=")[0] in CONFIG_OPTIONS]
-    if not places:
+    indices = [index for index, option in enumerate(options) if option.partition("=")[0] in CONFIG_OPTIONS]
+    if not indices:
         return [*words, *options, "--config", run_word(run)]
-    option, equals, setting = options[places[-1]].partition("=")
+    option, equals, setting = options[indices[-1]].partition("=")
     config = [option, run_word(run), *([setting] if equals else [])]
-    return [*words, *options[: places[-1]], *config, *options[places[-1] + 1 :]]
+    return [*words, *options[: indices[-1]], *config, *options[indices[-1] + 1 :]]
