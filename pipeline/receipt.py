@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from pipeline.folder import stage_command
 from pipeline.record import read_record, write_record
 
 PACKAGES = ("conformalsam", "numpy", "zarr", "dask", "torch", "transformers")
+_version = functools.cache(version)  # reading six of them takes longer than writing a receipt
 
 
 class Receipt(TypedDict):
@@ -210,7 +212,7 @@ def write_receipt(path: Path, stage: str, facts: Mapping[str, Any], settings: Ma
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that results depend on, by package."""
-    return {package: version(package) for package in PACKAGES}
+    return {package: _version(package) for package in PACKAGES}
 
 
 def has_receipt(path: Path, stage: str) -> bool:

@@ -28,8 +28,8 @@ from pipeline.store import (
     DONE,
     FAILED,
     ProbabilityStore,
-    compressed_bytes,
     create_store,
+    encode_chunk,
     encode_maps,
     open_probabilities,
     replace_images,
@@ -209,7 +209,7 @@ def _facts(settings: Settings, annotator: Annotator, identity: Mapping[str, str]
 
 def _check_disk(encoded: np.ndarray[Any, Any], num_images: int, path: Path) -> None:
     """Log the size estimated from the maps of one image; StoreError if it does not fit on the disk."""
-    image_bytes = compressed_bytes(encoded)
+    image_bytes = len(encode_chunk(encoded))
     path.parent.mkdir(parents=True, exist_ok=True)
     needed, free = image_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
     log.info(

@@ -19,8 +19,7 @@ from pipeline.errors import AnnotatorError, ImageFileError
 from pipeline.images import PixelLimit, read_image
 from pipeline.resample import resize_bilinear
 from pipeline.settings import Settings
-from pipeline.store import compressed_bytes as bytes_on_disk
-from pipeline.store import encode_maps
+from pipeline.store import encode_chunk, encode_maps
 
 TIMED_IMAGES = 4
 
@@ -118,7 +117,7 @@ def annotate(annotator: Annotator, image: Image, settings: Settings) -> Maps:
 def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> int:
     """Compressed size in bytes of maps, float32 [K, h, w], in the store."""
     dtype = stored_dtype(annotator, settings.annotate)
-    return bytes_on_disk(encode_maps(maps, dtype))
+    return len(encode_chunk(encode_maps(maps, dtype)))
 
 
 def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Image]:

@@ -80,6 +80,7 @@ def _write_levels(group: zarr.Group, levels: Sequence[Array], axes: Sequence[str
             chunks=tuple(max(1, min(side, MAX_CHUNK)) for side in level.shape),
             compressors=CODECS,
             dimension_names=axes,
+            config={"write_empty_chunks": True},  # as if it were lost otherwise
         )
         array[...] = level
 

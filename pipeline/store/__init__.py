@@ -5,6 +5,7 @@ checksum.
 
 arrays         which arrays a store has, from its facts
 facts          bounds of the facts
+chunked_array  an array of a store, by whole chunks
 metadata       every zarr.json of a store, from its facts; the digest of the facts
 group          reading and finishing a store
 creation       creating a store, and resuming an unfinished one
@@ -22,8 +23,8 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.store.arrays import ABSENT, COORDINATES, DONE, FAILED, OUTCOMES, arrays_of
 from pipeline.store.calibration import CalibrationStore, open_calibration
+from pipeline.store.chunked_array import encode_chunk
 from pipeline.store.creation import (
-    compressed_bytes,
     create_store,
     restore_lost_facts,
     restore_store,
@@ -61,8 +62,8 @@ __all__ = [
     "ProbabilityStore",
     "arrays_of",
     "chunks_of",
-    "compressed_bytes",
     "create_store",
+    "encode_chunk",
     "encode_maps",
     "has_planes",
     "keep_planes",

@@ -47,8 +47,8 @@ class CalibrationStore(Store):
         """
         if rule not in self.tested_rules:
             return None
-        curves: npt.NDArray[np.float64] = self.read_chunks("label_curves", images)[:, self.tested_rules.index(rule)]
-        return curves
+        of_rule = self.tested_rules.index(rule)
+        return np.stack([self.read_chunk("label_curves", index)[of_rule] for index in images])
 
     def planes(self, index: int) -> calib.Planes:
         """Planes of one labeled image."""

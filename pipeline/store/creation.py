@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numcodecs
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.datasets import Sample
 from pipeline.errors import StoreError
@@ -18,7 +16,6 @@ from pipeline.folder import STAGE_OF
 from pipeline.store.arrays import OUTCOMES
 from pipeline.store.group import Store, refuse_lost_root
 from pipeline.store.metadata import (
-    LEVEL,
     ROOT,
     FactsError,
     recorded_facts,
@@ -141,9 +138,3 @@ def _has_values(store: Store, name: str, values: list[Any]) -> bool:
         return store.read_present(name).tolist() == values  # type: ignore[no-any-return]
     except StoreError:
         return False
-
-
-def compressed_bytes(values: npt.NDArray[Any]) -> int:
-    """Size in bytes of an array as one chunk, without its checksum."""
-    codec: Any = numcodecs.Blosc(cname="zstd", clevel=LEVEL, shuffle=numcodecs.Blosc.SHUFFLE)
-    return len(codec.encode(np.ascontiguousarray(values)))

@@ -1,14 +1,12 @@
 """What the three stores have in common: reading their arrays, marking images as done, and finishing them.
 
 One chunk is one image, written by one writer. Only `status` and `made_by` record which images are done, never the
-chunks: zarr reads a lost chunk as a chunk of NaN.
+chunks: a lost chunk would be read as one of NaN.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.storage import LocalStore, StorePath
 
 import calib
 from pipeline.datasets import refuse_unsafe_ids
@@ -26,6 +22,7 @@ from pipeline.files import is_file
 from pipeline.folder import STAGE_OF, stage_command
 from pipeline.lock import check_leases
 from pipeline.store.arrays import ABSENT, DONE, ArraySpec, arrays_of
+from pipeline.store.chunked_array import ChunkedArray
 from pipeline.store.metadata import (
     ROOT,
     FactsError,
@@ -40,10 +37,7 @@ from pipeline.store.metadata import (
 )
 from pipeline.text import is_one_line
 
-# Without this setting zarr writes no file for an all-NaN chunk, as if it were lost. It is not stored with an array.
-zarr.config.set({"array.write_empty_chunks": True})
-
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)  # what zarr raises for damaged chunks
+UNREADABLE = (ValueError, TypeError, RuntimeError)  # what numcodecs raises for damaged chunks
 LEFTOVERS = "*.part*"  # temporary files of a killed process
 
 
@@ -82,7 +76,7 @@ class Store:
     state: dict[str, Any]
     is_writable: bool = False
     is_strict: bool = True
-    opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    opened: dict[str, ChunkedArray] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def specs(self) -> dict[str, ArraySpec]:
@@ -97,21 +91,19 @@ class Store:
     def has_array(self, name: str) -> bool:
         return name in self.specs
 
-    def array(self, name: str) -> Any:
-        """A zarr.Array with the metadata that follow from the facts; StoreError if those on disk differ.
+    def array(self, name: str) -> ChunkedArray:
+        """An array as it follows from the facts; StoreError if its zarr.json on disk differs.
 
         To be called before each write: it ends a process that is not the only writer any more.
         """
         if self.is_writable:
             check_leases()
         if name not in self.opened:
-            text = metadata_files(self.state)[name]
-            why = difference(self.path, name, text) if self.is_strict else None
+            why = difference(self.path, name, metadata_files(self.state)[name]) if self.is_strict else None
             if why is not None:
                 again = repair_command(self.path, self.state["kind"])
                 raise StoreError(f"{self.path}: {name} is damaged ({why}); run {again}")
-            location = StorePath(LocalStore(self.path, read_only=not self.is_writable), name)
-            self.opened[name] = zarr.Array.from_dict(location, json.loads(text))
+            self.opened[name] = ChunkedArray(self.path / name, self.specs[name])
         return self.opened[name]
 
     def read(self, name: str, index: int | None = None) -> npt.NDArray[Any]:
@@ -124,19 +116,15 @@ class Store:
         return values
 
     def read_present(self, name: str, index: int | None = None) -> npt.NDArray[Any]:
-        """The same as `read`, but StoreError if a chunk is lost, too (zarr would return the fill value)."""
+        """The same as `read`, but StoreError if a chunk is lost, too, instead of its fill value."""
         array = self.array(name)
-        chunks = [range(-(-n // size)) for n, size in zip(array.shape, array.chunks, strict=True)]
-        if index is not None:
-            chunks[0] = range(index // array.chunks[0], index // array.chunks[0] + 1)
-        for key in itertools.product(*chunks):
-            if not self.path.joinpath(name, "c", *map(str, key)).is_file():
-                again = repair_command(self.path, self.state["kind"])
-                raise StoreError(f"{self.path}: {name} is not on disk; run {again}")
+        if not all(map(array.has_chunk, array.keys(... if index is None else index))):
+            again = repair_command(self.path, self.state["kind"])
+            raise StoreError(f"{self.path}: {name} is not on disk; run {again}")
         return self.read(name, index)
 
     def damaged(self, what: str, error: Exception) -> StoreError:
-        """The StoreError for data that zarr cannot read."""
+        """The StoreError for data that cannot be read."""
         again = repair_command(self.path, self.state["kind"])
         return StoreError(f"{self.path}: {what} is damaged ({one_line(error)}); run {again}")
 
@@ -187,10 +175,18 @@ class Store:
         self.array("argmax_pixels")[index] = observed.pixels.astype(np.int32)
         self.array("argmax_probability")[index] = observed.probability
 
-    def mark(self, index: int | npt.NDArray[np.intp], status: int) -> None:
-        """Record the status of one or several images. To be called by one process, after their chunks are written."""
+    def mark(self, index: int, status: int) -> None:
+        """Record the status of an image. To be called by one process, after its chunks are written."""
         self.array("made_by")[index] = as_number(self.fingerprint)
         self.array("status")[index] = status
+
+    def mark_all(self, indices: npt.NDArray[np.intp], status: int) -> None:
+        """The same for many images, in one write."""
+        for name, value in (("made_by", as_number(self.fingerprint)), ("status", status)):
+            array = self.array(name)
+            values = array[...]
+            values[indices] = value
+            array[...] = values
 
     def finish(self, **facts: Any) -> None:
         """Mark the store as complete. Nothing is written to it afterwards, so other programs may read it.
@@ -230,28 +226,15 @@ class Store:
         return is_file(f"{self.path}/{name}/c/{index}{other_axes}")
 
     def read_chunk(self, name: str, index: int) -> npt.NDArray[Any]:
-        """One image's chunk of an array; StoreError if it is damaged or lost (zarr would return the fill value)."""
-        self._refuse_lost_chunk(name, index)
+        """One image's chunk of an array; StoreError if it is damaged or lost."""
+        if not self.has_chunk(name, index):
+            again = repair_command(self.path, self.state["kind"])
+            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; run {again}")
         try:
             values: npt.NDArray[Any] = self.array(name)[index]
         except UNREADABLE as error:
             raise self.damaged(f"{name} of {self.sample_ids[index]}", error) from None
         return values
-
-    def read_chunks(self, name: str, images: Sequence[int]) -> npt.NDArray[Any]:
-        """The same for several images, [images, ...], in one call of zarr, which takes far less time."""
-        for index in images:
-            self._refuse_lost_chunk(name, index)
-        try:
-            values: npt.NDArray[Any] = self.array(name).oindex[np.array(images)]
-        except UNREADABLE as error:
-            raise self.damaged(name, error) from None
-        return values
-
-    def _refuse_lost_chunk(self, name: str, index: int) -> None:
-        if not self.has_chunk(name, index):
-            again = repair_command(self.path, self.state["kind"])
-            raise StoreError(f"{self.path}: {name} of {self.sample_ids[index]} is not on disk; run {again}")
 
 
 def observed_in(store: Store, images: npt.NDArray[np.intp]) -> calib.Observed:

@@ -1,6 +1,6 @@
 """Opening a store, finding what is lost or damaged, and repairing it so that its stage makes only that again.
 
-A chunk is undamaged if zarr can read it, which includes its checksum. `status` and `made_by` determine which chunks
+A chunk is undamaged if it can be read, which includes its checksum. `status` and `made_by` determine which chunks
 must exist.
 """
 
@@ -198,7 +198,7 @@ def _read(store: Store, chunk: Chunk) -> Damage | None:
     if not chunk.is_on_disk(store.path):
         return Damage(chunk.array, "missing", "", chunk)
     try:
-        store.array(chunk.array).blocks[chunk.key]
+        store.array(chunk.array).read_chunk(chunk.key)
     except UNREADABLE as error:
         return Damage(chunk.array, "corrupt", one_line(error), chunk)
     except OSError as error:

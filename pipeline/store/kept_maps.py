@@ -58,7 +58,7 @@ def _link_maps(old: ProbabilityStore, new: ProbabilityStore, samples: Sequence[S
         chunk = _chunk(new, after)
         chunk.parent.mkdir(parents=True)
         _link(_chunk(old, before), chunk)
-    new.mark(np.array([after for _, after in pairs], np.intp), DONE)
+    new.mark_all(np.array([after for _, after in pairs], np.intp), DONE)
     return len(pairs)
 
 

@@ -70,7 +70,7 @@ def test_images_are_named_with_the_array(run):
     for i in (0, 2):
         flip_a_bit(path / f"label/c/{i}/0/0")
     ids = open_labels(path).sample_ids
-    assert only_finding(path).where.startswith(f"label of 2 ({ids[0]}, {ids[2]}): ValueError: Stored and computed")
+    assert only_finding(path).where.startswith(f"label of 2 ({ids[0]}, {ids[2]}): RuntimeError: Stored and computed")
     assert repair(path)["to_be_remade"] == [ids[0], ids[2]]
     assert not receipt_of(run, "labels").exists()
     assert open_for_inspection(path).status.tolist() == [ABSENT, DONE, ABSENT, DONE, DONE, DONE]
