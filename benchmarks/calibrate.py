@@ -65,11 +65,11 @@ def smooth_logits(rng: np.random.Generator, classes: int, side: int) -> NDArray:
     return resize_bilinear(rng.normal(scale=4, size=(classes, 9, 9)).astype(np.float32), (side, side))
 
 
-def noisy_mask(rng: np.random.Generator, maps: NDArray) -> NDArray:
-    """uint8 [H, W]: the best class of float [K, H, W], a random class at a tenth of the pixels, void at 2 %."""
+def noisy_mask(rng: np.random.Generator, maps: NDArray, noise: float = 0.1) -> NDArray:
+    """uint8 [H, W]: the best class of float [K, H, W], a random class at a fraction `noise` of pixels, void at 2 %."""
     mask = maps.argmax(axis=0).astype(np.uint8)
     draws = rng.random(mask.shape, dtype=np.float32)
-    mask[draws < 0.1] = rng.integers(0, len(maps), np.count_nonzero(draws < 0.1), dtype=np.uint8)
+    mask[draws < noise] = rng.integers(0, len(maps), np.count_nonzero(draws < noise), dtype=np.uint8)
     mask[draws > 0.98] = 255
     return mask
 
