@@ -81,6 +81,13 @@ UNANNOTATED_OPTION = click.option(
     help="Take images that annotations list without any outline as background. Default: they are left out.",
 )
 
+COLOURS_OPTION = click.option(
+    "--colours",
+    type=click.Path(path_type=Path),
+    help="Text file, one colour of the masks per line: NAME,RED,GREEN,BLUE or NAME,#RRGGBB. Masks in colours without "
+    "it: each colour is a class.",
+)
+
 RUN_HELP = f"RUN is a run file, or its name in config/. Default: {DEFAULT_RUN}."
 
 

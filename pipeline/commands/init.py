@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli import UNANNOTATED_OPTION
+from pipeline.cli import COLOURS_OPTION, UNANNOTATED_OPTION
 
 
 @click.command()
@@ -17,9 +17,7 @@ from pipeline.cli import UNANNOTATED_OPTION
 @click.option("--classes", "class_list", type=click.Path(path_type=Path),
               help="Text file, one class per line in order of mask values: NAME, or NAME: VALUE = PROMPT; for "
               "annotations NAME: LABEL = PROMPT.")  # fmt: skip
-@click.option("--colours", type=click.Path(path_type=Path),
-              help="Text file, one colour of the masks per line: NAME,RED,GREEN,BLUE or NAME,#RRGGBB. Masks in colours "
-              "without it: each colour is a class.")  # fmt: skip
+@COLOURS_OPTION
 @click.option(
     "--name",
     help="Name of the run: config/NAME.yaml, results/NAME. Default: the name of the folder IMAGES, or of its parent if "

@@ -62,6 +62,7 @@ def import_masks(
     source: Path,
     format_name: str | None = None,
     *,
+    colours: Path | None = None,
     overwrite: bool = False,
     unchanged: bool = False,
     unannotated: bool = False,
@@ -71,6 +72,7 @@ def import_masks(
     run, overrides: as on the command line
     source:         folder, zip or annotation file
     format_name:    one of `incoming.READABLE`; default: detected
+    colours:        table of the colours of masks in colours, as for `init`
     overwrite:      also import masks of images that have a mask already; the run then reads the new ones
     unchanged:      also import masks that are equal to the exported ones
     unannotated:    also import images in which nothing was drawn, all of background
@@ -100,8 +102,8 @@ def import_masks(
     num_pixels = sum(sample.height * sample.width for sample in index.samples)
     try:
         with only_writer(to_import.folder.path, "prepare"), unpacked(source, num_pixels) as folder:
-            known = {sample.id for sample in index.samples}
-            ids = importer.import_all(incoming_masks(folder, source, format_name, settings.data, known))
+            images = {sample.id: index.root / sample.image for sample in index.samples}
+            ids = importer.import_all(incoming_masks(folder, source, format_name, settings.data, images, colours))
         is_changed = masks.index_with(index) != index
         if is_changed:
             record_import(to_import, index, masks, ids["imported"])

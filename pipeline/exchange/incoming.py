@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.errors import DatasetError
-from pipeline.exchange import labelme, png
-from pipeline.exchange.labels import ABSTAIN, Label
-from pipeline.files import MASK_SUFFIXES, files_in
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.exchange import png
+from pipeline.exchange.labels import Label
+from pipeline.files import files_in
 from pipeline.settings import DataSettings, did_you_mean
-from pipeline.sources.annotations import READERS, AnnotatedImage, Annotations, Size, detect
+from pipeline.sources.annotations import READERS, AnnotatedImage, Annotations, Size, colour_masks, detect
+from pipeline.sources.annotations.annotated import VOID_NAMES
+from pipeline.sources.annotations.pictures import called_as_images
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +44,24 @@ class Incoming(NamedTuple):
 
 
 def incoming_masks(
-    folder: Path, source: Path, format_name: str | None, data: DataSettings, ids: Container[str]
+    folder: Path,
+    source: Path,
+    format_name: str | None,
+    data: DataSettings,
+    images: Mapping[str, Path],
+    colours: Path | None = None,
 ) -> list[Incoming]:
     """The masks in an annotation file or a folder. Their pixels are not read yet.
 
-    folder: the file, or the folder that it was unpacked into
-    source: as the user named it
-    ids:    of the images of the run
-    raises: DatasetError if there are none
+    folder:  the file, or the folder that it was unpacked into
+    source:  as the user named it
+    images:  files of the images of the run, by id
+    colours: table of the colours of the masks, as for `init`
+    raises:  DatasetError if there are none; ConfigError for a table with annotations of a tool
     """
-    annotations = annotations_in(folder, format_name, data)
+    if colours is not None and format_name not in (None, PNG):
+        raise ConfigError(f"--colours is for masks that are pictures, but --from is {format_name}; remove one of them")
+    annotations = annotations_in(folder, format_name, data, images, colours)
     if annotations is None or not annotations.images:
         what = f"masks of format {format_name}" if format_name is not None else f"masks ({', '.join(READABLE)})"
         raise DatasetError(
@@ -58,15 +69,41 @@ def incoming_masks(
         )
     for remark in annotations.remarks:
         log.warning("%s", remark.replace(str(folder), str(source)))
-    return [incoming(image, data, ids) for image in annotations.images]
+    return [incoming(image, data, images) for image in annotations.images]
 
 
-def annotations_in(folder: Path, format_name: str | None, data: DataSettings) -> Annotations | None:
+def annotations_in(
+    folder: Path, format_name: str | None, data: DataSettings, images: Mapping[str, Path], colours: Path | None
+) -> Annotations | None:
     """The annotations of a format, by default of the one that is found; None if there is none."""
-    name = format_name or detect(folder)
-    if name == PNG or (name is None and files_in(folder, MASK_SUFFIXES)):
+    name = format_name or (PNG if colours is not None else detect(folder))
+    if name not in (None, PNG):
+        return READERS[name].read(folder, data.max_pixels)
+    if name is None and not files_in(folder, colour_masks.SUFFIXES, data.subfolders):
+        return None
+    return called_as_images(pictures_in(folder, data, colours), images, data.mask_ending)
+
+
+def pictures_in(folder: Path, data: DataSettings, colours: Path | None) -> Annotations:
+    """Masks that are pictures: by a table of colours, as in an export, or in the colours that `init` took as classes.
+
+    raises: DatasetError for masks in colours that are none of these
+    """
+    below = data.subfolders
+    if colours is not None:
+        return colour_masks.read(folder, colours, below, data.max_pixels)
+    if (folder / png.CLASSES).is_file() or not colour_masks.are_here(folder, below):
         return png.read(folder, data)
-    return READERS[name].read(folder, data.max_pixels) if name is not None else None
+    named = colour_masks.proposed(folder, below, data.max_pixels)
+    if {name for name, _ in named} <= set(data.class_names):
+        return replace(colour_masks.read(folder, None, below, data.max_pixels), remarks=())
+    if {colour for _, colour in named} <= set(map(tuple, png.colours_of(data.num_classes, data.background_index))):
+        return png.read(folder, data)
+    lines = "\n".join(colour_masks.table_lines(named))
+    raise DatasetError(
+        f"{folder} has masks in colours that stand for no class of the run ({', '.join(data.class_names)}); write "
+        f"these lines with names of classes, or void, in a file, and add --colours FILE:\n{lines}"
+    )
 
 
 def incoming(image: AnnotatedImage, data: DataSettings, ids: Container[str]) -> Incoming:
@@ -77,6 +114,10 @@ def incoming(image: AnnotatedImage, data: DataSettings, ids: Container[str]) -> 
                 "%s: %d pixels are in outlines of several labels: they belong to the smallest one",
                 *(image.where, drawn.num_covered),
             )
+        num_void = int((drawn.mask == IGNORE_INDEX).sum())
+        if num_void:
+            why = "between two colours of a JPEG, or in boxes without an outline"
+            log.info("%s: %d pixels are void: %s", image.where, num_void, why)
         return label_of(drawn.mask, image.names, data, image.where)
 
     return Incoming(image.id_among(ids), image.where, read, image.is_annotated)
@@ -100,13 +141,13 @@ def label_of(mask: npt.NDArray[np.uint8], names: Sequence[str], data: DataSettin
 
 
 def class_named(name: str, class_names: Sequence[str], where: str) -> int:
-    """Index of the class with this name; 255 for `abstain`, and for `background` and `__ignore__` without such a class.
+    """Index of the class with this name; 255 for `background` and VOID_NAMES such as `abstain` without such a class.
 
     raises: DatasetError for any other name
     """
     if name in class_names:
         return class_names.index(name)
-    if name in (ABSTAIN, UNANNOTATED, labelme.IGNORE):
+    if name == UNANNOTATED or name.lower() in VOID_NAMES:
         return IGNORE_INDEX
     hint = did_you_mean(name, class_names)
     raise DatasetError(

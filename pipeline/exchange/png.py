@@ -48,14 +48,23 @@ def palette_picture(label: Label, colours: Colours) -> Image.Image:
 
 
 def read(folder: Path, data: DataSettings) -> Annotations:
-    """The masks of a folder. Their values are line numbers of classes.txt, or class indices of the run without it."""
+    """The masks of a folder. Their values are line numbers of classes.txt, or class indices of the run without it.
+
+    Pictures in colours have those of `class_colours`.
+    """
     names, where = data.class_names, Path("data.classes")
     background = data.background_index
     if (folder / CLASSES).is_file():
         where = folder / CLASSES
         names = read_lines(where)
         background = names.index(data.background) if data.background in names else None
-    colours = [*class_colours(len(names), background).tolist(), ABSTAIN_COLOUR]
+    colours = colours_of(len(names), background)
     values = [*range(len(names)), IGNORE_INDEX]
     legend = make_legend([*names, ABSTAIN], values, colours, where)
-    return Annotations(legend.names, [read_coloured(path, folder, legend) for path in files_in(folder, MASK_SUFFIXES)])
+    files = files_in(folder, MASK_SUFFIXES, data.subfolders)
+    return Annotations(legend.names, [read_coloured(path, folder, legend) for path in files])
+
+
+def colours_of(num_classes: int, background: int | None) -> list[Sequence[int]]:
+    """Colours (red, green, blue) of the classes of an export, and of pixels without a label."""
+    return [*class_colours(num_classes, background).tolist(), ABSTAIN_COLOUR]

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import DatasetError
-from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in, image_id, normal
+from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in
 from pipeline.init.classes import BACKGROUND_NAMES, NO_BACKGROUND, ListedClass, read_class_list
-from pipeline.init.folders import common_ending, images_by_id, listed
+from pipeline.init.folders import images_by_id, listed
 from pipeline.init.settings import Choices
 from pipeline.sources.annotations import READERS, Annotations, Conversion, colour_masks, convert, detect, unpacked
+from pipeline.sources.annotations.pictures import are_coloured, called_as_images
 
 CONVERTED = "converted"  # folder beside the image folder, with the index masks of each run
 MIN_MASKS = 2  # one to train on, one to evaluate on
@@ -44,15 +45,15 @@ def are_annotations(choices: Choices) -> bool:
     has_pictures = _is_apart(choices) and files_in(choices.masks, MASK_SUFFIXES, choices.below)
     if has_pictures and not colour_masks.are_here(choices.masks, choices.below):
         return choices.colours is not None
-    return has_colours(choices) or detect(choices.masks) is not None
+    return has_colours(choices, choices.masks) or detect(choices.masks) is not None
 
 
-def has_colours(choices: Choices) -> bool:
-    """Whether the masks are pictures in colours, or JPEGs. Pictures beside annotations are photographs."""
-    if choices.colours is not None:
-        return True
-    are_pictures = _is_apart(choices) and colour_masks.are_here(choices.masks, choices.below)
-    return are_pictures and detect(choices.masks) is None
+def has_colours(choices: Choices, source: Path) -> bool:
+    """Whether the masks are pictures in colours, or JPEGs.
+
+    source: `--masks`, or the folder that it was unpacked into
+    """
+    return choices.colours is not None or (_is_apart(choices) and are_coloured(source, choices.below))
 
 
 def _is_apart(choices: Choices) -> bool:
@@ -93,7 +94,11 @@ def _converted(choices: Choices, folder: Path) -> Masks:
     with unpacked(choices.masks, int(sizes.prod(axis=1).sum())) as source:
         annotations = read(source, choices, images)
         done = convert(annotations, images, folder, choices.unannotated)
-    remarks = [remark.replace(str(source), str(choices.masks)) for remark in _remarks(choices, annotations, done)]
+        is_coloured = has_colours(choices, source)
+    remarks = [
+        remark.replace(str(source), str(choices.masks))
+        for remark in _remarks(choices, annotations, done, is_coloured=is_coloured)
+    ]
     if done.num_masks < MIN_MASKS:
         raise DatasetError("\n  ".join([_too_few(choices, annotations, done), *remarks]))
     classes = named_classes(annotations.names, done, choices)
@@ -103,9 +108,9 @@ def _converted(choices: Choices, folder: Path) -> Masks:
 
 def read(source: Path, choices: Choices, images: Mapping[str, Path]) -> Annotations:
     """The annotations in a file or folder; DatasetError if no reader reads them."""
-    if has_colours(choices):
+    if has_colours(choices, source):
         masks = colour_masks.read(source, choices.colours, choices.below, choices.max_pixels)
-        return without_ending(masks, images, choices.overrides.get(MASK_ENDING))
+        return called_as_images(masks, images, choices.overrides.get(MASK_ENDING))
     name = detect(source)
     if name is None:
         raise DatasetError(
@@ -113,19 +118,6 @@ def read(source: Path, choices: Choices, images: Mapping[str, Path]) -> Annotati
             "folder of index masks; export the annotations in one of these formats"
         )
     return READERS[name].read(source, choices.max_pixels)
-
-
-def without_ending(masks: Annotations, images: Mapping[str, Path], ending: str | None) -> Annotations:
-    """The masks, named as their images: without the end that most names have after the stem of an image."""
-    files = [Path(mask.file_name) for mask in masks.images]
-    if ending is None and any(mask.id_among(images) in images for mask in masks.images):
-        return masks
-    ending = ending or common_ending(files, {image_id(path) for path in images.values()})
-    named = [
-        mask._replace(other_names=(normal(mask.file_name).removesuffix(ending or "") + ".png",))
-        for mask in masks.images
-    ]
-    return Annotations(masks.names, named, masks.remarks)
 
 
 def _too_few(choices: Choices, annotations: Annotations, done: Conversion) -> str:
@@ -167,7 +159,7 @@ def named_classes(names: Sequence[str], done: Conversion, choices: Choices) -> l
     return [ListedClass(name, [], [0]), *classes] if 0 in done.num_pixels else classes
 
 
-def _remarks(choices: Choices, annotations: Annotations, done: Conversion) -> Iterator[str]:
+def _remarks(choices: Choices, annotations: Annotations, done: Conversion, *, is_coloured: bool) -> Iterator[str]:
     yield from annotations.remarks
     if done.unannotated:
         yield (
@@ -184,7 +176,7 @@ def _remarks(choices: Choices, annotations: Annotations, done: Conversion) -> It
         )
     void = done.fraction(IGNORE_INDEX)
     if void:
-        why = "between two colours of a JPEG" if has_colours(choices) else "in boxes without an outline"
+        why = "between two colours of a JPEG" if is_coloured else "in boxes without an outline"
         yield f"{100 * void:.1f} % of the pixels are void: {why}"
     outside = done.fraction(0)
     if outside:

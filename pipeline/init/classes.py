@@ -13,11 +13,11 @@ from pipeline.doctor.prompts import spelled_out
 from pipeline.errors import DatasetError
 from pipeline.files import normal
 from pipeline.settings import did_you_mean
+from pipeline.sources.annotations.annotated import VOID_NAMES
 from pipeline.text import read_lines
 
 NO_BACKGROUND = "none"
 BACKGROUND_NAMES = ("background", "bg", "backgr", "_background_")
-VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "abstain", "_ignore_", "__ignore__")
 MAX_UNNAMED = 64  # more different values are probably not classes, unless a list names them
 ROBOFLOW_HEADER = re.compile(r"pixel value\s*,\s*class", re.IGNORECASE)
 ROBOFLOW_LINE = re.compile(r"(\d+)\s*,\s*(.+)")

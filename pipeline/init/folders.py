@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from pipeline.errors import DatasetError, ImageFileError
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_in, image_id, normal
 from pipeline.images import PHOTOGRAPH, read_header
 from pipeline.names import safe_name
+from pipeline.sources.endings import common_ending, ending_of
 from pipeline.sources.layouts import UNREAD_SUFFIXES, by_id, naming, unread
 
 NUM_SHOWN = 3
@@ -68,7 +69,7 @@ def _beside(folder: Path, below: bool, ending: str | None) -> ImagesAndMasks:
     _check_folder(folder, "IMAGES")
     files = _pictures(folder, IMAGE_SUFFIXES, "image", below)
     stems = {image_id(path): path for path in files}
-    endings = Counter(_ending_of(path, stems) for path in files_in(folder, MASK_SUFFIXES, below))
+    endings = Counter(ending_of(path, stems) for path in files_in(folder, MASK_SUFFIXES, below))
     common = next((found for found, _ in endings.most_common() if found and OF_MASKS.search(found)), None)
     ending = ending or common
     if ending is None:
@@ -159,19 +160,6 @@ def _pictures(folder: Path, suffixes: Sequence[str], kind: str, below: bool) -> 
         hint = f"; use {min(deeper)}, which contains some" if deeper else f"; use {OTHERWISE[kind]}"
         raise DatasetError(f"{folder} itself contains no {kind} ({', '.join(suffixes)}){hint}")
     return files
-
-
-def common_ending(files: Sequence[Path], images: Container[str]) -> str | None:
-    """The most common end of mask names after an image's stem: `a_mask.png` with an image `a` gives `_mask.png`."""
-    endings = Counter(ending for path in files if (ending := _ending_of(path, images)) is not None)
-    return endings.most_common(1)[0][0] if endings else None
-
-
-def _ending_of(path: Path, images: Container[str]) -> str | None:
-    """What follows the longest stem of an image, other than its own, in the name of a file; None without one."""
-    own = image_id(path)
-    stem = next((own[:length] for length in range(len(own) - 1, 0, -1) if own[:length] in images), None)
-    return None if stem is None else normal(path.name)[len(stem) :]
 
 
 def image_sizes(paths: Sequence[Path]) -> Sizes:

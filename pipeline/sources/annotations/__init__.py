@@ -3,6 +3,7 @@
 annotated   what every reader returns             source        a file, a folder or a zip, and the format in it
 convert     writes the index masks of a new run   archive       unpacks zips
 regions     shapes that most tools have           coloured      masks whose values or colours stand for labels
+pictures    masks that are pictures               colour_masks  masks in colours, and JPEGs
 
 coco        COCO's JSON                           cvat_masks    CVAT's Segmentation mask 1.1
 labelme     LabelMe's JSON                        cvat_xml      CVAT for images 1.1

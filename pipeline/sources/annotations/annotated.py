@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ROBOFLOW = re.compile(r"(?P<stem>.+)_(?:jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+(?:_mask)?", re.IGNORECASE)
 """Roboflow exports `photo.jpg` as `photo_jpg.rf.0123abcd.jpg`, and its mask as `photo_jpg.rf.0123abcd_mask.png`."""
+VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "abstain", "_ignore_", "__ignore__")
+"""Labels that are no class: their pixels are void."""
 MAX_SHOWN = 5
 
 Size = tuple[int, int]

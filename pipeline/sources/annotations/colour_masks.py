@@ -57,7 +57,7 @@ def read(folder: Path, table: Path | None, below: bool, max_pixels: int) -> Anno
     """
     files = files_in(folder, SUFFIXES, below)
     limit = PixelLimit(max_pixels, "add --set data.max_pixels={}")
-    named = read_colour_table(table) if table is not None else _proposed(files, limit)
+    named = read_colour_table(table) if table is not None else proposed(folder, below, max_pixels)
     names, colours = [name for name, _ in named], [colour for _, colour in named]
     legend = make_legend(names, [], colours, table or folder)
     images = [
@@ -73,11 +73,21 @@ def _proposal(named: Sequence[tuple[str, Colour]]) -> list[str]:
     head = (
         "without --colours, each colour is a class; the annotator needs names: write these lines with other names in a"
     )
-    return [f"{head} file, and add --colours FILE", *(f"  {name},{','.join(map(str, c))}" for name, c in named)]
+    return [f"{head} file, and add --colours FILE", *table_lines(named)]
 
 
-def _proposed(files: Sequence[Path], limit: PixelLimit) -> list[tuple[str, Colour]]:
-    """A name for every colour that occurs; for JPEGs black and white."""
+def table_lines(named: Sequence[tuple[str, Colour]]) -> list[str]:
+    """The lines of a table, indented."""
+    return [f"  {name},{','.join(map(str, colour))}" for name, colour in named]
+
+
+def proposed(folder: Path, below: bool, max_pixels: int) -> list[tuple[str, Colour]]:
+    """A name for every colour that occurs in the masks of a folder; for JPEGs black and white.
+
+    raises: DatasetError as `read`
+    """
+    files = files_in(folder, SUFFIXES, below)
+    limit = PixelLimit(max_pixels, "add --set data.max_pixels={}")
     found: set[int] = set()
     for path in files:
         pixels = read_image(path, limit)

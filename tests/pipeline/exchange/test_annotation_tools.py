@@ -1,6 +1,7 @@
 """LabelMe, Label Studio and FiftyOne: our readers and small ones of their formats give back every pixel."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ DATA = DataSettings(classes=NAMES, background="background")
 
 def imported(source, format_name, sizes):
     """The labels of a source by id, as `import-masks` reads them."""
-    ids = {f"im_{i}" for i in range(len(sizes))}
+    ids = {f"im_{i}": Path(f"im_{i}.png") for i in range(len(sizes))}
     masks = incoming_masks(source, source, format_name, DATA, ids)
     return {mask.id: mask.read(sizes[int(mask.id.removeprefix("im_"))]) for mask in masks}
 

@@ -21,7 +21,7 @@ DATA = DataSettings(classes=NAMES, background="background")
 
 
 def read_masks(folder, data):
-    return incoming_masks(folder, folder, "coco", data, ())
+    return incoming_masks(folder, folder, "coco", data, {})
 
 
 @QUICK

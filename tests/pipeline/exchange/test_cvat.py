@@ -19,7 +19,7 @@ DATA = DataSettings(classes=NAMES, background="background")
 
 
 def read_masks(folder, data):
-    return incoming_masks(folder, folder, "cvat", data, ())
+    return incoming_masks(folder, folder, "cvat", data, {})
 
 
 def plain_label_map(archive):

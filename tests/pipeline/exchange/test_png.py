@@ -20,7 +20,7 @@ DATA = DataSettings(classes=NAMES, background="background")
 
 
 def read_masks(folder, data):
-    return incoming_masks(folder, folder, "png", data, ())
+    return incoming_masks(folder, folder, "png", data, {})
 
 
 @QUICK
