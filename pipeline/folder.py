@@ -16,6 +16,7 @@ STAGE_OF = {"probabilities": "annotate", "calibration": "calibrate", "labels": "
 KIND_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 FILE_OF = {"probabilities": "probs.zarr", "calibration": "calibration.zarr", "labels": "labels.zarr"}
 MEMBERS = "members"
+PROVENANCE = "provenance.json"  # of an export: how its labels were made
 
 
 def member_of(path: Path) -> str | None:

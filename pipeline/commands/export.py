@@ -85,6 +85,5 @@ def export(
         )
         written = export_labels(store, format_name, out, root=root, **chosen)
         next_step = FORMATS[format_name].next_step
-    failed = f"; without {', '.join(written.left_out)}, where the annotator failed" if written.left_out else ""
-    click.echo(f"wrote {written.folder}: {written.num_images} images{failed}")
+    click.echo(written.summary())
     click.echo(next_step.format(folder=written.folder))

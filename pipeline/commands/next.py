@@ -46,5 +46,5 @@ def next_images(settings: Settings, count: int, format_name: str | None) -> None
         click.echo(f"to annotate them: {run.tool('export', '--to', 'cvat', '--ids', str(listed))}")
         return
     written = export_labels(run.folder.labels, format_name, ids=listed)
-    click.echo(f"wrote {written.folder}: {written.num_images} images")
+    click.echo(written.summary())
     click.echo(FORMATS[format_name].next_step.format(folder=shlex.quote(str(written.folder))))

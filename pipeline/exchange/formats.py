@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import ConfigError
 from pipeline.exchange import (
     coco,
@@ -25,6 +26,8 @@ from pipeline.exchange.training_sets import mmseg, nnunet, smp, ultralytics, uni
 from pipeline.exchange.training_sets.contents import Entry, TrainingSet
 from pipeline.settings import did_you_mean
 
+VALUE_255 = f"the value {IGNORE_INDEX}"
+
 Write = Callable[[Path, ExportedLabels, int, Label], Any]
 """Writes the files of one image. Arguments: folder, store, index in the store, label. It runs in several threads."""
 WriteRest = Callable[[Path, ExportedLabels, Sequence[tuple[int, Any]], dict[str, Any]], None]
@@ -38,11 +41,18 @@ WriteTrainingRest = Callable[[Path, TrainingSet], None]
 
 
 class Format(NamedTuple):
-    """One format. next_step: instructions for the user; {folder} is replaced by the folder"""
+    """One format.
+
+    next_step: instructions for the user; {folder} is replaced by the folder
+    unlabeled: what a pixel without a label becomes
+    read_back: the label that a reader finds in an export, from the exported one and the index of the background
+    """
 
     write_image: Write
     write_rest: WriteRest
     next_step: str
+    unlabeled: str
+    read_back: Callable[[Label, int | None], Label] = lambda label, _: label
 
 
 class Tool(NamedTuple):
@@ -51,6 +61,7 @@ class Tool(NamedTuple):
     title:          its name
     next_step:      instructions for the user; {folder} is replaced by the folder
     formats, modes: of the images that it reads as they are, see `ImageFiles`
+    unlabeled:      what a pixel without a label becomes
     """
 
     title: str
@@ -59,6 +70,7 @@ class Tool(NamedTuple):
     next_step: str
     formats: tuple[str, ...] = tuple(SUFFIXES)
     modes: tuple[str, ...] = ("RGB", "L")
+    unlabeled: str = VALUE_255
 
 
 FORMATS = {
@@ -66,16 +78,19 @@ FORMATS = {
         png.write_image,
         png.write_rest,
         "value = class index, 255 = no label; names in {folder}/classes.txt",
+        VALUE_255,
     ),
     "coco": Format(
         coco.write_image,
         coco.write_rest,
         "pycocotools.coco.COCO('{folder}/annotations.json')",
+        "in no annotation",
     ),
     "ome-zarr": Format(
         ome_zarr.write_image,
         ome_zarr.write_rest,
         "napari --plugin napari-ome-zarr {folder}/ID.zarr (label layers start hidden)",
+        "the value 0",
     ),
     "cvat": Format(
         cvat.write_image,
@@ -83,42 +98,51 @@ FORMATS = {
         "in CVAT create a task with the labels of {folder}/labels.json (tab Raw) and the images of {folder}/images.txt "
         "and upload {folder}/annotations.zip as Segmentation mask 1.1; export the corrected task in the same format, "
         "then run conformalsam import-masks RUN task.zip",
+        "the label `abstain`",
     ),
     "yolo": Format(
         yolo.write_image,
         yolo.write_rest,
-        "yolo segment train data={folder}/data.yaml; pixels without a label count as background, see "
-        "`conformalsam export --for ultralytics` for a data set that ignores them",
+        "yolo segment train data={folder}/data.yaml; for a data set that ignores pixels without a label: "
+        "conformalsam export --for ultralytics",
+        "background, because YOLO has no other pixels outside all outlines; do not read these outlines as masks",
+        yolo.read_back,
     ),
     "labelme": Format(
         labelme.write_image,
         labelme.write_rest,
         "labelme {folder} --labels {folder}/labels.txt; then conformalsam import-masks RUN {folder}",
+        "the label `__ignore__`",
     ),
     "label-studio": Format(
         label_studio.write_image,
         label_studio.write_rest,
         "import {folder}/tasks.json into a project with the interface {folder}/interface.xml, see {folder}/README.md",
+        "the label `abstain`",
     ),
     "fiftyone": Format(
         fiftyone.write_image,
         fiftyone.write_rest,
         "python {folder}/load.py",
+        "the value 0, which FiftyOne hides",
     ),
     "geotiff": Format(
         geotiff.write_image,
         geotiff.write_rest,
         "value = class index, 255 = no data; names in {folder}/classes.txt",
+        VALUE_255,
     ),
     "huggingface": Format(
         huggingface.write_image,
         huggingface.write_rest,
         "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
+        VALUE_255,
     ),
     "huggingface-masks": Format(
         huggingface.write_mask,
         huggingface.write_rest,
         "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
+        VALUE_255,
     ),
 }
 TOOLS = {
@@ -153,6 +177,7 @@ TOOLS = {
         ultralytics.write_image,
         ultralytics.write_rest,
         "yolo semantic train data={folder}/semantic.yaml model=yolo26n-sem.yaml; see {folder}/README.md",
+        unlabeled=f"{VALUE_255} in the masks, background in the outlines of the segment task, which ignores no pixel",
     ),
 }
 

@@ -18,7 +18,7 @@ from pipeline.exchange.labels import Label
 from pipeline.files import files_in
 from pipeline.settings import DataSettings, did_you_mean
 from pipeline.sources.annotations import READERS, AnnotatedImage, Annotations, Size, colour_masks, detect
-from pipeline.sources.annotations.annotated import VOID_NAMES
+from pipeline.sources.annotations.annotated import VOID_NAMES, refuse_lost
 from pipeline.sources.annotations.pictures import called_as_images
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ def incoming_masks(
         raise DatasetError(
             f"{source} contains no {what}; export the corrected masks again, or set their format with --from"
         )
+    if data.background is not None and data.background not in annotations.names:
+        refuse_lost(annotations, source)
     for remark in annotations.remarks:
         log.warning("%s", remark.replace(str(folder), str(source)))
     return [incoming(image, data, images) for image in annotations.images]

@@ -16,7 +16,6 @@ from pipeline.exchange.labels import ExportedLabels
 from pipeline.folder import Folder
 from pipeline.receipt import PACKAGES, read_receipt
 
-FILE_NAME = "provenance.json"
 ESTIMATES = ("coverage", "precision", "keep_rate", "miou")
 
 Facts = dict[str, Any]

@@ -10,18 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import StoreError, UnreadableSourceError
 from pipeline.exchange.choice import choose_images
 from pipeline.exchange.exported import add_exported, label_digest
 from pipeline.exchange.formats import FORMATS, TOOLS, refuse_unknown_format
 from pipeline.exchange.images import ImageFiles
 from pipeline.exchange.incoming import READABLE
-from pipeline.exchange.labels import ExportedLabels, open_exported
-from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
+from pipeline.exchange.labels import ExportedLabels, Label, open_exported
 from pipeline.exchange.provenance import provenance
 from pipeline.exchange.training_sets.contents import Entry, TrainingSet, make_training_set
 from pipeline.files import remove_leftovers, replacing_folder, write_json
-from pipeline.folder import Folder
+from pipeline.folder import PROVENANCE, Folder
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -29,12 +29,34 @@ from pipeline.settings import Settings
 log = logging.getLogger(__name__)
 
 
+class Pixels(NamedTuple):
+    """Number of all pixels of the exported labels, and of those without a label."""
+
+    all: int
+    unlabeled: int
+
+
 class Export(NamedTuple):
-    """The folder and number of exported images, and the ids of chosen images without labels."""
+    """The folder and number of exported images, the ids of chosen images without labels, and the pixels of the labels.
+
+    unlabeled: what pixels without a label have become
+    """
 
     folder: Path
     num_images: int
     left_out: list[str]
+    pixels: Pixels
+    unlabeled: str
+
+    def summary(self) -> str:
+        """The text that the command prints."""
+        failed = f"; without {', '.join(self.left_out)}, where the annotator failed" if self.left_out else ""
+        lines = [f"wrote {self.folder}: {self.num_images} images{failed}"]
+        if self.pixels.unlabeled:
+            percent = 100 * self.pixels.unlabeled / self.pixels.all
+            numbers = f"{self.pixels.unlabeled:,} of {self.pixels.all:,} pixels of the labels ({percent:.1f} %)"
+            lines.append(f"{numbers} have no class: {self.unlabeled}")
+        return "\n".join(lines)
 
 
 def export_labels(
@@ -65,10 +87,11 @@ def export_labels(
     choice = choose_images(exported, ids, most_uncertain)
     facts = provenance(exported, choice, format_name)
     with _export_folder(out, choice.left_out, facts) as part:
-        digests = _write(part, exported, choice.indices, format_name, facts)
+        digests, pixels = _write(part, exported, choice.indices, format_name, facts)
+        write_json(part / PROVENANCE, {**facts, "pixels": pixels.all, "unlabeled_pixels": pixels.unlabeled})
     if format_name in READABLE:
         _record(store.parent, digests)
-    return Export(out, len(choice.indices), choice.left_out)
+    return Export(out, len(choice.indices), choice.left_out, pixels, FORMATS[format_name].unlabeled)
 
 
 def export_training_set(
@@ -98,24 +121,39 @@ def export_training_set(
     content = make_training_set(out, exported, choice.indices, settings.data, files)
     facts = provenance(exported, choice, tool_name)
     with _export_folder(out, choice.left_out, facts) as part:
-        _write_training_set(part, content, tool_name)
+        pixels = _write_training_set(part, content, tool_name)
+        write_json(part / PROVENANCE, {**facts, "pixels": pixels.all, "unlabeled_pixels": pixels.unlabeled})
         values = {name: facts[name] for name in ("variant", "alpha", "rule")}
         values |= {"tool": tool_name, "title": tool.title, "is_linked": not copies_images}
         content.write_text(part / "README.md", "README.md.jinja", **values)
-    return Export(out, len(content.entries), choice.left_out)
+    return Export(out, len(content.entries), choice.left_out, pixels, tool.unlabeled)
 
 
-def _write_training_set(folder: Path, content: TrainingSet, tool_name: str) -> None:
+def _write_training_set(folder: Path, content: TrainingSet, tool_name: str) -> Pixels:
+    """Write all files; returns the pixels of the pseudo-labels."""
     tool = TOOLS[tool_name]
     progress = Progress(log, f"export {tool_name}", len(content.entries), "images")
 
-    def write_image(entry: Entry) -> None:
-        tool.write_image(folder, content, entry, content.label(entry))
+    def write_image(entry: Entry) -> Pixels:
+        label = content.label(entry)
+        tool.write_image(folder, content, entry, label)
+        return _pixels(label) if entry.part == "pseudo" else Pixels(0, 0)
 
+    pixels = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(write_image, content.entries):
+        for of_image in pool.map(write_image, content.entries):
+            pixels.append(of_image)
             progress.advance()
     tool.write_rest(folder, content)
+    return _total(pixels)
+
+
+def _pixels(label: Label) -> Pixels:
+    return Pixels(label.size, int((label == IGNORE_INDEX).sum()))
+
+
+def _total(pixels: Sequence[Pixels]) -> Pixels:
+    return Pixels(*map(sum, zip(*pixels, strict=True)))
 
 
 @contextlib.contextmanager
@@ -141,23 +179,25 @@ def _export_folder(out: Path, left_out: Sequence[str], facts: dict[str, Any]) ->
 
 def _write(
     folder: Path, exported: ExportedLabels, indices: list[int], format_name: str, facts: dict[str, Any]
-) -> dict[str, str]:
-    """Write all files; returns digests of the labels by sample id."""
+) -> tuple[dict[str, str], Pixels]:
+    """Write all files; returns digests of the labels that a reader finds in them, by sample id, and their pixels."""
     form = FORMATS[format_name]
     progress = Progress(log, f"export {format_name}", len(indices), "images")
-    rows, digests = [], {}
+    rows, digests, pixels = [], {}, []
 
-    def write_image(index: int) -> tuple[str, Any]:
+    def write_image(index: int) -> tuple[str, Pixels, Any]:
         label = exported.label(index)
-        return label_digest(label), form.write_image(folder, exported, index, label)
+        digest = label_digest(form.read_back(label, exported.background))
+        return digest, _pixels(label), form.write_image(folder, exported, index, label)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for index, (digest, row) in zip(indices, pool.map(write_image, indices), strict=True):
+        for index, (digest, of_image, row) in zip(indices, pool.map(write_image, indices), strict=True):
             digests[exported.samples[index].id] = digest
+            pixels.append(of_image)
             rows.append((index, row))
             progress.advance()
     form.write_rest(folder, exported, rows, facts)
-    return digests
+    return digests, _total(pixels)
 
 
 def _record(folder: Path, digests: dict[str, str]) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.datasets import IGNORE_INDEX
 from pipeline.exchange.labels import ExportedLabels, Label
 from pipeline.exchange.polygons import outlines
 from pipeline.exchange.texts import render
@@ -35,6 +38,11 @@ def lines(label: Label, background: int | None) -> list[str]:
         corners = (polygon.points / (width, height)).ravel().tolist()
         found.append(" ".join([str(number), *(f"{value:.6f}" for value in corners)]))
     return found
+
+
+def read_back(label: Label, background: int | None) -> Label:
+    """The label that a reader finds: pixels without a label are background, if there is such a class."""
+    return label if background is None else np.where(label == IGNORE_INDEX, np.uint8(background), label)
 
 
 def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label) -> None:

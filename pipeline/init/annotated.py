@@ -15,6 +15,7 @@ from pipeline.init.classes import BACKGROUND_NAMES, NO_BACKGROUND, ListedClass, 
 from pipeline.init.folders import images_by_id, listed
 from pipeline.init.settings import Choices
 from pipeline.sources.annotations import READERS, Annotations, Conversion, colour_masks, convert, detect, unpacked
+from pipeline.sources.annotations.annotated import refuse_lost
 from pipeline.sources.annotations.pictures import are_coloured, called_as_images
 
 CONVERTED = "converted"  # folder beside the image folder, with the index masks of each run
@@ -93,6 +94,8 @@ def _converted(choices: Choices, folder: Path) -> Masks:
     images, sizes = images_by_id(choices.images, choices.masks, choices.below)
     with unpacked(choices.masks, int(sizes.prod(axis=1).sum())) as source:
         annotations = read(source, choices, images)
+        if choices.background != NO_BACKGROUND:
+            refuse_lost(annotations, choices.masks, "; or add --background none, which makes all of these pixels void")
         done = convert(annotations, images, folder, choices.unannotated)
         is_coloured = has_colours(choices, source)
     remarks = [

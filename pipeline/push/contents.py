@@ -11,10 +11,10 @@ from pipeline.errors import TrainingError
 from pipeline.exchange import export_labels
 from pipeline.exchange.choice import choose_images
 from pipeline.exchange.labels import open_exported
-from pipeline.exchange.provenance import FILE_NAME as PROVENANCE
 from pipeline.exchange.provenance import provenance, without_folders
 from pipeline.exchange.texts import render
 from pipeline.files import replacing_folder, write_json, write_text
+from pipeline.folder import PROVENANCE
 from pipeline.receipt import package_versions
 from pipeline.run import Run, TrainingStage
 

@@ -84,11 +84,26 @@ class Annotations:
     names:   names of the labels, each once
     images:  in the order of the file
     remarks: what was left out or decided, for the user to check
+    num_lost: number of pixels that had no label when this file was exported, and that are now like background
     """
 
     names: Sequence[str]
     images: Sequence[AnnotatedImage]
     remarks: Sequence[str] = ()
+    num_lost: int = 0
+
+
+def refuse_lost(annotations: Annotations, source: Path, way_out: str = "") -> None:
+    """DatasetError if pixels without a label would be read as background.
+
+    way_out: another way to read the file, for the message
+    """
+    if annotations.num_lost:
+        raise DatasetError(
+            f"{source} is an export of pseudo-labels, in which {annotations.num_lost:,} pixels without a label are "
+            "outside all outlines, and would be read as background; use an export that keeps them apart: conformalsam "
+            f"export RUN --to png (or cvat, labelme, label-studio){way_out}"
+        )
 
 
 def refuse_size(where: str, found: Size, expected: Size) -> None:

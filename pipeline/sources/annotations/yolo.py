@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from pipeline.errors import DatasetError, first_line
-from pipeline.files import files_in
+from pipeline.files import files_in, read_json
+from pipeline.folder import PROVENANCE
 from pipeline.sources.annotations.annotated import AnnotatedImage, Annotations
 from pipeline.sources.annotations.regions import (
     Region,
@@ -82,7 +83,16 @@ def read(source: Path) -> Annotations:
         beside = "/".join(IMAGES if part == LABELS else part for part in parts)
         images.append(annotated_image(beside, str(path), of_image))
         regions += of_image
-    return Annotations(list(dict.fromkeys(names.values())), images, box_remark(source, regions))
+    return Annotations(list(dict.fromkeys(names.values())), images, box_remark(source, regions), _num_lost(data.parent))
+
+
+def _num_lost(folder: Path) -> int:
+    """Pixels without a label of an export of ours, which YOLO cannot express; 0 for other folders."""
+    try:
+        facts = read_json(folder / PROVENANCE)
+        return int(facts["unlabeled_pixels"])
+    except (OSError, ValueError, TypeError, LookupError):  # of another program
+        return 0
 
 
 def _regions(path: Path, names: Mapping[int, str], data: Path) -> Iterator[Region]:

@@ -221,4 +221,10 @@ def test_the_command_says_what_it_needs(settings, tmp_path):
     words = [run_file, "--set", "num_labeled=4", "--for", "unimatch", "--out", str(tmp_path / "out")]
     run = CliRunner().invoke(command, words)
     assert run.exit_code == 0, run.output
-    assert f"wrote {tmp_path}/out: 10 images\nthe commands are in {tmp_path}/out/README.md" in run.output
+    lines = run.output.splitlines()
+    assert lines[-3] == f"wrote {tmp_path}/out: 10 images"
+    facts = json.loads((tmp_path / "out/provenance.json").read_text())
+    of_pixels = f"{facts['unlabeled_pixels']:,} of {facts['pixels']:,} pixels of the labels"
+    assert lines[-2].startswith(of_pixels)
+    assert lines[-2].endswith(" %) have no class: the value 255")
+    assert lines[-1] == f"the commands are in {tmp_path}/out/README.md"

@@ -201,6 +201,19 @@ def test_annotations_that_cannot_be_used_leave_no_file(photos):
     )
 
 
+def test_an_export_in_which_pixels_lost_that_they_have_no_label_is_refused_unless_all_of_them_are_void(photos):
+    Path("yolo/labels").mkdir(parents=True)
+    Path("yolo/data.yaml").write_text("names: [cat, dog]")
+    Path("yolo/provenance.json").write_text('{"unlabeled_pixels": 1234}')
+    for name, number in (("a", 0), ("u1", 1)):
+        Path(f"yolo/labels/{name}.txt").write_text(f"{number} 0 0 0.5 0 0.5 1 0 1\n")
+    message = refused("--masks", "yolo")
+    assert message.startswith("yolo is an export of pseudo-labels, in which 1,234 pixels without a label are outside")
+    assert "conformalsam export RUN --to png (or cvat, labelme, label-studio); or add --background none" in message
+    _, settings = started("--masks", "yolo", "--name", "mine", "--background", "none")
+    assert labels_of(settings)["u1"] == [[1, 1, 1, 255, 255, 255]] * 4
+
+
 RED, BLUE, BLACK = (200, 10, 10), (0, 0, 255), (0, 0, 0)
 PATCHES = [[RED] * 3 + [BLACK] * 3, [RED] * 3 + [BLUE] * 3, *[[BLACK] * 6] * 2]
 
