@@ -29,7 +29,7 @@ from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
 from pipeline.settings import DataSettings, MapsSettings, did_you_mean
 from pipeline.sources.image_checks import shortened
-from pipeline.sources.lists import read_list
+from pipeline.sources.lists import named_images
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class MapsAnnotator:
         raises: AnnotatorError that lists the images without a file, with several, or with one that cannot be used
         """
         with _readable():
-            self.sources = self._one_each("folder", self._found(), ids)
+            self.sources = self._one_each("folder", self._found(ids), ids)
             if "confidence" in self.folders:
                 masks = files_in(self.folders["confidence"], [MASK])
                 self.confidences = self._one_each("confidence", _by_id(masks), ids)
@@ -111,13 +111,13 @@ class MapsAnnotator:
         facts = {"files": [[file.suffix.lower(), self.digests[str(file)]] for file in files]}
         return fingerprint({**facts, "codes": codes if is_mask else None})
 
-    def _found(self) -> Mapping[str, Sequence[Source]]:
-        """Where the maps are, by image id."""
-        folder, ids = self.folders["folder"], self.settings.ids
+    def _found(self, ids: Sequence[str]) -> Mapping[str, Sequence[Source]]:
+        """Where the maps are, by image id. ids: of the images of the run"""
+        folder, listing = self.folders["folder"], self.settings.ids
         if is_zarr(folder):
-            listed = None if ids is None else [entry.id for entry in read_list(Path(self.data.root) / ids)]
+            listed = None if listing is None else named_images(Path(self.data.root) / listing, ids)
             return maps_of_images(folder, listed, self.data)
-        if ids is not None:
+        if listing is not None:
             raise AnnotatorError(f"annotate.maps.ids is set, but {folder} is no Zarr; remove annotate.maps.ids")
         return _by_id([*files_in(folder, SUFFIXES), *folders_in(folder, SUFFIX)])
 

@@ -9,7 +9,6 @@ import click
 
 from pipeline.cli import run_argument
 from pipeline.errors import ConfigError
-from pipeline.files import normal
 from pipeline.settings import Settings
 
 
@@ -29,7 +28,7 @@ def explain(settings: Settings, sample_id: str, xy: str, as_json: bool) -> None:
     from pipeline.inspect.explain_lines import format_explanation
 
     x, y = parse_xy(xy)
-    facts = explain_pixel(open_evidence(settings, normal(sample_id)), x, y)
+    facts = explain_pixel(open_evidence(settings, sample_id), x, y)
     click.echo(json.dumps(facts, indent=1) if as_json else format_explanation(facts))
     click.get_current_context().exit(1 if has_problem(facts) else 0)
 

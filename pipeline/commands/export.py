@@ -18,7 +18,7 @@ from pipeline.settings import Settings
 @click.option("--for", "tool_name", metavar="TOOL", help="Program that trains on human masks and pseudo-labels.")
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder. Default: export/NAME of the run.")
 @click.option("--alpha", type=float, help="One of the stored alphas. Default: the chosen one.")
-@click.option("--ids", type=click.Path(path_type=Path), help="Text file of image ids, one per line. Default: all.")
+@click.option("--ids", type=click.Path(path_type=Path), help="Text file of ids or paths of images. Default: all.")
 @click.option(
     "--most-uncertain",
     type=click.IntRange(min=1),

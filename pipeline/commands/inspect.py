@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from pipeline.cli import run_or_store
-from pipeline.files import normal
 from pipeline.settings import Settings
 
 
@@ -53,9 +52,7 @@ def inspect(
         context.exit(1 if check and facts["findings"] else 0)
     store = target
     if sample_id is not None:
-        path = out or Path(f"{sample_id}.png")
-        inspection.write_picture(store, normal(sample_id), path)
-        click.echo(f"wrote {path}")
+        click.echo(f"wrote {inspection.write_picture(store, sample_id, out)}")
     elif check or repair:
         facts = inspection.repair(store) if repair else inspection.check_facts(inspection.check_store(store))
         click.echo(json.dumps(facts, indent=1) if as_json else inspection.format_check(facts))

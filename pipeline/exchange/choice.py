@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.labels import ExportedLabels
 from pipeline.settings import did_you_mean
-from pipeline.sources.lists import read_list
+from pipeline.sources.lists import named_images
 from pipeline.store import DONE, OUTCOMES
 
 
@@ -29,7 +29,7 @@ class Choice(NamedTuple):
 def choose_images(exported: ExportedLabels, ids: Path | None = None, most_uncertain: int | None = None) -> Choice:
     """All images of a store, or those of a list, in this order; or those of them with the lowest keep rates.
 
-    ids:            text file with one id or image path per line
+    ids:            text file with one id, image path or unique stem per line
     most_uncertain: number of images with the lowest keep rates, lowest first
     raises:         StoreError for an id that the store does not have, and if no image has labels; DatasetError for a
                     list that cannot be read
@@ -61,7 +61,7 @@ def keep_rates(exported: ExportedLabels, indices: list[int]) -> npt.NDArray[np.f
 
 def _listed_indices(exported: ExportedLabels, ids: Path) -> list[int]:
     known = list(exported.index_of)
-    listed = [entry.id for entry in read_list(ids, known=exported.index_of)]
+    listed = named_images(ids, known)
     if not listed:
         raise DatasetError(f"{ids} names no image; write one id per line, e.g. {known[0]}")
     unknown = [name for name in dict.fromkeys(listed) if name not in exported.index_of]

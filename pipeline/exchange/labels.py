@@ -19,6 +19,7 @@ from pipeline.folder import Folder, stage_command
 from pipeline.palette import Colours, class_colours
 from pipeline.receipt import read_receipt
 from pipeline.sources.fingerprints import sources_fingerprint
+from pipeline.sources.ids import ImageIds
 from pipeline.store import LabelStore, open_labels
 
 Label = npt.NDArray[np.uint8]
@@ -89,6 +90,11 @@ class ExportedLabels:
     def index_of(self) -> dict[str, int]:
         """Index in the store by sample id."""
         return {sample.id: index for index, sample in enumerate(self.samples)}
+
+    @cached_property
+    def images(self) -> ImageIds:
+        """Finds images by their names."""
+        return ImageIds(self.index_of)
 
     def grid_label(self, index: int) -> npt.NDArray[np.float32]:
         """Label of an image on the grid: float32 [h, w], class index, NaN = abstain."""

@@ -12,6 +12,7 @@ from pipeline.errors import StoreError
 from pipeline.inspect.location import STEP, Fitted, alpha_list, fit_pooled
 from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings, did_you_mean
+from pipeline.sources.ids import ImageIds
 from pipeline.store import (
     DONE,
     CalibrationStore,
@@ -64,13 +65,16 @@ def index_of(sample_id: str, ids: Sequence[str]) -> int | None:
     return ids.index(sample_id) if sample_id in ids else None
 
 
-def open_evidence(settings: Settings, sample_id: str) -> Evidence:
+def open_evidence(settings: Settings, name: str) -> Evidence:
     """Open the stores of a run, and read the maps of one image.
 
-    raises: StoreError if a store does not exist, was made with other settings, or has no maps of this image
+    name:   id, path or stem of the image
+    raises: StoreError if a store does not exist, was made with other settings, or has no maps of this image;
+            DatasetError for a stem of several images
     """
     run = Run(settings)
     annotated, probabilities = run.receipt("annotate"), run.open_probabilities()
+    sample_id = ImageIds(probabilities.sample_ids).resolve(name)
     calibration = run.open_calibration(free=CHOSEN_LATER)
     labels = _labels(run)
     if labels is not None:

@@ -15,6 +15,7 @@ from pipeline.errors import StoreError
 from pipeline.folder import Folder, run_folder
 from pipeline.palette import class_colours, scale_colours
 from pipeline.settings import did_you_mean
+from pipeline.sources.ids import ImageIds
 from pipeline.store import (
     DONE,
     FAILED,
@@ -31,21 +32,27 @@ ROW, SWATCH, GAP = 22, 14, 6
 Entry = tuple[str, Picture]
 
 
-def write_picture(path: Path, sample_id: str, out: Path) -> None:
+def write_picture(path: Path, name: str, out: Path | None = None) -> Path:
     """Write an overlay of one image: most probable class, pseudo-label or score, depending on the kind of store.
 
     The photograph is found through the samples.json beside the store. Pixels without a label or score are hatched.
 
-    raises: StoreError if the store or its image does not exist or is not done; DatasetError without samples.json, or if
-            the photograph has changed
+    name:    id, path or stem of the image
+    out:     default: ID.png in the working folder
+    returns: the file
+    raises:  StoreError if the store or its image does not exist or is not done; DatasetError without samples.json, if
+             the photograph has changed, and for a stem of several images
     """
     store = open_for_inspection(path)
     refuse_lost(store)
+    sample_id = ImageIds(store.sample_ids).resolve(name)
+    out = out or Path(f"{sample_id}.png")
     index = _index_of(store, sample_id)
     image = _photograph(path, sample_id)
     overlay, legend = _overlay(store, index, image)
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(with_legend(overlay, legend)).save(out)
+    return out
 
 
 def _index_of(store: AnyStore, sample_id: str) -> int:

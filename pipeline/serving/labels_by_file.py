@@ -50,11 +50,8 @@ class LabelsByFile(NamedTuple):
 
     def _named(self, path: str) -> list[int]:
         """Images whose path ends in `path`, or the other way round; if there is none, those of the same file name."""
-        parts = PurePosixPath(path).parts
-        images = [PurePosixPath(sample.image).parts for sample in self.exported.samples]
-        same_name = [i for i, own in enumerate(images) if own[-1:] == parts[-1:]]
-        same_end = [i for i in same_name if all(a == b for a, b in zip(images[i][::-1], parts[::-1], strict=False))]
-        return same_end or same_name
+        images = self.exported.images
+        return [self.exported.index_of[one] for one in images.named(path) or images.named(PurePosixPath(path).name)]
 
 
 def labels_of(settings: Settings, alpha: float | None = None) -> LabelsByFile:

@@ -12,6 +12,7 @@ from pipeline.datasets import SPLITS, Sample
 from pipeline.errors import DatasetError
 from pipeline.files import existing, normal
 from pipeline.settings import DataSettings, is_group_list
+from pipeline.sources.ids import ImageIds
 from pipeline.sources.image_checks import shortened
 from pipeline.text import is_one_line, read_lines
 
@@ -38,7 +39,10 @@ def groups_of(ids: Sequence[str], data: DataSettings) -> dict[str, str]:
     """Id -> group, without ids that have none; {} without `data.groups`. raises: DatasetError for an unusable list"""
     if data.groups is None:
         return {}
-    return _listed(data, data.groups) if is_group_list(data.groups) else _matched(ids, data.groups)
+    if not is_group_list(data.groups):
+        return _matched(ids, data.groups)
+    images = ImageIds(ids)
+    return {images.resolve(name): group for name, group in _listed(data, data.groups).items()}
 
 
 def group_warnings(samples: Sequence[Sample]) -> list[str]:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, files_in, image_id, is_file, normal
 from pipeline.settings import DataSettings
+from pipeline.sources.ids import BETWEEN_FOLDERS
 from pipeline.sources.lists import Entry
 
 CORRECTED = "corrected"  # folder below data.root with masks that import-masks wrote
-BETWEEN_FOLDERS = "__"  # in ids, where two images in different sub-folders have the same stem
 UNREAD_SUFFIXES = (".jpg", ".jpeg", ".webp", ".jp2", ".npy", ".npz", ".mat")
 """Formats in which masks are often saved, but that are not read."""
 

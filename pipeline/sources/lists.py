@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DatasetError
 from pipeline.files import IMAGE_SUFFIXES, MASK_SUFFIXES, existing, image_id, is_file, normal
+from pipeline.sources.ids import ImageIds
 from pipeline.text import read_lines
 
 NO_MASK = "None"
@@ -49,6 +50,20 @@ def read_list(path: Path, root: Path = Path(), known: Container[str] = ()) -> li
         more = f" (and {len(problems) - 1} more lines)" if len(problems) > 1 else ""
         raise DatasetError(problems[0] + more)
     return entries
+
+
+def named_images(path: Path, ids: Collection[str]) -> list[str]:
+    """Ids of the images that a list names, in its order; a name that no image has stays as it is.
+
+    ids:    of the images of the run
+    raises: DatasetError as `read_list`, and for a name that several images have
+    """
+    images = ImageIds(ids)
+    entries = read_list(path, known=set(ids))
+    try:
+        return [images.resolve(str(entry.image or entry.id)) for entry in entries]
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
 
 
 def parse_list(path: Path, root: Path = Path(), known: Container[str] = ()) -> Parsed:
@@ -192,6 +207,11 @@ def read_split(root: Path, name: str, relative: str, known: Mapping[str, Entry],
     problems += unusable
     id_of = {entry.image: entry.id for entry in known.values()}  # may be more than the stem
     entries = [entry._replace(id=id_of.get(entry.image, entry.id)) if entry.image else entry for entry in entries]
+    images = ImageIds(known)
+    try:
+        entries = [_found(entry, known, images) for entry in entries]
+    except DatasetError as error:
+        problems.append(f"{path}: {error}")
     seen: set[str] = set()
     for entry in entries:
         if entry.id in seen:
@@ -200,3 +220,11 @@ def read_split(root: Path, name: str, relative: str, known: Mapping[str, Entry],
     if not entries and not unusable:
         problems.append(f"{path} is empty; add at least one id, or remove data.splits.{name}")
     return entries
+
+
+def _found(entry: Entry, known: Mapping[str, Entry], images: ImageIds) -> Entry:
+    """An entry without a file name, such as `1` or `cam1/1`, with the id and the image that it means."""
+    if entry.id in known or (entry.image and _has_suffix(entry.image.name, IMAGE_SUFFIXES)):
+        return entry
+    sample_id = images.resolve(str(entry.image or entry.id))
+    return Entry(sample_id) if sample_id in known else entry
