@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -82,3 +83,12 @@ def has_own_digest(path: Path) -> bool:
             digest.update(block)
             left -= len(block)
         return file.read() == COMMENT + digest.hexdigest().encode()
+
+
+def is_without_digest(path: Path) -> bool:
+    """Whether a file is a whole zip file without a comment."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return not file.comment
+    except zipfile.BadZipFile:
+        return False

@@ -55,12 +55,26 @@ def is_whole(path: Path) -> bool:
 
 def _checked_bytes(path: Path, again: str) -> bytes:
     text = path.read_bytes()
+    if _has_no_digest(text):
+        raise RecordError(
+            f"{path} has no digest at its end: it was written by an earlier version of conformalsam, or edited by "
+            f"hand; run {again}"
+        )
     if not _is_whole(text):
         raise RecordError(
             f"{path} does not match the digest at its end: it is damaged, or was edited by hand; put it back as it "
             f"was, or run {again}"
         )
     return text
+
+
+def _has_no_digest(text: bytes) -> bool:
+    """Whether the file is a whole JSON object without a digest. A record that was cut off is no JSON."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and KEY not in content
 
 
 def _is_whole(text: bytes) -> bool:

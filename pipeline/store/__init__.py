@@ -21,6 +21,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import StoreError
+from pipeline.folder import STAGE_OF, stage_command
 from pipeline.store.arrays import ABSENT, COORDINATES, DONE, FAILED, OUTCOMES, arrays_of
 from pipeline.store.calibration import CalibrationStore, open_calibration
 from pipeline.store.chunked_array import encode_chunk
@@ -42,7 +43,14 @@ from pipeline.store.integrity import (
 )
 from pipeline.store.kept_maps import replace_images, restore_replaced
 from pipeline.store.labels import LabelStore, has_planes, keep_planes, open_labels
-from pipeline.store.metadata import recorded_facts, remake_command, repair_command, store_exists, store_state
+from pipeline.store.metadata import (
+    recorded_facts,
+    refuse_other_layout,
+    remake_command,
+    repair_command,
+    store_exists,
+    store_state,
+)
 from pipeline.store.probabilities import ProbabilityReader, ProbabilityStore, encode_maps, open_probabilities
 
 __all__ = [
@@ -103,4 +111,5 @@ def open_for_inspection(path: Path) -> AnyStore:
     if not state:
         refuse_lost_root(path)
         raise StoreError(f"no store at {path}; name a probs.zarr, calibration.zarr or labels.zarr of results/RUN")
+    refuse_other_layout(path, state, stage_command(path, STAGE_OF[state["kind"]]))
     return STORES[state["kind"]](path, state)

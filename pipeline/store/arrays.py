@@ -16,6 +16,9 @@ COUNTS_CHUNK = 256
 OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled", "uncalibrated")
 UINT16_MAX = 65535
 NAN = float("nan")
+LAYOUT = 1
+"""Number of the layout of all stores. Raise it when the same facts would give other arrays. Stores that were written
+before layouts had numbers have none, and are recognised by their metadata."""
 
 
 class ArraySpec(NamedTuple):

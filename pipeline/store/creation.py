@@ -13,7 +13,7 @@ from pipeline.datasets import Sample
 from pipeline.errors import StoreError
 from pipeline.files import going_of, remove_folder, replacing_folder
 from pipeline.folder import STAGE_OF
-from pipeline.store.arrays import OUTCOMES
+from pipeline.store.arrays import LAYOUT, OUTCOMES
 from pipeline.store.group import Store, refuse_lost_root
 from pipeline.store.metadata import (
     ROOT,
@@ -41,7 +41,7 @@ def create_store(path: Path, kind: str, facts: Mapping[str, Any], samples: Seque
 
 def _state(kind: str, facts: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, Any]:
     """All facts of an unfinished store."""
-    return {"kind": kind, "complete": False, **facts, "num_samples": len(samples)}
+    return {"kind": kind, "layout": LAYOUT, "complete": False, **facts, "num_samples": len(samples)}
 
 
 def restore_lost_facts(

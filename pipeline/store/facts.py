@@ -25,8 +25,12 @@ Background = Annotated[int, Ge(0), Le(255)] | None
 
 
 class Facts(TypedDict):
-    """Facts of every store; each stage adds more."""
+    """Facts of every store; each stage adds more.
 
+    layout: `arrays.LAYOUT` of the version that wrote it; stores of versions without one do not have it
+    """
+
+    layout: NotRequired[Annotated[int, Ge(1)]]
     fingerprint: Annotated[str, StringConstraints(pattern="^[0-9a-f]{0,16}$")]
     complete: bool
     num_samples: Annotated[int, Ge(0), Le(MAX_SAMPLES)]

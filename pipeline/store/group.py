@@ -166,8 +166,13 @@ class Store:
 
     @property
     def is_own(self) -> npt.NDArray[np.bool_]:
-        """bool [N]: whether an image was made for the fingerprint of this store, done or not."""
-        is_own: npt.NDArray[np.bool_] = self.read("made_by") == as_number(self.fingerprint)
+        """bool [N]: whether an image was made for the fingerprint of this store, done or not.
+
+        No image is made for a store without a fingerprint, whose labels were about to be removed (`keep_planes`).
+        """
+        made_by = self.read("made_by")
+        number = as_number(self.fingerprint) if self.fingerprint else None
+        is_own: npt.NDArray[np.bool_] = np.zeros(made_by.shape, bool) if number is None else made_by == number
         return is_own
 
     def write_observed(self, index: int, observed: calib.Observed) -> None:

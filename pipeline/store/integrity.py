@@ -31,6 +31,7 @@ from pipeline.store.metadata import (
     metadata_files,
     one_line,
     recorded_facts,
+    refuse_other_layout,
     remake_command,
     repair_command,
     store_state,
@@ -97,6 +98,7 @@ def open_store(kind_of_store: type[S], kind: str, where: Path | Handle, writable
         raise StoreError(f"no {kind} store at {path}; run {without_receipt(path, STAGE_OF[kind], again)}")
     if state["kind"] != kind:
         raise StoreError(f"{path} contains {state['kind']}, expected {kind}; name a {FILE_OF[kind]} instead")
+    refuse_other_layout(path, state, again)
     if not writable and not state["complete"]:
         raise StoreError(f"{path} is incomplete; to finish it, run {again}")
     store = kind_of_store(path, state, writable)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import calib
 from pipeline.errors import StoreError
 from pipeline.files import remove_folder
-from pipeline.store.arrays import OUTCOMES, label_arrays
+from pipeline.store.arrays import LAYOUT, OUTCOMES, label_arrays
 from pipeline.store.group import UNREADABLE, Handle, Store, as_number, read_planes
 from pipeline.store.integrity import open_store
 from pipeline.store.metadata import remake_command, store_state, write_metadata
@@ -161,7 +161,8 @@ def keep_planes(path: Path, facts: Mapping[str, Any]) -> None:
     If it is killed, it can be called again: until its last step the store has no fingerprint.
     """
     old = store_state(path)
-    new = {"kind": "labels", "complete": False, **facts, "num_samples": old["num_samples"], "relabel": True}
+    new = {"kind": "labels", "layout": LAYOUT, "complete": False, **facts}
+    new |= {"num_samples": old["num_samples"], "relabel": True}
     removed = {"status", "made_by", *label_arrays(old), *label_arrays(new)}
     write_metadata(path, {**old, "complete": False, "relabel": True, "fingerprint": ""})
     for name in removed:

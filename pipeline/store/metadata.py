@@ -20,7 +20,7 @@ from pipeline.errors import StoreError, UserError
 from pipeline.files import write_text
 from pipeline.folder import FILE_OF, STAGE_OF, Folder, member_of, run_folder, stage_command
 from pipeline.receipt import fingerprint, read_receipt
-from pipeline.store.arrays import ArraySpec, arrays_of
+from pipeline.store.arrays import LAYOUT, ArraySpec, arrays_of
 from pipeline.store.facts import MAX_BYTES, fact_problem
 
 ROOT = "zarr.json"
@@ -59,7 +59,10 @@ def store_state(path: Path) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError) as error:
         raise _damaged(path, one_line(error)) from None
     if digest is None:
-        raise _damaged(path, "its facts have no digest, as in stores of earlier versions")
+        raise StoreError(
+            f"{path} was written by an earlier version of conformalsam (its facts have no digest); run "
+            f"{remake_command(path)}"
+        )
     if not is_undamaged:
         raise _damaged(path, f"its facts do not have the digest {digest}")
     problem = fact_problem(state)
@@ -210,6 +213,41 @@ def difference(path: Path, name: str, text: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return f"its {ROOT} is not on disk"
     return None if is_same else f"its {ROOT} does not follow from the facts of the store"
+
+
+def refuse_other_layout(path: Path, state: Mapping[str, Any], again: str) -> None:
+    """StoreError for a store of another version, whose arrays are others than those that follow from its facts.
+
+    A store without a number, which counts as 0, is recognised by the two copies of its metadata, beside each array and
+    in the store's own zarr.json: they agree with each other, but not with this version. Damage changes one of them.
+
+    again: command that makes it
+    """
+    number = state.get("layout")
+    if number != LAYOUT and (number is not None or _agrees_only_with_itself(path, state)):
+        written = "a later" if number is not None and number > LAYOUT else "an earlier"
+        raise StoreError(
+            f"{path} was written by {written} version of conformalsam (layout {number or 0}, this is {LAYOUT}); run "
+            f"{without_receipt(path, stage_of(path), again)}"
+        )
+
+
+def _agrees_only_with_itself(path: Path, state: Mapping[str, Any]) -> bool:
+    if difference(path, ROOT, metadata_files(state)[ROOT]) is None:
+        return False
+    try:
+        recorded = json.loads(file_of(path, ROOT).read_bytes())["consolidated_metadata"]["metadata"]
+        expected = {name: array_document(spec) for name, spec in arrays_of(state).items()}
+        names = recorded.keys() | expected.keys()
+        return any(recorded.get(name) == _document(path, name) != expected.get(name) for name in names)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # unfinished, or damaged
+        return False
+
+
+def _document(path: Path, name: str) -> Any:
+    """Content of an array's zarr.json; None if it is not on disk."""
+    file = file_of(path, name)
+    return json.loads(file.read_bytes()) if file.is_file() else None
 
 
 def write_metadata(path: Path, state: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What is written beside the chunks is a function of the facts, is what zarr itself would write, and is proven."""
 
 import json
+import shutil
 
 import pytest
 import xarray
@@ -10,7 +11,15 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from pipeline.datasets import Sample
 from pipeline.errors import StoreError
 from pipeline.receipt import fingerprint
-from pipeline.store import FAILED, OUTCOMES, arrays_of, create_store, open_for_inspection, store_state
+from pipeline.store import (
+    FAILED,
+    OUTCOMES,
+    arrays_of,
+    create_store,
+    open_for_inspection,
+    open_labels,
+    store_state,
+)
 from pipeline.store.metadata import array_document, metadata_files
 
 SAMPLES = [Sample(f"im{i}", f"{i}.png", None, "unlabeled", 9, 11) for i in range(3)]
@@ -121,3 +130,56 @@ def test_labels_are_opened_by_xarray_with_their_classes_sizes_and_outcomes(tmp_p
     assert opened["class"].values.tolist() == ["sky", "traffic  light"]
     assert opened["outcome_pixels"].sel(outcome="kept", sample="im1") == 0
     assert opened["outcome"].values.tolist() == list(OUTCOMES)
+
+
+def as_written_before(path, layout):
+    """Change a finished store into one whose version described labels otherwise and had no outcomes."""
+    root = json.loads((path / "zarr.json").read_text())
+    facts, arrays = root["attributes"]["conformalsam"], root["consolidated_metadata"]["metadata"]
+    del facts["digest"], facts["layout"]
+    facts |= {} if layout is None else {"layout": layout}
+    facts["digest"] = fingerprint(facts)
+    arrays["label"]["attributes"] = {}
+    (path / "label/zarr.json").write_text(json.dumps(arrays["label"], indent=2))
+    del arrays["outcome"]
+    shutil.rmtree(path / "outcome")
+    (path / "zarr.json").write_text(json.dumps(root, indent=2))
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (None, r"an earlier version of conformalsam \(layout 0, this is 1\); run snakemake .* pseudo"),
+        (7, r"a later version of conformalsam \(layout 7, this is 1\); run snakemake .* pseudolabel"),
+    ],
+)
+def test_a_store_of_another_version_is_called_that_and_not_damaged(tmp_path, layout, message):
+    path = created(tmp_path / "labels.zarr", FACTS["labels"], True).path
+    as_written_before(path, layout)
+    for opened in (open_labels, open_for_inspection):
+        with pytest.raises(StoreError, match=message):
+            opened(path)
+
+
+@pytest.mark.parametrize("name", ["label", "outcome", ""])
+def test_damage_of_one_copy_of_the_metadata_is_not_another_version(tmp_path, name):
+    path = created(tmp_path / "labels.zarr", FACTS["labels"], True).path
+    root = json.loads((path / "zarr.json").read_text())
+    if name:
+        (path / name / "zarr.json").unlink()
+    else:
+        del root["consolidated_metadata"]["metadata"]["label"]["attributes"]["coordinates"]
+    del root["attributes"]["conformalsam"]["layout"], root["attributes"]["conformalsam"]["digest"]
+    root["attributes"]["conformalsam"]["digest"] = fingerprint(root["attributes"]["conformalsam"])
+    (path / "zarr.json").write_text(json.dumps(root, indent=2))
+    with pytest.raises(StoreError, match=rf"{name or 'zarr.json'} is damaged \(its zarr.json"):
+        open_labels(path)
+
+
+def test_facts_without_a_digest_are_of_an_earlier_version(tmp_path):
+    path = created(tmp_path / "labels.zarr", FACTS["labels"], True).path
+    root = json.loads((path / "zarr.json").read_text())
+    del root["attributes"]["conformalsam"]["digest"]
+    (path / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(StoreError, match=r"was written by an earlier version of conformalsam \(its facts have no dig"):
+        store_state(path)

@@ -32,6 +32,12 @@ def test_one_that_is_cut_off_is_refused(tmp_path, damage):
         load_checkpoint(path)
 
 
+def test_one_of_an_earlier_version_is_not_called_damaged(tmp_path):
+    torch.save(CONTENT, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="written by an earlier version of conformalsam, which gave it no SHA"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+
+
 def test_every_flipped_bit_is_found(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, CONTENT)
