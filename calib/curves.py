@@ -6,20 +6,27 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from calib.histogram import NUM_BINS, grid_bins, grid_values
+from calib.histogram import DROPPED_BITS, FIRST, NUM_BINS, grid_value, grid_values
 from calib.interface import Block
-from calib.labels import Planes, background_is_best
+from calib.labels import Planes, background_is_best, row_tiles
 from calib.relations import BEHIND, BEST, RELATIONS, VOID, relations_to_truth
 from calib.rules import ABSTAIN, BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 from calib.scores import IGNORE_INDEX
 from calib.units import sums_of_units
 
-GRID_STEP = 32  # grid numbers of `calib.histogram` from one candidate to the next: 1.6 to 3 % of 1 - P
-CANDIDATES = np.arange((NUM_BINS - 1) % GRID_STEP, NUM_BINS, GRID_STEP)
-OTHER_FOREGROUND = 2  # bit of `calib.rules.Rule.table`
+STEP_BITS = 5  # of the mantissa: every 32nd grid number of `calib.histogram` is a candidate, 1.6 to 3 % of 1 - P apart
+CANDIDATES = np.arange(0, NUM_BINS, 1 << STEP_BITS)
 CURVES_SHAPE = 2, len(CANDIDATES)  # of the curves of an image by one rule: labeled, labeled wrong
-NO_LABEL, WRONG, RIGHT = range(3)
-OUTCOMES = 3
+BINS = len(CANDIDATES) + 1  # first candidates at which a class is in the prediction set; the last one stands for none
+
+BEST_IN, OTHER_IN, BACKGROUND_IN = 1, 2, 4  # bits of `calib.rules.Rule.table`
+ORDERS = (  # in which the classes enter the prediction set as the threshold rises
+    (BEST_IN, BACKGROUND_IN, OTHER_IN),
+    (BACKGROUND_IN, BEST_IN, OTHER_IN),
+    (BEST_IN, OTHER_IN, BACKGROUND_IN),
+)
+BACKGROUND_FIRST, OTHER_SECOND = 1, 2  # indices of orders; the background is first exactly if it is most probable
+CASES = RELATIONS * len(ORDERS)
 
 
 class LabelCurves(NamedTuple):
@@ -90,9 +97,9 @@ def image_curves(
 ) -> npt.NDArray[np.float64]:
     """Fractions of the pixels that are labeled, and that are labeled wrong, by every rule at every candidate.
 
-    Pixels without a true class do not count. As the threshold rises, a label changes only where a class that the rules
-    depend on enters the prediction set. So the pixels are counted by their outcome, as differences of histograms of
-    these candidates.
+    Pixels without a true class do not count. As the threshold rises, a label changes only where a class enters the
+    prediction set. How it changes depends on few cases: the relation of the true class to the classes, and the order in
+    which they enter. So histograms of the first, second and third entries of each case give the curves of all rules.
 
     planes:  of the image, each [H, W]
     truth:   uint8 [H, W], IGNORE_INDEX = void
@@ -100,65 +107,77 @@ def image_curves(
     returns: float64 [R, 2, T] in [0, 1], NaN without a pixel that has a true class
     raises:  UnknownNameError
     """
-    tables = [find_rule(rule).table for rule in rules]
-    is_void = truth == IGNORE_INDEX
-    num_valid = truth.size - np.count_nonzero(is_void)
+    tables = np.stack([find_rule(rule).table for rule in rules])
+    num_valid = np.count_nonzero(truth != IGNORE_INDEX)
     if not num_valid:
         return np.full((len(rules), *CURVES_SHAPE), np.nan)
-    entries = {1: 1 - planes.p_foreground}  # bit of the truth table -> score
-    depends = any((table != table[:, np.arange(NUM_CODES) ^ OTHER_FOREGROUND]).any() for table in tables)
-    if depends and not np.isnan(planes.p_second).any():
-        entries[OTHER_FOREGROUND] = 1 - planes.p_second
-    if planes.p_background is not None:
-        entries[4] = 1 - planes.p_background
-    enters = {bit: _first_candidate(score) for bit, score in entries.items()}
-    starts = _sorted(list(enters.values()))
-    ends = [*starts[1:], np.full_like(starts[0], len(CANDIDATES))]
-    relation = relations_to_truth(planes, truth, is_void, background)
-    case = (relation * np.uint8(2) + background_is_best(planes, background)) * np.uint8(NUM_CODES)
-    codes = [case + sum((enter <= at).view(np.uint8) * np.uint8(bit) for bit, enter in enters.items()) for at in starts]
-    return np.stack([_counts(_outcomes(table), codes, starts, ends) for table in tables]) / num_valid
+    bits = _bits(tables, planes)
+    changes = _changes(tables, bits)
+    has_changes = changes.any(axis=(0, 1, 3))
+    histograms = np.zeros((len(bits), CASES * BINS), np.int64)
+    for rows in row_tiles(truth.shape):
+        case, entries = _entries(planes.of(rows), truth[rows], bits, background)
+        first_bin = case * np.int16(BINS)
+        for number in np.flatnonzero(has_changes):
+            histograms[number] += np.bincount((first_bin + entries[number]).ravel(), minlength=CASES * BINS)
+    counts: npt.NDArray[np.int64] = changes.reshape(len(rules), 2, -1) @ histograms.reshape(-1, BINS)
+    return counts.cumsum(axis=-1)[..., : len(CANDIDATES)] / num_valid
 
 
-def _counts(
-    outcome_of: npt.NDArray[np.int16],
-    codes: list[npt.NDArray[np.uint8]],
-    starts: list[npt.NDArray[np.int16]],
-    ends: list[npt.NDArray[np.int16]],
-) -> npt.NDArray[np.int64]:
-    """Labeled pixels, and those labeled wrong, at every candidate: int64 [2, T].
+def _bits(tables: npt.NDArray[np.uint8], planes: Planes) -> list[int]:
+    """The bits of the classes that exist, and that a rule depends on. tables: uint8 [R, 2, NUM_CODES], of the rules"""
+    depends = (tables != tables[..., np.arange(NUM_CODES) ^ OTHER_IN]).any()
+    has_other = depends and not np.isnan(planes.p_second).any()
+    return [BEST_IN, *([BACKGROUND_IN] if planes.p_background is not None else []), *([OTHER_IN] if has_other else [])]
 
-    outcome_of: of a rule, from `_outcomes`
-    codes:      index into it of every pixel, [H, W], from a first to before a last candidate, [H, W] each
+
+def _changes(tables: npt.NDArray[np.uint8], bits: Sequence[int]) -> npt.NDArray[np.int64]:
+    """How the first, second, ... entry changes the numbers of labeled pixels, and of those labeled wrong, by a pixel.
+
+    tables:  uint8 [R, 2, NUM_CODES], of the rules
+    bits:    of the E classes that enter
+    returns: int64 [R, 2, E, CASES], each -1, 0 or 1
     """
-    bins = len(CANDIDATES) + 1
-    counts, first_of = np.zeros(OUTCOMES * bins, np.int64), outcome_of * np.int16(bins)
-    for code, start, end in zip(codes, starts, ends, strict=True):
-        first = first_of.take(code)
-        counts += np.bincount((first + start).ravel(), minlength=len(counts))
-        counts -= np.bincount((first + end).ravel(), minlength=len(counts))
-    _, wrong, right = counts.reshape(OUTCOMES, bins)
-    of_candidates: npt.NDArray[np.int64] = np.stack([wrong + right, wrong]).cumsum(axis=1)[:, : len(CANDIDATES)]
-    return of_candidates
+    is_right = np.zeros((len(tables), RELATIONS, *tables.shape[1:]), np.bool_)
+    is_right[:, BEST], is_right[:, BEHIND] = tables == FOREGROUND, tables == BACKGROUND
+    is_labeled = np.broadcast_to((tables != ABSTAIN)[:, np.newaxis], is_right.shape).copy()
+    is_labeled[:, VOID] = False
+    counts = np.stack([is_labeled, is_labeled & ~is_right], axis=1).astype(np.int64)  # [R, 2, RELATIONS, 2, NUM_CODES]
+    changes = []
+    for number, order in enumerate(ORDERS):
+        codes = np.cumsum([bit for bit in order if bit in bits])
+        after_entry = counts[..., int(number == BACKGROUND_FIRST), codes]
+        changes.append(np.diff(after_entry, axis=-1, prepend=0))  # no pixel is labeled before the first entry
+    return np.stack(changes, axis=-1).swapaxes(2, 3).reshape(len(tables), 2, len(bits), CASES)
 
 
-def _outcomes(table: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
-    """NO_LABEL, WRONG or RIGHT by the true class and the entries of a truth table: int16 [RELATIONS * table.size].
+def _entries(
+    planes: Planes, truth: npt.NDArray[np.uint8], bits: Sequence[int], background: int | None
+) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.int16]]]:
+    """The case of every pixel, RELATIONS x ORDERS; and the first candidates with one, two, ... of the E classes.
 
-    NO_LABEL stands for all pixels without a true class.
+    Where classes enter at the same candidate, their order makes no difference.
+
+    planes, truth: of some pixels of an image, [h, W]
+    returns:       uint8 [h, W] and E int16 [h, W]
     """
-    outcomes = np.where(table.ravel() == ABSTAIN, NO_LABEL, WRONG) * np.ones((RELATIONS, 1), np.int16)
-    outcomes[BEST, table.ravel() == FOREGROUND] = RIGHT
-    outcomes[BEHIND, table.ravel() == BACKGROUND] = RIGHT
-    outcomes[VOID] = NO_LABEL
-    return outcomes.astype(np.int16).ravel()
+    probabilities = {BEST_IN: planes.p_foreground, OTHER_IN: planes.p_second, BACKGROUND_IN: planes.p_background}
+    entry = {bit: _first_candidate(1 - p) for bit, p in probabilities.items() if bit in bits and p is not None}
+    order = background_is_best(planes, background) * np.uint8(BACKGROUND_FIRST)
+    if OTHER_IN in bits and BACKGROUND_IN in bits:
+        order |= (entry[OTHER_IN] < entry[BACKGROUND_IN]) * np.uint8(OTHER_SECOND)
+    relation = relations_to_truth(planes, truth, truth == IGNORE_INDEX, background)
+    return relation * np.uint8(len(ORDERS)) + order, _sorted(list(entry.values()))
 
 
 def _first_candidate(score: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
-    """The first candidate at which a class with this score is in the prediction set: int16, like `score`."""
-    above = grid_bins(score).astype(np.int32) + np.int32(GRID_STEP - 1 - CANDIDATES[0])  # at least 0
-    first: npt.NDArray[np.int16] = (above // np.int32(GRID_STEP)).astype(np.int16)
-    return first
+    """The first candidate at which a class with this score is in the prediction set: int16, like `score`.
+
+    The bits of floats ascend like their values, and candidates are those with a mantissa of STEP_BITS bits.
+    """
+    dropped = DROPPED_BITS + STEP_BITS
+    bits = np.clip(score, grid_value(0), np.float32(1)).view(np.uint32) + np.uint32((1 << dropped) - 1)
+    return (bits >> np.uint32(dropped)).astype(np.int16) - np.int16(FIRST >> STEP_BITS)
 
 
 def _sorted(arrays: list[npt.NDArray[np.int16]]) -> list[npt.NDArray[np.int16]]:

@@ -5,7 +5,7 @@ contains the most probable foreground class. Three probabilities per pixel (best
 background) determine the label of every rule at every threshold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 from calib.sets import closed, prediction_sets
 
-TILE = 32768  # locations processed together, so that the running maxima stay in the cache
+TILE = 32768  # locations processed together, so that what is computed from them stays in the cache
 
 
 class Planes(NamedTuple):
@@ -31,6 +31,10 @@ class Planes(NamedTuple):
     p_foreground: npt.NDArray[np.float32]
     p_second: npt.NDArray[np.float32]
     p_background: npt.NDArray[np.float32] | None
+
+    def of(self, chosen: slice | npt.NDArray[np.bool_]) -> "Planes":
+        """The planes of some of the rows, or of some of the pixels. chosen: rows, or bool [H, W]"""
+        return Planes(*(None if plane is None else plane[chosen] for plane in self))  # type: ignore[arg-type]
 
 
 class LabelCounts(NamedTuple):
@@ -76,6 +80,13 @@ def class_planes(probabilities: npt.NDArray[np.float32], background: int | None)
     planes = Planes(best.reshape(shape), first.reshape(shape), second.reshape(shape), p_background)
     _refuse_broken(planes)
     return planes
+
+
+def row_tiles(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of a map in slices of about TILE pixels, top to bottom. shape: H and W"""
+    height, width = shape
+    step = max(1, TILE // width)
+    return (slice(start, min(start + step, height)) for start in range(0, height, step))
 
 
 def stack_planes(strips: Sequence[Planes]) -> Planes:
