@@ -161,10 +161,14 @@ class Stage2Receipt(TrainingReceipt):
 
 
 class EvaluateReceipt(Receipt):
-    """files: path in the folder of the evaluation -> SHA-256"""
+    """files: path in the folder of the evaluation -> SHA-256
+
+    weights: `Run.student_digest` of the students that were measured, by stage; earlier versions did not record it
+    """
 
     num_val: int
     students: dict[str, dict[str, Any]]
+    weights: NotRequired[dict[str, str]]
     final: str
     files: dict[str, str]
 

@@ -27,6 +27,7 @@ from pipeline.receipt import (
     Stage1Receipt,
     Stage2Receipt,
     TrainingReceipt,
+    fingerprint,
     read_receipt,
     write_receipt,
 )
@@ -135,7 +136,9 @@ class Run:
         """
         products = {"prepare": self.folder.samples, "report": self.folder.report}
         is_finished = self.has_receipt(stage) and products.get(stage, self.folder.receipt(stage)).is_file()
-        return is_finished and not self.is_stale(stage) and not self.has_other_sources(stage)
+        if not is_finished or self.is_stale(stage) or self.has_other_sources(stage):
+            return False
+        return stage != "evaluate" or not self._stages_of_other_students(self.recorded("evaluate"))
 
     def sources(self, stage: str) -> str | None:
         """Fingerprint of the images and masks in samples.json that a stage after prepare depends on."""
@@ -250,7 +253,33 @@ class Run:
                 f"{self.folder.receipt(stage)} was made from other images or masks than {self.folder.samples} lists "
                 f"now; run {self.command(stage)}"
             )
+        if stage == "evaluate":
+            self.refuse_other_students(cast(EvaluateReceipt, receipt))
         return receipt
+
+    def student_digest(self, stage: TrainingStage) -> str:
+        """Fingerprint of the students of a finished stage, the last and the best one; raises as `recorded`."""
+        folders = [folder.name for folder in (self.folder.student(stage), self.folder.best_student(stage))]
+        files = self.recorded(stage)["files"]
+        return fingerprint({name: digest for name, digest in files.items() if name.partition("/")[0] in folders})
+
+    def refuse_other_students(self, evaluated: EvaluateReceipt) -> None:
+        """StoreError if a student was trained again since it was measured, or if it is not known which one was."""
+        others = self._stages_of_other_students(evaluated)
+        if others:
+            raise StoreError(
+                f"{self.folder.receipt('evaluate')} has the scores of another student of {others[0]} than "
+                f"{self.folder.student(others[0])}, or does not record which; run "
+                f"{self.command('evaluate', rerun='evaluate')}"
+            )
+
+    def _stages_of_other_students(self, evaluated: EvaluateReceipt) -> list[TrainingStage]:
+        measured = evaluated.get("weights", {})
+        return [
+            stage
+            for stage in cast(list[TrainingStage], list(evaluated["students"]))
+            if not self.has_receipt(stage) or measured.get(stage) != self.student_digest(stage)
+        ]
 
     def check_file(self, stage: TrainingStage | Literal["evaluate"], path: Path) -> None:
         """StoreError unless a file, or every file of a folder, has the SHA-256 in the receipt of the stage."""

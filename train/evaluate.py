@@ -66,6 +66,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     return {
         "num_val": len(val),
         "students": {stage: one.scores for stage, one in measured.items()},
+        "weights": {stage: run.student_digest(stage) for stage in measured},
         "final": list(students)[-1],
         "examples": examples,
         "files": digests_of(run.folder.evaluation, written) if world().is_main else {},

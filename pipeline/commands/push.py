@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,8 @@ from pipeline.cli import explained_disk, run_argument
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
 
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+
 
 @click.command()
 @run_argument
@@ -18,6 +21,8 @@ from pipeline.settings import Settings
 @click.option("--what", required=True, type=click.Choice(["labels", "student"]), help="What is uploaded.")
 @click.option("--public", "is_public", is_flag=True, help="Make the repository public. Default: private.")
 @click.option("--with-images", is_flag=True, help="Upload the images with their labels. Default: the labels alone.")
+@click.option("--license", "licence", metavar="LICENCE", help="Licence that the card states, as the hub names it, e.g. "
+              "cc-by-4.0. Default: none.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Write the folder and list its files, but upload nothing.")
 def push(
     settings: Settings,
@@ -25,6 +30,7 @@ def push(
     what: Literal["labels", "student"],
     is_public: bool,
     with_images: bool,
+    licence: str | None,
     dry_run: bool,
 ) -> None:
     """Put the labels or the student on the Hugging Face Hub.
@@ -40,14 +46,23 @@ def push(
     check_repository(repository)
     if with_images and what == "student":
         raise ConfigError("--with-images is for labels; leave it out, or give --what labels")
+    if licence is not None and not LICENCE.fullmatch(licence):
+        raise ConfigError(
+            f"--license is {licence!r}, expected an identifier as the hub lists them, e.g. apache-2.0, cc-by-4.0 or "
+            "other; write it in lower case, without spaces"
+        )
     run = Run(settings)
     with explained_disk(run.folder.path):
-        folder = labels_folder(run, with_images) if what == "labels" else student_folder(run, repository)
+        if what == "labels":
+            folder = labels_folder(run, with_images, licence)
+        else:
+            folder = student_folder(run, repository, licence)
     kind: Literal["dataset", "model"] = "dataset" if what == "labels" else "model"
     click.echo(listing(folder))
     click.echo(f"to {repository}, a {'public' if is_public else 'private'} {kind} repository")
     chosen = {"--public": is_public, "--with-images": with_images}
-    again = run.tool("push", repository, "--what", what, *(option for option, is_given in chosen.items() if is_given))
+    given = [option for option, is_given in chosen.items() if is_given] + (["--license", licence] if licence else [])
+    again = run.tool("push", repository, "--what", what, *given)
     if dry_run:
         click.echo(f"nothing was uploaded; to upload: {again}")
         return

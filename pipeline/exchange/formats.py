@@ -135,13 +135,13 @@ FORMATS = {
     "huggingface": Format(
         huggingface.write_image,
         huggingface.write_rest,
-        "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
+        "datasets.load_dataset('{folder}'); {folder}/README.md states no licence: add it before you publish it",
         VALUE_255,
     ),
     "huggingface-masks": Format(
         huggingface.write_mask,
         huggingface.write_rest,
-        "datasets.load_dataset('{folder}'); fill in the licence in {folder}/README.md before you publish it",
+        "datasets.load_dataset('{folder}'); {folder}/README.md states no licence: add it before you publish it",
         VALUE_255,
     ),
 }

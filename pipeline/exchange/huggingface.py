@@ -56,5 +56,5 @@ def write_rest(folder: Path, exported: ExportedLabels, rows: Sequence[tuple[int,
 
 
 def card(facts: dict[str, Any]) -> str:
-    """The data set's card in Markdown. The licence is left open, because it depends on the images."""
+    """The data set's card in Markdown."""
     return render("card.md", **facts, ignore=IGNORE_INDEX, has_images=facts["format"] == "huggingface")

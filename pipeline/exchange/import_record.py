@@ -74,6 +74,9 @@ def numbers_of(run: Run) -> Facts:
 
 def _recorded(run: Run, stage: str) -> Mapping[str, Any] | None:
     try:
-        return run.recorded(stage) if run.has_receipt(stage) else None
-    except UserError:  # damaged: the report does without it
+        facts = run.recorded(stage) if run.has_receipt(stage) else None
+        if stage == "evaluate" and facts is not None:
+            run.refuse_other_students(run.recorded("evaluate"))
+        return facts
+    except UserError:  # damaged, or of another student: the report does without it
         return None

@@ -21,8 +21,11 @@ ESTIMATES = ("coverage", "precision", "keep_rate", "miou")
 Facts = dict[str, Any]
 
 
-def provenance(exported: ExportedLabels, choice: Choice, format_name: str) -> Facts:
-    """Facts of an export for JSON. Facts of a receipt are None if it is missing or belongs to other labels."""
+def provenance(exported: ExportedLabels, choice: Choice, format_name: str, licence: str | None = None) -> Facts:
+    """Facts of an export for JSON. Facts of a receipt are None if it is missing or belongs to other labels.
+
+    licence: of the labels, as the user states it
+    """
     store = exported.store
     folder = store.path.parent
     annotated, calibrated, labeled = (_receipt(folder, name) for name in ("annotate", "calibrate", "pseudolabel"))
@@ -32,6 +35,7 @@ def provenance(exported: ExportedLabels, choice: Choice, format_name: str) -> Fa
         calibrated = {}
     facts = {
         "format": format_name,
+        "licence": licence,
         "labels": str(store.path),
         "fingerprint": store.fingerprint,
         "calibration": store.state.get("calibration"),

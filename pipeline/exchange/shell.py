@@ -69,6 +69,7 @@ def export_labels(
     most_uncertain: int | None = None,
     root: Path | None = None,
     copies_images: bool = False,
+    licence: str | None = None,
 ) -> Export:
     """Write the labels of a store in one of FORMATS.
 
@@ -77,6 +78,7 @@ def export_labels(
     out:     folder; default: export/FORMAT beside the store
     alpha, root, copies_images: see `open_exported`
     ids, most_uncertain: see `choose_images`
+    licence: of the labels, for their card; None: none is stated
     raises:  ConfigError for an unknown format; StoreError for a store, alpha or list that cannot be used, damaged
              labels, missing image files, and an existing folder that is not an export
     """
@@ -85,7 +87,7 @@ def export_labels(
     _refuse_other_folder(out)
     exported = open_exported(store, alpha, root, copies_images)
     choice = choose_images(exported, ids, most_uncertain)
-    facts = provenance(exported, choice, format_name)
+    facts = provenance(exported, choice, format_name, licence)
     with _export_folder(out, choice.left_out, facts) as part:
         digests, pixels = _write(part, exported, choice.indices, format_name, facts)
         write_json(part / PROVENANCE, {**facts, "pixels": pixels.all, "unlabeled_pixels": pixels.unlabeled})

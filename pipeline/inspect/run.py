@@ -83,13 +83,15 @@ def _has_stage(run: Run, stage: str) -> bool:
 def _stage(run: Run, stage: str) -> dict[str, Any] | None:
     """Time at which a stage finished, whether with other settings, and its key numbers; None if it has not finished.
 
-    For a receipt that cannot be read: the problem.
+    For a receipt that cannot be read, and scores of a student that was trained again since: the problem.
     """
     if not run.has_receipt(stage):
         return None
     try:
         numbers = KEY_NUMBERS[stage](run.recorded(stage))
-    except RecordError as error:
+        if stage == "evaluate":
+            run.refuse_other_students(run.recorded("evaluate"))
+    except (RecordError, StoreError) as error:
         return {"problem": str(error)}
     finished = datetime.fromtimestamp(run.folder.receipt(stage).stat().st_mtime).isoformat(" ", "minutes")
     return {"finished": finished, "other_settings": run.is_stale(stage), "numbers": numbers}

@@ -19,10 +19,11 @@ from pipeline.receipt import package_versions
 from pipeline.run import Run, TrainingStage
 
 
-def labels_folder(run: Run, with_images: bool) -> Path:
+def labels_folder(run: Run, with_images: bool, licence: str | None = None) -> Path:
     """Write the pseudo-labels of a run as a data set, push/labels of the run; returns the folder.
 
     with_images: whether the images are in it too
+    licence:     of the labels, for the card; None: none is stated
     raises:      StoreError if the labels do not exist, are damaged or do not belong to the run
     """
     run.open_labels()
@@ -32,23 +33,25 @@ def labels_folder(run: Run, with_images: bool) -> Path:
         "huggingface" if with_images else "huggingface-masks",
         out,
         root=Path(run.settings.data.root),
+        licence=licence,
     )
     return out
 
 
-def student_folder(run: Run, repository: str) -> Path:
+def student_folder(run: Run, repository: str, licence: str | None = None) -> Path:
     """Write the student of the last finished training stage as a model, push/student of the run; returns the folder.
 
     repository: USER/NAME, for the commands in the card
-    raises:     TrainingError without a finished stage; StoreError if it was run with other settings, or if the student
-                is not as the stage wrote it
+    licence:    of the student, for the card; None: none is stated
+    raises:     TrainingError without a finished stage; StoreError if it was run with other settings, if the student
+                is not as the stage wrote it, or if it was trained again since evaluate measured it
     """
     stages: tuple[TrainingStage, ...] = ("stage2", "stage1")
     stage = next((stage for stage in stages if run.has_receipt(stage)), None)
     if stage is None:
         raise TrainingError(f"no student in {run.folder.path}; run {run.command('stage1')}")
     student, out = run.folder.student(stage), run.folder.push("student")
-    facts = _student_facts(run, stage)
+    facts = {"licence": licence, **_student_facts(run, stage)}
     run.check_file(stage, student)
     with replacing_folder(out) as part:
         shutil.copytree(student, part)

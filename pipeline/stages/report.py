@@ -115,7 +115,10 @@ def gap_to_baseline(settings: Settings) -> dict[str, float] | None:
 
 
 def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[str, Any]]:
-    """Receipts of the training stages that have finished; {} if the student was trained on other labels."""
+    """Receipts of the training stages that have finished; {} if the student was trained on other labels.
+
+    raises: StoreError if a student was trained again since it was measured
+    """
     receipts: dict[str, Mapping[str, Any]] = {
         stage: run.recorded(stage) for stage in TRAINING if run.has_receipt(stage)
     }
@@ -127,6 +130,8 @@ def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[st
             run.command("evaluate", rerun="stage1"),
         )
         return {}
+    if run.has_receipt("evaluate"):
+        run.refuse_other_students(run.recorded("evaluate"))
     return receipts
 
 

@@ -41,12 +41,12 @@ def test_the_standard_reader_gives_back_images_and_labels(tmp_path_factory, case
         assert row["pixels"] == {name: (label == k).sum() for k, name in enumerate(NAMES)}
 
 
-def test_the_card_describes_the_labels_and_leaves_the_licence_open(tmp_path):
+def test_the_card_describes_the_labels_and_says_that_no_licence_is_stated(tmp_path):
     labels = np.array([[[[0, NAN]]]], np.float32)
     folder = export_labels(write_label_store(tmp_path, labels, [(1, 2)]), "huggingface").folder
     _, head, text = (folder / "README.md").read_text().split("---\n", 2)
     assert "license" not in yaml.safe_load(head)
-    assert "# license: fill in" in head
+    assert "# license: none is stated" in head
     assert yaml.safe_load(head)["task_categories"] == ["image-segmentation"]
     assert "variant pixel, alpha 0.1, rule paper" in text
     assert "| 3 | newt |" in text
@@ -58,6 +58,7 @@ def test_the_card_has_held_out_estimates_that_exist():
     facts = {"num_images": 3, "classes": ["a"], "annotator": "x", "variant": "v", "alpha": 0.1, "rule": "r"}
     facts |= {
         "format": "huggingface",
+        "licence": None,
         "annotator_licence": "MIT",
         "coverage_target": 0.9,
         "guarantee": None,

@@ -80,7 +80,7 @@ def test_a_damaged_receipt_is_named_with_the_command(labeled):
     (labeled.folder / "calibrate.json").write_text('{"stage": "calibrate"}')
     facts = inspect_run(labeled)
     (line,) = (line for line in format_run(facts).splitlines() if line.startswith("calibrate"))
-    assert re.search(r"calibrate.json does not match the digest .*, or run snakemake .*/tiny.yaml", line)
+    assert re.search(r"calibrate.json has no digest at its end: .*; run snakemake .*/tiny.yaml", line)
     assert facts["next"] is not None
     assert facts["stages"]["pseudolabel"]["numbers"]["rule"] == "paper"
 

@@ -27,6 +27,7 @@ SCORES = {
     "miou_interval": {"low": 0.5, "high": 0.75},
     "iou": {"background": 0.5, "cat": None, "dog": 0.75},
 }
+SCORED = {"num_val": 2, "students": {"stage1": SCORES}, "final": "stage1"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def finished(tmp_path_factory):
     files = digests_of(run.folder.training("stage1"), run.folder.student("stage1").glob("*"))
     made_by = run.recorded("pseudolabel")["fingerprint"]
     run.finish("stage1", facts_of("stage1", labels_fingerprint=made_by, files=files, num_steps=7))
-    run.finish("evaluate", facts_of("evaluate", num_val=2, students={"stage1": SCORES}, final="stage1"))
+    run.finish("evaluate", facts_of("evaluate", **SCORED, weights={"stage1": run.student_digest("stage1")}))
     return run_file
 
 
@@ -130,10 +131,16 @@ def test_labels_arrive_as_a_private_data_set_that_the_standard_reader_reads(push
 
 
 def test_images_are_uploaded_if_that_is_asked_for(push, hub, finished):
-    push("me/street", "--what", "labels", "--with-images", "--public")
+    push("me/street", "--what", "labels", "--with-images", "--public", "--license", "cc-by-4.0")
     files = uploaded(hub, "datasets", "me/street")
     assert files["images/im_8.png"] == (finished.parent / "data/images/im_8.png").read_bytes()
     assert not hub.repositories["datasets", "me/street"]["private"]
+    card = files["README.md"].decode()
+    assert card.startswith("---\nlicense: cc-by-4.0\ntask_categories:")
+    assert "cc-by-4.0, as stated by whoever uploaded this." in card
+    assert "--license is 'CC BY', expected an identifier as the hub lists them" in push(
+        "me/street", "--what", "labels", "--license", "CC BY", code=1
+    )
     assert "--with-images is for labels" in push("me/street", "--what", "student", "--with-images", code=1)
 
 
@@ -153,6 +160,8 @@ def test_a_student_arrives_as_a_model_with_its_scores(push, hub, folder, finishe
     assert "6 images labeled by people and on calibrated pseudo-labels of 2 images" in card
     assert "| calibration | variant pixel, alpha 0.2, rule paper, 6 labeled images |" in card
     assert "hf download me/net" in card
+    assert card.startswith("---\n# license: none is stated; it depends on the images,")
+    assert "No licence is stated. Without one, nobody but its owners may use or share this." in card
     assert f"uploaded: {hub.address}/me/net (private)" in said
 
 
@@ -162,6 +171,22 @@ def test_a_dry_run_writes_the_folder_and_reaches_no_server(push, hub, folder):
     assert not hub.repositories
     assert "nothing was uploaded; to upload: conformalsam push " in said
     assert (folder("student") / "README.md").is_file()
+
+
+@pytest.mark.parametrize("weights", [{"stage1": "0123456789abcdef"}, {}])
+def test_scores_of_another_student_are_not_uploaded(push, finished, weights):
+    run = Run(load_settings(finished))
+    path = run.folder.receipt("evaluate")
+    receipt = path.read_bytes()
+    run.finish("evaluate", facts_of("evaluate", **SCORED, weights=weights))
+    try:
+        assert not run.is_current("evaluate")
+        said = push("me/net", "--what", "student", "--dry-run", code=1)
+    finally:
+        path.write_bytes(receipt)
+    assert run.is_current("evaluate")
+    assert f"{path} has the scores of another student of stage1 than {run.folder.student('stage1')}, or does" in said
+    assert re.search(r"; run snakemake --cores 8 evaluate -R evaluate --config run=\S+\n$", said)
 
 
 @pytest.mark.parametrize(

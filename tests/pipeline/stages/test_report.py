@@ -57,7 +57,8 @@ def add_training(settings, stage2_steps=4, absent=()):
         prediction = np.ones((sample.height, sample.width), np.uint8)
         Image.fromarray(prediction).save(folder / "evaluate" / f"{sample.id}.png")
     files = digests_of(folder / "evaluate", (folder / "evaluate").iterdir())
-    run.finish("evaluate", facts_of("evaluate", num_val=2, students=students, files=files))
+    weights = {stage: run.student_digest(stage) for stage in students}
+    run.finish("evaluate", facts_of("evaluate", num_val=2, students=students, files=files, weights=weights))
 
 
 def student(miou, absent=()):
