@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.workflow import SNAKEFILE
 
 CLASSES = ["background", "cat", "dog"]
+UNTRAINED = {"stage1.epochs": 0, "stage2.epochs": 0}  # timing steps takes seconds; tests/pipeline/doctor/test_steps.py
 
 
 def write_sample_files(

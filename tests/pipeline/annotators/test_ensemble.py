@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from stage_runs import contents, kill_stage, probabilities_of, run_stages
-from tiny_run import write_run_file
+from tiny_run import UNTRAINED, write_run_file
 
 from pipeline.annotators.mixture import log_loss
 from pipeline.datasets import IGNORE_INDEX, image_to_grid, resize_nearest
@@ -282,6 +282,6 @@ def test_the_doctor_checks_each_member(make):
     settings = make({"own": noisy("gone:build"), "fine": LOGITS})
     errors = [str(finding) for finding in examine(settings) if finding.level == "error"]
     assert any("annotate.ensemble.members.own.python.factory: gone:build" in error for error in errors)
-    trial = make({"fine": LOGITS, "rough": ROUGH})
+    trial = make({"fine": LOGITS, "rough": ROUGH}, **UNTRAINED)
     times = [one.what for one in examine(trial, timed=True) if one.what.startswith("time of annotate")]
     assert "for 10 images (measured on 4: " in times[0]

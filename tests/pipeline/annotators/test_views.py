@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from stage_runs import digest_of, run_stages
-from tiny_run import write_run_file
+from tiny_run import UNTRAINED, write_run_file
 
 from pipeline.annotators.agreement import confusion
 from pipeline.annotators.contract import classes_without_prompt
@@ -265,7 +265,7 @@ def make(tmp_path, write_images, monkeypatch):
     def make_settings(views=None, space="probability", factory="Listed", **annotate):
         python = {"factory": f"colours_for_views:{factory}", "arguments": {"space": space, "shift": 1}}
         chosen = {"annotator": "python", "python": python, "class_check": "warn", "batch_size": 2, "views": views}
-        settings = load_settings(write_run_file(tmp_path, annotate=chosen | annotate))
+        settings = load_settings(write_run_file(tmp_path, annotate=chosen | annotate), UNTRAINED)
         if not Run(settings).has_receipt("prepare"):
             run_stages(settings, "prepare")
         return settings

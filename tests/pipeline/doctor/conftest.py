@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_run import UNTRAINED
 
 from pipeline.datasets import Sample
 from pipeline.doctor import Finding, examine
 from pipeline.sources import find_samples
 
-UNTRAINED = {"stage1.epochs": 0, "stage2.epochs": 0}  # timing steps takes seconds; tests/pipeline/doctor/test_steps.py
 IDS = [f"im{i:02d}" for i in range(12)]
 
 
