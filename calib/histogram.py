@@ -75,7 +75,7 @@ def grid_bins(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     scores:  float32 in [0, 1], without NaN
     returns: int64 of the same shape, 0..NUM_BINS - 1
     """
-    bits = np.clip(scores, grid_value(0), np.float32(1)).view(np.uint32)
+    bits = np.clip(scores, np.float32(2.0**-20), np.float32(1)).view(np.uint32)
     return ((bits + np.uint32((1 << DROPPED_BITS) - 1)) >> np.uint32(DROPPED_BITS)).astype(np.int64) - FIRST
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from literal import literal_labels, literal_sets
 
@@ -80,7 +80,6 @@ def target_images(draw):
     return probabilities, np.where(own, 1 - probabilities, q_hat), draw(st.sampled_from(backgrounds))
 
 
-@settings(max_examples=400, deadline=None)
 @given(target_images(), ANY_RULE, UNCALIBRATED)
 def test_agrees_with_the_literal_prediction_sets(image, rule, uncalibrated):
     probabilities, q_hat, background = image
@@ -89,7 +88,6 @@ def test_agrees_with_the_literal_prediction_sets(image, rule, uncalibrated):
     np.testing.assert_array_equal(label, literal_labels(probabilities, q_hat, background, rule, uncalibrated))
 
 
-@settings(max_examples=200, deadline=None)
 @given(target_images(), ANY_RULE, UNCALIBRATED)
 def test_equal_thresholds_of_all_classes_are_one_threshold(image, rule, uncalibrated):
     probabilities, q_hat, background = image
@@ -99,7 +97,6 @@ def test_equal_thresholds_of_all_classes_are_one_threshold(image, rule, uncalibr
     np.testing.assert_array_equal(each, one)
 
 
-@settings(max_examples=200, deadline=None)
 @given(target_images(), ANY_RULE)
 def test_sizes_and_counts_agree_with_the_literal_prediction_sets(image, rule):
     """Every class counts as in the set where none has a finite threshold, as with one threshold for all classes."""

@@ -62,7 +62,6 @@ def test_a_grid_number_is_in_its_own_bin():
 UNIT_SCORES = st.floats(0, 1, width=32) | st.sampled_from([0.0, 2.0**-20, 2.0**-21, 1.0])
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(UNIT_SCORES, min_size=1, max_size=20))
 def test_scores_are_rounded_up_to_the_next_grid_number(scores):
     rounded = grid_values(grid_bins(np.float32(scores))).astype(np.float64)
@@ -144,7 +143,6 @@ def scores_of_group(group, scores, truth, taxonomy):
     return of_images
 
 
-@settings(max_examples=300, deadline=None)
 @given(grouped_images(), st.sampled_from(METHODS), st.sampled_from(POOLINGS))
 def test_agrees_with_sums_of_fractions(images, method, pooling):
     histogram = histogram_of(*images, pooling)
@@ -234,7 +232,6 @@ def test_nothing_is_kept_if_even_the_best_scores_are_wrong_too_often():
     assert risk_threshold(errors_of(np.zeros((9, 1, 2), np.float32), wrong, wrong), 0.2) == KEEP_NOTHING == -1
 
 
-@settings(max_examples=300, deadline=None)
 @given(grouped_images(), st.integers(0, 2**32), st.sampled_from([0.05, 0.5, 0.9]))
 def test_risk_thresholds_agree_with_sums_of_fractions(images, seed, fraction_wrong):
     valid = ~np.isnan(images[0])

@@ -101,13 +101,11 @@ def assert_counts_agree(image, uncalibrated, fields=Judgement._fields):
         assert getattr(judgement, field).dtype == np.int64
 
 
-@settings(max_examples=200, deadline=None)
 @given(judged_images(class_wise=False), UNCALIBRATED)
 def test_agrees_with_a_loop_over_pixels(image, uncalibrated):
     assert_counts_agree(image, uncalibrated)
 
 
-@settings(max_examples=200, deadline=None)
 @given(judged_images(class_wise=True), UNCALIBRATED)
 def test_class_wise_agrees_with_a_loop_over_pixels(image, uncalibrated):
     assert_counts_agree(image, uncalibrated)

@@ -158,7 +158,6 @@ ANY_RULE = st.sampled_from(list(RULES))
 UNCALIBRATED = st.sampled_from(["abstain", "accept"])
 
 
-@settings(max_examples=300, deadline=None)
 @given(target_images(), ANY_RULE, UNCALIBRATED, st.data())
 def test_agrees_with_the_literal_prediction_sets(image, rule, uncalibrated, data):
     probabilities, background = image

@@ -35,7 +35,7 @@ def mean_and_error(values):
     return np.mean(values), np.std(values) / math.sqrt(len(values))
 
 
-def coverage_over_draws(variant, num_images, draws=1500):
+def coverage_over_draws(variant, num_images, draws=1000):
     """Fraction of a new image's pixels that are covered: mean over draws, and its standard error."""
     rng, fractions = np.random.default_rng(0), []
     for _ in range(draws):

@@ -54,7 +54,6 @@ def score_maps(draw):
     return scores
 
 
-@settings(max_examples=300, deadline=None)
 @given(score_maps(), st.sampled_from(ALPHAS), st.sampled_from(METHODS), st.data())
 def test_any_partition_in_any_order_merges_into_the_sketch_of_all_images(scores, alpha, method, data):
     order = data.draw(st.permutations(range(len(scores))))
@@ -150,7 +149,6 @@ def test_reads_its_scores_only():
     assert [array.tobytes() for array in sketch] == contents
 
 
-@settings(max_examples=200, deadline=None)
 @given(score_maps(), st.integers(1, 14), st.data())
 def test_without_an_image_it_is_the_sketch_of_the_others_except_for_one_score(scores, size, data):
     out = data.draw(st.integers(0, len(scores) - 1))
