@@ -1,5 +1,6 @@
 """Tiny data sets and runs that several tests share."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from tiny_run import write_run_file, write_sample_files
 
 from pipeline.run_file import load_settings
 from pipeline.settings import Settings
+
+gc.disable()  # until all modules are imported: pytest_collection_finish
 
 # The suite draws the same examples every time; tests/campaign.py searches at random, a seed after the other.
 hypothesis.settings.register_profile("suite", derandomize=True, database=None, deadline=None)
@@ -39,6 +42,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "full_size" in item.keywords:
                 item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """What all modules have imported stays until the end; no garbage collection shall search it again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
