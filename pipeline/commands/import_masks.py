@@ -14,7 +14,11 @@ from pipeline.cli import COLOURS_OPTION, SET_OPTION, UNANNOTATED_OPTION
 @click.argument("run", metavar="RUN")
 @click.argument("source", metavar="FOLDER_OR_ZIP", type=click.Path(path_type=Path))
 @click.option(
-    "--from", "format_name", metavar="FORMAT", help="png, cvat, yolo, labelme, label-studio or coco. Default: detected."
+    "--from",
+    "format_name",
+    metavar="FORMAT",
+    help="png (an export), masks (in the mask values of the run), cvat, yolo, labelme, label-studio or coco. Default: "
+    "detected.",
 )
 @COLOURS_OPTION
 @click.option("--overwrite", is_flag=True, help="Also import masks of images that are already labeled.")

@@ -248,11 +248,12 @@ def mask_values(data: DataSettings) -> npt.NDArray[np.uint16]:
     raises: ConfigError if the run has no mask value for pixels without a class
     """
     of_classes = {value for values in data.mask_values for value in values}
-    void = data.ignore_values or [v for v in range(IGNORE_INDEX, -1, -1) if v not in of_classes]
+    free = [value for value in range(IGNORE_INDEX, -1, -1) if value not in of_classes]
+    void = data.ignore_values or free
     if not void or (not data.ignore_values and data.unknown_values == "error"):
         raise ConfigError(
             "data.ignore_values is empty, but corrected masks have pixels without a class; set data.ignore_values: "
-            "[255]"
+            f"[{free[0] if free else MAX_8_BIT + 1}]"
         )
     lookup = np.full(IGNORE_INDEX + 1, void[0], np.uint16)
     lookup[: data.num_classes] = [values[0] for values in data.mask_values]

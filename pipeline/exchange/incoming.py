@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.exchange import png
+from pipeline.exchange import index_masks, png
 from pipeline.exchange.labels import Label
 from pipeline.files import files_in
 from pipeline.settings import DataSettings, did_you_mean
@@ -23,8 +23,8 @@ from pipeline.sources.annotations.pictures import called_as_images
 
 log = logging.getLogger(__name__)
 
-PNG = "png"
-READABLE = (PNG, *READERS)
+PNG, MASKS = "png", "masks"  # pictures as in an export, and as those of the run
+READABLE = (PNG, MASKS, *READERS)
 UNANNOTATED = "background"  # CVAT's name of pixels that are not annotated
 
 
@@ -59,7 +59,7 @@ def incoming_masks(
     colours: table of the colours of the masks, as for `init`
     raises:  DatasetError if there are none; ConfigError for a table with annotations of a tool
     """
-    if colours is not None and format_name not in (None, PNG):
+    if colours is not None and format_name is not None:
         raise ConfigError(f"--colours is for masks that are pictures, but --from is {format_name}; remove one of them")
     annotations = annotations_in(folder, format_name, data, images, colours)
     if annotations is None or not annotations.images:
@@ -78,24 +78,30 @@ def annotations_in(
     folder: Path, format_name: str | None, data: DataSettings, images: Mapping[str, Path], colours: Path | None
 ) -> Annotations | None:
     """The annotations of a format, by default of the one that is found; None if there is none."""
-    name = format_name or (PNG if colours is not None else detect(folder))
-    if name not in (None, PNG):
+    name = format_name or (detect(folder) if colours is None else None)
+    if name in READERS:
         return READERS[name].read(folder, data.max_pixels)
     if name is None and not files_in(folder, colour_masks.SUFFIXES, data.subfolders):
         return None
-    return called_as_images(pictures_in(folder, data, colours), images, data.mask_ending)
+    return called_as_images(pictures_in(folder, name, data, colours), images, data.mask_ending)
 
 
-def pictures_in(folder: Path, data: DataSettings, colours: Path | None) -> Annotations:
-    """Masks that are pictures: by a table of colours, as in an export, or in the colours that `init` took as classes.
+def pictures_in(folder: Path, name: str | None, data: DataSettings, colours: Path | None) -> Annotations:
+    """Masks that are pictures: by a table of colours, as in an export, as the masks of the run, or in the colours that
+    `init` took as classes.
 
-    raises: DatasetError for masks in colours that are none of these
+    name:   PNG or MASKS; default: by their colours or values
+    raises: DatasetError for masks whose colours or values say nothing, or more than one thing
     """
     below = data.subfolders
     if colours is not None:
         return colour_masks.read(folder, colours, below, data.max_pixels)
-    if (folder / png.CLASSES).is_file() or not colour_masks.are_here(folder, below):
+    if name == MASKS:
+        return index_masks.read_as_masks_of_run(folder, data)
+    if (folder / png.CLASSES).is_file():
         return png.read(folder, data)
+    if not colour_masks.are_here(folder, below):
+        return png.read(folder, data) if name == PNG else index_masks.read(folder, data)
     named = colour_masks.proposed(folder, below, data.max_pixels)
     if {name for name, _ in named} <= set(data.class_names):
         return replace(colour_masks.read(folder, None, below, data.max_pixels), remarks=())

@@ -331,7 +331,7 @@ def test_samples_of_another_root_are_refused(run, tmp_path):
         (
             "empty.zip",
             b"PK\5\6" + bytes(18),
-            r"empty.zip contains no masks \(png, cvat, yolo, labelme, label-studio, coco\); .*with --from",
+            r"empty.zip contains no masks \(png, masks, cvat, yolo, labelme, label-studio, coco\); .*with --from",
         ),
     ],
 )
@@ -409,6 +409,8 @@ def test_masks_have_the_values_that_the_run_reads(data, expected):
 def test_a_run_without_a_void_value_cannot_import_masks():
     with pytest.raises(ConfigError, match=r"data.ignore_values is empty, .*set data.ignore_values: \[255\]"):
         mask_values(DataSettings(classes=["a", "b"], ignore_values=[]))
+    with pytest.raises(ConfigError, match=r"set data.ignore_values: \[254\]"):
+        mask_values(DataSettings(classes=["a", {"name": "b", "values": [255]}], ignore_values=[]))
 
 
 def test_the_command_prints_the_result_and_the_command_to_run(run, tmp_path):

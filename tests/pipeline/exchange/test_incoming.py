@@ -26,13 +26,13 @@ def paint(path, left, right, rest=BLACK, **options):
     Image.fromarray(pixels).save(path, **options)
 
 
-def labels(folder, table=None, **data):
+def labels(folder, table=None, name=None, **data):
     """The labels in a folder, by id of the image."""
     if table is not None:
         (folder.parent / "colours.csv").write_text(table)
     settings = DataSettings(**({"classes": NAMES, "background": "background"} | data))
     masks = incoming_masks(
-        folder, folder, None, settings, IMAGES, folder.parent / "colours.csv" if table is not None else None
+        folder, folder, name, settings, IMAGES, folder.parent / "colours.csv" if table is not None else None
     )
     return {mask.id: mask.read(SIZE) for mask in masks}
 
@@ -94,3 +94,28 @@ def test_a_table_with_labels_that_are_no_class_is_refused(tmp_path):
 def test_a_number_in_a_name_is_not_cut(tmp_path):
     paint(tmp_path / "masks/a10.png", *colours_of(3, 0)[:2], rest=colours_of(3, 0)[0])
     assert list(labels(tmp_path / "masks")) == ["a10"], "no mask of a1"
+
+
+def paint_values(path, left, right, rest=0):
+    values = np.full(SIZE, rest, np.uint8)
+    values[LEFT], values[RIGHT] = left, right
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+BINARY = {"classes": [{"name": "background", "values": [0]}, {"name": "cat", "values": [255]}], "ignore_values": []}
+SHIFTED = {"classes": [{"name": name, "values": [k + 1]} for k, name in enumerate(NAMES)], "ignore_values": [0, 255]}
+
+
+def test_values_are_those_of_the_run_or_of_an_export_and_refused_if_they_may_be_both(tmp_path):
+    paint_values(tmp_path / "masks/a.png", 255, 255)
+    with pytest.raises(DatasetError, match=r"have values \(255\) that mean different classes .*--from masks if"):
+        labels(tmp_path / "masks", **BINARY)
+    assert np.array_equal(labels(tmp_path / "masks", name="masks", **BINARY)["a"], expected(1, 1))
+    assert np.array_equal(labels(tmp_path / "masks", name="png", **BINARY)["a"], expected(255, 255))
+    paint_values(tmp_path / "masks/a.png", 1, 3, 255)
+    assert np.array_equal(labels(tmp_path / "masks", **SHIFTED)["a"], expected(0, 2, 255)), "an export has no 3"
+    paint_values(tmp_path / "masks/a.png", 0, 1, 255)
+    with pytest.raises(DatasetError, match=r"have values \(0, 1\) that mean different classes"):
+        labels(tmp_path / "masks", **SHIFTED)
+    assert np.array_equal(labels(tmp_path / "masks")["a"], expected(0, 1, 255)), "both are the same"
