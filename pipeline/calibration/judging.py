@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,10 @@ import calib
 from pipeline.dask_tasks import run_tasks
 from pipeline.settings import ComputeSettings
 from pipeline.store import Handle, open_calibration, open_probabilities
+
+# NumPy reads the header of a file with Python's own parser. In several threads at a time, that of Python 3.11 fails now
+# and then: "SystemError: AST constructor recursion depth mismatch" (cpython issue 106905)
+_ONE_READER = threading.Lock()
 
 
 class JudgeJob(NamedTuple):
@@ -75,6 +80,6 @@ def write_thresholds(file: Path, thresholds: calib.Thresholds) -> None:
 
 def _threshold_maps(file: Path) -> Iterator[npt.NDArray[np.float32]]:
     """The threshold map of each alpha: float32 [H, W], or class-wise [K, H, W]."""
-    with np.load(file) as arrays:
+    with _ONE_READER, np.load(file) as arrays:
         q, region = arrays["q"], arrays["region"]
     return (q_alpha[:, region] if len(q_alpha) > 1 else q_alpha[0, region] for q_alpha in q)
