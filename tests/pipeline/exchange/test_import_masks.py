@@ -1,6 +1,7 @@
 """Corrected masks become labeled images, calibration uses them, and nothing is annotated again."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -9,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 from stage_runs import digest_of, run_stages
+from tiny_run import CLASSES, write_run_file, write_sample_files
 
 from pipeline.cli import CommandGroup
 from pipeline.commands.import_masks import import_masks as command
@@ -29,22 +31,36 @@ IDS = [f"im{i:02d}" for i in range(14)]
 SIZE = (24, 32)
 
 
-@pytest.fixture
-def run(tmp_path, write_images, make_settings):
-    """A run up to its labels (6 labeled, 6 unlabeled, 2 val), in which class k has the mask value 10 k + 3."""
-    write_images(tmp_path / "data", IDS, size=SIZE)
-    settings = make_settings(alpha=0.4)
-    for path in (tmp_path / "data/masks").iterdir():
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run up to its labels (6 labeled, 6 unlabeled, 2 val), where class k has the value 10 k + 3; and a copy."""
+    folder, kept = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("kept") / "run"
+    write_sample_files(folder / "data", IDS, size=SIZE)
+    for path in (folder / "data/masks").iterdir():
         with Image.open(path) as mask:
             values = np.array(mask)
         Image.fromarray(np.where(values == 255, 255, 10 * values + 3).astype(np.uint8)).save(path)
-    tree = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
-    tree["data"]["classes"] = [{"name": name, "values": [10 * k + 3]} for k, name in enumerate(tree["data"]["classes"])]
-    tree["calibrate"]["alpha"] = 0.4
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
-    settings = load_settings(tmp_path / "tiny.yaml")
-    run_stages(settings)
-    return settings
+    run_file = write_run_file(folder, calibrate={"alpha": 0.4})
+    tree = yaml.safe_load(run_file.read_text())
+    tree["data"]["classes"] = [{"name": name, "values": [10 * k + 3]} for k, name in enumerate(CLASSES)]
+    run_file.write_text(yaml.safe_dump(tree))
+    run_stages(load_settings(run_file))
+    shutil.copytree(folder, kept, symlinks=True)
+    return folder, kept
+
+
+@pytest.fixture
+def tmp_path(finished):
+    """The folder of the run as it was before any test, where it was made: its files contain absolute paths."""
+    folder, kept = finished
+    shutil.rmtree(folder)
+    shutil.copytree(kept, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return load_settings(tmp_path / "tiny.yaml")
 
 
 @pytest.fixture
