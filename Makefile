@@ -19,7 +19,7 @@ demo: $(VENV)/.installed ## run the whole pipeline on the embedded demo (no down
 	@echo "report: file://$(CURDIR)/results/demo/report.html"
 
 test: gate ## linters, types, and all tests but the slow ones
-	$(PYTEST) -n 4 --dist loadfile -m "not slow" # 4 on two cores: tests wait for files and threads
+	$(PYTEST) -n 3 --dist loadfile -m "not slow" # 3 on two cores: tests wait for processes and threads
 
 slow: $(VENV)/.installed ## the slow tests
 	$(PYTEST) -n 2 --dist loadfile -m slow

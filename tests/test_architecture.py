@@ -1,6 +1,7 @@
 """Imports run one way, and the environment files agree."""
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -50,6 +51,7 @@ def own_imports(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] in PACKAGES}
 
 
+@functools.cache
 def imports_of(folder: str) -> dict[str, set[str]]:
     return {str(path.relative_to(ROOT)): own_imports(path) for path in (ROOT / folder).rglob("*.py")}
 

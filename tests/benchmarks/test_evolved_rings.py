@@ -23,7 +23,7 @@ def literal_objective(features, regions):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_evolution_nearly_finds_planted_rings(seed):
-    features, planted = noisy_rings((48, 48), (-2, 2), [10, 16, 22])
+    features, planted = noisy_rings((32, 32), (-1, 1), [7, 11, 15])
     evolved, exact = evolved_regions(features, 4, seed), annuli_regions(features, 4)
     assert (evolved == planted).mean() > 0.9
     assert annuli_objective(features, evolved) < 1.1 * annuli_objective(features, exact)
@@ -36,8 +36,8 @@ def test_evolution_nearly_finds_rings_from_a_sample_of_their_locations(monkeypat
 
 
 def test_each_solver_is_the_better_one_by_its_own_objective():
-    features = random_features((48, 48))
-    rows, columns = np.indices((48, 48)) / 48 - 0.5
+    features = random_features((32, 32))
+    rows, columns = np.indices((32, 32)) / 32 - 0.5
     features = features**0.3 * np.exp(-(rows**2 + columns**2) / 0.08).astype(np.float32)
     evolved, exact = evolved_regions(features, 4), annuli_regions(features, 4)
     assert annuli_objective(features, evolved) < annuli_objective(features, exact)

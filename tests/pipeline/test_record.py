@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from flips import missed_flips
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
@@ -32,6 +32,7 @@ class Point:
     name: str | None
 
 
+@settings(max_examples=40)
 @given(content=st.dictionaries(st.text().filter(lambda key: key != "sha256"), JSON))
 def test_comes_back_as_it_was(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "record.json"
