@@ -13,7 +13,7 @@ from calib.histogram import (
     Taxonomy,
     add_image,
     empty_histogram,
-    group_quantile,
+    group_quantiles,
     largest_in_group,
     merge_histograms,
 )
@@ -183,7 +183,7 @@ def group_thresholds(
 
 def _thresholds_of(variant: Variant, histogram: Histogram, taxonomy: Taxonomy) -> Thresholds:
     region, group_of = taxonomy
-    q = np.stack([group_quantile(histogram, alpha, variant.quantile, variant.pooling) for alpha in variant.alphas])
+    q = group_quantiles(histogram, variant.alphas, variant.quantile, variant.pooling)
     outside = (group_of < 0).T
     return Thresholds(
         region,
@@ -216,13 +216,11 @@ def _class_clusters(variant: Variant, labeled: LabeledMaps, images: npt.NDArray[
     """
     every = np.arange(variant.num_classes, dtype=np.int32)[np.newaxis]
     histogram = _histogram(labeled, Taxonomy(regions.one_region(labeled.shape), every), "hierarchical", images)
-    enough = np.flatnonzero(np.isfinite(group_quantile(histogram, max(variant.alphas), "exact", "hierarchical")))
+    enough = np.flatnonzero(np.isfinite(group_quantiles(histogram, [max(variant.alphas)], "exact", "hierarchical")[0]))
     cluster = np.full(variant.num_classes, -1, dtype=np.int32)
     if enough.size:
-        levels = [
-            group_quantile(histogram, float(round(1 - level, 2)), "paper", "hierarchical") for level in CLASS_LEVELS
-        ]
-        features = np.stack(levels, axis=1)[enough]
+        alphas = [float(round(1 - level, 2)) for level in CLASS_LEVELS]
+        features = group_quantiles(histogram, alphas, "paper", "hierarchical").T[enough]
         num_clusters = min(variant.class_clusters, len(np.unique(features, axis=0)))
         from sklearn.cluster import KMeans  # takes a second to import, and few runs need it
 

@@ -12,6 +12,7 @@ images or on how they are divided among workers.
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
@@ -112,31 +113,31 @@ def merge_histograms(first: Histogram, second: Histogram) -> Histogram:
     return Histogram(*(a + b for a, b in zip(first, second, strict=True)))
 
 
-def group_quantile(histogram: Histogram, alpha: float, method: Method, pooling: Pooling) -> npt.NDArray[np.float32]:
-    """The threshold of every group.
+def group_quantiles(
+    histogram: Histogram, alphas: Sequence[float], method: Method, pooling: Pooling
+) -> npt.NDArray[np.float32]:
+    """The threshold of every group at every alpha.
 
     Guarantee of hierarchical pooling with method "exact" (Lee, Barber and Willett 2023): if labeled and new images are
     exchangeable, a random pixel of the group in a new image is covered with probability at least 1 - alpha. With L
     images, the fractions of their pixels above the threshold sum to at most (L + 1) alpha - 1. Naive pooling treats the
     pixels as exchangeable, which they are not; its coverage is somewhat below 1 - alpha.
 
-    alpha:   in (0, 1)
+    alphas:  A numbers in (0, 1)
     method:  "exact", or "paper" without the finite-sample correction
-    returns: float32 [G] in [2^-20, 1]; +inf where (L + 1) alpha < 1 (naive: L = number of pixels); NaN where L = 0
+    returns: float32 [A, G] in [2^-20, 1]; +inf where (L + 1) alpha < 1 (naive: L = number of pixels); NaN where L = 0
     raises:  ValueError unless 0 < alpha < 1
     """
-    q_hat = np.full(len(histogram.weight), np.nan, dtype=np.float32)
+    q_hat = np.full((len(alphas), len(histogram.weight)), np.nan, dtype=np.float32)
     for group in np.flatnonzero(histogram.num_images):
         num_images, num_pixels = int(histogram.num_images[group]), int(histogram.num_pixels[group])
-        allowed = allowed_above(num_images if pooling == "hierarchical" else num_pixels, alpha, method, pooling)
-        if allowed < 0:
-            q_hat[group] = np.inf
-            continue
-        bound = _in_units(allowed, num_pixels) if pooling == "hierarchical" else math.floor(allowed)
-        weight = histogram.weight[group]
-        at_or_above = weight[::-1].cumsum()  # weight of the largest 1, 2, ... grid numbers
-        num_above = int(np.searchsorted(at_or_above, bound, side="right"))
-        q_hat[group] = grid_value(max(NUM_BINS - 1 - num_above, 0))
+        n = num_images if pooling == "hierarchical" else num_pixels
+        allowed = [allowed_above(n, alpha, method, pooling) for alpha in alphas]
+        bounds = [_in_units(one, num_pixels) if pooling == "hierarchical" else math.floor(one) for one in allowed]
+        at_or_above = histogram.weight[group][::-1].cumsum()  # weight of the largest 1, 2, ... grid numbers
+        num_above = np.searchsorted(at_or_above, bounds, side="right")
+        finite = grid_values(np.maximum(NUM_BINS - 1 - num_above, 0))
+        q_hat[:, group] = np.where([one < 0 for one in allowed], np.float32(np.inf), finite)
     return q_hat
 
 

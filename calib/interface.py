@@ -166,7 +166,7 @@ class Variant:
                      precision_*: of labels that are wrong), each in (0, 1)
     quantile:        "exact": conformal rank; "paper": the plain quantile of the paper
     pooling:         of image, kmeans, genann: whether the unit is an image ("hierarchical") or a pixel ("naive"); the
-                     guarantee is in `histogram.group_quantile`
+                     guarantee is in `histogram.group_quantiles`
     classes:         of image, kmeans, genann. "pooled": one threshold for all classes, as in the paper. "each": one
                      per class, so that coverage holds for the pixels of every class (Mondrian: Vovk, Gammerman and
                      Shafer 2005, section 4.5). "partial": between both, nearer to its own the more images a class has

@@ -1,5 +1,6 @@
 """Conformal ranks in exact arithmetic, and policies for thresholds with too few scores."""
 
+import functools
 import math
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
@@ -44,6 +45,7 @@ def smallest_alpha(n: int) -> float:
     return float(Context(prec=4, rounding=ROUND_CEILING).divide(Decimal(1), Decimal(n + 1)))
 
 
+@functools.cache
 def exact_alpha(alpha: float) -> Fraction:
     """Alpha as the exact decimal number that was written; ValueError unless 0 < alpha < 1.
 

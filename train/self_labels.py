@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calib.histogram import Taxonomy, add_image, empty_histogram, group_quantile
+from calib.histogram import Taxonomy, add_image, empty_histogram, group_quantiles
 from pipeline.datasets import IGNORE_INDEX
 from train.data import WholeImages, whole_images
 from train.losses import upsampled
@@ -69,7 +69,7 @@ def conformal_threshold(student: Student, images: WholeImages, alpha: float, wor
     """The conformal threshold of the scores 1 - P(true class) on labeled images that the student was not trained on.
 
     The prediction set of a pixel in a new image misses its true class with probability at most alpha, if that image is
-    exchangeable with these (hierarchical pooling, see `calib.histogram.group_quantile`).
+    exchangeable with these (hierarchical pooling, see `calib.histogram.group_quantiles`).
 
     returns: in [0, 1]; +inf if there are too few images for this alpha
     """
@@ -83,4 +83,4 @@ def conformal_threshold(student: Student, images: WholeImages, alpha: float, wor
             score = (1 - probabilities.gather(0, true_class[None])[0]).masked_fill(is_void, float("nan"))
             one_region = Taxonomy(np.zeros(tuple(truth.shape), np.int32), np.zeros((1, 1), np.int32))
             add_image(histogram, score.float().cpu().numpy(), target[0].numpy(), one_region, "hierarchical")
-    return float(group_quantile(histogram, alpha, "exact", "hierarchical")[0])
+    return float(group_quantiles(histogram, [alpha], "exact", "hierarchical").item())

@@ -18,7 +18,7 @@ from calib.histogram import (
     empty_histogram,
     grid_bins,
     grid_values,
-    group_quantile,
+    group_quantiles,
     image_errors,
     largest_in_group,
     merge_errors,
@@ -46,7 +46,7 @@ def threshold_of(images, alpha, method="exact", pooling="hierarchical"):
     """The histogram of images with one row of pixels, [L, W], all in one group."""
     scores = np.float32(images)[:, np.newaxis]
     histogram = histogram_of(scores, np.zeros(scores.shape, np.uint8), one_group(scores.shape[1:]), pooling)
-    return group_quantile(histogram, alpha, method, pooling).item()
+    return group_quantiles(histogram, [alpha], method, pooling).item()
 
 
 def test_the_grid_is_float32_with_ten_bits_of_mantissa_from_2_to_the_minus_20_to_1():
@@ -147,11 +147,10 @@ def scores_of_group(group, scores, truth, taxonomy):
 def test_agrees_with_sums_of_fractions(images, method, pooling):
     histogram = histogram_of(*images, pooling)
     by_group = [scores_of_group(group, *images) for group in range(images[2].num_groups)]
-    for alpha in ALPHAS:
-        q_hat = group_quantile(histogram, alpha, method, pooling)
-        assert q_hat.dtype == np.float32
-        expected = [literal_group_quantile(scores, alpha, method, pooling) for scores in by_group]
-        np.testing.assert_array_equal(q_hat, np.float32(expected))
+    q_hat = group_quantiles(histogram, ALPHAS, method, pooling)
+    assert q_hat.dtype == np.float32
+    expected = [[literal_group_quantile(scores, alpha, method, pooling) for scores in by_group] for alpha in ALPHAS]
+    np.testing.assert_array_equal(q_hat, np.float32(expected))
     assert histogram.num_images.tolist() == [sum(map(bool, scores)) for scores in by_group]
     assert histogram.num_pixels.tolist() == [sum(map(len, scores)) for scores in by_group]
     largest = [max((grid_number_above(s) for image in scores for s in image), default=np.nan) for scores in by_group]
