@@ -22,6 +22,7 @@ from calib.labels import (
     class_wise_sets,
     label_class_wise,
     most_probable,
+    row_tiles,
     set_codes,
     set_sizes,
 )
@@ -92,7 +93,8 @@ def judge_image(
     planes:        of the image, from `class_planes`
     score:         float32 [H, W] in [0, 1], 1 - P(true class), NaN = void
     truth:         uint8 [H, W], true class; only used where the score is not NaN
-    thresholds:    one map per alpha, float32 [H, W], or class-wise [K, H, W]; +inf: too few images, NaN: none
+    thresholds:    one map per alpha, float32 [H, W], or class-wise [K, H, W]; +inf: too few images, NaN: none. H and W
+                   can be 1: all pixels then share the threshold
     rules:         names of `calib.rules.RULES`
     background:    index of the background class, None if there is none
     uncalibrated:  as in `calib.labels.label_pixels`
@@ -149,35 +151,54 @@ CODES = 2 * NUM_CODES  # codes of the prediction set as in `rules.Rule.table`, a
 CODE_BITS = np.arange(CODES)[:, np.newaxis] >> np.arange(4) & 1 == 1  # bool [16, 4]
 
 
+class _Tile(NamedTuple):
+    """Some rows of an image, of planes and scores [h, W].
+
+    first_code, first_cover: int16 [h, W], the first entry of each pixel in a table of counts
+    """
+
+    rows: slice
+    planes: Planes
+    score: npt.NDArray[np.float32]
+    first_code: npt.NDArray[np.int16]
+    first_cover: npt.NDArray[np.int16]
+
+
 class _ByCode:
     """Counts the pixels of an image at thresholds that all classes share, with those without a class in the same pass.
 
-    Both `first_code` and `first_cover` are intp [n], the first entry of each pixel in a table of counts.
+    Tile by tile, so that all intermediate results stay in the cache.
     """
 
     def __init__(self, image: _Image):
-        planes, truth, void = image.planes, image.truth, np.isnan(image.score)
-        self.image = image
+        self.image, planes = image, image.planes
         self.most_classes = 1 + int(not np.isnan(planes.p_second).any()) + (planes.p_background is not None)
-        relation = relations_to_truth(planes, truth, void, image.background)
-        key = planes.best_foreground.astype(np.intp) * RELATIONS + relation
-        self.first_code = ((key * 2 + background_is_best(planes, image.background)) * CODES).ravel()
-        self.first_cover = np.where(void, image.num_classes, truth).astype(np.intp).ravel() * 2
+        self.tiles = [self._tile(rows) for rows in row_tiles(image.truth.shape)]
+
+    def _tile(self, rows: slice) -> _Tile:
+        planes, score, truth = self.image.planes.of(rows), self.image.score[rows], self.image.truth[rows]
+        background, void = self.image.background, np.isnan(score)
+        key = planes.best_foreground * np.int16(RELATIONS) + relations_to_truth(planes, truth, void, background)
+        first_code = (key * np.int16(2) + background_is_best(planes, background)) * np.int16(CODES)
+        return _Tile(rows, planes, score, first_code, np.where(void, self.image.num_classes, truth) * np.int16(2))
 
     def __call__(self, q: npt.NDArray[np.float32]) -> Judged:
-        """The counts at one threshold map. q: float32 [H, W]"""
-        image = self.image
-        is_open = ~np.isfinite(q)
-        code = set_codes(image.planes, closed(q, image.uncalibrated)) | is_open.view(np.uint8) * np.uint8(NUM_CODES)
-        size = image.num_classes * RELATIONS * 2 * CODES
-        table = np.bincount(self.first_code + code.ravel(), minlength=size)
-        table = table.reshape(image.num_classes, RELATIONS, 2, CODES)
-        is_covered = ((image.score <= q) | is_open).ravel()
-        covered = np.bincount(self.first_cover + is_covered, minlength=2 * image.num_classes + 2)[1::2]
+        """The counts at one threshold map. q: float32 [H, W] or [1, 1]"""
+        image, shape = self.image, self.image.score.shape
+        q_of_sets, open_at = (np.broadcast_to(of, shape) for of in (closed(q, image.uncalibrated), ~np.isfinite(q)))
+        counts = np.zeros(image.num_classes * RELATIONS * 2 * CODES, np.int64)
+        covered = np.zeros(2 * image.num_classes + 2, np.int64)
+        for tile in self.tiles:
+            threshold, is_open = q_of_sets[tile.rows], open_at[tile.rows]
+            code = set_codes(tile.planes, threshold) | is_open * np.uint8(NUM_CODES)
+            counts += np.bincount((tile.first_code + code).ravel(), minlength=counts.size)
+            is_covered = (tile.score <= threshold) | is_open
+            covered += np.bincount((tile.first_cover + is_covered).ravel(), minlength=covered.size)
+        table = counts.reshape(image.num_classes, RELATIONS, 2, CODES)
         codes = table[:, :VOID].sum(axis=(0, 1, 2))
         kept, right, labeled = zip(*(self._label_counts(table, rule) for rule in image.rules), strict=True)
         return (
-            covered[: image.num_classes],
+            covered[1:-1:2],
             codes[CODE_BITS[:, 3]].sum(),
             self._sizes(codes),
             np.stack(kept),
@@ -229,13 +250,13 @@ class _ByClass:
         self.pixels, self.void = self._pixels(self.has_class), self._pixels(~self.has_class)
 
     def _pixels(self, chosen: npt.NDArray[np.bool_]) -> _Pixels:
-        image = self.image
+        image, planes = self.image, self.image.planes.of(chosen)
         assert image.probabilities is not None
-        planes = Planes(*(None if plane is None else plane[chosen] for plane in image.planes))  # type: ignore[arg-type]
         return _Pixels(planes, image.score[chosen], image.truth[chosen], image.probabilities[:, chosen])
 
     def __call__(self, q_hat: npt.NDArray[np.float32]) -> Judged:
-        """The counts at class-wise thresholds. q_hat: float32 [K, H, W]"""
+        """The counts at class-wise thresholds. q_hat: float32 [K, H, W] or [K, 1, 1]"""
+        q_hat = np.broadcast_to(q_hat, (len(q_hat), *self.has_class.shape))
         of_pixels, of_void = q_hat[:, self.has_class], q_hat[:, ~self.has_class]
         truth, num_classes = self.pixels.truth, self.image.num_classes
         own = np.take_along_axis(of_pixels, truth[np.newaxis].astype(np.intp), axis=0)[0]

@@ -137,10 +137,7 @@ def set_codes(planes: Planes, threshold: npt.NDArray[np.float32]) -> npt.NDArray
     """
     foreground_in, background_in = _membership(planes, threshold)
     second_in = 1 - planes.p_second <= threshold
-    codes = foreground_in.astype(np.uint8)
-    for bit, is_in in ((1, second_in), (2, background_in)):
-        codes |= is_in.view(np.uint8) << np.uint8(bit)
-    return codes
+    return foreground_in.view(np.uint8) | second_in * np.uint8(2) | background_in * np.uint8(4)
 
 
 class ClassWiseSets(NamedTuple):

@@ -75,11 +75,12 @@ def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
 
 def write_thresholds(file: Path, thresholds: calib.Thresholds) -> None:
     """Write the thresholds of a fold for the tasks that judge its images."""
-    np.savez(file, region=thresholds.region, q=thresholds.q)
+    is_whole = thresholds.q.shape[-1] == 1
+    np.savez(file, region=thresholds.region[:1, :1] if is_whole else thresholds.region, q=thresholds.q)
 
 
 def _threshold_maps(file: Path) -> Iterator[npt.NDArray[np.float32]]:
-    """The threshold map of each alpha: float32 [H, W], or class-wise [K, H, W]."""
+    """The threshold map of each alpha: float32 [H, W], or class-wise [K, H, W]; H and W are 1 with a single region."""
     with _ONE_READER, np.load(file) as arrays:
         q, region = arrays["q"], arrays["region"]
     return (q_alpha[:, region] if len(q_alpha) > 1 else q_alpha[0, region] for q_alpha in q)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from literal import GRID, literal_labels, literal_sets
 
 from calib import RULES, Judgement, class_planes, judge_image, true_class_scores
+from calib.labels import TILE
 
 THRESHOLDS = np.float32([-1, 0, 0.3, 0.5, 0.7, 1])
 
@@ -156,6 +157,31 @@ def test_counts_of_bands_add_up_to_those_of_the_image(rows, class_wise):
     judgements = [judge(probabilities[:, band], truth[band], [q_hat[..., band, :]], 0, "abstain") for band in bands]
     for added, expected in zip(map(sum, zip(*judgements, strict=True)), whole, strict=True):
         np.testing.assert_array_equal(added, expected)
+
+
+@pytest.mark.parametrize("uncalibrated", ["abstain", "accept"])
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_a_threshold_of_the_whole_map_is_that_of_every_pixel(class_wise, uncalibrated):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), size=(6, 7)).transpose(2, 0, 1).astype(np.float32)
+    truth = rng.choice(np.uint8([0, 1, 2, 255]), size=(6, 7))
+    values = np.float32([[0.3, 0.6, 0.9], [0.6, np.inf, np.nan], [np.inf] * 3, [np.nan] * 3])
+    of_map = list(values[..., np.newaxis, np.newaxis]) if class_wise else list(values[:, 1:2, np.newaxis])
+    of_pixels = [np.array(np.broadcast_to(q, (*q.shape[:-2], 6, 7))) for q in of_map]
+    pairs = zip(*(judge(probabilities, truth, q, 0, uncalibrated) for q in (of_map, of_pixels)), strict=True)
+    for counts, expected in pairs:
+        np.testing.assert_array_equal(counts, expected)
+
+
+def test_an_image_of_several_tiles_has_the_counts_of_all_its_parts():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), size=(5, 6)).transpose(2, 0, 1).astype(np.float32)
+    truth, q_hat = rng.choice(np.uint8([0, 1, 2, 255]), (5, 6)), rng.choice(np.float32([0.3, 0.6, np.inf]), (5, 6))
+    parts = 90, 80
+    assert truth.size * 90 * 80 > 6 * TILE
+    large = judge(np.tile(probabilities, (1, *parts)), np.tile(truth, parts), [np.tile(q_hat, parts)], 0, "abstain")
+    for counts, expected in zip(large, judge(probabilities, truth, [q_hat], 0, "abstain"), strict=True):
+        np.testing.assert_array_equal(counts, 90 * 80 * expected)
 
 
 def test_a_pixel_of_each_kind_can_be_judged_by_hand():
