@@ -123,7 +123,7 @@ class Format(NamedTuple):
 def try_format(data: Data, resolution: str, dtype: str, reference: list[list[np.ndarray]], folder: Path) -> Format:
     path = folder / "probs.zarr"
     store, seconds = write(data, resolution, dtype, path)
-    size = sum(file.stat().st_size for file in (path / "prob").rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     start = time.perf_counter()
     for i in range(len(data.maps)):
         for _ in store.probabilities(i).strips():

@@ -118,7 +118,7 @@ def measure_stage(run: str, stage: str, overrides: dict[str, Any]) -> tuple[Usag
 def print_stages(is_quick: bool, scratch: Path) -> None:
     side, counts, num_unlabeled = (128, (24, 92), 20) if is_quick else (512, (92, 366), 200)
     write_cache(scratch, Case(max(counts), 21, side), num_unlabeled)
-    megabytes = sum(file.stat().st_size for file in (scratch / "probs.zarr/prob").rglob("*") if file.is_file()) / 1e6
+    megabytes = sum(file.stat().st_size for file in (scratch / "probs.zarr/logits").rglob("*") if file.is_file()) / 1e6
     title = (
         f"Stages, maps 21 x {side} x {side} from a cache of float16 logits of 1/{STRIDE} the size "
         f"({megabytes / (max(counts) + num_unlabeled):.3f} MB per image), 2 threads. `calibrate` always evaluates "

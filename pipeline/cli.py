@@ -32,7 +32,7 @@ SECTIONS = {
         *("inspect", "alpha", "gallery", "explain"),
         *("next", "export", "serve", "import-masks", "predict", "export-student", "push", "next-round"),
     ),
-    "Data and weights": ("download", "convert-seem", "convert-sbd", "convert-coco", "splits"),
+    "Data and weights": ("download", "cache", "convert-seem", "convert-sbd", "convert-coco", "splits"),
 }
 """The commands as `--help` lists them: in sections, each in order of use."""
 

@@ -105,12 +105,25 @@ def _held(folder: Path, name: str, wanted_by: str) -> Iterator[None]:
         yield
 
 
-def _has_flock(locks: contextlib.ExitStack, path: Path) -> bool:
+def try_flock(path: Path) -> contextlib.ExitStack | None:
+    """Take the flock of a path, to be closed; None if another process has it. On a disk without flock it is empty."""
+    from filelock import Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    locks = contextlib.ExitStack()
+    try:
+        _has_flock(locks, path, seconds=0)
+    except Timeout:
+        return None
+    return locks
+
+
+def _has_flock(locks: contextlib.ExitStack, path: Path, seconds: float = SECONDS_TO_RETRY) -> bool:
     """Take the flock of a path; False if its disk does not support flock. raises: Timeout if another process has it"""
     from filelock import FileLock
 
     try:
-        locks.enter_context(FileLock(path, timeout=SECONDS_TO_RETRY, fallback_to_soft=False))
+        locks.enter_context(FileLock(path, timeout=seconds, fallback_to_soft=False))
     except OSError as error:
         if error.errno in NO_FLOCK:
             return False

@@ -1230,6 +1230,10 @@ class Settings(Section):
     of / \\ { } : * ? " < > | ` $. Default: the name of the run file."""
     results: Annotated[str, AfterValidator(checked_results)] = "results"
     """Folder of the results of all runs, relative to the working folder. Its path has no braces."""
+    cache: str | None = runtime(None)
+    """Folder of the maps that all runs share, by annotator and image: an image is annotated once, whatever runs, seeds
+    and splits use it. Runs that use the same folder share it, at the same time too. `conformalsam cache list` shows
+    what it holds. Default: RESULTS/maps."""
     preset: str | None = None
     """Training recipe whose settings this run starts from; `conformalsam presets` lists them. Default: the settings of
     `paper`, but with exact quantiles and a small student."""
@@ -1410,6 +1414,11 @@ class Settings(Section):
     def folder(self) -> Path:
         """Folder of the run's results."""
         return Path(self.results) / self.name
+
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of the maps that all runs share."""
+        return Path(self.results) / "maps" if self.cache is None else Path(self.cache)
 
     @property
     def origin(self) -> Origin:

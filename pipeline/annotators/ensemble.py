@@ -50,7 +50,7 @@ class StoredMembers:
 
     def __init__(self, members: Mapping[str, Member], resolution: str, data: DataSettings):
         self.members, self.class_names = members, data.class_names
-        sizes = [one.store.array("prob").shape[-2:] for one in members.values()]
+        sizes = [one.store.maps.shape[-2:] for one in members.values()]
         largest = max(h for h, _ in sizes), max(w for _, w in sizes)
         height, width = data.grid if resolution == "grid" else largest
         self.size: tuple[int, int] = (height, width)

@@ -3,76 +3,75 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import numpy.typing as npt
 
 from pipeline.annotators.agreement import Doubt
-from pipeline.annotators.class_check import Labeled, choose_labeled, class_doubts, live_maps, refuse_wrong_classes
-from pipeline.annotators.contract import Annotator, Maps, checked_maps, stored_dtype
-from pipeline.annotators.first_maps import first_maps
-from pipeline.annotators.reading import Batch, read_batches
+from pipeline.annotators.class_check import Labeled, choose_labeled, class_doubts, refuse_wrong_classes
+from pipeline.annotators.contract import Annotator
+from pipeline.annotators.making import make_maps, take_from_cache
+from pipeline.annotators.unchecked import Unchecked
+from pipeline.annotators.work import Work
 from pipeline.datasets import Sample, SampleIndex
-from pipeline.errors import AnnotatorError, StoreError
+from pipeline.errors import StoreError
 from pipeline.progress import Progress
-from pipeline.receipt import fingerprint
-from pipeline.resample import resize_bilinear
 from pipeline.run import Run
-from pipeline.settings import AnnotateSettings, Settings
+from pipeline.settings import Settings
 from pipeline.store import (
     DONE,
-    FAILED,
+    MapCache,
     ProbabilityStore,
     create_store,
-    encode_chunk,
-    encode_maps,
     open_probabilities,
-    replace_images,
     restore_lost_facts,
-    restore_replaced,
     restore_store,
     store_state,
 )
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 3  # raise it when the same annotator and image would be cached differently
+CHECK = "check"  # the claim of the process that compares maps with masks
 
 
 class Filled(NamedTuple):
-    """A finished store, the annotator that made its maps, why images failed, and signs of a wrong class map."""
+    """A finished store, the annotator that made its maps, why images failed, and signs of a wrong class map.
+
+    cache: where its maps are shared, with the number of those that were made now
+    """
 
     store: ProbabilityStore
     annotator: Annotator
     failed: dict[str, str]
     doubts: list[Doubt]
+    cache: MapCache
 
 
 def fill_store(settings: Settings, index: SampleIndex, annotator: Annotator, path: Path) -> Filled:
     """Fill a store with the maps of an annotator, resuming where an earlier call stopped.
 
-    raises: AnnotatorError if its classes are not those of the masks, or too many images fail; StoreError if the store
-            contains maps of other settings, or the disk is too small. Finished maps are kept in every case
+    Maps that are in the shared cache are taken from there, and those that are made are added to it.
+
+    raises: AnnotatorError if its classes are not those of the masks, or too many images fail; StoreError if the disk is
+            too small. Finished maps are kept in every case
     """
-    restore_replaced(path)
-    samples = _in_cache_order(path, index.of("labeled", "unlabeled"))
+    work = Work(settings, index, _in_cache_order(path, index.of("labeled", "unlabeled")), annotator)
     labeled = choose_labeled(index.of("labeled"), lambda one: index.mask(one, settings.data), annotator, settings.data)
-    store = _open_or_create(settings, index, samples, annotator, labeled, path)
+    store = _open_or_create(work, labeled, path)
     failed: dict[str, str] = store.state.get("failed", {})
     if not store.state["complete"]:
-        failed = _fill(store, index, samples, annotator, settings)
+        take_from_cache(store, work)
+        failed = make_maps(store, work)
     else:
-        log.info("annotate: all maps are in %s already; delete it to make them again", store.path)
+        log.info("annotate: all maps are in %s already; to make them again, delete it and %s", path, work.cache.folder)
     doubts = class_doubts(labeled, store.stored_maps(), annotator, settings.data)
     refuse_wrong_classes(doubts, annotator, settings)
     if not store.state["complete"]:
         store.finish(failed=failed)
-    return Filled(store, annotator, failed, doubts)
+    return Filled(store, annotator, failed, doubts, work.cache)
 
 
 def _in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -87,203 +86,85 @@ def _in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
     return sorted(samples, key=lambda sample: index[sample.id])
 
 
-def _rows_of(samples: Sequence[Sample], annotator: Annotator) -> Sequence[Sample]:
-    """The samples as the cache lists them. Their digests change whenever the maps of the image could change.
-
-    For most annotators this is the digest of the image; for one with `image_fingerprint`, it includes that.
-    """
-    if not hasattr(annotator, "image_fingerprint"):
-        return samples
-
-    def digest(sample: Sample) -> str:
-        return fingerprint({"image": sample.image_digest, "maps": annotator.image_fingerprint(sample.id)})
-
-    return [replace(sample, image_digest=digest(sample)) for sample in samples]
-
-
-def _method_fingerprint(settings: Settings, annotator: Annotator) -> str:
-    """Fingerprint of everything that the maps of an image depend on besides the image. Masks are not included."""
-    return fingerprint(
-        {
-            "version": CACHE_VERSION,
-            "annotator": annotator.fingerprint,
-            "prompts": settings.data.class_prompts,
-            "classes": settings.data.class_names,
-            "grid": settings.data.grid,
-            "resolution": settings.annotate.resolution,
-            "dtype": stored_dtype(annotator, settings.annotate),
-        }
-    )
-
-
-def _cache_fingerprint(method: str, samples: Sequence[Sample]) -> str:
-    """Fingerprint of everything that the cached maps depend on."""
-    return fingerprint({"method": method, "images": [[sample.id, sample.image_digest] for sample in samples]})
-
-
-def _open_or_create(
-    settings: Settings,
-    index: SampleIndex,
-    samples: Sequence[Sample],
-    annotator: Annotator,
-    labeled: Sequence[Labeled],
-    path: Path,
-) -> ProbabilityStore:
-    """The store for these samples. A store for other images keeps the maps of the images in both lists."""
-    run, method = Run(settings), _method_fingerprint(settings, annotator)
-    rows = _rows_of(samples, annotator)
-    identity = {"fingerprint": _cache_fingerprint(method, rows), "method": method}
-
-    def first() -> Maps:
-        maps = first_maps(index, samples, annotator, settings.data)
-        return resize_bilinear(maps, settings.data.grid) if settings.annotate.resolution == "grid" else maps
+def _open_or_create(work: Work, labeled: Sequence[Labeled], path: Path) -> ProbabilityStore:
+    """The store for these samples. It replaces one for other images or settings, whose maps are kept in the cache."""
+    run, unchecked = Run(work.settings), Unchecked(work)
 
     def facts() -> dict[str, Any]:
-        return _facts(settings, annotator, identity, first())
+        return _facts(work, unchecked.shape)
 
-    restore_lost_facts(path, "probabilities", facts, rows, lambda: run.begin("annotate"))
+    restore_lost_facts(path, "probabilities", facts, work.rows, lambda: run.begin("annotate"))
     state = store_state(path)
-    is_outdated = bool(state) and state["method"] != method
-    if not state or (is_outdated and settings.members):  # a mean of stored maps costs little
-        maps = first()
-        _check_classes(settings, index, annotator, labeled)
-        _create(settings, annotator, identity, maps, rows, path)
-    elif is_outdated:
-        raise StoreError(
-            f"{path} holds maps of other annotator settings (fingerprint {state['method']}, now {method}). To keep it, "
-            f"give this run another name: {run.command('annotate', name='NEW')}. To make it again: "
-            f"rm -r {shlex.quote(str(path))} && {run.command('annotate', rerun='annotate')}"
-        )
-    elif state["fingerprint"] != identity["fingerprint"]:
-        run.begin("annotate")
-        replace_images(path, identity["fingerprint"], rows)
+    if state.get("fingerprint") != work.fingerprint:
+        if state:
+            _keep_maps(path, state, work.settings)
+        with work.cache as cache:
+            cache.claim_or_wait(CHECK)  # another process may annotate the same images to check their classes
+            _check_classes(work, labeled, unchecked)
+            _check_disk(unchecked.row_bytes, sum(not cache.has(row.image_digest) for row in work.rows), path)
+            run.begin("annotate")
+            unchecked.add_to_cache(facts())
+        create_store(path, "probabilities", facts(), work.rows)
     elif not state["complete"]:
         run.begin("annotate")
-        restore_store(path, rows)
+        restore_store(path, work.rows)
     return open_probabilities(path, writable=True)
 
 
-def _check_classes(settings: Settings, index: SampleIndex, annotator: Annotator, labeled: Sequence[Labeled]) -> None:
-    """Annotate the labeled images, and compare the maps with their masks; AnnotatorError for a wrong class map."""
-    progress = Progress(log, "annotate: comparing maps with masks", len(labeled), "labeled images")
-    maps_of = live_maps(index, annotator, settings.data)
+def _facts(work: Work, shape: Sequence[int]) -> dict[str, Any]:
+    """Facts of the store. shape: K, h, w of the maps of an image, as they are stored"""
+    return {
+        "fingerprint": work.fingerprint,
+        "method": work.method,
+        "annotator": work.annotator.name,
+        "space": work.annotator.space,
+        "grid": work.settings.data.grid,
+        "class_names": work.settings.data.class_names,
+        "class_prompts": work.settings.data.class_prompts,
+        "maps": list(shape),
+        "dtype": work.dtype,
+    }
 
-    def with_progress(sample: Sample) -> Maps | None:
-        maps = maps_of(sample)
+
+def _keep_maps(path: Path, state: Mapping[str, Any], settings: Settings) -> None:
+    """Add the maps of a store to the cache, unless they are there; StoreError if its list of images is damaged."""
+    store = open_probabilities(path, writable=True)
+    cache = MapCache.of(settings.cache_folder, state["annotator"], state["method"])
+    cache.write_facts(state)
+    status = store.status
+    for i, digest in enumerate(store.image_digests):
+        if status[i] == DONE:
+            cache.adopt(digest, store.chunk(i))
+
+
+def _check_classes(work: Work, labeled: Sequence[Labeled], unchecked: Unchecked) -> None:
+    """Compare the maps of labeled images with their masks; AnnotatorError for a wrong class map."""
+    progress = Progress(log, "annotate: comparing maps with masks", len(labeled), "labeled images")
+
+    def with_progress(sample: Sample) -> npt.NDArray[Any] | None:
+        maps = unchecked.maps_of(sample)
         progress.advance()
         return maps
 
-    doubts = class_doubts(labeled, with_progress, annotator, settings.data)
-    refuse_wrong_classes(doubts, annotator, settings)
+    doubts = class_doubts(labeled, with_progress, work.annotator, work.settings.data)
+    refuse_wrong_classes(doubts, work.annotator, work.settings)
     for doubt in doubts:
         log.warning("annotate: %s", doubt.text)
 
 
-def _create(
-    settings: Settings,
-    annotator: Annotator,
-    identity: Mapping[str, str],
-    maps: Maps,
-    samples: Sequence[Sample],
-    path: Path,
-) -> None:
-    """Create the empty cache, with the shape and the compressed size of the maps of one image."""
-    _check_disk(encode_maps(maps, stored_dtype(annotator, settings.annotate)), len(samples), path)
-    Run(settings).begin("annotate")
-    create_store(path, "probabilities", _facts(settings, annotator, identity, maps), samples)
-
-
-def _facts(settings: Settings, annotator: Annotator, identity: Mapping[str, str], maps: Maps) -> dict[str, Any]:
-    """Facts of the cache. identity: its fingerprint and its method; maps: of one image, as they are stored"""
-    return {
-        **identity,
-        "annotator": annotator.name,
-        "space": annotator.space,
-        "grid": settings.data.grid,
-        "class_names": settings.data.class_names,
-        "class_prompts": settings.data.class_prompts,
-        "maps": list(maps.shape),
-        "dtype": stored_dtype(annotator, settings.annotate),
-    }
-
-
-def _check_disk(encoded: np.ndarray[Any, Any], num_images: int, path: Path) -> None:
-    """Log the size estimated from the maps of one image; StoreError if it does not fit on the disk."""
-    image_bytes = len(encode_chunk(encoded))
+def _check_disk(row_bytes: int, num_images: int, path: Path) -> None:
+    """Log the size of the maps to make, estimated from those of one image; StoreError if the disk is too small."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = image_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
+    needed, free = row_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
     log.info(
         "annotate: about %.2f GB for %d images (%.0f kB each); %.0f GB free",
         needed,
         num_images,
-        image_bytes / 1e3,
+        row_bytes / 1e3,
         free,
     )
     if needed > free:
         raise StoreError(
             f"{path} needs about {needed:.1f} GB, but {free:.1f} GB are free; free some, set `results` to a larger "
             "disk, or choose a smaller data.grid or annotate.resolution"
-        )
-
-
-def _fill(
-    store: ProbabilityStore,
-    index: SampleIndex,
-    samples: Sequence[Sample],
-    annotator: Annotator,
-    settings: Settings,
-) -> dict[str, str]:
-    """Annotate the images that are not done; returns the reasons of failures by image id."""
-    pending = [int(i) for i in np.flatnonzero(store.status != DONE)]
-    progress = Progress(log, "annotate", len(samples), "images", done=len(samples) - len(pending))
-    failed: dict[str, str] = {}
-    for batch in read_batches(index, samples, pending, settings.annotate.batch_size, store.grid):
-        errors = batch.errors | _annotate_batch(store, annotator, batch, settings.annotate)
-        for i, reason in errors.items():
-            log.warning("annotate: %s failed: %s", samples[i].id, reason)
-            store.mark(i, FAILED)
-            failed[samples[i].id] = reason
-        _refuse_many_failures(failed, len(samples), settings)
-        progress.advance(len(batch.indices) + len(batch.errors))
-    return failed
-
-
-def _annotate_batch(
-    store: ProbabilityStore, annotator: Annotator, batch: Batch, settings: AnnotateSettings
-) -> dict[int, str]:
-    """Write the maps of a batch; returns reasons of failures by index. A failed batch is split."""
-    if not batch.indices:
-        return {}
-    try:
-        maps = checked_maps(annotator, np.stack(batch.images), batch.ids, len(store.class_names))
-        _refuse_another_size(maps, store, annotator, settings)
-    except Exception as error:  # an annotator may raise anything; the other images are still annotated
-        if len(batch.indices) == 1:
-            return {batch.indices[0]: f"{type(error).__name__}: {error}"}
-        images = zip(batch.indices, batch.ids, batch.images, strict=True)
-        single = [Batch([i], [sample_id], [image], {}) for i, sample_id, image in images]
-        return {i: why for one in single for i, why in _annotate_batch(store, annotator, one, settings).items()}
-    for i, image_maps in zip(batch.indices, maps, strict=True):
-        store.write(i, resize_bilinear(image_maps, store.grid) if settings.resolution == "grid" else image_maps)
-        store.mark(i, DONE)
-    return {}
-
-
-def _refuse_another_size(maps: Maps, store: ProbabilityStore, annotator: Annotator, settings: AnnotateSettings) -> None:
-    """AnnotatorError if maps that are stored as they are have another size than those of the first image."""
-    stored = store.array("prob").shape[-2:]
-    if settings.resolution == "annotator" and maps.shape[-2:] != stored:
-        raise AnnotatorError(
-            f"annotator {annotator.name} returned maps of {maps.shape[-2]} x {maps.shape[-1]}, but those of the first "
-            f"image have {stored[0]} x {stored[1]}; fix its __call__, or set annotate.resolution: grid"
-        )
-
-
-def _refuse_many_failures(failed: dict[str, str], num_images: int, settings: Settings) -> None:
-    if len(failed) > settings.annotate.max_failed_fraction * num_images:
-        first, reason = next(iter(failed.items()))
-        raise AnnotatorError(
-            f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_fraction "
-            f"{settings.annotate.max_failed_fraction}; fix the cause or raise it, then run "
-            f"{Run(settings).command('annotate')}: finished maps are kept. The first image, {first}: {reason}"
         )

@@ -28,8 +28,8 @@ class First(NamedTuple):
     maps: Maps
 
 
-def first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotator, data: DataSettings) -> Maps:
-    """Maps of the first image that can be read and annotated, float32 [K, h, w]. Doubtful maps are logged.
+def first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotator, data: DataSettings) -> First:
+    """Maps of the first image that can be read and annotated. Doubtful maps are logged.
 
     raises: UnreadableSourceError if none of the samples can be read; AnnotatorError if the annotator fails on each of
             the first four, or returns the same map for all classes, or if its logits are probabilities
@@ -45,7 +45,7 @@ def first_maps(index: SampleIndex, samples: Sequence[Sample], annotator: Annotat
             if not _are_all_equal(first.maps):
                 refuse_probabilities_as_logits(first.maps, first.id, annotator)
                 _warn_of_doubtful(first, annotator, data.class_names)
-                return first.maps
+                return first
             equal.append(first)
         if len(reasons) + len(equal) == NUM_TRIED:
             break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,9 +21,12 @@ class Batch(NamedTuple):
 
 
 def read_batches(
-    index: SampleIndex, samples: Sequence[Sample], pending: Sequence[int], size: int, grid: Sequence[int]
+    index: SampleIndex, samples: Sequence[Sample], batches: Iterable[Sequence[int]], grid: Sequence[int]
 ) -> Iterator[Batch]:
-    """Batches in order; the next one is read while the annotator runs."""
+    """Batches in order; the next one is read while the annotator runs.
+
+    batches: indices of the images of each; a batch without any is passed on at once, when those before it are done
+    """
 
     def read(indices: Sequence[int]) -> Batch:
         batch = Batch([], [], [], {})
@@ -38,10 +41,10 @@ def read_batches(
             batch.images.append(image)
         return batch
 
-    chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
     with ThreadPoolExecutor(1) as reader:
-        upcoming = [reader.submit(read, chunk) for chunk in chunks[:1]]
-        for position in range(len(chunks)):
-            batch = upcoming.pop().result()
-            upcoming = [reader.submit(read, chunk) for chunk in chunks[position + 1 : position + 2]]
+        coming = iter(batches)
+        upcoming = reader.submit(read, next(coming, []))
+        for indices in coming:
+            batch, upcoming = upcoming.result(), reader.submit(read, indices)
             yield batch
+        yield upcoming.result()

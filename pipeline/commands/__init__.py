@@ -5,6 +5,7 @@ Heavy imports are inside the commands, so that `--help` is fast.
 
 from pipeline.commands.alpha import alpha
 from pipeline.commands.annotators import annotators
+from pipeline.commands.cache import cache
 from pipeline.commands.convert_coco import convert_coco
 from pipeline.commands.convert_sbd import convert_sbd
 from pipeline.commands.convert_seem import convert_seem
@@ -30,7 +31,7 @@ TOOLS = (
     *(run, init, annotators, settings, doctor, prompts),
     *(alpha, gallery, inspect, explain),
     *(next_images, export, serve, import_masks, push, next_round),
-    *(download, convert_seem),
+    *(download, convert_seem, cache),
     *(convert_sbd, convert_coco, splits),
     *(experiment_labels, experiment_run, experiment_table, train_fold),
 )

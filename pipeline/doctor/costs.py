@@ -96,6 +96,7 @@ def _probability_size(num_images: int, settings: Settings, trial: Trial | None) 
         return StoreSize(FILE_OF["probabilities"], None, "unknown; measure it with --time")
     dtype = "float16" if settings.annotate.dtype == "auto" else settings.annotate.dtype
     data, facts = settings.data, {"kind": "probabilities", "num_samples": num_images, "dtype": dtype}
+    facts["space"] = "probability"  # or logits: the size is the same
     return StoreSize(
         FILE_OF["probabilities"],
         array_bytes(facts, maps=(data.num_classes, *size), class_names=data.class_names),

@@ -88,13 +88,10 @@ class _Search:
         progress = Progress(log, what, len(passes) * len(self.samples), "images")
         for numbers in passes:
             self._prepare([self.lists[v] for v in numbers])
-            for batch in read_batches(
-                self.index,
-                self.samples,
-                [i for i in range(len(self.samples)) if i not in self.failed],
-                self.settings.annotate.batch_size,
-                self.settings.data.grid,
-            ):
+            left = [i for i in range(len(self.samples)) if i not in self.failed]
+            batch_size = self.settings.annotate.batch_size
+            batches = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
+            for batch in read_batches(self.index, self.samples, batches, self.settings.data.grid):
                 self._count_batch(batch, numbers)
                 self._refuse_many_failures()
                 progress.advance(len(batch.indices) + len(batch.errors))

@@ -29,8 +29,7 @@ def annotate(settings: Settings) -> dict[str, Any]:
 
     raises: AnnotatorError if the annotator cannot be loaded, its classes are not those of the masks, or too many images
             fail; ConfigError for a grid that does not fit into memory; DatasetError if an image has changed since
-            prepare; StoreError if the cache contains maps of other settings or the disk is too small. Finished maps
-            are kept in every case.
+            prepare; StoreError if the disk is too small. Finished maps are kept in every case.
     """
     run = Run(settings)
     run.check_inputs("annotate")
@@ -59,12 +58,13 @@ def _store_facts(filled: Filled) -> dict[str, Any]:
         "fingerprint": store.fingerprint,
         "annotator": annotator.name,
         "space": annotator.space,
-        "maps": list(store.array("prob").shape),
-        "dtype": str(store.array("prob").dtype),
+        "maps": list(store.maps.shape),
+        "dtype": str(store.maps.dtype),
         "num_done": int((store.status == DONE).sum()),
         "failed": filled.failed,
         "without_prompt": classes_without_prompt(annotator),
         "runs_on": list(getattr(annotator, "runs_on", ())),
+        "cache": {"folder": str(filled.cache.folder), "num_made": filled.cache.num_added},
         "store": store_state(store.path),
     }
 

@@ -10,7 +10,7 @@ metadata       every zarr.json of a store, from its facts; the digest of the fac
 group          reading and finishing a store
 creation       creating a store, and resuming an unfinished one
 integrity      opening a store; what is lost or damaged, and its repair
-kept_maps      a new list of images for probs.zarr, which keeps the maps of unchanged images
+map_cache      the maps that all runs share, a file for each annotator and image
 probabilities  probs.zarr        written by annotate
 calibration    calibration.zarr  written by calibrate
 labels         labels.zarr       written by pseudolabel
@@ -24,7 +24,7 @@ from pipeline.errors import StoreError
 from pipeline.folder import STAGE_OF, stage_command
 from pipeline.store.arrays import ABSENT, COORDINATES, DONE, FAILED, OUTCOMES, arrays_of
 from pipeline.store.calibration import CalibrationStore, open_calibration
-from pipeline.store.chunked_array import encode_chunk
+from pipeline.store.chunked_array import decode_chunk, encode_chunk
 from pipeline.store.creation import (
     create_store,
     restore_lost_facts,
@@ -41,8 +41,8 @@ from pipeline.store.integrity import (
     repair_store,
     restore_facts,
 )
-from pipeline.store.kept_maps import replace_images, restore_replaced
 from pipeline.store.labels import LabelStore, has_planes, keep_planes, open_labels
+from pipeline.store.map_cache import MapCache
 from pipeline.store.metadata import (
     recorded_facts,
     refuse_other_layout,
@@ -66,11 +66,13 @@ __all__ = [
     "Damage",
     "Handle",
     "LabelStore",
+    "MapCache",
     "ProbabilityReader",
     "ProbabilityStore",
     "arrays_of",
     "chunks_of",
     "create_store",
+    "decode_chunk",
     "encode_chunk",
     "encode_maps",
     "has_planes",
@@ -87,10 +89,8 @@ __all__ = [
     "remake_command",
     "repair_command",
     "repair_store",
-    "replace_images",
     "restore_facts",
     "restore_lost_facts",
-    "restore_replaced",
     "restore_store",
     "resume_or_create",
     "store_exists",

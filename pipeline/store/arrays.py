@@ -15,6 +15,11 @@ STATUS_CHUNK = 4096
 COUNTS_CHUNK = 256
 OUTCOMES = ("pixels", "kept", "empty", "background_only", "background_overruled", "uncalibrated")
 UINT16_MAX = 65535
+MAPS = {
+    "logits": "logits; resize them to the grid, then a softmax over class gives probabilities",
+    "probability": "probability of the class; resize it to the grid",
+}
+"""Name of the array of maps, by the fact `space` -> what it holds."""
 NAN = float("nan")
 LAYOUT = 1
 """Number of the layout of all stores. Raise it when the same facts would give other arrays. Stores that were written
@@ -55,10 +60,12 @@ def _common_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
 
 
 def _probability_arrays(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """The maps, by what they are. xarray decodes fixed point; logits are decoded by a softmax after up-sampling."""
     scale = {"scale_factor": 1 / UINT16_MAX} if facts["dtype"] == "uint16" else {}
     shape, fill = (facts["num_samples"], *facts["maps"]), 0 if facts["dtype"] == "uint16" else 0.0
+    space, dims = facts["space"], ("class", "y", "x")
     return {
-        "prob": _per_image(shape, ("class", "y", "x"), facts["dtype"], fill, **scale),
+        space: _per_image(shape, dims, facts["dtype"], fill, long_name=MAPS[space], **scale),
         "image_digest": _whole(("sample",), (facts["num_samples"],), "uint64", 0),
     }
 

@@ -29,6 +29,7 @@ blosc.use_threads = False  # by default it locks all threads but the main one ou
 TEXT = VLenUTF8()
 COMPRESSOR = Blosc(cname="zstd", clevel=LEVEL, shuffle=Blosc.SHUFFLE)
 CHECKSUM = CRC32C(location="end")
+CHECKSUM_BYTES = 4
 SIZE_IN_HEADER = slice(4, 8)  # of a chunk compressed by Blosc: its uncompressed bytes, little-endian
 
 
@@ -50,6 +51,11 @@ def decode_chunk(encoded: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> 
         raise ValueError(f"a chunk of {size} bytes, expected {values.nbytes}")
     COMPRESSOR.decode(packed, values)
     return values
+
+
+def is_undamaged(encoded: bytes) -> bool:
+    """Whether a chunk has its checksum. Nothing is decompressed."""
+    return int(CHECKSUM.checksum(encoded[:-CHECKSUM_BYTES])) == int.from_bytes(encoded[-CHECKSUM_BYTES:], "little")
 
 
 class ChunkedArray:

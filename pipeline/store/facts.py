@@ -39,6 +39,7 @@ class Facts(TypedDict):
 
 
 class ProbabilityFacts(Facts):
+    space: Literal["logits", "probability"]
     maps: Annotated[list[Length], Len(3, 3)]
     dtype: Literal["uint16", "float16", "float32"]
 

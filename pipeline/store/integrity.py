@@ -23,7 +23,7 @@ from pipeline.errors import DISK_PROBLEMS, StoreError
 from pipeline.files import is_file
 from pipeline.folder import FILE_OF, STAGE_OF, stage_command
 from pipeline.receipt import fingerprint
-from pipeline.store.arrays import ABSENT, COORDINATES, DONE
+from pipeline.store.arrays import ABSENT, COORDINATES, DONE, MAPS
 from pipeline.store.group import UNREADABLE, Handle, Store, as_number, refuse_lost_root, refuse_other
 from pipeline.store.metadata import (
     ROOT,
@@ -131,7 +131,7 @@ def done_images(store: Store) -> npt.NDArray[np.bool_] | None:
 
 
 def _images_with_a_chunk(store: Store) -> set[int]:
-    chunks = (chunk for name in {"prob", "score", "label"} & store.specs.keys() for chunk in _chunks(store, name))
+    chunks = (chunk for name in {*MAPS, "score", "label"} & store.specs.keys() for chunk in _chunks(store, name))
     return {image for chunk in chunks if chunk.is_on_disk(store.path) for image in chunk.images}
 
 

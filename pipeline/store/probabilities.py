@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline.datasets import Sample
 from pipeline.resample import resize_bilinear, softmax
 from pipeline.store.arrays import DONE, UINT16_MAX
+from pipeline.store.chunked_array import ChunkedArray
 from pipeline.store.group import Handle, Store
 from pipeline.store.integrity import open_store
 
@@ -45,7 +46,15 @@ def _for_half(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 class ProbabilityStore(Store):
-    """K class maps of every image, as the annotator returned them: `prob (sample, class, y, x)`."""
+    """K class maps of every image, as the annotator returned them: (sample, class, y, x).
+
+    The array is named for what it holds, `logits` or `probability`.
+    """
+
+    @property
+    def maps(self) -> ChunkedArray:
+        """The array of the maps."""
+        return self.array(self.state["space"])
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -55,8 +64,11 @@ class ProbabilityStore(Store):
 
     def write(self, index: int, maps: npt.NDArray[np.float32]) -> None:
         """Write the maps of one image. maps: float32 [K, h, w], logits or probabilities as the fact `space` states"""
-        array = self.array("prob")
-        array[index] = encode_maps(maps, array.dtype)
+        self.maps[index] = encode_maps(maps, self.maps.dtype)
+
+    def chunk(self, index: int) -> Path:
+        """The file of one image's maps, which holds the bytes of `encode_chunk`."""
+        return self.path / f"{self.state['space']}/c/{index}/0/0/0"
 
     @property
     def image_digests(self) -> list[str]:
@@ -70,13 +82,13 @@ class ProbabilityStore(Store):
 
         def maps_of(sample: Sample) -> npt.NDArray[Any] | None:
             index = indices[sample.id]
-            return self.read_chunk("prob", index) if is_done[index] else None
+            return self.read_chunk(self.state["space"], index) if is_done[index] else None
 
         return maps_of
 
     def probabilities(self, index: int) -> ProbabilityReader:
         """One image's probabilities on the grid, to be read in row strips; StoreError if they are damaged or lost."""
-        values = self.read_chunk("prob", index)
+        values = self.read_chunk(self.state["space"], index)
         maps = values.astype(np.float32)
         if values.dtype == np.uint16:
             maps /= np.float32(UINT16_MAX)

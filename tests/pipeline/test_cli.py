@@ -52,7 +52,7 @@ def test_every_command_that_reads_a_run_takes_it_as_an_argument():
     without = {name for name, command in COMMANDS.items() if "overrides" not in {p.name for p in command.params}}
     assert without == {
         *("run", "annotators", "settings", "presets", "predict", "splits"),
-        *("download", "convert-seem", "convert-sbd", "convert-coco", "step-times"),
+        *("download", "cache", "convert-seem", "convert-sbd", "convert-coco", "step-times"),
     }
     for name in COMMANDS.keys() - without - {"init"}:
         arguments = [p for p in COMMANDS[name].params if isinstance(p, click.Argument)]

@@ -216,7 +216,7 @@ def test_xarray_decodes_fixed_point_probabilities(tmp_path):
     store.write(0, maps)
     store.mark(0, DONE)
     finish(store)
-    read = xarray.open_zarr(tmp_path / "probs.zarr")["prob"].values[0]
+    read = xarray.open_zarr(tmp_path / "probs.zarr")["probability"].values[0]
     assert np.abs(read - maps).max() <= 0.5 / 65535 + 1e-7
 
 

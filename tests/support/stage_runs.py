@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,12 @@ def run_stages(settings, *names):
     """Run these stages (default: all up to the labels), and write their receipts."""
     for name in names or STAGES:
         Run(settings).finish(name, STAGES[name](settings))
+
+
+def forget_maps(settings):
+    """Remove the maps of a run, and those that runs share."""
+    shutil.rmtree(settings.folder / "probs.zarr", ignore_errors=True)
+    shutil.rmtree(settings.cache_folder, ignore_errors=True)
 
 
 def kill_stage(run_file: Path, stage: str, fragment: str, moment: int) -> None:

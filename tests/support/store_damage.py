@@ -17,7 +17,7 @@ from pipeline.store.metadata import write_metadata
 RUN = "checked"
 KINDS = list(FILE_OF)
 IMAGE_ARRAYS = {
-    "probabilities": ["prob"],
+    "probabilities": ["logits"],
     "calibration": ["score", "truth", "best_foreground", "p_foreground", "p_second", "p_background"],
     "labels": ["label", "label_by_alpha", "set", "best_foreground", "p_foreground", "p_second", "p_background"],
 }

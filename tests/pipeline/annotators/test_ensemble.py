@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from stage_runs import contents, kill_stage, probabilities_of, run_stages
+from stage_runs import contents, forget_maps, kill_stage, probabilities_of, run_stages
 from tiny_run import UNTRAINED, write_run_file
 
 from pipeline.annotators.mixture import log_loss
@@ -56,7 +56,7 @@ def stored(path):
 
 
 def written(path):
-    return {chunk.name: chunk.stat().st_mtime_ns for chunk in (path / "prob/c").iterdir()}
+    return {chunk.name: chunk.stat().st_mtime_ns for chunk in next(path.glob("*/c/0/0/0/0")).parents[3].iterdir()}
 
 
 def test_the_run_stores_the_mean_of_what_the_members_store(make):
@@ -187,10 +187,14 @@ def test_errors_of_a_member_name_it_and_its_settings(make):
         annotate(make({"own": noisy("gone:build")}))
 
 
-def test_maps_of_other_settings_of_a_member_are_kept_and_refused(make):
-    annotate(make({"fine": LOGITS, "rough": ROUGH}))
-    with pytest.raises(StoreError, match=r"members/fine/probs.zarr holds maps of other .*rm -r .*members/fine/"):
-        annotate(make({"fine": noisy(stride=4), "rough": ROUGH}))
+def test_maps_of_other_settings_of_a_member_are_kept_in_the_cache(make):
+    settings = make({"fine": LOGITS, "rough": ROUGH})
+    annotate(settings)
+    before = contents(settings.folder)
+    other = annotate(make({"fine": noisy(stride=4), "rough": ROUGH}))
+    assert other["members"]["fine"]["fingerprint"] != other["members"]["rough"]["fingerprint"]
+    assert annotate(settings)["cache"]["num_made"] == 0
+    assert contents(settings.folder) == before
 
 
 @pytest.mark.parametrize(
@@ -220,7 +224,8 @@ def test_a_kill_in_the_store_of_a_member_loses_nothing(make, tmp_path):
     expected = {path: contents(path) for path in (*map(run.folder.member, members), run.folder.probabilities)}
     for path in expected:
         path.rename(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr")
-    kill_stage(tmp_path / "tiny.yaml", "annotate", "rough/probs.zarr/prob/c", 3)
+    forget_maps(settings)
+    kill_stage(tmp_path / "tiny.yaml", "annotate", "rough/probs.zarr/probability/c", 9)
     fine, rough, mean = expected
     kept = written(fine)
     half_done = open_for_inspection(rough)
@@ -242,7 +247,7 @@ def test_damaged_maps_of_a_member_are_found_and_made_again(make):
     path = run.folder.member("rough")
     before = contents(path)
     assert check_run(settings)["findings"] == []
-    chunk = path / "prob/c/4/0/0/0"
+    chunk = path / "probability/c/4/0/0/0"
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"!")
     (finding,) = check_run(settings)["findings"]
     assert finding["command"].startswith("conformalsam inspect ")
@@ -269,7 +274,14 @@ def test_a_run_in_a_folder_named_members_is_no_member(make, tmp_path):
     create_store(
         path,
         "probabilities",
-        {"fingerprint": "12", "class_names": ["a"], "grid": [2, 2], "maps": [1, 2, 2], "dtype": "float16"},
+        {
+            "fingerprint": "12",
+            "class_names": ["a"],
+            "grid": [2, 2],
+            "maps": [1, 2, 2],
+            "space": "logits",
+            "dtype": "float16",
+        },
         [],
     )
     with pytest.raises(

@@ -154,6 +154,7 @@ def test_first_maps_are_those_of_the_first_image(prepared, caplog):
     caplog.set_level(logging.WARNING)
     own = prepared(lambda: Returning(maps_of))
     index = Run(own).samples()
-    maps = first_maps(index, index.of("labeled"), build_annotator(own), own.data)
-    assert np.array_equal(maps, maps_of([None])[0])
+    first = first_maps(index, index.of("labeled"), build_annotator(own), own.data)
+    assert first.id == index.of("labeled")[0].id
+    assert np.array_equal(first.maps, maps_of([None])[0])
     assert caplog.messages == []

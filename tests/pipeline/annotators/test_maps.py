@@ -13,7 +13,7 @@ from unprivileged import without_privileges
 
 from pipeline.annotators.build import build_annotator
 from pipeline.doctor import examine
-from pipeline.errors import AnnotatorError, DatasetError, StoreError
+from pipeline.errors import AnnotatorError, DatasetError
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.stages.annotate import annotate
@@ -143,7 +143,7 @@ def test_a_changed_file_is_not_mixed_into_a_half_made_store(own, tmp_path):
     with pytest.raises(DatasetError, match="is not the file that prepare read"):
         annotate(settings)
     image.write_bytes(whole)
-    assert open_probabilities(settings.folder / "probs.zarr", writable=True).status.tolist().count(DONE) == 8
+    assert open_probabilities(settings.folder / "probs.zarr", writable=True).status.tolist().count(DONE) == 10
     first = file_of(folder, names[0])
     content = first.read_bytes()
     np.savez(first, maps_for(99))
@@ -179,8 +179,8 @@ def test_only_images_whose_files_are_new_or_have_changed_are_stored_again(own, t
     np.savez(folder / "more.npz", maps_for(77))
     caplog.set_level("INFO")
     settings = make()
-    assert annotate(settings)["num_done"] == 13
-    assert "annotate: the maps of 11 of 13 images are kept" in caplog.messages
+    facts = annotate(settings)
+    assert (facts["num_done"], facts["cache"]["num_made"]) == (13, 2)
     after = stored(settings)
     changed = {names[3]: maps_for(99), "more": maps_for(77)}
     for name, maps in after.items():
@@ -197,8 +197,8 @@ def test_maps_of_another_size_are_those_of_another_annotator(own):
     np.savez(
         file_of(folder, samples_of(settings)[0].id), maps_for(0, (4, 6))
     )  # sizes differ: all are resized to the grid
-    with pytest.raises(StoreError, match=r"holds maps of other annotator settings .*rm -r "):
-        annotate(settings)
+    facts = annotate(settings)
+    assert (facts["maps"], facts["cache"]["num_made"]) == ([12, 3, 16, 24], 12)
 
 
 def test_the_fingerprints_are_those_of_the_content_and_not_of_names_of_folders_or_other_files(own):

@@ -18,7 +18,7 @@ from pipeline.annotators.contract import classes_without_prompt
 from pipeline.annotators.views import ViewsAnnotator, num_calls, spans
 from pipeline.datasets import image_to_grid
 from pipeline.doctor import examine
-from pipeline.errors import AnnotatorError, ConfigError, StoreError
+from pipeline.errors import AnnotatorError, ConfigError
 from pipeline.prompt_search.candidates import Wording
 from pipeline.prompt_search.search import count_wordings
 from pipeline.run import Run
@@ -296,8 +296,9 @@ def test_the_run_stores_the_mean_and_views_are_part_of_its_identity(make):
     assert annotate(settings)["fingerprint"] == facts["fingerprint"]
     assert digest_of(settings.folder / "probs.zarr") == before
     for other in (None, {"flips": True}, {"scales": [1.0, 1.5]}):
-        with pytest.raises(StoreError, match=r"holds maps of other annotator settings .*rm -r "):
-            annotate(make(other, **chosen))
+        assert annotate(make(other, **chosen))["cache"]["num_made"] == 10
+    assert annotate(settings)["cache"]["num_made"] == 0
+    assert digest_of(settings.folder / "probs.zarr") == before
 
 
 def test_one_view_of_the_whole_image_is_the_annotator_itself(make):

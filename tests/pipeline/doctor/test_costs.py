@@ -48,9 +48,9 @@ def test_a_trial_finds_the_size_of_the_compressed_maps_to_the_byte(data, make_se
     run_stages(settings, "prepare", "annotate")
     store = open_probabilities(settings.folder / "probs.zarr")
     places = [samples.index(sample) for sample in evenly_spaced(samples, TIMED_IMAGES)]
-    chunks = [(store.path / f"prob/c/{place}/0/0/0").stat().st_size for place in places]
+    chunks = [(store.path / f"logits/c/{place}/0/0/0").stat().st_size for place in places]
     assert tried.stored_bytes == np.mean(chunks)
-    assert tried.map_size == store.array("prob").shape[2:]
+    assert tried.map_size == store.maps.shape[2:]
 
 
 def test_a_trial_at_the_resolution_of_the_grid_has_maps_of_its_size(data, make_settings):

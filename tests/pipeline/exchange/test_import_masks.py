@@ -135,15 +135,15 @@ def test_corrected_masks_are_used_in_calibration_and_nothing_is_annotated_again(
 def test_an_incomplete_store_is_completed_in_its_own_order(run, take):
     """A mask moves its image among the samples. Its maps stay where they are, and new maps get the right index."""
     folder = export_labels(run.folder / "labels.zarr", "png").folder
-    maps = digest_of(run.folder / "probs.zarr/prob")
+    maps = digest_of(run.folder / "probs.zarr/logits")
     store = open_probabilities(run.folder / "probs.zarr", writable=True)
     for place in (1, 7, 9, 11):
-        (store.path / f"prob/c/{place}/0/0/0").unlink()
+        (store.path / f"logits/c/{place}/0/0/0").unlink()
         store.mark(place, ABSENT)
     write_metadata(store.path, {**store.state, "complete": False})
     correct(folder, splits_of(run)["unlabeled"][2])
     run_stages(load_settings(take(folder).run), "prepare", "annotate")
-    assert digest_of(run.folder / "probs.zarr/prob") == maps
+    assert digest_of(run.folder / "probs.zarr/logits") == maps
 
 
 def test_a_second_import_adds_to_the_first_even_into_the_first_run(run, take, tmp_path):

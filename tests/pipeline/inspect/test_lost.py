@@ -75,7 +75,7 @@ def test_every_reader_refuses_labels_that_lost_something_and_the_command_makes_t
 @pytest.mark.parametrize("kind", ["probabilities", "calibration"])
 def test_maps_and_thresholds_that_lost_something_are_refused(run, kind):
     path = store_of(run, kind)
-    for array in ("status", "made_by", {"probabilities": "prob", "calibration": "score"}[kind]):
+    for array in ("status", "made_by", {"probabilities": "logits", "calibration": "score"}[kind]):
         file = chunk_files(path, array)[0]
         content = file.read_bytes()
         file.unlink()

@@ -165,8 +165,8 @@ def test_damage_beside_damage_is_repaired_at_once(run):
 @pytest.mark.parametrize(
     ("kind", "array", "content"),
     [
-        ("probabilities", "prob", None),
-        ("probabilities", "prob", "{"),
+        ("probabilities", "logits", None),
+        ("probabilities", "logits", "{"),
         ("calibration", "q_hat", ""),
         ("calibration", "q_hat", '{"zarr_format": 3}'),
         ("labels", "sample", "[]"),
@@ -200,9 +200,9 @@ def test_a_repair_writes_metadata_from_the_facts_and_not_from_a_damaged_copy(run
 def test_metadata_of_an_unfinished_store_are_written_by_its_stage(run):
     path = store_of(run, "probabilities")
     expected = digest_of(path)
-    make_unfinished(path, open_for_inspection(path), image=0, arrays=["prob"])
+    make_unfinished(path, open_for_inspection(path), image=0, arrays=["logits"])
     receipt_of(run, "probabilities").unlink()
-    (path / "prob/zarr.json").write_text("{")
+    (path / "logits/zarr.json").write_text("{")
     follow(f"snakemake --cores 8 annotate --config run={RUN}", run)
     assert digest_of(path) == expected
 

@@ -50,7 +50,7 @@ def test_samples_that_are_gone_are_made_again(run):
 
 @pytest.mark.parametrize("store", ["probs.zarr", "calibration.zarr", "labels.zarr"])
 def test_damage_of_a_store_is_found(run, store):
-    array = {"probs.zarr": "prob", "calibration.zarr": "score", "labels.zarr": "label"}[store]
+    array = {"probs.zarr": "logits", "calibration.zarr": "score", "labels.zarr": "label"}[store]
     flip_a_bit(next(path for path in sorted((run.folder / store / array / "c").rglob("*")) if path.is_file()))
     finding = only_finding(run)
     assert finding["what"] == "corrupt"

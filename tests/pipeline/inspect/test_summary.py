@@ -84,7 +84,7 @@ def test_failed_images_are_named(probabilities):
     assert facts["images"] == {"total": 3, "done": 1, "failed": ["im_1"], "absent": 1}
     text = format_summary(facts)
     assert "1 of 3 done, 1 (im_1) failed, 1 to come" in text
-    assert "prob (sample 3, class 3, y 4, x 10) uint16" in text
+    assert "probability (sample 3, class 3, y 4, x 10) uint16" in text
     assert "annotator x, space probability, fingerprint f2" in text
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stage_runs import run_stages
+from stage_runs import contents, run_stages
 
 from pipeline.annotators.build import build_annotator
 from pipeline.datasets import image_to_grid, load_samples
@@ -51,17 +51,19 @@ def test_maps_can_be_cached_at_the_resolution_of_the_grid(prepared):
 def test_a_finished_cache_is_not_made_again(prepared):
     settings = prepared()
     first = annotate(settings)
-    chunk = settings.folder / "probs.zarr/prob/c/0/0/0/0"
+    chunk = settings.folder / "probs.zarr/logits/c/0/0/0/0"
     written = chunk.stat().st_mtime_ns
     assert annotate(settings)["fingerprint"] == first["fingerprint"]
     assert chunk.stat().st_mtime_ns == written
 
 
-def test_maps_of_other_settings_are_kept_and_refused(prepared):
-    annotate(prepared())
-    with pytest.raises(StoreError, match=r"holds maps of other annotator settings .*rm -r .* annotate -R annotate "):
-        annotate(prepared(**{"python.arguments": {"stride": 4}}))
-    assert open_probabilities(prepared().folder / "probs.zarr").status.tolist() == [DONE] * 12
+def test_maps_of_other_settings_are_kept_in_the_cache(prepared):
+    before = annotate(prepared())
+    files = contents(prepared().folder)
+    assert annotate(prepared(**{"python.arguments": {"stride": 4}}))["maps"] == [12, 3, 4, 6]
+    again = annotate(prepared())
+    assert (again["fingerprint"], again["cache"]["num_made"]) == (before["fingerprint"], 0)
+    assert contents(prepared().folder) == files
 
 
 def test_a_bad_image_costs_only_itself_and_is_tried_again_by_the_next_run(prepared):

@@ -1,14 +1,11 @@
 """annotate after a new prepare: unchanged images keep their maps, and all maps are those of their images."""
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from stage_runs import run_stages
+from stage_runs import forget_maps, kill_stage, run_stages
 
 from pipeline.errors import DatasetError, UnreadableSourceError
 from pipeline.run import Run
@@ -16,7 +13,6 @@ from pipeline.run_file import load_settings
 from pipeline.stages.annotate import annotate
 from pipeline.store import DONE, open_probabilities
 
-SUPPORT = Path(__file__).parents[2] / "support"
 IDS = [f"im{i:02d}" for i in range(14)]
 
 
@@ -41,7 +37,7 @@ def maps_of(run):
     """Id -> bytes of the chunk of each image's maps, and the file that holds them."""
     store = open_probabilities(run.folder.probabilities)
     assert (store.status == DONE).all()
-    chunks = [store.path / f"prob/c/{i}/0/0/0" for i in range(len(store.sample_ids))]
+    chunks = [store.path / f"logits/c/{i}/0/0/0" for i in range(len(store.sample_ids))]
     return {name: (path.read_bytes(), path.stat().st_ino) for name, path in zip(store.sample_ids, chunks, strict=True)}
 
 
@@ -94,7 +90,7 @@ def test_the_fingerprint_is_that_of_a_run_from_the_start(run, tmp_path):
 
 
 def test_a_changed_image_is_refused_and_what_is_done_is_kept(run):
-    shutil.rmtree(run.folder.probabilities)
+    forget_maps(run.settings)
     changed = image_of(run, 3)
     draw(changed, 100)
     with pytest.raises(DatasetError, match=rf"{changed} is not the file that prepare read .* run snakemake .*annotate"):
@@ -106,29 +102,24 @@ def test_a_changed_image_is_refused_and_what_is_done_is_kept(run):
 
 
 def test_the_first_image_may_be_gone(run):
-    shutil.rmtree(run.folder.probabilities)
+    forget_maps(run.settings)
     gone = image_of(run, 0, "labeled")
     gone.unlink()
     settings = load_settings(run.settings.origin.run, {"max_failed_fraction": 0.1})
     assert list(annotate(settings)["failed"]) == [gone.stem]
     for path in gone.parent.iterdir():
         path.unlink()
-    shutil.rmtree(run.folder.probabilities)
+    forget_maps(run.settings)
     with pytest.raises(UnreadableSourceError, match=r"cannot be read .* to continue without the file, run snakemake"):
         annotate(settings)
 
 
-def test_a_replacement_that_is_killed_loses_no_map(run, tmp_path):
+@pytest.mark.parametrize(("fragment", "moment"), [("probs.zarr.part", 3), ("probs.zarr.going", 1), ("logits/c", 4)])
+def test_a_replacement_that_is_killed_loses_no_map(run, fragment, moment):
     before = set(maps_of(run).values())
     draw(image_of(run, 2), 100)
     run_stages(run.settings, "prepare")
-    words = SUPPORT / "killed_stage.py", run.settings.origin.run, "annotate", "probs.zarr.going", "1"
-    environment = {"PYTHONPATH": f"{SUPPORT.parents[1]}:{SUPPORT}", "PATH": ""}
-    killed = subprocess.run([sys.executable, *map(str, words)], env=environment, capture_output=True, check=False)
-    assert killed.returncode == -9, killed.stderr
-    coming = run.folder.path / "probs.zarr.coming"
-    assert coming.is_dir()
-    run.folder.probabilities.rename(run.folder.path / "probs.zarr.going")  # and a little later
+    kill_stage(Path(run.settings.origin.run), "annotate", fragment, moment)
     run_stages(run.settings, "annotate")
     assert len(set(maps_of(run).values()) - before) == 1
-    assert not coming.exists()
+    assert [path.name for path in run.folder.path.iterdir() if path.name.startswith("probs")] == ["probs.zarr"]

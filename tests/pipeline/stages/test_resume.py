@@ -8,7 +8,7 @@ from pipeline.run import Run
 from pipeline.store import DONE, open_for_inspection
 
 CHUNKS = {
-    "annotate": ("probs.zarr", "prob/c"),
+    "annotate": ("probs.zarr", "logits/c"),
     "calibrate": ("calibration.zarr", "score/c"),
     "pseudolabel": ("labels.zarr", "label/c"),
 }

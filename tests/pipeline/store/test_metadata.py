@@ -31,9 +31,10 @@ CALIBRATION = COMMON | {
     "variants": ["image", "pixel"],
     "rules": ["paper", "singleton"],
 }
+MAPS = {"kind": "probabilities", "maps": [3, 2, 2]}
 FACTS = {
-    "probabilities, fixed point": COMMON | {"kind": "probabilities", "maps": [3, 2, 2], "dtype": "uint16"},
-    "probabilities, logits": COMMON | {"kind": "probabilities", "maps": [3, 2, 2], "dtype": "float16"},
+    "probabilities, fixed point": COMMON | MAPS | {"dtype": "uint16", "space": "probability"},
+    "probabilities, logits": COMMON | MAPS | {"dtype": "float16", "space": "logits"},
     "calibration": CALIBRATION | {"kind": "calibration", "class_thresholds": "pooled"},
     "calibration, class-wise": CALIBRATION | {"kind": "calibration", "class_thresholds": "each", "variants": ["image"]},
     "labels": COMMON | {"kind": "labels", "background": 0, "alphas": [0.1], "rule": "paper"},
@@ -85,7 +86,7 @@ def test_metadata_are_those_that_zarr_writes(tmp_path, facts, is_finished):
 
 
 def test_every_fact_is_part_of_the_digest(tmp_path):
-    path = created(tmp_path / "probs.zarr", FACTS["probabilities, logits"] | {"space": "logits"}, True).path
+    path = created(tmp_path / "probs.zarr", FACTS["probabilities, logits"], True).path
     text = (path / "zarr.json").read_text()
     state = store_state(path)
     for name, value in state.items():

@@ -123,7 +123,7 @@ def other_than_from_the_start(bench: Bench, stage: str) -> list[str]:
 
 def maps_of(digests: dict[str, str]) -> list[str]:
     """Digests of the maps of all images, whatever their rows in the store."""
-    return sorted(digest for path, digest in digests.items() if path.startswith("probs.zarr/prob/c/"))
+    return sorted(digest for path, digest in digests.items() if path.startswith("probs.zarr/logits/c/"))
 
 
 def depends_on_rows(path: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers as t
 from safetensors.torch import load_file, save_file
-from stage_runs import run_stages
+from stage_runs import forget_maps, run_stages
 from tiny_networks import SEMANTIC, write_network
 
 from pipeline.annotators.batches import FittingBatches
@@ -131,13 +131,13 @@ def test_the_fingerprint_depends_on_what_changes_maps_only(build, folders, tmp_p
 
 
 def test_an_interrupted_run_goes_on_to_the_same_maps(folders, make_settings, write_images, tmp_path, monkeypatch):
-    write_images(tmp_path / "data", [f"im{i}" for i in range(9)])
+    write_images(tmp_path / "data", [f"im{i:02}" for i in range(14)])
     section = {"model": str(folders("segformer")), "class_map": {"background": ["wall"]}}
     settings = make_settings(annotator="transformers", **{"annotate.transformers": section})
     run_stages(settings, "prepare", "annotate")
     path = settings.folder / "probs.zarr"
-    expected = [open_probabilities(path).probabilities(i).maps for i in range(7)]
-    shutil.rmtree(path)
+    expected = [open_probabilities(path).probabilities(i).maps for i in range(12)]
+    forget_maps(settings)
     sizes, maps = [], FittingBatches.maps
 
     def interrupted(batches, network, images):
@@ -150,9 +150,10 @@ def test_an_interrupted_run_goes_on_to_the_same_maps(folders, make_settings, wri
     monkeypatch.setattr(FittingBatches, "maps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         annotate(settings)
-    assert annotate(settings)["num_done"] == 7
-    assert sizes[sizes.index("interrupted") + 1 :] == [2, 2, 1]  # two of seven images were done
-    resumed = [open_probabilities(path).probabilities(i).maps for i in range(7)]
+    assert annotate(settings)["num_done"] == 12
+    assert sizes[: sizes.index("interrupted")] == [1] * 6 + [2, 2]  # six are compared with their masks
+    assert sizes[sizes.index("interrupted") + 1 :] == [2, 2]  # eight of twelve were done
+    resumed = [open_probabilities(path).probabilities(i).maps for i in range(12)]
     assert all(np.array_equal(a, b) for a, b in zip(resumed, expected, strict=True))
 
 

@@ -1,0 +1,106 @@
+"""Commands `cache list`, `cache verify` and `cache prune`: the maps that runs share."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+from pipeline.cli import run_argument
+from pipeline.progress import Progress
+from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEADER = ("maps", "classes", "size", "dtype", "images", "in use", "GB")
+
+
+@click.group()
+def cache() -> None:
+    """List, check or remove the maps that runs share.
+
+    They are in the folder of the setting `cache`, by default RESULTS/maps: one folder for each annotator with its
+    weights, prompts, classes and grid, and one file for each image. A run's probs.zarr is linked to them, so they take
+    the room of one.
+    """
+
+
+@cache.command("list")
+@run_argument
+def list_caches(settings: Settings) -> None:
+    """List the maps by annotator.
+
+    "In use" are those that the probs.zarr of a run is linked to. RUN gives the folder.
+    """
+    from pipeline.store.map_cache import caches_in, summary
+
+    found = [summary(one) for one in caches_in(settings.cache_folder)]
+    rows = [HEADER]
+    for one in found:
+        classes, height, width = one.facts.get("maps", ("?", "?", "?"))
+        numbers = (str(one.num_rows), str(one.num_used), f"{one.num_bytes / 1e9:.2f}")
+        size, dtype = f"{height} x {width}", one.facts.get("dtype", "?")
+        rows.append((one.cache.folder.name, str(classes), size, dtype, *numbers))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        numbers_of = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        click.echo("  ".join([row[0].ljust(widths[0]), *numbers_of]))
+    num_bytes, writing = sum(one.num_bytes for one in found), sum(one.num_claims for one in found)
+    now = f"; {writing} images are being annotated" if writing else ""
+    click.echo(f"{settings.cache_folder}: {num_bytes / 1e9:.2f} GB{now}")
+
+
+@cache.command()
+@run_argument
+@click.option("--repair", is_flag=True, help="Remove damaged maps, so that the next annotate makes them again.")
+def verify(settings: Settings, repair: bool) -> None:
+    """Read every map and compare its checksum.
+
+    Exit code 1 if one is damaged. RUN gives the folder.
+    """
+    from pipeline.store.map_cache import caches_in, damaged_rows
+
+    damaged = 0
+    for one in caches_in(settings.cache_folder):
+        progress = Progress(log, f"verify {one.folder.name}", sum(1 for _ in one.rows()), "images")
+        for row, is_damaged in damaged_rows(one):
+            progress.advance()
+            if is_damaged:
+                damaged += 1
+                click.echo(f"damaged: {row}")
+                if repair:
+                    row.unlink()
+    if damaged:
+        run = settings.origin.run or settings.name
+        fix = (
+            f"removed; runs that use them: conformalsam inspect {run} --repair, then annotate"
+            if repair
+            else f"remove them: conformalsam cache verify {run} --repair"
+        )
+        click.echo(f"{damaged} damaged; {fix}")
+    else:
+        click.echo("all maps have their checksums")
+    sys.exit(1 if damaged and not repair else 0)
+
+
+@cache.command()
+@run_argument
+@click.option("--maps", "names", metavar="NAME", multiple=True, help="Only these, as `cache list` names them.")
+@click.option("--all", "is_all", is_flag=True, help="Also maps in use. Runs keep theirs; new runs annotate again.")
+def prune(settings: Settings, names: Sequence[str], is_all: bool) -> None:
+    """Remove maps that no run uses.
+
+    RUN gives the folder. Refused while a process annotates.
+    """
+    from pipeline.errors import ConfigError
+    from pipeline.store.map_cache import caches_in, prune_rows
+
+    found = {one.folder.name: one for one in caches_in(settings.cache_folder)}
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise ConfigError(f"{settings.cache_folder} has no {unknown[0]}, but {', '.join(found) or 'nothing'}")
+    for name in names or found:
+        num_rows, num_bytes = prune_rows(found[name], is_all)
+        click.echo(f"{name}: {num_rows} images removed, {num_bytes / 1e9:.2f} GB")
