@@ -16,7 +16,9 @@ class NoisyAnnotator:
 
     without_prompt: Sequence[str] = ()
 
-    def __init__(self, space: str, stride: int, seconds: float, bad_red: int | None, decimals: int, log: str | None):
+    def __init__(
+        self, space: str, stride: int, seconds: float, bad_red: int | None, decimals: int, log: str | None = None
+    ):
         self.name, self.fingerprint, self.space = "noisy", f"noisy {space} {stride} {decimals}", space
         self.stride, self.seconds, self.bad_red, self.decimals, self.log = stride, seconds, bad_red, decimals, log
 
