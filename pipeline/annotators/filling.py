@@ -154,6 +154,8 @@ def _check_classes(work: Work, labeled: Sequence[Labeled], unchecked: Unchecked)
 
 def _check_disk(row_bytes: int, num_images: int, path: Path) -> None:
     """Log the size of the maps to make, estimated from those of one image; StoreError if the disk is too small."""
+    if not num_images:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     needed, free = row_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
     log.info(

@@ -83,10 +83,10 @@ def _batches(
             yield batch
         if others:
             yield []
-            if not has_waited and not cache.held:
+            if not has_waited:
                 has_waited = True
                 log.info("annotate: waiting for %d maps that other processes make", len(others))
-            time.sleep(0 if cache.held else SECONDS_TO_WAIT)
+            time.sleep(SECONDS_TO_WAIT)
         left = others
 
 

@@ -58,4 +58,5 @@ def _parts(name: str) -> list[str]:
 
 def _end_alike(one: list[str], other: list[str]) -> bool:
     """Whether the shorter one is the end of the longer one."""
-    return all(a == b for a, b in zip(reversed(one), reversed(other), strict=False))
+    length = min(len(one), len(other))
+    return one[-length:] == other[-length:]
