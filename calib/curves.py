@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from calib.histogram import DROPPED_BITS, FIRST, NUM_BINS, grid_value, grid_values
+from calib.histogram import DROPPED_BITS, FIRST, NUM_BINS, SMALLEST, grid_values
 from calib.interface import Block
 from calib.labels import Planes, background_is_best, row_tiles
 from calib.relations import BEHIND, BEST, RELATIONS, VOID, relations_to_truth
@@ -176,7 +176,7 @@ def _first_candidate(score: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     The bits of floats ascend like their values, and candidates are those with a mantissa of STEP_BITS bits.
     """
     dropped = DROPPED_BITS + STEP_BITS
-    bits = np.clip(score, grid_value(0), np.float32(1)).view(np.uint32) + np.uint32((1 << dropped) - 1)
+    bits = np.clip(score, SMALLEST, np.float32(1)).view(np.uint32) + np.uint32((1 << dropped) - 1)
     return (bits >> np.uint32(dropped)).astype(np.int16) - np.int16(FIRST >> STEP_BITS)
 
 

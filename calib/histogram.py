@@ -24,7 +24,8 @@ from calib.quantile import Method, conformal_rank, exact_alpha
 Pooling = Literal["hierarchical", "naive"]
 
 DROPPED_BITS = 13  # of float32's 23 bits of mantissa
-FIRST = int(np.float32(2.0**-20).view(np.uint32)) >> DROPPED_BITS
+SMALLEST = np.float32(2.0**-20)  # grid number
+FIRST = int(SMALLEST.view(np.uint32)) >> DROPPED_BITS
 NUM_BINS = (int(np.float32(1).view(np.uint32)) >> DROPPED_BITS) - FIRST + 1
 UNIT = 1 << 48  # weight of an image; fractions of it are integers, so sums are exact for up to 32 768 images
 
@@ -76,7 +77,7 @@ def grid_bins(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     scores:  float32 in [0, 1], without NaN
     returns: int64 of the same shape, 0..NUM_BINS - 1
     """
-    bits = np.clip(scores, np.float32(2.0**-20), np.float32(1)).view(np.uint32)
+    bits = np.clip(scores, SMALLEST, np.float32(1)).view(np.uint32)
     return ((bits + np.uint32((1 << DROPPED_BITS) - 1)) >> np.uint32(DROPPED_BITS)).astype(np.int64) - FIRST
 
 
