@@ -109,7 +109,9 @@ class ChunkedArray:
         """Keys of the chunks that a selection touches: the index of a chunk along each axis."""
         box, _ = self._box(selection)
         axes = zip(box, self.chunks, strict=True)
-        return itertools.product(*(range(part.start // size, -(-part.stop // size)) for part, size in axes))
+        return itertools.product(
+            *(range(part.start // size, -(-part.stop // size)) if part.start < part.stop else () for part, size in axes)
+        )
 
     def has_chunk(self, key: Key) -> bool:
         """Whether a chunk is on disk."""

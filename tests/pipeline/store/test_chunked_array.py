@@ -61,6 +61,13 @@ def files(folder: Path):
     }
 
 
+def test_an_empty_selection_writes_no_chunk(tmp_path):
+    array = ChunkedArray(tmp_path, ArraySpec(("y", "x"), (1, 2), "float16", np.nan, (1, 2)))
+    array[0, 1:1] = np.empty(0)
+    assert array[0, 1:1].shape == (0,)
+    assert files(tmp_path) == {}
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_random_selections_write_and_read_what_zarr_does(data):
