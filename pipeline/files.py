@@ -97,15 +97,18 @@ def going_of(path: Path) -> Path:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder with everything in it, if it exists; raises OSError if something in it cannot be removed."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path, onerror=_raise_with_path)
+    errors: list[OSError] = []
 
+    def keep_with_path(_: object, below: str, problem: tuple[Any, BaseException, Any]) -> None:
+        """Keep the error with its whole path; rmtree's own has the last name only."""
+        error = problem[1]
+        assert isinstance(error, OSError)
+        if not isinstance(error, FileNotFoundError):
+            errors.append(OSError(error.errno, error.strerror, below))
 
-def _raise_with_path(_: object, path: str, problem: tuple[Any, BaseException, Any]) -> None:
-    """The error with its whole path; rmtree's own has the last name only."""
-    error = problem[1]
-    assert isinstance(error, OSError)
-    raise OSError(error.errno, error.strerror, path) from error
+    shutil.rmtree(path, onerror=keep_with_path)  # an error raised in it would come back to it in Python 3.13
+    if errors:
+        raise errors[0]
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
