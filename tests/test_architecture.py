@@ -183,7 +183,10 @@ def test_constraints_pin_everything_that_is_installed_with_us():
                 todo.append((one.name.lower().replace("_", "-"), tuple(sorted(one.extras))))
     installed = {name for name, _ in seen} - {"conformalsam", "pip", "setuptools", "wheel", "uv"}
     assert len(installed) > 100
-    assert {name for name in installed - pins if is_installed(name)} == set()
+    unpinned = {name for name in installed - pins if is_installed(name)}
+    assert {
+        name for name in unpinned if not name.startswith(("nvidia-", "cuda-", "triton"))
+    } == set()  # torch pins them
 
 
 def is_installed(name):

@@ -64,6 +64,6 @@ def test_others_read_it_as_a_file_of_torch_and_as_a_zip_file(tmp_path):
 def test_a_failing_write_keeps_the_previous_one(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, CONTENT)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match=r"pickle|local object"):
         save_checkpoint(path, {"step": lambda: None})
     assert load_checkpoint(path)["step"] == 3
