@@ -23,6 +23,7 @@ from pipeline.folder import stage_command
 from pipeline.images import IndexMask, PixelLimit, decode_image, index_mask, load_mask, read_content
 from pipeline.record import read_record_as, write_record
 from pipeline.settings import MAX_MASK_VALUE, DataSettings
+from pipeline.tiles import Tile, only_core
 
 T = TypeVar("T")
 
@@ -38,12 +39,14 @@ content is hashed again only if its stamp has changed."""
 
 @dataclass(frozen=True)
 class Sample:
-    """One image; `mask` is None for an unlabeled image, even if a mask exists.
+    """One image, or a tile of one; `mask` is None for an unlabeled image, even if a mask exists.
 
-    image, mask:   paths relative to the data root
+    image, mask:   paths relative to the data root; of a tile, files that prepare wrote
     height, width: pixels of the upright image; 0 until prepare has read it
     digests:       16 hex digits of the file's content, "" until prepare has read it or without a file
-    group:         of images that are not independent (`data.groups`), "" for an image on its own
+    group:         of images that are not independent (`data.groups`), "" for an image on its own; of a tile, without
+                   `data.groups`, the id of its image
+    tile:          None for a whole image
     """
 
     id: str
@@ -55,6 +58,7 @@ class Sample:
     image_digest: str = ""
     mask_digest: str = ""
     group: str = ""
+    tile: Tile | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -68,11 +72,20 @@ class SampleIndex:
 
     root:  data root
     again: command that accepts changed files, for messages: it runs `prepare` and the stages after it
+    cut:   images in place of which `samples` has their tiles
     """
 
     root: Path
     samples: tuple[Sample, ...]
     again: str = field(default="", compare=False)
+    cut: tuple[Sample, ...] = ()
+
+    @property
+    def whole(self) -> SampleIndex:
+        """The images as they are in the data set: an image that was cut takes the place of its tiles."""
+        cut = {sample.id: sample for sample in self.cut}
+        images = {one.id: one for one in (cut[s.tile.image] if s.tile else s for s in self.samples)}
+        return replace(self, samples=tuple(images.values()), cut=())
 
     def of(self, *splits: Split) -> list[Sample]:
         return [sample for sample in self.samples if sample.split in splits]
@@ -90,11 +103,15 @@ class SampleIndex:
         return self._checked_bytes(sample.image, sample.image_digest)
 
     def mask(self, sample: Sample, data: DataSettings) -> npt.NDArray[np.uint8]:
-        """uint8 [H, W] class index, IGNORE_INDEX = void, at the image's own size; raises as `image_bytes`."""
+        """uint8 [H, W] class index, IGNORE_INDEX = void, at the image's own size; raises as `image_bytes`.
+
+        A tile's mask is void outside its core, so that each pixel of an image counts once.
+        """
         assert sample.mask is not None, f"{sample.id} is unlabeled"
         content, path = self._checked_bytes(sample.mask, sample.mask_digest), self.root / sample.mask
         try:
-            return mask_classes(decode_index_mask(content, path, _limit(sample)).values, data)
+            classes = mask_classes(decode_index_mask(content, path, _limit(sample)).values, data)
+            return only_core(classes, sample.tile, IGNORE_INDEX)
         except ImageFileError as error:
             raise self._undecodable(error) from None
 
@@ -131,12 +148,13 @@ class SampleIndex:
         return [by_id[sample_id] for sample_id in ids]
 
     def as_json(self) -> dict[str, Any]:
-        return {"root": str(self.root), "samples": [_sample_facts(sample) for sample in self.samples]}
+        cut = {"cut": [_sample_facts(sample) for sample in self.cut]} if self.cut else {}
+        return {"root": str(self.root), "samples": [_sample_facts(sample) for sample in self.samples], **cut}
 
 
 def _sample_facts(sample: Sample) -> dict[str, Any]:
-    facts = asdict(sample)
-    return facts if sample.group else {name: value for name, value in facts.items() if name != "group"}
+    absent = {name for name in ("group", "tile") if not getattr(sample, name)}
+    return {name: value for name, value in asdict(sample).items() if name not in absent}
 
 
 def units_of(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
@@ -193,7 +211,7 @@ def load_samples(path: Path, again: str | None = None) -> SampleIndex:
     if not path.is_file():
         raise DatasetError(f"no sample index {path}; run {again}")
     index = read_record_as(SampleIndex, path, again)
-    refuse_unsafe_ids(path, (sample.id for sample in index.samples))
+    refuse_unsafe_ids(path, (sample.id for sample in (*index.samples, *index.cut)))
     return replace(index, again=stage_command(path, "pseudolabel", rerun="prepare"))
 
 

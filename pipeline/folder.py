@@ -126,6 +126,11 @@ class Folder:
         return self.path / "stamps.json"
 
     @property
+    def tiles(self) -> Path:
+        """Tiles of large images, and of their masks."""
+        return self.path / "tiles"
+
+    @property
     def probabilities(self) -> Path:
         return self.store("probabilities")
 

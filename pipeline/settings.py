@@ -36,6 +36,7 @@ MAX_CLASSES = 255  # masks are uint8, and 255 is no class
 MAX_MASK_VALUE = 65535  # 16 bits
 MAX_PIXELS = 200_000_000  # the largest photographs of common cameras
 MAX_EPOCHS = 10**6
+VARIANT_OF_TILES = "image"
 MAX_LOGIT_BIAS = 80.0  # exp(80) fits into a float32
 
 
@@ -198,6 +199,39 @@ class SceneSettings(Section):
     """Seed of the scenes."""
 
 
+class TileSettings(Section):
+    """Tiles of large images. Each is a sample of its own: annotated, calibrated, labeled and trained on."""
+
+    size: int = Field(1024, ge=16)
+    """Height and width of a tile in pixels. Larger images are cut into tiles, which are resized to `data.grid` as whole
+    images are; with the size of the grid, nothing is scaled."""
+    overlap: int | None = Field(None, ge=0)
+    """Number of pixels that neighbouring tiles have in common, at least. A tile answers for the pixels up to the middle
+    of the overlap; the rest is context, for the annotator and the student. Default: an eighth of `size`."""
+
+    @model_validator(mode="after")
+    def _tiles_move_on(self) -> TileSettings:
+        if self.overlap is not None and self.overlap >= self.size:
+            raise ValueError(
+                f"overlap is {self.overlap}, but tiles have {self.size} pixels; set overlap to less than size, or "
+                "remove it"
+            )
+        return self
+
+    @property
+    def overlap_pixels(self) -> int:
+        """`overlap`, or its default."""
+        return self.size // 8 if self.overlap is None else self.overlap
+
+    def are_of(self, size: Sequence[int]) -> bool:
+        """Whether an image of this height and width is cut."""
+        return max(size) > self.size
+
+
+def _tiles_from_size(value: Any) -> Any:
+    return {"size": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class DataSettings(Section):
     """Images, masks, classes and splits of the data set."""
 
@@ -243,6 +277,7 @@ class DataSettings(Section):
     grid: Size = [512, 512]
     """Height and width in pixels to which every image is resized for the annotator, the thresholds and the
     pseudo-labels. The aspect ratio is not kept."""
+    tile: Annotated[TileSettings | None, BeforeValidator(_tiles_from_size)] = None
     scenes: SceneSettings | None = None
     max_pixels: int = runtime(MAX_PIXELS, ge=1)
     """Largest number of pixels of an image or a mask; a larger file is refused before it is decoded. An image takes 3
@@ -653,7 +688,8 @@ def _known_variant(name: str) -> str:
 
 def _variant_words() -> str:
     words = (f"{kind.name}: {kind.shared_by}{kind.note and f', {kind.note}'}." for kind in _named_variants())
-    return " ".join(["Which pixels share a threshold.", *words])
+    of_tiles = f"Default with `data.tile`: {VARIANT_OF_TILES}, because a location in a tile means nothing."
+    return " ".join(["Which pixels share a threshold.", *words, of_tiles])
 
 
 VariantName = Annotated[str, AfterValidator(_known_variant)]
@@ -1094,6 +1130,17 @@ def with_epochs(tree: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def with_variant(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `tree`, in which `calibrate.variant` of a run with tiles is not the default.
+
+    tree: as in `with_epochs`
+    """
+    data, own = tree.get("data"), tree.get("calibrate", {})
+    tile = data.get("tile") if isinstance(data, Mapping) else getattr(data, "tile", None)
+    is_default = isinstance(own, Mapping) and own.get("variant") is None
+    return {**tree, "calibrate": {**own, "variant": VARIANT_OF_TILES}} if tile is not None and is_default else {**tree}
+
+
 def _given(tree: Mapping[str, Any], name: str, section: type[Section], key: str) -> Any:
     """Value of `key` in a section of the tree, or its default."""
     own, default = tree.get(name), section.model_fields[key].default
@@ -1257,8 +1304,8 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _stages_without_epochs_get_their_fraction(cls, tree: Any) -> Any:
-        return with_epochs(tree) if isinstance(tree, Mapping) else tree
+    def _defaults_follow_from_other_settings(cls, tree: Any) -> Any:
+        return with_variant(with_epochs(tree)) if isinstance(tree, Mapping) else tree
 
     @model_validator(mode="after")
     def _pseudo_labels_need_an_annotator(self) -> Settings:
@@ -1295,6 +1342,17 @@ class Settings(Section):
             raise ValueError(
                 f"calibrate.variant {kind.name} bounds the {kind.bounds} of pseudolabel.rule {kind.rule}, got "
                 f"{self.pseudolabel.rule}; set pseudolabel.rule: {kind.rule}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_share_thresholds(self) -> Settings:
+        by_location = [name for name in self.variants if not calib.find_variant(name).is_whole]
+        if self.data.tile is not None and by_location:
+            where = "variant" if self.calibrate.variant in by_location else "variants"
+            raise ValueError(
+                f"calibrate.{where} has {by_location[0]}, whose thresholds depend on the location, but a location in a "
+                f"tile (data.tile) means nothing; set calibrate.{where}: {VARIANT_OF_TILES}, or remove data.tile"
             )
         return self
 
@@ -1456,7 +1514,8 @@ class Settings(Section):
         further: Sequence[str] | None = chosen.variants
         if further is None:
             chooses = self.pseudolabel.is_automatic and chosen.class_thresholds == "pooled"
-            candidates = [name for name, kind in calib.VARIANTS.items() if kind.is_tried]
+            is_cut = self.data.tile is not None
+            candidates = [kind.name for kind in calib.VARIANTS.values() if kind.is_tried and kind.is_whole >= is_cut]
             further = candidates if chooses and chosen.kind.bounds != "nothing" else []
         return list(dict.fromkeys([chosen.variant, *further, *self.guaranteed_variants]))
 

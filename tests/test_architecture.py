@@ -34,6 +34,7 @@ LIGHT = {
     "run",
     "settings",
     "store",
+    "tiles",
     "workflow",
     "yaml_text",
 }

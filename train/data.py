@@ -24,6 +24,7 @@ import calib
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, resize_nearest
 from pipeline.settings import DataSettings, TrainSettings
 from pipeline.store import LabelStore
+from pipeline.tiles import only_core
 from train.augment import Box, Geometry, Photometric, draw_box, draw_geometry, draw_photometric
 from train.loader import loaded
 
@@ -150,9 +151,12 @@ class TrainingImages(Dataset[Example]):
         )
 
     def target(self, sample: Sample, size: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Target at the image's own size (H, W): uint8 [H, W], class index or IGNORE_INDEX."""
+        """Target at the image's own size (H, W): uint8 [H, W], class index or IGNORE_INDEX, also outside a core."""
         if sample.mask is not None:
             return self.index.mask(sample, self.data)
+        return only_core(self._target_without_mask(sample, size), sample.tile, IGNORE_INDEX)
+
+    def _target_without_mask(self, sample: Sample, size: Sequence[int]) -> npt.NDArray[np.uint8]:
         if self.labels is None:
             return np.zeros(size, np.uint8)
         store, index_of = self.labels
@@ -175,7 +179,7 @@ class TrainingImages(Dataset[Example]):
         store, index_of = self.labels
         index = index_of[sample.id]
         teaching = calib.teaching_sets(store.sets(index), store.label(index), self.data.num_classes)
-        return resize_nearest(teaching, size)
+        return only_core(resize_nearest(teaching, size), sample.tile, 0)
 
 
 @dataclass(frozen=True)

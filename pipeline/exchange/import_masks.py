@@ -88,7 +88,7 @@ def import_masks(
             f"data.classes has a class {ABSTAIN!r}, which means no class in imported masks; rename it in data.classes"
         )
     to_import = Run(settings)
-    index = to_import.samples()
+    index = to_import.samples().whole
     if index.root != Path(settings.data.root):
         raise DatasetError(
             f"{to_import.folder.samples} lists images in {index.root}, but data.root is {settings.data.root}; run "

@@ -43,6 +43,6 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
         samples.append(sample)
     for problem in palette_problems(colours):
         raise DatasetError(problem)
-    complete = SampleIndex(index.root, tuple(samples))
+    complete = replace(index, samples=tuple(samples))
     save_samples(Folder(folder).samples, complete)
     return complete

@@ -69,7 +69,7 @@ class Fold:
             *sorted(unlabeled, key=lambda one: one.id),
             *index.of("val"),
         )
-        return SampleIndex(index.root, samples)
+        return replace(index, samples=samples)
 
     def labeled(self) -> list[Sample]:
         """Labeled images of the base that belong to this fold."""

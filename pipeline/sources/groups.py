@@ -47,7 +47,9 @@ def groups_of(ids: Sequence[str], data: DataSettings) -> dict[str, str]:
 
 def group_warnings(samples: Sequence[Sample]) -> list[str]:
     """Messages on what groups make impossible or doubtful; [] without groups."""
-    groups = {split: [sample.group for sample in samples if sample.split == split and sample.group] for split in SPLITS}
+    if not any(sample.group for sample in samples):
+        return []
+    groups = {split: [sample.group or sample.id for sample in samples if sample.split == split] for split in SPLITS}
     labeled = set(groups["labeled"])
     found = []
     if len(labeled) == 1:

@@ -42,7 +42,7 @@ def has_changed(data: DataSettings, index: SampleIndex, stamps: Path, needs_unla
     needs_unlabeled: as `find_samples`
     """
     samples, problems = find_samples(data, needs_unlabeled)
-    if problems or _listing(samples) != _listing(index.samples):
+    if problems or _listing(samples) != _listing(index.whole.samples):
         return True
     digests = _digests(index)
     try:
@@ -64,9 +64,10 @@ def _listing(samples: Iterable[Sample]) -> list[tuple[str, str, str | None, str,
 
 
 def _digests(index: SampleIndex) -> dict[str, str]:
-    """Digest of every image and mask, by its path below the data root."""
-    images = {sample.image: sample.image_digest for sample in index.samples}
-    return images | {sample.mask: sample.mask_digest for sample in index.samples if sample.mask is not None}
+    """Digest of every image and mask, by its path below the data root; also of tiles and of the images they are of."""
+    samples = *index.samples, *index.cut
+    images = {sample.image: sample.image_digest for sample in samples}
+    return images | {sample.mask: sample.mask_digest for sample in samples if sample.mask is not None}
 
 
 def _are_equal(root: Path, digests: Mapping[str, str], workers: int | None) -> bool:

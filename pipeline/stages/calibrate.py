@@ -84,7 +84,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
                 "background": data.background_index,
                 "mask_values": data.mask_values,
                 "masks": [[sample.id, sample.mask_digest] for sample in labeled],
-                **({} if data.groups is None else {"groups": [sample.group for sample in labeled]}),
+                **({"groups": [sample.group for sample in labeled]} if any(sample.group for sample in labeled) else {}),
                 **run.guarantee,
             }
         ),

@@ -41,6 +41,7 @@ from pipeline.sources.labeled_set import MaskCounts, judge_masks
 from pipeline.sources.misreadings import certain_suspicions, misreading
 from pipeline.sources.palettes import palette_problems
 from pipeline.sources.stamps import write_stamps
+from pipeline.sources.tiles import TileFolder, remove_other_tiles, stamps_of
 from pipeline.sources.unread import unread_files
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ def prepare(settings: Settings) -> dict[str, Any]:
         draw_scenes(data, data.scenes)
     samples, problems = find_samples(data, settings.needs_unlabeled)
     problems += prompt_problems(settings)
-    checked = list(check_samples(samples, data))
+    run = Run(settings)
+    tiles = None if data.tile is None else TileFolder(run.folder.tiles, data.tile)
+    checked = list(check_samples(samples, data, tiles))
     masks = [check.mask for check in checked if check.mask is not None]
     wrong_coding = misreading((mask.values for mask in masks), data)
     if wrong_coding is not None:  # reported alone: it is the cause of a problem in every mask
@@ -78,16 +81,17 @@ def prepare(settings: Settings) -> dict[str, Any]:
         log.warning("prepare: %s", doubt)
     if problems:
         raise DatasetError(_list_problems(problems, data))
-    warnings = [*judged.warnings, *group_warnings(samples)]
+    index = _index_of(checked, data)
+    warnings = [*judged.warnings, *group_warnings(index.samples)]
     for warning in warnings:
         log.warning("prepare: %s", warning)
-    index = SampleIndex(Path(data.root), tuple(check.sample for check in checked))
-    run = Run(settings)
     folder = run.folder
     run.begin("prepare")
     if not _has_samples(folder.samples, index):  # writing the same list again would make Snakemake run every stage
         save_samples(folder.samples, index)
-    write_stamps(folder.stamps, {name: stamp for check in checked for name, stamp in check.stamps.items()})
+    stamps = {name: stamp for check in checked for name, stamp in check.stamps.items()}
+    write_stamps(folder.stamps, stamps | stamps_of(index))
+    remove_other_tiles(folder.tiles, index)
     told = {"warnings": [*doubts, *warnings], "seconds": round(time.monotonic() - start, 1)}
     return _facts(index, checked, data) | told
 
@@ -124,6 +128,12 @@ def draw_scenes(data: DataSettings, scenes: SceneSettings) -> None:
     )
 
 
+def _index_of(checked: Sequence[Check], data: DataSettings) -> SampleIndex:
+    """The samples that were checked; tiles in place of images that were cut."""
+    samples = (sample for check in checked for sample in check.tiles or (check.sample,))
+    return SampleIndex(Path(data.root), tuple(samples), cut=tuple(check.sample for check in checked if check.tiles))
+
+
 def _has_samples(path: Path, index: SampleIndex) -> bool:
     """Whether a samples.json lists exactly these samples."""
     try:
@@ -142,6 +152,7 @@ class Check(NamedTuple):
     mask:         path and content of its mask, None without a mask or if it cannot be read
     header:       of its image, None if it cannot be read
     brightest:    largest value of its pixels, 0 to 255
+    tiles:        samples that take its place, if the image is cut
     """
 
     sample: Sample
@@ -151,6 +162,7 @@ class Check(NamedTuple):
     mask: MaskContent | None = None
     header: Header | None = None
     brightest: int = 0
+    tiles: Sequence[Sample] = ()
 
     @property
     def is_deep(self) -> bool:
@@ -172,17 +184,20 @@ class MaskContent(NamedTuple):
     highest: int
 
 
-def check_samples(samples: list[Sample], data: DataSettings) -> Iterable[Check]:
-    """Decode every image, and the masks of labeled and val images, in parallel; yields the results in order."""
+def check_samples(samples: list[Sample], data: DataSettings, tiles: TileFolder | None) -> Iterable[Check]:
+    """Decode every image, and the masks of labeled and val images, in parallel; yields the results in order.
+
+    tiles: folder of the tiles of large images; None if no image is cut
+    """
     progress = Progress(log, "prepare", len(samples), "images")
     with ThreadPoolExecutor(data.workers or os.cpu_count()) as pool:
-        for check in pool.map(lambda sample: check_sample(sample, data), samples):
+        for check in pool.map(lambda sample: check_sample(sample, data, tiles), samples):
             progress.advance()
             yield check
 
 
-def check_sample(sample: Sample, data: DataSettings) -> Check:
-    """Read one image and, unless it is unlabeled, its mask."""
+def check_sample(sample: Sample, data: DataSettings, tiles: TileFolder | None) -> Check:
+    """Read one image and, unless it is unlabeled, its mask; a large one is cut into tiles."""
     path = Path(data.root) / sample.image
     try:
         content, stamp = _read(path)
@@ -192,11 +207,16 @@ def check_sample(sample: Sample, data: DataSettings) -> Check:
     height, width = header.size
     sample = replace(sample, height=height, width=width, image_digest=content_digest(content))
     check = Check(sample, [], Counter(), {sample.image: stamp}, header=header, brightest=int(pixels.max()))
-    return check if sample.mask is None else _with_mask(check, header, data)
+    mask = None
+    if sample.mask is not None:
+        check, mask = _with_mask(check, header, data)
+    if tiles is None or check.problems or not tiles.settings.are_of(header.size):
+        return check
+    return check._replace(tiles=tiles.cut(check.sample, Path(data.root), pixels, mask))
 
 
-def _with_mask(check: Check, image: Header, data: DataSettings) -> Check:
-    """The check of an image, and of its mask."""
+def _with_mask(check: Check, image: Header, data: DataSettings) -> tuple[Check, npt.NDArray[np.int32] | None]:
+    """The check of an image and of its mask, and the values of the mask; None if it cannot be read."""
     sample = check.sample
     path = Path(data.root) / str(sample.mask)
     try:
@@ -204,15 +224,16 @@ def _with_mask(check: Check, image: Header, data: DataSettings) -> Check:
         refuse_other_size(str(path), header_of(content, path, MASK).size, image)
         mask = decode_index_mask(content, path, PixelLimit(data.max_pixels))
     except DatasetError as error:
-        return check._replace(problems=[str(error)])
+        return check._replace(problems=[str(error)]), None
     unique, counts = np.unique(mask.values, return_counts=True)
-    return check._replace(
+    check = check._replace(
         sample=replace(sample, mask_digest=content_digest(content)),
         problems=_value_problems(path, mask, unique, data),
         class_pixels=_class_pixels(unique, counts, data),
         stamps={**check.stamps, str(sample.mask): stamp},
         mask=MaskContent(str(path), frozenset(unique.tolist()), mask.colours(), mask.highest),
     )
+    return check, mask.values
 
 
 def _read(path: Path) -> tuple[bytes, Stamp]:

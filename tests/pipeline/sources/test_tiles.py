@@ -1,0 +1,153 @@
+"""Large images become tiles: every pixel counts once, and tiles follow their image when it changes."""
+
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from stage_runs import contents, kill_stage, run_stages
+
+from pipeline.datasets import units_of
+from pipeline.errors import ConfigError
+from pipeline.images import PixelLimit, read_image
+from pipeline.run import Run
+from pipeline.run_file import load_settings
+from pipeline.stages.prepare import prepare
+
+LARGE = [f"large{i}" for i in range(6)]
+SMALL = [f"small{i}" for i in range(4)]
+TILE = {"data.tile": {"size": 24, "overlap": 6}}
+SPLITS = {"data.splits.num_labeled": 4, "data.splits.num_val": 3}
+
+
+@pytest.fixture
+def run(tmp_path, write_images, make_settings):
+    """A prepared run with images of 40 x 56 pixels, cut into tiles of 24, and of 20 x 24, which are whole."""
+    write_images(tmp_path / "data", LARGE, size=(40, 56))
+    write_images(tmp_path / "data", SMALL, size=(20, 24), seed=1)
+    settings = make_settings(**TILE, **SPLITS)
+    run_stages(settings, "prepare")
+    return Run(settings)
+
+
+def prepared_whole(make_settings):
+    """Facts and samples of the same run without tiles."""
+    settings = make_settings(name="whole", **SPLITS)
+    facts = prepare(settings)
+    return facts, Run(settings).samples()
+
+
+def test_tiles_are_samples_in_the_split_and_group_of_their_image(run, make_settings):
+    index, (_, whole) = run.samples(), prepared_whole(make_settings)
+    assert index.whole == whole
+    assert len(index.cut) == 6
+    for image in index.cut:
+        tiles = [sample for sample in index.samples if sample.tile and sample.tile.image == image.id]
+        assert [tile.id for tile in tiles] == [f"{image.id}@{y},{x}" for y in (0, 16) for x in (0, 18, 32)]
+        assert {(tile.split, tile.group, tile.size) for tile in tiles} == {(image.split, image.id, (24, 24))}
+    assert units_of(index.of("labeled")).max() + 1 == len(whole.of("labeled")) == 4
+
+
+def test_tiles_hold_the_pixels_of_their_image_and_masks_count_each_pixel_once(run, make_settings):
+    data, index = run.settings.data, run.samples()
+    whole = index.whole
+    for image in index.cut:
+        pixels = read_image(index.root / image.image, PixelLimit(10**6))
+        mask = None if image.mask is None else whole.mask(image, data)
+        seen = np.zeros(image.size, int)
+        for sample in index.samples:
+            if sample.tile is None or sample.tile.image != image.id:
+                continue
+            top, left, height, width = sample.tile.window
+            assert (index.image(sample) == pixels[top : top + height, left : left + width]).all()
+            if mask is not None:
+                of_tile = index.mask(sample, data)
+                counted = of_tile != 255
+                assert (of_tile == mask[top : top + height, left : left + width])[counted].all()
+                seen[top : top + height, left : left + width] += counted
+        if mask is not None:
+            assert (seen == (mask != 255)).all()
+    facts, _ = prepared_whole(make_settings)
+    for name in ("labeled_images_per_class", "labeled_pixels_per_class"):
+        assert run.recorded("prepare")[name] == facts[name]
+
+
+def test_an_image_that_changes_gets_new_tiles_and_its_old_ones_are_removed(run):
+    before, unchanged = contents(run.folder.tiles), run.samples()
+    assert not run.has_other_sources("prepare")
+    image = next(sample for sample in unchanged.cut if sample.split == "labeled")
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(unchanged.root / image.image)
+    assert run.has_other_sources("prepare")
+    prepare(run.settings)
+    after = contents(run.folder.tiles)
+    gone = {path for path in before if path not in after}
+    assert {path.parts[0].partition("@")[0] for path in gone} == {image.id}
+    assert len(gone) == 7  # six tiles and their list; those of the mask stay
+    assert all(before[path] == after[path] for path in before.keys() & after.keys())
+    tile = next(sample for sample in run.samples().samples if sample.id == f"{image.id}@16,18")
+    assert not run.samples().image(tile).any()
+
+
+@pytest.mark.parametrize("damage", [b"damaged", None])
+def test_a_tile_that_changes_or_is_missing_is_written_again(run, damage):
+    before, samples = contents(run.folder.tiles), run.folder.samples.read_bytes()
+    path = sorted(run.folder.tiles.rglob("*.png"))[3]
+    path.unlink() if damage is None else path.write_bytes(damage)
+    assert run.has_other_sources("prepare")
+    prepare(run.settings)
+    assert contents(run.folder.tiles) == before
+    assert run.folder.samples.read_bytes() == samples
+    assert not run.has_other_sources("prepare")
+
+
+def test_a_killed_prepare_continues_and_ends_alike(run, tmp_path):
+    expected = contents(run.folder.tiles)
+    shutil.rmtree(run.folder.path)
+    tree = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    tree["data"] |= {"tile": {"size": 24, "overlap": 6}, "splits": {"num_labeled": 4, "num_val": 3}, "workers": 1}
+    (tmp_path / "tiles.yaml").write_text(yaml.safe_dump({**tree, "name": "tiny"}))
+    kill_stage(tmp_path / "tiles.yaml", "prepare", f"{run.folder.tiles}/", 25)
+    finished = {path: path.stat().st_mtime_ns for path in run.folder.tiles.rglob("*.json")}
+    assert finished
+    assert not run.folder.samples.exists()
+    prepare(load_settings(tmp_path / "tiles.yaml"))
+    assert contents(run.folder.tiles) == expected
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+@pytest.mark.parametrize("value", [-3, 70000, 300])
+def test_masks_keep_values_of_any_size(run, make_settings, value):
+    path = run.samples().root / next(sample for sample in run.samples().cut if sample.split == "val").mask
+    values = np.zeros((40, 56), np.int32)
+    values[5, 50] = value
+    tiff = path.with_suffix(".tif")
+    Image.fromarray(values).save(tiff)
+    path.unlink()
+    settings = make_settings(**TILE, **SPLITS, **{"data.unknown_values": "ignore"})
+    prepare(settings)
+    index = Run(settings).samples()
+    masks = [index.mask(one, settings.data) for one in index.of("val") if one.mask and tiff.stem in one.mask]
+    assert sum((mask == 0).sum() for mask in masks) == 40 * 56 - 1
+
+
+def test_tiles_share_thresholds_by_default(make_settings):
+    settings = make_settings(**TILE, **{"pseudolabel.rule": "auto"})
+    assert (settings.calibrate.variant, settings.variants) == ("image", ["image"])
+    assert make_settings(**{"data.tile": 512}).data.tile.overlap_pixels == 64
+    assert make_settings(**{"data.tile.size": 512}).data.tile.size == 512
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"calibrate.variant": "pixel"}, r"calibrate.variant has pixel, .* set calibrate.variant: image"),
+        ({"calibrate.variants": ["kmeans"]}, r"calibrate.variants has kmeans, .* or remove data.tile"),
+        ({"data.tile.overlap": 24}, "overlap is 24, but tiles have 24 pixels; set overlap to less than size"),
+        ({"data.tile.size": 8}, "data.tile.size"),
+        ({"data.tile": "large"}, "data.tile"),
+    ],
+)
+def test_settings_that_do_not_fit_tiles_are_refused(make_settings, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        make_settings(**{**({"data.tile.size": 24} if "data.tile" not in setting else {}), **setting})
