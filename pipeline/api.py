@@ -67,7 +67,7 @@ class Labels(Mapping[str, Label]):
 
     def __init__(self, exported: ExportedLabels):
         self._exported = exported
-        self._index_of = {exported.store.sample_ids[index]: index for index in choose_images(exported).indices}
+        self._index_of = {exported.samples[index].id: index for index in choose_images(exported).indices}
 
     @property
     def class_names(self) -> list[str]:

@@ -6,7 +6,7 @@ labels of one tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -112,7 +112,6 @@ def only_core(array: Array, tile: Tile | None, fill: float) -> Array:
     return result
 
 
-def stitch(target: Array, parts: Iterable[tuple[Tile, Array]]) -> None:
-    """Write the core of each part into the image. target: [..., H, W]; parts: tiles and arrays of their windows."""
-    for tile, part in parts:
-        tile.core.of(target)[...] = tile.core_of(part)
+def stitch(target: Array, tile: Tile, part: Array) -> None:
+    """Write the core of a tile into its image. target: [..., H, W] of the image; part: [..., h, w] of the window"""
+    tile.core.of(target)[...] = tile.core_of(part)

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import DatasetError, StoreError
 from pipeline.exchange.labels import ExportedLabels
 from pipeline.settings import did_you_mean
 from pipeline.sources.lists import named_images
-from pipeline.store import DONE, OUTCOMES
+from pipeline.store import OUTCOMES
 
 
 class Choice(NamedTuple):
     """Images to export.
 
-    indices:  indices in the store, in the order of the export
-    left_out: ids of chosen images without labels, because the annotator failed on them
+    indices:  of the images, in the order of the export
+    left_out: ids of chosen images without labels, because the annotator failed on them; also of single tiles of images
     """
 
     indices: list[int]
@@ -35,28 +34,28 @@ def choose_images(exported: ExportedLabels, ids: Path | None = None, most_uncert
                     list that cannot be read
     """
     store = exported.store
-    indices = list(range(len(store.sample_ids))) if ids is None else _listed_indices(exported, ids)
-    status, names = store.status, store.sample_ids
-    left_out = [names[index] for index in indices if status[index] != DONE]
-    indices = [index for index in indices if status[index] == DONE]
+    chosen = list(range(len(exported.samples))) if ids is None else _listed_indices(exported, ids)
+    rows = {index: exported.rows(index) for index in chosen}
+    left_out = [store.sample_ids[row] for own in rows.values() for row in own if not exported.has_label[row]]
+    indices = [index for index in chosen if exported.has_label[rows[index]].any()]
     if not indices:
         raise StoreError(
             f"{store.path} has no labels of the chosen images, because the annotator failed on all {len(left_out)}; "
             "choose other images, or fix the causes in annotate.json"
         )
     if most_uncertain is not None:
-        rates = keep_rates(exported, indices)
+        rates = [_keep_rate(exported, rows[index]) for index in indices]
         indices = [indices[i] for i in np.argsort(rates, kind="stable")[:most_uncertain]]
     return Choice(indices, left_out)
 
 
-def keep_rates(exported: ExportedLabels, indices: list[int]) -> npt.NDArray[np.float64]:
-    """float64 [N] in [0, 1]: fraction of the pixels that have a label, on the grid."""
+def _keep_rate(exported: ExportedLabels, rows: list[int]) -> float:
+    """Fraction of the pixels of an image that have a label, in [0, 1], on the grid. Overlaps of tiles count twice."""
+    rows = [row for row in rows if exported.has_label[row]]
     if exported.alpha_index == 0:
-        pixels, kept = (exported.store.outcome_pixels[indices, OUTCOMES.index(name)] for name in ("pixels", "kept"))
-        rates: npt.NDArray[np.float64] = kept / pixels
-        return rates
-    return np.array([(~np.isnan(exported.grid_label(index))).mean() for index in indices])
+        pixels, kept = (exported.outcome_pixels[rows, OUTCOMES.index(name)].sum() for name in ("pixels", "kept"))
+        return float(kept / pixels)
+    return float(np.mean([~np.isnan(exported.grid_label(row)) for row in rows]))
 
 
 def _listed_indices(exported: ExportedLabels, ids: Path) -> list[int]:

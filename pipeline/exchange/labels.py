@@ -1,18 +1,19 @@
-"""The exported labels: those of one alpha of a store, each at its image's own size."""
+"""The exported labels: those of one alpha of a store, each at its image's own size; labels of tiles are stitched."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 import calib
-from pipeline.datasets import Sample, SampleIndex, class_index, load_samples, resize_nearest
+from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex, class_index, load_samples, resize_nearest
 from pipeline.errors import StoreError
 from pipeline.exchange.images import ImageFiles
 from pipeline.folder import Folder, stage_command
@@ -20,7 +21,10 @@ from pipeline.palette import Colours, class_colours
 from pipeline.receipt import read_receipt
 from pipeline.sources.fingerprints import sources_fingerprint
 from pipeline.sources.ids import ImageIds
-from pipeline.store import LabelStore, open_labels
+from pipeline.store import DONE, LabelStore, open_labels
+from pipeline.tiles import stitch
+
+T = TypeVar("T", bound=np.generic)
 
 Label = npt.NDArray[np.uint8]
 """uint8 [H, W]: class index, 255 = abstain."""
@@ -33,13 +37,21 @@ ABSTAIN_COLOUR = (255, 255, 255)  # no class has it
 class ExportedLabels:
     """A finished label store, its samples, and the index of one of its alphas (0: the chosen one).
 
+    An image that was cut into tiles is one image here: an index counts images, a row is one of the store.
+
+    listed:        all samples that prepare listed
     copies_images: whether images in an export are copies; otherwise they are links where possible
     """
 
     store: LabelStore
-    index: SampleIndex
+    listed: SampleIndex
     alpha_index: int
     copies_images: bool = False
+
+    @cached_property
+    def index(self) -> SampleIndex:
+        """The images as they are in the data set."""
+        return self.listed.whole
 
     @cached_property
     def alphas(self) -> list[float]:
@@ -65,18 +77,12 @@ class ExportedLabels:
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """The samples of the store's images, in the order of the store.
+        """The images of the store, in its order.
 
         raises: StoreError if samples.json does not list an image of the store, or lists it outside the data root
         """
         by_id = {sample.id: sample for sample in self.index.samples}
-        ids = self.store.sample_ids
-        missing = next((i for i in ids if i not in by_id), None)
-        if missing is not None:
-            listing = Folder(self.store.path.parent).samples
-            command = stage_command(self.store.path, "pseudolabel")
-            raise StoreError(f"{listing} does not list {missing} of {self.store.path}; run {command}")
-        samples = [by_id[i] for i in ids]
+        samples = [by_id[image] for image in self._rows]
         outside = next((sample.image for sample in samples if not _is_below(self.index.root, sample.image)), None)
         if outside is not None:
             raise StoreError(
@@ -87,8 +93,36 @@ class ExportedLabels:
         return samples
 
     @cached_property
+    def _rows(self) -> dict[str, dict[int, Sample]]:
+        """Rows of the store by image: the image itself, or its tiles."""
+        by_id = {sample.id: sample for sample in self.listed.samples}
+        rows: dict[str, dict[int, Sample]] = {}
+        for row, sample_id in enumerate(self.store.sample_ids):
+            sample = by_id.get(sample_id)
+            if sample is None:
+                listing = Folder(self.store.path.parent).samples
+                command = stage_command(self.store.path, "pseudolabel")
+                raise StoreError(f"{listing} does not list {sample_id} of {self.store.path}; run {command}")
+            rows.setdefault(sample.tile.image if sample.tile else sample.id, {})[row] = sample
+        return rows
+
+    def rows(self, index: int) -> list[int]:
+        """Rows of an image in the store: one, or one for each tile."""
+        return list(self._rows[self.samples[index].id])
+
+    @cached_property
+    def has_label(self) -> npt.NDArray[np.bool_]:
+        """Whether a row has a label: bool [N]; False where the annotator failed."""
+        return np.asarray(self.store.status == DONE)
+
+    @cached_property
+    def outcome_pixels(self) -> npt.NDArray[np.int32]:
+        """Pixels of each row by what they became: int32 [N, len(OUTCOMES)], on the grid, at the chosen alpha."""
+        return self.store.outcome_pixels
+
+    @cached_property
     def index_of(self) -> dict[str, int]:
-        """Index in the store by sample id."""
+        """Index by image id."""
         return {sample.id: index for index, sample in enumerate(self.samples)}
 
     @cached_property
@@ -96,20 +130,36 @@ class ExportedLabels:
         """Finds images by their names."""
         return ImageIds(self.index_of)
 
-    def grid_label(self, index: int) -> npt.NDArray[np.float32]:
-        """Label of an image on the grid: float32 [h, w], class index, NaN = abstain."""
-        return self.store.label(index, self.alpha_index)
+    def grid_label(self, row: int) -> npt.NDArray[np.float32]:
+        """Label on the grid: float32 [h, w], class index, NaN = abstain."""
+        return self.store.label(row, self.alpha_index)
 
     def label(self, index: int) -> Label:
         """Label of an image at its own size: uint8 [H, W], class index, 255 = abstain."""
-        sample = self.samples[index]
-        return class_index(resize_nearest(self.grid_label(index), (sample.height, sample.width)))
+        return self._at_own_size(index, lambda row: class_index(self.grid_label(row)), np.uint8(IGNORE_INDEX))
 
     def probability(self, index: int) -> npt.NDArray[np.float32]:
         """The annotator's probability of each label at the image's own size: float32 [H, W], see `kept_probability`."""
-        sample = self.samples[index]
-        on_grid = kept_probability(self.grid_label(index), self.store.planes(index), self.background)
-        return resize_nearest(on_grid, (sample.height, sample.width))
+
+        def on_grid(row: int) -> npt.NDArray[np.float32]:
+            return kept_probability(self.grid_label(row), self.store.planes(row), self.background)
+
+        return self._at_own_size(index, on_grid, np.float32(np.nan))
+
+    def _at_own_size(self, index: int, on_grid: Callable[[int], npt.NDArray[T]], fill: T) -> npt.NDArray[T]:
+        """A plane of an image [H, W], stitched if it was cut. Tiles on which the annotator failed have `fill`.
+
+        on_grid: row -> its plane on the grid [h, w]
+        """
+        image = self.samples[index]
+        rows = self._rows[image.id]
+        if all(sample.tile is None for sample in rows.values()):
+            return resize_nearest(on_grid(*rows), image.size)
+        result = np.full(image.size, fill)
+        for row, sample in rows.items():
+            if sample.tile is not None and self.has_label[row]:
+                stitch(result, sample.tile, resize_nearest(on_grid(row), sample.size))
+        return result
 
     @property
     def image_files(self) -> ImageFiles:

@@ -29,8 +29,9 @@ MAX_CLASSES = 3  # of a reason
 
 
 class Proposal(NamedTuple):
-    """An image to label, and why.
+    """An image to label, and why; of an image with tiles, the numbers are those of the tile to be looked at first.
 
+    id:         of the image
     gain:       points of mIoU that the labels of all unlabeled images lack because of this one, as far as expected
     unlabeled:  fraction of its pixels without a label
     doubt:      mean of 1 - P(label) over its labels, in [0, 1], by the annotator's own probabilities
@@ -99,12 +100,15 @@ def propose_images(settings: Settings, count: int) -> list[Proposal]:
     images = [described[job.sample.id] for job in unlabeled]
     known = [described[job.sample.id] for job in labeled]
     gain = selection.expected_gain([image.doubt for image in images])
-    chosen = selection.choose_images(gain, _kinds(images), _kinds(known), count)
+    image_of = [job.sample.tile.image if job.sample.tile else job.sample.id for job in unlabeled]
+    num = len(images) if index.cut else count  # several tiles of an image are one proposal
+    chosen = selection.choose_images(gain, _kinds(images), _kinds(known), num)
     area = np.sum([image.doubt.pixels for image in images], axis=0)
-    return [
-        _proposal(images[i], 100 * float(gain[i]), labels.class_names, area, represents)
-        for i, represents in zip(chosen.images.tolist(), chosen.represents.tolist(), strict=True)
-    ]
+    proposals: dict[str, Proposal] = {}
+    for i, represents in zip(chosen.images.tolist(), chosen.represents.tolist(), strict=True):
+        facts = images[i]._replace(id=image_of[i])
+        proposals.setdefault(facts.id, _proposal(facts, 100 * float(gain[i]), labels.class_names, area, represents))
+    return list(proposals.values())[:count]
 
 
 def _kinds(images: Sequence[Described]) -> list[selection.Floats]:

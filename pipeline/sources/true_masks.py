@@ -21,11 +21,14 @@ MAX_SHOWN = 8
 
 
 def truth_path(sample: Sample, data: DataSettings) -> Path | None:
-    """Mask file of a sample, also of an unlabeled one; None if there is none. Only for evaluation in reports."""
+    """Mask file of a sample, also of an unlabeled one; None if there is none, and for an unlabeled tile.
+
+    Only for evaluation in reports.
+    """
     tree = Tree(data)
     if sample.mask is not None:
         return tree.root / sample.mask
-    return tree.mask_of(tree.root / sample.image)
+    return None if sample.tile is not None else tree.mask_of(tree.root / sample.image)
 
 
 class TrueMasks(NamedTuple):

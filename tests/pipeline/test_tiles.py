@@ -46,9 +46,9 @@ def test_neighbours_share_the_overlap_at_least_and_the_last_one_ends_with_the_ax
 def test_stitching_what_was_cut_gives_the_image(cut):
     size, side, overlap = cut
     image = np.arange(size[0] * size[1]).reshape(size)
-    tiles = tiles_of("a", size, side, overlap)
     stitched = np.full(size, -1)
-    stitch(stitched, ((tile, only_core(tile.window.of(image), tile, -2)) for tile in tiles))
+    for tile in tiles_of("a", size, side, overlap):
+        stitch(stitched, tile, only_core(tile.window.of(image), tile, -2))
     assert (stitched == image).all()
 
 
