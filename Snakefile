@@ -23,20 +23,24 @@ os.environ.update(PYTHONSAFEPATH="1")  # in jobs
 
 from pipeline.errors import UserError, disk_problem
 from pipeline.experiment import workflow as experiments
-from pipeline.experiment.devices import visible_gpus
+from pipeline.gpus import visible_gpus
 from pipeline.marks import mark_of, update_marks
 from pipeline.overrides import as_arguments
 from pipeline.rounds.workflow import fold_mark, folds_for, update_fold_marks
 from pipeline.run import Run
+from pipeline.shards import shards, update_shard_marks
 
 try:
     experiment = experiments.experiment_of(config, sys.argv, workflow.is_main_process)
     settings = experiment.base
     out, run, folds = settings.folder, Run(settings), folds_for(settings)
+    parts = shards(settings.annotate.shards)
     folds_folder = folds[0].base.folder.folds if folds else run.folder.folds
     if workflow.is_main_process:  # in jobs the marks stay as Snakemake left them
         update_fold_marks(folds)
-        experiments.update_marks(experiment, update_marks(run), sys.argv)
+        marked = update_marks(run)
+        update_shard_marks(run, parts, marked["prepare"])
+        experiments.update_marks(experiment, marked, sys.argv)
 except UserError as error:
     sys.exit(f"error: {error}")
 except OSError as error:
@@ -76,6 +80,9 @@ rule annotate:
     input:
         rules.prepare.output,
         [fold_mark(fold.folder) for fold in folds],
+        [mark_of(run.folder.shard(part.name)) for part in parts]
+        if len(parts) > 1
+        else [],
     output:
         touch(mark_of(run.folder.receipt("annotate"))),
     log:
@@ -87,6 +94,23 @@ rule annotate:
         gpu=1,
     shell:
         f"{pipeline} annotate {arguments} 2>&1 | tee {{log:q}} >&2"
+
+
+rule annotate_shard:
+    input:
+        rules.prepare.output,
+        [fold_mark(fold.folder) for fold in folds],
+    output:
+        temp(touch(mark_of(run.folder.shard("{part}")))),
+    log:
+        f"{out}/logs/annotate/{{part}}.log",
+    conda:
+        "environment.yml"
+    threads: workflow.cores
+    resources:
+        gpu=1,
+    shell:
+        f"{pipeline} annotate {arguments} --shard {{wildcards.part:q}} 2>&1 | tee {{log:q}} >&2"
 
 
 rule fold:

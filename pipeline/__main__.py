@@ -13,7 +13,7 @@ from platform import platform, python_version
 
 import click
 
-from pipeline.cli import CommandGroup, run_command, run_stage
+from pipeline.cli import CommandGroup, explained_disk, run_argument, run_command, run_stage
 from pipeline.commands import TOOLS
 from pipeline.receipt import package_versions
 from pipeline.settings import Settings
@@ -52,15 +52,25 @@ def prepare(settings: Settings) -> None:
     run_stage(settings, "prepare", stage)
 
 
-@run_command(main)
-def annotate(settings: Settings) -> None:
+@main.command()
+@click.option("--shard", "part", metavar="I_of_N", help="Annotate a part of the images only, e.g. 2_of_4, into the "
+              "maps that runs share. Without it, annotate gathers them.")  # fmt: skip
+@run_argument
+def annotate(settings: Settings, part: str | None) -> None:
     """Annotate every image -> probability maps, probs.zarr.
 
     Resumes at the image where it stopped.
     """
+    from pipeline.shards import parse_shard
     from pipeline.stages.annotate import annotate as stage
+    from pipeline.stages.annotate import annotate_shard
 
-    run_stage(settings, "annotate", stage)
+    if part is None:
+        run_stage(settings, "annotate", stage)
+        return
+    shard = parse_shard(part)
+    with explained_disk(settings.folder):
+        annotate_shard(settings, shard)
 
 
 @run_command(main)

@@ -139,6 +139,15 @@ class Folder:
         return self.path / MEMBERS / name / FILE_OF["probabilities"]
 
     @property
+    def shards(self) -> Path:
+        """Receipts of the parts of the images whose maps wait to be gathered."""
+        return self.path / "shards"
+
+    def shard(self, name: str) -> Path:
+        """Receipt of a part of the images."""
+        return self.shards / f"{name}.json"
+
+    @property
     def calibration(self) -> Path:
         return self.store("calibration")
 

@@ -66,9 +66,12 @@ class Run:
 
     def tool(self, name: str, *options: str) -> str:
         """Command line of a tool on this run, with the overrides that its settings were loaded with."""
+        return shlex.join(["conformalsam", *self.arguments(name, *options)])
+
+    def arguments(self, name: str, *options: str) -> list[str]:
+        """Words of a tool or stage on this run, as the console script takes them."""
         origin = self.settings.origin
-        words = ["conformalsam", name, origin.run or self.settings.name, *as_arguments(origin.overrides), *options]
-        return shlex.join(words)
+        return [name, origin.run or self.settings.name, *as_arguments(origin.overrides), *options]
 
     def inputs(self, stage: str) -> tuple[str, ...]:
         """Stages whose results a stage reads."""

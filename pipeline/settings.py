@@ -22,6 +22,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PositiveInt,
     PrivateAttr,
     field_validator,
     model_validator,
@@ -660,6 +661,12 @@ class AnnotateSettings(AnnotatorSettings):
     ensemble: EnsembleSettings | None = None
     max_failed_fraction: float = Field(0.01, ge=0, le=1)
     """Fraction of the images that may fail; above it, the stage ends with an error."""
+    shards: int = runtime(1, ge=1)
+    """Number of jobs that Snakemake divides the images among, each with a GPU, for a cluster. Their maps are gathered
+    by a last job."""
+    processes: PositiveInt | Literal["auto"] = runtime("auto")
+    """Number of processes on this machine that annotate at the same time, each with the next GPU. auto: one for each
+    visible GPU, if the annotator computes on GPUs of its own choice (`device: auto` or `cuda`); otherwise one."""
     class_check: Literal["error", "warn"] = runtime("error")
     """What to do if the maps of labeled images contradict their masks, as with a wrong class map: a class is never
     found, two classes look swapped, or the argmax is worse than one class for all pixels. error: `annotate` stops

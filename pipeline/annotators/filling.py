@@ -1,28 +1,28 @@
-"""Fills a store with the maps of an annotator: creates, restores or resumes it, image by image."""
+"""Fills a store, or the shared cache alone, with the maps of an annotator, resuming image by image."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
+import numpy as np
 
 from pipeline.annotators.agreement import Doubt
-from pipeline.annotators.class_check import Labeled, choose_labeled, class_doubts, refuse_wrong_classes
+from pipeline.annotators.class_check import class_doubts, refuse_wrong_classes
 from pipeline.annotators.contract import Annotator
-from pipeline.annotators.making import make_maps, take_from_cache
-from pipeline.annotators.unchecked import Unchecked
+from pipeline.annotators.making import make_maps
+from pipeline.annotators.unchecked import Unchecked, check_first
 from pipeline.annotators.work import Work
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.errors import StoreError
-from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import Settings
+from pipeline.shards import Shard
 from pipeline.store import (
     DONE,
+    FAILED,
     MapCache,
     ProbabilityStore,
     create_store,
@@ -33,8 +33,6 @@ from pipeline.store import (
 )
 
 log = logging.getLogger(__name__)
-
-CHECK = "check"  # the claim of the process that compares maps with masks
 
 
 class Filled(NamedTuple):
@@ -59,19 +57,73 @@ def fill_store(settings: Settings, index: SampleIndex, annotator: Annotator, pat
             too small. Finished maps are kept in every case
     """
     work = Work(settings, index, _in_cache_order(path, index.of("labeled", "unlabeled")), annotator)
-    labeled = choose_labeled(index.of("labeled"), lambda one: index.mask(one, settings.data), annotator, settings.data)
-    store = _open_or_create(work, labeled, path)
+    store = _open_or_create(work, path)
     failed: dict[str, str] = store.state.get("failed", {})
     if not store.state["complete"]:
-        take_from_cache(store, work)
-        failed = make_maps(store, work)
+        _take_from_cache(store, work)
+        pending = [int(i) for i in np.flatnonzero(store.status != DONE)]
+        failed = make_maps(work, pending, store.maps.shape[1:], _IntoStore(store, work))
     else:
         log.info("annotate: all maps are in %s already; to make them again, delete it and %s", path, work.cache.folder)
-    doubts = class_doubts(labeled, store.stored_maps(), annotator, settings.data)
+    doubts = class_doubts(work.labeled, store.stored_maps(), annotator, settings.data)
     refuse_wrong_classes(doubts, annotator, settings)
     if not store.state["complete"]:
         store.finish(failed=failed)
     return Filled(store, annotator, failed, doubts, work.cache)
+
+
+def fill_shard(settings: Settings, index: SampleIndex, annotator: Annotator, shard: Shard) -> int:
+    """Add the maps of a part of the images to the shared cache, and to no store; returns how many were made.
+
+    raises: as `fill_store`
+    """
+    work = Work(settings, index, shard.part(index.of("labeled", "unlabeled")), annotator)
+    if all(work.cache.has(row.image_digest) for row in work.rows):
+        return 0
+    unchecked = Unchecked(work)
+    check_first(work, unchecked, Run(settings).folder.path)
+    pending = [i for i, row in enumerate(work.rows) if not work.cache.has(row.image_digest)]
+    make_maps(work, pending, unchecked.shape, _IntoCache(work), f"annotate {shard.name}")
+    return work.cache.num_added
+
+
+class _IntoCache(NamedTuple):
+    """The cache alone as the destination of maps. Nothing records failures: `annotate` tries the images once more."""
+
+    work: Work
+
+    def take(self, image: int) -> bool:
+        return self.work.cache.read(self.work.rows[image].image_digest) is not None
+
+    def fail(self, image: int) -> None:
+        pass
+
+
+class _IntoStore(NamedTuple):
+    """A store as the destination of maps: a chunk of it is a link to the row of the cache."""
+
+    store: ProbabilityStore
+    work: Work
+
+    def take(self, image: int) -> bool:
+        is_there = self.work.cache.give(self.work.rows[image].image_digest, self.store.chunk(image))
+        if is_there:
+            self.store.mark(image, DONE)
+        return is_there
+
+    def fail(self, image: int) -> None:
+        self.store.mark(image, FAILED)
+
+
+def _take_from_cache(store: ProbabilityStore, work: Work) -> None:
+    """Link the maps of images that are not done from the cache into the store."""
+    pending = np.flatnonzero(store.status != DONE)
+    found = [i for i in pending if work.cache.give(work.rows[i].image_digest, store.chunk(i))]
+    if found:
+        store.mark_all(np.array(found), DONE)
+    num_shared = len(found) - work.cache.num_added
+    if num_shared > 0:
+        log.info("annotate: %d of %d maps were in %s already", num_shared, len(work.samples), work.cache.folder)
 
 
 def _in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -86,44 +138,25 @@ def _in_cache_order(path: Path, samples: Sequence[Sample]) -> Sequence[Sample]:
     return sorted(samples, key=lambda sample: index[sample.id])
 
 
-def _open_or_create(work: Work, labeled: Sequence[Labeled], path: Path) -> ProbabilityStore:
+def _open_or_create(work: Work, path: Path) -> ProbabilityStore:
     """The store for these samples. It replaces one for other images or settings, whose maps are kept in the cache."""
     run, unchecked = Run(work.settings), Unchecked(work)
 
     def facts() -> dict[str, Any]:
-        return _facts(work, unchecked.shape)
+        return {"fingerprint": work.fingerprint, **work.facts(unchecked.shape)}
 
     restore_lost_facts(path, "probabilities", facts, work.rows, lambda: run.begin("annotate"))
     state = store_state(path)
     if state.get("fingerprint") != work.fingerprint:
         if state:
             _keep_maps(path, state, work.settings)
-        with work.cache as cache:
-            cache.claim_or_wait(CHECK)  # another process may annotate the same images to check their classes
-            _check_classes(work, labeled, unchecked)
-            _check_disk(unchecked.row_bytes, sum(not cache.has(row.image_digest) for row in work.rows), path)
-            run.begin("annotate")
-            unchecked.add_to_cache(facts())
+        check_first(work, unchecked, path)
+        run.begin("annotate")
         create_store(path, "probabilities", facts(), work.rows)
     elif not state["complete"]:
         run.begin("annotate")
         restore_store(path, work.rows)
     return open_probabilities(path, writable=True)
-
-
-def _facts(work: Work, shape: Sequence[int]) -> dict[str, Any]:
-    """Facts of the store. shape: K, h, w of the maps of an image, as they are stored"""
-    return {
-        "fingerprint": work.fingerprint,
-        "method": work.method,
-        "annotator": work.annotator.name,
-        "space": work.annotator.space,
-        "grid": work.settings.data.grid,
-        "class_names": work.settings.data.class_names,
-        "class_prompts": work.settings.data.class_prompts,
-        "maps": list(shape),
-        "dtype": work.dtype,
-    }
 
 
 def _keep_maps(path: Path, state: Mapping[str, Any], settings: Settings) -> None:
@@ -135,38 +168,3 @@ def _keep_maps(path: Path, state: Mapping[str, Any], settings: Settings) -> None
     for i, digest in enumerate(store.image_digests):
         if status[i] == DONE:
             cache.adopt(digest, store.chunk(i))
-
-
-def _check_classes(work: Work, labeled: Sequence[Labeled], unchecked: Unchecked) -> None:
-    """Compare the maps of labeled images with their masks; AnnotatorError for a wrong class map."""
-    progress = Progress(log, "annotate: comparing maps with masks", len(labeled), "labeled images")
-
-    def with_progress(sample: Sample) -> npt.NDArray[Any] | None:
-        maps = unchecked.maps_of(sample)
-        progress.advance()
-        return maps
-
-    doubts = class_doubts(labeled, with_progress, work.annotator, work.settings.data)
-    refuse_wrong_classes(doubts, work.annotator, work.settings)
-    for doubt in doubts:
-        log.warning("annotate: %s", doubt.text)
-
-
-def _check_disk(row_bytes: int, num_images: int, path: Path) -> None:
-    """Log the size of the maps to make, estimated from those of one image; StoreError if the disk is too small."""
-    if not num_images:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = row_bytes * num_images / 1e9, shutil.disk_usage(path.parent).free / 1e9
-    log.info(
-        "annotate: about %.2f GB for %d images (%.0f kB each); %.0f GB free",
-        needed,
-        num_images,
-        row_bytes / 1e3,
-        free,
-    )
-    if needed > free:
-        raise StoreError(
-            f"{path} needs about {needed:.1f} GB, but {free:.1f} GB are free; free some, set `results` to a larger "
-            "disk, or choose a smaller data.grid or annotate.resolution"
-        )

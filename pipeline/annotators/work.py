@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from pipeline.annotators.class_check import Labeled, choose_labeled
 from pipeline.annotators.contract import Annotator, Maps, stored_dtype
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.receipt import fingerprint
@@ -20,9 +22,9 @@ CACHE_VERSION = 4  # raise it when the same annotator and image would be cached 
 
 @dataclass(frozen=True)
 class Work:
-    """The images of a run and an annotator.
+    """Images of a run and an annotator.
 
-    samples: the labeled and unlabeled ones, in the order of the store
+    samples: those to annotate: the labeled and unlabeled ones in the order of the store, or a part of them
     """
 
     settings: Settings
@@ -65,6 +67,26 @@ class Work:
         """Fingerprint of everything that the maps of the store depend on."""
         images = [[sample.id, sample.image_digest] for sample in self.rows]
         return fingerprint({"method": self.method, "images": images})
+
+    def facts(self, shape: Sequence[int]) -> dict[str, Any]:
+        """Facts that hold for all images of the annotator. shape: K, h, w of the stored maps of an image"""
+        data = self.settings.data
+        return {
+            "method": self.method,
+            "annotator": self.annotator.name,
+            "space": self.annotator.space,
+            "grid": data.grid,
+            "class_names": data.class_names,
+            "class_prompts": data.class_prompts,
+            "maps": list(shape),
+            "dtype": self.dtype,
+        }
+
+    @cached_property
+    def labeled(self) -> Sequence[Labeled]:
+        """Labeled images of the run whose maps are compared with their masks."""
+        data, index = self.settings.data, self.index
+        return choose_labeled(index.of("labeled"), lambda one: index.mask(one, data), self.annotator, data)
 
     @cached_property
     def cache(self) -> MapCache:

@@ -10,12 +10,12 @@ from typing import Any
 from pipeline.datasets import SampleIndex
 from pipeline.digests import sha256_of
 from pipeline.errors import DatasetError
-from pipeline.experiment.devices import claimed_gpu
 from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, write_with_every_mask
 from pipeline.experiment.logit_bias import corrected_bias
 from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
 from pipeline.experiment.quality import label_quality
 from pipeline.folder import Folder, link, write_workflow
+from pipeline.gpus import claimed_gpu
 from pipeline.receipt import fingerprint, has_receipt, read_receipt
 from pipeline.record import is_whole, read_record, write_record
 from pipeline.run import Run as PipelineRun

@@ -1,4 +1,8 @@
-"""annotate: the annotator's maps of every labeled and unlabeled image, into the probability cache."""
+"""annotate: the annotator's maps of every labeled and unlabeled image, into the probability cache.
+
+The maps are made in one process, in several on this machine, or in jobs of their own (`annotate_shard`). `annotate`
+then takes them from the shared cache, and makes those that are still missing.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,16 @@ from typing import Any
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import classes_without_prompt, other_labels
 from pipeline.annotators.ensemble import EnsembleAnnotator, Member, StoredMembers, choose_weights
-from pipeline.annotators.filling import Filled, fill_store
+from pipeline.annotators.filling import Filled, fill_shard, fill_store
+from pipeline.annotators.workers import num_processes, run_workers
 from pipeline.datasets import SampleIndex, require_unlabeled
 from pipeline.errors import AnnotatorError, NetworkError
-from pipeline.files import bytes_in
+from pipeline.files import bytes_in, remove_folder
 from pipeline.memory import refuse_large_grid
+from pipeline.receipt import write_receipt
 from pipeline.run import Run
 from pipeline.settings import Settings, of_member
+from pipeline.shards import SHARD, Shard
 from pipeline.store import DONE, open_probabilities, store_state
 
 log = logging.getLogger(__name__)
@@ -31,17 +38,17 @@ def annotate(settings: Settings) -> dict[str, Any]:
             fail; ConfigError for a grid that does not fit into memory; DatasetError if an image has changed since
             prepare; StoreError if the disk is too small. Finished maps are kept in every case.
     """
-    run = Run(settings)
-    run.check_inputs("annotate")
-    refuse_large_grid(settings)
-    index = run.samples("annotate")
-    require_unlabeled(index, run.command("all", rerun="prepare"))
-    start = time.monotonic()
+    run, start = Run(settings), time.monotonic()
+    index = _checked_samples(run)
+    num_workers = num_processes(settings.annotate)
+    if num_workers > 1 and not run.is_current("annotate"):
+        run_workers(run, num_workers)
     members = {name: _fill_member(name, one, index) for name, one in settings.members.items()}
     ensemble = _ensemble(settings, index, members) if members else None
     annotator = ensemble or build_annotator(settings, _ids(index))
     filled = fill_store(settings, index, annotator, run.folder.probabilities)
     of_members = [f"member {name}: {text}" for name, one in members.items() for text in _warnings(one)]
+    remove_folder(run.folder.shards)  # they are gathered
     return {
         **_store_facts(filled),
         "warnings": [*_warnings(filled), *of_members],
@@ -49,6 +56,29 @@ def annotate(settings: Settings) -> dict[str, Any]:
         "megabytes": round(bytes_in(filled.store.path) / 1e6, 2),
         "seconds": round(time.monotonic() - start, 1),
     }
+
+
+def annotate_shard(settings: Settings, shard: Shard) -> None:
+    """Add the maps of a part of the images to the shared cache, those of all members of an ensemble, and its receipt.
+
+    raises: as `annotate`
+    """
+    run, start = Run(settings), time.monotonic()
+    index = _checked_samples(run)
+    annotators = settings.members.values() or [settings]
+    num_made = sum(fill_shard(one, index, build_annotator(one, _ids(index)), shard) for one in annotators)
+    facts = {"num_made": num_made, "seconds": round(time.monotonic() - start, 1), "sources": run.sources("annotate")}
+    write_receipt(run.folder.shard(shard.name), SHARD, facts, run.tracked("annotate"))
+    log.info("annotate %s: %d maps made", shard.name, num_made)
+
+
+def _checked_samples(run: Run) -> SampleIndex:
+    """The samples of a run, some of which are unlabeled, when nothing refuses that they are annotated."""
+    run.check_inputs("annotate")
+    refuse_large_grid(run.settings)
+    index = run.samples("annotate")
+    require_unlabeled(index, run.command("all", rerun="prepare"))
+    return index
 
 
 def _store_facts(filled: Filled) -> dict[str, Any]:

@@ -87,13 +87,11 @@ class MapCache:
         row.unlink(missing_ok=True)
         return None
 
-    def add(self, digest: str, content: bytes, chunk: Path | None = None) -> None:
-        """Write a row, and make it a chunk of a run's store. content: bytes of `encode_chunk`"""
+    def add(self, digest: str, content: bytes) -> None:
+        """Write a row. content: bytes of `encode_chunk`"""
         with replacing(self.row(digest)) as part:
             part.write_bytes(content)
         self.num_added += 1
-        if chunk is not None:
-            _link(self.row(digest), chunk)
 
     def adopt(self, digest: str, chunk: Path) -> None:
         """Make a chunk of a run's store a row, if there is none."""

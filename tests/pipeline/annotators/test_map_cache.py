@@ -102,12 +102,12 @@ def test_a_damaged_row_is_made_again_and_a_removed_run_leaves_its_maps(make, tmp
     assert rows(settings) == before
 
 
-def start(settings, log):
+def start(settings, log, *options):
     """annotate in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"}
     arguments = f"annotate.python.arguments={{seconds: 0.02, log: {log}}}"
     command = [sys.executable, "-m", "pipeline", "annotate", settings.origin.run, "--set", f"name={settings.name}"]
-    return subprocess.Popen([*command, "--set", arguments], env=environment, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([*command, "--set", arguments, *options], env=environment, stderr=subprocess.DEVNULL)
 
 
 def prepared_runs(make, number):
@@ -122,6 +122,7 @@ def maps_of_all(settings):
     return [contents(one.folder / "probs.zarr/logits") for one in settings]
 
 
+@pytest.mark.slow
 def test_processes_at_the_same_time_share_the_work(make, tmp_path):
     settings = prepared_runs(make, 3)
     processes = [start(one, tmp_path / "calls") for one in settings]
@@ -134,29 +135,33 @@ def test_processes_at_the_same_time_share_the_work(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_are_killed_at_random_lose_and_repeat_at_most_what_they_were_making(make, tmp_path):
-    settings = prepared_runs(make, 4)
-    kills = 0
-    rng = random.Random(0)
-    for number in range(10):
-        shutil.rmtree(settings[0].cache_folder, ignore_errors=True)
-        for one in settings:
+@pytest.mark.parametrize("divided_by", ["runs", "shards"])
+def test_processes_that_are_killed_at_random_lose_and_repeat_at_most_what_they_were_making(make, tmp_path, divided_by):
+    runs = prepared_runs(make, 4 if divided_by == "runs" else 1)
+    parts = [(runs[0], ["--shard", f"{i}_of_4"]) for i in (1, 2, 3, 4)]
+    jobs = parts if divided_by == "shards" else [(one, []) for one in runs]
+    kills, rng = 0, random.Random(0)
+    for number in range(8):
+        log = tmp_path / f"calls{number}"
+        shutil.rmtree(runs[0].cache_folder, ignore_errors=True)
+        for one in runs:
             shutil.rmtree(one.folder / "probs.zarr", ignore_errors=True)
             Run(one).folder.receipt("annotate").unlink(missing_ok=True)
-        running = {one.name: start(one, tmp_path / f"calls{number}") for one in settings}
-        for _ in range(4):
+        running = [start(one, log, *options) for one, options in jobs]
+        for _ in range(5):
             time.sleep(rng.uniform(0.2, 1.2))
-            one = rng.choice(settings)
-            if running[one.name].poll() is None:
-                running[one.name].send_signal(signal.SIGKILL)
+            i = rng.randrange(4)
+            if running[i].poll() is None:
+                running[i].send_signal(signal.SIGKILL)
                 kills += 1
-            running[one.name].wait()
-            running[one.name] = start(one, tmp_path / f"calls{number}")
-        assert {name: process.wait() for name, process in running.items()} == dict.fromkeys(running, 0)
+            running[i].wait()
+            running[i] = start(jobs[i][0], log, *jobs[i][1])
+        assert [process.wait() for process in running] == [0] * 4
+        assert start(runs[0], log).wait() == 0  # gathers the shards; a finished run stays as it is
         if number == 0:
-            expected = maps_of_all(settings)
-        assert maps_of_all(settings) == expected
-        assert len(rows(settings[0])) == 12
+            expected = maps_of_all(runs)
+        assert maps_of_all(runs) == expected
+        assert len(rows(runs[0])) == 12
     assert kills >= 20
 
 

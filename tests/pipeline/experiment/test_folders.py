@@ -10,11 +10,11 @@ from tiny_run import write_run_file, write_sample_files
 
 from pipeline.datasets import load_samples
 from pipeline.errors import DatasetError
-from pipeline.experiment.devices import claimed_gpu, visible_gpus
 from pipeline.experiment.folders import write_with_every_mask
 from pipeline.experiment.quality import missing_miou
 from pipeline.experiment.running import start_over_if_changed
 from pipeline.folder import Folder, link, stage_command, write_workflow
+from pipeline.gpus import claimed_gpu, visible_gpus
 from pipeline.record import read_record
 from pipeline.run_file import load_settings
 from pipeline.stages.prepare import prepare

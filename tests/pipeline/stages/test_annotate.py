@@ -103,7 +103,7 @@ def test_fixed_point_needs_probabilities(prepared):
 
 def test_a_full_disk_is_noticed_before_the_work(prepared, monkeypatch):
     free = type("Usage", (), {"free": 10})
-    monkeypatch.setattr("pipeline.annotators.filling.shutil.disk_usage", lambda _: free)
+    monkeypatch.setattr("pipeline.annotators.unchecked.shutil.disk_usage", lambda _: free)
     with pytest.raises(StoreError, match=r"needs about 0.0 GB, but 0.0 GB are free; free some"):
         annotate(prepared())
 

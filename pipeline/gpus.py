@@ -1,4 +1,4 @@
-"""GPUs for the runs of an experiment: each run gets a GPU of its own, if there is one."""
+"""GPUs of this machine: the visible ones, and one for each run or process."""
 
 from __future__ import annotations
 

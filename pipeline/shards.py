@@ -1,0 +1,58 @@
+"""Parts of a run's images whose maps are made by jobs of their own: their names, receipts and marks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from pipeline.errors import ConfigError
+from pipeline.marks import update_mark
+from pipeline.receipt import read_receipt
+from pipeline.run import Run, is_stale
+
+T = TypeVar("T")
+
+SHARD = "annotate-shard"
+"""The stage in the receipt of a part. `annotate` removes these receipts when it has gathered the maps."""
+
+
+class Shard(NamedTuple):
+    """Every `of`-th image, beginning with the `number`-th; number: 1..of"""
+
+    number: int
+    of: int
+
+    @property
+    def name(self) -> str:
+        """As `--shard` takes it: 2_of_4."""
+        return f"{self.number}_of_{self.of}"
+
+    def part(self, images: Sequence[T]) -> Sequence[T]:
+        return images[self.number - 1 :: self.of]
+
+
+def shards(number: int) -> list[Shard]:
+    """All parts, if the images are divided into so many."""
+    return [Shard(i + 1, number) for i in range(number)]
+
+
+def parse_shard(text: str) -> Shard:
+    """The shard of a name; ConfigError for any other text."""
+    found = re.fullmatch(r"([1-9][0-9]*)_of_([1-9][0-9]*)", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise ConfigError(f"--shard {text} is no part of the images; write --shard 2_of_4 for the second of four")
+    return Shard(int(found[1]), int(found[2]))
+
+
+def update_shard_marks(run: Run, parts: Iterable[Shard], is_prepared: bool) -> None:
+    """Create or remove the mark of each part, as `update_marks` does for stages; OSError."""
+    for part in parts:
+        receipt = run.folder.shard(part.name)
+        is_finished = is_prepared and receipt.is_file() and not is_stale(receipt, SHARD, run.tracked("annotate"))
+        update_mark(receipt, is_finished and _has_sources(run, part), receipt)
+
+
+def _has_sources(run: Run, part: Shard) -> bool:
+    """Whether the part is one of the images that samples.json lists now."""
+    return read_receipt(run.folder.shard(part.name), SHARD).get("sources") == run.sources("annotate")
