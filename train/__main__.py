@@ -117,7 +117,11 @@ def probe(settings: Settings) -> None:
 @click.argument("images", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--student", required=True, type=click.Path(path_type=Path), help="e.g. results/demo/stage2/student")
-@click.option("--window", type=click.IntRange(min=32), help="Side of a sliding window, pixels. Default: whole images.")
+@click.option(
+    "--window",
+    type=click.IntRange(min=32),
+    help="Side of a sliding window, pixels. Default: whole images; 1024 above 33 megapixels.",
+)
 @click.option("--stride", type=click.IntRange(min=1), help="Step of the window. Default: two thirds of its side.")
 @click.option("--flips", is_flag=True, help="Average over the image and its mirror image.")
 @click.option("--scales", default="1", show_default=True, help="Scales to average over, e.g. 0.75,1,1.25.")
@@ -145,6 +149,9 @@ def predict(
     The PNGs have a palette; their values are class indices, the line numbers of classes.txt counted from 0. STUDENT is
     a folder that training wrote, or a folder with any semantic segmentation network in transformers format. After an
     interruption, run the same command again: existing predictions are kept.
+
+    With a window, the predictions of overlapping windows are averaged, and at scale 1 only the rows of a window are in
+    memory at a time, so images may have any size.
     """
     from train.loader import explained_deaths
     from train.predict import Request, settings_of

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -20,13 +23,13 @@ from pipeline import receipt
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.errors import ConfigError, DatasetError, ImageFileError, TrainingError
 from pipeline.files import IMAGE_SUFFIXES, file_digest, files_in, remove_leftovers, replacing, write_text
-from pipeline.images import PixelLimit, png_text, read_image
+from pipeline.images import PHOTOGRAPH, PixelLimit, png_text, read_header, read_image
 from pipeline.palette import class_colours
 from pipeline.progress import Progress
 from pipeline.settings import MAX_PIXELS, EvaluateSettings, Section, TrainSettings
 from train.loader import loaded
 from train.machine.device import compute_of
-from train.measure.inference import class_scores, predicted_classes
+from train.measure.inference import predicted_classes, score_bands
 from train.student import Student, load_student
 from train.students import class_names_of
 
@@ -37,7 +40,8 @@ S = TypeVar("S", bound=Section)
 FINGERPRINT_KEY = "conformalsam"  # key of the PNG's text that holds the fingerprint of its student and options
 BACKGROUND = "background"  # a class of this name is drawn in grey
 MAX_NAMES = 5  # files that an error lists
-LARGEST_IMAGE = 200_000_000  # bytes that are reserved for an image, because only its file is known
+MAX_WHOLE = 2**25  # pixels: of a larger image, the logits and features of a student take tens of gigabytes
+LARGE_WINDOW = 1024
 
 
 class Request(NamedTuple):
@@ -182,7 +186,7 @@ def _predict_all(
     problems = []
     images = FolderImages(list(files.values()), PixelLimit(request.max_pixels, "add --max-pixels {}"))
     single = ([number] for number in range(len(files)))
-    batches = loaded(images, single, LARGEST_IMAGE, request.settings.workers)
+    batches = loaded(images, single, images.largest(), request.settings.workers)
     for name, ((image, problem),) in zip(files, batches, strict=True):
         if image is None:
             problems.append(problem)
@@ -196,23 +200,46 @@ def _predict_all(
 def _predict_one(request: Request, student: Student, palette: _Palette, name: str, image: Tensor) -> None:
     """Write the prediction for one image, uint8 [1, 3, H, W] RGB."""
     target = request.out / f"{name}.png"
+    settings = settings_for(image, request.settings)
     try:
         if request.has_probabilities:
-            scores = class_scores(student, image, request.settings)
-            classes = scores.argmax(dim=1)
-            array = scores[0].half().cpu().numpy()
-            with replacing(target.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
-                np.save(file, array)
+            with replacing(target.with_suffix(".npy")) as temporary:
+                classes = _write_probabilities(temporary, student, image, settings)
         else:
-            classes = predicted_classes(student, image, request.settings)
+            classes = predicted_classes(student, image, settings)[0].cpu().numpy()
     except torch.OutOfMemoryError:
         height, width = image.shape[-2:]
         raise TrainingError(
             f"there is not enough memory for the image {name} of {height} x {width} pixels; add e.g. --window 512"
         ) from None
-    picture = Image.fromarray(classes[0].to(torch.uint8).cpu().numpy(), "P")
+    picture = Image.fromarray(classes, "P")
     with replacing(target) as temporary, temporary.open("wb") as file:  # last, so that a PNG means a finished image
         palette.save(picture, file)
+
+
+def settings_for(image: Tensor, settings: EvaluateSettings) -> EvaluateSettings:
+    """The settings for one image [..., H, W]: above `MAX_WHOLE` pixels, a sliding window unless one is given."""
+    height, width = image.shape[-2:]
+    if settings.window is not None or height * width <= MAX_WHOLE:
+        return settings
+    return settings.model_copy(update={"window": LARGE_WINDOW})
+
+
+def _write_probabilities(
+    path: Path, student: Student, image: Tensor, settings: EvaluateSettings
+) -> npt.NDArray[np.uint8]:
+    """Write probabilities, float16 [K, H, W], band by band; returns the most probable classes, uint8 [H, W]."""
+    file, classes, top = None, [], 0
+    for scores in score_bands(student, image, settings):
+        classes.append(scores[0].argmax(dim=0).to(torch.uint8).cpu().numpy())
+        if file is None:
+            shape = (scores.shape[1], *image.shape[-2:])
+            file = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        file[:, top : top + scores.shape[2]] = scores[0].half().cpu().numpy()
+        top += scores.shape[2]
+    assert file is not None
+    file.flush()
+    return np.concatenate(classes)
 
 
 class _Palette(NamedTuple):
@@ -242,6 +269,14 @@ class FolderImages(Dataset[tuple[Tensor | None, str]]):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def largest(self) -> int:
+        """Bytes of the largest image, by the headers of the files; those that cannot be read are left out."""
+        sizes = [0]
+        for path in self.paths:
+            with contextlib.suppress(ImageFileError):
+                sizes.append(3 * math.prod(read_header(path, PHOTOGRAPH).size))
+        return max(sizes)
 
     def __getitem__(self, number: int) -> tuple[Tensor | None, str]:
         """An image, uint8 [1, 3, H, W] RGB, and an empty text; or None and why the file cannot be read."""

@@ -13,7 +13,7 @@ from pipeline.palette import class_colours
 from pipeline.settings import EvaluateSettings
 from train.__main__ import main
 from train.measure.inference import class_scores
-from train.predict import Request, image_files, open_student, predict, settings_of
+from train.predict import Request, image_files, open_student, predict, settings_for, settings_of
 from train.students import random_network, save_network
 
 NAMES = ["background", "cat", "dog"]
@@ -83,6 +83,13 @@ def test_probabilities_are_written_beside_as_float16(folder, student, tmp_path):
     assert array.dtype == np.float16
     np.testing.assert_allclose(array, scores[0].numpy(), atol=1e-3)
     assert np.array_equal(np.asarray(Image.open(out / "deep/b.png")), scores[0].argmax(dim=0).numpy())
+
+
+def test_only_an_image_that_is_too_large_to_be_predicted_whole_gets_a_window():
+    large, small = (torch.empty((1, 3, *size), device="meta") for size in [(9000, 12000), (4000, 6000)])
+    assert settings_for(large, ONE_PROCESS).window == 1024
+    assert settings_for(large, EvaluateSettings(window=512)).window == 512
+    assert settings_for(small, ONE_PROCESS).window is None
 
 
 def test_existing_predictions_are_kept_and_missing_ones_are_written(folder, student, tmp_path, caplog):

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.settings import EvaluateSettings
+from pipeline.tiles import Window, starts
 from train.losses import upsampled
 from train.student import Student, evaluating
-
-
-class Window(NamedTuple):
-    """A rectangle of an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The values of a tensor [..., H, W] inside the window, as a torch view: [..., height, width]."""
-        return tensor[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 @torch.no_grad()
@@ -33,7 +20,8 @@ def predicted_classes(student: Student, image: Tensor, settings: EvaluateSetting
     """The most probable class of each pixel: uint8 [1, 3, H, W] RGB -> uint8 [1, H, W], class index."""
     if settings.window is None and not settings.flips and settings.scales == [1.0]:
         return student.classes(image)  # nothing is averaged, so the largest logit is the largest probability
-    return class_scores(student, image, settings).argmax(dim=1).to(torch.uint8)
+    bands = score_bands(student, image, settings)
+    return torch.cat([scores.argmax(dim=1).to(torch.uint8) for scores in bands], dim=1)
 
 
 @torch.no_grad()
@@ -43,14 +31,40 @@ def class_scores(student: Student, image: Tensor, settings: EvaluateSettings) ->
     image:   uint8 [1, 3, H, W] RGB
     returns: float32 [1, K, H, W] in [0, 1], on the student's device
     """
+    return torch.cat(list(score_bands(student, image, settings)), dim=2)
+
+
+@torch.no_grad()
+def score_bands(student: Student, image: Tensor, settings: EvaluateSettings) -> Iterator[Tensor]:
+    """`class_scores` in bands of rows, from the top: float32 [1, K, h, W] each.
+
+    With a sliding window at the image's own scale, only the rows of a window are in memory at a time.
+    """
     image = image.to(student.compute.device, non_blocking=True)
     mirrorings = [False, True] if settings.flips else [False]
-    versions = [(scale, is_mirrored) for scale in settings.scales for is_mirrored in mirrorings]
-    with evaluating(student.model):
-        total = _scores_of(student, image, *versions[0], settings)
-        for scale, is_mirrored in versions[1:]:
-            total += _scores_of(student, image, scale, is_mirrored, settings)
-    return total.div_(len(versions))
+    if settings.window is not None and settings.scales == [1.0]:
+        versions = [_window_bands_of(student, image, is_mirrored, settings) for is_mirrored in mirrorings]
+        for bands in zip(*versions, strict=True):
+            yield _mean(bands)
+        return
+    yield _mean(_scores_of(student, image, scale, flip, settings) for scale in settings.scales for flip in mirrorings)
+
+
+def _mean(scores: Iterable[Tensor]) -> Tensor:
+    """Mean of tensors of one shape, of which the first becomes the result."""
+    others = iter(scores)
+    total, count = next(others), 1
+    for one in others:
+        total.add_(one)
+        count += 1
+    return total.div_(count)
+
+
+def _window_bands_of(
+    student: Student, image: Tensor, is_mirrored: bool, settings: EvaluateSettings
+) -> Iterator[Tensor]:
+    for scores in window_bands(student, image.flip(-1) if is_mirrored else image, settings):
+        yield scores.flip(-1) if is_mirrored else scores
 
 
 def _scores_of(student: Student, image: Tensor, scale: float, is_mirrored: bool, settings: EvaluateSettings) -> Tensor:
@@ -58,9 +72,10 @@ def _scores_of(student: Student, image: Tensor, scale: float, is_mirrored: bool,
     version = resized(image, scale)
     version = version.flip(-1) if is_mirrored else version
     if settings.window is None:
-        scores = student.logits(version).softmax(dim=1)
+        with evaluating(student.model):
+            scores = student.logits(version).softmax(dim=1)
     else:
-        scores = window_scores(student, version, settings)
+        scores = torch.cat(list(window_bands(student, version, settings)), dim=2)
     scores = scores.flip(-1) if is_mirrored else scores
     return scores if scores.shape[-2:] == image.shape[-2:] else upsampled(scores, image.shape[-2:])
 
@@ -73,13 +88,14 @@ def resized(image: Tensor, scale: float) -> Tensor:
     return functional.interpolate(image.float(), size, mode="bilinear", antialias=True).round_().to(torch.uint8)
 
 
-def window_scores(student: Student, image: Tensor, settings: EvaluateSettings) -> Tensor:
-    """Probabilities of each pixel, as the mean over the windows that contain it.
+def window_bands(student: Student, image: Tensor, settings: EvaluateSettings) -> Iterator[Tensor]:
+    """Probabilities of each pixel, as the mean over the windows that contain it, in bands of rows.
 
-    An image smaller than the window is padded with black, as in training (`evaluate.windows` shifted).
+    An image smaller than the window is padded with black, as in training (`evaluate.windows` shifted). A band has the
+    rows that no further window contains.
 
-    image:   uint8 [1, 3, H, W] RGB on the student's device
-    returns: float32 [1, K, H, W] in [0, 1]
+    image:  uint8 [1, 3, H, W] RGB on the student's device
+    yields: float32 [1, K, h, W] in [0, 1]
     """
     assert settings.window is not None
     side, is_shifted = settings.window, settings.windows == "shifted"
@@ -87,17 +103,27 @@ def window_scores(student: Student, image: Tensor, settings: EvaluateSettings) -
     height, width = image.shape[-2:]
     if is_shifted:
         image = functional.pad(image, (0, max(0, side - width), 0, max(0, side - height)))
-    count = torch.zeros(image.shape[-2:], device=image.device)
-    total: Tensor | None = None
+    top, total = 0, torch.zeros(0)
+    count = torch.zeros((side, image.shape[-1]), device=image.device)
     for batch in batches(windows(image.shape[-2:], side, stride, is_shifted), settings.batch_size):
-        scores = student.logits(torch.cat([window.of(image) for window in batch])).softmax(dim=1)
-        if total is None:
+        with evaluating(student.model):
+            scores = student.logits(torch.cat([window.of(image) for window in batch])).softmax(dim=1)
+        if not total.numel():
             total = scores.new_zeros((scores.shape[1], *count.shape))
         for window, one in zip(batch, scores, strict=True):
-            window.of(total).add_(one)
-            window.of(count).add_(1)
-    assert total is not None
-    return total.div_(count)[None, :, :height, :width]
+            num_done, top = window.top - top, window.top
+            if num_done:
+                yield (total[:, :num_done] / count[:num_done])[None, ..., :width]
+                total, count = (_without_first(rows, num_done) for rows in (total, count))
+            place = window._replace(top=0)
+            place.of(total).add_(one)
+            place.of(count).add_(1)
+    yield (total[:, : height - top] / count[: height - top])[None, ..., :width]
+
+
+def _without_first(rows: Tensor, num: int) -> Tensor:
+    """Rows [..., h, W] moved up by `num`, with zeros behind them."""
+    return torch.cat([rows[..., num:, :], torch.zeros_like(rows[..., :num, :])], dim=-2)
 
 
 def windows(size: Sequence[int], side: int, stride: int, is_shifted: bool) -> list[Window]:
@@ -115,17 +141,12 @@ def spans(length: int, side: int, stride: int, is_shifted: bool) -> list[tuple[i
     """
     if not is_shifted:
         return [(start, min(side, length - start)) for start in range(0, length, stride)]
-    last = length - side
-    return [(start, side) for start in [*range(0, last, stride), last]]
+    return [(start, side) for start in starts(length, side, stride)]
 
 
 def batches(windows: Sequence[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Batches of windows; those of one batch have the same shape."""
-
-    def shape(window: Window) -> tuple[int, int]:
-        return window.height, window.width
-
-    for _, group in groupby(sorted(windows, key=shape), key=shape):
+    """Batches of windows that follow each other; those of one batch have the same shape."""
+    for _, group in groupby(windows, key=lambda window: (window.height, window.width)):
         same = list(group)
         for start in range(0, len(same), batch_size):
             yield same[start : start + batch_size]

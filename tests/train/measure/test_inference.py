@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 from pixel_students import FormulaStudent, of_colour, of_place
 
 from pipeline.settings import EvaluateSettings
+from pipeline.tiles import Window
 from train.measure.inference import (
-    Window,
     batches,
     class_scores,
     predicted_classes,
     resized,
+    score_bands,
     spans,
     windows,
 )
@@ -97,6 +98,24 @@ def test_the_batch_size_of_windows_does_not_matter():
         for size in (1, 100)
     )
     torch.testing.assert_close(one, many)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("kind", ["shifted", "truncated"])
+def test_bands_are_the_sums_over_all_windows_to_the_last_bit_and_no_higher_than_a_window(kind, flips):
+    image, student = random_image(75, 60), FormulaStudent(of_place)
+    settings = EvaluateSettings(window=32, stride=20, windows=kind, flips=flips, batch_size=1)
+    bands = list(score_bands(student, image, settings))
+    total = torch.zeros(1, 2, 75, 60)
+    for version in (image, image.flip(-1))[: 1 + flips]:
+        sums, count = torch.zeros(1, 2, 75, 60), torch.zeros(75, 60)
+        for window in windows((75, 60), 32, 20, kind == "shifted"):
+            window.of(sums).add_(of_place(window.of(version)).softmax(dim=1))
+            window.of(count).add_(1)
+        total += (sums / count) if version is image else (sums / count).flip(-1)
+    assert torch.cat(bands, dim=2).equal(total / (1 + flips))
+    assert len(bands) > 2
+    assert max(band.shape[2] for band in bands) <= 32
 
 
 def test_a_student_gets_windows_of_one_size_even_from_a_smaller_image():
