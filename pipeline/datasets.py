@@ -7,7 +7,7 @@ samples.json, and decoded from memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,7 +18,7 @@ from PIL import Image
 
 import calib
 from pipeline.errors import DatasetError, ImageFileError, StoreError, UnreadableSourceError, first_line
-from pipeline.files import Stamp, content_digest, read_with_stamp
+from pipeline.files import Stamp, content_digest, digest_with_stamp, read_with_stamp
 from pipeline.folder import stage_command
 from pipeline.images import IndexMask, PixelLimit, decode_image, index_mask, load_mask, read_content
 from pipeline.record import read_record_as, write_record
@@ -115,23 +115,35 @@ class SampleIndex:
         except ImageFileError as error:
             raise self._undecodable(error) from None
 
+    def image_file(self, sample: Sample) -> Path:
+        """Path of the image file, whose content was compared without holding it in memory; raises as `image_bytes`."""
+        path = self.root / sample.image
+        digest, stamp = self._opened(path, digest_with_stamp)
+        self._refuse_other(path, stamp, digest, sample.image_digest)
+        return path
+
     def _checked_bytes(self, name: str, expected: str) -> bytes:
         path = self.root / name
+        content, stamp = self._opened(path, read_with_stamp)
+        if CHECKED.get((str(path), expected)) != stamp:
+            self._refuse_other(path, stamp, content_digest(content), expected)
+        return content
+
+    def _opened(self, path: Path, read: Callable[[Path], T]) -> T:
         try:
-            content, stamp = read_with_stamp(path)
+            return read(path)
         except OSError as error:
             fix = "make it readable for you" if isinstance(error, PermissionError) else RESTORE
             raise self._unreadable(f"{path} cannot be read ({error.strerror or first_line(error)})", fix) from None
-        if CHECKED.get((str(path), expected)) == stamp:
-            return content
-        digest = content_digest(content)
+
+    def _refuse_other(self, path: Path, stamp: Stamp, digest: str, expected: str) -> None:
         if digest != expected:
+            _, size, *_ = stamp
             raise DatasetError(
-                f"{path} is not the file that prepare read ({len(content)} bytes with digest {digest}, expected digest "
+                f"{path} is not the file that prepare read ({size} bytes with digest {digest}, expected digest "
                 f"{expected}); restore that file, or, to use the new one, run {self.again}"
             )
         CHECKED[str(path), expected] = stamp
-        return content
 
     def _undecodable(self, error: ImageFileError) -> UnreadableSourceError:
         """prepare could decode the file: this is another version of Pillow, or there is not enough memory."""

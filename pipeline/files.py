@@ -234,11 +234,22 @@ def read_with_stamp(path: Path) -> tuple[bytes, Stamp]:
         return file.read(), stamp
 
 
+def digest_with_stamp(path: Path) -> tuple[str, Stamp]:
+    """`content_digest` of a file, read in blocks, and its stamp from before; raises OSError."""
+    with path.open("rb") as file:
+        stamp = stamp_of(os.fstat(file.fileno()))
+        return hashlib.file_digest(file, _digest).hexdigest(), stamp
+
+
 def file_digest(path: Path) -> str:
     """16 hex digits, `content_digest` of a file; raises OSError."""
-    return content_digest(path.read_bytes())
+    return digest_with_stamp(path)[0]
 
 
 def content_digest(content: bytes) -> str:
     """16 hex digits: the BLAKE2b hash of 8 bytes."""
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+    return _digest(content).hexdigest()
+
+
+def _digest(content: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(content, digest_size=8)

@@ -281,8 +281,9 @@ class DataSettings(Section):
     tile: Annotated[TileSettings | None, BeforeValidator(_tiles_from_size)] = None
     scenes: SceneSettings | None = None
     max_pixels: int = runtime(MAX_PIXELS, ge=1)
-    """Largest number of pixels of an image or a mask; a larger file is refused before it is decoded. An image takes 3
-    bytes per pixel in memory while it is read, and every thread and worker reads one."""
+    """Largest number of pixels of an image or a mask; a larger file is refused before it is decoded. With `data.tile`,
+    a TIFF may be larger: its rows are decoded in bands. An image takes 3 bytes per pixel in memory while it is read,
+    and every thread and worker reads one."""
     workers: int | None = runtime(None, ge=1)
     """Number of threads that check the images. Default: one per core."""
 

@@ -28,7 +28,7 @@ def write_image(folder: Path, exported: ExportedLabels, index: int, label: Label
     raises: DatasetError if the image file is not the one that prepare read
     """
     sample = exported.samples[index]
-    tags = tiff_tags(exported.image_bytes(index), exported.index.root / sample.image, GEOREFERENCE)
+    tags = tiff_tags(exported.index.image_file(sample), GEOREFERENCE)
     directory = ImageFileDirectory_v2()
     for tag, (kind, value) in {**tags, NO_DATA: (TEXT, str(IGNORE_INDEX))}.items():
         directory.tagtype[tag] = kind

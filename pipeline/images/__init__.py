@@ -3,9 +3,11 @@
 formats      the formats that are opened, whatever the name of a file says
 header       size, mode and orientation, before anything is decoded
 decode       pixels by fixed rules, up to a limit of size
+bands        rows of a TIFF above that limit
 mask_values  the values of an index mask, and its palette
 """
 
+from pipeline.images.bands import Band, band_of, has_bands
 from pipeline.images.decode import (
     MaskFile,
     Photograph,
@@ -25,13 +27,16 @@ __all__ = [
     "ON_ITS_SIDE",
     "PHOTOGRAPH",
     "UPRIGHT",
+    "Band",
     "Header",
     "IndexMask",
     "Kind",
     "MaskFile",
     "Photograph",
     "PixelLimit",
+    "band_of",
     "decode_image",
+    "has_bands",
     "header_of",
     "index_mask",
     "is_index_mode",

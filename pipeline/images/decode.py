@@ -38,6 +38,8 @@ TURN = {
 """EXIF orientation -> what makes the stored pixels upright."""
 
 COLOUR_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr", *DEEP_GREY)
+BITS, COMPRESSION, UNCOMPRESSED = 258, 259, 1  # TIFF tags, and the value of the second
+PLANES, SEPARATE = 284, 2
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF tag, and the value that Pillow applies to grey of at most 8 bits only
 
 
@@ -112,6 +114,13 @@ def _load(content: bytes, path: Path, kind: Kind, limit: PixelLimit) -> tuple[He
         )
     if header.format == "PNG":
         guarded(path, header, lambda: _check_png(content))
+    tags = getattr(picture, "tag_v2", {})
+    is_planar = tags.get(PLANES) == SEPARATE and tags.get(COMPRESSION) == UNCOMPRESSED
+    if is_planar and max(tags.get(BITS, (8,))) > 8:
+        raise ImageFileError(
+            f"{path} is an uncompressed TIFF of 16 bits with one plane after the other, which Pillow mixes up; write "
+            f"it again, e.g. by gdal_translate -co INTERLEAVE=PIXEL {path} NEW.tif"
+        )
     return header, guarded(path, header, lambda: _upright(picture, header))
 
 

@@ -72,17 +72,20 @@ def png_text(path: Path, key: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def tiff_tags(content: bytes, path: Path, tags: Collection[int]) -> dict[int, tuple[int, Any]]:
+def tiff_tags(path: Path, tags: Collection[int]) -> dict[int, tuple[int, Any]]:
     """Type and value of those of the tags that an upright TIFF has; {} for other files, and for one that is turned.
 
-    path:   for messages
     raises: ImageFileError
     """
-    header, picture = open_file(io.BytesIO(content), path, PHOTOGRAPH)
-    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or header.orientation != UPRIGHT:
-        return {}
-    found = picture.tag_v2
-    return {tag: (found.tagtype[tag], found[tag]) for tag in tags if tag in found}
+    try:
+        with path.open("rb") as file:
+            header, picture = open_file(file, path, PHOTOGRAPH)
+            if not isinstance(picture, TiffImagePlugin.TiffImageFile) or header.orientation != UPRIGHT:
+                return {}
+            found = picture.tag_v2
+            return {tag: (found.tagtype[tag], found[tag]) for tag in tags if tag in found}
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def read_header(path: Path, kind: Kind) -> Header:

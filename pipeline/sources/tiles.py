@@ -16,15 +16,17 @@ from PIL import Image
 from pipeline.datasets import Sample, SampleIndex
 from pipeline.errors import UserError
 from pipeline.files import Stamp, content_digest, file_digest, remove_folder, remove_leftovers, replacing, stamp_of
+from pipeline.images import IndexMask
 from pipeline.receipt import fingerprint
 from pipeline.record import read_record, write_record
 from pipeline.settings import TileSettings
+from pipeline.sources.rows import Rows
 from pipeline.tiles import Tile, tiles_of
 
 VERSION = 1
 LIST = "tiles.json"  # digests of the tiles of one file, written when all are there
 
-Pixels = npt.NDArray[Any]
+Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,15 @@ class TileFolder:
     path: Path
     settings: TileSettings
 
-    def cut(self, sample: Sample, root: Path, pixels: Pixels, mask: Pixels | None) -> list[Sample]:
-        """The tiles of an image, written if they are not there.
+    def cut(self, sample: Sample, root: Path, image: Rows[Pixels], mask: Rows[IndexMask] | None) -> list[Sample]:
+        """The tiles of an image, written if they are not there; raises as `Rows.read`.
 
         sample: with its size and digests
         root:   data root
-        pixels: uint8 [H, W, 3] RGB, upright
-        mask:   int32 [H, W], values; None for an unlabeled image
+        mask:   None for an unlabeled image
         """
         tiles = tiles_of(sample.id, sample.size, self.settings.size, self.settings.overlap_pixels)
-        images = self._written(tiles, sample.image_digest, ".png", lambda tile: png_of(tile, pixels))
+        images = self._written(tiles, sample.image_digest, ".png", lambda tile: png_of(tile, image))
         masks = (
             {} if mask is None else self._written(tiles, sample.mask_digest, ".tif", lambda tile: tiff_of(tile, mask))
         )
@@ -103,24 +104,21 @@ def stamps_of(index: SampleIndex) -> dict[str, Stamp]:
     return {name: stamp_of(os.stat(index.root / name)) for name in tile_files(index.samples)}
 
 
-def png_of(tile: Tile, pixels: Pixels) -> bytes:
-    """A PNG of the tile's window. pixels: uint8 [H, W, 3] RGB of the image"""
-    return _encoded(_window(tile, pixels), "PNG", compress_level=1)
+def png_of(tile: Tile, image: Rows[Pixels]) -> bytes:
+    """A PNG of the tile's window."""
+    top, left, height, width = tile.window
+    return _encoded(image.read(top, top + height)[:, left : left + width], "PNG", compress_level=1)
 
 
-def tiff_of(tile: Tile, values: Pixels) -> bytes:
-    """A TIFF of the tile's window, which holds integers of any size. values: int32 [H, W] of the mask"""
-    window = _window(tile, values)
+def tiff_of(tile: Tile, mask: Rows[IndexMask]) -> bytes:
+    """A TIFF of the tile's window, which holds integers of any size."""
+    top, left, height, width = tile.window
+    window = mask.read(top, top + height).values[:, left : left + width]
     is_small = window.min() >= 0 and window.max() <= np.iinfo(np.uint8).max
     return _encoded(window.astype(np.uint8) if is_small else window, "TIFF", compression="tiff_deflate")
 
 
-def _window(tile: Tile, array: Pixels) -> Pixels:
-    top, left, height, width = tile.window
-    return array[top : top + height, left : left + width]
-
-
-def _encoded(array: Pixels, file_format: str, **options: Any) -> bytes:
+def _encoded(array: npt.NDArray[Any], file_format: str, **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(array).save(file, format=file_format, **options)
     return file.getvalue()

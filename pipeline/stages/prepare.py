@@ -20,16 +20,15 @@ from pipeline.datasets import (
     SPLITS,
     Sample,
     SampleIndex,
-    decode_index_mask,
     load_samples,
     mask_classes,
     num_groups,
     save_samples,
     unknown_mask_values,
 )
-from pipeline.errors import DatasetError, ImageFileError, UserError
-from pipeline.files import Stamp, content_digest, read_with_stamp
-from pipeline.images import MASK, Header, IndexMask, PixelLimit, header_of, load_photograph, unreadable
+from pipeline.errors import DatasetError, UserError
+from pipeline.files import Stamp
+from pipeline.images import Header, IndexMask
 from pipeline.memory import refuse_large_grid
 from pipeline.progress import Progress
 from pipeline.run import Run
@@ -40,6 +39,7 @@ from pipeline.sources.image_checks import Doubt, darkness_problems, leak_doubts,
 from pipeline.sources.labeled_set import MaskCounts, judge_masks
 from pipeline.sources.misreadings import certain_suspicions, misreading
 from pipeline.sources.palettes import palette_problems
+from pipeline.sources.rows import MASKS, PHOTOGRAPHS, Rows, open_rows
 from pipeline.sources.stamps import write_stamps
 from pipeline.sources.tiles import TileFolder, remove_other_tiles, stamps_of
 from pipeline.sources.unread import unread_files
@@ -198,59 +198,56 @@ def check_samples(samples: list[Sample], data: DataSettings, tiles: TileFolder |
 
 def check_sample(sample: Sample, data: DataSettings, tiles: TileFolder | None) -> Check:
     """Read one image and, unless it is unlabeled, its mask; a large one is cut into tiles."""
-    path = Path(data.root) / sample.image
+    check, mask = Check(sample, [], Counter()), None
     try:
-        content, stamp = _read(path)
-        header, pixels = load_photograph(content, path, PixelLimit(data.max_pixels))
-    except ImageFileError as error:
-        return Check(sample, [str(error)], Counter())
-    height, width = header.size
-    sample = replace(sample, height=height, width=width, image_digest=content_digest(content))
-    check = Check(sample, [], Counter(), {sample.image: stamp}, header=header, brightest=int(pixels.max()))
-    mask = None
-    if sample.mask is not None:
-        check, mask = _with_mask(check, header, data)
-    if tiles is None or check.problems or not tiles.settings.are_of(header.size):
-        return check
-    return check._replace(tiles=tiles.cut(check.sample, Path(data.root), pixels, mask))
+        image = open_rows(Path(data.root) / sample.image, PHOTOGRAPHS, data)
+        check = _checked_image(sample, image)
+        if sample.mask is not None:
+            mask = open_rows(Path(data.root) / sample.mask, MASKS, data)
+            check = _checked_mask(check, image.header, mask, data)
+        if tiles is None or check.problems or not tiles.settings.are_of(image.header.size):
+            return check
+        return check._replace(tiles=tiles.cut(check.sample, Path(data.root), image, mask))
+    except DatasetError as error:
+        return check._replace(problems=[str(error)])
 
 
-def _with_mask(check: Check, image: Header, data: DataSettings) -> tuple[Check, npt.NDArray[np.int32] | None]:
-    """The check of an image and of its mask, and the values of the mask; None if it cannot be read."""
+def _checked_image(sample: Sample, image: Rows[npt.NDArray[np.uint8]]) -> Check:
+    height, width = image.header.size
+    brightest = max(int(pixels.max()) for pixels in image.bands())
+    sample = replace(sample, height=height, width=width, image_digest=image.digest)
+    return Check(sample, [], Counter(), {sample.image: image.stamp}, header=image.header, brightest=brightest)
+
+
+def _checked_mask(check: Check, image: Header, mask: Rows[IndexMask], data: DataSettings) -> Check:
+    """The check of an image and of its mask."""
     sample = check.sample
     path = Path(data.root) / str(sample.mask)
-    try:
-        content, stamp = _read(path)
-        refuse_other_size(str(path), header_of(content, path, MASK).size, image)
-        mask = decode_index_mask(content, path, PixelLimit(data.max_pixels))
-    except DatasetError as error:
-        return check._replace(problems=[str(error)]), None
-    unique, counts = np.unique(mask.values, return_counts=True)
-    check = check._replace(
-        sample=replace(sample, mask_digest=content_digest(content)),
-        problems=_value_problems(path, mask, unique, data),
-        class_pixels=_class_pixels(unique, counts, data),
-        stamps={**check.stamps, str(sample.mask): stamp},
-        mask=MaskContent(str(path), frozenset(unique.tolist()), mask.colours(), mask.highest),
+    refuse_other_size(str(path), mask.header.size, image)
+    pixels: Counter[int] = Counter()
+    colours: dict[int, int] = {}
+    highest = 0
+    for band in mask.bands():
+        unique, counts = np.unique(band.values, return_counts=True)
+        pixels.update(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
+        colours |= band.colours()
+        highest = max(highest, band.highest)
+    return check._replace(
+        sample=replace(sample, mask_digest=mask.digest),
+        problems=_value_problems(path, pixels, highest, data),
+        class_pixels=_class_pixels(pixels, data),
+        stamps={**check.stamps, str(sample.mask): mask.stamp},
+        mask=MaskContent(str(path), frozenset(pixels), colours, highest),
     )
-    return check, mask.values
 
 
-def _read(path: Path) -> tuple[bytes, Stamp]:
-    """Content and stamp of a file; raises ImageFileError."""
-    try:
-        return read_with_stamp(path)
-    except OSError as error:
-        raise unreadable(path, error) from None
-
-
-def _value_problems(path: Path, mask: IndexMask, values: npt.NDArray[np.int32], data: DataSettings) -> list[str]:
+def _value_problems(path: Path, values: Iterable[int], highest: int, data: DataSettings) -> list[str]:
     problems = []
-    unknown = unknown_mask_values(values, data)
+    unknown = unknown_mask_values(np.array(list(values)), data)
     if unknown:
         shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
-        if mask.highest < MAX_8_BIT:
-            shown += f" (its pixels hold 0 to {mask.highest}, and are read as they are stored)"
+        if highest < MAX_8_BIT:
+            shown += f" (its pixels hold 0 to {highest}, and are read as they are stored)"
         problems.append(
             f"{path} has values that no class names: {shown}; add them to data.classes (values) or to "
             "data.ignore_values, or set data.unknown_values: ignore"
@@ -258,13 +255,13 @@ def _value_problems(path: Path, mask: IndexMask, values: npt.NDArray[np.int32], 
     return problems
 
 
-def _class_pixels(values: npt.NDArray[np.int32], counts: npt.NDArray[np.intp], data: DataSettings) -> Counter[int]:
-    """Class index -> pixels, from the values of a mask [V] and their counts [V]; void is left out."""
-    pixels: Counter[int] = Counter()
-    for k, num in zip(mask_classes(values, data).tolist(), counts.tolist(), strict=True):
+def _class_pixels(pixels: Mapping[int, int], data: DataSettings) -> Counter[int]:
+    """Class index -> pixels, from those of each mask value; void is left out."""
+    of_classes: Counter[int] = Counter()
+    for k, num in zip(mask_classes(np.array(list(pixels)), data).tolist(), pixels.values(), strict=True):
         if k != IGNORE_INDEX:
-            pixels[k] += num
-    return pixels
+            of_classes[k] += num
+    return of_classes
 
 
 def _mask_counts(checked: Iterable[Check]) -> list[MaskCounts]:

@@ -66,6 +66,58 @@ def grey_tiff(values: np.ndarray, bits: int, *, order: str = "<", white_is_zero:
     return start + pixels + b"\0" * pad + struct.pack(f"{order}H", len(entries)) + packed + struct.pack(f"{order}I", 0)
 
 
+def blocked_tiff(
+    values: np.ndarray,
+    block: tuple[int, int],
+    *,
+    order: str = "<",
+    is_planar: bool = False,
+    has_tiles: bool = True,
+    is_deflated: bool = True,
+) -> bytes:
+    """A TIFF of tiles or strips. values: uint8 or uint16 [H, W, C]; block: height and width of one; order: < or >
+
+    is_planar: each channel has tiles or strips of its own
+    has_tiles: otherwise it has strips, which are as wide as the image
+    """
+    height, width, num = values.shape
+    tall, wide = block if has_tiles else (block[0], width)
+    planes = np.split(values, num, axis=2) if is_planar else [values]
+    data = []
+    for plane in planes:
+        for top in range(0, height, tall):
+            for left in range(0, width, wide):
+                piece = plane[top : top + tall, left : left + wide]
+                padding = (tall - piece.shape[0], wide - piece.shape[1]) if has_tiles else (0, 0)
+                piece = np.pad(piece, [(0, padding[0]), (0, padding[1]), (0, 0)])
+                samples = piece.astype(values.dtype.newbyteorder(order)).tobytes()
+                data.append(zlib.compress(samples) if is_deflated else samples)
+    starts = 8 + np.cumsum([0, *map(len, data)])
+    layout = {322: [wide], 323: [tall], 324: starts[:-1], 325: list(map(len, data))}
+    layout = layout if has_tiles else {273: starts[:-1], 278: [tall], 279: list(map(len, data))}
+    bits, photometric = values.dtype.itemsize * 8, 2 if num >= 3 else 1
+    tags = {
+        256: [width],
+        257: [height],
+        258: [bits] * num,
+        259: [8 if is_deflated else 1],
+        262: [photometric],
+        277: [num],
+        **layout,
+    }
+    tags |= {284: [2 if is_planar else 1]} | ({338: [0] * (num - 3)} if num > 3 else {})
+    shorts = (258, 259, 262, 277, 284, 338)
+    content = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, int(starts[-1])) + b"".join(data)
+    entries, behind, end = b"", b"", int(starts[-1]) + 2 + 12 * len(tags) + 4
+    for tag, numbers in sorted(tags.items()):
+        kind, letter = (3, "H") if tag in shorts else (4, "I")
+        packed = struct.pack(f"{order}{len(numbers)}{letter}", *map(int, numbers))
+        if len(packed) > 4:
+            packed, behind = struct.pack(f"{order}I", end + len(behind)), behind + packed
+        entries += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + packed.ljust(4, b"\0")
+    return content + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + behind
+
+
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """The upright image of stored pixels [H, W, ...], from the definition of EXIF: where row 0 and column 0 belong."""
     rows_and_columns = np.swapaxes(pixels, 0, 1)

@@ -5,11 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import yaml
+from image_files import blocked_tiff
 from PIL import Image
 from stage_runs import contents, kill_stage, run_stages
 
 from pipeline.datasets import units_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DatasetError
 from pipeline.images import PixelLimit, read_image
 from pipeline.run import Run
 from pipeline.run_file import load_settings
@@ -114,6 +115,35 @@ def test_a_killed_prepare_continues_and_ends_alike(run, tmp_path):
     prepare(load_settings(tmp_path / "tiles.yaml"))
     assert contents(run.folder.tiles) == expected
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+def test_tiffs_above_the_limit_are_cut_band_by_band_into_the_same_tiles(run, make_settings):
+    root = run.samples().root
+    for folder in ("images", "masks"):
+        for path in (root / folder).glob("large*.png"):
+            array = np.array(Image.open(path))
+            values = array if array.ndim == 3 else array[:, :, None]
+            block = (16, 32) if folder == "images" else (8, 56)
+            path.with_suffix(".tif").write_bytes(blocked_tiff(values, block, has_tiles=folder == "images"))
+            path.unlink()
+    tiles = {}
+    for name, limit in {"at_once": 40 * 56, "bands": 40 * 56 - 1}.items():
+        settings = make_settings(name=name, **TILE, **SPLITS, **{"data.max_pixels": limit})
+        facts = prepare(settings)
+        assert facts["labeled_pixels_per_class"] == run.recorded("prepare")["labeled_pixels_per_class"]
+        tiles[name] = contents(Run(settings).folder.tiles)
+    assert tiles["bands"] == tiles["at_once"]
+    before = contents(run.folder.tiles)
+    assert images_of(tiles["bands"]) == images_of(before)
+
+
+def images_of(files):
+    return sorted(content for path, content in files.items() if path.suffix == ".png")
+
+
+def test_other_files_above_the_limit_are_refused_with_two_ways_out(run, make_settings):
+    with pytest.raises(DatasetError, match=r"set data.max_pixels: 2240; a TIFF of tiles or strips is read in bands"):
+        prepare(make_settings(**TILE, **SPLITS, **{"data.max_pixels": 2000}))
 
 
 @pytest.mark.parametrize("value", [-3, 70000, 300])

@@ -1,0 +1,110 @@
+"""The pixels of an image or a mask by rows: a file is decoded at once or, as a TIFF above the limit, band by band."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datasets import decode_index_mask
+from pipeline.files import Stamp, content_digest, digest_with_stamp, read_with_stamp
+from pipeline.images import (
+    MASK,
+    PHOTOGRAPH,
+    Header,
+    IndexMask,
+    Kind,
+    PixelLimit,
+    band_of,
+    decode_image,
+    has_bands,
+    header_of,
+    read_header,
+    unreadable,
+)
+from pipeline.settings import DataSettings
+
+P = TypeVar("P", npt.NDArray[np.uint8], IndexMask)
+
+
+class Form(NamedTuple, Generic[P]):
+    """What a file is decoded to.
+
+    part: some rows of it, from the first to the one before the last number
+    """
+
+    kind: Kind
+    decode: Callable[[bytes, Path, PixelLimit], P]
+    part: Callable[[P, int, int], P]
+
+
+PHOTOGRAPHS: Form[npt.NDArray[np.uint8]] = Form(
+    PHOTOGRAPH, decode_image, lambda pixels, start, stop: pixels[start:stop]
+)
+MASKS: Form[IndexMask] = Form(
+    MASK, decode_index_mask, lambda mask, start, stop: mask._replace(values=mask.values[start:stop])
+)
+
+
+@dataclass(frozen=True)
+class Rows(Generic[P]):
+    """A file whose rows can be read.
+
+    digest:  of its content
+    read:    some rows, from the first to the one before the last number; raises as the decoder
+    at_once: number of rows that a pass over all of them reads at a time
+    """
+
+    header: Header
+    digest: str
+    stamp: Stamp
+    read: Callable[[int, int], P]
+    at_once: int
+
+    def bands(self) -> Iterator[P]:
+        """All rows, some at a time."""
+        height = self.header.size[0]
+        return (self.read(start, min(height, start + self.at_once)) for start in range(0, height, self.at_once))
+
+
+def open_rows(path: Path, form: Form[P], data: DataSettings) -> Rows[P]:
+    """Open an image or a mask; its pixels are decoded when rows are read. Raises ImageFileError."""
+    fix = "set data.max_pixels: {}" + ("" if data.tile is None else "; a TIFF of tiles or strips is read in bands")
+    limit = PixelLimit(data.max_pixels, fix)
+    try:
+        if data.tile is not None and _is_read_in_bands(read_header(path, form.kind), limit):
+            return _in_bands(path, form, limit, data.tile.size)
+        content, stamp = read_with_stamp(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    header = header_of(content, path, form.kind)
+
+    @lru_cache
+    def whole() -> P:
+        return form.decode(content, path, limit)
+
+    def read(start: int, stop: int) -> P:
+        return form.part(whole(), start, stop)
+
+    return Rows(header, content_digest(content), stamp, read, header.size[0])
+
+
+def _is_read_in_bands(header: Header, limit: PixelLimit) -> bool:
+    return math.prod(header.size) > limit.pixels and has_bands(header)
+
+
+def _in_bands(path: Path, form: Form[P], limit: PixelLimit, at_once: int) -> Rows[P]:
+    """A large TIFF. The last rows that were read are kept, because the tiles of a row need the same."""
+
+    @lru_cache(maxsize=1)
+    def read(start: int, stop: int) -> P:
+        band = band_of(path, form.kind, start, stop)
+        return form.part(form.decode(band.content, path, limit), start - band.first, stop - band.first)
+
+    return Rows(read_header(path, form.kind), *digest_with_stamp(path), read, at_once)
