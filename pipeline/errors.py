@@ -105,6 +105,10 @@ class NetworkError(UserError):
     """A network in transformers format that is missing, damaged, changed, or cannot be loaded."""
 
 
+class BucketError(UserError):
+    """An object store that cannot be reached, or refuses to be read or written."""
+
+
 class DownloadError(UserError):
     """Weights that cannot be downloaded, or that are not the published ones."""
 

@@ -1287,8 +1287,9 @@ class Settings(Section):
     """Folder of the results of all runs, relative to the working folder. Its path has no braces."""
     cache: str | None = runtime(None)
     """Folder of the maps that all runs share, by annotator and image: an image is annotated once, whatever runs, seeds
-    and splits use it. Runs that use the same folder share it, at the same time too. `conformalsam cache list` shows
-    what it holds. Default: RESULTS/maps."""
+    and splits use it. Runs that use the same folder share it, at the same time too. A URL such as s3://bucket/maps, or
+    of gs, az or file, is an object store behind the folder RESULTS/maps, for machines without a common disk;
+    credentials are read from the environment. `conformalsam cache list` shows what it holds. Default: RESULTS/maps."""
     preset: str | None = None
     """Training recipe whose settings this run starts from; `conformalsam presets` lists them. Default: the settings of
     `paper`, but with exact quantiles and a small student."""
@@ -1484,7 +1485,13 @@ class Settings(Section):
     @property
     def cache_folder(self) -> Path:
         """Folder of the maps that all runs share."""
-        return Path(self.results) / "maps" if self.cache is None else Path(self.cache)
+        is_folder = self.cache is not None and self.cache_url is None
+        return Path(self.cache) if self.cache and is_folder else Path(self.results) / "maps"
+
+    @property
+    def cache_url(self) -> str | None:
+        """URL of the object store with the maps that all runs share; None if they are in a folder alone."""
+        return self.cache if self.cache is not None and "://" in self.cache else None
 
     @property
     def origin(self) -> Origin:

@@ -118,6 +118,7 @@ class _IntoStore(NamedTuple):
 def _take_from_cache(store: ProbabilityStore, work: Work) -> None:
     """Link the maps of images that are not done from the cache into the store."""
     pending = np.flatnonzero(store.status != DONE)
+    work.cache.fetch(work.rows[i].image_digest for i in pending)
     found = [i for i in pending if work.cache.give(work.rows[i].image_digest, store.chunk(i))]
     if found:
         store.mark_all(np.array(found), DONE)
@@ -162,7 +163,7 @@ def _open_or_create(work: Work, path: Path) -> ProbabilityStore:
 def _keep_maps(path: Path, state: Mapping[str, Any], settings: Settings) -> None:
     """Add the maps of a store to the cache, unless they are there; StoreError if its list of images is damaged."""
     store = open_probabilities(path, writable=True)
-    cache = MapCache.of(settings.cache_folder, state["annotator"], state["method"])
+    cache = MapCache.of(settings.cache_folder, settings.cache_url, state["annotator"], state["method"])
     cache.write_facts(state)
     status = store.status
     for i, digest in enumerate(store.image_digests):

@@ -89,6 +89,7 @@ def check_first(work: Work, unchecked: Unchecked, path: Path) -> None:
     raises: AnnotatorError for a wrong class map, and as `first_maps`; StoreError if the disk is too small
     """
     with work.cache as cache:
+        cache.fetch(work.digest(one.sample) for one in work.labeled)
         cache.claim_or_wait(CHECK)  # another process may annotate the same images to check their classes
         _check_classes(work, unchecked)
         _check_disk(unchecked.row_bytes, sum(not cache.has(row.image_digest) for row in work.rows), path)

@@ -91,7 +91,7 @@ class Work:
     @cached_property
     def cache(self) -> MapCache:
         """The maps of this annotator that runs share."""
-        return MapCache.of(self.settings.cache_folder, self.annotator.name, self.method)
+        return MapCache.of(self.settings.cache_folder, self.settings.cache_url, self.annotator.name, self.method)
 
     @property
     def dtype(self) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli import run_argument
 from pipeline.progress import Progress
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.store.bucket import Bucket
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +27,8 @@ def cache() -> None:
 
     They are in the folder of the setting `cache`, by default RESULTS/maps: one folder for each annotator with its
     weights, prompts, classes and grid, and one file for each image. A run's probs.zarr is linked to them, so they take
-    the room of one.
+    the room of one. If `cache` is a URL, what is there is listed and checked too, and removed with the tools of that
+    object store.
     """
 
 
@@ -36,7 +41,7 @@ def list_caches(settings: Settings) -> None:
     """
     from pipeline.store.map_cache import caches_in, summary
 
-    found = [summary(one) for one in caches_in(settings.cache_folder)]
+    found = [summary(one) for one in caches_in(settings.cache_folder, settings.cache_url)]
     rows = [HEADER]
     for one in found:
         classes, height, width = one.facts.get("maps", ("?", "?", "?"))
@@ -50,6 +55,10 @@ def list_caches(settings: Settings) -> None:
     num_bytes, writing = sum(one.num_bytes for one in found), sum(one.num_claims for one in found)
     now = f"; {writing} images are being annotated" if writing else ""
     click.echo(f"{settings.cache_folder}: {num_bytes / 1e9:.2f} GB{now}")
+    for bucket in (one.cache.bucket for one in found):
+        if bucket is not None:
+            sizes = [size for _, size in bucket.rows()]
+            click.echo(f"{bucket.url}: {len(sizes)} images, {sum(sizes) / 1e9:.2f} GB")
 
 
 @cache.command()
@@ -63,7 +72,7 @@ def verify(settings: Settings, repair: bool) -> None:
     from pipeline.store.map_cache import caches_in, damaged_rows
 
     damaged = 0
-    for one in caches_in(settings.cache_folder):
+    for one in caches_in(settings.cache_folder, settings.cache_url):
         progress = Progress(log, f"verify {one.folder.name}", sum(1 for _ in one.rows()), "images")
         for row, is_damaged in damaged_rows(one):
             progress.advance()
@@ -72,6 +81,8 @@ def verify(settings: Settings, repair: bool) -> None:
                 click.echo(f"damaged: {row}")
                 if repair:
                     row.unlink()
+        if one.bucket is not None:
+            damaged += _verify_bucket(one.bucket, repair)
     if damaged:
         run = settings.origin.run or settings.name
         fix = (
@@ -83,6 +94,20 @@ def verify(settings: Settings, repair: bool) -> None:
     else:
         click.echo("all maps have their checksums")
     sys.exit(1 if damaged and not repair else 0)
+
+
+def _verify_bucket(bucket: Bucket, repair: bool) -> int:
+    """Number of damaged maps in an object store, which are named and, to repair it, removed."""
+    progress = Progress(log, f"verify {bucket.url}", len(bucket.digests), "images")
+    damaged = 0
+    for digest in sorted(bucket.digests):
+        if bucket.read(digest) is None:
+            damaged += 1
+            click.echo(f"damaged: {bucket.url}/{digest}")
+            if repair:
+                bucket.remove(digest)
+        progress.advance()
+    return damaged
 
 
 @cache.command()
@@ -97,7 +122,7 @@ def prune(settings: Settings, names: Sequence[str], is_all: bool) -> None:
     from pipeline.errors import ConfigError
     from pipeline.store.map_cache import caches_in, prune_rows
 
-    found = {one.folder.name: one for one in caches_in(settings.cache_folder)}
+    found = {one.folder.name: one for one in caches_in(settings.cache_folder, settings.cache_url)}
     unknown = [name for name in names if name not in found]
     if unknown:
         raise ConfigError(f"{settings.cache_folder} has no {unknown[0]}, but {', '.join(found) or 'nothing'}")

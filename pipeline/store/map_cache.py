@@ -8,6 +8,8 @@ processes may read and write a cache at the same time.
     CACHE/ANNOTATOR-METHOD/maps.json     facts: what the maps are, and their shape
     CACHE/ANNOTATOR-METHOD/rows/AB/ABC…  a row
     CACHE/ANNOTATOR-METHOD/claims/ABC…   locked by the process that is making the row
+
+With a bucket of an object store behind it, a cache reads from there what it lacks, and adds to it what it has.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +28,15 @@ from pipeline.errors import StoreError
 from pipeline.files import remove_leftovers, replacing
 from pipeline.lock import try_flock
 from pipeline.names import safe_name
+from pipeline.progress import Progress
 from pipeline.record import is_whole, read_record, write_record
+from pipeline.store.bucket import Bucket
 from pipeline.store.chunked_array import is_undamaged
 
 log = logging.getLogger(__name__)
 
 FACTS = "maps.json"
+DOWNLOADS = 16  # at the same time
 SECONDS_TO_WAIT = 0.2  # for maps that other processes make
 SHARED_FACTS = ("annotator", "method", "space", "dtype", "maps", "grid", "class_names", "class_prompts")
 """Facts of a store that hold for all images of its annotator."""
@@ -40,35 +46,49 @@ class MapCache:
     """The maps of one annotator identity.
 
     folder:    of the identity
+    bucket:    of an object store that is behind the folder; None without one
     num_added: rows that were added by this object
     held:      digest -> lock of each row that this process has claimed
+
+    raises: BucketError in all methods that read or write rows, if the bucket cannot be reached
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bucket: Bucket | None = None) -> None:
         self.folder = folder
+        self.bucket = bucket
         self.num_added = 0
         self.held: dict[str, contextlib.ExitStack] = {}
 
     @staticmethod
-    def of(cache: Path, annotator: str, method: str) -> MapCache:
-        """The cache of an annotator. method: fingerprint of all that its maps depend on besides the image"""
-        return MapCache(cache / f"{safe_name(annotator)}-{method}")
+    def of(cache: Path, url: str | None, annotator: str, method: str) -> MapCache:
+        """The cache of an annotator.
+
+        url:    of the object store that is behind the folder `cache`; None without one
+        method: fingerprint of all that its maps depend on besides the image
+        """
+        name = f"{safe_name(annotator)}-{method}"
+        return MapCache(cache / name, None if url is None else Bucket(url, name))
 
     def facts(self) -> dict[str, Any] | None:
         """What `write_facts` wrote; None if nothing was, or it is damaged: it is then written again."""
         file = self.folder / FACTS
+        if self.bucket is not None and not file.is_file() and (content := self.bucket.read_file(FACTS)) is not None:
+            with replacing(file) as part:
+                part.write_bytes(content)
         return read_record(file, "") if is_whole(file) else None
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Write what the maps are, from the facts of a store that has them, unless it is there."""
         if self.facts() is None:
             write_record(self.folder / FACTS, {name: facts[name] for name in SHARED_FACTS})
+        if self.bucket is not None and self.bucket.read_file(FACTS) is None:
+            self.bucket.write_file(FACTS, (self.folder / FACTS).read_bytes())
 
     def row(self, digest: str) -> Path:
         return self.folder / "rows" / digest[:2] / digest
 
     def has(self, digest: str) -> bool:
-        return self.row(digest).is_file()
+        return self.row(digest).is_file() or (self.bucket is not None and digest in self.bucket.digests)
 
     def rows(self) -> Iterator[Path]:
         """The files of all rows."""
@@ -76,6 +96,30 @@ class MapCache:
 
     def read(self, digest: str) -> bytes | None:
         """The bytes of a row; None if there is none. A damaged row is removed, and this is logged."""
+        content = self._read_from_disk(digest)
+        if self.bucket is None:
+            return content
+        if content is not None:
+            if digest not in self.bucket.digests:  # made without the bucket, or before an upload failed
+                self.bucket.write(digest, content)
+            return content
+        content = self.bucket.read(digest)
+        if content is not None:
+            self._write_to_disk(digest, content)
+        return content
+
+    def fetch(self, digests: Iterable[str]) -> None:
+        """Copy those rows from the bucket that it has and the folder lacks, several at a time."""
+        if self.bucket is None:
+            return
+        missing = [one for one in digests if one in self.bucket.digests and not self.row(one).is_file()]
+        if missing:
+            progress = Progress(log, f"annotate: reading maps from {self.bucket.url}", len(missing), "images")
+            with ThreadPoolExecutor(DOWNLOADS) as pool:
+                for _ in pool.map(self.read, missing):
+                    progress.advance()
+
+    def _read_from_disk(self, digest: str) -> bytes | None:
         row = self.row(digest)
         try:
             content = row.read_bytes()
@@ -87,10 +131,15 @@ class MapCache:
         row.unlink(missing_ok=True)
         return None
 
-    def add(self, digest: str, content: bytes) -> None:
-        """Write a row. content: bytes of `encode_chunk`"""
+    def _write_to_disk(self, digest: str, content: bytes) -> None:
         with replacing(self.row(digest)) as part:
             part.write_bytes(content)
+
+    def add(self, digest: str, content: bytes) -> None:
+        """Write a row. content: bytes of `encode_chunk`"""
+        self._write_to_disk(digest, content)
+        if self.bucket is not None:
+            self.bucket.write(digest, content)
         self.num_added += 1
 
     def adopt(self, digest: str, chunk: Path) -> None:
@@ -154,11 +203,15 @@ class Summary(NamedTuple):
     num_claims: int
 
 
-def caches_in(folder: Path) -> list[MapCache]:
-    """The caches of all annotator identities, by name; StoreError if the folder does not exist."""
+def caches_in(folder: Path, url: str | None) -> list[MapCache]:
+    """The caches of all annotator identities, by name; StoreError if the folder does not exist.
+
+    url: of the object store that is behind the folder; None without one
+    """
     if not folder.is_dir():
         raise StoreError(f"no maps at {folder}; annotate a run first, or name the folder of the setting `cache`")
-    return [MapCache(path) for path in sorted(folder.iterdir()) if (path / "rows").is_dir()]
+    folders = [path for path in sorted(folder.iterdir()) if (path / "rows").is_dir()]
+    return [MapCache(path, None if url is None else Bucket(url, path.name)) for path in folders]
 
 
 def summary(cache: MapCache) -> Summary:

@@ -1,0 +1,203 @@
+"""Maps in an object store behind the cache: machines without a common disk annotate each image once, whatever fails."""
+
+import logging
+import random
+import shutil
+import threading
+import time
+from collections import Counter
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+from click.testing import CliRunner
+from stage_runs import contents, run_stages
+from tiny_run import write_run_file
+
+from pipeline.__main__ import main
+from pipeline.errors import BucketError
+from pipeline.run import Run
+from pipeline.run_file import load_settings
+from pipeline.store import bucket as bucket_module
+from pipeline.store.bucket import Bucket
+
+IDS = [f"im{i:02d}" for i in range(10)]
+
+
+@pytest.fixture
+def make(tmp_path, write_images):
+    """Settings of a run on a machine whose disk is tmp_path/MACHINE; each call of the annotator is a line of calls."""
+    write_images(tmp_path / "data", IDS)
+
+    def make(machine, cache=f"file://{tmp_path}/bucket/maps", **overrides):
+        python = {"factory": "noisy_annotator:build", "arguments": {"log": str(tmp_path / "calls")}}
+        section = {"annotator": "python", "python": python, "class_check": "warn", "batch_size": 2}
+        run_file = write_run_file(tmp_path, annotate=section)
+        return load_settings(run_file, {"results": str(tmp_path / machine), "cache": cache, **overrides})
+
+    return make
+
+
+def num_calls(tmp_path):
+    """Number of images that were annotated, none of them twice."""
+    calls = Counter((tmp_path / "calls").read_text().split())
+    assert set(calls.values()) == {1}
+    return len(calls)
+
+
+def maps_of(settings):
+    return contents(settings.folder / "probs.zarr/logits")
+
+
+def test_another_machine_makes_only_what_the_first_did_not(make, tmp_path, write_images):
+    first = make("first")
+    run_stages(first, "prepare", "annotate")
+    assert num_calls(tmp_path) == 8
+    write_images(tmp_path / "data", [*IDS, "more"])
+    second = make("second")
+    run_stages(second, "prepare", "annotate")
+    assert num_calls(tmp_path) == 9
+    assert Run(second).recorded("annotate")["cache"]["num_made"] == 1
+    run_stages(make("alone", str(tmp_path / "folder")), "prepare")
+    (tmp_path / "calls").unlink()
+    alone = make("alone", str(tmp_path / "folder"))
+    run_stages(alone, "annotate")
+    assert maps_of(second) == maps_of(alone)
+    assert contents(second.cache_folder) == contents(tmp_path / "bucket/maps")
+
+
+def test_maps_of_before_are_added_and_a_damaged_one_is_made_again(make, tmp_path, caplog):
+    run_stages(make("first", None), "prepare", "annotate")
+    run_stages(make("first"), "prepare")
+    Run(make("first")).folder.receipt("annotate").unlink()
+    shutil.rmtree(make("first").folder / "probs.zarr")
+    run_stages(make("first"), "annotate")
+    rows = sorted((tmp_path / "bucket/maps").glob("*/rows/??/*"))
+    assert (len(rows), num_calls(tmp_path)) == (8, 8)
+    content = rows[3].read_bytes()
+    rows[3].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    listed = CliRunner().invoke(main, ["cache", "list", str(make("first").origin.run), *words(make("first"))])
+    assert listed.output.splitlines()[-1].startswith(f"file://{tmp_path}/bucket/maps/noisy-")
+    assert ": 8 images, " in listed.output.splitlines()[-1]
+    checked = CliRunner().invoke(main, ["cache", "verify", str(make("first").origin.run), *words(make("first"))])
+    assert (checked.exit_code, checked.output.count("damaged: ")) == (1, 1)
+
+    (tmp_path / "calls").unlink()
+    with caplog.at_level(logging.WARNING):
+        run_stages(make("second"), "prepare", "annotate")
+    assert "is damaged" in caplog.text
+    assert num_calls(tmp_path) == 1
+    assert rows[3].read_bytes() == content
+    assert maps_of(make("second")) == maps_of(make("first"))
+
+
+def words(settings):
+    return ["--set", f"results={settings.results}", "--set", f"cache={settings.cache}"]
+
+
+def test_a_store_that_cannot_be_reached_is_named_with_what_to_check(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(bucket_module, "PATIENCE", {"max_retries": 0})
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ALLOW_HTTP": "true", "REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    settings = make("first", "s3://bucket/maps")
+    run_stages(settings, "prepare")
+    with pytest.raises(BucketError, match=r"s3://bucket/maps/noisy-\w+ cannot be .*AWS_ENDPOINT_URL") as error:
+        run_stages(settings, "annotate")
+    assert "secret" not in str(error.value)
+
+
+class Faults(BaseHTTPRequestHandler):
+    """Passes requests on to a server, but drops, delays, refuses or corrupts some of them."""
+
+    server_address_of = ("127.0.0.1", 0)
+    rng = random.Random(0)
+    done: ClassVar[Counter[str]] = Counter()
+    protocol_version = "HTTP/1.1"
+
+    def _pass_on(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.rng.choices(["none", "drop", "delay", "refuse", "corrupt"], [6, 1, 1, 1, 1])[0]
+        self.done[fault] += 1
+        if fault == "drop":
+            self.close_connection = True
+            return
+        if fault == "delay":
+            time.sleep(0.3)
+        if fault == "refuse":
+            self._answer(503, {}, b"slow down")
+            return
+        connection = HTTPConnection(*self.server_address_of)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        content = answer.read()
+        if fault == "corrupt" and self.command == "GET" and "/rows/" in self.path and answer.status == 200:
+            at = self.rng.randrange(len(content))
+            content = content[:at] + bytes([content[at] ^ 8]) + content[at + 1 :]
+        self._answer(answer.status, dict(answer.getheaders()), content)
+
+    def _answer(self, status, headers, content):
+        self.send_response(status)
+        length = headers.pop("Content-Length", None) if self.command == "HEAD" else None
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length or str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A bucket on a local server for S3 behind a proxy with faults; its URL."""
+    server_module = pytest.importorskip("moto.server", reason="pip install 'moto[s3,server]'")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    Faults.server_address_of = server.get_host_and_port()
+    Faults.done.clear()
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Faults)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    environment = {
+        "ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}",
+        "ALLOW_HTTP": "true",
+        "REGION": "us-east-1",
+        "ACCESS_KEY_ID": "a",
+        "SECRET_ACCESS_KEY": "b",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    made = HTTPConnection(*Faults.server_address_of)
+    made.request("PUT", "/bucket", headers={"Host": "127.0.0.1"})
+    assert made.getresponse().status == 200
+    yield "s3://bucket/maps"
+    proxy.shutdown()
+    server.stop()
+
+
+def test_a_server_that_drops_delays_refuses_and_corrupts_answers_loses_nothing(make, s3, tmp_path):
+    first = make("first", s3)
+    run_stages(first, "prepare", "annotate")
+    assert num_calls(tmp_path) == 8
+    for machine in ("second", "third", "fourth"):
+        run_stages(make(machine, s3), "prepare", "annotate")
+        assert maps_of(make(machine, s3)) == maps_of(first)
+    assert num_calls(tmp_path) == 8
+    assert min(Faults.done[fault] for fault in ("drop", "delay", "refuse", "corrupt")) >= 3
+    cache = next(first.cache_folder.iterdir())
+    assert Bucket(s3, cache.name).digests == {path.name for path in cache.glob("rows/??/*")}
+
+
+def test_a_bucket_that_does_not_exist_is_named(make, s3, tmp_path):
+    settings = make("first", "s3://nothing/maps")
+    run_stages(settings, "prepare")
+    with pytest.raises(BucketError, match=r"s3://nothing/maps/noisy-\w+ cannot be .*bucket"):
+        run_stages(settings, "annotate")
