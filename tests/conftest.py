@@ -19,6 +19,12 @@ hypothesis.settings.register_profile("suite", derandomize=True, database=None, d
 hypothesis.settings.register_profile("campaign", database=None, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("suite")
 
+ON_REQUEST = {
+    "full_size": "builds full-size networks, takes minutes and gigabytes; pytest -m full_size -s",
+    "slurm": "needs the cluster of tests/slurm/start.sh; pytest -m slurm tests/slurm",
+}
+"""Marker -> why its tests run only when they are asked for, and how."""
+
 
 @pytest.fixture
 def write_images() -> Callable[..., None]:
@@ -36,12 +42,12 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of full-size networks run only when they are asked for, and say so otherwise."""
-    if "full_size" not in config.getoption("-m"):
-        skip = pytest.mark.skip(reason="builds full-size networks, takes minutes and gigabytes; pytest -m full_size -s")
-        for item in items:
-            if "full_size" in item.keywords:
-                item.add_marker(skip)
+    """Tests that need much run only when they are asked for, and say so otherwise."""
+    for marker, reason in ON_REQUEST.items():
+        if marker not in config.getoption("-m"):
+            for item in items:
+                if marker in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish() -> None:

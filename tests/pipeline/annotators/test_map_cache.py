@@ -141,7 +141,7 @@ def test_processes_that_are_killed_at_random_lose_and_repeat_at_most_what_they_w
     parts = [(runs[0], ["--shard", f"{i}_of_4"]) for i in (1, 2, 3, 4)]
     jobs = parts if divided_by == "shards" else [(one, []) for one in runs]
     kills, rng = 0, random.Random(0)
-    for number in range(8):
+    for number in range(3):
         log = tmp_path / f"calls{number}"
         shutil.rmtree(runs[0].cache_folder, ignore_errors=True)
         for one in runs:
@@ -162,7 +162,7 @@ def test_processes_that_are_killed_at_random_lose_and_repeat_at_most_what_they_w
             expected = maps_of_all(runs)
         assert maps_of_all(runs) == expected
         assert len(rows(runs[0])) == 12
-    assert kills >= 20
+    assert kills >= 6
 
 
 def cache_of(settings):
