@@ -54,7 +54,9 @@ def decode_chunk(encoded: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> 
 
 
 def is_undamaged(encoded: bytes) -> bool:
-    """Whether a chunk has its checksum. Nothing is decompressed."""
+    """Whether a chunk has its checksum. Nothing is decompressed. An empty file, whose checksum would be 0, has none."""
+    if len(encoded) <= CHECKSUM_BYTES:
+        return False
     return int(CHECKSUM.checksum(encoded[:-CHECKSUM_BYTES])) == int.from_bytes(encoded[-CHECKSUM_BYTES:], "little")
 
 

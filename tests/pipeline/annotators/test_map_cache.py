@@ -87,18 +87,21 @@ def test_new_and_changed_images_are_made_and_a_stale_row_is_never_used(make, tmp
     assert contents(again.folder / "labels.zarr") == contents(settings.folder / "labels.zarr")
 
 
-def test_a_damaged_row_is_made_again_and_a_removed_run_leaves_its_maps(make, tmp_path, caplog):
+def test_damaged_rows_are_made_again_and_a_removed_run_leaves_its_maps(make, tmp_path, caplog):
     settings = make()
     run_stages(settings, "prepare", "annotate")
     before, made = rows(settings), sum(calls(tmp_path).values())
     shutil.rmtree(settings.folder)
-    row = next(iter(MapFiles(settings).values()))
-    content = bytearray(row.read_bytes())
+    changed, cut, emptied, *_ = MapFiles(settings).values()
+    content = bytearray(changed.read_bytes())
     content[20] ^= 4
-    row.write_bytes(content)
+    changed.write_bytes(content)
+    os.truncate(cut, 3)
+    os.truncate(emptied, 0)
     run_stages(settings, "prepare", "annotate")
-    assert f"annotate: {row} is damaged and is made again" in caplog.messages
-    assert sum(calls(tmp_path).values()) - made == 1
+    for row in (changed, cut, emptied):
+        assert f"annotate: {row} is damaged and is made again" in caplog.messages
+    assert sum(calls(tmp_path).values()) - made == 3
     assert rows(settings) == before
 
 
