@@ -1,4 +1,4 @@
-"""Runs tasks with Dask, on threads of this process or on a running cluster: independent ones, or merged in a tree.
+"""Runs tasks on threads of this process or on a running cluster of Dask: independent ones, or merged in a tree.
 
 Dask is imported only when tasks run, because its import takes as long as all others together.
 """
@@ -6,10 +6,12 @@ Dask is imported only when tasks run, because its import takes as long as all ot
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
@@ -23,6 +25,7 @@ Result = TypeVar("Result")
 SECONDS_TO_CONNECT = 10
 RETRIES = 2  # of a task: a file system may fail, a worker may die
 SECONDS_BEFORE_RETRY = 0.5
+WINDOW = 256  # tasks that are submitted and have not finished
 SPLIT_EVERY = 8  # results that are merged at a time
 
 
@@ -34,20 +37,48 @@ def run_tasks(
 ) -> None:
     """Call `function` on every job, in any order; call `on_done` with each result, in this thread only.
 
-    On a cluster, function and jobs must be importable and picklable there, and paths must mean the same files. A task
-    is tried again if the file system fails, and on another worker if its worker dies.
+    At most WINDOW jobs and results are in memory at a time, whatever the number of jobs. On a cluster, function and
+    jobs must be importable and picklable there, and paths must mean the same files. A task is tried again if the file
+    system fails, and on another worker if its worker dies.
 
     raises: ConfigError if `compute.scheduler` does not answer
     """
-    tasks = [_task(function, job) for job in jobs]
-    if compute.scheduler == "threads":
-        _on_threads(tasks, compute, {task.key for task in tasks}, on_done)
-        return
+    tasks = (functools.partial(retrying, function, job) for job in jobs)
+    for result in _from_threads(tasks, compute) if compute.scheduler == "threads" else _from_cluster(tasks, compute):
+        on_done(result)
+
+
+def _from_threads(tasks: Iterator[Callable[[], Result]], compute: ComputeSettings) -> Iterator[Result]:
+    """Results of the tasks as they finish. After an error no further task is started."""
+    pool = ThreadPoolExecutor(compute.workers or os.cpu_count())
+    try:
+        running = {pool.submit(task) for task in itertools.islice(tasks, WINDOW)}
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(task) for task in itertools.islice(tasks, len(finished))}
+            for future in finished:
+                yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _from_cluster(tasks: Iterator[Callable[[], Result]], compute: ComputeSettings) -> Iterator[Result]:
+    """Results of the tasks as they finish. After an error the tasks that run are cancelled."""
     with _client(compute.scheduler) as client:
         from distributed import as_completed
 
-        for _, result in as_completed(client.compute(tasks, retries=RETRIES), with_results=True):
-            on_done(result)
+        def submit(number: int) -> list[Any]:
+            return client.map(_call, list(itertools.islice(tasks, number)), pure=False, retries=RETRIES)
+
+        finished = as_completed(submit(WINDOW), with_results=True)
+        for batch in finished.batches():
+            finished.update(submit(len(batch)))
+            for _, result in batch:
+                yield result
+
+
+def _call(task: Callable[[], Result]) -> Result:
+    return task()
 
 
 def reduce_tasks(
@@ -72,9 +103,9 @@ def reduce_tasks(
         groups = [level[i : i + SPLIT_EVERY] for i in range(0, len(level), SPLIT_EVERY)]
         level = [delayed(_merge_all, pure=False)(merge, group) for group in groups]
     root = level[0]
+    result: Result
     if compute.scheduler == "threads":
-        result: Result
-        (result,) = _on_threads([root], compute, {leaf.key for leaf in leaves}, lambda _: on_done())
+        result = _on_threads(root, compute, {leaf.key for leaf in leaves}, on_done)
         return result
     with _client(compute.scheduler) as client:
         result = client.compute(root, retries=RETRIES).result()
@@ -109,20 +140,17 @@ def retrying(function: Callable[[Job], Result], job: Job) -> Result:
     return function(job)
 
 
-def _on_threads(
-    tasks: list[Any], compute: ComputeSettings, keys: set[Any], on_done: Callable[[Any], None]
-) -> tuple[Any, ...]:
-    """Results of the tasks; `on_done` is called with the results of the tasks that have one of `keys`."""
-    import dask
+def _on_threads(root: Any, compute: ComputeSettings, leaves: set[Any], on_done: Callable[[], None]) -> Any:
+    """Result of a task and those that it depends on; `on_done` is called after each task with a key in `leaves`."""
     from dask.callbacks import Callback
 
-    def after_task(key: Any, result: Any, *_: Any) -> None:
-        if key in keys:
-            on_done(result)
+    def after_task(key: Any, *_: Any) -> None:
+        if key in leaves:
+            on_done()
 
     workers = compute.workers or os.cpu_count() or 1
     with Callback(posttask=after_task):
-        return tuple(dask.compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False))
+        return root.compute(scheduler="threads", num_workers=workers, optimize_graph=False)
 
 
 def _client(address: str) -> Any:

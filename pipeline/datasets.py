@@ -90,6 +90,11 @@ class SampleIndex:
     def of(self, *splits: Split) -> list[Sample]:
         return [sample for sample in self.samples if sample.split in splits]
 
+    @property
+    def reader(self) -> SampleIndex:
+        """An index without samples, which reads those that it is given: what a job on another machine needs of it."""
+        return replace(self, samples=())
+
     def image(self, sample: Sample) -> npt.NDArray[np.uint8]:
         """uint8 [H, W, 3] RGB at the image's own size; raises as `image_bytes`."""
         content, path = self.image_bytes(sample), self.root / sample.image

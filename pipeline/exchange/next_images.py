@@ -50,7 +50,7 @@ class Proposal(NamedTuple):
 class ImageJob(NamedTuple):
     """One image, the store of its planes, and the index of the image there (position)."""
 
-    samples: SampleIndex
+    reader: SampleIndex
     sample: Sample
     store: Handle
     position: int
@@ -71,7 +71,7 @@ def describe(job: ImageJob) -> Described:
     planes, background = store.planes(job.position), store.state["background"]
     label = planes.best_foreground.astype(np.float32) if job.is_labeled else open_labels(job.store).label(job.position)
     doubt = selection.count_doubt(label, planes, background, len(store.class_names))
-    return Described(job.sample.id, doubt, selection.features(job.samples.image(job.sample), doubt.pixels))
+    return Described(job.sample.id, doubt, selection.features(job.reader.image(job.sample), doubt.pixels))
 
 
 def propose_images(settings: Settings, count: int) -> list[Proposal]:
@@ -84,7 +84,7 @@ def propose_images(settings: Settings, count: int) -> list[Proposal]:
     labels, calibration, index = run.open_labels(), run.open_calibration(), run.samples("pseudolabel")
     by_id = {sample.id: sample for sample in index.samples}
     unlabeled = [
-        ImageJob(index, by_id[labels.sample_ids[i]], labels.handle, i, False)
+        ImageJob(index.reader, by_id[labels.sample_ids[i]], labels.handle, i, False)
         for i in np.flatnonzero(labels.status == DONE).tolist()
     ]
     if not unlabeled:
@@ -93,7 +93,7 @@ def propose_images(settings: Settings, count: int) -> list[Proposal]:
             f"annotate.json, then run {run.command('annotate', rerun='annotate')}"
         )
     labeled = [
-        ImageJob(index, by_id[calibration.sample_ids[i]], calibration.handle, i, True)
+        ImageJob(index.reader, by_id[calibration.sample_ids[i]], calibration.handle, i, True)
         for i in np.flatnonzero(calibration.status == DONE).tolist()
     ]
     described = _describe_all([*unlabeled, *labeled], settings)

@@ -108,13 +108,16 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
 
 
 class ScoreJob(NamedTuple):
-    """One labeled image, the index of its maps (position) and the index of its scores (index)."""
+    """One labeled image, the index of its maps (position) and the index of its scores (index).
+
+    reader: `SampleIndex.reader`
+    """
 
     probabilities: Handle
     position: int
     calibration: Handle
     index: int
-    samples: SampleIndex
+    reader: SampleIndex
     sample: Sample
     data: DataSettings
 
@@ -122,7 +125,7 @@ class ScoreJob(NamedTuple):
 def score_image(job: ScoreJob) -> tuple[int, calib.Observed]:
     """Write score, mask, planes and curves of one image on the grid; returns its index, and what is observed of it."""
     reader = open_probabilities(job.probabilities).probabilities(job.position)
-    mask = resize_nearest(job.samples.mask(job.sample, job.data), job.data.grid)
+    mask = resize_nearest(job.reader.mask(job.sample, job.data), job.data.grid)
     score = np.empty(mask.shape, np.float32)
     planes = []
     for rows, strip in reader.strips():
@@ -145,7 +148,7 @@ def _score_images(
     labeled: Sequence[Sample],
 ) -> None:
     position = {sample_id: i for i, sample_id in enumerate(probabilities.sample_ids)}
-    annotated = probabilities.status
+    annotated, reader = probabilities.status, index.reader
     jobs = []
     for i in np.flatnonzero(store.status != DONE):
         sample = labeled[i]
@@ -153,7 +156,7 @@ def _score_images(
             store.mark(int(i), FAILED)
             continue
         places = probabilities.handle, position[sample.id], store.handle, int(i)
-        jobs.append(ScoreJob(*places, index, sample, settings.data))
+        jobs.append(ScoreJob(*places, reader, sample, settings.data))
     progress = Progress(log, "calibrate", len(labeled), "images", done=len(labeled) - len(jobs))
 
     def on_done(finished: tuple[int, calib.Observed]) -> None:

@@ -140,14 +140,14 @@ class Store:
         """StoreError if another process has replaced this store by another one."""
         refuse_other(self.path, store_state(self.path), self.fingerprint)
 
-    @property
+    @cached_property
     def sample_ids(self) -> list[str]:
         """Ids of the images, which are safe as file names; StoreError if one is not, or if they are damaged."""
         ids = [str(i) for i in self.read_present("sample")]
         refuse_unsafe_ids(self.path, ids)
         return ids
 
-    @property
+    @cached_property
     def class_names(self) -> list[str]:
         """Names of the classes; StoreError if one contains control characters, which would break lists of names."""
         names = [str(name) for name in self.read_present("class")]
