@@ -126,11 +126,11 @@ def _refuse_another_size(maps: Maps, shape: Sequence[int], work: Work) -> None:
 
 
 def _refuse_many_failures(failed: dict[str, str], work: Work) -> None:
-    most = work.settings.annotate.max_failed_fraction
-    if len(failed) > most * len(work.samples):
+    most, num_images = work.settings.annotate.max_failed_fraction, len(work.index.of("labeled", "unlabeled"))
+    if len(failed) > most * num_images:  # of all images, of which these may be a part
         first, reason = next(iter(failed.items()))
         raise AnnotatorError(
-            f"{len(failed)} of {len(work.samples)} images failed, more than annotate.max_failed_fraction "
+            f"{len(failed)} of {num_images} images failed, more than annotate.max_failed_fraction "
             f"{most}; fix the cause or raise it, then run "
             f"{Run(work.settings).command('annotate')}: finished maps are kept. The first image, {first}: {reason}"
         )

@@ -106,14 +106,15 @@ def test_a_part_of_other_images_or_settings_has_no_mark(make, tmp_path, write_im
 
 
 def test_an_image_that_fails_in_a_part_is_tried_once_more_and_listed(make, tmp_path):
-    settings = make(arguments={"bad_red": 250}, **{"annotate.max_failed_fraction": 0.4})
+    lenient = {"annotate.max_failed_fraction": 0.1}  # of 12 images; a part has two
+    settings = make(arguments={"bad_red": 250}, **lenient)
     sample = next(sample for sample in Run(settings).samples().of("unlabeled"))
     path = tmp_path / "data" / sample.image
     image = Image.open(path)
     image.paste((250, 0, 0), (0, 0, 8, 8))
     image.save(path)
-    settings = make(arguments={"bad_red": 250}, **{"annotate.max_failed_fraction": 0.4})
-    for shard in shards(2):
+    settings = make(arguments={"bad_red": 250}, **lenient)
+    for shard in shards(6):
         annotate_shard(settings, shard)
     failed = annotate(settings)["failed"]
     assert list(failed) == [sample.id]
