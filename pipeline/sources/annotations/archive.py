@@ -14,6 +14,7 @@ from pipeline.files import MASK_SUFFIXES
 from pipeline.text import is_one_line
 
 SUFFIXES = (".json", ".txt", ".xml", ".yaml", ".yml", *MASK_SUFFIXES)
+JPEGS = (".jpg", ".jpeg")
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, NotImplementedError)
 ENCRYPTED = 0x1
@@ -31,7 +32,9 @@ def unpack(source: Path, folder: Path, num_pixels: int) -> None:
     """
     try:
         with zipfile.ZipFile(source) as archive:
-            entries = [entry for entry in archive.infolist() if is_wanted(entry)]
+            listed = archive.infolist()
+            # masks may be JPEGs, but beside annotations these are the photographs
+            entries = [one for one in listed if is_wanted(one)] or [one for one in listed if is_wanted(one, JPEGS)]
             check(source, entries, FREE_BYTES + BYTES_PER_PIXEL * num_pixels)
             for entry in entries:
                 path = folder / entry.filename
@@ -42,11 +45,11 @@ def unpack(source: Path, folder: Path, num_pixels: int) -> None:
         raise DatasetError(f"{source} is not a complete zip ({first_line(error)}); export it again") from None
 
 
-def is_wanted(entry: zipfile.ZipInfo) -> bool:
+def is_wanted(entry: zipfile.ZipInfo, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """Whether a format reads the file. macOS adds hidden files, and a folder __MACOSX, with the names of others."""
     path = PurePosixPath(entry.filename)
     is_hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts)
-    return not entry.is_dir() and path.suffix.lower() in SUFFIXES and not is_hidden
+    return not entry.is_dir() and path.suffix.lower() in suffixes and not is_hidden
 
 
 def check(source: Path, entries: list[zipfile.ZipInfo], max_bytes: int) -> None:

@@ -48,6 +48,11 @@ def test_masks_and_annotations_are_unpacked_and_the_files_of_macos_and_others_ar
     assert unpacked(tmp_path, content) == wanted
 
 
+def test_jpegs_are_unpacked_where_nothing_else_can_be_the_masks(tmp_path):
+    masks = {"masks/a.jpg": b"a", "masks/b.JPEG": b"b"}
+    assert unpacked(tmp_path, packed([*masks.items(), ("._a.jpg", b"c"), ("run.sh", b"d")])) == masks
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_every_method_of_python_is_read(tmp_path, method):
     assert unpacked(tmp_path, packed([("a.txt", b"text" * 99)], method)) == {"a.txt": b"text" * 99}
