@@ -17,6 +17,7 @@ WORKFLOW = CARRIED if CARRIED.is_dir() else Path(__file__).parents[1]
 SNAKEFILE, PROFILE, RUN_FILES = WORKFLOW / "Snakefile", WORKFLOW / "profiles/default", WORKFLOW / "config"
 
 CONFIG_OPTIONS = ("--config", "-C")  # of Snakemake
+PROFILE_OPTION = "--workflow-profile"
 CORES_OPTIONS = ("--cores", "-c", "--jobs", "-j")
 
 
@@ -52,14 +53,26 @@ def _run_of(word: str) -> str:
 def snakemake_call(run: str, options: Sequence[str]) -> list[str]:
     """Words of the process that `conformalsam run RUN OPTIONS` becomes: Snakemake with our Snakefile and profile.
 
-    options: of Snakemake, targets included. Without a number of cores, all are used.
+    options: of Snakemake, targets included. Without a number of cores, all are used. Another profile that comes with
+             the package, such as profiles/slurm, is found in any folder, and gives the cores.
     """
-    words = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--workflow-profile", str(PROFILE)]
-    if not any(option.startswith(CORES_OPTIONS) for option in options):
-        words += ["--cores", "all"]
+    words = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
+    options = [_found_profile(option) for option in options]
+    if not any(option.startswith(PROFILE_OPTION) for option in options):
+        words += ["--workflow-profile", str(PROFILE)]
+        if not any(option.startswith(CORES_OPTIONS) for option in options):
+            words += ["--cores", "all"]
     indices = [index for index, option in enumerate(options) if option.partition("=")[0] in CONFIG_OPTIONS]
     if not indices:
         return [*words, *options, "--config", run_word(run)]
     option, equals, setting = options[indices[-1]].partition("=")
     config = [option, run_word(run), *([setting] if equals else [])]
     return [*words, *options[: indices[-1]], *config, *options[indices[-1] + 1 :]]
+
+
+def _found_profile(option: str) -> str:
+    """An option of Snakemake, or the value of one, with the whole path if it names a profile of ours from elsewhere."""
+    before, _, name = option.rpartition("=")
+    is_ours = name.startswith(f"{PROFILE.parent.name}/") and (WORKFLOW / name).is_dir() and not Path(name).is_dir()
+    path = str(WORKFLOW / name)
+    return option if not is_ours else f"{before}={path}" if before else path

@@ -74,6 +74,18 @@ def test_all_cores_are_used_unless_the_options_say_otherwise():
         assert config_of(snakemake_call("demo", options))[0].cores == 3
 
 
+def test_another_profile_of_the_package_is_found_in_any_folder_and_gives_the_cores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ours = str(SNAKEFILE.parent / "profiles/slurm")
+    for options in (["--workflow-profile", "profiles/slurm"], ["--workflow-profile=profiles/slurm"]):
+        words = snakemake_call("demo", options)
+        assert next(word for word in words if "profiles" in word).removeprefix("--workflow-profile=") == ours
+        assert sum("profiles" in word for word in words) == 1
+        assert "--cores" not in words
+    Path("profiles/slurm").mkdir(parents=True)
+    assert "profiles/slurm" in snakemake_call("demo", ["--workflow-profile", "profiles/slurm"])
+
+
 def test_the_settings_of_the_option_config_are_kept_in_every_form():
     for options in (["--config", "alpha=0.1"], ["-C", "alpha=0.1", "-n"], ["--config=alpha=0.1"]):
         assert config_of(snakemake_call("mine", ["stage1", *options]))[1] == ("mine", {"calibrate.alpha": 0.1})
