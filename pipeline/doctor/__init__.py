@@ -72,12 +72,16 @@ def _vocabulary(settings: Settings) -> Vocabulary | None:
 def _of_samples(samples: Sequence[Sample], settings: Settings, quick: int | None, timed: bool) -> list[Finding]:
     data, surveyed = settings.data, survey(samples, settings.data, quick)
     number: Counter[str] = Counter(sample.split for sample in samples)
+    num_labeled = number["labeled"]
     numbers = ", ".join(f"{number[split]} {split}" for split in SPLITS)
     checked = "" if surveyed.is_complete else f"; only {len(surveyed.samples)} of them were checked (--quick)"
     findings = [Finding("note", f"images: {numbers}{checked}")]
+    if data.tile is not None:
+        number = Counter({split: surveyed.num_samples_of(split, number[split], data.tile) for split in SPLITS})
+        findings.append(Finding("note", f"samples: {', '.join(f'{number[s]} {s}' for s in SPLITS)}, tiles included"))
     findings += file_findings(surveyed, data)
     findings += mask_findings(surveyed, data)
-    findings += class_findings(surveyed, number["labeled"], settings)
+    findings += class_findings(surveyed, num_labeled, settings)
     findings += grid_findings(surveyed, settings)
     findings += twin_findings(surveyed)
     findings += group_findings(surveyed, data)

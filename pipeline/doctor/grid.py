@@ -39,7 +39,7 @@ def crop_of(grid: Sequence[int]) -> int:
 
 def grid_findings(survey: Survey, settings: Settings) -> list[Finding]:
     """Check whether `data.grid` and `train.crop` fit the shape and the size of the images."""
-    sizes, grid = survey.image_sizes, settings.data.grid
+    sizes, grid = survey.sizes(settings.data.tile), settings.data.grid
     if not len(sizes):
         return []
     height, width = grid
@@ -57,7 +57,8 @@ def grid_findings(survey: Survey, settings: Settings) -> list[Finding]:
     scale = float(np.median(np.sqrt(sizes.prod(axis=1) / (height * width))))
     if scale > FAR_LARGER:
         what = f"the images are {scale:.1f} times as large as the grid in each direction, so small objects are lost"
-        findings.append(Finding("warning", what, where, "set a larger data.grid, or cut the images into tiles"))
+        fix = f"set data.tile: {max(grid)}, which cuts images, or a larger data.grid"
+        findings.append(Finding("warning", what, where, fix))
     if scale < FAR_SMALLER:
         what = f"the grid is {1 / scale:.1f} times as large as the images in each direction, which adds no detail"
         findings.append(Finding("warning", what, where, f"set data.grid: {fitting}"))

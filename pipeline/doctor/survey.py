@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.datasets import Sample, decode_index_mask, evenly_spaced
+from pipeline.datasets import SPLITS, Sample, evenly_spaced
 from pipeline.errors import DatasetError, ImageFileError
-from pipeline.images import Header, PixelLimit, load_mask, load_photograph, read_content
+from pipeline.images import Header, PixelLimit, load_mask, read_content
 from pipeline.progress import Progress
-from pipeline.settings import DataSettings
+from pipeline.settings import DataSettings, TileSettings
+from pipeline.sources.rows import MASKS, PHOTOGRAPHS, mask_values, open_rows
+from pipeline.tiles import tiles_of
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +79,30 @@ class Survey(NamedTuple):
     def is_complete(self) -> bool:
         return len(self.samples) == self.num_samples
 
-    @property
-    def image_sizes(self) -> npt.NDArray[np.int64]:
-        """int64 [N, 2], heights and widths of the readable images."""
-        sizes = [facts.image.header.size for facts in self.samples if facts.image is not None]
+    def sizes(self, tile: TileSettings | None, *splits: str) -> npt.NDArray[np.int64]:
+        """int64 [N, 2], heights and widths of the readable images, or of their tiles; of all splits by default."""
+        chosen = (facts for facts in self.samples if facts.image and facts.sample.split in (splits or SPLITS))
+        sizes = [size for facts in chosen if facts.image for size in _sizes_of(facts.image.header.size, tile)]
         return np.array(sizes, np.int64).reshape(-1, 2)
+
+    def num_samples_of(self, split: str, num_images: int, tile: TileSettings | None) -> int:
+        """Number of samples that prepare makes of the images of a split: about so many, unless all were read."""
+        if tile is None:
+            return num_images
+        images, samples = (len(self.sizes(one, split)) for one in (None, tile))
+        return round(num_images * samples / images) if images else num_images
 
     def masks_of(self, *splits: str) -> list[MaskFacts]:
         """Facts of the index masks of these splits."""
         masks = (facts.mask for facts in self.samples if facts.sample.split in splits)
         return [mask for mask in masks if mask is not None and not mask.num_colours]
+
+
+def _sizes_of(size: tuple[int, int], tile: TileSettings | None) -> list[tuple[int, int]]:
+    """Height and width of an image, or of each of its tiles."""
+    if tile is None or not tile.are_of(size):
+        return [size]
+    return [one.window[2:] for one in tiles_of("", size, tile.size, tile.overlap_pixels)]
 
 
 def survey(samples: Sequence[Sample], data: DataSettings, quick: int | None = None) -> Survey:
@@ -106,25 +122,32 @@ def survey(samples: Sequence[Sample], data: DataSettings, quick: int | None = No
 
 def sample_facts(sample: Sample, data: DataSettings) -> SampleFacts:
     """Read one image and its mask. A file that cannot be read becomes a problem."""
-    root, limit = Path(data.root), PixelLimit(data.max_pixels)
+    root = Path(data.root)
     image, mask, problems = None, None, []
     try:
-        image = image_facts(root / sample.image, limit)
+        image = image_facts(root / sample.image, data)
     except ImageFileError as error:
         problems.append(str(error))
     if sample.mask is not None:
         try:
-            mask = mask_facts(root / sample.mask, limit)
+            mask = mask_facts(root / sample.mask, data)
         except ImageFileError as error:
             problems.append(str(error))
     return SampleFacts(sample, image, mask, tuple(problems))
 
 
-def image_facts(path: Path, limit: PixelLimit) -> ImageFacts:
+def image_facts(path: Path, data: DataSettings) -> ImageFacts:
     """Read an image; raises ImageFileError."""
-    header, pixels = load_photograph(read_content(path), path, limit)
-    digest = hashlib.blake2b(pixels.tobytes(), digest_size=8, key=str(pixels.shape).encode()).hexdigest()
-    return ImageFacts(header, int(pixels.max()), digest, perceptual_hash(pixels))
+    rows = open_rows(path, PHOTOGRAPHS, data)
+    shape = (*rows.header.size, 3)
+    digest = hashlib.blake2b(digest_size=8, key=str(shape).encode())
+    step = -(-shape[0] // rows.at_once)  # of an image that is read in bands, the hash is of some of its pixels
+    brightest, seen = 0, []
+    for pixels in rows.bands():
+        digest.update(np.ascontiguousarray(pixels).data)
+        brightest = max(brightest, int(pixels.max()))
+        seen.append(pixels[::step, ::step])
+    return ImageFacts(rows.header, brightest, digest.hexdigest(), perceptual_hash(np.concatenate(seen)))
 
 
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
@@ -133,18 +156,17 @@ def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def mask_facts(path: Path, limit: PixelLimit) -> MaskFacts:
+def mask_facts(path: Path, data: DataSettings) -> MaskFacts:
     """Read a mask; raises ImageFileError."""
-    content = read_content(path)
+    rows = open_rows(path, MASKS, data)
     try:
-        mask = decode_index_mask(content, path, limit)
+        pixels, colours, highest = mask_values(rows)
     except ImageFileError:
         raise
     except DatasetError:  # a colour image
-        return _colour_facts(np.asarray(load_mask(content, path, limit).picture.convert("RGB")))
-    unique, numbers = np.unique(mask.values, return_counts=True)
-    by_value = dict(zip(unique.tolist(), numbers.tolist(), strict=True))
-    return MaskFacts(_size(mask.values), by_value, mask.colours(), mask.highest)
+        picture = load_mask(read_content(path), path, PixelLimit(data.max_pixels)).picture
+        return _colour_facts(np.asarray(picture.convert("RGB")))
+    return MaskFacts(rows.header.size, pixels, colours, highest)
 
 
 def _colour_facts(pixels: npt.NDArray[np.uint8]) -> MaskFacts:

@@ -14,12 +14,13 @@ from pipeline.annotators.agreement import Doubt
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.class_check import choose_labeled, class_doubts, refuse_wrong_classes
 from pipeline.annotators.contract import Annotator, Images, Maps, checked_maps, stored_dtype
-from pipeline.datasets import Sample, evenly_spaced, image_to_grid, read_mask
+from pipeline.datasets import Sample, evenly_spaced, image_to_grid, mask_classes
 from pipeline.errors import AnnotatorError, ImageFileError
-from pipeline.images import PixelLimit, read_image
 from pipeline.resample import resize_bilinear
-from pipeline.settings import Settings
+from pipeline.settings import DataSettings, Settings
+from pipeline.sources.rows import MASKS, PHOTOGRAPHS, Form, P, open_rows
 from pipeline.store import encode_chunk, encode_maps
+from pipeline.tiles import tiles_of
 
 TIMED_IMAGES = 4
 
@@ -89,7 +90,7 @@ def _doubts(settings: Settings, samples: Sequence[Sample], annotator: Annotator)
     data = settings.data
 
     def mask_of(sample: Sample) -> npt.NDArray[np.uint8]:
-        return read_mask(Path(data.root) / str(sample.mask), data)
+        return mask_classes(_middle(Path(data.root) / str(sample.mask), MASKS, data).values, data)
 
     def maps_of(sample: Sample) -> Maps | None:
         images = _readable(settings, [sample])
@@ -120,11 +121,20 @@ def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> in
     return len(encode_chunk(encode_maps(maps, dtype)))
 
 
+def _middle(path: Path, form: Form[P], data: DataSettings) -> P:
+    """An image or a mask; of one that is cut, the tile in the middle. Raises as `open_rows` and the decoder."""
+    rows, tile = open_rows(path, form, data), data.tile
+    if tile is None or not tile.are_of(rows.header.size):
+        return rows.read(0, rows.header.size[0])
+    tiles = tiles_of("", rows.header.size, tile.size, tile.overlap_pixels)
+    return rows.window(tiles[len(tiles) // 2].window)
+
+
 def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Image]:
     images, data = [], settings.data
     for sample in samples:
         try:
-            pixels = read_image(Path(data.root) / sample.image, PixelLimit(data.max_pixels))
+            pixels = _middle(Path(data.root) / sample.image, PHOTOGRAPHS, data)
             images.append(Image(sample.id, image_to_grid(pixels, data.grid)))
         except ImageFileError:  # the survey reports it
             continue

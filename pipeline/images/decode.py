@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -43,11 +44,11 @@ PLANES, SEPARATE = 284, 2
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF tag, and the value that Pillow applies to grey of at most 8 bits only
 
 
-class PixelLimit(NamedTuple):
-    """The number of pixels up to which a file is decoded, and how to raise it: a text with {} for a number.
+LIMIT_OF_PILLOW = threading.Lock()
 
-    Pillow's own limit, a constant, is part of `Image.open`.
-    """
+
+class PixelLimit(NamedTuple):
+    """The number of pixels up to which a file is decoded, and how to raise it: a text with {} for a number."""
 
     pixels: int
     fix: str = "set data.max_pixels: {}"
@@ -112,6 +113,7 @@ def _load(content: bytes, path: Path, kind: Kind, limit: PixelLimit) -> tuple[He
             f"{path} has {height} x {width} pixels, more than {limit.pixels}; cut it into smaller {kind.name}s, or, "
             f"if there is enough memory, {limit.fix.format(height * width)}"
         )
+    _raise_limit_of_pillow(2 * height * width)  # a TIFF's tiles may be larger than its picture
     if header.format == "PNG":
         guarded(path, header, lambda: _check_png(content))
     tags = getattr(picture, "tag_v2", {})
@@ -122,6 +124,13 @@ def _load(content: bytes, path: Path, kind: Kind, limit: PixelLimit) -> tuple[He
             f"it again, e.g. by gdal_translate -co INTERLEAVE=PIXEL {path} NEW.tif"
         )
     return header, guarded(path, header, lambda: _upright(picture, header))
+
+
+def _raise_limit_of_pillow(pixels: int) -> None:
+    """Let Pillow decode a picture of a size that was allowed here: its reader of TIFF has a limit of its own."""
+    with LIMIT_OF_PILLOW:
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
 
 
 def _check_png(content: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,27 +30,22 @@ from pipeline.images import (
     unreadable,
 )
 from pipeline.settings import DataSettings
+from pipeline.tiles import Window
 
 P = TypeVar("P", npt.NDArray[np.uint8], IndexMask)
 
 
 class Form(NamedTuple, Generic[P]):
-    """What a file is decoded to.
-
-    part: some rows of it, from the first to the one before the last number
-    """
+    """What a file is decoded to, and the part of that in some rows and columns."""
 
     kind: Kind
     decode: Callable[[bytes, Path, PixelLimit], P]
-    part: Callable[[P, int, int], P]
+    part: Callable[[P, slice, slice], P]
 
 
-PHOTOGRAPHS: Form[npt.NDArray[np.uint8]] = Form(
-    PHOTOGRAPH, decode_image, lambda pixels, start, stop: pixels[start:stop]
-)
-MASKS: Form[IndexMask] = Form(
-    MASK, decode_index_mask, lambda mask, start, stop: mask._replace(values=mask.values[start:stop])
-)
+PHOTOGRAPHS: Form[npt.NDArray[np.uint8]] = Form(PHOTOGRAPH, decode_image, lambda pixels, *where: pixels[where])
+MASKS: Form[IndexMask] = Form(MASK, decode_index_mask, lambda mask, *where: mask._replace(values=mask.values[where]))
+EVERYWHERE = slice(None)
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,48 @@ class Rows(Generic[P]):
     at_once: number of rows that a pass over all of them reads at a time
     """
 
+    form: Form[P]
     header: Header
     digest: str
     stamp: Stamp
     read: Callable[[int, int], P]
     at_once: int
 
+    def window(self, window: Window) -> P:
+        """A part of the file; raises as `read`."""
+        rows = self.read(window.top, window.top + window.height)
+        return self.form.part(rows, EVERYWHERE, slice(window.left, window.left + window.width))
+
     def bands(self) -> Iterator[P]:
         """All rows, some at a time."""
         height = self.header.size[0]
         return (self.read(start, min(height, start + self.at_once)) for start in range(0, height, self.at_once))
+
+
+class MaskValues(NamedTuple):
+    """What a mask contains.
+
+    pixels:  value -> number of pixels
+    colours: value -> colour 0xRRGGBB, {} without a palette
+    highest: largest value that a pixel of the file can have
+    """
+
+    pixels: dict[int, int]
+    colours: dict[int, int]
+    highest: int
+
+
+def mask_values(mask: Rows[IndexMask]) -> MaskValues:
+    """The values of a mask; raises as the decoder."""
+    pixels: Counter[int] = Counter()
+    colours: dict[int, int] = {}
+    highest = 0
+    for band in mask.bands():
+        values, numbers = np.unique(band.values, return_counts=True)
+        pixels.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+        colours |= band.colours()
+        highest = max(highest, band.highest)
+    return MaskValues(dict(pixels), colours, highest)
 
 
 def open_rows(path: Path, form: Form[P], data: DataSettings) -> Rows[P]:
@@ -90,9 +118,9 @@ def open_rows(path: Path, form: Form[P], data: DataSettings) -> Rows[P]:
         return form.decode(content, path, limit)
 
     def read(start: int, stop: int) -> P:
-        return form.part(whole(), start, stop)
+        return form.part(whole(), slice(start, stop), EVERYWHERE)
 
-    return Rows(header, content_digest(content), stamp, read, header.size[0])
+    return Rows(form, header, content_digest(content), stamp, read, header.size[0])
 
 
 def _is_read_in_bands(header: Header, limit: PixelLimit) -> bool:
@@ -105,6 +133,7 @@ def _in_bands(path: Path, form: Form[P], limit: PixelLimit, at_once: int) -> Row
     @lru_cache(maxsize=1)
     def read(start: int, stop: int) -> P:
         band = band_of(path, form.kind, start, stop)
-        return form.part(form.decode(band.content, path, limit), start - band.first, stop - band.first)
+        rows = slice(start - band.first, stop - band.first)
+        return form.part(form.decode(band.content, path, limit), rows, EVERYWHERE)
 
-    return Rows(read_header(path, form.kind), *digest_with_stamp(path), read, at_once)
+    return Rows(form, read_header(path, form.kind), *digest_with_stamp(path), read, at_once)

@@ -106,16 +106,14 @@ def stamps_of(index: SampleIndex) -> dict[str, Stamp]:
 
 def png_of(tile: Tile, image: Rows[Pixels]) -> bytes:
     """A PNG of the tile's window."""
-    top, left, height, width = tile.window
-    return _encoded(image.read(top, top + height)[:, left : left + width], "PNG", compress_level=1)
+    return _encoded(image.window(tile.window), "PNG", compress_level=1)
 
 
 def tiff_of(tile: Tile, mask: Rows[IndexMask]) -> bytes:
     """A TIFF of the tile's window, which holds integers of any size."""
-    top, left, height, width = tile.window
-    window = mask.read(top, top + height).values[:, left : left + width]
-    is_small = window.min() >= 0 and window.max() <= np.iinfo(np.uint8).max
-    return _encoded(window.astype(np.uint8) if is_small else window, "TIFF", compression="tiff_deflate")
+    values = mask.window(tile.window).values
+    is_small = values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max
+    return _encoded(values.astype(np.uint8) if is_small else values, "TIFF", compression="tiff_deflate")
 
 
 def _encoded(array: npt.NDArray[Any], file_format: str, **options: Any) -> bytes:

@@ -39,7 +39,7 @@ from pipeline.sources.image_checks import Doubt, darkness_problems, leak_doubts,
 from pipeline.sources.labeled_set import MaskCounts, judge_masks
 from pipeline.sources.misreadings import certain_suspicions, misreading
 from pipeline.sources.palettes import palette_problems
-from pipeline.sources.rows import MASKS, PHOTOGRAPHS, Rows, open_rows
+from pipeline.sources.rows import MASKS, PHOTOGRAPHS, Rows, mask_values, open_rows
 from pipeline.sources.stamps import write_stamps
 from pipeline.sources.tiles import TileFolder, remove_other_tiles, stamps_of
 from pipeline.sources.unread import unread_files
@@ -224,14 +224,7 @@ def _checked_mask(check: Check, image: Header, mask: Rows[IndexMask], data: Data
     sample = check.sample
     path = Path(data.root) / str(sample.mask)
     refuse_other_size(str(path), mask.header.size, image)
-    pixels: Counter[int] = Counter()
-    colours: dict[int, int] = {}
-    highest = 0
-    for band in mask.bands():
-        unique, counts = np.unique(band.values, return_counts=True)
-        pixels.update(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
-        colours |= band.colours()
-        highest = max(highest, band.highest)
+    pixels, colours, highest = mask_values(mask)
     return check._replace(
         sample=replace(sample, mask_digest=mask.digest),
         problems=_value_problems(path, pixels, highest, data),

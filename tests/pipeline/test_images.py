@@ -1,6 +1,7 @@
 """The reader of image files: formats, sizes and modes, against files that are written from arrays without Pillow."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -281,3 +282,13 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
             with pytest.raises(ImageFileError, match=rf"^{path} cannot be read \(.+\); restore or remove it$"):
                 read(path, argument)
         assert png_text(path, "key") is None
+
+
+def test_a_tiff_above_the_limit_of_pillow_is_decoded_up_to_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # for a small file; it is an error above twice that
+    content = saved(np.full((20, 30), 7, np.uint8), "TIFF", compression="tiff_deflate")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (decode_image(content, tmp_path / "a.tif", LIMIT) == 7).all()
+    with pytest.raises(ImageFileError, match=r"has 20 x 30 pixels, more than 599;"):
+        decode_image(content, tmp_path / "a.tif", PixelLimit(599))
