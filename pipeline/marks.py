@@ -8,6 +8,7 @@ removed to agree with the receipts before every call of Snakemake, whoever has r
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from pipeline.receipt import SCHEMAS
@@ -22,27 +23,37 @@ def mark_of(receipt: Path) -> Path:
 def update_marks(run: Run) -> dict[str, bool]:
     """Create or remove the mark of every stage.
 
-    A stage has a mark if it and all stages before it are finished with these settings, images and masks.
+    A stage has a mark if it and all stages before it are finished with these settings, images and masks, and it has
+    read what they wrote last.
 
     returns: stage -> whether it has a mark
     raises:  OSError if the run's folder cannot be written
     """
     marked: dict[str, bool] = {}
     for stage in SCHEMAS:
-        marked[stage] = all(marked[before] for before in run.inputs(stage)) and run.is_current(stage)
-        # what follows depends on the samples: a repeated prepare that lists the same ones repeats nothing
-        result = run.folder.samples if stage == "prepare" else run.folder.receipt(stage)
-        update_mark(run.folder.receipt(stage), marked[stage], result)
+        before = run.inputs(stage)
+        is_current = all(marked[one] for one in before) and run.is_current(stage)
+        follows = run.follows_inputs(stage) if is_current else False
+        marked[stage] = follows is not False
+        # a stage that follows its inputs is not older than they are, whatever the clocks say
+        inputs = [mark_of(run.folder.receipt(one)) for one in before] if follows else []
+        update_mark(run.folder.receipt(stage), marked[stage], run.result(stage), *inputs)
     return marked
 
 
-def update_mark(receipt: Path, is_finished: bool, result: Path) -> None:
-    """Create the mark of a receipt with the modification time of the result, or remove it; OSError."""
+def update_mark(receipt: Path, is_finished: bool, *results: Path) -> None:
+    """Create the mark of a receipt, or remove it; its modification time is the latest of the results'. OSError.
+
+    It is never in the future, although a result may be: Snakemake refuses the output of a job that is older than its
+    input.
+    """
     mark = mark_of(receipt)
     if not is_finished:
         mark.unlink(missing_ok=True)
         return
-    written = result.stat().st_mtime_ns
-    if not mark.exists() or mark.stat().st_mtime_ns != written:
-        mark.touch()
-        os.utime(mark, ns=(written, written))
+    latest = max(result.stat().st_mtime_ns for result in results)
+    if mark.exists() and mark.stat().st_mtime_ns == latest <= time.time_ns():
+        return
+    mark.touch()
+    time_of_mark = min(latest, mark.stat().st_mtime_ns)  # by the clock of the disk, which may be another machine's
+    os.utime(mark, ns=(time_of_mark, time_of_mark))

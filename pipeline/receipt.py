@@ -30,12 +30,14 @@ class Receipt(TypedDict):
     settings: the settings that the result depends on, by section
     versions: package -> version
     sources:  fingerprint of the images and masks that it depends on (`Run.sources`); prepare's receipt has none
+    inputs:   stage that it read -> digest of that stage's receipt then, of prepare: of samples.json
     config:   arguments of `--config` that select the run in a command; the receipts of an experiment have none
     store:    facts of the store that the stage wrote, for its repair
     """
 
     stage: str
     sources: NotRequired[str | None]
+    inputs: NotRequired[dict[str, str]]
     config: NotRequired[list[str]]
     store: NotRequired[dict[str, Any]]
     settings: dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +47,17 @@ def read_record_as(kind: type[T], path: Path, again: str) -> T:
     """A record as an object of a dataclass; raises as `read_record`."""
     content: T = _parsed(kind, _checked_bytes(path, again), path, again)
     return content
+
+
+def digest_in(path: Path) -> str | None:
+    """The SHA-256 at the end of a record, without a check; None if the file does not exist or ends otherwise."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - len(_end(b""))))
+            end = re.fullmatch(rb'\n "sha256": "([0-9a-f]{64})"\n}\n', file.read())
+    except FileNotFoundError:
+        return None
+    return None if end is None else end[1].decode()
 
 
 def is_whole(path: Path) -> bool:

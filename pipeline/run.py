@@ -31,7 +31,7 @@ from pipeline.receipt import (
     read_receipt,
     write_receipt,
 )
-from pipeline.record import is_whole
+from pipeline.record import digest_in, is_whole
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -183,9 +183,30 @@ class Run:
 
     def finish(self, stage: str, facts: Mapping[str, Any]) -> None:
         """Write the receipt of a stage that has finished."""
-        sources = {} if stage == "prepare" else {"sources": self.sources(stage)}
+        sources = {} if stage == "prepare" else {"sources": self.sources(stage), "inputs": self._inputs_now(stage)}
         config = {"config": as_workflow_config(self.settings, {})}
         write_receipt(self.folder.receipt(stage), stage, {**facts, **sources, **config}, self.tracked(stage))
+
+    def result(self, stage: str) -> Path:
+        """The record that the stages after it follow: its receipt; of prepare samples.json.
+
+        A repeated prepare that lists the same samples repeats nothing.
+        """
+        return self.folder.samples if stage == "prepare" else self.folder.receipt(stage)
+
+    def _inputs_now(self, stage: str) -> dict[str, str]:
+        """Stage that a stage reads -> digest of its result."""
+        digests = {before: digest_in(self.result(before)) for before in self.inputs(stage)}
+        return {before: digest for before, digest in digests.items() if digest is not None}
+
+    def follows_inputs(self, stage: str) -> bool | None:
+        """Whether a finished stage read the results that are there now of the stages before it.
+
+        This does not depend on the times of files, which are wrong if a clock was set. None if its receipt does not
+        tell.
+        """
+        recorded = self.recorded(stage).get("inputs", {})
+        return recorded == self._inputs_now(stage) if recorded.keys() == {*self.inputs(stage)} else None
 
     @overload
     def recorded(self, stage: Literal["prepare"]) -> PrepareReceipt: ...

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import time
 
 import pytest
 from receipts import facts_of
 from tiny_run import write_run_file, write_sample_files
 
 from pipeline.marks import mark_of, update_marks
-from pipeline.receipt import SCHEMAS
+from pipeline.receipt import SCHEMAS, write_receipt
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.stages.prepare import prepare
@@ -44,8 +45,37 @@ def marked(run):
 def test_every_finished_stage_has_a_mark_of_the_time_of_its_result(run):
     assert marked(run) == ORDER
     for stage in ORDER:
-        result = run.folder.samples if stage == "prepare" else run.folder.receipt(stage)
-        assert mark_of(run.folder.receipt(stage)).stat().st_mtime_ns == result.stat().st_mtime_ns
+        assert mark_of(run.folder.receipt(stage)).stat().st_mtime_ns == run.result(stage).stat().st_mtime_ns
+
+
+def times_of_marks(run):
+    return [mark_of(run.folder.receipt(stage)).stat().st_mtime_ns for stage in ORDER]
+
+
+def test_what_follows_its_inputs_is_not_older_than_they_are_whatever_the_clock_said(run):
+    for hours, stage in enumerate(("prepare", "calibrate", "stage2"), start=1):
+        ahead = time.time_ns() + hours * 3600 * 10**9
+        os.utime(run.result(stage), ns=(ahead, ahead))
+    os.utime(run.folder.receipt("stage1"), ns=(1, 2))
+    assert marked(run) == ORDER
+    assert times_of_marks(run) == sorted(times_of_marks(run))
+    (run.folder.path / "output of a job").touch()
+    assert times_of_marks(run)[-1] <= (run.folder.path / "output of a job").stat().st_mtime_ns
+
+
+def test_a_stage_that_read_another_receipt_has_no_mark_however_old_that_one_is(run):
+    run.finish("annotate", facts_of("annotate") | {"seconds": 7.0})
+    os.utime(run.folder.receipt("annotate"), ns=(1, 2))
+    assert marked(run) == ORDER[:2]
+    run.finish("calibrate", facts_of("calibrate"))
+    assert marked(run) == ORDER[:3]
+
+
+def test_the_times_decide_where_a_receipt_does_not_tell(run):
+    for stage in ORDER[1:]:
+        facts = run.recorded(stage)
+        del facts["inputs"], facts["settings"], facts["versions"], facts["stage"]
+        write_receipt(run.folder.receipt(stage), stage, facts, run.tracked(stage))
     os.utime(run.folder.receipt("stage1"), ns=(1, 2))
     assert marked(run) == ORDER
     assert mark_of(run.folder.receipt("stage1")).stat().st_mtime_ns == 2

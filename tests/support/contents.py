@@ -10,9 +10,9 @@ from typing import Any
 
 from pipeline.files import read_json
 
-VARYING = {"seconds", "data_wait", "config", "cache", "sha256", "checkpoint.pt"}
-"""Entries that differ. config: words of a command; cache: maps that were there already; sha256,
-checkpoint.pt: digests of texts with times"""
+VARYING = {"seconds", "data_wait", "config", "cache", "inputs", "sha256", "checkpoint.pt"}
+"""Entries that differ. config: words of a command; cache: maps that were there already; inputs,
+sha256, checkpoint.pt: digests of texts with times"""
 LEFT_OUT = (".locks", "logs", "tensorboard")
 MARKS = ".finished"  # ending of Snakemake's marks
 
