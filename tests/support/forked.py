@@ -1,21 +1,23 @@
 """Commands in forked processes. All modules are imported before the fork, so a signal hits work, not imports.
 
-A process that uses this must have one thread only: it imports, forks, compares files, and leaves all work to the forks.
+A process that uses this imports, forks, compares files, and leaves all work to the forks. A fork copies the thread that
+forks alone, so other threads must be idle, as those of a pool are.
 """
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask.threaded
 from unprivileged import drop_privileges
 
 import pipeline.__main__
@@ -40,10 +42,16 @@ def preload(stages: Iterable[str]) -> None:
 
 
 class Moment(NamedTuple):
-    """The signal that a process sends itself right before its n-th change to files, counted from 1."""
+    """What happens to a process right before its n-th change to files, counted from 1.
+
+    signal: that it sends itself; FULL_DISK: from then on, nothing can be created or written
+    """
 
     change: int
     signal: int
+
+
+FULL_DISK = -1
 
 
 class Ended(NamedTuple):
@@ -74,7 +82,6 @@ class Forked:
         moment: Moment | None = None,
         is_privileged: bool = True,
     ):
-        assert threading.active_count() == 1, "a fork copies one thread alone: locks of the others would stay locked"
         self.log = log
         self.code: int | None = None
         self.pid = os.fork()
@@ -140,6 +147,8 @@ def _become(words: Sequence[str], folder: Path, log: Path, moment: Moment | None
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
         sys.orig_argv[:] = ["conformalsam", *words]
+        dask.threaded.default_pool = None  # its threads are not in this process
+        dask.threaded.pools.clear()
         counted = _watch_changes(moment) if moment is not None else None
         if not is_privileged:
             drop_privileges()
@@ -159,7 +168,7 @@ def _become(words: Sequence[str], folder: Path, log: Path, moment: Moment | None
 
 
 def _watch_changes(moment: Moment) -> Callable[[], int]:
-    """Send the signal at its moment; returns a function that says how many changes there have been.
+    """Do what happens at its moment; returns a function that says how many changes there have been.
 
     Processes that this one forks, such as the workers of a loader, inherit the hook, but are neither counted nor hit.
     """
@@ -171,7 +180,9 @@ def _watch_changes(moment: Moment) -> Callable[[], int]:
             return
         if event in CHANGES or (event == "open" and _is_to_write(arguments)):
             count += 1
-            if count == moment.change:
+            if moment.signal == FULL_DISK and count >= moment.change > 0 and event in ("open", "os.mkdir"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), arguments[0])
+            if count == moment.change and moment.signal > 0:
                 os.kill(own, moment.signal)
 
     sys.addaudithook(watch)

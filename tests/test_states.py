@@ -1,0 +1,26 @@
+"""Whatever happens to a run: no map is stale or made twice, nothing is lost, and refusals name what repairs them."""
+
+import os
+
+import pytest
+from campaigns.states import play
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # restored at the end
+    return tmp_path
+
+
+def test_a_run_survives_what_happens_to_it(folder):
+    steps, failures = play(folder, count=2, num_steps=7, seed=4)
+    assert failures == []
+    assert steps.total() >= 8
+
+
+@pytest.mark.slow
+def test_a_run_survives_a_long_series_of_what_happens(folder):
+    steps, failures = play(folder, count=8, num_steps=20, seed=20)
+    assert failures == []
+    assert {"kill", "full disk", "clock", "refusal", "prune", "resume", "repair", "add an image"} <= steps.keys()
