@@ -67,17 +67,17 @@ def is_whole(path: Path) -> bool:
 
 def _checked_bytes(path: Path, again: str) -> bytes:
     text = path.read_bytes()
+    if _is_whole(text):
+        return text
     if _has_no_digest(text):
         raise RecordError(
             f"{path} has no digest at its end: it was written by an earlier version of conformalsam, or edited by "
             f"hand; run {again}"
         )
-    if not _is_whole(text):
-        raise RecordError(
-            f"{path} does not match the digest at its end: it is damaged, or was edited by hand; put it back as it "
-            f"was, or run {again}"
-        )
-    return text
+    raise RecordError(
+        f"{path} does not match the digest at its end: it is damaged, or was edited by hand; put it back as it "
+        f"was, or run {again}"
+    )
 
 
 def _has_no_digest(text: bytes) -> bool:

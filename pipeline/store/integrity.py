@@ -88,11 +88,11 @@ def open_store(kind_of_store: type[S], kind: str, where: Path | Handle, writable
     raises:   StoreError
     """
     path = where.path if isinstance(where, Handle) else where
-    again = again or stage_command(path, STAGE_OF[kind])
     state = store_state(path)
     if isinstance(where, Handle):
         refuse_other(path, state, where.fingerprint)
         return kind_of_store(path, state, writable)
+    again = again or stage_command(path, STAGE_OF[kind])  # reads a receipt, which takes longer than all the rest
     if not state:
         refuse_lost_root(path)
         raise StoreError(f"no {kind} store at {path}; run {without_receipt(path, STAGE_OF[kind], again)}")
