@@ -1,4 +1,4 @@
-"""Commands `cache list`, `cache verify` and `cache prune`: the maps that runs share."""
+"""Commands `cache list`, `cache verify`, `cache pack` and `cache prune`: the maps that runs share."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ def list_caches(settings: Settings) -> None:
     click.echo(f"{settings.cache_folder}: {num_bytes / 1e9:.2f} GB{now}")
     for bucket in (one.cache.bucket for one in found):
         if bucket is not None:
-            sizes = [size for _, size in bucket.rows()]
-            click.echo(f"{bucket.url}: {len(sizes)} images, {sum(sizes) / 1e9:.2f} GB")
+            places = bucket.places.values()
+            packs = len({place.pack for place in places if place is not None})
+            objects = f"{packs} packs and {sum(place is None for place in places)} single maps"
+            click.echo(f"{bucket.url}: {len(places)} images in {objects}, {bucket.num_bytes() / 1e9:.2f} GB")
 
 
 @cache.command()
@@ -96,11 +98,32 @@ def verify(settings: Settings, repair: bool) -> None:
     sys.exit(1 if damaged and not repair else 0)
 
 
+@cache.command()
+@run_argument
+def pack(settings: Settings) -> None:
+    """Pack the maps in an object store into few large objects.
+
+    A million small objects are slow to list. Processes may read and annotate meanwhile. RUN gives the URL.
+    """
+    from pipeline.errors import ConfigError
+    from pipeline.store.map_cache import caches_in
+
+    if settings.cache_url is None:
+        raise ConfigError(
+            f"{settings.cache_folder} is a folder, whose maps are linked to the stores of runs; only those in an "
+            "object store are packed: set `cache` to its URL, e.g. --set cache=s3://bucket/maps"
+        )
+    for one in caches_in(settings.cache_folder, settings.cache_url):
+        assert one.bucket is not None, "the URL is given"
+        for name, number in one.bucket.pack():
+            click.echo(f"{one.bucket.url}/{name}: {number} images")
+
+
 def _verify_bucket(bucket: Bucket, repair: bool) -> int:
     """Number of damaged maps in an object store, which are named and, to repair it, removed."""
-    progress = Progress(log, f"verify {bucket.url}", len(bucket.digests), "images")
+    progress = Progress(log, f"verify {bucket.url}", len(bucket.places), "images")
     damaged = 0
-    for digest in sorted(bucket.digests):
+    for digest in sorted(bucket.places):
         if bucket.read(digest) is None:
             damaged += 1
             click.echo(f"damaged: {bucket.url}/{digest}")

@@ -30,13 +30,12 @@ from pipeline.lock import try_flock
 from pipeline.names import safe_name
 from pipeline.progress import Progress
 from pipeline.record import is_whole, read_record, write_record
-from pipeline.store.bucket import Bucket
+from pipeline.store.bucket import REQUESTS, Bucket
 from pipeline.store.chunked_array import is_undamaged
 
 log = logging.getLogger(__name__)
 
 FACTS = "maps.json"
-DOWNLOADS = 16  # at the same time
 SECONDS_TO_WAIT = 0.2  # for maps that other processes make
 SHARED_FACTS = ("annotator", "method", "space", "dtype", "maps", "grid", "class_names", "class_prompts")
 """Facts of a store that hold for all images of its annotator."""
@@ -88,7 +87,7 @@ class MapCache:
         return self.folder / "rows" / digest[:2] / digest
 
     def has(self, digest: str) -> bool:
-        return self.row(digest).is_file() or (self.bucket is not None and digest in self.bucket.digests)
+        return self.row(digest).is_file() or (self.bucket is not None and digest in self.bucket.places)
 
     def rows(self) -> Iterator[Path]:
         """The files of all rows."""
@@ -100,7 +99,7 @@ class MapCache:
         if self.bucket is None:
             return content
         if content is not None:
-            if digest not in self.bucket.digests:  # made without the bucket, or before an upload failed
+            if digest not in self.bucket.places:  # made without the bucket, or before an upload failed
                 self.bucket.write(digest, content)
             return content
         content = self.bucket.read(digest)
@@ -112,10 +111,10 @@ class MapCache:
         """Copy those rows from the bucket that it has and the folder lacks, several at a time."""
         if self.bucket is None:
             return
-        missing = [one for one in digests if one in self.bucket.digests and not self.row(one).is_file()]
+        missing = [one for one in digests if one in self.bucket.places and not self.row(one).is_file()]
         if missing:
             progress = Progress(log, f"annotate: reading maps from {self.bucket.url}", len(missing), "images")
-            with ThreadPoolExecutor(DOWNLOADS) as pool:
+            with ThreadPoolExecutor(REQUESTS) as pool:
                 for _ in pool.map(self.read, missing):
                     progress.advance()
 

@@ -80,7 +80,7 @@ def test_maps_of_before_are_added_and_a_damaged_one_is_made_again(make, tmp_path
 
     listed = CliRunner().invoke(main, ["cache", "list", str(make("first").origin.run), *words(make("first"))])
     assert listed.output.splitlines()[-1].startswith(f"file://{tmp_path}/bucket/maps/noisy-")
-    assert ": 8 images, " in listed.output.splitlines()[-1]
+    assert ": 8 images in 0 packs and 8 single maps, " in listed.output.splitlines()[-1]
     checked = CliRunner().invoke(main, ["cache", "verify", str(make("first").origin.run), *words(make("first"))])
     assert (checked.exit_code, checked.output.count("damaged: ")) == (1, 1)
 
@@ -91,6 +91,55 @@ def test_maps_of_before_are_added_and_a_damaged_one_is_made_again(make, tmp_path
     assert num_calls(tmp_path) == 1
     assert rows[3].read_bytes() == content
     assert maps_of(make("second")) == maps_of(make("first"))
+
+
+def test_packed_maps_are_read_alone_by_every_process(make, tmp_path, caplog):
+    first = make("first")
+    run_stages(first, "prepare", "annotate")
+    name = next(first.cache_folder.iterdir()).name
+    before = Bucket(first.cache, name)
+    digests = sorted(before.places)
+    expected = {digest: before.read(digest) for digest in digests}
+    run = str(first.origin.run)
+    packed_lines = CliRunner().invoke(main, ["cache", "pack", run, *words(first)]).output.splitlines()
+    assert [line.rpartition(": ")[2] for line in packed_lines] == ["8 images"]
+    assert not list(tmp_path.glob("bucket/maps/*/rows/??/*"))
+    assert {digest: before.read(digest) for digest in digests} == expected, "listed before they were packed"
+    listed = CliRunner().invoke(main, ["cache", "list", run, *words(first)]).output
+    assert ": 8 images in 1 packs and 0 single maps" in listed
+    assert num_calls(tmp_path) == 8
+    run_stages(make("second"), "prepare", "annotate")
+    assert num_calls(tmp_path) == 8
+    assert maps_of(make("second")) == maps_of(first)
+
+    file = next(tmp_path.glob("bucket/maps/*/packs/*"))
+    content = bytearray(file.read_bytes())
+    content[before.places[digests[3]].offset + 20] ^= 1
+    file.write_bytes(content)
+    (tmp_path / "calls").unlink()
+    run_stages(make("third"), "prepare", "annotate")
+    assert f"map {digests[3]} is damaged" in caplog.text
+    assert num_calls(tmp_path) == 1
+    assert maps_of(make("third")) == maps_of(first)
+    after = Bucket(first.cache, name)
+    assert {digest: after.read(digest) for digest in digests} == expected
+    file.write_bytes(content[:-3])
+    assert list(Bucket(first.cache, name).places) == [digests[3]], "the one that was made again"
+
+    folder = load_settings(run, {"cache": None})
+    refused = CliRunner().invoke(main, ["cache", "pack", run, "--set", f"results={folder.results}"])
+    assert (refused.exit_code, "only those in an object store are packed" in refused.output) == (1, True)
+
+
+def test_packs_are_filled_up_to_a_size(make, tmp_path):
+    first = make("first")
+    run_stages(first, "prepare", "annotate")
+    one = Bucket(first.cache, next(first.cache_folder.iterdir()).name)
+    sizes = sorted(size for _, size in one._listed("rows"))
+    packs = list(one.pack(most_bytes=3 * sizes[-1]))
+    assert sum(number for _, number in packs) == 8
+    assert len(packs) in (2, 3)
+    assert len({place.pack for place in one.places.values()}) == len(packs)
 
 
 def words(settings):
@@ -187,13 +236,15 @@ def test_a_server_that_drops_delays_refuses_and_corrupts_answers_loses_nothing(m
     first = make("first", s3)
     run_stages(first, "prepare", "annotate")
     assert num_calls(tmp_path) == 8
+    cache = next(first.cache_folder.iterdir())
     for machine in ("second", "third", "fourth"):
         run_stages(make(machine, s3), "prepare", "annotate")
         assert maps_of(make(machine, s3)) == maps_of(first)
+        if machine == "second":
+            assert sum(number for _, number in Bucket(s3, cache.name).pack(most_bytes=2000)) == 8
     assert num_calls(tmp_path) == 8
     assert min(Faults.done[fault] for fault in ("drop", "delay", "refuse", "corrupt")) >= 3
-    cache = next(first.cache_folder.iterdir())
-    assert Bucket(s3, cache.name).digests == {path.name for path in cache.glob("rows/??/*")}
+    assert Bucket(s3, cache.name).places.keys() == {path.name for path in cache.glob("rows/??/*")}
 
 
 def test_a_bucket_that_does_not_exist_is_named(make, s3, tmp_path):
