@@ -117,9 +117,9 @@ class _IntoStore(NamedTuple):
 
 def _take_from_cache(store: ProbabilityStore, work: Work) -> None:
     """Link the maps of images that are not done from the cache into the store."""
-    pending = np.flatnonzero(store.status != DONE)
-    work.cache.fetch(work.rows[i].image_digest for i in pending)
-    found = [i for i in pending if work.cache.give(work.rows[i].image_digest, store.chunk(i))]
+    pending = {int(i): work.rows[i].image_digest for i in np.flatnonzero(store.status != DONE)}
+    work.cache.fetch(pending.values())
+    found = [i for i, row in pending.items() if work.cache.has(row) and work.cache.give(row, store.chunk(i))]
     if found:
         store.mark_all(np.array(found), DONE)
     num_shared = len(found) - work.cache.num_added
