@@ -29,6 +29,7 @@ ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
 
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of 16-bit grey
+UNKNOWN_BANDS = "unknown pixel mode"  # Pillow's message on the bands of a TIFF
 PAGE_TYPE = 254  # TIFF tag NewSubfileType
 COPY_OR_MASK = 1 | 4  # bits of a page's type: a smaller copy, or a transparency mask
 
@@ -118,7 +119,15 @@ def open_file(file: BinaryIO, path: Path, kind: Kind) -> tuple[Header, Image.Ima
 
 
 def _open_as(format_name: str, file: BinaryIO, path: Path) -> tuple[Header, Image.Image]:
-    picture = READERS[format_name](file)
+    try:
+        picture = READERS[format_name](file)
+    except SyntaxError as error:
+        if str(error) != UNKNOWN_BANDS:
+            raise
+        raise ImageFileError(
+            f"{path} has bands that are not read, expected 1, 3 or 4 of 8 or 16 bits, or up to 6 of 8 bits; write the "
+            f"three that show red, green and blue, e.g. by gdal_translate -b 1 -b 2 -b 3 {path} NEW.tif"
+        ) from None
     num = _num_pictures(picture)
     if num > 1:
         raise ImageFileError(f"{path} contains {num} pictures, expected one; save each in a file of its own")
