@@ -29,6 +29,9 @@ class Window(NamedTuple):
         """The values of an array or a tensor [..., H, W] inside the window, not copied: [..., height, width]."""
         return array[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
+    def contains(self, row: int, column: int) -> bool:
+        return 0 <= row - self.top < self.height and 0 <= column - self.left < self.width
+
     def seen_from(self, other: Window) -> Window:
         """The same window, with positions relative to another one."""
         return self._replace(top=self.top - other.top, left=self.left - other.left)

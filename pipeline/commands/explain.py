@@ -18,16 +18,16 @@ from pipeline.settings import Settings
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @run_argument
 def explain(settings: Settings, sample_id: str, xy: str, as_json: bool) -> None:
-    """Print every number behind the label of one pixel.
+    """Print every number behind the label of one pixel; of an image with tiles, in the tile that answers for it.
 
     Exit code 1 if the stores disagree with each other.
     """
-    from pipeline.inspect.evidence import open_evidence
+    from pipeline.inspect.evidence import open_evidence, tile_with
     from pipeline.inspect.explain import explain as explain_pixel
     from pipeline.inspect.explain import has_problem
     from pipeline.inspect.explain_lines import format_explanation
 
-    x, y = parse_xy(xy)
+    sample_id, x, y = tile_with(settings, sample_id, *parse_xy(xy))
     facts = explain_pixel(open_evidence(settings, sample_id), x, y)
     click.echo(json.dumps(facts, indent=1) if as_json else format_explanation(facts))
     click.get_current_context().exit(1 if has_problem(facts) else 0)

@@ -65,6 +65,15 @@ def index_of(sample_id: str, ids: Sequence[str]) -> int | None:
     return ids.index(sample_id) if sample_id in ids else None
 
 
+def tile_with(settings: Settings, name: str, x: int, y: int) -> tuple[str, int, int]:
+    """The tile that answers for a pixel of an image that was cut, and the pixel there; else what was given."""
+    for sample in Run(settings).samples().samples:
+        tile = sample.tile
+        if tile is not None and tile.image == name and tile.core.contains(y, x):
+            return sample.id, x - tile.window.left, y - tile.window.top
+    return name, x, y
+
+
 def open_evidence(settings: Settings, name: str) -> Evidence:
     """Open the stores of a run, and read the maps of one image.
 

@@ -83,7 +83,5 @@ def test_uncompressed_planes_of_16_bits_are_refused_because_pillow_mixes_them(tm
 def test_the_first_three_of_more_bands_are_read_and_other_bands_refused_with_the_command_that_chooses(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (8, 9, 6), dtype=np.uint8)
     assert (decode_image(blocked_tiff(values, (16, 16)), tmp_path / "six.tif", LIMIT) == values[:, :, :3]).all()
-    with pytest.raises(
-        ImageFileError, match=r"bands that are not read, .* gdal_translate -b 1 -b 2 -b 3 \S+five"
-    ):
+    with pytest.raises(ImageFileError, match=r"bands that are not read, .* gdal_translate -b 1 -b 2 -b 3 \S+five"):
         decode_image(blocked_tiff(values[:, :, :5].astype(np.uint16), (16, 16)), tmp_path / "five.tif", LIMIT)

@@ -14,6 +14,8 @@ from pipeline.exchange import export_labels, export_training_set
 from pipeline.exchange.import_masks import import_masks
 from pipeline.exchange.labels import open_exported
 from pipeline.exchange.next_images import propose_images
+from pipeline.inspect.evidence import open_evidence, tile_with
+from pipeline.inspect.explain import explain
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.stages.prepare import prepare
@@ -121,6 +123,15 @@ def test_the_most_uncertain_image_is_chosen_by_all_its_tiles(run):
         rates[image] = np.mean([~np.isnan(store.label(i)) for i in rows])
     written = export_labels(run.folder.labels, "cvat", most_uncertain=1)
     assert (written.folder / "images.txt").read_text().strip().endswith(f"{min(rates, key=rates.get)}.tif")
+
+
+@pytest.mark.parametrize(("x", "y", "where"), [(20, 19, ("im1@0,0", 20, 19)), (21, 20, ("im1@16,18", 3, 4))])
+def test_a_pixel_of_an_image_is_explained_in_the_tile_that_answers_for_it(run, x, y, where):
+    tile, own_x, own_y = tile_with(run.settings, "im1", x, y)
+    assert (tile, own_x, own_y) == where
+    facts = explain(open_evidence(run.settings, tile), own_x, own_y)
+    label = by_hand(run, "im1")[y, x]
+    assert facts["decision"] == (None if label == 255 else run.settings.data.class_names[label])
 
 
 def test_images_to_label_next_are_images_and_not_tiles(run):
