@@ -20,7 +20,8 @@ from pipeline.settings import Settings
 def explain(settings: Settings, sample_id: str, xy: str, as_json: bool) -> None:
     """Print every number behind the label of one pixel.
 
-    Of an image that was cut, they are those of the tile that answers for the pixel. Exit code 1 if the stores disagree with each other.
+    Of an image that was cut, they are those of the tile that answers for the pixel. Exit code 1 if the stores disagree
+    with each other.
     """
     from pipeline.inspect.evidence import open_evidence, tile_with
     from pipeline.inspect.explain import explain as explain_pixel
