@@ -46,8 +46,9 @@ def calls(tmp_path):
 
 
 def rows(settings):
-    """Name of each row -> its bytes."""
-    return {path.name: content for path, content in contents(settings.cache_folder).items() if path.parts[1] == "rows"}
+    """Name of each row -> its bytes; what a killed process left half-written is none."""
+    files = contents(settings.cache_folder).items()
+    return {path.name: content for path, content in files if path.parts[1] == "rows" and ".part" not in path.name}
 
 
 def test_splits_and_seeds_of_a_data_set_annotate_each_image_once(make, tmp_path):
