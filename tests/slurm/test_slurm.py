@@ -39,6 +39,12 @@ def running_parts():
     return [(job, node) for job, node, *rule in jobs if "annotate_shard" in " ".join(rule)]
 
 
+def resume():
+    """Use the nodes again that were drained or lost, unless Slurm does already."""
+    for node in ("node1", "node3"):
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
+
+
 @pytest.fixture
 def settings(tmp_path):
     """A run whose annotator needs three seconds an image."""
@@ -53,8 +59,7 @@ def settings(tmp_path):
 def cluster():
     """The cluster of start.sh, all of whose nodes are in use again at the end."""
     yield
-    for node in ("node1", "node3"):
-        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
+    resume()
 
 
 def test_parts_survive_a_cancelled_job_a_drained_node_and_a_lost_node(settings, cluster, tmp_path):
@@ -72,8 +77,7 @@ def test_parts_survive_a_cancelled_job_a_drained_node_and_a_lost_node(settings, 
     time.sleep(8)
     slurm("scontrol", "update", "nodename=node3", "state=down", "reason=test")
     time.sleep(8)
-    for node in ("node1", "node3"):
-        slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    resume()
     assert workflow.wait() == 0, (tmp_path / "log").read_text()
     assert "Trying to restart job" in (tmp_path / "log").read_text()
     assert {path.stem for path in (settings.folder / "logs/annotate").iterdir()} == PARTS
