@@ -139,10 +139,11 @@ class Oracle:
 class RunMachine(RuleBasedStateMachine):
     """One run, its data and its shared maps.
 
-    inputs:  what is in the data and the run file now
-    listed:  what prepare saw last
-    kept:    rows that were made, and that nothing has removed or damaged since: they must not be made again
-    damaged: whether a file of the run has been damaged since it was found sound
+    inputs:     what is in the data and the run file now
+    listed:     what prepare saw last
+    kept:       rows that were made, and that nothing has removed or damaged since: they must not be made again
+    damaged:    whether a file of the run has been damaged since it was found sound
+    is_settled: whether nothing has happened since the run was finished
     """
 
     def __init__(self, folder: Path, oracle: Oracle, steps: Counter[str]) -> None:
@@ -153,7 +154,7 @@ class RunMachine(RuleBasedStateMachine):
         self.run, self.log = folder / "results/tiny", folder / "log"
         self.next_picture = 100
         self.kept: dict[str, bytes] = {}
-        self.damaged = False
+        self.damaged = self.is_settled = False
         self.listed: Inputs | None = None
 
     @initialize(finished=st.booleans())
@@ -168,24 +169,26 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(stage=st.sampled_from(STAGES))
     def run_by_hand(self, stage: str) -> None:
-        self.steps["stage by hand"] += 1
+        self.note("stage by hand")
         ended = self.call(stage)
         if ended.code:
             self.follow(ended, [stage])
 
+    @precondition(lambda self: not self.is_settled)
     @rule()
     def resume(self) -> None:
         """Snakemake, until all is done; then every store is checked if a file was damaged."""
-        self.steps["resume"] += 1
+        self.note("resume")
         self.snakemake("pseudolabel")
         if self.damaged:
             self.repair_all()
         self.compare(STAGES)
         assert self.due("pseudolabel") == [], "a finished run is not finished"
+        self.is_settled = True
 
     @rule(setting=st.sampled_from(list(SETTINGS)))
     def change_setting(self, setting: str) -> None:
-        self.steps["change a setting"] += 1
+        self.note("change a setting")
         values = list(self.inputs.settings)
         number = list(SETTINGS).index(setting)
         values[number] = next(value for value in SETTINGS[setting] if value != values[number])
@@ -196,19 +199,19 @@ class RunMachine(RuleBasedStateMachine):
     @rule(letter=st.sampled_from("abcxyz"))
     def add_image(self, letter: str) -> None:
         sample_id = f"{letter}{self.next_picture}"
-        self.steps["add an image"] += 1
+        self.note("add an image")
         self.put("images", sample_id)
         self.put("masks", sample_id)
 
     @rule(index=st.integers(0, MOST), kind=st.sampled_from(("images", "masks")))
     def change_picture(self, index: int, kind: str) -> None:
-        self.steps[f"change one of the {kind}"] += 1
+        self.note(f"change one of the {kind}")
         self.put(kind, self.sample_at(index))
 
     @precondition(lambda self: len(self.inputs.images) > FEWEST)
     @rule(index=st.integers(0, MOST))
     def remove_image(self, index: int) -> None:
-        self.steps["remove an image"] += 1
+        self.note("remove an image")
         sample_id = self.sample_at(index)
         for kind in ("images", "masks"):
             (self.folder / f"data/{kind}/{sample_id}.png").unlink()
@@ -219,7 +222,7 @@ class RunMachine(RuleBasedStateMachine):
     def prune(self, is_all: bool) -> None:
         if not (self.folder / "results/maps").is_dir():
             return
-        self.steps["prune"] += 1
+        self.note("prune")
         ended = self.command(["cache", "prune", str(self.run_file), *(["--all"] if is_all else [])])
         assert ended.code == 0, ended.text
         left = {*contents(self.folder / "results/maps").values(), *contents(self.run / "probs.zarr").values()}
@@ -229,7 +232,7 @@ class RunMachine(RuleBasedStateMachine):
     def verify(self) -> None:
         if not (self.folder / "results/maps").is_dir():
             return
-        self.steps["verify"] += 1
+        self.note("verify")
         ended = self.command(["cache", "verify", str(self.run_file), "--repair"])
         assert ended.code == 0, ended.text
 
@@ -239,14 +242,14 @@ class RunMachine(RuleBasedStateMachine):
     def kill(self, stage: str, change: int) -> None:
         ended = self.call(stage, forked.Moment(change, signal.SIGKILL))
         if ended.code == -signal.SIGKILL:
-            self.steps["kill"] += 1
+            self.note("kill")
         elif ended.code:
             self.follow(ended, [stage])
 
     @rule(stage=st.sampled_from(STAGES), change=st.integers(1, MOST_CHANGES))
     def fill_disk(self, stage: str, change: int) -> None:
         """Nothing can be written any more; when there is room, the same command goes on."""
-        self.steps["full disk"] += 1
+        self.note("full disk")
         ended = self.call(stage, forked.Moment(change, forked.FULL_DISK))
         if ended.code == 0:
             return
@@ -264,7 +267,7 @@ class RunMachine(RuleBasedStateMachine):
         found = files_in(self.folder / "results")
         if not found:
             return
-        self.steps[f"{kind} a file"] += 1
+        self.note(f"{kind} a file")
         folders = sorted({path.relative_to(self.folder / "results").parts[:2] for path in found})
         chosen = draw.choice(folders)  # a store has many files
         file = draw.choice([path for path in found if path.relative_to(self.folder / "results").parts[:2] == chosen])
@@ -287,12 +290,16 @@ class RunMachine(RuleBasedStateMachine):
     @rule(days=st.sampled_from((-1, 3)))
     def set_clock(self, days: int) -> None:
         """All files are from another time than the clock's: with 3 days, the clock has been set back."""
-        self.steps["clock"] += 1
+        self.note("clock")
         for path in files_in(self.folder / "results") + files_in(self.folder / "data"):
             status = path.stat()
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + days * 86_400 * 10**9))
 
     # Parts of the rules
+
+    def note(self, step: str) -> None:
+        self.steps[step] += 1
+        self.is_settled = False
 
     def sample_at(self, index: int) -> str:
         return self.inputs.images[index % len(self.inputs.images)][0]
@@ -368,7 +375,7 @@ class RunMachine(RuleBasedStateMachine):
             line = next(line for line in ended.text.splitlines() if line.startswith("error: "))
             found = COMMAND.search(line)
             assert found, f"no command in: {line}"
-            self.steps["refusal"] += 1
+            self.note("refusal")
             ended = self.obey(found[1]) or (self.command_again(again) if again else ended._replace(code=0))
             if ended.code == 0:
                 return
@@ -445,7 +452,7 @@ class RunMachine(RuleBasedStateMachine):
 
     def repair_all(self) -> None:
         """Check every store, and do what the findings ask for."""
-        self.steps["repair"] += 1
+        self.note("repair")
         for _ in range(MOST_REPAIRS):
             commands = []
             for name in STORES.values():
