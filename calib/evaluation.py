@@ -245,9 +245,11 @@ def compare_miou(
 def _resampled_fraction(
     numerator: npt.ArrayLike, denominator: npt.ArrayLike, weights: npt.NDArray[np.float64]
 ) -> Resampled:
-    counts = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
-    total = _fraction(*(count.sum(axis=0) for count in counts))
-    return total, _fraction(*(np.tensordot(weights, count, axes=1) for count in counts))
+    counts = [np.asarray(count, np.float64) for count in (numerator, denominator)]
+    # summed before they are broadcast: a denominator is often the same for all alphas and rules
+    total = np.broadcast_arrays(*(count.sum(axis=0) for count in counts))
+    resampled = np.broadcast_arrays(*(np.tensordot(weights, count, axes=1) for count in counts))
+    return _fraction(*total), _fraction(*resampled)
 
 
 def _interval(value: npt.NDArray[np.float64], resampled: npt.NDArray[np.float64]) -> Estimate:
