@@ -21,6 +21,6 @@ def test_a_run_survives_what_happens_to_it(folder):
 
 @pytest.mark.slow
 def test_a_run_survives_a_long_series_of_what_happens(folder):
-    steps, failures = play(folder, count=8, num_steps=20, seed=20)
+    steps, failures = play(folder, count=6, num_steps=20, seed=20)
     assert failures == []
-    assert {"kill", "full disk", "clock", "refusal", "prune", "resume", "repair", "add an image"} <= steps.keys()
+    assert {"kill", "full disk", "clock", "refusal", "prune", "resume", "add an image"} <= steps.keys()
