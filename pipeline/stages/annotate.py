@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pipeline.annotators.build import build_annotator
@@ -65,8 +66,10 @@ def annotate_shard(settings: Settings, shard: Shard) -> None:
     """
     run, start = Run(settings), time.monotonic()
     index = _checked_samples(run)
-    annotators = settings.members.values() or [settings]
-    num_made = sum(fill_shard(one, index, build_annotator(one, _ids(index)), shard) for one in annotators)
+    num_made = 0
+    for name, one in (settings.members or {"": settings}).items():
+        with _member_named(name):
+            num_made += fill_shard(one, index, build_annotator(one, _ids(index)), shard)
     facts = {"num_made": num_made, "seconds": round(time.monotonic() - start, 1), "sources": run.sources("annotate")}
     write_receipt(run.folder.shard(shard.name), SHARD, facts, run.tracked("annotate"))
     log.info("annotate %s: %d maps made", shard.name, num_made)
@@ -107,9 +110,18 @@ def _warnings(filled: Filled) -> list[str]:
 def _fill_member(name: str, settings: Settings, index: SampleIndex) -> Filled:
     """Fill the store of a member of an ensemble. settings: those in which it is the annotator"""
     log.info("annotate: member %s", name)
-    try:
+    with _member_named(name):
         return fill_store(settings, index, build_annotator(settings, _ids(index)), Run(settings).folder.member(name))
+
+
+@contextmanager
+def _member_named(name: str) -> Iterator[None]:
+    """Context in which the error of an annotator names the member of the ensemble; name: empty without an ensemble"""
+    try:
+        yield
     except (AnnotatorError, NetworkError) as error:
+        if not name:
+            raise
         raise type(error)(f"member {name}: {of_member(str(error), name)}") from error
 
 

@@ -17,7 +17,8 @@ from pipeline.inspect.run_check import check_run
 from pipeline.resample import resize_bilinear, softmax
 from pipeline.run import Run
 from pipeline.run_file import load_settings
-from pipeline.stages.annotate import annotate
+from pipeline.shards import shards
+from pipeline.stages.annotate import annotate, annotate_shard
 from pipeline.store import DONE, create_store, open_for_inspection, open_probabilities
 
 IDS = [f"im{i:02d}" for i in range(12)]
@@ -297,3 +298,14 @@ def test_the_doctor_checks_each_member(make):
     trial = make({"fine": LOGITS, "rough": ROUGH}, **UNTRAINED)
     times = [one.what for one in examine(trial, timed=True) if one.what.startswith("time of annotate")]
     assert "for 10 images (measured on 4: " in times[0]
+
+
+def test_parts_of_the_images_are_annotated_by_every_member_and_an_error_names_it(make):
+    settings = make({"fine": LOGITS, "rough": ROUGH})
+    for shard in shards(2):
+        annotate_shard(settings, shard)
+    facts = annotate(settings)
+    assert [one["cache"]["num_made"] for one in facts["members"].values()] == [0, 0]
+    broken = make({"fine": LOGITS, "broken": noisy(stride=0)})
+    with pytest.raises(AnnotatorError, match="member broken: annotator noisy failed on each of the first"):
+        annotate_shard(broken, shards(2)[0])
