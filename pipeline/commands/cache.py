@@ -23,7 +23,7 @@ HEADER = ("maps", "classes", "size", "dtype", "images", "in use", "GB")
 
 @click.group()
 def cache() -> None:
-    """List, check or remove the maps that runs share.
+    """List, check, pack or remove the maps that runs share.
 
     They are in the folder of the setting `cache`, by default RESULTS/maps: one folder for each annotator with its
     weights, prompts, classes and grid, and one file for each image. A run's probs.zarr is linked to them, so they take
