@@ -22,7 +22,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveInt,
     PrivateAttr,
     field_validator,
     model_validator,
@@ -655,6 +654,16 @@ class EnsembleSettings(Section):
         return self
 
 
+def _number_or_auto(value: Any) -> Any:
+    """The value; one message for it, where pydantic would have one for each type."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"must be at least 1, or auto, got {value!r}")
+
+
+NumProcesses = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+
 class AnnotateSettings(AnnotatorSettings):
     """The annotator: a segmentation model that predicts probability maps of every image."""
 
@@ -665,7 +674,7 @@ class AnnotateSettings(AnnotatorSettings):
     shards: int = runtime(1, ge=1)
     """Number of jobs that Snakemake divides the images among, each with a GPU, for a cluster. Their maps are gathered
     by a last job."""
-    processes: PositiveInt | Literal["auto"] = runtime("auto")
+    processes: NumProcesses = runtime("auto")
     """Number of processes on this machine that annotate at the same time, each with the next GPU. auto: one for each
     visible GPU, if the annotator computes on GPUs of its own choice (`device: auto` or `cuda`); otherwise one."""
     class_check: Literal["error", "warn"] = runtime("error")

@@ -14,7 +14,7 @@ from tiny_run import write_run_file
 
 from pipeline.__main__ import main
 from pipeline.annotators.workers import num_processes
-from pipeline.errors import AnnotatorError, StageError
+from pipeline.errors import AnnotatorError, ConfigError, StageError
 from pipeline.gpus import visible_gpus
 from pipeline.marks import mark_of
 from pipeline.run import Run
@@ -140,6 +140,12 @@ def test_a_process_that_fails_says_why_and_keeps_the_maps(make, tmp_path, capfd)
     ):
         annotate(settings)
     assert "error: annotator noisy failed on each of the first" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("value", [0, True, "all", 1.5])
+def test_another_number_of_processes_is_refused_in_one_sentence(value):
+    with pytest.raises(ConfigError, match=r"annotate\.processes: must be at least 1, or auto, got \S+$"):
+        load_settings("demo", {"annotate.processes": value})
 
 
 def test_by_default_every_visible_gpu_has_a_process_if_the_annotator_takes_any(make, monkeypatch):
