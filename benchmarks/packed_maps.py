@@ -1,6 +1,6 @@
 """Maps in an object store, as single objects and packed: seconds to list them, and to read each of them once.
 
-    python benchmarks/packed_maps.py --url s3://bucket/benchmark      # credentials as for the setting cache
+    python benchmarks/packed_maps.py --url s3://bucket/benchmark      # credentials as for the setting `cache`
     python benchmarks/packed_maps.py                                  # a folder instead of an object store
 
 The maps are random bytes. Every map is read by a request of its own, 16 at a time, from a random place in the list.
@@ -16,7 +16,8 @@ import click
 import numpy as np
 from numcodecs.checksum32 import CRC32C
 
-from pipeline.store.bucket import REQUESTS, Bucket
+from pipeline.store.bucket import Bucket
+from pipeline.store.object_store import REQUESTS
 
 CHECKSUM = CRC32C(location="end")
 

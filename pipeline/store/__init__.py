@@ -11,6 +11,8 @@ group          reading and finishing a store
 creation       creating a store, and resuming an unfinished one
 integrity      opening a store; what is lost or damaged, and its repair
 map_cache      the maps that all runs share, a file for each annotator and image
+bucket         the same in an object store, packed or not (packs)
+object_store   reading and writing objects
 probabilities  probs.zarr        written by annotate
 calibration    calibration.zarr  written by calibrate
 labels         labels.zarr       written by pseudolabel

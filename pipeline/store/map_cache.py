@@ -30,8 +30,9 @@ from pipeline.lock import try_flock
 from pipeline.names import safe_name
 from pipeline.progress import Progress
 from pipeline.record import is_whole, read_record, write_record
-from pipeline.store.bucket import REQUESTS, Bucket
+from pipeline.store.bucket import Bucket
 from pipeline.store.chunked_array import is_undamaged
+from pipeline.store.object_store import REQUESTS
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class MapCache:
     def facts(self) -> dict[str, Any] | None:
         """What `write_facts` wrote; None if nothing was, or it is damaged: it is then written again."""
         file = self.folder / FACTS
-        if self.bucket is not None and not file.is_file() and (content := self.bucket.read_file(FACTS)) is not None:
+        if self.bucket is not None and not file.is_file() and (content := self.bucket.objects.read(FACTS)) is not None:
             with replacing(file) as part:
                 part.write_bytes(content)
         return read_record(file, "") if is_whole(file) else None
@@ -80,8 +81,8 @@ class MapCache:
         """Write what the maps are, from the facts of a store that has them, unless it is there."""
         if self.facts() is None:
             write_record(self.folder / FACTS, {name: facts[name] for name in SHARED_FACTS})
-        if self.bucket is not None and self.bucket.read_file(FACTS) is None:
-            self.bucket.write_file(FACTS, (self.folder / FACTS).read_bytes())
+        if self.bucket is not None and self.bucket.objects.read(FACTS) is None:
+            self.bucket.objects.write(FACTS, (self.folder / FACTS).read_bytes())
 
     def row(self, digest: str) -> Path:
         return self.folder / "rows" / digest[:2] / digest

@@ -19,7 +19,7 @@ from pipeline.__main__ import main
 from pipeline.errors import BucketError
 from pipeline.run import Run
 from pipeline.run_file import load_settings
-from pipeline.store import bucket as bucket_module
+from pipeline.store import object_store
 from pipeline.store.bucket import Bucket
 
 IDS = [f"im{i:02d}" for i in range(10)]
@@ -135,7 +135,7 @@ def test_packs_are_filled_up_to_a_size(make, tmp_path):
     first = make("first")
     run_stages(first, "prepare", "annotate")
     one = Bucket(first.cache, next(first.cache_folder.iterdir()).name)
-    sizes = sorted(size for _, size in one._listed("rows"))
+    sizes = sorted(size for _, size in one.objects.listed("rows"))
     packs = list(one.pack(most_bytes=3 * sizes[-1]))
     assert sum(number for _, number in packs) == 8
     assert len(packs) in (2, 3)
@@ -147,7 +147,7 @@ def words(settings):
 
 
 def test_a_store_that_cannot_be_reached_is_named_with_what_to_check(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(bucket_module, "PATIENCE", {"max_retries": 0})
+    monkeypatch.setattr(object_store, "PATIENCE", {"max_retries": 0})
     for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ALLOW_HTTP": "true", "REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
