@@ -1,6 +1,6 @@
 """Long searches for what breaks: each prints a Markdown table, and ends with exit code 1 if it found anything.
 
-    python tests/campaign.py kills|flips|writers|files|disk|permissions
+    python tests/campaign.py kills|shards|flips|writers|files|disk|permissions|states
         [--seed N] [--count N] [--folder EMPTY] [--until STAGE]
     python tests/campaign.py random [--minutes 30] [--seed FIRST] [PATH ...]
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 SHORT = [
     ("kills", 151, 3, "calibrate"),  # a seed that plays annotate and calibrate
+    ("shards", 1, 10, "annotate"),
     ("writers", 1, 4, "pseudolabel"),
     ("files", 1, 4, "pseudolabel"),
     ("permissions", 1, 16, "report"),

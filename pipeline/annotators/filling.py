@@ -63,6 +63,7 @@ def fill_store(settings: Settings, index: SampleIndex, annotator: Annotator, pat
         _take_from_cache(store, work)
         pending = [int(i) for i in np.flatnonzero(store.status != DONE)]
         failed = make_maps(work, pending, store.maps.shape[1:], _IntoStore(store, work))
+        work.cache.remove_ended_claims()
     else:
         log.info("annotate: all maps are in %s already; to make them again, delete it and %s", path, work.cache.folder)
     doubts = class_doubts(work.labeled, store.stored_maps(), annotator, settings.data)

@@ -191,6 +191,12 @@ class MapCache:
             (self.folder / "claims" / digest).unlink(missing_ok=True)
             self.held.pop(digest).close()
 
+    def remove_ended_claims(self) -> None:
+        """Remove the files of claims whose processes were killed."""
+        for path in self.folder.glob("claims/*"):
+            if self.claim(path.name):
+                self.release([path.name])
+
 
 class Summary(NamedTuple):
     """A cache in numbers. num_used: rows that a run's store is linked to"""

@@ -106,12 +106,24 @@ def test_damaged_rows_are_made_again_and_a_removed_run_leaves_its_maps(make, tmp
     assert rows(settings) == before
 
 
-def start(settings, log, *options):
+def test_claims_of_killed_processes_are_removed_and_others_stay(make):
+    settings = make()
+    run_stages(settings, "prepare", "annotate")
+    shutil.rmtree(settings.folder / "probs.zarr")
+    cache = MapCache(next(settings.cache_folder.iterdir()))
+    (cache.folder / "claims/killed").touch()
+    with cache:
+        assert cache.claim("alive")
+        run_stages(settings, "annotate")
+        assert [path.name for path in cache.folder.glob("claims/*")] == ["alive"]
+
+
+def start(settings, log):
     """annotate in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"}
     arguments = f"annotate.python.arguments={{seconds: 0.02, log: {log}}}"
     command = [sys.executable, "-m", "pipeline", "annotate", settings.origin.run, "--set", f"name={settings.name}"]
-    return subprocess.Popen([*command, "--set", arguments, *options], env=environment, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([*command, "--set", arguments], env=environment, stderr=subprocess.DEVNULL)
 
 
 def prepared_runs(make, number):
@@ -139,11 +151,8 @@ def test_processes_at_the_same_time_share_the_work(make, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("divided_by", ["runs", "shards"])
-def test_processes_that_are_killed_at_random_lose_and_repeat_at_most_what_they_were_making(make, tmp_path, divided_by):
-    runs = prepared_runs(make, 4 if divided_by == "runs" else 1)
-    parts = [(runs[0], ["--shard", f"{i}_of_4"]) for i in (1, 2, 3, 4)]
-    jobs = parts if divided_by == "shards" else [(one, []) for one in runs]
+def test_processes_that_are_killed_at_random_lose_and_repeat_at_most_what_they_were_making(make, tmp_path):
+    runs = prepared_runs(make, 4)
     kills, rng = 0, random.Random(0)
     for number in range(3):
         log = tmp_path / f"calls{number}"
@@ -151,7 +160,7 @@ def test_processes_that_are_killed_at_random_lose_and_repeat_at_most_what_they_w
         for one in runs:
             shutil.rmtree(one.folder / "probs.zarr", ignore_errors=True)
             Run(one).folder.receipt("annotate").unlink(missing_ok=True)
-        running = [start(one, log, *options) for one, options in jobs]
+        running = [start(one, log) for one in runs]
         for _ in range(5):
             time.sleep(rng.uniform(0.2, 1.2))
             i = rng.randrange(4)
@@ -159,9 +168,8 @@ def test_processes_that_are_killed_at_random_lose_and_repeat_at_most_what_they_w
                 running[i].send_signal(signal.SIGKILL)
                 kills += 1
             running[i].wait()
-            running[i] = start(jobs[i][0], log, *jobs[i][1])
+            running[i] = start(runs[i], log)
         assert [process.wait() for process in running] == [0] * 4
-        assert start(runs[0], log).wait() == 0  # gathers the shards; a finished run stays as it is
         if number == 0:
             expected = maps_of_all(runs)
         assert maps_of_all(runs) == expected
