@@ -38,9 +38,9 @@ try:
     folds_folder = folds[0].base.folder.folds if folds else run.folder.folds
     if workflow.is_main_process:  # in jobs the marks stay as Snakemake left them
         update_fold_marks(folds)
-        marked = update_marks(run)
-        update_shard_marks(run, parts, marked["prepare"])
-        experiments.update_marks(experiment, marked, sys.argv)
+        update_marks(run)
+        update_shard_marks(run, parts)
+        experiments.update_marks(experiment, sys.argv)
 except UserError as error:
     sys.exit(f"error: {error}")
 except OSError as error:
@@ -115,7 +115,7 @@ rule annotate_shard:
 
 rule fold:
     input:
-        rules.prepare.output,
+        ancient(rules.prepare.output),  # its images and masks are those of the run before
     output:
         touch(fold_mark(folds_folder / "{fold}")),
     log:

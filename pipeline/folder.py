@@ -250,6 +250,10 @@ class Folder:
         """Folds of the run: the same training, without the masks of some labeled images."""
         return self.path / "folds"
 
+    def fold(self, number: int, num: int) -> Path:
+        """Folder of a fold; number: 1, ..., num"""
+        return self.folds / f"{number}_of_{num}"
+
     @property
     def plan(self) -> Path:
         """Settings and inputs that the students of an experiment's run depend on."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from pipeline.receipt import SCHEMAS
+from pipeline.receipt import SCHEMAS, follows, read_receipt, result_of
 from pipeline.run import Run
 
 
@@ -29,20 +31,31 @@ def update_marks(run: Run) -> dict[str, bool]:
     returns: stage -> whether it has a mark
     raises:  OSError if the run's folder cannot be written
     """
-    marked: dict[str, bool] = {}
-    for stage in SCHEMAS:
-        before = run.inputs(stage)
-        is_current = all(marked[one] for one in before) and run.is_current(stage)
-        follows = run.follows_inputs(stage) if is_current else False
-        marked[stage] = follows is not False
-        # a stage that follows its inputs is not older than they are, whatever the clocks say
-        inputs = [mark_of(run.folder.receipt(one)) for one in before] if follows else []
-        update_mark(run.folder.receipt(stage), marked[stage], run.result(stage), *inputs)
-    return marked
+    return {
+        stage: update_mark(run.folder.receipt(stage), stage, run.input_receipts(stage), partial(run.is_current, stage))
+        for stage in SCHEMAS
+    }
 
 
-def update_mark(receipt: Path, is_finished: bool, *results: Path) -> None:
-    """Create the mark of a receipt, or remove it; its modification time is the latest of the results'. OSError.
+def update_mark(receipt: Path, stage: str, inputs: Mapping[str, Path], is_current: Callable[[], bool]) -> bool:
+    """Create the mark of a receipt, or remove it.
+
+    stage:      that the receipt is of
+    inputs:     name -> receipt of what it is made from, whose marks have been updated
+    is_current: whether it has finished with these settings, images and masks; called if all inputs have marks
+    returns:    whether it has a mark: all inputs have one, it is current, and it has read what they wrote last
+    raises:     OSError if the folder cannot be written
+    """
+    before = [mark_of(one) for one in inputs.values()]
+    does_follow = all(map(Path.is_file, before)) and is_current() and follows(read_receipt(receipt, stage), inputs)
+    is_finished = does_follow is not False
+    # what follows its inputs is not older than they are, whatever the clocks say
+    _set_mark(receipt, is_finished, result_of(receipt), *(before if does_follow else ()))
+    return is_finished
+
+
+def _set_mark(receipt: Path, is_finished: bool, *results: Path) -> None:
+    """Create the mark of a receipt with the latest modification time of the results, or remove it. OSError.
 
     It is never in the future, although a result may be: Snakemake refuses the output of a job that is older than its
     input.

@@ -16,8 +16,8 @@ from typing import (
 from typing_extensions import TypedDict
 
 from pipeline.errors import RecordError, StoreError, UserError
-from pipeline.folder import stage_command
-from pipeline.record import read_record, write_record
+from pipeline.folder import Folder, stage_command
+from pipeline.record import digest_in, read_record, write_record
 
 PACKAGES = ("conformalsam", "numpy", "zarr", "dask", "torch", "transformers")
 _version = functools.cache(version)  # reading six of them takes longer than writing a receipt
@@ -30,7 +30,7 @@ class Receipt(TypedDict):
     settings: the settings that the result depends on, by section
     versions: package -> version
     sources:  fingerprint of the images and masks that it depends on (`Run.sources`); prepare's receipt has none
-    inputs:   stage that it read -> digest of that stage's receipt then, of prepare: of samples.json
+    inputs:   name of what it was made from -> digest of its receipt then, of prepare: of samples.json
     config:   arguments of `--config` that select the run in a command; the receipts of an experiment have none
     store:    facts of the store that the stage wrote, for its repair
     """
@@ -214,6 +214,33 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 def write_receipt(path: Path, stage: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write what a finished stage counted and measured, with its settings and the versions of the packages."""
     write_record(path, {"stage": stage, **facts, "settings": dict(settings), "versions": package_versions()})
+
+
+def result_of(receipt: Path) -> Path:
+    """The record that stands for the result of a finished stage: its receipt; of prepare samples.json.
+
+    A repeated prepare that lists the same samples repeats nothing.
+    """
+    folder = Folder(receipt.parent)
+    return folder.samples if receipt == folder.receipt("prepare") else receipt
+
+
+def input_digests(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Name -> digest of the result, of those inputs that are there. inputs: name -> receipt"""
+    digests = {name: digest_in(result_of(receipt)) for name, receipt in inputs.items()}
+    return {name: digest for name, digest in digests.items() if digest is not None}
+
+
+def follows(receipt: Mapping[str, Any], inputs: Mapping[str, Path]) -> bool | None:
+    """Whether a receipt was written after its stage had read what is there now.
+
+    This does not depend on the times of files, which are wrong if a clock was set or a folder was copied.
+
+    inputs:  name -> receipt of what the stage reads
+    returns: None if the receipt does not tell
+    """
+    recorded = receipt.get("inputs", {})
+    return recorded == input_digests(inputs) if recorded.keys() == inputs.keys() else None
 
 
 def package_versions() -> dict[str, str]:

@@ -28,10 +28,12 @@ from pipeline.receipt import (
     Stage2Receipt,
     TrainingReceipt,
     fingerprint,
+    follows,
+    input_digests,
     read_receipt,
     write_receipt,
 )
-from pipeline.record import digest_in, is_whole
+from pipeline.record import is_whole
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,6 +91,16 @@ class Run:
             "baseline": ("prepare",),
             "report": ("evaluate", *(("baseline",) if self.settings.baseline else ())),
         }[stage]
+
+    def input_receipts(self, stage: str) -> dict[str, Path]:
+        """Name -> receipt of what a stage is made from: the stages before it, and students of another run's folds."""
+        receipts = {before: self.folder.receipt(before) for before in self.inputs(stage)}
+        chosen = self.settings.annotate.student
+        if stage == "annotate" and self.settings.annotate.annotator == "student" and chosen is not None:
+            base = Folder(Path(self.settings.results) / chosen.run)
+            folds = [base.fold(number + 1, chosen.folds) for number in range(chosen.folds)]
+            receipts |= {f"fold {fold.name}": Folder(fold).receipt("stage2") for fold in folds}
+        return receipts
 
     def tracked(self, stage: str) -> dict[str, Any]:
         """Every setting that the result of a stage depends on, directly or through the stages before it."""
@@ -183,30 +195,24 @@ class Run:
 
     def finish(self, stage: str, facts: Mapping[str, Any]) -> None:
         """Write the receipt of a stage that has finished."""
-        sources = {} if stage == "prepare" else {"sources": self.sources(stage), "inputs": self._inputs_now(stage)}
         config = {"config": as_workflow_config(self.settings, {})}
-        write_receipt(self.folder.receipt(stage), stage, {**facts, **sources, **config}, self.tracked(stage))
+        write_receipt(
+            self.folder.receipt(stage), stage, {**facts, **self.made_from(stage), **config}, self.tracked(stage)
+        )
 
-    def result(self, stage: str) -> Path:
-        """The record that the stages after it follow: its receipt; of prepare samples.json.
+    def made_from(self, stage: str) -> dict[str, Any]:
+        """Entries `sources` and `inputs` of the receipt of a stage that has read what is there now."""
+        if stage == "prepare":
+            return {}
+        return {"sources": self.sources(stage), "inputs": input_digests(self.input_receipts(stage))}
 
-        A repeated prepare that lists the same samples repeats nothing.
-        """
-        return self.folder.samples if stage == "prepare" else self.folder.receipt(stage)
-
-    def _inputs_now(self, stage: str) -> dict[str, str]:
-        """Stage that a stage reads -> digest of its result."""
-        digests = {before: digest_in(self.result(before)) for before in self.inputs(stage)}
-        return {before: digest for before, digest in digests.items() if digest is not None}
+    def is_finished(self, stage: str) -> bool:
+        """Whether a stage is current, and has not read other inputs than are there now, as far as its receipt tells."""
+        return self.is_current(stage) and self.follows_inputs(stage) is not False
 
     def follows_inputs(self, stage: str) -> bool | None:
-        """Whether a finished stage read the results that are there now of the stages before it.
-
-        This does not depend on the times of files, which are wrong if a clock was set. None if its receipt does not
-        tell.
-        """
-        recorded = self.recorded(stage).get("inputs", {})
-        return recorded == self._inputs_now(stage) if recorded.keys() == {*self.inputs(stage)} else None
+        """Whether a finished stage has read what is there now, as `receipt.follows`."""
+        return follows(self.recorded(stage), self.input_receipts(stage))
 
     @overload
     def recorded(self, stage: Literal["prepare"]) -> PrepareReceipt: ...

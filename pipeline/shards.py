@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pipeline.errors import ConfigError
@@ -45,14 +47,15 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(found[1]), int(found[2]))
 
 
-def update_shard_marks(run: Run, parts: Iterable[Shard], is_prepared: bool) -> None:
-    """Create or remove the mark of each part, as `update_marks` does for stages; OSError."""
+def update_shard_marks(run: Run, parts: Iterable[Shard]) -> None:
+    """Create or remove the mark of each part, after `update_marks` has done so for stages; OSError."""
     for part in parts:
         receipt = run.folder.shard(part.name)
-        is_finished = is_prepared and receipt.is_file() and not is_stale(receipt, SHARD, run.tracked("annotate"))
-        update_mark(receipt, is_finished and _has_sources(run, part), receipt)
+        update_mark(receipt, SHARD, run.input_receipts("annotate"), partial(_is_current, run, receipt))
 
 
-def _has_sources(run: Run, part: Shard) -> bool:
-    """Whether the part is one of the images that samples.json lists now."""
-    return read_receipt(run.folder.shard(part.name), SHARD).get("sources") == run.sources("annotate")
+def _is_current(run: Run, receipt: Path) -> bool:
+    """Whether a part has been annotated with these settings, and is one of the images that samples.json lists now."""
+    if not receipt.is_file() or is_stale(receipt, SHARD, run.tracked("annotate")):
+        return False
+    return read_receipt(receipt, SHARD).get("sources") == run.sources("annotate")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -286,6 +287,14 @@ def interrupt(folder, asked, receipt):
         os.killpg(started.pid, signal.SIGINT)
 
 
+def scatter_times(folder):
+    """Give every file some time, up to two days before or after now."""
+    rng, now = random.Random(0), time.time()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        seconds = now + rng.uniform(-2, 2) * 86_400
+        os.utime(path, (seconds, seconds))
+
+
 @pytest.mark.slow
 def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(finished_run):
     asked = ("experiment", *config_of(finished_run, "table=1", "arms=raw", "seeds=1", "protocol=steps"))
@@ -304,6 +313,7 @@ def test_an_experiment_that_is_killed_goes_on_and_a_second_call_does_nothing(fin
     assert (experiments / "1.svg").read_text().startswith("<svg")
     (row,) = json.loads((experiments / "1.json").read_text())["rows"]
     assert (row["paper"], row["students"][0]["receipts"].keys()) == (42.0, {"stage1", "evaluate"})
+    scatter_times(finished_run / "results/tiny")
     assert "Nothing to be done" in snakemake(finished_run, *asked).stderr
     assert_the_command_of_a_refusal_works(
         finished_run, run / "stage1/student/config.json", run / "evaluate.json", asked
@@ -325,6 +335,7 @@ def test_a_next_round_that_is_interrupted_goes_on_and_trains_no_student_twice(fi
     assert (fold / "stage1.json").stat().st_mtime_ns == trained
     annotated = json.loads((finished_run / "results/tiny_round2/annotate.json").read_text())
     assert (annotated["annotator"], annotated["num_done"]) == ("students of tiny", 10)
+    scatter_times(finished_run / "results")
     assert "Nothing to be done" in snakemake(finished_run, *asked).stderr
 
 

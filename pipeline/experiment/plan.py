@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pipeline.errors import ConfigError
 from pipeline.experiment.request import Protocol, Request
 from pipeline.experiment.tables import PAPER, Recipe, Row, Shape, chosen_rows, table_of
+from pipeline.folder import Folder
 from pipeline.overrides import as_workflow_config
 from pipeline.receipt import fingerprint
 from pipeline.run_file import load_settings
@@ -240,6 +241,21 @@ class Experiment:
     def run_receipt(self, name: str, seed: int) -> Path:
         """Path of the receipt of a run with a seed."""
         return self.run_folder(name, seed) / "run.json"
+
+    def labels_inputs(self) -> dict[str, Path]:
+        """Name -> receipt of what all sets of labels are made from."""
+        return {stage: Folder(self.base.folder).receipt(stage) for stage in ("prepare", "annotate")}
+
+    def run_inputs(self, run: Run) -> dict[str, Path]:
+        """Name -> receipt of what a run is made from, with any seed."""
+        labels = self.labels_name(run.recipe)
+        prepared = {"prepare": Folder(self.base.folder).receipt("prepare")}
+        return prepared | ({} if labels is None else {"labels": self.labels_receipt(labels)})
+
+    def table_inputs(self) -> dict[str, Path]:
+        """Name -> receipt of what the table is made from: all runs with all seeds."""
+        receipts = [self.run_receipt(name, seed) for name in self.runs for seed in range(self.request.seeds)]
+        return {receipt.parent.name: receipt for receipt in receipts}
 
     def table_file(self, ending: str) -> Path:
         """Path of a file of the table: md, svg or json."""

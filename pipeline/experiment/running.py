@@ -16,7 +16,7 @@ from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_inter
 from pipeline.experiment.quality import label_quality
 from pipeline.folder import Folder, link, write_workflow
 from pipeline.gpus import claimed_gpu
-from pipeline.receipt import fingerprint, has_receipt, read_receipt
+from pipeline.receipt import fingerprint, has_receipt, input_digests, read_receipt
 from pipeline.record import is_whole, read_record, write_record
 from pipeline.run import Run as PipelineRun
 from pipeline.run_file import load_settings
@@ -54,6 +54,7 @@ def make_labels(experiment: Experiment, name: str) -> dict[str, Any]:
         "made_with": {"rule": labels["rule"], "variant": labels["variant"], "alpha": labels["alpha"]},
         "quality": label_quality(run),
         "receipts": receipts_of(folder, ("prepare", "annotate", "calibrate", "pseudolabel")),
+        "inputs": input_digests(experiment.labels_inputs()),
     }
 
 
@@ -70,7 +71,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
     try:
         own = link_inputs(experiment, run, base, folder)
     except DatasetError as error:
-        return {"run": name, "seed": seed, "left_out": str(error)}
+        return {"run": name, "seed": seed, "left_out": str(error), "inputs": input_digests(experiment.run_inputs(run))}
     length = experiment.length_of(run, sizes_of(base), sizes_of(own))
     changes = {
         **experiment.changes_of(run.recipe),
@@ -96,6 +97,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
         "epochs": length.epochs,
         "steps": [read_receipt(Folder(folder).receipt(stage), stage)["num_steps"] for stage in run.stages],
         "receipts": receipts_of(folder, (*run.stages, "evaluate")),
+        "inputs": input_digests(experiment.run_inputs(run)),
     }
 
 

@@ -11,6 +11,7 @@ from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Protocol
 from pipeline.experiment.results import Result
 from pipeline.experiment.tables import table_of
+from pipeline.receipt import input_digests
 from pipeline.run import Run
 
 PROTOCOL_TITLES: dict[Protocol, str] = {
@@ -175,6 +176,7 @@ def as_json(experiment: Experiment, results: Sequence[Result]) -> dict[str, Any]
         "paper": {"split": column.split, "is_ours": column.is_ours},
         "rows": [_row_facts(result, column) for result in results],
         "left_out": experiment.left_out,
+        "inputs": input_digests(experiment.table_inputs()),
     }
 
 

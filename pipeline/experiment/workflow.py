@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,35 +43,32 @@ def _is_of_experiment(word: str) -> bool:
     return word == "experiment" or word.startswith("experiment_") or "/experiments/" in word
 
 
-def update_marks(experiment: Experiment, marked: Mapping[str, bool], command_line: Sequence[str]) -> None:
-    """Create or remove the marks of an experiment that the command line asks for.
+def update_marks(experiment: Experiment, command_line: Sequence[str]) -> None:
+    """Create or remove the marks of an experiment that the command line asks for; OSError.
 
-    Labels, runs and the table have a mark if they are finished and what they are made from has one.
-
-    marked: stage of the experiment's base -> whether it has a mark
-    raises: OSError if a folder cannot be written
+    Labels, runs and the table have a mark as stages do. The marks of the base have been updated.
     """
     if not any(map(_is_of_experiment, command_line)):
         return
-    labels = {}
     for name in experiment.labels:
-        receipt = experiment.labels_receipt(name)
-        labels[name] = marked["annotate"] and is_finished(receipt, "experiment-labels", {})
-        update_mark(receipt, labels[name], receipt)
-    are_finished = True
+        receipt, stage = experiment.labels_receipt(name), "experiment-labels"
+        update_mark(receipt, stage, experiment.labels_inputs(), partial(is_current, receipt, stage, {}))
     for (name, run), seed in product(experiment.runs.items(), range(experiment.request.seeds)):
-        receipt, needed = experiment.run_receipt(name, seed), experiment.labels_name(run.recipe)
-        has_inputs = marked["prepare"] if needed is None else labels[needed]
-        is_marked = has_inputs and is_finished(receipt, "experiment-run", experiment.tracked(run))
-        update_mark(receipt, is_marked, receipt)
-        are_finished &= is_marked
+        receipt, stage = experiment.run_receipt(name, seed), "experiment-run"
+        of_settings = partial(is_current, receipt, stage, experiment.tracked(run))
+        update_mark(receipt, stage, experiment.run_inputs(run), of_settings)
     table = experiment.table_file("json")
-    is_written = all(experiment.table_file(ending).is_file() for ending in ("md", "svg", "json"))
-    is_marked = are_finished and is_written and not is_stale(table, "experiment-table", experiment.table_facts())
-    update_mark(table, is_marked, table)
+    update_mark(table, "experiment-table", experiment.table_inputs(), partial(_is_written, experiment))
 
 
-def is_finished(receipt: Path, stage: str, tracked: Mapping[str, Any]) -> bool:
+def _is_written(experiment: Experiment) -> bool:
+    """Whether all files of the table exist, and have its rows and seeds."""
+    files = {ending: experiment.table_file(ending) for ending in ("md", "svg", "json")}
+    has_files = all(map(Path.is_file, files.values()))
+    return has_files and not is_stale(files["json"], "experiment-table", experiment.table_facts())
+
+
+def is_current(receipt: Path, stage: str, tracked: Mapping[str, Any]) -> bool:
     """Whether labels or a run are finished with these settings, and none of their stages was started again since."""
     if not receipt.is_file() or is_stale(receipt, stage, tracked):
         return False

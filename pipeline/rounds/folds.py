@@ -34,12 +34,12 @@ class Fold:
     @property
     def name(self) -> str:
         """Name of its run, e.g. 1_of_2."""
-        return f"{self.number}_of_{self.num}"
+        return self.folder.name
 
     @property
     def folder(self) -> Path:
         """Folder of its run, in the folder of the base."""
-        return self.base.folder.folds / self.name
+        return self.base.folder.fold(self.number, self.num)
 
     @property
     def changes(self) -> dict[str, str]:
@@ -84,11 +84,14 @@ class Fold:
     def unfinished(self) -> list[str]:
         """Stages to run until its student is trained with the settings, maps, images and masks of the base."""
         run, stages = self.run, self.stages()
-        maps = self.base.folder.receipt("annotate")
-        if not _has_samples(run, self.samples()) or _is_older(run.folder.receipt(stages[0]), maps):
+        if not _has_samples(run, self.samples()):
             return stages
-        first = next((i for i, stage in enumerate(stages) if not run.is_current(stage)), len(stages))
+        first = next((i for i, stage in enumerate(stages) if not run.is_finished(stage)), len(stages))
         return stages[first:]
+
+    def is_finished(self) -> bool:
+        """Whether its student is trained with the settings, maps, images and masks of the base."""
+        return not self.unfinished()
 
     def student(self, again: str) -> Path:
         """Folder of its student.
@@ -96,7 +99,7 @@ class Fold:
         again:  command that trains it
         raises: AnnotatorError if it is not trained; StoreError if its files have changed
         """
-        if self.unfinished():
+        if not self.is_finished():
             raise AnnotatorError(
                 f"the student of fold {self.number} of {self.num} in {self.folder} is not trained; run {again}"
             )
@@ -144,11 +147,6 @@ def _before(run: Run, stage: str) -> Iterator[str]:
     for before in run.inputs(stage):
         yield before
         yield from _before(run, before)
-
-
-def _is_older(path: Path, than: Path) -> bool:
-    """Whether both files exist, and the first was written before the second."""
-    return path.is_file() and than.is_file() and path.stat().st_mtime_ns < than.stat().st_mtime_ns
 
 
 def _has_samples(run: Run, index: SampleIndex) -> bool:

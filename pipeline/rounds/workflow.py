@@ -38,5 +38,4 @@ def fold_mark(folder: Path) -> Path:
 def update_fold_marks(folds: list[Fold]) -> None:
     """Create or remove the mark of each fold; OSError if its folder cannot be written."""
     for fold in folds:
-        receipt = fold.run.folder.receipt("stage2")
-        update_mark(receipt, not fold.unfinished(), receipt)
+        update_mark(fold.run.folder.receipt("stage2"), "stage2", {}, fold.is_finished)

@@ -70,8 +70,8 @@ def annotate_shard(settings: Settings, shard: Shard) -> None:
     for name, one in (settings.members or {"": settings}).items():
         with _member_named(name):
             num_made += fill_shard(one, index, build_annotator(one, _ids(index)), shard)
-    facts = {"num_made": num_made, "seconds": round(time.monotonic() - start, 1), "sources": run.sources("annotate")}
-    write_receipt(run.folder.shard(shard.name), SHARD, facts, run.tracked("annotate"))
+    facts = {"num_made": num_made, "seconds": round(time.monotonic() - start, 1)}
+    write_receipt(run.folder.shard(shard.name), SHARD, facts | run.made_from("annotate"), run.tracked("annotate"))
     log.info("annotate %s: %d maps made", shard.name, num_made)
 
 

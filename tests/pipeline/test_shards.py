@@ -16,7 +16,7 @@ from pipeline.__main__ import main
 from pipeline.annotators.workers import num_processes
 from pipeline.errors import AnnotatorError, ConfigError, StageError
 from pipeline.gpus import visible_gpus
-from pipeline.marks import mark_of
+from pipeline.marks import mark_of, update_marks
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.shards import shards, update_shard_marks
@@ -79,7 +79,8 @@ def test_parts_are_gathered_without_a_call_and_forgotten(make, alone, tmp_path):
     for shard in shards(3):
         annotate_shard(settings, shard)
         assert not run.folder.probabilities.exists()
-    update_shard_marks(run, shards(3), True)
+    update_marks(run)
+    update_shard_marks(run, shards(3))
     assert all(mark_of(run.folder.shard(shard.name)).exists() for shard in shards(3))
     assert calls(tmp_path) == {1: 12}
     run.finish("annotate", annotate(settings))
@@ -93,15 +94,16 @@ def test_a_part_of_other_images_or_settings_has_no_mark(make, tmp_path, write_im
     settings, part = make(), shards(2)[0]
     annotate_shard(settings, part)
 
-    def is_marked(settings, is_prepared=True):
-        update_shard_marks(Run(settings), [part], is_prepared)
+    def is_marked(settings):
+        update_marks(Run(settings))
+        update_shard_marks(Run(settings), [part])
         return mark_of(Run(settings).folder.shard(part.name)).exists()
 
     assert is_marked(settings)
-    assert not is_marked(settings, is_prepared=False)
     assert not is_marked(make(**{"annotate.resolution": "grid"}))
     assert is_marked(settings)
     write_images(tmp_path / "data", [*IDS, "more"])
+    assert not is_marked(settings), "prepare is to be run again"
     assert not is_marked(make())
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,10 @@ from pipeline.annotators.build import build_annotator
 from pipeline.datasets import image_to_grid, load_samples, save_samples
 from pipeline.errors import AnnotatorError, ConfigError, StoreError
 from pipeline.folder import stage_command
+from pipeline.marks import mark_of, update_marks
 from pipeline.rounds.base import refuse_other_images
 from pipeline.rounds.folds import folds_of
-from pipeline.rounds.workflow import fold_named, folds_for
+from pipeline.rounds.workflow import fold_named, folds_for, update_fold_marks
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.store import open_probabilities
@@ -100,9 +102,31 @@ def test_a_fold_goes_on_where_it_stopped_and_a_finished_one_does_nothing(copied)
 
 def test_a_fold_is_labeled_again_after_its_maps_were_made_again(copied):
     fold = folds_for(copied.second)[1]
-    later = (fold.folder / "calibrate.json").stat().st_mtime_ns + 1
-    os.utime(copied.first.folder / "annotate.json", ns=(later, later))
+    base, receipt = Run(copied.first), copied.first.folder / "annotate.json"
+    for moment in (1, time.time_ns() + 3600 * 10**9):
+        os.utime(receipt, ns=(moment, moment))
+        assert fold.unfinished() == []
+    base.finish("annotate", base.recorded("annotate") | {"seconds": 7.0})
+    os.utime(receipt, ns=(1, 1))
     assert fold.unfinished() == STAGES
+
+
+def test_a_round_is_annotated_again_after_a_student_was_trained_again(copied):
+    folds, run = folds_for(copied.second), Run(copied.second)
+    receipt = folds[0].run.folder.receipt("stage2")
+
+    def is_annotated():
+        update_fold_marks(folds)
+        return update_marks(run)["annotate"]
+
+    for moment in (1, time.time_ns() + 3600 * 10**9):
+        os.utime(receipt, ns=(moment, moment))
+        assert is_annotated()
+        times = [mark_of(one).stat().st_mtime_ns for one in (receipt, run.folder.receipt("annotate"))]
+        assert times == sorted(times)
+    folds[0].run.finish("stage2", folds[0].run.recorded("stage2") | {"num_steps": 7})
+    os.utime(receipt, ns=(1, 1))
+    assert not is_annotated()
 
 
 @pytest.mark.parametrize(
