@@ -1274,6 +1274,15 @@ class GallerySettings(Section):
     calibration."""
 
 
+def _checked_labels(url: str | None) -> str | None:
+    if url is not None and "://" not in url:
+        raise ValueError(
+            f"{url!r} is not the URL of an object store, such as s3://bucket/labels; the labels that Stage I trains on "
+            f"are the setting stage1.labels"
+        )
+    return url
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where settings were loaded from. Equal settings may have different origins, so it does not take part in `==`.
@@ -1299,6 +1308,11 @@ class Settings(Section):
     and splits use it. Runs that use the same folder share it, at the same time too. A URL such as s3://bucket/maps, or
     of gs, az or file, is an object store behind the folder RESULTS/maps, for machines without a common disk;
     credentials are read from the environment. `conformalsam cache list` shows what it holds. Default: RESULTS/maps."""
+    labels: Annotated[str | None, AfterValidator(_checked_labels)] = runtime(None)
+    """URL of an object store such as s3://bucket/labels, or of gs, az or file, that `pseudolabel` shares its labels
+    with: it copies those that are there into labels.zarr, and sends the others, so that machines without a common disk
+    label each image once, and continue where another one was killed. Credentials are read from the environment.
+    Default: labels are in RESULTS/NAME/labels.zarr alone."""
     preset: str | None = None
     """Training recipe whose settings this run starts from; `conformalsam presets` lists them. Default: the settings of
     `paper`, but with exact quantiles and a small student."""

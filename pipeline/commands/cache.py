@@ -1,20 +1,23 @@
-"""Commands `cache list`, `cache verify`, `cache pack` and `cache prune`: the maps that runs share."""
+"""Commands `cache list`, `cache verify`, `cache pack` and `cache prune`: the maps and labels that runs share."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Sequence
+from shlex import join, quote
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli import run_argument
 from pipeline.progress import Progress
+from pipeline.run import Run
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from pipeline.store.bucket import Bucket
+    from pipeline.store.shared_labels import SharedLabels
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ def cache() -> None:
     They are in the folder of the setting `cache`, by default RESULTS/maps: one folder for each annotator with its
     weights, prompts, classes and grid, and one file for each image. A run's probs.zarr is linked to them, so they take
     the room of one. If `cache` is a URL, what is there is listed and checked too, and removed with the tools of that
-    object store.
+    object store; so are the labels, if `labels` is a URL.
     """
 
 
@@ -61,13 +64,15 @@ def list_caches(settings: Settings) -> None:
             packs = len({place.pack for place in places if place is not None})
             objects = f"{packs} packs and {sum(place is None for place in places)} single maps"
             click.echo(f"{bucket.url}: {len(places)} images in {objects}, {bucket.num_bytes() / 1e9:.2f} GB")
+    for labels in _shared_labels(settings):
+        click.echo(labels.summary())
 
 
 @cache.command()
 @run_argument
-@click.option("--repair", is_flag=True, help="Remove damaged maps, so that the next annotate makes them again.")
+@click.option("--repair", is_flag=True, help="Remove what is damaged, so that its stage makes it again.")
 def verify(settings: Settings, repair: bool) -> None:
-    """Read every map and compare its checksum.
+    """Read every map, and all labels in an object store, and compare their checksums.
 
     Exit code 1 if one is damaged. RUN gives the folder.
     """
@@ -85,16 +90,12 @@ def verify(settings: Settings, repair: bool) -> None:
                     row.unlink()
         if one.bucket is not None:
             damaged += _verify_bucket(one.bucket, repair)
+    for labels in _shared_labels(settings):
+        damaged += _verify_labels(labels, repair)
     if damaged:
-        run = settings.origin.run or settings.name
-        fix = (
-            f"removed; runs that use them: conformalsam inspect {run} --repair, then annotate"
-            if repair
-            else f"remove them: conformalsam cache verify {run} --repair"
-        )
-        click.echo(f"{damaged} damaged; {fix}")
+        click.echo(f"{damaged} damaged; {_next_step(Run(settings), repair)}")
     else:
-        click.echo("all maps have their checksums")
+        click.echo(f"all maps{'' if settings.labels is None else ' and labels'} have their checksums")
     sys.exit(1 if damaged and not repair else 0)
 
 
@@ -131,6 +132,32 @@ def _verify_bucket(bucket: Bucket, repair: bool) -> int:
                 bucket.remove(digest)
         progress.advance()
     return damaged
+
+
+def _next_step(run: Run, is_repaired: bool) -> str:
+    """What to do after damage was found."""
+    if not is_repaired:
+        return f"remove them: {join(['conformalsam', 'cache', *run.arguments('verify', '--repair')])}"
+    repair = f"conformalsam inspect {quote(str(run.folder.probabilities))} --repair && {run.command('annotate')}"
+    labels = "" if run.settings.labels is None else f"; labels: {run.command('pseudolabel', rerun='pseudolabel')}"
+    return f"removed; in runs that use the maps: {repair}{labels}"
+
+
+def _shared_labels(settings: Settings) -> list[SharedLabels]:
+    from pipeline.store.shared_labels import shared_labels_in
+
+    return [] if settings.labels is None else shared_labels_in(settings.labels)
+
+
+def _verify_labels(labels: SharedLabels, repair: bool) -> int:
+    """Number of damaged or missing objects of labels, which are named and, to repair it, removed."""
+    progress = Progress(log, f"verify {labels.url}", len(labels.there), "objects")
+    damaged = labels.damaged(progress.advance)
+    for name in damaged:
+        click.echo(f"damaged: {labels.url}/{name}")
+    if damaged and repair:
+        labels.remove(damaged)
+    return len(damaged)
 
 
 @cache.command()

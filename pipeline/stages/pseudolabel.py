@@ -29,6 +29,7 @@ from pipeline.store import (
     CalibrationStore,
     Handle,
     LabelStore,
+    SharedLabels,
     has_planes,
     keep_planes,
     open_labels,
@@ -68,11 +69,16 @@ def pseudolabel(settings: Settings) -> dict[str, Any]:
             run.tool("probe"),
         )
     store = _open(settings, choice, calibration, annotated["fingerprint"], unlabeled)
-    _label_images(settings, choice, store, calibration, annotated)
+    shared = None if settings.labels is None else SharedLabels.behind(store, settings.labels)
+    if shared is not None:
+        shared.fetch(store)
+    _label_images(settings, choice, store, calibration, annotated, shared)
     shift = shift_facts(calibration, store, index, settings.seed)
     if shift is not None:
         log.log(logging.WARNING if shift["is_shift"] else logging.INFO, "pseudolabel: %s", shift_sentence(shift))
     store.finish(relabel=False)
+    if shared is not None:
+        shared.finish(store)
     _log_sets(store)
     facts = _facts(store, choice) | {"verdict": sentence, "shift": shift, "store": store_state(store.path)}
     fractions = fractions_sentence(fractions_of(facts["pixels_per_class"], calibrated["held_out"]))
@@ -145,7 +151,12 @@ def _needs_maps(settings: Settings, calibration: CalibrationStore) -> bool:
 
 
 def _label_images(
-    settings: Settings, choice: Choice, store: LabelStore, calibration: CalibrationStore, annotated: Mapping[str, Any]
+    settings: Settings,
+    choice: Choice,
+    store: LabelStore,
+    calibration: CalibrationStore,
+    annotated: Mapping[str, Any],
+    shared: SharedLabels | None,
 ) -> None:
     jobs = []
     for i, path, position in _pending(settings, store, _needs_maps(settings, calibration), annotated):
@@ -170,9 +181,13 @@ def _label_images(
         store.write_counts(labeled.image, labeled.outcomes, labeled.class_pixels, labeled.abstained)
         store.write_observed(labeled.image, labeled.observed)
         store.mark(labeled.image, DONE)
+        if shared is not None:
+            shared.add(store, labeled.image)
         progress.advance()
 
     run_tasks(label_image, jobs, settings.compute, on_done)
+    if shared is not None:
+        shared.send(store)
 
 
 def _pending(

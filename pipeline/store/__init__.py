@@ -12,6 +12,7 @@ creation       creating a store, and resuming an unfinished one
 integrity      opening a store; what is lost or damaged, and its repair
 map_cache      the maps that all runs share, a file for each annotator and image
 bucket         the same in an object store, packed or not (packs)
+shared_labels  labels.zarr in an object store
 object_store   reading and writing objects
 probabilities  probs.zarr        written by annotate
 calibration    calibration.zarr  written by calibrate
@@ -54,6 +55,7 @@ from pipeline.store.metadata import (
     store_state,
 )
 from pipeline.store.probabilities import ProbabilityReader, ProbabilityStore, encode_maps, open_probabilities
+from pipeline.store.shared_labels import SharedLabels
 
 __all__ = [
     "ABSENT",
@@ -71,6 +73,7 @@ __all__ = [
     "MapCache",
     "ProbabilityReader",
     "ProbabilityStore",
+    "SharedLabels",
     "arrays_of",
     "chunks_of",
     "create_store",

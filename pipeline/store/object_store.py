@@ -93,5 +93,11 @@ class ObjectStore:
         """Remove objects; those that do not exist are skipped."""
         import obstore
 
-        with self._explained("written"), suppress(FileNotFoundError):
-            obstore.delete(self._store, list(names))
+        wanted = list(names)
+        with self._explained("written"):
+            try:
+                obstore.delete(self._store, wanted)
+            except FileNotFoundError:  # in a folder, one that does not exist keeps others from being removed
+                for name in wanted:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self._store, name)

@@ -1,17 +1,12 @@
 """Maps in an object store behind the cache: machines without a common disk annotate each image once, whatever fails."""
 
 import logging
-import random
 import shutil
-import threading
-import time
 from collections import Counter
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
+from faulty_server import Faults
 from stage_runs import contents, run_stages
 from tiny_run import write_run_file
 
@@ -157,79 +152,6 @@ def test_a_store_that_cannot_be_reached_is_named_with_what_to_check(make, tmp_pa
     with pytest.raises(BucketError, match=r"s3://bucket/maps/noisy-\w+ cannot be .*AWS_ENDPOINT_URL") as error:
         run_stages(settings, "annotate")
     assert "secret" not in str(error.value)
-
-
-class Faults(BaseHTTPRequestHandler):
-    """Passes requests on to a server, but drops, delays, refuses or corrupts some of them."""
-
-    server_address_of = ("127.0.0.1", 0)
-    rng = random.Random(0)
-    done: ClassVar[Counter[str]] = Counter()
-    protocol_version = "HTTP/1.1"
-
-    def _pass_on(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.rng.choices(["none", "drop", "delay", "refuse", "corrupt"], [6, 1, 1, 1, 1])[0]
-        self.done[fault] += 1
-        if fault == "drop":
-            self.close_connection = True
-            return
-        if fault == "delay":
-            time.sleep(0.3)
-        if fault == "refuse":
-            self._answer(503, {}, b"slow down")
-            return
-        connection = HTTPConnection(*self.server_address_of)
-        connection.request(self.command, self.path, body, dict(self.headers))
-        answer = connection.getresponse()
-        content = answer.read()
-        if fault == "corrupt" and self.command == "GET" and "/rows/" in self.path and answer.status == 200:
-            at = self.rng.randrange(len(content))
-            content = content[:at] + bytes([content[at] ^ 8]) + content[at + 1 :]
-        self._answer(answer.status, dict(answer.getheaders()), content)
-
-    def _answer(self, status, headers, content):
-        self.send_response(status)
-        length = headers.pop("Content-Length", None) if self.command == "HEAD" else None
-        for name, value in headers.items():
-            if name.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", length or str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    """A bucket on a local server for S3 behind a proxy with faults; its URL."""
-    server_module = pytest.importorskip("moto.server", reason="pip install 'moto[s3,server]'")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    Faults.server_address_of = server.get_host_and_port()
-    Faults.done.clear()
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Faults)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    environment = {
-        "ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}",
-        "ALLOW_HTTP": "true",
-        "REGION": "us-east-1",
-        "ACCESS_KEY_ID": "a",
-        "SECRET_ACCESS_KEY": "b",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    made = HTTPConnection(*Faults.server_address_of)
-    made.request("PUT", "/bucket", headers={"Host": "127.0.0.1"})
-    assert made.getresponse().status == 200
-    yield "s3://bucket/maps"
-    proxy.shutdown()
-    server.stop()
 
 
 def test_a_server_that_drops_delays_refuses_and_corrupts_answers_loses_nothing(make, s3, tmp_path):
