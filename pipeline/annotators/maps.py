@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,6 +126,7 @@ class MapsAnnotator:
         folder = self.folders[setting]
         missing = [i for i in ids if i not in found]
         if missing:
+            self._refuse_whole(folder, missing, found)
             lacks = f"no file for {len(missing)} of {len(ids)} images ({shortened(missing)}), expected"
             expected = f"{EXPECTED[setting]}; write their files"
             if setting == "folder" and is_zarr(folder):
@@ -137,6 +138,16 @@ class MapsAnnotator:
             names = shortened([source.name if isinstance(source, Path) else str(source) for source in several])
             raise AnnotatorError(f"{folder} has several files for an image: {names}; keep one of them")
         return {i: found[i][0] for i in ids}
+
+    def _refuse_whole(self, folder: Path, missing: Sequence[str], found: Container[str]) -> None:
+        """AnnotatorError if the maps that tiles lack are there of their whole images."""
+        whole = dict.fromkeys(image for image in (one.rpartition("@")[0] for one in missing) if image in found)
+        if self.data.tile is not None and whole:
+            raise AnnotatorError(
+                f"{folder} has maps of {len(whole)} whole images ({shortened(list(whole))}), which data.tile cuts into "
+                f"tiles, expected maps of each tile, e.g. {missing[0]}; cut them by the code of "
+                "docs/howto/large-images.md, or remove data.tile"
+            )
 
     def _checked_sizes(self, ids: Sequence[str]) -> Iterator[tuple[int, int]]:
         """Height and width of the maps of each image; AnnotatorError if a file cannot be used."""

@@ -22,7 +22,7 @@ from pipeline.images import Header, PixelLimit, load_mask, read_content
 from pipeline.progress import Progress
 from pipeline.settings import DataSettings, TileSettings
 from pipeline.sources.rows import MASKS, PHOTOGRAPHS, mask_values, open_rows
-from pipeline.tiles import tiles_of
+from pipeline.sources.tiles import tiles_in
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +100,7 @@ class Survey(NamedTuple):
 
 def _sizes_of(size: tuple[int, int], tile: TileSettings | None) -> list[tuple[int, int]]:
     """Height and width of an image, or of each of its tiles."""
-    if tile is None or not tile.are_of(size):
-        return [size]
-    return [one.window[2:] for one in tiles_of("", size, tile.size, tile.overlap_pixels)]
+    return [one.window[2:] for one in tiles_in("", size, tile)] or [size]
 
 
 def survey(samples: Sequence[Sample], data: DataSettings, quick: int | None = None) -> Survey:

@@ -19,8 +19,8 @@ from pipeline.errors import AnnotatorError, ImageFileError
 from pipeline.resample import resize_bilinear
 from pipeline.settings import DataSettings, Settings
 from pipeline.sources.rows import MASKS, PHOTOGRAPHS, Form, P, open_rows
+from pipeline.sources.tiles import sample_ids, tiles_in
 from pipeline.store import encode_chunk, encode_maps
-from pipeline.tiles import tiles_of
 
 TIMED_IMAGES = 4
 
@@ -47,7 +47,7 @@ def try_annotator(settings: Settings, samples: Sequence[Sample]) -> Trial:
             of the maps are not those of the masks
     """
     start = time.monotonic()
-    annotator = build_annotator(settings, [sample.id for sample in samples])
+    annotator = build_annotator(settings, sample_ids(samples, settings.data))
     loaded = time.monotonic()
     images = _readable(settings, evenly_spaced(samples, TIMED_IMAGES))
     if not images:
@@ -90,7 +90,7 @@ def _doubts(settings: Settings, samples: Sequence[Sample], annotator: Annotator)
     data = settings.data
 
     def mask_of(sample: Sample) -> npt.NDArray[np.uint8]:
-        return mask_classes(_middle(Path(data.root) / str(sample.mask), MASKS, data).values, data)
+        return mask_classes(_middle(sample.id, Path(data.root) / str(sample.mask), MASKS, data)[1].values, data)
 
     def maps_of(sample: Sample) -> Maps | None:
         images = _readable(settings, [sample])
@@ -121,21 +121,25 @@ def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> in
     return len(encode_chunk(encode_maps(maps, dtype)))
 
 
-def _middle(path: Path, form: Form[P], data: DataSettings) -> P:
-    """An image or a mask; of one that is cut, the tile in the middle. Raises as `open_rows` and the decoder."""
-    rows, tile = open_rows(path, form, data), data.tile
-    if tile is None or not tile.are_of(rows.header.size):
-        return rows.read(0, rows.header.size[0])
-    tiles = tiles_of("", rows.header.size, tile.size, tile.overlap_pixels)
-    return rows.window(tiles[len(tiles) // 2].window)
+def _middle(sample_id: str, path: Path, form: Form[P], data: DataSettings) -> tuple[str, P]:
+    """Id and content of an image or a mask; of one that is cut, those of the tile in the middle.
+
+    raises: as `open_rows` and the decoder
+    """
+    rows = open_rows(path, form, data)
+    tiles = tiles_in(sample_id, rows.header.size, data.tile)
+    if not tiles:
+        return sample_id, rows.read(0, rows.header.size[0])
+    tile = tiles[len(tiles) // 2]
+    return tile.id, rows.window(tile.window)
 
 
 def _readable(settings: Settings, samples: Sequence[Sample]) -> list[Image]:
     images, data = [], settings.data
     for sample in samples:
         try:
-            pixels = _middle(Path(data.root) / sample.image, PHOTOGRAPHS, data)
-            images.append(Image(sample.id, image_to_grid(pixels, data.grid)))
+            sample_id, pixels = _middle(sample.id, Path(data.root) / sample.image, PHOTOGRAPHS, data)
+            images.append(Image(sample_id, image_to_grid(pixels, data.grid)))
         except ImageFileError:  # the survey reports it
             continue
     return images

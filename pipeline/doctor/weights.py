@@ -29,6 +29,7 @@ from pipeline.settings import (
     TrainSettings,
     TransformersSettings,
 )
+from pipeline.sources.tiles import sample_ids
 
 WEIGHTS_FILES = (".pth", ".pt")
 
@@ -235,8 +236,9 @@ def maps_findings(samples: Iterable[Sample], settings: Settings) -> list[Finding
         return []
     from pipeline.annotators.maps import MapsAnnotator
 
+    ids = sample_ids((sample for sample in samples if sample.split != "val"), settings.data)
     try:
-        MapsAnnotator(chosen.maps, settings.data).prepare_images([s.id for s in samples if s.split != "val"])
+        MapsAnnotator(chosen.maps, settings.data).prepare_images(ids)
     except AnnotatorError as error:
         return [from_message(str(error))]
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -14,12 +15,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.datasets import Sample, SampleIndex
-from pipeline.errors import UserError
+from pipeline.errors import ImageFileError, UserError
 from pipeline.files import Stamp, content_digest, file_digest, remove_folder, remove_leftovers, replacing, stamp_of
-from pipeline.images import IndexMask
+from pipeline.images import PHOTOGRAPH, IndexMask, read_header
 from pipeline.receipt import fingerprint
 from pipeline.record import read_record, write_record
-from pipeline.settings import TileSettings
+from pipeline.settings import DataSettings, TileSettings
 from pipeline.sources.rows import Rows
 from pipeline.tiles import Tile, tiles_of
 
@@ -46,7 +47,7 @@ class TileFolder:
         root:   data root
         mask:   None for an unlabeled image
         """
-        tiles = tiles_of(sample.id, sample.size, self.settings.size, self.settings.overlap_pixels)
+        tiles = tiles_in(sample.id, sample.size, self.settings)
         images = self._written(tiles, sample.image_digest, ".png", lambda tile: png_of(tile, image))
         masks = (
             {} if mask is None else self._written(tiles, sample.mask_digest, ".tif", lambda tile: tiff_of(tile, mask))
@@ -80,6 +81,28 @@ class File:
 
     path: Path
     digest: str
+
+
+def tiles_in(image: str, size: Sequence[int], settings: TileSettings | None) -> list[Tile]:
+    """Tiles of an image of a height and width; [] if it stays whole."""
+    if settings is None or not settings.are_of(size):
+        return []
+    return tiles_of(image, size, settings.size, settings.overlap_pixels)
+
+
+def sample_ids(samples: Iterable[Sample], data: DataSettings) -> list[str]:
+    """Ids of the samples that prepare makes of images: those of the tiles of an image that is cut.
+
+    An image that cannot be read keeps its own.
+    """
+    ids = []
+    for sample in samples:
+        tiles: list[Tile] = []
+        with contextlib.suppress(ImageFileError):
+            if data.tile is not None:
+                tiles = tiles_in(sample.id, read_header(Path(data.root) / sample.image, PHOTOGRAPH).size, data.tile)
+        ids += [tile.id for tile in tiles] or [sample.id]
+    return ids
 
 
 def remove_other_tiles(folder: Path, index: SampleIndex) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from stage_runs import digest_of, run_stages
-from tiny_run import CLASSES, write_run_file
+from tiny_run import CLASSES, UNTRAINED, write_run_file
 from unprivileged import without_privileges
 
 from pipeline.annotators.build import build_annotator
@@ -20,6 +21,7 @@ from pipeline.stages.annotate import annotate
 from pipeline.store import DONE, open_probabilities
 
 DOCS = Path(__file__).parents[3] / "docs/annotators.md"
+GUIDE = DOCS.parent / "howto/large-images.md"
 IDS = [*(f"im{i:02d}" for i in range(13)), "é.v2"]
 
 
@@ -340,3 +342,49 @@ def test_the_code_of_the_documentation_writes_maps_that_annotate_reads(own, tmp_
     exec(glamm_code, names)  # two masks of a cat, of probability 1 / 4 and 1 / 2
     exec(detections, names)
     assert np.load(f"photos/maps/{IDS[0]}.npz")["arr_0"][:, 5, 7].tolist() == [0.5, 0.5, 0]
+
+
+def test_maps_of_tiles_are_read_and_those_of_whole_images_are_refused_and_cut_as_the_guide_says(
+    tmp_path, write_images, monkeypatch
+):
+    names = [f"im{i}" for i in range(6)]
+    write_images(tmp_path / "data", names, size=(24, 40))
+    write_images(tmp_path / "data", ["small"], size=(20, 24), seed=1)
+    section = {"annotator": "maps", "maps": {"folder": "maps"}, "class_check": "warn"}
+    tree = yaml.safe_load(write_run_file(tmp_path, annotate=section).read_text())
+    tree["data"] |= {"tile": {"size": 24, "overlap": 8}, "grid": [24, 24], "splits": {"num_labeled": 3, "num_val": 2}}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/mine.yaml").write_text(yaml.safe_dump(tree))
+    (tmp_path / "photos").symlink_to("data")
+    monkeypatch.chdir(tmp_path)
+    maps = {name: maps_for(i, (24, 40)) for i, name in enumerate(names)} | {"small": maps_for(9, (20, 24))}
+    for folder in ("photos/whole", "photos/maps"):
+        Path(folder).mkdir()
+        for name, of_image in maps.items():
+            np.save(f"{folder}/{name}.npy", of_image)
+    settings = load_settings("mine", UNTRAINED)
+    run_stages(settings, "prepare")
+
+    def errors_of(settings, timed):
+        found = examine(settings, timed=timed)
+        return [finding.what for finding in found if finding.level == "error" and "maps" in finding.what]
+
+    refused = (
+        r"maps of \d whole images \(.*im\d.*\), which data.tile .* e.g. im\d@0,0; cut them .*large-images.md, or remove"
+    )
+    with pytest.raises(AnnotatorError, match=refused):
+        annotate(settings)
+    assert errors_of(settings, timed=True) == errors_of(settings, timed=False) != []
+
+    exec(re.search(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)[1], {})
+    assert errors_of(settings, timed=True) == errors_of(settings, timed=False) == []
+    annotate(settings)
+    samples = {sample.id: sample for sample in samples_of(settings)}
+    found = stored(settings)
+    assert found.keys() == samples.keys()
+    tiles = [sample for sample in samples.values() if sample.tile is not None]
+    assert len(tiles) >= 8
+    for sample in tiles:
+        top, left = map(int, sample.id.rpartition("@")[2].split(","))
+        expected = maps[sample.tile.image][:, top : top + 24, left : left + 24]
+        assert np.abs(found[sample.id] - expected).max() <= 1e-4
