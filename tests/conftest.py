@@ -15,7 +15,7 @@ from pipeline.settings import Settings
 gc.disable()  # until all modules are imported: pytest_collection_finish
 
 # The suite draws the same examples every time; tests/campaign.py searches at random, a seed after the other.
-hypothesis.settings.register_profile("suite", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("suite", max_examples=50, derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("campaign", database=None, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("suite")
 

@@ -157,7 +157,7 @@ def test_agrees_with_sums_of_fractions(images, method, pooling):
     np.testing.assert_array_equal(largest_in_group(histogram), np.float32(largest))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(grouped_images(), st.sampled_from(POOLINGS), st.data())
 def test_any_partition_in_any_order_merges_into_the_histogram_of_all_images(images, pooling, data):
     scores, truth, taxonomy = images

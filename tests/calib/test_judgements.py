@@ -112,7 +112,7 @@ def test_class_wise_agrees_with_a_loop_over_pixels(image, uncalibrated):
     assert_counts_agree(image, uncalibrated)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(judged_images(class_wise=True), st.integers(0, 2**32), UNCALIBRATED)
 def test_a_class_without_a_finite_threshold_beside_others_counts_as_covered(image, seed, uncalibrated):
     rng = np.random.default_rng(seed)

@@ -169,7 +169,7 @@ def test_agrees_with_the_literal_prediction_sets(image, rule, uncalibrated, data
     np.testing.assert_array_equal(label, literal_labels(probabilities, q_hat, background, rule, uncalibrated))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32), ANY_RULE, UNCALIBRATED, st.sampled_from([None, 0, 1, 2]))
 def test_agrees_with_equations_3_and_4_taken_literally(seed, rule, uncalibrated, background):
     rng = np.random.default_rng(seed)
@@ -202,7 +202,7 @@ def test_a_larger_alpha_may_label_more_singletons():
     np.testing.assert_array_equal(labels, [NAN, 0, NAN])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(target_images(), st.sampled_from([NAN, -1, 0, 0.3, 0.5, 0.7, 1, np.inf]))
 def test_set_sizes_agree_with_the_literal_prediction_sets(image, threshold):
     probabilities, background = image
@@ -214,7 +214,7 @@ def test_set_sizes_agree_with_the_literal_prediction_sets(image, threshold):
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(target_images())
 def test_the_most_probable_class_is_argmax_over_all_classes(image):
     probabilities, background = image
@@ -250,7 +250,7 @@ def test_summary_without_a_background_class_has_nothing_to_overrule():
     assert counts == (5, 4, 1, 0, 0, 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(target_images(), ANY_RULE, st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0, np.inf, NAN]))
 def test_summary_agrees_with_the_literal_prediction_sets(image, rule, threshold):
     probabilities, background = image

@@ -42,7 +42,7 @@ def test_one_class_can_be_counted_by_hand(own, num_images, pooled, expected):
 UNIT = st.floats(0, 1, width=32)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(own=UNIT, pooled=UNIT, n=st.integers(0, 1000), shrinkage=st.floats(0.01, 1000))
 def test_lies_between_both_and_nearer_to_its_own_the_more_images_a_class_has(own, pooled, n, shrinkage):
     all_images = thresholds([pooled], [1000])

@@ -131,7 +131,7 @@ def labeled_images(draw):
     return probabilities, masks
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(labeled_images(), st.sampled_from(ALPHAS), st.sampled_from(["exact", "paper"]))
 def test_agrees_with_equation_3_taken_literally(images, alpha, method):
     probabilities, masks = images

@@ -64,7 +64,7 @@ def outcome(path):
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(nearly_sound() | st.binary(max_size=30) | st.text(string.printable, max_size=30).map(str.encode))
 def test_any_run_file_is_settings_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("run") / "mine.yaml"

@@ -40,7 +40,7 @@ def file_of(settings, kind, split):
     ],
 )
 def test_stage1_refuses_a_file_that_has_changed(make_run, kind, split, workers):
-    settings = make_run(train={"workers": workers})
+    settings = make_run(train={"workers": workers}, stage1={"epochs": 1})
     path = file_of(settings, kind, split)
     blacken(path)
     with pytest.raises(DatasetError, match=rf"^{path} is not the file that prepare read .* run snakemake .*stage1 -R"):
@@ -52,7 +52,7 @@ def test_stage1_refuses_a_file_that_has_changed(make_run, kind, split, workers):
 
 
 def test_later_stages_refuse_a_file_that_has_changed_and_keep_what_is_finished(make_run):
-    settings = make_run(evaluate={"workers": 1})
+    settings = make_run(evaluate={"workers": 1}, stage1={"epochs": 1})
     Run(settings).finish("stage1", stage1(settings))
     weights = Path(settings.folder / "stage1/student/model.safetensors").read_bytes()
     image, mask = file_of(settings, "image", "unlabeled"), file_of(settings, "mask", "val")
@@ -81,7 +81,7 @@ def test_training_is_not_resumed_on_files_that_prepare_has_taken_in(make_run, ki
 
 
 def test_a_student_that_was_chosen_on_another_val_mask_is_not_evaluated(make_run):
-    settings = make_run()
+    settings = make_run(stage1={"epochs": 1})
     Run(settings).finish("stage1", stage1(settings))
     blacken(file_of(settings, "mask", "val"))
     take_in(settings)

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from stage_runs import contents, digest_of
 
 from pipeline.datasets import load_samples, save_samples
 from pipeline.errors import StoreError, TrainingError
@@ -12,7 +13,7 @@ from train.engine.stage import own_draws
 from train.engine.state import new_state
 from train.engine.step import training_step
 from train.machine.device import Compute
-from train.plan import labeled_samples
+from train.plan import labeled_samples, plan_fingerprint
 from train.recipe import _image_masks, unmasked_images
 from train.schedule import unlabeled_weight
 from train.self_labels import Confidence, conformal_threshold, self_labels
@@ -26,9 +27,23 @@ from train.views import weak_views_of
 CPU = Compute(torch.device("cpu"), torch.float32)
 
 
+TRAINED = {}
+"""Plan and labels -> facts of Stage I, and the files that it wrote."""
+
+
 def run_stage1(settings):
-    Run(settings).finish("stage1", stage1(settings))
-    return load_checkpoint(settings.folder / "stage1" / "checkpoint.pt")
+    """Stage I, trained once for all tests with the same plan and labels; returns its checkpoint."""
+    folder = settings.folder / "stage1"
+    plan = plan_fingerprint(settings, load_samples(settings.folder / "samples.json"))
+    key = plan, digest_of(settings.folder / "labels.zarr")
+    if key not in TRAINED:
+        TRAINED[key] = stage1(settings), contents(folder)
+    facts, files = TRAINED[key]
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    Run(settings).finish("stage1", facts)
+    return load_checkpoint(folder / "checkpoint.pt")
 
 
 def make_run_of(settings, **sections):
@@ -294,14 +309,14 @@ def test_does_not_read_the_pseudo_labels(make_run):
 
 
 def test_masks_of_unlabeled_images_make_no_difference(make_run):
-    settings = make_run()
+    settings = make_run(stage1={"epochs": 1}, stage2={"epochs": 1})
     index = load_samples(settings.folder / "samples.json")
     masks = [index.root / f"{sample.id}_mask.png" for sample in index.of("unlabeled")]
     run_stage1(settings)
     with_masks = stage2(settings)["history"]
     for mask in masks:
         mask.unlink()
-    run_stage1(settings)
+    Run(settings).finish("stage1", stage1(settings))
     assert stage2(settings)["history"] == with_masks
 
 

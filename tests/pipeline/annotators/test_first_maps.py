@@ -136,7 +136,7 @@ ANYTHING = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(ANYTHING, st.sampled_from(["logits", "probability"]))
 def test_whatever_an_annotator_returns_is_maps_of_its_space_or_refused(returned, space):
     annotator = Returning(None, space=space)

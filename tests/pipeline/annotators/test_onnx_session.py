@@ -94,7 +94,7 @@ def test_the_axis_of_the_channels_follows_from_the_shape_of_the_input(shape, siz
     assert channel_axis(shape, size) == axis
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(1, 32), st.data())
 def test_an_output_of_any_stride_with_its_channels_first_is_used_as_it_is(stride, data):
     rounded = data.draw(st.sampled_from([lambda length: length // stride, lambda length: -(-length // stride)]))

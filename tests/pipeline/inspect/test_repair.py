@@ -30,18 +30,24 @@ from pipeline.store import ABSENT, DONE, FAILED, open_for_inspection, open_label
 PLACES = [  # an array of every kind: of one image, of all images, of none
     *(("corrupt", kind, IMAGE_ARRAYS[kind][0]) for kind in KINDS),
     ("corrupt", "probabilities", "class"),
-    *(("corrupt", "calibration", array) for array in ("status", "alpha", "fold", "q_hat", "n_valid")),
-    *(("corrupt", "labels", array) for array in ("p_background", "sample", "outcome_pixels", "class_pixels")),
-    *(("missing", kind, "status") for kind in KINDS),
+    *(("corrupt", "calibration", array) for array in ("status", "q_hat")),
+    *(("corrupt", "labels", array) for array in ("sample", "outcome_pixels", "set")),
+    ("missing", "probabilities", "status"),
     ("missing", "calibration", "q_hat"),
     ("missing", "labels", "label_by_alpha"),
-    ("missing", "labels", "class_pixels"),
-    ("corrupt", "labels", "set"),
     ("missing", "labels", "abstained_pixels"),
+]
+MORE_PLACES = [  # other arrays of the same kinds
+    *(("corrupt", "calibration", array) for array in ("alpha", "fold", "n_valid")),
+    *(("corrupt", "labels", array) for array in ("p_background", "class_pixels")),
+    *(("missing", kind, "status") for kind in KINDS if kind != "probabilities"),
+    ("missing", "labels", "class_pixels"),
 ]
 
 
-@pytest.mark.parametrize(("damage", "kind", "array"), PLACES)
+@pytest.mark.parametrize(
+    ("damage", "kind", "array"), [*PLACES, *(pytest.param(*place, marks=pytest.mark.slow) for place in MORE_PLACES)]
+)
 def test_damage_is_found_and_the_command_makes_just_that_again(run, kind, array, damage):
     path = store_of(run, kind)
     expected, times = digest_of(path), times_of(path, kind)

@@ -118,7 +118,7 @@ BYTES = st.binary(max_size=60) | st.lists(PIECES, max_size=20).map(lambda words:
 
 
 @given(BYTES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_file_is_a_list_or_refused_in_one_line(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_bytes(content)

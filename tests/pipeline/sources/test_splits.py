@@ -71,12 +71,8 @@ def test_the_command_writes_lists_that_verify_identifies(ade):
     first = (root / "splits/1_128/labeled.txt").read_text().splitlines()[0]
     assert first == "images/training/ADE_train_00001609.jpg annotations/training/ADE_train_00001609.png"
     assert (root / "splits/1_128/unlabeled.txt").read_text().splitlines()[0].endswith(".jpg None")
-    verdicts = verify([root / "splits/1_8", root / "splits/1_128/labeled.txt"])
-    assert [(v.split, v.is_labeled) for v in verdicts] == [
-        ("ade20k/1_8", True),
-        ("ade20k/1_8", False),
-        ("ade20k/1_128", True),
-    ]
+    verdicts = verify([root / "splits/1_8/labeled.txt", root / "splits/1_128/labeled.txt"])
+    assert [(v.split, v.is_labeled) for v in verdicts] == [("ade20k/1_8", True), ("ade20k/1_128", True)]
     result = invoke("splits", "verify", root / "splits/1_64", "--expect", "ade20k/1_64")
     assert result.exit_code == 0
     assert "73c19328dfe0     316  ade20k/1_64" in result.output
@@ -104,7 +100,7 @@ def test_a_list_of_another_split_ends_with_exit_code_1(ade, tmp_path):
     assert result.exit_code == 1
     assert "is no published split (315 images, fingerprint" in result.output
     assert "expected ade20k/1_64 (316 images, fingerprint 73c19328dfe0)" in result.output
-    result = invoke("splits", "verify", root / "splits/1_64", "--expect", "ade20k/1_32")
+    result = invoke("splits", "verify", root / "splits/1_64/labeled.txt", "--expect", "ade20k/1_32")
     assert result.exit_code == 1
     assert "labeled.txt is ade20k/1_64 (316 images" in result.output
 

@@ -115,7 +115,7 @@ def test_the_cached_maps_of_seem_have_the_argmax_of_the_network(tmp_path):
     from pipeline.run_file import load_settings
     from pipeline.seem import Seem
 
-    write_scenes(tmp_path / "data", domain="target", seed=5, num_train=6, num_val=1)
+    write_scenes(tmp_path / "data", domain="target", seed=5, num_train=3, num_val=1)
     run_file = tmp_path / "nano.yaml"
     run_file.write_text(
         f"""
@@ -137,7 +137,7 @@ annotate: {{annotator: seem, seem: {{checkpoint: seem-nano}}}}
     )
     settings = load_settings(run_file)
     run_stages(settings, "prepare")
-    assert annotate(settings)["maps"] == [6, 4, 32, 32]
+    assert annotate(settings)["maps"] == [3, 4, 32, 32]
     store = open_probabilities(settings.folder / "probs.zarr")
     index = load_samples(settings.folder / "samples.json")
     seem = Seem.from_pretrained(NANO_FOLDER)

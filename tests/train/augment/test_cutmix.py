@@ -15,7 +15,7 @@ def boxes_of(num, probability=1.0):
     return [draw_box(random.Random(seed), SIDE, probability) for seed in range(num)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 600), st.integers(0, 10_000))
 def test_a_box_lies_inside_the_view(side, seed):
     box = draw_box(random.Random(seed), side, 1.0)

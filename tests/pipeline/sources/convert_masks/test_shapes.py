@@ -43,7 +43,7 @@ def test_shapes_without_area_draw_nothing(polygon):
 quarters = st.integers(-8, 40)  # coordinates in quarters of a pixel
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(quarters, quarters), min_size=3, max_size=8))
 def test_a_pixel_is_set_if_its_centre_is_inside_by_the_even_odd_rule(points):
     corners = [(Fraction(x, 4), Fraction(y, 4)) for x, y in points]
@@ -63,7 +63,7 @@ def crossings_at(corners, y):
             yield x0 + (y - y0) * (x1 - x0) / (y1 - y0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.floats(0.01, 19.99), st.floats(0.01, 19.99))
 def test_two_shapes_with_a_common_edge_cover_each_pixel_once(top, bottom):
     left = drawn([0, 0, top, 0, bottom, 20, 0, 20], 20, 20)
