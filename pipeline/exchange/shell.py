@@ -20,13 +20,15 @@ from pipeline.exchange.incoming import READABLE
 from pipeline.exchange.labels import ExportedLabels, Label, open_exported
 from pipeline.exchange.provenance import provenance
 from pipeline.exchange.training_sets.contents import Entry, TrainingSet, make_training_set
-from pipeline.files import remove_leftovers, replacing_folder, write_json
+from pipeline.files import replacing_folder, write_json
 from pipeline.folder import PROVENANCE, Folder
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished-export"  # mark of a folder that an export writes, and may leave if it is killed
 
 
 class Pixels(NamedTuple):
@@ -88,7 +90,7 @@ def export_labels(
     exported = open_exported(store, alpha, root, copies_images)
     choice = choose_images(exported, ids, most_uncertain)
     facts = provenance(exported, choice, format_name, licence)
-    with _export_folder(out, choice.left_out, facts) as part:
+    with _export_folder(out, choice.left_out) as part:
         digests, pixels = _write(part, exported, choice.indices, format_name, facts)
         write_json(part / PROVENANCE, {**facts, "pixels": pixels.all, "unlabeled_pixels": pixels.unlabeled})
     if format_name in READABLE:
@@ -122,12 +124,12 @@ def export_training_set(
     files = ImageFiles(exported.index, copies_images, tool.formats, tool.modes)
     content = make_training_set(out, exported, choice.indices, settings.data, files)
     facts = provenance(exported, choice, tool_name)
-    with _export_folder(out, choice.left_out, facts) as part:
+    with _export_folder(out, choice.left_out) as part:
         pixels = _write_training_set(part, content, tool_name)
-        write_json(part / PROVENANCE, {**facts, "pixels": pixels.all, "unlabeled_pixels": pixels.unlabeled})
         values = {name: facts[name] for name in ("variant", "alpha", "rule")}
         values |= {"tool": tool_name, "title": tool.title, "is_linked": not copies_images}
         content.write_text(part / "README.md", "README.md.jinja", **values)
+        write_json(part / PROVENANCE, {**facts, "pixels": pixels.all, "unlabeled_pixels": pixels.unlabeled})
     return Export(out, len(content.entries), choice.left_out, pixels, tool.unlabeled)
 
 
@@ -159,18 +161,18 @@ def _total(pixels: Sequence[Pixels]) -> Pixels:
 
 
 @contextlib.contextmanager
-def _export_folder(out: Path, left_out: Sequence[str], facts: dict[str, Any]) -> Iterator[Path]:
+def _export_folder(out: Path, left_out: Sequence[str]) -> Iterator[Path]:
     """Context with a new folder, which becomes `out` at the end. Files of an older export are replaced."""
     for name in left_out:
         log.warning("export: %s failed and has no label; it is left out", name)
     unfinished = out.with_name(f"{out.name}.part")
-    remove_leftovers(unfinished)
     _refuse_other_folder(unfinished)
     try:
         with replacing_folder(out) as part:
             part.mkdir(parents=True)
-            write_json(part / PROVENANCE, facts)
+            (part / UNFINISHED).touch()
             yield part
+            (part / UNFINISHED).unlink()
     except UnreadableSourceError:
         raise
     except OSError as error:
@@ -210,8 +212,9 @@ def _record(folder: Path, digests: dict[str, str]) -> None:
 
 
 def _refuse_other_folder(folder: Path) -> None:
-    """StoreError if a folder exists that is neither empty nor an export."""
-    if folder.exists() and not (folder / PROVENANCE).is_file() and not _is_empty(folder):
+    """StoreError if a folder exists that is neither empty nor an export, finished or not."""
+    is_export = any((folder / mark).is_file() for mark in (PROVENANCE, UNFINISHED))
+    if folder.exists() and not is_export and not _is_empty(folder):
         raise StoreError(f"{folder} exists and is not an export (it has no {PROVENANCE}); use another folder: --out")
 
 
