@@ -14,7 +14,7 @@ from pipeline.images import PixelLimit, read_content
 from pipeline.settings import DataSettings
 from pipeline.sources import truth_path
 from pipeline.sources.palettes import palette_problems
-from pipeline.sources.true_masks import refuse_unfit
+from pipeline.sources.true_masks import refuse_other_size, refuse_unknown
 
 PREPARED = ("prepare",)
 ANNOTATED = (*PREPARED, "annotate")
@@ -30,6 +30,11 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
     """
     samples, colours = [], {}
     for sample in index.samples:
+        if sample.tile is not None and sample.mask is None:
+            raise DatasetError(
+                f"{sample.id} is a tile of an unlabeled image, whose mask the row every-mask does not cut; name the "
+                "other rows: --config arms=..."
+            )
         path = truth_path(sample, data)
         if path is None or not path.is_file():
             raise DatasetError(f"the unlabeled image {sample.id} has no mask; the row every-mask needs all masks")
@@ -37,7 +42,8 @@ def write_with_every_mask(index: SampleIndex, data: DataSettings, folder: Path) 
         mask = decode_index_mask(content, path, PixelLimit(data.max_pixels))
         colours[str(path)] = mask.colours()
         if sample.split == "unlabeled":
-            refuse_unfit(path, mask, sample, data)
+            refuse_unknown(path, mask, data)
+            refuse_other_size(path, mask.values.shape, sample)
             relative = os.path.relpath(path, index.root)
             sample = replace(sample, split="labeled", mask=relative, mask_digest=content_digest(content))
         samples.append(sample)

@@ -16,7 +16,7 @@ import calib
 from pipeline.datasets import IGNORE_INDEX, evenly_spaced, resize_nearest
 from pipeline.report.audit import count_labels, mean_iou, summarise, total
 from pipeline.run import Run
-from pipeline.sources import TrueMasks, truth_path
+from pipeline.sources import TrueMasks
 from pipeline.store import DONE, LabelStore
 
 log = logging.getLogger(__name__)
@@ -35,13 +35,14 @@ def label_quality(run: Run) -> dict[str, Any] | None:
     """
     labels, data, samples = run.open_labels(), run.settings.data, run.samples()
     unlabeled = samples.of("unlabeled")
-    masks = [truth_path(sample, data) for sample in unlabeled]
+    true_masks = TrueMasks.like_labeled(samples, data)
+    masks = [true_masks.path(sample) for sample in unlabeled]
     is_done = labels.status == DONE
     indices = [i for i, mask in enumerate(masks) if mask is not None and is_done[i]]
     chosen = evenly_spaced(indices, MAX_IMAGES)
     if not chosen:
         return None
-    names, true_masks = data.class_names, TrueMasks.like_labeled(samples, data)
+    names = data.class_names
 
     def truths() -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         for i in chosen:

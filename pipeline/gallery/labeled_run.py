@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from pipeline.errors import DatasetError, StoreError
 from pipeline.report.figures import shown_thresholds
 from pipeline.run import CHOSEN_LATER, Run
 from pipeline.settings import Settings
-from pipeline.sources import TrueMasks, truth_path
+from pipeline.sources import TrueMasks
 from pipeline.store import CalibrationStore, LabelStore
 
 log = logging.getLogger(__name__)
@@ -168,7 +167,7 @@ def known_truth(run: LabeledRun, sample: Sample) -> npt.NDArray[np.uint8] | None
     returns: None if there is no mask that can be used, or if `gallery.show_truth` is off
     """
     data = run.settings.data
-    path: Path | None = truth_path(sample, data) if run.settings.gallery.show_truth else None
+    path = run.true_masks.path(sample) if run.settings.gallery.show_truth else None
     try:
         return None if path is None else resize_nearest(run.true_masks.read(path, sample), data.grid)
     except DatasetError as error:

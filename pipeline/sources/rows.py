@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datasets import decode_index_mask
-from pipeline.files import Stamp, content_digest, digest_with_stamp, read_with_stamp
+from pipeline.files import Stamp, content_digest, digest_with_stamp, read_with_stamp, stamp_of
 from pipeline.images import (
     MASK,
     PHOTOGRAPH,
@@ -29,7 +29,7 @@ from pipeline.images import (
     read_header,
     unreadable,
 )
-from pipeline.settings import DataSettings
+from pipeline.settings import DataSettings, TileSettings
 from pipeline.tiles import Window
 
 P = TypeVar("P", npt.NDArray[np.uint8], IndexMask)
@@ -103,11 +103,29 @@ def mask_values(mask: Rows[IndexMask]) -> MaskValues:
 
 def open_rows(path: Path, form: Form[P], data: DataSettings) -> Rows[P]:
     """Open an image or a mask; its pixels are decoded when rows are read. Raises ImageFileError."""
-    fix = "set data.max_pixels: {}" + ("" if data.tile is None else "; a TIFF of tiles or strips is read in bands")
-    limit = PixelLimit(data.max_pixels, fix)
+    return _open(path, form, data.max_pixels, data.tile)
+
+
+def open_mask_again(path: Path, data: DataSettings) -> Rows[IndexMask]:
+    """The same for a mask of which several tiles are read in turn: one that has not changed since stays decoded."""
     try:
-        if data.tile is not None and _is_read_in_bands(read_header(path, form.kind), limit):
-            return _in_bands(path, form, limit, data.tile.size)
+        stamp = stamp_of(path.stat())
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return _last_mask(path, tuple(stamp), data.max_pixels, data.tile)
+
+
+@lru_cache(maxsize=1)
+def _last_mask(path: Path, stamp: tuple[int, ...], max_pixels: int, tile: TileSettings | None) -> Rows[IndexMask]:
+    return _open(path, MASKS, max_pixels, tile)
+
+
+def _open(path: Path, form: Form[P], max_pixels: int, tile: TileSettings | None) -> Rows[P]:
+    fix = "set data.max_pixels: {}" + ("" if tile is None else "; a TIFF of tiles or strips is read in bands")
+    limit = PixelLimit(max_pixels, fix)
+    try:
+        if tile is not None and _is_read_in_bands(read_header(path, form.kind), limit):
+            return _in_bands(path, form, limit, tile.size)
         content, stamp = read_with_stamp(path)
     except OSError as error:
         raise unreadable(path, error) from None

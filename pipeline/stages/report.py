@@ -28,7 +28,7 @@ from pipeline.report.imported import import_change
 from pipeline.report.probe import probe_receipt
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.sources import TrueMasks, truth_path
+from pipeline.sources import TrueMasks
 from pipeline.store import (
     DONE,
     OUTCOMES,
@@ -199,14 +199,14 @@ def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
         position = {i: p for p, i in enumerate(inputs.probabilities.sample_ids)}
     jobs = []
     for i, (sample, status) in enumerate(zip(inputs.samples.of("unlabeled"), inputs.labels.status, strict=True)):
-        mask = truth_path(sample, settings.data)
+        mask = inputs.true_masks.path(sample)
         if mask is None or status != DONE:
             continue
         jobs.append(
             AuditJob(
                 mask=mask.absolute(),
                 sample=sample,
-                true_masks=inputs.true_masks,
+                true_masks=inputs.true_masks.of(sample),
                 labels=inputs.labels.handle,
                 index=i,
                 calibration=inputs.calibration.handle,
@@ -285,7 +285,7 @@ def example_truth(true_masks: TrueMasks, index: SampleIndex, sample: Sample) -> 
     """uint8 [H, W] class index, IGNORE_INDEX = void; None without a mask that can be used."""
     if sample.mask is not None:
         return index.mask(sample, true_masks.data)
-    return read_truth(true_masks, truth_path(sample, true_masks.data), sample)
+    return read_truth(true_masks, true_masks.path(sample), sample)
 
 
 def held_out_of(inputs: Inputs, settings: Settings) -> HeldOutLabels | None:

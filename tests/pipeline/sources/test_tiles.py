@@ -9,12 +9,15 @@ from image_files import blocked_tiff
 from PIL import Image
 from stage_runs import contents, kill_stage, run_stages
 
-from pipeline.datasets import units_of
+from pipeline.datasets import resize_nearest, units_of
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.gallery.labeled_run import LabeledRun, known_truth
 from pipeline.images import PixelLimit, read_image
 from pipeline.run import Run
 from pipeline.run_file import load_settings
+from pipeline.sources.true_masks import TrueMasks
 from pipeline.stages.prepare import prepare
+from pipeline.stages.report import Inputs, audit_run
 
 LARGE = [f"large{i}" for i in range(6)]
 SMALL = [f"small{i}" for i in range(4)]
@@ -181,3 +184,43 @@ def test_tiles_share_thresholds_by_default(make_settings):
 def test_settings_that_do_not_fit_tiles_are_refused(make_settings, setting, message):
     with pytest.raises(ConfigError, match=message):
         make_settings(**{**({"data.tile.size": 24} if "data.tile" not in setting else {}), **setting})
+
+
+def test_true_masks_of_unlabeled_tiles_are_cut_from_those_of_their_images_and_count_each_pixel_once(run):
+    run_stages(run.settings, "annotate", "calibrate", "pseudolabel")
+    data, index, labels = run.settings.data, run.samples(), run.open_labels()
+    reader = TrueMasks.like_labeled(index, data)
+    seen = {image.id: np.zeros(image.size, int) for image in index.cut}
+    pixels = right = labeled = 0
+    calibration = run.open_calibration()
+    gallery = LabeledRun(run.settings, {}, index, calibration, labels, None, (), None, reader)
+    for i, sample in enumerate(index.of("unlabeled")):
+        name = sample.id if sample.tile is None else sample.tile.image
+        whole = np.array(Image.open(index.root / f"masks/{name}.png"))
+        top, left, height, width = (0, 0, *sample.size) if sample.tile is None else sample.tile.window
+        truth = reader.of(sample).read(reader.path(sample), sample)
+        counted = truth != 255
+        assert (truth == whole[top : top + height, left : left + width])[counted].all()
+        if sample.tile is not None:
+            seen[name][top : top + height, left : left + width] += counted
+            assert (seen[name] <= (whole != 255)).all()
+        on_grid, label = resize_nearest(truth, data.grid), labels.label(i)
+        assert (known_truth(gallery, sample) == on_grid).all()
+        pixels += (on_grid != 255).sum()
+        labeled += ((on_grid != 255) & ~np.isnan(label)).sum()
+        right += ((on_grid != 255) & (on_grid == label)).sum()
+    unlabeled = [image for image in index.cut if image.split == "unlabeled"]
+    assert unlabeled
+    for image in unlabeled:
+        assert (seen[image.id] == (np.array(Image.open(index.root / f"masks/{image.id}.png")) != 255)).all()
+
+    facts = audit_run(Inputs({}, index, reader, run.open_probabilities(), calibration, labels), run.settings)
+    assert (facts["pixels"], facts["num_images"], facts["num_unreadable"]) == (pixels, len(index.of("unlabeled")), 0)
+    assert facts["kept"]["precision"] == pytest.approx(right / labeled)
+    assert facts["kept"]["keep_rate"] == pytest.approx(labeled / pixels)
+
+    path = index.root / f"masks/{unlabeled[0].id}.png"
+    Image.fromarray(np.zeros((40, 55), np.uint8)).save(path)
+    tile = next(sample for sample in index.samples if sample.tile and sample.tile.image == unlabeled[0].id)
+    with pytest.raises(DatasetError, match=rf"{path.name} has 40 x 55 pixels, its image 40 x 56; make them equal"):
+        reader.read(path, tile)
