@@ -150,8 +150,9 @@ def predict(
     a folder that training wrote, or a folder with any semantic segmentation network in transformers format. After an
     interruption, run the same command again: existing predictions are kept.
 
-    With a window, the predictions of overlapping windows are averaged, and at scale 1 only the rows of a window are in
-    memory at a time, so images may have any size.
+    With a window, the predictions of overlapping windows are averaged, and only the rows of a window are predicted at a
+    time, at each scale, so images may have any size that fits into memory. Without one, the probabilities of the whole
+    image are in memory, several times with several scales.
     """
     from train.loader import explained_deaths
     from train.predict import Request, settings_of

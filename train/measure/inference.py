@@ -12,6 +12,7 @@ from torch.nn import functional
 from pipeline.settings import EvaluateSettings
 from pipeline.tiles import Window, starts
 from train.losses import upsampled
+from train.measure.bands import in_step, resampled
 from train.student import Student, evaluating
 
 
@@ -38,16 +39,16 @@ def class_scores(student: Student, image: Tensor, settings: EvaluateSettings) ->
 def score_bands(student: Student, image: Tensor, settings: EvaluateSettings) -> Iterator[Tensor]:
     """`class_scores` in bands of rows, from the top: float32 [1, K, h, W] each.
 
-    With a sliding window at the image's own scale, only the rows of a window are in memory at a time.
+    With a sliding window, only the rows of a window of each version are in memory at a time.
     """
     image = image.to(student.compute.device, non_blocking=True)
     mirrorings = [False, True] if settings.flips else [False]
-    if settings.window is not None and settings.scales == [1.0]:
-        versions = [_window_bands_of(student, image, is_mirrored, settings) for is_mirrored in mirrorings]
-        for bands in zip(*versions, strict=True):
-            yield _mean(bands)
+    kinds = [(scale, is_mirrored) for scale in settings.scales for is_mirrored in mirrorings]
+    if settings.window is None:
+        yield _mean(_scores_of(student, image, *kind) for kind in kinds)
         return
-    yield _mean(_scores_of(student, image, scale, flip, settings) for scale in settings.scales for flip in mirrorings)
+    for bands in in_step([_window_bands_of(student, image, *kind, settings) for kind in kinds]):
+        yield _mean(bands)
 
 
 def _mean(scores: Iterable[Tensor]) -> Tensor:
@@ -61,23 +62,27 @@ def _mean(scores: Iterable[Tensor]) -> Tensor:
 
 
 def _window_bands_of(
-    student: Student, image: Tensor, is_mirrored: bool, settings: EvaluateSettings
+    student: Student, image: Tensor, scale: float, is_mirrored: bool, settings: EvaluateSettings
 ) -> Iterator[Tensor]:
-    for scores in window_bands(student, image.flip(-1) if is_mirrored else image, settings):
-        yield scores.flip(-1) if is_mirrored else scores
+    """`_scores_of` with a sliding window, in bands of rows."""
+    version = _version(image, scale, is_mirrored)
+    bands = (band.flip(-1) if is_mirrored else band for band in window_bands(student, version, settings))
+    is_own_size = version.shape[-2:] == image.shape[-2:]
+    return bands if is_own_size else resampled(bands, version.shape[-2], image.shape[-2:])
 
 
-def _scores_of(student: Student, image: Tensor, scale: float, is_mirrored: bool, settings: EvaluateSettings) -> Tensor:
+def _scores_of(student: Student, image: Tensor, scale: float, is_mirrored: bool) -> Tensor:
     """Probabilities of one version of the image, at the image's own size: float32 [1, K, H, W]."""
-    version = resized(image, scale)
-    version = version.flip(-1) if is_mirrored else version
-    if settings.window is None:
-        with evaluating(student.model):
-            scores = student.logits(version).softmax(dim=1)
-    else:
-        scores = torch.cat(list(window_bands(student, version, settings)), dim=2)
+    with evaluating(student.model):
+        scores = student.logits(_version(image, scale, is_mirrored)).softmax(dim=1)
     scores = scores.flip(-1) if is_mirrored else scores
     return scores if scores.shape[-2:] == image.shape[-2:] else upsampled(scores, image.shape[-2:])
+
+
+def _version(image: Tensor, scale: float, is_mirrored: bool) -> Tensor:
+    """An image, uint8 [1, 3, H, W], at `scale` times its size, mirrored or not."""
+    version = resized(image, scale)
+    return version.flip(-1) if is_mirrored else version
 
 
 def resized(image: Tensor, scale: float) -> Tensor:

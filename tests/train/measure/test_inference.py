@@ -7,6 +7,7 @@ from pixel_students import FormulaStudent, of_colour, of_place
 
 from pipeline.settings import EvaluateSettings
 from pipeline.tiles import Window
+from train.losses import upsampled
 from train.measure.inference import (
     batches,
     class_scores,
@@ -115,6 +116,23 @@ def test_bands_are_the_sums_over_all_windows_to_the_last_bit_and_no_higher_than_
         total += (sums / count) if version is image else (sums / count).flip(-1)
     assert torch.cat(bands, dim=2).equal(total / (1 + flips))
     assert len(bands) > 2
+    assert max(band.shape[2] for band in bands) <= 32
+
+
+@pytest.mark.parametrize("kind", ["shifted", "truncated"])
+def test_bands_of_several_scales_are_the_mean_of_their_maps_and_no_higher_than_a_window(kind):
+    image, scales = random_image(75, 60), [0.75, 1.0, 1.5]
+    settings = EvaluateSettings(window=32, stride=20, windows=kind, flips=True, scales=scales)
+    bands = list(score_bands(FormulaStudent(of_place), image, settings))
+    total = torch.zeros(1, 2, 75, 60)
+    for scale in scales:
+        for is_mirrored in (False, True):
+            version = resized(image, scale)
+            version = version.flip(-1) if is_mirrored else version
+            alone = EvaluateSettings(window=32, stride=20, windows=kind)
+            scores = class_scores(FormulaStudent(of_place), version, alone)
+            total += upsampled(scores.flip(-1) if is_mirrored else scores, (75, 60))
+    torch.testing.assert_close(torch.cat(bands, dim=2), total / 6, atol=1e-5, rtol=0)
     assert max(band.shape[2] for band in bands) <= 32
 
 
