@@ -163,6 +163,7 @@ class SharedLabels:
         self._send(store, names)
         self.objects.write(ROOT, (store.path / ROOT).read_bytes())
         self.objects.remove([PROGRESS])
+        log.info("pseudolabel: the labels are in %s, too", self.url)
 
     def _send(self, store: LabelStore, names: Iterable[str]) -> None:
         """Send those files of a store that are not there."""
