@@ -28,7 +28,7 @@ class Faults(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault == "delay":
-            time.sleep(0.3)
+            time.sleep(0.1)
         if fault == "refuse":
             self._answer(503, {}, b"slow down")
             return

@@ -1,24 +1,32 @@
 """An object store on this machine."""
 
-import threading
 from http.client import HTTPConnection
-from http.server import ThreadingHTTPServer
 
 import pytest
 from faulty_server import Faults
+from object_server import Objects, serve
 
 
-@pytest.fixture
-def s3(monkeypatch):
-    """A bucket on a local server for S3 behind a proxy with faults; the URL of its folder maps."""
-    server_module = pytest.importorskip("moto.server", reason="pip install 'moto[s3,server]'")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+def own_server():
+    Objects.objects.clear()
+    server = serve(Objects)
+    return server.server_address, server.shutdown
+
+
+def moto_server():
+    module = pytest.importorskip("moto.server", reason="pip install 'moto[s3,server]'")
+    server = module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    Faults.server_address_of = server.get_host_and_port()
+    return server.get_host_and_port(), server.stop
+
+
+@pytest.fixture(params=[own_server, moto_server])
+def s3(request, monkeypatch):
+    """A bucket on a local server for S3 behind a proxy with faults; the URL of its folder maps."""
+    Faults.server_address_of, stop = request.param()
     Faults.done.clear()
     Faults.corrupted.clear()
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Faults)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    proxy = serve(Faults)
     environment = {
         "ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}",
         "ALLOW_HTTP": "true",
@@ -33,4 +41,4 @@ def s3(monkeypatch):
     assert made.getresponse().status == 200
     yield "s3://bucket/maps"
     proxy.shutdown()
-    server.stop()
+    stop()

@@ -154,12 +154,13 @@ def test_a_store_that_cannot_be_reached_is_named_with_what_to_check(make, tmp_pa
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_drops_delays_refuses_and_corrupts_answers_loses_nothing(make, s3, tmp_path):
     first = make("first", s3)
     run_stages(first, "prepare", "annotate")
     assert num_calls(tmp_path) == 8
     cache = next(first.cache_folder.iterdir())
-    for machine in ("second", "third", "fourth"):
+    for machine in ("second", "third"):
         run_stages(make(machine, s3), "prepare", "annotate")
         assert maps_of(make(machine, s3)) == maps_of(first)
         if machine == "second":

@@ -171,11 +171,12 @@ def test_a_bucket_that_does_not_exist_is_named_and_nothing_is_lost(make, labeled
     assert labeled(make("first", labels=None)) == NUM_UNLABELED
 
 
+@pytest.mark.slow
 def test_a_server_that_drops_delays_refuses_and_corrupts_answers_loses_nothing(make, s3, labeled, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_TO_SEND", 0)
     first = make("first", labels=s3)
     assert labeled(first) == NUM_UNLABELED
-    for machine in ("second", "third", "fourth"):
+    for machine in ("second", "third"):
         labeled(make(machine, labels=s3))
         assert files_of(make(machine, labels=s3)) == files_of(first)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*Faults.server_address_of))
