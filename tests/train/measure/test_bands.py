@@ -10,7 +10,7 @@ from train.measure.bands import in_step, resampled
 cuts = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(cuts, st.integers(1, 9), st.integers(1, 90), st.integers(1, 12), st.integers(0, 99))
 def test_resampled_bands_are_the_map_that_all_rows_give(heights, width, num_rows, num_columns, seed):
     whole = torch.rand((1, 2, sum(heights), width), generator=torch.Generator().manual_seed(seed))
