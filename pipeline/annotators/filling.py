@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,12 +74,16 @@ def fill_store(settings: Settings, index: SampleIndex, annotator: Annotator, pat
     return Filled(store, annotator, failed, doubts, work.cache)
 
 
-def fill_shard(settings: Settings, index: SampleIndex, annotator: Annotator, shard: Shard) -> int:
+def fill_shard(settings: Settings, index: SampleIndex, annotator: Annotator, shard: Shard, path: Path) -> int:
     """Add the maps of a part of the images to the shared cache, and to no store; returns how many were made.
 
+    path:   store of an earlier run, whose maps are used if they are no longer in the cache
     raises: as `fill_store`
     """
     work = Work(settings, index, shard.part(index.of("labeled", "unlabeled")), annotator)
+    if state := store_state(path):
+        with suppress(StoreError):  # a damaged store is restored by `fill_store`
+            _keep_maps(path, state, settings)
     if all(work.cache.has(row.image_digest) for row in work.rows):
         return 0
     unchecked = Unchecked(work)

@@ -69,7 +69,8 @@ def annotate_shard(settings: Settings, shard: Shard) -> None:
     num_made = 0
     for name, one in (settings.members or {"": settings}).items():
         with _member_named(name):
-            num_made += fill_shard(one, index, build_annotator(one, _ids(index)), shard)
+            path = run.folder.member(name) if name else run.folder.probabilities
+            num_made += fill_shard(one, index, build_annotator(one, _ids(index)), shard, path)
     facts = {"num_made": num_made, "seconds": round(time.monotonic() - start, 1)}
     write_receipt(run.folder.shard(shard.name), SHARD, facts | run.made_from("annotate"), run.tracked("annotate"))
     log.info("annotate %s: %d maps made", shard.name, num_made)

@@ -1,6 +1,7 @@
 """Parts of a run's images, annotated by jobs or processes of their own: each image once, the bytes of one process."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -88,6 +89,10 @@ def test_parts_are_gathered_without_a_call_and_forgotten(make, alone, tmp_path):
     assert run.recorded("annotate")["cache"]["num_made"] == 0
     assert contents(settings.folder / "probs.zarr/logits") == contents(alone.folder / "probs.zarr/logits")
     assert not run.folder.shards.exists()
+    shutil.rmtree(settings.cache_folder)  # as `cache prune --all` does
+    for shard in shards(3):
+        annotate_shard(settings, shard)
+    assert calls(tmp_path) == {1: 12}
 
 
 def test_a_part_of_other_images_or_settings_has_no_mark(make, tmp_path, write_images):
