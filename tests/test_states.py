@@ -14,14 +14,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_run_survives_what_happens_to_it(folder):
-    steps, failures = play(folder, count=2, num_steps=7, seed=4)
+    steps, failures = play(folder, count=2, num_steps=6, seed=4)
     assert failures == []
     assert steps.total() >= 8
 
 
 @pytest.mark.slow
 def test_a_run_survives_a_long_series_of_what_happens(folder):
-    steps, failures = play(folder, count=6, num_steps=20, seed=20)
+    steps, failures = play(folder, count=5, num_steps=16, seed=20)
     assert failures == []
     # which steps are drawn depends on the constants of all imported modules, too
     assert len(steps) >= 8

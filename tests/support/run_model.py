@@ -6,143 +6,31 @@ is known what an undisturbed run in an empty folder makes of the same images, ma
 
 import os
 import random
-import re
-import shlex
 import shutil
 import signal
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import forked
-import numpy as np
+from driven_run import DrivenRun
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from PIL import Image
-from tiny_run import write_run_file
+from run_inputs import SETTINGS, Inputs, first_inputs, write_inputs, write_picture
+from undisturbed import STAGES, STORES, STUDENT, TRAINING, Expected, Oracle, contents, differing, files_in
 
-from pipeline.marks import mark_of, update_marks
-from pipeline.run import Run
-from pipeline.run_file import load_settings
-from pipeline.sources import fingerprints
-
-STAGES = ("prepare", "annotate", "calibrate", "pseudolabel")
-BEFORE = {
-    "prepare": (),
-    "annotate": ("prepare",),
-    "calibrate": ("prepare", "annotate"),
-    "pseudolabel": ("prepare", "calibrate"),
-}
-"""Stage -> those whose marks are the inputs of its rule in the Snakefile."""
-STORES = {"annotate": "probs.zarr", "calibrate": "calibration.zarr", "pseudolabel": "labels.zarr"}
 FEWEST, MOST = 4, 6  # images
-SIDE = 16
-MOST_REPAIRS = 6  # commands that messages ask for, one after the other
 MOST_CHANGES = 60  # to files, of a stage: about as many as the shortest one makes
-SETTINGS = {
-    "decimals": (1, 2),  # another annotator
-    "alpha": (0.5, 0.4),
-    "rule": ("paper", "argmax"),
-    "variant": ("pixel", "image"),
-    "seed": (0, 1),  # of the splits
-}
-COMMAND = re.compile(r"(?:^|[ :])((?:rm|snakemake|conformalsam) .*)$")
+MOST_PARTS = 3  # of the images, annotated by jobs of their own
 
 
-class Inputs(NamedTuple):
-    """All that the results of a run depend on. images, masks: id -> number of the picture"""
-
-    images: tuple[tuple[str, int], ...]
-    masks: tuple[tuple[str, int], ...]
-    settings: tuple[Any, ...]
-
-
-class Expected(NamedTuple):
-    """What an undisturbed run writes: stage -> path in its store -> bytes; and path in the cache -> bytes of a row."""
-
-    stores: dict[str, dict[str, bytes]]
-    rows: dict[str, bytes]
-
-
-def files_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files_in(folder)}
-
-
-def write_inputs(folder: Path, inputs: Inputs) -> Path:
-    """Write images, masks and the run file; returns the latter. A file that is there already stays as it is."""
-    for kind, numbers in (("images", inputs.images), ("masks", inputs.masks)):
-        (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
-        for sample_id, number in numbers:
-            path = folder / f"data/{kind}/{sample_id}.png"
-            if not path.exists():
-                write_picture(path, number)
-    decimals, alpha, rule_name, variant, seed = inputs.settings
-    arguments = {"decimals": decimals, "log": str(folder / "calls")}
-    return write_run_file(
-        folder,
-        data={
-            "root": str(folder / "data"),
-            "classes": ["background", "cat", "dog"],
-            "background": "background",
-            "grid": [8, 8],
-            "splits": {"num_labeled": 2, "num_val": 1, "seed": seed},
-        },
-        annotate={
-            "annotator": "python",
-            "python": {"factory": "noisy_annotator:build", "arguments": arguments},
-            "class_check": "warn",
-            "batch_size": 2,
-        },
-        calibrate={"alpha": alpha, "variant": variant},
-        pseudolabel={"rule": rule_name},
-        compute={"workers": 1},
-    )
-
-
-def write_picture(path: Path, number: int) -> None:
-    """A random image, or the mask of one, written as another file beside it."""
-    rng = np.random.default_rng(number)
-    if path.parent.name == "masks":
-        values = rng.choice(np.array([0, 1, 2, 255], np.uint8), (SIDE, SIDE))
-    else:
-        values = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    part = path.with_suffix(".part.png")
-    Image.fromarray(values).save(part)
-    part.replace(path)
-
-
-class Oracle:
-    """Undisturbed runs, each made once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.known = folder, {}
-
-    def expected(self, inputs: Inputs) -> Expected:
-        if inputs not in self.known:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            run_file = write_inputs(self.folder, inputs)
-            for stage in STAGES:
-                ended = forked.run([stage, str(run_file)], self.folder, self.folder / "log")
-                assert ended.code == 0, f"{stage} of an undisturbed run failed:\n{ended.text}"
-            stores = {stage: contents(self.folder / "results/tiny" / name) for stage, name in STORES.items()}
-            maps = contents(self.folder / "results/maps")
-            rows = {name: content for name, content in maps.items() if "/rows/" in name}
-            self.known[inputs] = Expected(stores, rows)
-        return self.known[inputs]
-
-
-class RunMachine(RuleBasedStateMachine):
-    """One run, its data and its shared maps.
+class RunMachine(DrivenRun, RuleBasedStateMachine):
+    """One run, its data, its shared maps, and the object store behind them, if there is one.
 
     inputs:     what is in the data and the run file now
     listed:     what prepare saw last
     kept:       rows that were made, and that nothing has removed or damaged since: they must not be made again
     damaged:    whether a file of the run has been damaged since it was found sound
+    spoiled:    objects that have been damaged
     is_settled: whether nothing has happened since the run was finished
     """
 
@@ -151,17 +39,18 @@ class RunMachine(RuleBasedStateMachine):
         self.folder, self.oracle, self.steps = folder, oracle, steps
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self.run, self.log = folder / "results/tiny", folder / "log"
         self.next_picture = 100
         self.kept: dict[str, bytes] = {}
+        self.spoiled: set[Path] = set()
         self.damaged = self.is_settled = False
         self.listed: Inputs | None = None
+        self.bucket: Path | None = None
 
-    @initialize(finished=st.booleans())
-    def start(self, finished: bool) -> None:
-        ids = tuple((f"im{i}", i) for i in range(5))
-        self.inputs = Inputs(ids, tuple((one, 50 + i) for one, i in ids), tuple(of[0] for of in SETTINGS.values()))
-        self.run_file = write_inputs(self.folder, self.inputs)
+    @initialize(finished=st.booleans(), has_bucket=st.booleans())
+    def start(self, finished: bool, has_bucket: bool) -> None:
+        self.bucket = self.folder / "bucket" if has_bucket else None
+        self.inputs = first_inputs()
+        self.write_inputs()
         if finished:
             self.resume()
 
@@ -177,23 +66,40 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.is_settled)
     @rule()
     def resume(self) -> None:
-        """Snakemake, until all is done; then every store is checked if a file was damaged."""
+        """Snakemake, until all is done; then every file is checked if one was damaged."""
         self.note("resume")
-        self.snakemake("pseudolabel")
+        self.snakemake(STAGES[-1])
         if self.damaged:
+            self.note("repair")
             self.repair_all()
+            self.damaged = False
         self.compare(STAGES)
-        assert self.due("pseudolabel") == [], "a finished run is not finished"
+        assert self.due(STAGES[-1]) == [], "a finished run is not finished"
+        self.is_settled = True
+
+    @rule()
+    def train(self) -> None:
+        """Snakemake again up to the student, which does not depend on what has happened."""
+        self.resume()
+        self.note("train")
+        self.snakemake(TRAINING)
+        self.compare((TRAINING,))
+        assert self.due(TRAINING) == [], "a trained run is not finished"
         self.is_settled = True
 
     @rule(setting=st.sampled_from(list(SETTINGS)))
     def change_setting(self, setting: str) -> None:
         self.note("change a setting")
-        values = list(self.inputs.settings)
-        number = list(SETTINGS).index(setting)
-        values[number] = next(value for value in SETTINGS[setting] if value != values[number])
-        self.inputs = self.inputs._replace(settings=tuple(values))
-        write_inputs(self.folder, self.inputs)
+        self.inputs = self.inputs.changed(setting)
+        self.write_inputs()
+
+    @rule(number=st.integers(1, MOST_PARTS))
+    def divide(self, number: int) -> None:
+        """Annotate by so many jobs from now on; nothing is made again for that."""
+        if number != self.num_parts:
+            self.steps["change the number of parts"] += 1
+            self.num_parts = number
+            self.write_inputs()
 
     @precondition(lambda self: len(self.inputs.images) < MOST)
     @rule(letter=st.sampled_from("abcxyz"))
@@ -218,39 +124,46 @@ class RunMachine(RuleBasedStateMachine):
             numbers = tuple(pair for pair in getattr(self.inputs, kind) if pair[0] != sample_id)
             self.inputs = self.inputs._replace(**{kind: numbers})
 
+    @precondition(lambda self: (self.folder / "results/maps").is_dir())
     @rule(is_all=st.booleans())
     def prune(self, is_all: bool) -> None:
-        if not (self.folder / "results/maps").is_dir():
-            return
         self.note("prune")
-        ended = self.command(["cache", "prune", str(self.run_file), *(["--all"] if is_all else [])])
-        assert ended.code == 0, ended.text
-        left = {*contents(self.folder / "results/maps").values(), *contents(self.run / "probs.zarr").values()}
-        self.kept = {row: content for row, content in self.kept.items() if content in left}
+        self.succeed("cache", "prune", *(["--all"] if is_all else []))
+        left, own = self.intact(), contents(self.run / "probs.zarr").values()
+        self.kept = {row: content for row, content in self.kept.items() if content in left or content in own}
 
+    @precondition(lambda self: (self.folder / "results/maps").is_dir())
     @rule()
     def verify(self) -> None:
-        if not (self.folder / "results/maps").is_dir():
-            return
         self.note("verify")
-        ended = self.command(["cache", "verify", str(self.run_file), "--repair"])
-        assert ended.code == 0, ended.text
+        self.succeed("cache", "verify", "--repair")
+
+    @precondition(lambda self: self.bucket is not None and (self.folder / "results/maps").is_dir())
+    @rule()
+    def pack(self) -> None:
+        """Move the maps in the object store into large objects."""
+        self.note("pack")
+        self.succeed("cache", "pack")
 
     # What happens to it
 
     @rule(stage=st.sampled_from(STAGES), change=st.integers(1, MOST_CHANGES))
     def kill(self, stage: str, change: int) -> None:
-        ended = self.call(stage, forked.Moment(change, signal.SIGKILL))
-        if ended.code == -signal.SIGKILL:
-            self.note("kill")
-        elif ended.code:
-            self.follow(ended, [stage])
+        self.call_and_kill("kill", change, stage)
+
+    @rule(number=st.integers(1, MOST_PARTS), change=st.integers(1, MOST_CHANGES))
+    def kill_a_part(self, number: int, change: int) -> None:
+        self.call_and_kill("kill a part", change, "annotate", "--shard", f"{number}_of_{MOST_PARTS}")
+
+    @rule(change=st.integers(1, MOST_CHANGES))
+    def kill_training(self, change: int) -> None:
+        self.call_and_kill("kill training", change, TRAINING)
 
     @rule(stage=st.sampled_from(STAGES), change=st.integers(1, MOST_CHANGES))
     def fill_disk(self, stage: str, change: int) -> None:
         """Nothing can be written any more; when there is room, the same command goes on."""
         self.note("full disk")
-        ended = self.call(stage, forked.Moment(change, forked.FULL_DISK))
+        ended = self.call(stage, moment=forked.Moment(change, forked.FULL_DISK))
         if ended.code == 0:
             return
         assert ended.is_refused, ended.text
@@ -263,29 +176,22 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(draw=st.randoms(use_true_random=False), kind=st.sampled_from(("delete", "flip", "cut", "empty")))
     def damage(self, draw: random.Random, kind: str) -> None:
-        """A file of the run or of the shared maps is deleted, changed by a bit, or cut off."""
-        found = files_in(self.folder / "results")
+        """A file of the run, of the shared maps or of the object store is deleted, changed by a bit, or cut off."""
+        found = [*files_in(self.folder / "results"), *files_in(self.folder / "bucket")]
         if not found:
             return
         self.note(f"{kind} a file")
-        folders = sorted({path.relative_to(self.folder / "results").parts[:2] for path in found})
-        chosen = draw.choice(folders)  # a store has many files
-        file = draw.choice([path for path in found if path.relative_to(self.folder / "results").parts[:2] == chosen])
-        before = file.stat()
+        depth = len(self.folder.parts) + 3  # of a store, which has many files
+        chosen = draw.choice(sorted({path.parts[:depth] for path in found}))
+        file = draw.choice([path for path in found if path.parts[:depth] == chosen])
         content = file.read_bytes()
-        if kind == "delete" or not content:
-            file.unlink()
-        elif kind == "flip":
-            bit = draw.randrange(8 * len(content))
-            with file.open("r+b") as opened:  # in place: a link to it changes, too
-                opened.seek(bit // 8)
-                opened.write(bytes([content[bit // 8] ^ 1 << bit % 8]))
-            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-        else:
-            os.truncate(file, 0 if kind == "empty" else draw.randrange(len(content)))
+        self.spoil(file, content, draw, kind)
         self.damaged = True
         gone = self.rows_of_file(file, content)
-        self.kept = {row: one for row, one in self.kept.items() if row not in gone}
+        if "bucket" in file.relative_to(self.folder).parts:
+            self.spoiled.add(file)
+        left = self.intact()
+        self.kept = {row: one for row, one in self.kept.items() if row not in gone or one in left}
 
     @rule(days=st.sampled_from((-1, 3)))
     def set_clock(self, days: int) -> None:
@@ -301,6 +207,9 @@ class RunMachine(RuleBasedStateMachine):
         self.steps[step] += 1
         self.is_settled = False
 
+    def write_inputs(self) -> None:
+        self.run_file = write_inputs(self.folder, self.inputs, self.num_parts, self.bucket)
+
     def sample_at(self, index: int) -> str:
         return self.inputs.images[index % len(self.inputs.images)][0]
 
@@ -311,33 +220,60 @@ class RunMachine(RuleBasedStateMachine):
         self.inputs = self.inputs._replace(**{kind: tuple(sorted(numbers.items()))})
         self.next_picture += 1
 
+    def succeed(self, group: str, name: str, *options: str) -> None:
+        """Run a tool on the run."""
+        ended = self.command([group, name, str(self.run_file), *options])
+        assert ended.code == 0, ended.text
+
+    def spoil(self, file: Path, content: bytes, draw: random.Random, kind: str) -> None:
+        before = file.stat()
+        if kind == "delete" or not content:
+            file.unlink()
+        elif kind == "flip":
+            bit = draw.randrange(8 * len(content))
+            with file.open("r+b") as opened:  # in place: a link to it changes, too
+                opened.seek(bit // 8)
+                opened.write(bytes([content[bit // 8] ^ 1 << bit % 8]))
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        else:
+            os.truncate(file, 0 if kind == "empty" else draw.randrange(len(content)))
+
     def rows_of_file(self, file: Path, content: bytes) -> set[str]:
-        """Rows that may be lost with a file: the row that it is or was, or all those that a run had alone."""
+        """Rows that may be lost with a file: the row that it is or was, or all those that are nowhere else."""
         if content in self.kept.values():
             return {row for row, one in self.kept.items() if one == content}
-        if "maps" in file.parts:
+        if "maps" in file.relative_to(self.folder).parts:
             return set()
-        cached = contents(self.folder / "results/maps").values()
-        return {row for row, one in self.kept.items() if one not in cached}
+        return set(self.kept)
 
-    def command(self, words: list[str], moment: forked.Moment | None = None) -> forked.Ended:
-        return forked.Forked(words, self.folder, self.log, moment).wait()
+    def intact(self) -> "Copies":
+        """The rows in the shared maps and in the object store."""
+        objects = {} if self.bucket is None else {path: path.read_bytes() for path in files_in(self.bucket)}
+        sound = [content for path, content in objects.items() if path not in self.spoiled]
+        return Copies({*contents(self.folder / "results/maps").values()}, sound)
 
-    def call(self, stage: str, moment: forked.Moment | None = None) -> forked.Ended:
+    def call_and_kill(self, step: str, change: int, *words: str) -> None:
+        ended = self.call(*words, moment=forked.Moment(change, signal.SIGKILL))
+        if ended.code == -signal.SIGKILL:
+            self.note(step)
+        elif ended.code:
+            self.follow(ended, [*words])
+
+    def call(self, stage: str, *options: str, moment: forked.Moment | None = None) -> forked.Ended:
         """Run a stage; check how it ended, what it made, and what it wrote."""
         before = self.num_calls()
-        ended = self.command([stage, str(self.run_file)], moment)
+        ended = super().call(stage, *options, moment=moment)
         is_killed = ended.code == -signal.SIGKILL and moment is not None
         assert ended.code == 0 or is_killed or ended.is_refused, f"{stage} ended badly:\n{ended.text}"
         if stage == "prepare" and ended.code == 0:
             self.listed = self.inputs
         if stage == "annotate":
-            self.count(self.num_calls() - before, ended)
-        if ended.code == 0 and not self.damaged and stage != "prepare":
+            self.count(self.num_calls() - before, ended, is_part=bool(options))
+        if ended.code == 0 and not self.damaged and stage != "prepare" and not options:
             self.compare((stage,))
         return ended
 
-    def count(self, num_made: int, ended: forked.Ended) -> None:
+    def count(self, num_made: int, ended: forked.Ended, is_part: bool) -> None:
         """No map that is there is made again."""
         if num_made == 0 and ended.code:
             return
@@ -345,136 +281,40 @@ class RunMachine(RuleBasedStateMachine):
         missing = rows.keys() - self.kept.keys()
         assert num_made <= len(missing), f"{num_made} maps made, but {len(missing)} were missing:\n{ended.text}"
         if ended.code == 0:
-            self.kept |= rows
+            shared = contents(self.folder / "results/maps") if is_part else rows
+            self.kept |= {row: content for row, content in rows.items() if shared.get(row) == content}
 
     def num_calls(self) -> int:
         calls = self.folder / "calls"
         return len(calls.read_text().split()) if calls.exists() else 0
 
-    def expected(self) -> Expected:
-        """What the samples that prepare listed become with the settings of now."""
+    def read_now(self) -> Inputs:
+        """The samples that prepare listed, and the settings of now."""
         assert self.listed is not None, "a stage ran without samples"
-        seed = list(SETTINGS).index("seed")
-        settings = [*self.inputs.settings]
-        settings[seed] = self.listed.settings[seed]
-        return self.oracle.expected(self.listed._replace(settings=tuple(settings)))
+        return self.listed._replace(settings=self.inputs.with_setting_of("seed", self.listed).settings)
+
+    def expected(self) -> Expected:
+        return self.oracle.expected(self.read_now())
 
     def compare(self, stages: tuple[str, ...]) -> None:
-        """The stores of these stages have the bytes of an undisturbed run's."""
-        expected = self.expected().stores
+        """The stores of these stages, or the student, have the bytes of an undisturbed run's."""
         for stage in stages:
             if stage in STORES:
-                found = contents(self.run / STORES[stage])
-                problem = differing(found, expected[stage])
+                problem = differing(contents(self.run / STORES[stage]), self.expected().stores[stage])
                 assert not problem, f"{STORES[stage]}: {problem}"
-
-    def follow(self, ended: forked.Ended, again: list[str]) -> None:
-        """Do what a refusal asks for, until the refused command, if there is one, runs."""
-        for _ in range(MOST_REPAIRS):
-            assert ended.is_refused, ended.text
-            line = next(line for line in ended.text.splitlines() if line.startswith("error: "))
-            found = COMMAND.search(line)
-            assert found, f"no command in: {line}"
-            self.note("refusal")
-            ended = self.obey(found[1]) or (self.command_again(again) if again else ended._replace(code=0))
-            if ended.code == 0:
-                return
-        raise AssertionError(f"refused after {MOST_REPAIRS} repairs: {ended.text}")
-
-    def command_again(self, words: list[str]) -> forked.Ended:
-        return self.call(words[0]) if words[0] in STAGES else self.command(words)
-
-    def obey(self, line: str) -> forked.Ended | None:
-        """Run a printed command line; returns what was refused, None if all of it ended well."""
-        for part in line.split(" && "):
-            words = shlex.split(part)
-            if words[0] == "rm":
-                for name in words[1:]:
-                    path = self.folder / name
-                    if path.is_dir():
-                        shutil.rmtree(path)
-                    elif not name.startswith("-"):
-                        path.unlink()
-            elif words[0] == "conformalsam":
-                ended = self.command(words[1:])
-                if ended.code:
-                    return ended
-            else:
-                assert words[:3] == ["snakemake", "--cores", "8"], line
-                forced = words[words.index("-R") + 1] if "-R" in words else None
-                assert f"run={self.run_file}" in words or "run=tiny" in words, line
-                ended = self.snakemake_once(words[3], forced)
-                if ended is not None:
-                    return ended
-        return None
-
-    def snakemake(self, target: str) -> None:
-        ended = self.snakemake_once(target)
-        if ended is not None:
-            self.follow(ended, [])
-            self.snakemake_again(target)
-
-    def snakemake_again(self, target: str) -> None:
-        ended = self.snakemake_once(target)
-        assert ended is None, f"refused again: {ended.text}"
-
-    def snakemake_once(self, target: str, forced: str | None = None) -> forked.Ended | None:
-        """The jobs of a call of Snakemake, one after the other; returns what was refused."""
-        for stage in self.due(target, forced):
-            mark = self.mark(stage)
-            mark.unlink(missing_ok=True)
-            ended = self.call(stage)
-            if ended.code:
-                return ended
-            mark.touch()
-            newest = max([self.mark(one).stat().st_mtime_ns for one in BEFORE[stage]], default=0)
-            assert newest <= mark.stat().st_mtime_ns, f"Snakemake refuses {stage}: it is older than its input"
-        return None
-
-    def mark(self, stage: str) -> Path:
-        return mark_of(self.run / f"{stage}.json")
-
-    def due(self, target: str, forced: str | None = None) -> list[str]:
-        """The stages that Snakemake runs: those without a mark, with an older one than an input, and all after them."""
-        fingerprints._fingerprints.cache_clear()  # another process reads the file again
-        run = Run(load_settings(self.run_file))
-        marked = update_marks(run)
-        due: list[str] = []
-        for stage in STAGES[: STAGES.index(target) + 1]:
-            before = BEFORE[stage]
-            if not marked[stage] or stage == forced or not {*before}.isdisjoint(due) or self.is_old(stage):
-                due.append(stage)
-        return due
-
-    def is_old(self, stage: str) -> bool:
-        own, *before = (self.mark(one).stat().st_mtime_ns for one in (stage, *BEFORE[stage]))
-        return max(before, default=0) > own
-
-    def repair_all(self) -> None:
-        """Check every store, and do what the findings ask for."""
-        self.note("repair")
-        for _ in range(MOST_REPAIRS):
-            commands = []
-            for name in STORES.values():
-                checked = self.command(["inspect", str(self.run / name), "--check"])
-                assert "Traceback" not in checked.text, checked.text
-                if checked.code:
-                    found = [COMMAND.search(line) for line in checked.text.splitlines()]
-                    lines = [one[1] for one in found if one]
-                    assert lines, f"no command in:\n{checked.text}"
-                    commands += lines[-1:]
-            if not commands:
-                self.damaged = False
-                return
-            for line in commands:
-                self.obey(line)
-            self.snakemake("pseudolabel")
-        raise AssertionError(f"still damaged after {MOST_REPAIRS} repairs: {checked.text}")
+            elif stage == TRAINING:
+                problem = differing(contents(self.run / STUDENT), self.oracle.student(self.read_now()))
+                assert not problem, f"{STUDENT}: {problem}"
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def differing(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
-    """Paths of files that differ between two stores."""
-    return sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path))
+class Copies:
+    """Rows that can be read: files of the shared maps, and objects, each a row or a pack that contains rows."""
+
+    def __init__(self, rows: set[bytes], objects: list[bytes]) -> None:
+        self.rows, self.objects = rows, objects
+
+    def __contains__(self, row: bytes) -> bool:
+        return row in self.rows or any(row in one for one in self.objects)

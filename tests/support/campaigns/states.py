@@ -8,8 +8,10 @@ from pathlib import Path
 import forked
 import hypothesis
 from campaigns.outcome import Outcome
+from driven_run import ALL_STAGES
 from hypothesis.stateful import run_state_machine_as_test
-from run_model import STAGES, Oracle, RunMachine
+from run_model import RunMachine
+from undisturbed import Oracle
 
 COUNT = 100
 STEPS = 25  # of a run, at most
@@ -25,7 +27,7 @@ def search(folder: Path, seed: int, count: int, until: str = "pseudolabel") -> O
 
 def play(folder: Path, count: int, num_steps: int, seed: int) -> tuple[Counter[str], list[str]]:
     """How often each step was done, and the first failure with the steps that led to it."""
-    forked.preload(STAGES)
+    forked.preload(ALL_STAGES)
     os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"
     steps: Counter[str] = Counter()
     machine = hypothesis.seed(seed)(
