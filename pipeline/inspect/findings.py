@@ -159,7 +159,8 @@ def _compare_samples(store: AnyStore) -> tuple[Path, list[Finding]]:
         if different
         else f"its images are not in the order of {path}"
     )
-    return path, [Finding("other run", where, remake_command(store.path), "by hand")]
+    stage = STAGE_OF[kind]  # it replaces a store of other images, and keeps maps
+    return path, [Finding("other run", where, stage_command(store.path, stage, rerun=stage), "stage")]
 
 
 def _compare_receipt(store: AnyStore) -> tuple[Path, list[Finding]]:

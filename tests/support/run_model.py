@@ -163,12 +163,13 @@ class RunMachine(DrivenRun, RuleBasedStateMachine):
     def fill_disk(self, stage: str, change: int) -> None:
         """Nothing can be written any more; when there is room, the same command goes on."""
         self.note("full disk")
+        before = {path for path in files_in(self.folder / "results") if ".part" in path.name}  # of killed processes
         ended = self.call(stage, moment=forked.Moment(change, forked.FULL_DISK))
         if ended.code == 0:
             return
         assert ended.is_refused, ended.text
         if "No space left" in ended.text:
-            left = [path for path in files_in(self.folder / "results") if ".part" in path.name]
+            left = {path for path in files_in(self.folder / "results") if ".part" in path.name} - before
             assert not left, f"left on a full disk: {left}"
             ended = self.call(stage)
         if ended.code:

@@ -89,7 +89,7 @@ def test_a_store_of_another_run_is_replaced(run, others, kind, other):
     shutil.rmtree(path)
     shutil.copytree(others[other] / path.name, path)
     finding = only_finding(path)
-    assert (finding.what, finding.fix) == ("other run", "by hand")
+    assert (finding.what, finding.fix) == ("other run", "stage" if other == "names" else "by hand")
     if other == "names":
         assert finding.where.startswith(f"its images are not those of {run.folder / 'samples.json'}, e.g. im")
     else:
@@ -97,6 +97,14 @@ def test_a_store_of_another_run_is_replaced(run, others, kind, other):
     follow(finding.command, run)
     assert check_store(path).findings == []
     assert digest_of(path) == expected
+
+
+def test_a_damaged_store_of_other_images_is_repaired_and_left_to_its_stage(run, others):
+    path = store_of(run, "probabilities")
+    shutil.rmtree(path)
+    shutil.copytree(others["names"] / path.name, path)
+    flip_a_bit(chunk_files(path, "made_by")[0])
+    assert is_sound(repair(path))
 
 
 @pytest.mark.parametrize(("kind", "origin"), [("labels", "calibration"), ("labels", "probabilities")])
