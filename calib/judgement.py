@@ -14,21 +14,20 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from calib.compiled import compiled
 from calib.histogram import NUM_BINS, grid_bins
 from calib.labels import (
     ClassWiseSets,
     Planes,
     background_is_best,
     class_wise_sets,
+    flat_planes,
     label_class_wise,
     most_probable,
-    row_tiles,
-    set_codes,
     set_sizes,
 )
 from calib.relations import BEHIND, BEST, RELATIONS, VOID, relations_to_truth
 from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
-from calib.sets import closed
 
 SET_SIZES = ("empty", "one", "several")
 GRID_STEPS = 32  # grid numbers per bin of `Judgement.confidence`; 1 - P differs by at most 3 % within a bin
@@ -151,76 +150,48 @@ CODES = 2 * NUM_CODES  # codes of the prediction set as in `rules.Rule.table`, a
 CODE_BITS = np.arange(CODES)[:, np.newaxis] >> np.arange(4) & 1 == 1  # bool [16, 4]
 
 
-class _Tile(NamedTuple):
-    """Some rows of an image, of planes and scores [h, W].
-
-    first_code, first_cover: int16 [h, W], the first entry of each pixel in a table of counts
-    """
-
-    rows: slice
-    planes: Planes
-    score: npt.NDArray[np.float32]
-    first_code: npt.NDArray[np.int16]
-    first_cover: npt.NDArray[np.int16]
-
-
 class _ByCode:
-    """Counts the pixels of an image at thresholds that all classes share, with those without a class in the same pass.
-
-    Tile by tile, so that all intermediate results stay in the cache.
-    """
+    """Counts the pixels of an image at thresholds that all classes share, with and without a class in one pass."""
 
     def __init__(self, image: _Image):
-        self.image, planes = image, image.planes
+        planes, background, void = image.planes, image.background, np.isnan(image.score)
+        self.image = image
         self.most_classes = 1 + int(not np.isnan(planes.p_second).any()) + (planes.p_background is not None)
-        self.tiles = [self._tile(rows) for rows in row_tiles(image.truth.shape)]
-
-    def _tile(self, rows: slice) -> _Tile:
-        planes, score, truth = self.image.planes.of(rows), self.image.score[rows], self.image.truth[rows]
-        background, void = self.image.background, np.isnan(score)
-        key = planes.best_foreground * np.int16(RELATIONS) + relations_to_truth(planes, truth, void, background)
-        first_code = (key * np.int16(2) + background_is_best(planes, background)) * np.int16(CODES)
-        return _Tile(rows, planes, score, first_code, np.where(void, self.image.num_classes, truth) * np.int16(2))
+        key = planes.best_foreground * np.int16(RELATIONS) + relations_to_truth(planes, image.truth, void, background)
+        self.first_code = (key * np.int16(2) + background_is_best(planes, background)) * np.int16(CODES)
+        self.first_cover = np.where(void, image.num_classes, image.truth) * np.int16(2)
+        self.foreground, self.background = (
+            np.array([np.tile(find_rule(rule).table, 2).ravel() == decision for rule in image.rules]).T
+            for decision in (FOREGROUND, BACKGROUND)
+        )  # bool [2 * CODES, R]; the bit for a threshold that is not finite does not change what is in a set
 
     def __call__(self, q: npt.NDArray[np.float32]) -> Judged:
         """The counts at one threshold map. q: float32 [H, W] or [1, 1]"""
-        image, shape = self.image, self.image.score.shape
-        q_of_sets, open_at = (np.broadcast_to(of, shape) for of in (closed(q, image.uncalibrated), ~np.isfinite(q)))
-        counts = np.zeros(image.num_classes * RELATIONS * 2 * CODES, np.int64)
-        covered = np.zeros(2 * image.num_classes + 2, np.int64)
-        for tile in self.tiles:
-            threshold, is_open = q_of_sets[tile.rows], open_at[tile.rows]
-            code = set_codes(tile.planes, threshold) | is_open * np.uint8(NUM_CODES)
-            counts += np.bincount((tile.first_code + code).ravel(), minlength=counts.size)
-            is_covered = (tile.score <= threshold) | is_open
-            covered += np.bincount((tile.first_cover + is_covered).ravel(), minlength=covered.size)
-        table = counts.reshape(image.num_classes, RELATIONS, 2, CODES)
-        codes = table[:, :VOID].sum(axis=(0, 1, 2))
-        kept, right, labeled = zip(*(self._label_counts(table, rule) for rule in image.rules), strict=True)
-        return (
-            covered[1:-1:2],
-            codes[CODE_BITS[:, 3]].sum(),
-            self._sizes(codes),
-            np.stack(kept),
-            np.stack(right),
-            np.array(labeled),
-        )
+        image, num_classes = self.image, self.image.num_classes
+        counts = np.zeros(num_classes * RELATIONS * 2 * CODES, np.int64)
+        covered = np.zeros(2 * num_classes + 2, np.int64)
+        _, first, second, p_background = flat_planes(image.planes)
+        codes = image.score.ravel(), self.first_code.ravel(), self.first_cover.ravel()
+        has_background, is_accepted = image.planes.p_background is not None, image.uncalibrated == "accept"
+        limits = np.ascontiguousarray(q).ravel()
+        _count(first, second, p_background, *codes, limits, is_accepted, has_background, counts, covered)
+        table = counts.reshape(num_classes, RELATIONS, 2 * CODES)
+        of_codes = table[:, :VOID].sum(axis=(0, 1)).reshape(2, CODES).sum(axis=0)
+        kept, right, labeled = self._label_counts(table)
+        return covered[1:-1:2], of_codes[CODE_BITS[:, 3]].sum(), self._sizes(of_codes), kept, right, labeled
 
-    def _label_counts(self, table: Counts, rule: str) -> tuple[Counts, Counts, int]:
-        """Labeled and correctly labeled pixels with a class, by label, int64 [K] each, and labeled pixels in all.
+    def _label_counts(self, table: Counts) -> tuple[Counts, Counts, Counts]:
+        """Labeled and correctly labeled pixels with a class, by rule and label, int64 [R, K] each; labeled pixels, [R].
 
-        The labels are the same as those of `labels.label_pixels`.
+        The labels are the same as those of `labels.label_pixels`. table: int64 [K, RELATIONS, 2 * CODES]
         """
-        # [background_wins, code]; the bit for a threshold that is not finite does not change the contents of a set
-        decision = np.tile(find_rule(rule).table, 2)
-        takes_foreground, takes_background = decision == FOREGROUND, decision == BACKGROUND
-        foreground = (table * takes_foreground).sum(axis=(2, 3))  # [K, RELATIONS]
-        background = (table * takes_background).sum(axis=(0, 2, 3))  # [RELATIONS]
-        kept, right = foreground[:, :VOID].sum(axis=1), foreground[:, BEST].copy()
+        foreground = table @ self.foreground  # [K, RELATIONS, R]
+        background = table.sum(axis=0) @ self.background  # [RELATIONS, R]
+        kept, right = foreground[:, :VOID].sum(axis=1).T, foreground[:, BEST].T.copy()
         if self.image.background is not None:
-            kept[self.image.background] += background[:VOID].sum()
-            right[self.image.background] += background[BEHIND]
-        return kept, right, int(foreground.sum() + background.sum())
+            kept[:, self.image.background] += background[:VOID].sum(axis=0)
+            right[:, self.image.background] += background[BEHIND]
+        return kept, right, foreground.sum(axis=(0, 1)) + background.sum(axis=0)
 
     def _sizes(self, codes: Counts) -> Counts:
         """Pixels by the size of their prediction set, which is full where the threshold is not finite.
@@ -231,6 +202,54 @@ class _ByCode:
         sizes = np.zeros(len(SET_SIZES), np.int64)
         np.add.at(sizes, np.minimum(classes, 2), codes)
         return sizes
+
+
+ONE, OPEN = np.float32(1), CODES // 2
+PIXELS = 2048  # counted together, so that what is computed from them stays in the cache
+
+
+@compiled
+def _count(
+    first: npt.NDArray[np.float32],
+    second: npt.NDArray[np.float32],
+    p_background: npt.NDArray[np.float32],
+    score: npt.NDArray[np.float32],
+    first_code: npt.NDArray[np.int16],
+    first_cover: npt.NDArray[np.int16],
+    q_hat: npt.NDArray[np.float32],
+    is_accepted: bool,
+    has_background: bool,
+    counts: Counts,
+    covered: Counts,
+) -> None:
+    """Add the pixels to the counts of their codes, and to those that are covered. q_hat: [P], or [1] for all pixels"""
+    zero, one, two, four, opened = np.int32(0), np.int32(1), np.int32(2), np.int32(4), np.int32(OPEN)
+    limit, code, cover = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.int32), np.empty(PIXELS, np.int32)
+    for start in range(0, len(score), PIXELS):
+        stop = min(start + PIXELS, len(score))
+        length = stop - start
+        q = q_hat[start:stop] if len(q_hat) > 1 else np.full(length, q_hat[0])
+        for i in range(length):
+            is_open = not np.abs(q[i]) < np.inf
+            code[i] = opened if is_open else zero
+            limit[i] = np.float32(np.nan) if is_open and not is_accepted else q[i]
+        of = first[start:stop]
+        for i in range(length):
+            code[i] |= one if ONE - of[i] <= limit[i] else zero
+        of = second[start:stop]
+        for i in range(length):
+            code[i] |= two if ONE - of[i] <= limit[i] else zero
+        if has_background:
+            of = p_background[start:stop]
+            for i in range(length):
+                code[i] |= four if ONE - of[i] <= limit[i] else zero
+        of = score[start:stop]
+        for i in range(length):
+            cover[i] = one if of[i] <= limit[i] or code[i] >= opened else zero
+        codes, covers = first_code[start:stop], first_cover[start:stop]
+        for i in range(length):
+            counts[codes[i] + code[i]] += 1
+            covered[covers[i] + cover[i]] += 1
 
 
 class _Pixels(NamedTuple):

@@ -11,13 +11,15 @@ import numpy.typing as npt
 from calib.interface import Block, LabeledMaps
 from calib.quantile import Method
 from calib.sketch import (
+    Others,
     Sketch,
+    largest_score,
     merge_all,
     merge_sketches,
+    order_statistics,
     sketch_quantile,
     sketch_scores,
     sketch_size,
-    sketch_without,
 )
 
 
@@ -50,14 +52,16 @@ def location_quantiles(
         _quantiles_of_band(labeled, fold_of_image, alphas, method, size, rows)
         for rows in labeled.bands(labeled.shape[1] * bytes_per_location)
     ]
-    return [
-        LocationQuantiles(
-            np.concatenate([band.q for band in bands_of_fit], axis=1),
-            np.concatenate([band.num_valid for band in bands_of_fit]),
-            np.concatenate([band.largest for band in bands_of_fit]),
-        )
-        for bands_of_fit in zip(*bands, strict=True)
-    ]
+    return bands[0] if len(bands) == 1 else [_joined(bands_of_fit) for bands_of_fit in zip(*bands, strict=True)]
+
+
+def _joined(bands: Sequence[LocationQuantiles]) -> LocationQuantiles:
+    """The quantiles of a map from those of its bands of rows, top to bottom."""
+    return LocationQuantiles(
+        np.concatenate([band.q for band in bands], axis=1),
+        np.concatenate([band.num_valid for band in bands]),
+        np.concatenate([band.largest for band in bands]),
+    )
 
 
 def _quantiles_of_band(
@@ -77,11 +81,9 @@ def _quantiles_of_band(
 
 
 def _quantiles(sketch: Sketch, alphas: Sequence[float], method: Method) -> LocationQuantiles:
-    return LocationQuantiles(
-        np.stack([sketch_quantile(sketch, alpha, method) for alpha in alphas]),
-        sketch.num_valid,
-        np.where(sketch.num_valid > 0, sketch.largest[..., -1], np.float32(np.nan)),
-    )
+    largest = np.where(sketch.num_valid > 0, sketch.largest[..., -1], np.float32(np.nan))
+    q = np.stack([sketch_quantile(sketch, alpha, method) for alpha in alphas])
+    return LocationQuantiles(q, sketch.num_valid, largest)
 
 
 def _is_image_by_image(fold_of_image: npt.NDArray[np.integer]) -> bool:
@@ -97,10 +99,13 @@ def _quantiles_without_each(
     size: int,
     rows: slice,
 ) -> list[LocationQuantiles]:
-    """The same for folds of one image; removing its score from the sketch takes a tenth of the time of merging."""
-    whole = labeled.reduce(("score",), partial(_sketch_all, size + 1), partial(_merge_two, size + 1), rows)
-    without = labeled.reduce(("score",), partial(_leave_each_out, whole, alphas, method), _join, rows)
-    return [_quantiles(whole, alphas, method), *(without[i] for i in np.argsort(fold_of_image).tolist())]
+    """The same for folds of one image, from one sketch of all images."""
+    sketch = labeled.reduce(("score",), partial(_sketch_all, size + 1), partial(_merge_two, size + 1), rows)
+    whole, others = _quantiles(sketch, alphas, method), sketch.num_valid - 1
+    q = [Others.of(sketch, order_statistics(np.maximum(others, 0), alpha, method)) for alpha in alphas]
+    largest = Others.of(sketch, largest_score(others))
+    without = labeled.reduce(("score",), partial(_leave_each_out, whole, q, largest), _join, rows)
+    return [whole, *(without[i] for i in np.argsort(fold_of_image).tolist())]
 
 
 def _sketch_all(size: int, block: Block) -> Sketch:
@@ -112,11 +117,25 @@ def _merge_two(size: int, first: Sketch, second: Sketch) -> Sketch:
 
 
 def _leave_each_out(
-    whole: Sketch, alphas: Sequence[float], method: Method, block: Block
+    whole: LocationQuantiles, q: list[Others], largest: Others, block: Block
 ) -> dict[int, LocationQuantiles]:
     """For each image of a block, by its index, the quantiles of all other images."""
-    pairs = zip(block.images.tolist(), block.maps["score"], strict=True)
-    return {i: _quantiles(sketch_without(whole, score), alphas, method) for i, score in pairs}
+    return {
+        i: _without(score, whole, q, largest)
+        for i, score in zip(block.images.tolist(), block.maps["score"], strict=True)
+    }
+
+
+def _without(
+    score: npt.NDArray[np.float32], whole: LocationQuantiles, q: list[Others], largest: Others
+) -> LocationQuantiles:
+    """The quantiles of all images but one, whose scores are float32 [H, W]; where it has none, those of all."""
+    is_void = np.isnan(score)
+    return LocationQuantiles(
+        np.stack([np.where(is_void, of_all, of.quantile(score)) for of_all, of in zip(whole.q, q, strict=True)]),
+        whole.num_valid - ~is_void,
+        np.where(is_void, whole.largest, largest.quantile(score)),
+    )
 
 
 def _join(first: dict[int, LocationQuantiles], second: dict[int, LocationQuantiles]) -> dict[int, LocationQuantiles]:

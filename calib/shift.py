@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from calib.compiled import compiled
 from calib.labels import Planes, most_probable
 from calib.units import each_alone, num_units, sums_of_units
 
@@ -46,9 +47,20 @@ class Observed(NamedTuple):
 
 def observe(planes: Planes, background: int | None, num_classes: int) -> Observed:
     """What is observed of the planes of an image, each [H, W]. background: index of that class, if there is one"""
-    label, probability = (values.ravel() for values in most_probable(planes, background))
-    total = np.asarray(np.bincount(label, probability.astype(np.float64), num_classes), np.float64)
-    return Observed(np.bincount(label, minlength=num_classes).astype(np.int64), total)
+    pixels, total = np.zeros(num_classes, np.int64), np.zeros(num_classes)
+    label, probability = most_probable(planes, background)
+    _add_up(label.ravel(), probability.ravel(), pixels, total)
+    return Observed(pixels, total)
+
+
+@compiled
+def _add_up(
+    label: npt.NDArray[np.uint8], probability: npt.NDArray[np.float32], pixels: npt.NDArray[np.int64], total: Values
+) -> None:
+    """Add the pixels, and their probabilities, to those of their labels."""
+    for i in range(len(label)):
+        pixels[label[i]] += 1
+        total[label[i]] += probability[i]
 
 
 class Difference(NamedTuple):

@@ -4,8 +4,8 @@ With n valid scores the threshold is the m-th largest, m = floor((n + 1) alpha).
 give the exact threshold, and two sketches can be merged into one, so images can be processed in any order.
 """
 
-from collections.abc import Iterable
-from functools import reduce
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -73,18 +73,6 @@ def merge_sketches(first: Sketch, second: Sketch, size: int) -> Sketch:
     return Sketch(largest.reshape(height, width, kept), first.num_valid + second.num_valid)
 
 
-def sketch_without(sketch: Sketch, score: npt.NDArray[np.float32]) -> Sketch:
-    """The sketch without one of its images; it has one score fewer per location.
-
-    score: float32 [H, W] of that image, NaN = void
-    """
-    # where the score is not among the largest, the smallest of them is dropped; it is not smaller than the score
-    rank = np.count_nonzero(sketch.largest < score[..., np.newaxis], axis=-1)
-    is_before = np.arange(sketch.largest.shape[-1] - 1) < rank[..., np.newaxis]
-    largest = np.where(is_before, sketch.largest[..., :-1], sketch.largest[..., 1:])
-    return Sketch(largest, sketch.num_valid - ~np.isnan(score))
-
-
 def merge_all(sketches: Iterable[Sketch], size: int) -> Sketch:
     """The sketch of the images of one or more sketches. size: number of largest scores to keep"""
     return reduce(lambda first, second: merge_sketches(first, second, size), sketches)
@@ -104,8 +92,35 @@ def sketch_quantile(sketch: Sketch, alpha: float, method: Method = "exact") -> n
     returns: float32 [H, W] in [0, 1] or +inf; NaN where n = 0
     raises:  ValueError unless 0 < alpha < 1
     """
-    q_hat = _exact_quantile(sketch, alpha) if method == "exact" else _linear_quantile(sketch, alpha)
-    return np.where(sketch.num_valid > 0, q_hat, np.float32(np.nan))
+    order = order_statistics(sketch.num_valid, alpha, method)
+    return order.quantile([_take_from_top(sketch, rank) for rank in order.ranks])
+
+
+class Others(NamedTuple):
+    """The thresholds of each location without one of its images, whatever the image.
+
+    The r-th largest of the other scores is the (r + 1)-th largest of all if the left-out score is at least the r-th
+    largest of all, and that one otherwise. So there are few possible thresholds, and comparisons choose one of them.
+
+    scores: float32 [H, W] each, those of all images that determine the threshold, the smallest first
+    q:      float32 [H, W] each, the threshold if the left-out score is at least none, the first, both of them
+    """
+
+    scores: list[npt.NDArray[np.float32]]
+    q: list[npt.NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, sketch: Sketch, order: "OrderStatistics") -> "Others":
+        """order: of one score fewer per location. The sketch has a score more than these ranks need, or all scores."""
+        scores, after = ([_take_from_top(sketch, rank + more) for rank in order.ranks] for more in (0, 1))
+        return cls(scores, [order.quantile(after[:number] + scores[number:]) for number in range(len(scores) + 1)])
+
+    def quantile(self, left_out: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """float32 [H, W], for the left-out scores of an image, float32 [H, W]; meaningless where that is NaN (void)."""
+        q = self.q[0]
+        for score, if_at_least in zip(self.scores, self.q[1:], strict=True):
+            q = np.where(left_out >= score, if_at_least, q)
+        return q
 
 
 def pixel_quantile(scores: npt.NDArray[np.float32], alpha: float, method: Method = "exact") -> npt.NDArray[np.float32]:
@@ -116,23 +131,51 @@ def pixel_quantile(scores: npt.NDArray[np.float32], alpha: float, method: Method
     return sketch_quantile(sketch_scores(scores, sketch_size(len(scores), alpha, method)), alpha, method)
 
 
-def _exact_quantile(sketch: Sketch, alpha: float) -> npt.NDArray[np.float32]:
-    from_top = sketch.num_valid + 1 - conformal_rank(sketch.num_valid, alpha)
-    return np.where(from_top > 0, _take_from_top(sketch, np.maximum(from_top, 1)), np.float32(np.inf))
+class OrderStatistics(NamedTuple):
+    """Which of the scores of each location determine its threshold, and how.
+
+    num_valid: int [H, W], number of scores
+    ranks:     one or two int [H, W], counted from the largest score: 1, 2, ...; that of the smaller score first
+    combined:  scores of these ranks, float32 [H, W] each -> float32 [H, W], where there is a score
+    """
+
+    num_valid: npt.NDArray[np.integer]
+    ranks: list[npt.NDArray[np.integer]]
+    combined: Callable[[list[npt.NDArray[np.float32]]], npt.NDArray[np.float32]]
+
+    def quantile(self, scores: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """float32 [H, W], NaN where there is no score. scores: of the ranks, float32 [H, W] each"""
+        return np.where(self.num_valid > 0, self.combined(scores), np.float32(np.nan))
 
 
-def _linear_quantile(sketch: Sketch, alpha: float) -> npt.NDArray[np.float32]:
+def order_statistics(num_valid: npt.NDArray[np.integer], alpha: float, method: Method) -> OrderStatistics:
+    """The scores that `sketch_quantile` is computed from; arguments and errors as there. num_valid: int [H, W]"""
+    if method == "exact":
+        from_top = num_valid + 1 - conformal_rank(num_valid, alpha)
+        rank = np.maximum(from_top, 1)
+        return OrderStatistics(num_valid, [rank], lambda scores: np.where(from_top > 0, scores[0], np.float32(np.inf)))
+    below, weight = _below(num_valid, alpha)
+    above = np.minimum(below + 1, np.maximum(num_valid - 1, 0))
+    ranks = [np.maximum(num_valid - index, 1) for index in (below, above)]
+    return OrderStatistics(num_valid, ranks, partial(_interpolated, weight))
+
+
+def largest_score(num_valid: npt.NDArray[np.integer]) -> OrderStatistics:
+    """The largest score of each location. num_valid: int [H, W]"""
+    return OrderStatistics(num_valid, [np.ones_like(num_valid)], lambda scores: scores[0])
+
+
+def _interpolated(weight: npt.NDArray[np.float64], scores: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     """The arithmetic of np.nanquantile, step by step, with the same rounding and so the same bits.
 
     NumPy interpolates from the nearer of the two scores; starting from the other would change the last bit of some
     results.
+
+    weight: float64 [H, W], of the higher score
+    scores: the lower and the higher one
     """
-    n = sketch.num_valid
-    below, weight = _below(n, alpha)
-    last = np.maximum(n - 1, 0)
-    low = _take_from_top(sketch, np.maximum(n - below, 1)).astype(np.float64)
-    high = _take_from_top(sketch, np.maximum(n - np.minimum(below + 1, last), 1)).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # inf - inf where n = 0
+    low, high = (of.astype(np.float64) for of in scores)
+    with np.errstate(invalid="ignore"):  # inf - inf where there is no score
         gap = high - low
         return np.where(weight < 0.5, low + gap * weight, high - gap * (1 - weight)).astype(np.float32)
 

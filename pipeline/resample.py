@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from calib.compiled import compiled
+
 FloatMap = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.intp]
 
 
 class Taps(NamedTuple):
@@ -69,45 +72,99 @@ def resize_bilinear(maps: FloatMap, size: Sequence[int], rows: slice = slice(Non
 
 def interpolated(maps: FloatMap, rows: Taps, columns: Taps) -> FloatMap:
     """float32 [..., R, W] at the R rows and W columns of the taps. maps: float32 [..., h, w]"""
-    # np.take, because maps[..., rows.low, :] has the classes last in memory, on which everything else is slower
-    tall = _mix(np.take(maps, rows.low, axis=-2), np.take(maps, rows.high, axis=-2), rows.weight[:, None])
-    return _mix(np.take(tall, columns.low, axis=-1), np.take(tall, columns.high, axis=-1), columns.weight)
+    height, width = maps.shape[-2:]
+    needed = slice(int(rows.low.min(initial=height)), int(rows.high.max(initial=0)) + 1)
+    narrow = np.ascontiguousarray(maps[..., needed, :]).reshape(-1, len(range(height)[needed]), width)
+    wide = np.empty((*narrow.shape[:2], len(columns.low)), np.float32)
+    _interpolate_columns(narrow, *columns, wide)
+    resized = np.empty((len(wide), len(rows.low), len(columns.low)), np.float32)
+    _interpolate_rows(wide, rows.low - needed.start, rows.high - needed.start, rows.weight, resized)
+    return resized.reshape(*maps.shape[:-2], *resized.shape[1:])
 
 
-def _mix(low: FloatMap, high: FloatMap, weight: FloatMap) -> FloatMap:
-    high -= low  # in place: np.take has copied both
-    high *= weight
-    low += high
-    return low
+# In the compiled loops every row is a variable, and so is what all its pixels need: only then does the compiler know
+# that it can process several pixels with one instruction.
+
+
+@compiled
+def _interpolate_columns(maps: FloatMap, low: Positions, high: Positions, weight: FloatMap, result: FloatMap) -> None:
+    """Fill float32 [M, h, W] from maps [M, h, w] at W columns."""
+    for m in range(len(result)):
+        for y in range(result.shape[1]):
+            row, wide = maps[m, y], result[m, y]
+            for x in range(len(wide)):
+                left = row[low[x]]
+                wide[x] = left + (row[high[x]] - left) * weight[x]
+
+
+@compiled
+def _interpolate_rows(maps: FloatMap, low: Positions, high: Positions, weight: FloatMap, result: FloatMap) -> None:
+    """Fill float32 [M, R, W] from maps [M, h, W] at R rows."""
+    for m in range(len(result)):
+        for y in range(result.shape[1]):
+            above, below, share, row = maps[m, low[y]], maps[m, high[y]], weight[y], result[m, y]
+            for x in range(len(row)):
+                row[x] = above[x] + (below[x] - above[x]) * share
 
 
 def softmax(logits: FloatMap) -> FloatMap:
     """float32 [K, H, W] logits -> float32 [K, H, W] probabilities, which sum to 1 over the classes."""
-    exponentials: FloatMap = logits - logits.max(axis=0)
-    np.exp(exponentials, out=exponentials)
-    exponentials /= pairwise_sum(exponentials)
-    return exponentials
+    probabilities = np.array(logits, np.float32, order="C")
+    _softmax(probabilities.reshape(len(logits), -1))
+    return probabilities
 
 
-PAIRWISE_LANES, PAIRWISE_BLOCK = 8, 128  # of numpy
+# e^x = 2^n e^r for the integer n next to x / ln 2, and a polynomial of r, |r| <= ln(2) / 2
+PER_LN2 = np.float32(1 / math.log(2))
+LN2_HIGH = np.float32(0.693359375)  # few bits, so that its product with n is exact
+LN2_LOW = np.float32(math.log(2) - 0.693359375)
+TAYLOR_0, _, TAYLOR_2, TAYLOR_3, TAYLOR_4, TAYLOR_5, TAYLOR_6, TAYLOR_7 = (
+    np.float32(1 / math.factorial(n)) for n in range(8)
+)
+TO_INTEGER = np.float32(1.5 * 2**23)  # added to a small number, it leaves the nearest integer in the last bits
+SMALLEST_EXPONENT = np.float32(-88)  # e^-88 and less become 0
+BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)  # of float32
+PIXELS = 512  # processed together, so that they stay in the cache
 
 
-def pairwise_sum(values: FloatMap) -> FloatMap:
-    """Sum over the first axis: float32 [...], the same to the last bit in whichever order the axes are in memory.
-
-    The order of the additions is that of numpy's sum over values that are contiguous in memory, whose rounding errors
-    are smaller than those of one addition after the other (numpy.sum, section Notes).
-
-    values: float32 [K, ...], K >= 1
-    """
-    num = len(values)
-    if num > PAIRWISE_BLOCK:
-        half = num // 2 - num // 2 % PAIRWISE_LANES
-        return pairwise_sum(values[:half]) + pairwise_sum(values[half:])
-    in_lanes = num - num % PAIRWISE_LANES
-    if in_lanes == 0:
-        return functools.reduce(np.add, values[1:], values[0])
-    lanes = functools.reduce(np.add, np.split(values[:in_lanes], in_lanes // PAIRWISE_LANES))
-    while len(lanes) > 1:
-        lanes = lanes[::2] + lanes[1::2]
-    return functools.reduce(np.add, values[in_lanes:], lanes[0])
+@compiled
+def _softmax(values: FloatMap) -> None:
+    """Replace logits, float32 [K, P], by probabilities."""
+    num_classes, num_pixels = values.shape
+    peak, total = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    power = np.empty(PIXELS, np.float32)
+    power_bits = power.view(np.int32)
+    for start in range(0, num_pixels, PIXELS):
+        length = min(PIXELS, num_pixels - start)
+        peak[:], total[:] = -np.inf, 0
+        for k in range(num_classes):
+            row = values[k, start : start + length]
+            for i in range(length):
+                x, largest = row[i], peak[i]
+                peak[i] = x if x > largest else largest
+        for k in range(num_classes):
+            row = values[k, start : start + length]
+            for i in range(length):
+                x = row[i] - peak[i]
+                x = SMALLEST_EXPONENT if x < SMALLEST_EXPONENT else x
+                shifted = x * PER_LN2 + TO_INTEGER
+                n = shifted - TO_INTEGER
+                r = x - n * LN2_HIGH - n * LN2_LOW
+                p = TAYLOR_7
+                p = p * r + TAYLOR_6
+                p = p * r + TAYLOR_5
+                p = p * r + TAYLOR_4
+                p = p * r + TAYLOR_3
+                p = p * r + TAYLOR_2
+                row[i] = p * (r * r) + r + TAYLOR_0
+                power[i] = shifted
+            for i in range(length):
+                power_bits[i] = (power_bits[i] + BIAS) << MANTISSA_BITS
+            for i in range(length):
+                exponential = row[i] * power[i]
+                row[i] = exponential
+                total[i] += exponential
+        for k in range(num_classes):
+            row = values[k, start : start + length]
+            for i in range(length):
+                row[i] /= total[i]

@@ -15,9 +15,9 @@ from pipeline.datasets import Sample, SampleIndex
 from pipeline.receipt import fingerprint
 from pipeline.resample import resize_bilinear
 from pipeline.settings import Settings
-from pipeline.store import MapCache, encode_chunk, encode_maps
+from pipeline.store import SMALL, MapCache, encode_chunk, encode_maps
 
-CACHE_VERSION = 4  # raise it when the same annotator and image would be cached differently
+CACHE_VERSION = 5  # raise it when the same annotator and image would be cached differently
 
 
 @dataclass(frozen=True)
@@ -105,4 +105,4 @@ class Work:
 
     def encoded(self, maps: Maps) -> bytes:
         """Maps of an image, float32 [K, h, w], as the bytes of a row."""
-        return encode_chunk(encode_maps(self.sized(maps), self.dtype)[np.newaxis])
+        return encode_chunk(encode_maps(self.sized(maps), self.dtype)[np.newaxis], SMALL)

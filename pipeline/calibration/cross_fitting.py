@@ -138,7 +138,7 @@ def _fit_folds(
     of_all, *of_folds = calib.fit(variant_of(folds.settings, alphas), maps, fold_of_image)
     files = []
     for fold, fit in enumerate(of_folds):
-        files.append(folder / f"{folds.variant}.{fold}.npz")
+        files.append(folder / f"{folds.variant}.{fold}.npy")
         # policy "raise" is about new images; the thresholds of folds have fewer images and only give estimates
         write_thresholds(files[fold], fit.at(judged).resolve("max" if policy == "max" else "abstain"))
     return FoldsFit(folds, alphas, judged, of_all.resolve(policy), files)

@@ -75,12 +75,29 @@ def judge(job: JudgeJob) -> tuple[int, calib.Judgement]:
 
 def write_thresholds(file: Path, thresholds: calib.Thresholds) -> None:
     """Write the thresholds of a fold for the tasks that judge its images."""
-    is_whole = thresholds.q.shape[-1] == 1
-    np.savez(file, region=thresholds.region[:1, :1] if is_whole else thresholds.region, q=thresholds.q)
+    region, q = thresholds.region, thresholds.q
+    shape = (1, 1) if q.shape[-1] == 1 else region.shape
+    if q.shape[-1] in (1, region.size) and _is_its_own(region.reshape(-1)[: q.shape[-1]]):
+        np.save(file, q.reshape(*q.shape[:2], *shape))
+    else:
+        np.save(file, q)
+        np.save(_file_of_regions(file), region)
+
+
+def _is_its_own(region: npt.NDArray[np.int32]) -> bool:
+    """Whether each location is the region with its own number."""
+    return bool((region == np.arange(len(region))).all())
+
+
+def _file_of_regions(file: Path) -> Path:
+    return file.with_suffix(".regions.npy")
 
 
 def _threshold_maps(file: Path) -> Iterator[npt.NDArray[np.float32]]:
     """The threshold map of each alpha: float32 [H, W], or class-wise [K, H, W]; H and W are 1 with a single region."""
-    with _ONE_READER, np.load(file) as arrays:
-        q, region = arrays["q"], arrays["region"]
-    return (q_alpha[:, region] if len(q_alpha) > 1 else q_alpha[0, region] for q_alpha in q)
+    with _ONE_READER:
+        q = np.load(file)
+        region = None if q.ndim == 4 else np.load(_file_of_regions(file))
+    for q_alpha in q:
+        maps = q_alpha if region is None else q_alpha[:, region]
+        yield maps if len(maps) > 1 else maps[0]

@@ -20,7 +20,7 @@ from pipeline.resample import resize_bilinear
 from pipeline.settings import DataSettings, Settings
 from pipeline.sources.rows import MASKS, PHOTOGRAPHS, Form, P, open_rows
 from pipeline.sources.tiles import sample_ids, tiles_in
-from pipeline.store import encode_chunk, encode_maps
+from pipeline.store import SMALL, encode_chunk, encode_maps
 
 TIMED_IMAGES = 4
 
@@ -118,7 +118,7 @@ def annotate(annotator: Annotator, image: Image, settings: Settings) -> Maps:
 def compressed_bytes(maps: Maps, annotator: Annotator, settings: Settings) -> int:
     """Compressed size in bytes of maps, float32 [K, h, w], in the store."""
     dtype = stored_dtype(annotator, settings.annotate)
-    return len(encode_chunk(encode_maps(maps, dtype)))
+    return len(encode_chunk(encode_maps(maps, dtype), SMALL))
 
 
 def _middle(sample_id: str, path: Path, form: Form[P], data: DataSettings) -> tuple[str, P]:

@@ -42,7 +42,7 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
-VERSION = 6  # raise it when the same maps and masks would give other thresholds, or another store
+VERSION = 7  # raise it when the same maps and masks would give other thresholds, or another store
 
 SHOWN = {"keep_rate": "keep rate", "miou": "mIoU of labels"}
 NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}

@@ -40,7 +40,7 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
-VERSION = 6  # raise it when the same maps and thresholds would give other labels, or another store
+VERSION = 7  # raise it when the same maps and thresholds would give other labels, or another store
 
 
 def pseudolabel(settings: Settings) -> dict[str, Any]:

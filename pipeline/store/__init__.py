@@ -25,7 +25,7 @@ from pathlib import Path
 
 from pipeline.errors import StoreError
 from pipeline.folder import STAGE_OF, stage_command
-from pipeline.store.arrays import ABSENT, COORDINATES, DONE, FAILED, OUTCOMES, arrays_of
+from pipeline.store.arrays import ABSENT, COORDINATES, DONE, FAILED, OUTCOMES, SMALL, arrays_of
 from pipeline.store.calibration import CalibrationStore, open_calibration
 from pipeline.store.chunked_array import decode_chunk, encode_chunk
 from pipeline.store.creation import (
@@ -64,6 +64,7 @@ __all__ = [
     "FAILED",
     "LEFTOVERS",
     "OUTCOMES",
+    "SMALL",
     "STORES",
     "AnyStore",
     "CalibrationStore",

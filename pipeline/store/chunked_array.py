@@ -18,8 +18,7 @@ from numcodecs import Blosc, VLenUTF8, blosc
 from numcodecs.checksum32 import CRC32C
 
 from pipeline.files import is_file, replacing
-from pipeline.store.arrays import ArraySpec
-from pipeline.store.metadata import LEVEL
+from pipeline.store.arrays import FAST, SMALL, ArraySpec, Compression
 
 Key = tuple[int, ...]
 Box = tuple[slice, ...]
@@ -27,29 +26,29 @@ Box = tuple[slice, ...]
 blosc.use_threads = False  # by default it locks all threads but the main one out; zarr sets the same
 
 TEXT = VLenUTF8()
-COMPRESSOR = Blosc(cname="zstd", clevel=LEVEL, shuffle=Blosc.SHUFFLE)
+COMPRESSORS = {of: Blosc(cname=of.name, clevel=of.level, shuffle=Blosc.SHUFFLE) for of in (SMALL, FAST)}
 CHECKSUM = CRC32C(location="end")
 CHECKSUM_BYTES = 4
 SIZE_IN_HEADER = slice(4, 8)  # of a chunk compressed by Blosc: its uncompressed bytes, little-endian
 
 
-def encode_chunk(values: npt.NDArray[Any]) -> bytes:
+def encode_chunk(values: npt.NDArray[Any], compression: Compression) -> bytes:
     """Bytes of a chunk as it is stored; values of dtype object are texts."""
     raw = TEXT.encode(values) if values.dtype.hasobject else np.ascontiguousarray(values)
-    return CHECKSUM.encode(COMPRESSOR.encode(raw)).tobytes()  # type: ignore[no-any-return]
+    return CHECKSUM.encode(COMPRESSORS[compression].encode(raw)).tobytes()  # type: ignore[no-any-return]
 
 
 def decode_chunk(encoded: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Values of a chunk with a shape and dtype; ValueError or RuntimeError if its bytes are damaged."""
-    packed = CHECKSUM.decode(encoded)
+    packed, decompressor = CHECKSUM.decode(encoded), COMPRESSORS[SMALL]  # a chunk says by which it was compressed
     if dtype.hasobject:
-        texts: npt.NDArray[Any] = TEXT.decode(COMPRESSOR.decode(packed)).reshape(shape)
+        texts: npt.NDArray[Any] = TEXT.decode(decompressor.decode(packed)).reshape(shape)
         return texts
     values: npt.NDArray[Any] = np.empty(shape, dtype)
     size = int.from_bytes(packed[SIZE_IN_HEADER].tobytes(), "little")
     if size != values.nbytes:
         raise ValueError(f"a chunk of {size} bytes, expected {values.nbytes}")
-    COMPRESSOR.decode(packed, values)
+    decompressor.decode(packed, values)
     return values
 
 
@@ -75,6 +74,7 @@ class ChunkedArray:
         self.chunks = tuple(max(1, length) for length in spec.chunks)
         self.dtype = np.dtype(object if spec.dtype == "string" else spec.dtype).newbyteorder("<")
         self.fill = spec.fill
+        self.compression = spec.compression
 
     def __getitem__(self, selection: Any) -> Any:
         box, integers = self._box(selection)
@@ -105,7 +105,7 @@ class ChunkedArray:
     def write_chunk(self, key: Key, values: npt.NDArray[Any]) -> None:
         """Write a chunk; a reader sees the old one or the new one."""
         with replacing(Path(self._file(key))) as part:
-            part.write_bytes(encode_chunk(values))
+            part.write_bytes(encode_chunk(values, self.compression))
 
     def keys(self, selection: Any = ...) -> Iterator[Key]:
         """Keys of the chunks that a selection touches: the index of a chunk along each axis."""

@@ -25,7 +25,6 @@ from pipeline.store.facts import MAX_BYTES, fact_problem
 
 ROOT = "zarr.json"
 NAMESPACE = "conformalsam"
-LEVEL = 3  # of zstd
 
 Document = dict[str, Any]
 
@@ -175,7 +174,8 @@ def array_document(spec: ArraySpec) -> Document:
     is_text = spec.dtype == "string"
     size = 1 if is_text else np.dtype(spec.dtype).itemsize
     endian = {"configuration": {"endian": "little"}} if size > 1 else {}
-    blosc = {"typesize": size, "cname": "zstd", "clevel": LEVEL, "shuffle": "shuffle", "blocksize": 0}
+    cname, level = spec.compression
+    blosc = {"typesize": size, "cname": cname, "clevel": level, "shuffle": "shuffle", "blocksize": 0}
     chunk_shape = [max(1, length) for length in spec.chunks]
     return {
         "shape": list(spec.shape),

@@ -18,7 +18,7 @@ from calib import (
     sketch_scores,
     sketch_size,
 )
-from calib.sketch import merge_all, sketch_without
+from calib.sketch import Others, merge_all, order_statistics
 
 ALPHAS = [0.01, 0.05, 0.07, 0.1, 0.15, 0.3, 0.5, 0.9]
 METHODS = ["exact", "paper"]
@@ -149,9 +149,11 @@ def test_reads_its_scores_only():
     assert [array.tobytes() for array in sketch] == contents
 
 
-@given(score_maps(), st.integers(1, 14), st.data())
-def test_without_an_image_it_is_the_sketch_of_the_others_except_for_one_score(scores, size, data):
+@given(score_maps(), st.sampled_from(ALPHAS), st.sampled_from(METHODS), st.data())
+def test_without_an_image_thresholds_are_those_of_the_others(scores, alpha, method, data):
     out = data.draw(st.integers(0, len(scores) - 1))
-    without = sketch_without(sketch_scores(scores, size), scores[out])
-    others = sketch_scores(np.delete(scores, out, axis=0), min(size, len(scores)) - 1)
-    assert_same_bytes(without, others)
+    others, is_valid = np.delete(scores, out, axis=0), ~np.isnan(scores[out])
+    sketch = sketch_scores(scores, sketch_size(len(scores), alpha, method) + 1)
+    order = order_statistics(np.maximum(sketch.num_valid - 1, 0), alpha, method)
+    expected = pixel_quantile(others, alpha, method) if len(others) else np.full(is_valid.shape, np.nan)
+    np.testing.assert_array_equal(Others.of(sketch, order).quantile(scores[out])[is_valid], expected[is_valid])

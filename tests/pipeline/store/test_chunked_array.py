@@ -10,7 +10,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 
-from pipeline.store.arrays import ArraySpec
+from pipeline.store.arrays import FAST, ArraySpec
 from pipeline.store.chunked_array import ChunkedArray, encode_chunk
 from pipeline.store.metadata import array_document
 
@@ -116,7 +116,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(array, tmp_path):
 
 def test_a_sound_chunk_of_another_size_is_not_read(array, tmp_path):
     for other in (np.zeros((4, 5), np.float32), np.zeros((4, 7), np.float32), np.zeros((4, 6), np.float64)):
-        (tmp_path / "c/0/0").write_bytes(encode_chunk(other))
+        (tmp_path / "c/0/0").write_bytes(encode_chunk(other, FAST))
         with pytest.raises(ValueError, match=f"a chunk of {other.nbytes} bytes, expected 96"):
             array[...]
 
