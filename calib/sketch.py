@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from calib.compiled import compiled
 from calib.quantile import Method, conformal_rank, exact_alpha
 
 TILE = 4096  # locations sorted together, so that their scores stay in the cache
@@ -62,15 +63,25 @@ def merge_sketches(first: Sketch, second: Sketch, size: int) -> Sketch:
     size: number of largest scores to keep
     """
     height, width = first.num_valid.shape
-    scores = [sketch.largest.reshape(height * width, -1) for sketch in (first, second)]
-    total = sum(rows.shape[1] for rows in scores)
-    kept = min(size, total)
-    largest = np.empty((height * width, kept), dtype=np.float32)
-    for start in range(0, height * width, TILE):
-        columns = np.concatenate([rows[start : start + TILE] for rows in scores], axis=1)
-        columns.sort(axis=1)
-        largest[start : start + TILE] = columns[:, total - kept :]
-    return Sketch(largest.reshape(height, width, kept), first.num_valid + second.num_valid)
+    one, two = (np.ascontiguousarray(of.largest).reshape(height * width, -1) for of in (first, second))
+    largest = np.empty((height * width, min(size, one.shape[1] + two.shape[1])), dtype=np.float32)
+    _merge(one, two, largest)
+    return Sketch(largest.reshape(height, width, largest.shape[1]), first.num_valid + second.num_valid)
+
+
+@compiled
+def _merge(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], largest: npt.NDArray[np.float32]) -> None:
+    """Fill largest [P, m] with the m largest of both rows of each location, [P, a] and [P, b]; all rows ascend."""
+    for location in range(len(largest)):
+        one, two, merged = first[location], second[location], largest[location]
+        i, j = len(one) - 1, len(two) - 1
+        for k in range(len(merged) - 1, -1, -1):
+            if j < 0 or (i >= 0 and one[i] > two[j]):
+                merged[k] = one[i]
+                i -= 1
+            else:
+                merged[k] = two[j]
+                j -= 1
 
 
 def merge_all(sketches: Iterable[Sketch], size: int) -> Sketch:
