@@ -1,0 +1,79 @@
+"""Compiled loops give the bits that Python itself computes from the same code, with numpy's numbers."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calib.compiled import compiled
+from calib.labels import _reduce
+from calib.sketch import _merge
+from pipeline.resample import _interpolate_columns, _interpolate_rows, _softmax, bilinear_taps
+
+
+def filled_by(loop, *arguments):
+    """The bytes of all arrays after the loop, compiled and not compiled."""
+    results = []
+    for call in (loop, loop.function):
+        copies = [argument.copy() for argument in arguments]
+        with np.errstate(over="ignore"):  # integers wrap around
+            call(*copies)
+        results.append([array.tobytes() for array in copies])
+    return results
+
+
+@settings(max_examples=10)
+@given(st.integers(1, 9), st.integers(1, 40), st.sampled_from([0.1, 5, 60]))
+def test_the_bits_are_those_of_python(classes, pixels, scale):
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(scale=scale, size=(classes, pixels)).astype(np.float32)
+    compiled_bytes, python_bytes = filled_by(_softmax, logits)
+    assert compiled_bytes == python_bytes
+    foreground = np.arange(classes, dtype=np.uint8)
+    planes = np.empty(pixels, np.uint8), *np.empty((2, pixels), np.float32)
+    compiled_bytes, python_bytes = filled_by(_reduce, logits.round(), foreground, *planes)
+    assert compiled_bytes == python_bytes
+    taps = bilinear_taps(pixels, 30)
+    for loop, source, target in (
+        (_interpolate_columns, logits[:, None], (classes, 1, 30)),
+        (_interpolate_rows, logits[:, :, None], (classes, 30, 1)),
+    ):
+        compiled_bytes, python_bytes = filled_by(loop, source, *taps, np.empty(target, np.float32))
+        assert compiled_bytes == python_bytes
+    first, second = np.sort(logits.T, axis=1), np.sort(rng.normal(size=(pixels, 3)).astype(np.float32), axis=1)
+    compiled_bytes, python_bytes = filled_by(_merge, first, second, np.empty((pixels, 3), np.float32))
+    assert compiled_bytes == python_bytes
+
+
+def test_a_compiled_function_keeps_its_name_and_documentation():
+    @compiled
+    def double(values):
+        """Double the values."""
+        for i in range(len(values)):
+            values[i] *= 2
+
+    values = np.ones(3)
+    double(values)
+    assert (double.__name__, double.__doc__, values.tolist()) == ("double", "Double the values.", [2, 2, 2])
+
+
+@pytest.mark.slow
+def test_without_a_folder_for_machine_code_it_is_compiled_in_every_process(tmp_path):
+    """numba finds no folder if neither that of the source nor the user's can be written."""
+    (tmp_path / "loop.py").write_text(
+        "from calib.compiled import compiled\n@compiled\ndef halve(values):\n"
+        "    for i in range(len(values)):\n        values[i] /= 2\n"
+    )
+    code = (
+        "import sys, numpy as np\nfrom numba.core import caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\nfrom loop import halve\nvalues = np.ones(2)\nhalve(values)\n"
+        "print(values.tolist())"
+    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert printed.stdout == "[0.5, 0.5]\n"
