@@ -34,35 +34,38 @@ GRID_STEPS = 32  # grid numbers per bin of `Judgement.confidence`; 1 - P differs
 NUM_CONFIDENCES = -(-NUM_BINS // GRID_STEPS)
 
 Counts = npt.NDArray[np.int64]
+ImageCounts = npt.NDArray[np.int32]
 
 
 class Judgement(NamedTuple):
     """Counts of the pixels of one image, for A alphas, R rules and K classes; except `labeled`, of those with a class.
 
-    valid:         int64 [K], pixels, by true class
-    covered:       int64 [A, K], pixels whose prediction set contains their true class, by true class
-    uncalibrated:  int64 [A], pixels at a location (class-wise: of a class) without a finite threshold, whose prediction
+    In 32 bits, because those of all images are in memory together, several times while they are summarised.
+
+    valid:         int32 [K], pixels, by true class
+    covered:       int32 [A, K], pixels whose prediction set contains their true class, by true class
+    uncalibrated:  int32 [A], pixels at a location (class-wise: of a class) without a finite threshold, whose prediction
                    set contains every class; they count as covered
-    sizes:         int64 [A, 3], pixels by the size of their prediction set: 0, 1, more (see SET_SIZES)
-    kept:          int64 [A, R, K], labeled pixels, by label
-    right:         int64 [A, R, K], pixels labeled with their true class, by label
-    raw_kept:      int64 [K], pixels by their most probable class, which is the label of rule raw
-    raw_right:     int64 [K], pixels whose most probable class is their true class, by class
-    confidence:    int64 [NUM_CONFIDENCES, 2], pixels, and pixels whose most probable class is their true class, in bins
+    sizes:         int32 [A, 3], pixels by the size of their prediction set: 0, 1, more (see SET_SIZES)
+    kept:          int32 [A, R, K], labeled pixels, by label
+    right:         int32 [A, R, K], pixels labeled with their true class, by label
+    raw_kept:      int32 [K], pixels by their most probable class, which is the label of rule raw
+    raw_right:     int32 [K], pixels whose most probable class is their true class, by class
+    confidence:    int32 [NUM_CONFIDENCES, 2], pixels, and pixels whose most probable class is their true class, in bins
                    of the probability of the most probable class, the highest probabilities first
-    labeled:       int64 [A, R], labeled pixels with and without a true class: what unlabeled images show, too
+    labeled:       int32 [A, R], labeled pixels with and without a true class: what unlabeled images show, too
     """
 
-    valid: Counts
-    covered: Counts
-    uncalibrated: Counts
-    sizes: Counts
-    kept: Counts
-    right: Counts
-    raw_kept: Counts
-    raw_right: Counts
-    confidence: Counts
-    labeled: Counts
+    valid: ImageCounts
+    covered: ImageCounts
+    uncalibrated: ImageCounts
+    sizes: ImageCounts
+    kept: ImageCounts
+    right: ImageCounts
+    raw_kept: ImageCounts
+    raw_right: ImageCounts
+    confidence: ImageCounts
+    labeled: ImageCounts
 
     def some(self, alphas: slice, rules: Sequence[int]) -> "Judgement":
         """The counts at some of the alphas and for some of the rules. rules: their indices"""
@@ -104,7 +107,8 @@ def judge_image(
     per_alpha = [(image.by_class if q_hat.ndim == 3 else image.by_code)(q_hat) for q_hat in thresholds]
     covered, is_open, sizes, kept, right, labeled = (np.stack(counts) for counts in zip(*per_alpha, strict=True))
     valid = _by_class(truth[~np.isnan(score)], num_classes)
-    return Judgement(valid, covered, is_open, sizes, kept, right, *_judge_raw(image), labeled)
+    counts = valid, covered, is_open, sizes, kept, right, *_judge_raw(image), labeled
+    return Judgement(*(of.astype(np.int32) for of in counts))
 
 
 Judged = tuple[Counts, Counts, Counts, Counts, Counts, Counts]

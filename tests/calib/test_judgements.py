@@ -99,7 +99,7 @@ def assert_counts_agree(image, uncalibrated, fields=Judgement._fields):
     judgement, expected = judge(*image, uncalibrated), literal_judgement(*image, uncalibrated)
     for field in fields:
         np.testing.assert_array_equal(getattr(judgement, field), getattr(expected, field), err_msg=field)
-        assert getattr(judgement, field).dtype == np.int64
+        assert getattr(judgement, field).dtype == np.int32
 
 
 @given(judged_images(class_wise=False), UNCALIBRATED)
