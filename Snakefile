@@ -115,7 +115,8 @@ rule annotate_shard:
 
 rule fold:
     input:
-        ancient(rules.prepare.output),  # its images and masks are those of the run before
+        # its images and masks are those of the run before; `ancient(rules.prepare.output)` would mark that of all rules
+        ancient(mark_of(run.folder.receipt("prepare"))),
     output:
         touch(fold_mark(folds_folder / "{fold}")),
     log:

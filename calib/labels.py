@@ -267,9 +267,8 @@ def _label(
     label: npt.NDArray[np.float32],
 ) -> None:
     """Fill label [P] from planes [P] and thresholds [P]. is_open: whether every class is in a set at +inf"""
-    values = np.array(
-        [np.nan, np.nan, background], np.float32
-    )  # by decision; looked up, because branches would be missed
+    # by decision; a branch instead would often be guessed wrong by the processor
+    values = np.array([np.nan, np.nan, background], np.float32)
     for i in range(len(label)):
         q = q_hat[i] if is_open or q_hat[i] < np.inf else np.float32(np.nan)
         case = (ONE - first[i] <= q) | (ONE - second[i] <= q) << 1

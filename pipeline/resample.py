@@ -102,9 +102,9 @@ def _interpolate_rows(maps: FloatMap, low: Positions, high: Positions, weight: F
     """Fill float32 [M, R, W] from maps [M, h, W] at R rows."""
     for m in range(len(result)):
         for y in range(result.shape[1]):
-            above, below, share, row = maps[m, low[y]], maps[m, high[y]], weight[y], result[m, y]
+            above, below, fraction, row = maps[m, low[y]], maps[m, high[y]], weight[y], result[m, y]
             for x in range(len(row)):
-                row[x] = above[x] + (below[x] - above[x]) * share
+                row[x] = above[x] + (below[x] - above[x]) * fraction
 
 
 def softmax(logits: FloatMap) -> FloatMap:
