@@ -34,8 +34,8 @@ class Compression(NamedTuple):
 
 
 SMALL, FAST = Compression("zstd", 3), Compression("lz4", 5)
-"""Maps take hours of an annotator, are kept and sent: SMALL. What is computed from them in minutes: FAST, which is five
-times as fast for planes that are 5 to 18 % larger (docs/performance.md)."""
+"""Maps take hours of an annotator, are kept and sent: SMALL. What is computed from them in minutes: FAST, because its
+probabilities have little to compress."""
 
 
 class ArraySpec(NamedTuple):
