@@ -18,6 +18,7 @@ from calib.compiled import compiled
 from calib.histogram import NUM_BINS, grid_bins
 from calib.labels import (
     ClassWiseSets,
+    FlatPlanes,
     Planes,
     background_is_best,
     class_wise_sets,
@@ -174,11 +175,10 @@ class _ByCode:
         image, num_classes = self.image, self.image.num_classes
         counts = np.zeros(num_classes * RELATIONS * 2 * CODES, np.int64)
         covered = np.zeros(2 * num_classes + 2, np.int64)
-        _, first, second, p_background = flat_planes(image.planes)
         codes = image.score.ravel(), self.first_code.ravel(), self.first_cover.ravel()
         has_background, is_accepted = image.planes.p_background is not None, image.uncalibrated == "accept"
         limits = np.ascontiguousarray(q).ravel()
-        _count(first, second, p_background, *codes, limits, is_accepted, has_background, counts, covered)
+        _count(flat_planes(image.planes), *codes, limits, is_accepted, has_background, counts, covered)
         table = counts.reshape(num_classes, RELATIONS, 2 * CODES)
         of_codes = table[:, :VOID].sum(axis=(0, 1)).reshape(2, CODES).sum(axis=0)
         kept, right, labeled = self._label_counts(table)
@@ -214,9 +214,7 @@ PIXELS = 2048  # counted together, so that what is computed from them stays in t
 
 @compiled
 def _count(
-    first: npt.NDArray[np.float32],
-    second: npt.NDArray[np.float32],
-    p_background: npt.NDArray[np.float32],
+    planes: FlatPlanes,
     score: npt.NDArray[np.float32],
     first_code: npt.NDArray[np.int16],
     first_cover: npt.NDArray[np.int16],
@@ -227,6 +225,7 @@ def _count(
     covered: Counts,
 ) -> None:
     """Add the pixels to the counts of their codes, and to those that are covered. q_hat: [P], or [1] for all pixels"""
+    _, first, second, p_background = planes
     zero, one, two, four, opened = np.int32(0), np.int32(1), np.int32(2), np.int32(4), np.int32(OPEN)
     limit, code, cover = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.int32), np.empty(PIXELS, np.int32)
     for start in range(0, len(score), PIXELS):

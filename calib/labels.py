@@ -119,7 +119,7 @@ def label_pixels(
     label = np.empty(planes.best_foreground.shape, np.float32)
     q = np.ascontiguousarray(np.broadcast_to(q_hat, label.shape)).ravel()
     table, index = find_rule(rule).table.ravel(), -1 if background is None else background
-    _label(*flat_planes(planes), q, uncalibrated == "accept", table, index, label.ravel())
+    _label(flat_planes(planes), q, uncalibrated == "accept", table, index, label.ravel())
     return label
 
 
@@ -256,17 +256,15 @@ def flat_planes(planes: Planes) -> FlatPlanes:
 
 @compiled
 def _label(
-    best: npt.NDArray[np.uint8],
-    first: npt.NDArray[np.float32],
-    second: npt.NDArray[np.float32],
-    p_background: npt.NDArray[np.float32],
+    planes: FlatPlanes,
     q_hat: npt.NDArray[np.float32],
     is_open: bool,
     table: npt.NDArray[np.uint8],
     background: int,
     label: npt.NDArray[np.float32],
 ) -> None:
-    """Fill label [P] from planes [P] and thresholds [P]. is_open: whether every class is in a set at +inf"""
+    """Fill label [P] from planes and thresholds [P]. is_open: whether every class is in a set at +inf"""
+    best, first, second, p_background = planes
     # by decision; a branch instead would often be guessed wrong by the processor
     values = np.array([np.nan, np.nan, background], np.float32)
     for i in range(len(label)):
