@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calib.compiled import compiled
-from calib.labels import _reduce
+from calib.judgement import CODES, _count
+from calib.labels import _label, _reduce
+from calib.rules import find_rule
+from calib.shift import _add_up
 from calib.sketch import _merge
 from pipeline.resample import _interpolate_columns, _interpolate_rows, _softmax, bilinear_taps
 
@@ -19,10 +22,10 @@ def filled_by(loop, *arguments):
     """The bytes of all arrays after the loop, compiled and not compiled."""
     results = []
     for call in (loop, loop.function):
-        copies = [argument.copy() for argument in arguments]
+        copies = [argument.copy() if isinstance(argument, np.ndarray) else argument for argument in arguments]
         with np.errstate(over="ignore"):  # integers wrap around
             call(*copies)
-        results.append([array.tobytes() for array in copies])
+        results.append([array.tobytes() for array in copies if isinstance(array, np.ndarray)])
     return results
 
 
@@ -46,6 +49,25 @@ def test_the_bits_are_those_of_python(classes, pixels, scale):
         assert compiled_bytes == python_bytes
     first, second = np.sort(logits.T, axis=1), np.sort(rng.normal(size=(pixels, 3)).astype(np.float32), axis=1)
     compiled_bytes, python_bytes = filled_by(_merge, first, second, np.empty((pixels, 3), np.float32))
+    assert compiled_bytes == python_bytes
+
+
+@given(st.integers(1, 30), st.booleans(), st.sampled_from([-1, 0, 2]))
+def test_the_bits_of_labels_and_counts_are_those_of_python(pixels, is_open, background):
+    rng = np.random.default_rng(pixels)
+    best = rng.integers(0, 3, pixels).astype(np.uint8)
+    first, second, p_background, score, q_hat = rng.choice(
+        np.float32([0, 0.25, 0.5, 1, np.nan, np.inf]), (5, pixels), p=[0.2, 0.2, 0.2, 0.2, 0.1, 0.1]
+    )
+    planes = best, first, second, p_background
+    table, label = find_rule("singleton").table.ravel(), np.empty(pixels, np.float32)
+    compiled_bytes, python_bytes = filled_by(_label, planes, q_hat, is_open, table, background, label)
+    assert compiled_bytes == python_bytes
+    codes = best.astype(np.int16) * np.int16(CODES), best.astype(np.int16) * np.int16(2)
+    counts = np.zeros(3 * CODES, np.int64), np.zeros(8, np.int64)
+    compiled_bytes, python_bytes = filled_by(_count, planes, score, *codes, q_hat, is_open, background >= 0, *counts)
+    assert compiled_bytes == python_bytes
+    compiled_bytes, python_bytes = filled_by(_add_up, best, first, np.zeros(3, np.int64), np.zeros(3))
     assert compiled_bytes == python_bytes
 
 

@@ -28,10 +28,12 @@ def test_rows_of_a_large_image_are_placed_as_by_torch():
 
 @given(st.lists(cuts, min_size=1, max_size=4))
 def test_versions_in_step_have_the_same_rows(versions):
-    num_rows = min(map(sum, versions))
-    whole = [torch.arange(num_rows * 2.0)[None, None, :, None] + 1000 * i for i in range(len(versions))]
-    of_version = [[*heights, num_rows * 2 - sum(heights)] for heights in versions if sum(heights) < num_rows * 2]
-    steps = list(in_step([rows.split(heights, dim=2) for rows, heights in zip(whole, of_version, strict=False)]))
-    for i, rows in enumerate(whole[: len(of_version)]):
+    num_rows = max(map(sum, versions)) + 1
+    whole = [torch.arange(float(num_rows))[None, None, :, None] + 1000 * i for i in range(len(versions))]
+    cut = [
+        rows.split([*heights, num_rows - sum(heights)], dim=2) for rows, heights in zip(whole, versions, strict=True)
+    ]
+    steps = list(in_step(cut))
+    for i, rows in enumerate(whole):
         assert torch.cat([bands[i] for bands in steps], dim=2).equal(rows)
     assert all(len({band.shape[2] for band in bands}) == 1 for bands in steps)
