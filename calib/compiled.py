@@ -1,8 +1,8 @@
 """Loops over pixels as machine code: `@compiled` hands a function to numba when it is called first.
 
 Whole-array operations write every intermediate result to memory. A compiled loop keeps those of a pixel in registers,
-releases Python's global lock, and rounds like numpy: numba is not allowed to reorder or to fuse operations, so its
-results are the same to the bit on every processor.
+and releases Python's global lock. numba is not allowed to reorder or to fuse operations, so the results are those of
+the same code in Python, to the bit.
 """
 
 import threading
