@@ -18,6 +18,7 @@ LIGHT = {
     "cli",
     "run_file",
     "datasets",
+    "devices",
     "digests",
     "errors",
     "files",

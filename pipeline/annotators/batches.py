@@ -83,16 +83,3 @@ class FittingBatches:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """CUDA raises OutOfMemoryError; the CPU allocator raises a RuntimeError with a message."""
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def checked_device(name: str, section: str) -> str:
-    """Torch's name of the device of a setting `device`; AnnotatorError for a CUDA device that does not exist."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    number = int(name.partition(":")[2] or 0)
-    if name != "cpu" and number >= torch.cuda.device_count():
-        raise AnnotatorError(
-            f"{section}.device is {name}, but torch finds {torch.cuda.device_count()} CUDA devices; set "
-            f"{section}.device to auto or cpu"
-        )
-    return name

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.annotators.batches import DTYPES, FittingBatches, checked_device
+from pipeline.annotators.batches import DTYPES, FittingBatches
 from pipeline.annotators.contract import Images, Maps, Space
 from pipeline.annotators.embeddings import cached_embeddings
+from pipeline.devices import device_of
 from pipeline.errors import AnnotatorError
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
@@ -43,7 +44,7 @@ class SeemAnnotator:
         folder = NANO_FOLDER if settings.checkpoint == NANO else Path(settings.checkpoint)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        device = checked_device(settings.device, "annotate.seem")
+        device = device_of("annotate.seem", settings.device)
         templates = settings.templates or TEMPLATES
         try:
             self.seem = Seem.from_pretrained(folder, templates=templates, dtype=DTYPES[settings.precision]).to(device)

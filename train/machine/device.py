@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from pipeline.errors import TrainingError
+from pipeline.devices import device_of
 from pipeline.settings import TrainSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,22 +30,12 @@ class Compute(NamedTuple):
 def compute_of(settings: TrainSettings) -> Compute:
     """The device and precision that the settings name; also sets the number of torch threads.
 
-    raises: TrainingError if the settings name a GPU that does not exist
+    raises: ConfigError if the settings name a GPU that does not exist
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    device = _device(settings.device)
+    device = torch.device(device_of("train", settings.device))
     return Compute(device, _automatic_dtype(device) if settings.precision == "auto" else DTYPES[settings.precision])
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    num_gpus = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= num_gpus:
-        raise TrainingError(f"train.device is {name}, but torch finds {num_gpus} CUDA devices; set it to auto or cpu")
-    return device
 
 
 def _automatic_dtype(device: torch.device) -> torch.dtype:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.annotators.batches import DTYPES, FittingBatches, checked_device
+from pipeline.annotators.batches import DTYPES, FittingBatches
 from pipeline.annotators.contract import Images, Maps, Space
 from pipeline.annotators.embeddings import cached_embeddings
 from pipeline.annotators.hub.detectors import GroundingDino, Owlv2, owlv2_texts
@@ -29,6 +29,7 @@ from pipeline.annotators.hub.labels import described, label_groups, without_labe
 from pipeline.annotators.hub.loading import HubNetwork
 from pipeline.annotators.hub.networks import Semantic, Universal, task_tokens
 from pipeline.annotators.hub.prompted import ClipSeg, Prompted, Sam3
+from pipeline.devices import device_of
 from pipeline.errors import AnnotatorError
 from pipeline.receipt import fingerprint
 from pipeline.seem import SeemError
@@ -58,7 +59,7 @@ class TransformersAnnotator:
     def __init__(self, settings: TransformersSettings, data: DataSettings, cache: Path):
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        self.device = torch.device(checked_device(settings.device, SECTION))
+        self.device = torch.device(device_of(SECTION, settings.device))
         self.settings, self.data, self.cache = settings, data, cache
         folder = network_folder(settings, data)
         self.source = HubNetwork(folder, kind_of(folder), settings.input_size, data.grid)
