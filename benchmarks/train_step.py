@@ -97,8 +97,10 @@ def write_data(folder: Path, num_labeled: int = NUM_LABELED, num_unlabeled: int 
         Image.fromarray(image).save(image_path, quality=90)
         sample = Sample(image_path.stem, f"images/{image_path.name}", None, "unlabeled", *SIZE, file_digest(image_path))
         if i < num_labeled:
-            Image.fromarray(mask).save(folder / "masks" / f"{sample.id}.png")
-            sample = Sample(**{**vars(sample), "split": "labeled", "mask": f"masks/{sample.id}.png"})
+            mask_path = folder / "masks" / f"{sample.id}.png"
+            Image.fromarray(mask).save(mask_path)
+            of_mask = {"mask": f"masks/{mask_path.name}", "mask_digest": file_digest(mask_path)}
+            sample = Sample(**{**vars(sample), "split": "labeled", **of_mask})
         else:
             labels.append(_pseudo_label(mask, i))
             as_mask = class_index(labels[-1])
@@ -220,7 +222,7 @@ def our_way(job: Job) -> Way:
 
 def _our_stage(settings: Settings, name: str) -> Stage:
     rule = {"rule": "paper", "variant": "pixel", "alpha": 0.1, "alphas": [0.1]}
-    made = {"num_images": NUM_UNLABELED, "num_failed": 0, "keep_rate": 1 - ABSTAINING}
+    made = {"num_images": NUM_UNLABELED, "num_failed": 0, "keep_rate": 1 - ABSTAINING, "shift": None}
     Run(settings).finish("pseudolabel", {"fingerprint": LABELS_FINGERPRINT, **rule, **made})
     index = load_samples(settings.folder / "samples.json")
     first = stage1.stage_of(settings, index, stage1.open_run_labels(settings))
