@@ -1,7 +1,8 @@
 """Measures everything on one GPU, in one command, and prints Markdown: `benchmarks/gpu.sh`.
 
 Random weights of full size, no network access. SEEM: images of 512 x 512 and 21 prompts, from uint8 in memory to maps
-in memory, as the stage annotate calls it; reading images and writing maps are not measured. Training: the trainer's
+in memory, as the stage annotate calls it; reading images and writing maps are not measured. Class maps: what
+`compute.device` computes, beside the compiled loops. Training: the trainer's
 steps with data loading, on photographs of 500 x 375 (train_step.py). Every row is measured in a separate process, so
 its peak memory is its own: allocated by torch on a GPU, resident on a CPU. Rows that would not finish in time are left
 out and listed. `--device cpu --tiny` runs the same code with tiny networks in about a minute; what is compiled there is
@@ -28,12 +29,17 @@ from annotate import DTYPES, SIDE, build, peak_resident_bytes, random_texts
 from calibrate import print_header
 from train_step import IMAGES_A_STEP, STAGES, Child, Job, write_data
 
+from calib import stack_planes
 from pipeline.annotators.seem import NANO_FOLDER
+from pipeline.calibration.device_strips import reduced_rows, row_strips
+from pipeline.calibration.strips import strips_of
 from pipeline.seem import Seem
+from pipeline.store import ProbabilityReader
 
 ROOT = Path(__file__).parents[1]
 NUM_PROMPTS = 21
 ROUNDS = 3
+TESTS = ("tests/train", "tests/pipeline/calibration")
 MIN_SECONDS_LEFT = 30.0  # otherwise a row is not started
 
 
@@ -48,6 +54,8 @@ class Amounts(NamedTuple):
     """Numbers of images in one call of the annotator."""
     steps: list[tuple[str, int, str]]
     """Student, crop, stage."""
+    classes: list[int]
+    """Numbers of classes of the maps that are reduced."""
     num_images: tuple[int, int]
     """Number of labeled and of unlabeled photographs."""
     warm_up: int
@@ -68,6 +76,7 @@ FULL = Amounts(
         ("dinov2-b", 518, "paper stage2"),
         ("dinov2-b", 518, "plus stage2"),
     ],
+    classes=[21, 150],
     num_images=(16, 32),
     warm_up=10,
     seconds=5.0,
@@ -78,6 +87,7 @@ TINY = Amounts(
     backend="eager",
     batches=[1],
     steps=[("tiny", 65, "paper stage1"), ("tiny", 65, "paper stage2"), ("dinov2-s", 56, "plus stage2")],
+    classes=[5],
     num_images=(3, 3),
     warm_up=1,
     seconds=0.5,
@@ -181,6 +191,54 @@ def print_seem(amounts: Amounts, device: str, clock: Clock) -> list[str]:
     return problems
 
 
+# Class maps
+
+
+def print_maps(amounts: Amounts, device: str, clock: Clock) -> list[str]:
+    """Print how fast class maps are reduced by compiled loops on one thread, and on the device, in turn.
+
+    Returns the rows that failed or were left out.
+    """
+    print_header(
+        f"Up-sampling, softmax, scores and planes of Eq. 4: {SIDE} x {SIDE} from logits of {SIDE // 4} x {SIDE // 4}",
+        "classes | compiled, ms/image | device, ms/image | faster | pixels that differ",
+    )
+    problems = []
+    for num_classes in amounts.classes:
+        if clock.is_over():
+            problems.append(f"maps of {num_classes} classes: left out, not enough time")
+            continue
+        rng = np.random.default_rng(num_classes)
+        logits = rng.normal(scale=4, size=(num_classes, SIDE // 4, SIDE // 4)).astype(np.float32)
+        reader = ProbabilityReader(logits, True, (SIDE, SIDE))
+        mask = rng.integers(num_classes, size=(SIDE, SIDE)).astype(np.uint8)
+        ways = (partial(reduced_by_loops, reader, mask), partial(reduced_on, device, reader, mask))
+        taken: list[list[float]] = [[], []]
+        found: list[list[np.ndarray]] = [[], []]
+        while min(map(len, taken)) <= ROUNDS or sum(taken[0]) < amounts.seconds:
+            for i, way in enumerate(ways):
+                start = time.perf_counter()
+                found[i] = way()
+                taken[i].append(time.perf_counter() - start)
+        loops, on_device = (statistics.median(seconds[1:]) for seconds in taken)  # the first one compiles, or allocates
+        differ = np.any([one != other for one, other in zip(*found, strict=True)], axis=0).sum()
+        cells = [f"{1e3 * loops:.1f}", f"{1e3 * on_device:.1f}", f"{loops / on_device:.1f}x", str(differ)]
+        click.echo(f"| {num_classes} | {' | '.join(cells)} |")
+    return problems
+
+
+def reduced_by_loops(reader: ProbabilityReader, mask: np.ndarray) -> list[np.ndarray]:
+    """Planes and scores of an image with background 0, by compiled loops."""
+    strips = list(strips_of(reader, 0, "cpu", mask=mask))
+    return [*stack_planes([strip.planes for strip in strips]), np.concatenate([strip.score for strip in strips])]
+
+
+def reduced_on(device: str, reader: ProbabilityReader, mask: np.ndarray) -> list[np.ndarray]:
+    """The same by torch on a device, the CPU, too."""
+    parts = [reduced_rows(device, reader, rows, 0, mask[rows].astype(np.intp), False) for rows in row_strips(reader)]
+    return [*stack_planes([part.planes for part in parts]), np.concatenate([1 - part.p_true for part in parts])]
+
+
 # Training steps
 
 
@@ -225,10 +283,10 @@ def step_cells(job: Job, amounts: Amounts) -> list[str]:
 
 def print_tests(clock: Clock) -> list[str]:
     """Print the last line of pytest; returns a description if it failed or was left out."""
-    click.echo("\n`pytest -m gpu tests/train`\n")
+    click.echo(f"\n`pytest -m gpu {' '.join(TESTS)}`\n")
     if clock.is_over():
         return ["tests: left out, not enough time"]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/train"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *TESTS]
     try:
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=clock.left())
     except subprocess.TimeoutExpired:
@@ -262,7 +320,8 @@ def main(device: str, tiny: bool, minutes: float, workers: int, scratch: Path | 
     cuda = f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}" if on_gpu else ""
     click.echo(f"## {name}\n\ntorch {torch.__version__}{cuda}{'; tiny networks' if tiny else ''}")
     amounts, start = TINY if tiny else FULL, time.monotonic()
-    problems = print_seem(amounts, device, clock)
+    problems = print_maps(amounts, device, clock)
+    problems += print_seem(amounts, device, clock)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         problems += print_steps(amounts, device, workers, Path(folder), clock)
     problems += print_tests(clock)

@@ -62,7 +62,7 @@ from calib.rules import (
     refuse_unknown,
     rules_alike,
 )
-from calib.scores import true_class_scores
+from calib.scores import scores_of, true_class_index, true_class_scores
 from calib.sets import abstained_by_size, num_bytes, pack_sets, prediction_sets, teaching_sets, unpack_sets
 from calib.shift import Difference, Observed, compare, most_different, observe
 from calib.sketch import Sketch, merge_sketches, pixel_quantile, sketch_quantile, sketch_scores, sketch_size
@@ -132,6 +132,7 @@ __all__ = [
     "refuse_unknown",
     "resolve_uncalibrated",
     "rules_alike",
+    "scores_of",
     "set_sizes",
     "sketch_quantile",
     "sketch_scores",
@@ -142,6 +143,7 @@ __all__ = [
     "summarise_labels",
     "sums_of_units",
     "teaching_sets",
+    "true_class_index",
     "true_class_scores",
     "unpack_sets",
     "without_equal_labels",

@@ -865,6 +865,11 @@ class PseudolabelSettings(Section):
 class ComputeSettings(Section):
     """Where the Dask stages (calibrate and pseudolabel) run."""
 
+    device: str = runtime("cpu", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Device that up-samples class maps and reduces them over the classes: `cpu`, `cuda`, `cuda:N`, or `auto` (CUDA if
+    available). Every device gives the same labels. A GPU pays off with many classes: the rest of these stages, which
+    reads, counts, compresses and writes, stays on the CPU."""
+
     scheduler: str = runtime("threads", pattern=r"^(threads|[a-z]+://.+)$")
     """`threads`, or the address of a running Dask scheduler, e.g. tcp://host:8786, to compute on a cluster. tcp is
     neither encrypted nor authenticated; tls://host:8786 is, with the certificates of Dask's own configuration."""

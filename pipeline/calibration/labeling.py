@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import calib
+from pipeline.calibration.strips import strips_of
 from pipeline.store import OUTCOMES, Handle, LabelStore, open_calibration, open_labels, open_probabilities
 
 
@@ -16,6 +17,7 @@ class LabelJob(NamedTuple):
     """One unlabeled image: the index of its maps (position) and of its labels (image).
 
     probabilities: None = the planes in the label store are used
+    device:        of `strips_of`
     """
 
     probabilities: Handle | None
@@ -28,6 +30,7 @@ class LabelJob(NamedTuple):
     rule: str
     accept_uncalibrated: bool
     keep_sets: bool
+    device: str
 
 
 class LabeledImage(NamedTuple):
@@ -53,7 +56,7 @@ def label_image(job: LabelJob) -> LabeledImage:
     thresholds = [calibration.q_hat(alpha, job.variant) for alpha in job.alphas]
     strips = [
         label_strip(planes, maps, [q_hat[..., rows, :] for q_hat in thresholds], job, store.state["background"])
-        for rows, planes, maps in _strips(job, store)
+        for rows, planes, maps in _strips(job, store, calibration.is_class_wise or job.keep_sets)
     ]
     labels = np.concatenate([strip.labels for strip in strips], axis=1)
     planes = calib.stack_planes([strip.planes for strip in strips])
@@ -68,13 +71,16 @@ def label_image(job: LabelJob) -> LabeledImage:
     return LabeledImage(job.image, observed, np.array(outcomes, np.int32), class_pixels, abstained)
 
 
-def _strips(job: LabelJob, store: LabelStore) -> Iterator[tuple[slice, calib.Planes, npt.NDArray[np.float32] | None]]:
+def _strips(
+    job: LabelJob, store: LabelStore, needs_maps: bool
+) -> Iterator[tuple[slice, calib.Planes, npt.NDArray[np.float32] | None]]:
     """Rows, planes and maps of the image's strips; without maps, one strip with the planes in the store."""
     if job.probabilities is None:
         yield slice(None), store.planes(job.image), None
         return
-    for rows, maps in open_probabilities(job.probabilities).probabilities(job.position).strips():
-        yield rows, calib.class_planes(maps, store.state["background"]), maps
+    reader = open_probabilities(job.probabilities).probabilities(job.position)
+    for strip in strips_of(reader, store.state["background"], job.device, needs_maps=needs_maps):
+        yield strip.rows, strip.planes, strip.maps
 
 
 class LabeledStrip(NamedTuple):

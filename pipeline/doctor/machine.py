@@ -27,7 +27,7 @@ def machine_findings(settings: Settings) -> list[Finding]:
 
 def chosen_devices(settings: Settings) -> dict[str, str]:
     """Device by full name of the setting that chooses it."""
-    devices = {"train.device": settings.train.device}
+    devices = {"compute.device": settings.compute.device, "train.device": settings.train.device}
     devices |= _devices_of(settings.annotate)
     for name, one in settings.members.items():
         devices |= {of_member(setting, name): device for setting, device in _devices_of(one.annotate).items()}

@@ -18,6 +18,7 @@ from pipeline.calibration.label_choice import rank_candidates
 from pipeline.calibration.precision import guarantee_facts, guarantee_sentence, guaranteed_labels
 from pipeline.calibration.rows import find_row
 from pipeline.calibration.runner_up import runner_up_facts
+from pipeline.calibration.strips import strips_of
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, resize_nearest
@@ -111,6 +112,7 @@ class ScoreJob(NamedTuple):
     """One labeled image, the index of its maps (position) and the index of its scores (index).
 
     reader: `SampleIndex.reader`
+    device: of `strips_of`
     """
 
     probabilities: Handle
@@ -120,6 +122,7 @@ class ScoreJob(NamedTuple):
     reader: SampleIndex
     sample: Sample
     data: DataSettings
+    device: str
 
 
 def score_image(job: ScoreJob) -> tuple[int, calib.Observed]:
@@ -128,10 +131,11 @@ def score_image(job: ScoreJob) -> tuple[int, calib.Observed]:
     mask = resize_nearest(job.reader.mask(job.sample, job.data), job.data.grid)
     score = np.empty(mask.shape, np.float32)
     planes = []
-    for rows, strip in reader.strips():
-        score[rows] = calib.true_class_scores(strip, mask[rows])
-        planes.append(calib.class_planes(strip, job.data.background_index))
-    whole, background = calib.stack_planes(planes), job.data.background_index
+    background = job.data.background_index
+    for strip in strips_of(reader, background, job.device, mask=mask):
+        score[strip.rows] = strip.score
+        planes.append(strip.planes)
+    whole = calib.stack_planes(planes)
     named = {name: plane for name, plane in whole._asdict().items() if plane is not None}
     store = open_calibration(job.calibration, writable=True)
     if store.tested_rules:
@@ -156,7 +160,7 @@ def _score_images(
             store.mark(int(i), FAILED)
             continue
         places = probabilities.handle, position[sample.id], store.handle, int(i)
-        jobs.append(ScoreJob(*places, reader, sample, settings.data))
+        jobs.append(ScoreJob(*places, reader, sample, settings.data, settings.compute.device))
     progress = Progress(log, "calibrate", len(labeled), "images", done=len(labeled) - len(jobs))
 
     def on_done(finished: tuple[int, calib.Observed]) -> None:

@@ -172,6 +172,7 @@ def _label_images(
                 rule=choice.rule,
                 accept_uncalibrated=settings.calibrate.uncalibrated == "accept",
                 keep_sets=settings.pseudolabel.keep_sets,
+                device=settings.compute.device,
             )
         )
     num_images = len(store.sample_ids)

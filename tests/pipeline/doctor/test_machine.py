@@ -4,9 +4,9 @@ from pipeline.doctor.machine import chosen_devices, machine_findings, missing_de
 
 
 def test_a_missing_cuda_device_is_an_error(make_settings):
-    settings = make_settings(**{"train.device": "cuda:999"})
+    settings = make_settings(**{"train.device": "cuda:999", "compute.device": "cuda:998"})
     finding = machine_findings(settings)[0]
-    assert (finding.level, finding.where) == ("error", ("train.device: cuda:999",))
+    assert (finding.level, finding.where) == ("error", ("compute.device: cuda:998", "train.device: cuda:999"))
 
 
 def test_devices_are_counted_from_zero():
@@ -21,7 +21,7 @@ def test_the_annotators_device_counts_where_it_is_seem(make_settings):
     assert (
         chosen_devices(make_settings(annotator="seem", **{"annotate.seem": seem}))["annotate.seem.device"] == "cuda:5"
     )
-    assert chosen_devices(make_settings(**{"annotate.seem": seem})) == {"train.device": "auto"}
+    assert chosen_devices(make_settings(**{"annotate.seem": seem})) == {"compute.device": "cpu", "train.device": "auto"}
 
 
 def test_versions_and_processor_are_noted(make_settings):
