@@ -18,7 +18,7 @@ from pipeline.annotators.ensemble import EnsembleAnnotator, Member, StoredMember
 from pipeline.annotators.filling import Filled, fill_shard, fill_store
 from pipeline.annotators.workers import num_processes, run_workers
 from pipeline.datasets import SampleIndex, require_unlabeled
-from pipeline.errors import AnnotatorError, NetworkError
+from pipeline.errors import AnnotatorError, ConfigError, NetworkError
 from pipeline.files import bytes_in, remove_folder
 from pipeline.memory import refuse_large_grid
 from pipeline.receipt import write_receipt
@@ -120,7 +120,7 @@ def _member_named(name: str) -> Iterator[None]:
     """Context in which the error of an annotator names the member of the ensemble; name: empty without an ensemble"""
     try:
         yield
-    except (AnnotatorError, NetworkError) as error:
+    except (AnnotatorError, ConfigError, NetworkError) as error:
         if not name:
             raise
         raise type(error)(f"member {name}: {of_member(str(error), name)}") from error

@@ -9,7 +9,7 @@ from tiny_seem import UNTOLD, write_checkpoint
 
 from pipeline.annotators.build import build_annotator
 from pipeline.annotators.contract import check_maps
-from pipeline.errors import AnnotatorError, ConfigError
+from pipeline.errors import AnnotatorError, ConfigError, UserError
 from pipeline.seem import Seem
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
@@ -168,7 +168,7 @@ def test_the_fingerprint_depends_on_what_changes_maps_only(build):
     ],
 )
 def test_a_mistake_is_named_with_its_setting(build, options, message):
-    with pytest.raises(AnnotatorError, match=message):
+    with pytest.raises(UserError, match=message):
         build(**options)
 
 

@@ -191,7 +191,7 @@ def test_networks_that_cannot_be_used_are_refused(build, folders, tmp_path, monk
     changed(other, tmp_path / "headless", architectures=["SegformerForSemanticSegmentation"])
     with pytest.raises(NetworkError, match=r"lacks 2 of its network's weights, e.g. decode_head.classifier.bias; copy"):
         build(tmp_path / "headless")
-    with pytest.raises(AnnotatorError, match=r"annotate\.transformers\.device is cuda:99, but torch finds"):
+    with pytest.raises(ConfigError, match=r"annotate\.transformers\.device is cuda:99, but torch finds"):
         build(folder, device="cuda:99")
 
 
