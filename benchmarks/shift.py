@@ -20,7 +20,7 @@ import numpy.typing as npt
 import calib
 from calib.shift import LEVEL
 from pipeline.calibration.folds import num_folds, variant_of
-from pipeline.calibration.shift import CONFIDENCE, KEEP_RATE, SHARES
+from pipeline.calibration.shift import CONFIDENCE, FRACTIONS, KEEP_RATE
 from pipeline.datasets import Sample, SampleIndex, read_mask, resize_nearest
 from pipeline.overrides import parse_overrides
 from pipeline.run import Run
@@ -105,7 +105,7 @@ def tests_of(
     values = {
         KEEP_RATE: keep_rates(settings, images, labeled)[:, np.newaxis],
         CONFIDENCE: images.observed.probability.sum(axis=1, keepdims=True) / pixels,
-        SHARES: images.observed.pixels / pixels,
+        FRACTIONS: images.observed.pixels / pixels,
     }
     is_labeled = np.isin(np.arange(len(pixels)), labeled)
     first, second = ({name: of[part] for name, of in values.items()} for part in (is_labeled, ~is_labeled))
@@ -114,7 +114,8 @@ def tests_of(
 
 def row(name: str, tests: Sequence[Mapping[str, calib.Difference]]) -> str:
     """A line of the table: fractions of the divisions with a p-value of at most 5 %, and with a warning."""
-    alone = [np.mean([of[quantity].p_value <= LEVEL for of in tests]) for quantity in (KEEP_RATE, CONFIDENCE, SHARES)]
+    quantities = (KEEP_RATE, CONFIDENCE, FRACTIONS)
+    alone = [np.mean([of[quantity].p_value <= LEVEL for of in tests]) for quantity in quantities]
     warned = np.mean([any(test.is_shift for test in of.values()) for of in tests])
     error = np.sqrt(LEVEL * (1 - LEVEL) / len(tests))
     cells = " | ".join(f"{100 * value:.1f} %" for value in (*alone, warned))
@@ -130,7 +131,7 @@ def main(run: str, overrides: tuple[str, ...], divisions: int) -> None:
     settings = load_settings(run, parse_overrides(overrides))
     images, num_labeled = load(settings)
     print(f"{settings.name}: {num_labeled} of {len(images.score)} images labeled, {divisions} random divisions\n")
-    print("| variant | keep rate, p <= 5 % | mean confidence | class shares | warned (Holm) | nominal |")
+    print("| variant | keep rate, p <= 5 % | mean confidence | class fractions | warned (Holm) | nominal |")
     print("|---|---|---|---|---|---|")
     for variant in VARIANTS:
         rng = np.random.default_rng(settings.seed)

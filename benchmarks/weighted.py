@@ -2,7 +2,7 @@
 
 Weighted conformal prediction (Tibshirani, Barber, Candes and Ramdas 2019, arXiv 1904.06019) gives a labeled image the
 weight P(unlabeled | image) / P(labeled | image). Here a logistic regression estimates it from what is observed without
-masks, the mean confidence and the class shares of the argmax, in 5 folds of cross-fitting, clipped to [1/CLIP, CLIP]
+masks, the mean confidence and the class fractions of the argmax, in 5 folds of cross-fitting, clipped to [1/CLIP, CLIP]
 times its mean. The weights enter the threshold of variant image, in which each image counts once. The new image has the
 mean weight of the unlabeled ones, so that all of them have one threshold.
 
@@ -53,7 +53,7 @@ def below(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 def features(images: Images) -> npt.NDArray[np.float64]:
-    """Mean confidence and class shares of each image: float64 [N, 1 + K]."""
+    """Mean confidence and class fractions of each image: float64 [N, 1 + K]."""
     pixels = images.observed.pixels.sum(axis=1, keepdims=True)
     confidence = images.observed.probability.sum(axis=1, keepdims=True) / pixels
     return np.concatenate([confidence, images.observed.pixels / pixels], axis=1)

@@ -15,7 +15,7 @@ from pipeline.store import DONE, OUTCOMES, CalibrationStore, LabelStore, observe
 
 Facts = Mapping[str, Any]
 
-KEEP_RATE, CONFIDENCE, SHARES = "keep rate", "mean confidence", "class shares"
+KEEP_RATE, CONFIDENCE, FRACTIONS = "keep rate", "mean confidence", "class fractions"
 NUM_IMAGES = 5  # unlabeled images that are named
 NUM_CLASSES = 3  # classes that are named
 
@@ -27,17 +27,17 @@ def shift_facts(
 
     The quantities are, per image, the keep rate with the labels' variant, alpha and rule (of a labeled image with
     thresholds from other labeled images; not for rule raw), the mean probability of the most probable class, and the
-    share of every class in the annotator's argmax. All pixels count, with and without a true class.
+    fraction of every class in the annotator's argmax. All pixels count, with and without a true class.
 
     calibration: with its thresholds
     labels:      with all its images
     index:       with the groups of the images, which are divided as a whole
     seed:        of the random divisions
-    returns:     `tests`: quantity -> `labeled` and `unlabeled` (means; class name -> mean for the shares), `p_value`,
-                 `adjusted` (Holm); `is_shift`: whether one of the adjusted p-values is at most 0.05; `classes`: names
-                 of the classes whose shares differ most; `images`: ids of the unlabeled images that differ most in the
-                 quantities that do (both [] without a shift); `num_images` and `num_groups`: of `labeled` and
-                 `unlabeled`, the groups None without `data.groups`. None without images to compare
+    returns:     `tests`: quantity -> `labeled` and `unlabeled` (means; class name -> mean for the fractions),
+                 `p_value`, `adjusted` (Holm); `is_shift`: whether one of the adjusted p-values is at most 0.05;
+                 `classes`: names of the classes whose fractions differ most; `images`: ids of the unlabeled images that
+                 differ most in the quantities that do (both [] without a shift); `num_images` and `num_groups`: of
+                 `labeled` and `unlabeled`, the groups None without `data.groups`. None without images to compare
     raises:      StoreError if a store is damaged
     """
     of_labeled, of_unlabeled = np.flatnonzero(calibration.status == DONE), np.flatnonzero(labels.status == DONE)
@@ -59,8 +59,8 @@ def shift_facts(
         first, second = (np.concatenate([of[name] for name in shifted], axis=1) for of in (labeled, unlabeled))
         ids = labels.sample_ids
         images = [ids[i] for i in of_unlabeled[calib.most_different(first, second, NUM_IMAGES)]]
-    gap = np.abs(tests[SHARES].unlabeled - tests[SHARES].labeled)
-    classes = np.argsort(-gap, kind="stable")[:NUM_CLASSES] if SHARES in shifted else np.array([], np.intp)
+    gap = np.abs(tests[FRACTIONS].unlabeled - tests[FRACTIONS].labeled)
+    classes = np.argsort(-gap, kind="stable")[:NUM_CLASSES] if FRACTIONS in shifted else np.array([], np.intp)
     return {
         "tests": {name: _test_facts(test, labels.class_names) for name, test in tests.items()},
         "is_shift": bool(shifted),
@@ -76,7 +76,7 @@ def _values(observed: calib.Observed) -> dict[str, npt.NDArray[np.float64]]:
     pixels = observed.pixels.sum(axis=1, keepdims=True)
     return {
         CONFIDENCE: observed.probability.sum(axis=1, keepdims=True) / pixels,
-        SHARES: observed.pixels / pixels,
+        FRACTIONS: observed.pixels / pixels,
     }
 
 
@@ -134,9 +134,9 @@ def _parts(facts: Facts) -> Iterator[str]:
     for name, test in facts["tests"].items():
         p = f"p = {test['adjusted']:.2g}"
         labeled, unlabeled = test["labeled"], test["unlabeled"]
-        if name == SHARES:
+        if isinstance(labeled, Mapping):  # receipts of earlier versions name the quantity otherwise
             named = [f"{c} {_percent(unlabeled[c])} against {_percent(labeled[c])}" for c in facts["classes"]]
-            yield f"{name} ({'; '.join([p, *named])})"
+            yield f"{FRACTIONS} ({'; '.join([p, *named])})"
         else:
             yield f"{name} {_percent(unlabeled)} against {_percent(labeled)} ({p})"
 

@@ -65,7 +65,7 @@ def literal_group_quantile(scores_of_images, alpha, method="exact", pooling="hie
     if allowed < 0:
         return math.inf
     candidates = sorted({GRID[0], *(grid_number_above(score) for score in pixels)})
-    first = bisect.bisect_left(candidates, -allowed, key=lambda t: -sum(_share_above(scores, t) for scores in images))
+    first = bisect.bisect_left(candidates, -allowed, key=lambda t: -sum(_fraction_above(one, t) for one in images))
     return candidates[first]
 
 
@@ -147,8 +147,8 @@ def literal_sets(probabilities, q_hat, uncalibrated):
     return sets
 
 
-def _share_above(scores, threshold):
-    """Share of sorted scores above a threshold."""
+def _fraction_above(scores, threshold):
+    """Fraction of sorted scores above a threshold."""
     return Fraction(len(scores) - bisect.bisect_right(scores, threshold), len(scores))
 
 

@@ -76,6 +76,6 @@ def test_only_the_mean_over_images_is_guaranteed_where_an_image_is_the_unit():
     assert not guarantee_of(calibrated(), 0.1).is_of_images
 
 
-@pytest.mark.parametrize(("share", "text"), [(1 - 0.05, "95"), (1 - 0.025, "97.5"), (0.001, "0.1"), (1 - 0.3, "70")])
-def test_a_target_has_no_needless_digits(share, text):
-    assert exact_percent(share) == f"{text}\u00a0%"
+@pytest.mark.parametrize(("target", "text"), [(1 - 0.05, "95"), (1 - 0.025, "97.5"), (0.001, "0.1"), (1 - 0.3, "70")])
+def test_a_target_has_no_needless_digits(target, text):
+    assert exact_percent(target) == f"{text}\u00a0%"

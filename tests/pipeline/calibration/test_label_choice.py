@@ -38,7 +38,7 @@ def calibrated(run):
 
 
 def precision_of(row, name):
-    of_classes = [shares["value"] for shares in row["precision_per_class"].values() if shares]
+    of_classes = [precision["value"] for precision in row["precision_per_class"].values() if precision]
     return {"pixels": row["precision"]["value"], "macro": np.mean(of_classes), "every_class": min(of_classes)}[name]
 
 

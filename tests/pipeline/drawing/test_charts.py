@@ -109,11 +109,11 @@ def test_names_are_escaped():
 
 def test_a_scatter_marks_front_others_and_choice_where_they_stand():
     marks = Marks(
-        scatter([(1.0, 0.9), (0.5, 1.0)], [(0.5, 0.9)], (0.5, 1.0), "kept <share>", "precision", "Front & choice")
+        scatter([(1.0, 0.9), (0.5, 1.0)], [(0.5, 0.9)], (0.5, 1.0), "kept <fraction>", "precision", "Front & choice")
     )
     front, others, chosen = (marks.of("circle", kind) for kind in ("line1", "faint", "chosen"))
     assert [float(dot["cx"]) for dot in front] == [WIDTH - RIGHT, LEFT + PLOT / 2]
     assert [float(dot["cx"]) for dot in others] == [LEFT + PLOT / 2]
     assert (others[0]["cy"], chosen[0]["cy"]) == (front[0]["cy"], front[1]["cy"])
     assert float(front[1]["cy"]) == TOP  # 100 %; the axis begins at the lowest precision, rounded down to 5 %
-    assert {"kept <share>", "precision", "chosen", "90 %", "100 %"} <= set(marks.texts)
+    assert {"kept <fraction>", "precision", "chosen", "90 %", "100 %"} <= set(marks.texts)

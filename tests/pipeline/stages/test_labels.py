@@ -96,8 +96,8 @@ def test_the_receipt_compares_unlabeled_images_with_labeled_ones(data, make_sett
     assert tests["keep rate"]["unlabeled"] == pytest.approx(np.mean([~np.isnan(labels.label(i)) for i in range(5)]))
     for name, maps in {"labeled": labeled, "unlabeled": unlabeled}.items():
         assert tests["mean confidence"][name] == pytest.approx(maps.max(axis=1).mean())
-        shares = [(maps.argmax(axis=1) == k).mean() for k in range(3)]
-        assert list(tests["class shares"][name].values()) == pytest.approx(shares)
+        fractions = [(maps.argmax(axis=1) == k).mean() for k in range(3)]
+        assert list(tests["class fractions"][name].values()) == pytest.approx(fractions)
     assert shift["is_shift"] == any(test["adjusted"] <= 0.05 for test in tests.values())
     assert (shift["images"] != []) == shift["is_shift"]
 
