@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from pipeline.dependencies import receipts_before
 from pipeline.receipt import SCHEMAS, follows, read_receipt, result_of
 from pipeline.run import Run
 
@@ -32,7 +33,9 @@ def update_marks(run: Run) -> dict[str, bool]:
     raises:  OSError if the run's folder cannot be written
     """
     return {
-        stage: update_mark(run.folder.receipt(stage), stage, run.input_receipts(stage), partial(run.is_current, stage))
+        stage: update_mark(
+            run.folder.receipt(stage), stage, receipts_before(run.settings, stage), partial(run.is_current, stage)
+        )
         for stage in SCHEMAS
     }
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from pipeline.datasets import SampleIndex, load_samples
+from pipeline.dependencies import differences, is_stale, receipts_before, stages_before, tracked_settings
 from pipeline.digests import changed_files
 from pipeline.errors import StoreError, UserError
 from pipeline.folder import Folder, command_of
@@ -75,64 +75,9 @@ class Run:
         origin = self.settings.origin
         return [name, origin.run or self.settings.name, *as_arguments(origin.overrides), *options]
 
-    def inputs(self, stage: str) -> tuple[str, ...]:
-        """Stages whose results a stage reads."""
-        labels = "pseudolabel" if self.settings.needs_annotator else "prepare"
-        probe = ("probe",) if self.settings.pseudolabel.rule == "probe" else ()
-        return {
-            "prepare": (),
-            "annotate": ("prepare",),
-            "calibrate": ("annotate",),
-            "probe": ("calibrate",),
-            "pseudolabel": ("calibrate", *probe),
-            "stage1": (labels,),
-            "stage2": ("stage1",),
-            "evaluate": ("stage2",),
-            "baseline": ("prepare",),
-            "report": ("evaluate", *(("baseline",) if self.settings.baseline else ())),
-        }[stage]
-
-    def input_receipts(self, stage: str) -> dict[str, Path]:
-        """Name -> receipt of what a stage is made from: the stages before it, and students of another run's folds."""
-        receipts = {before: self.folder.receipt(before) for before in self.inputs(stage)}
-        chosen = self.settings.annotate.student
-        if stage == "annotate" and self.settings.annotate.annotator == "student" and chosen is not None:
-            base = Folder(Path(self.settings.results) / chosen.run)
-            folds = [base.fold(number + 1, chosen.folds) for number in range(chosen.folds)]
-            receipts |= {f"fold {fold.name}": Folder(fold).receipt("stage2") for fold in folds}
-        return receipts
-
     def tracked(self, stage: str) -> dict[str, Any]:
         """Every setting that the result of a stage depends on, directly or through the stages before it."""
-        own, train = self.settings, self.settings.train
-        tracked = {name: value for before in self.inputs(stage) for name, value in self.tracked(before).items()}
-        match stage:
-            case "prepare":
-                tracked["data"] = own.data.tracked()
-            case "calibrate":
-                tracked |= {"calibrate": own.calibrate.tracked(), "alphas": own.alphas, "variants": own.variants}
-                tracked |= self.guarantee
-            case "probe":  # it augments as training does
-                views = {"crop": train.crop, "scale": train.scale, "flip": train.flip}
-                tracked |= {"probe": own.probe.tracked(), "views": views, "seed": own.seed}
-            case "stage1":  # one learning rate schedule runs over both stages
-                after = {"epochs": own.stage2.epochs, "batch_unlabeled": own.stage2.batch_unlabeled}
-                own_settings = {"train": train.tracked(), "stage1": own.stage1.tracked()}
-                tracked |= {"seed": own.seed, **own_settings, "stage2": after if train.lr_scope == "both" else {}}
-            case "baseline":
-                sections = ("train", "stage1", "stage2", "evaluate")
-                tracked |= {"seed": own.seed, **{name: getattr(own, name).tracked() for name in sections}}
-            case "report":
-                tracked["gallery"] = own.gallery.tracked()
-            case _:
-                tracked[stage] = getattr(own, stage).tracked()
-        return as_json(tracked)
-
-    @property
-    def guarantee(self) -> dict[str, Any]:
-        """`pseudolabel.guarantee` by its name, which calibrate depends on; {} without one."""
-        guarantee = self.settings.pseudolabel.guarantee
-        return {} if guarantee is None else {"guarantee": guarantee.tracked()}
+        return tracked_settings(self.settings, stage)
 
     def has_receipt(self, stage: str) -> bool:
         return self.folder.receipt(stage).is_file()
@@ -204,7 +149,7 @@ class Run:
         """Entries `sources` and `inputs` of the receipt of a stage that has read what is there now."""
         if stage == "prepare":
             return {}
-        return {"sources": self.sources(stage), "inputs": input_digests(self.input_receipts(stage))}
+        return {"sources": self.sources(stage), "inputs": input_digests(receipts_before(self.settings, stage))}
 
     def is_finished(self, stage: str) -> bool:
         """Whether a stage is current, and has not read other inputs than are there now, as far as its receipt tells."""
@@ -212,7 +157,7 @@ class Run:
 
     def follows_inputs(self, stage: str) -> bool | None:
         """Whether a finished stage has read what is there now, as `receipt.follows`."""
-        return follows(self.recorded(stage), self.input_receipts(stage))
+        return follows(self.recorded(stage), receipts_before(self.settings, stage))
 
     @overload
     def recorded(self, stage: Literal["prepare"]) -> PrepareReceipt: ...
@@ -327,7 +272,7 @@ class Run:
 
     def check_inputs(self, stage: str) -> None:
         """Check that every stage whose results a stage reads has finished with these settings; raises as `receipt`."""
-        for before in self.inputs(stage):
+        for before in stages_before(self.settings, stage):
             self._matching(before)
 
     def samples(self, stage: str = "pseudolabel") -> SampleIndex:
@@ -409,25 +354,3 @@ class Run:
                 f"{self.folder.store(kind)} was {made} with fingerprint {actual}, expected {expected}; run "
                 f"{self.command(stage, rerun=stage)}"
             )
-
-
-def is_stale(receipt: Path, stage: str, tracked: Mapping[str, Any]) -> bool:
-    """Whether a receipt was written with other settings, or is damaged."""
-    try:
-        return receipt.is_file() and read_receipt(receipt, stage)["settings"] != as_json(tracked)
-    except UserError:
-        return True
-
-
-def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON, as they are read from a receipt: tuples become lists, and keys become strings."""
-    return cast(dict[str, Any], json.loads(json.dumps(settings)))
-
-
-def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Full name and both values of every setting that differs; None for a missing one."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in dict.fromkeys([*before, *now]):
-            yield from differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-    elif before != now:
-        yield name, before, now

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from pipeline.dependencies import is_stale, receipts_before
 from pipeline.errors import ConfigError
 from pipeline.marks import update_mark
 from pipeline.receipt import read_receipt
-from pipeline.run import Run, is_stale
+from pipeline.run import Run
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def update_shard_marks(run: Run, parts: Iterable[Shard]) -> None:
     """Create or remove the mark of each part, after `update_marks` has done so for stages; OSError."""
     for part in parts:
         receipt = run.folder.shard(part.name)
-        update_mark(receipt, SHARD, run.input_receipts("annotate"), partial(_is_current, run, receipt))
+        update_mark(receipt, SHARD, receipts_before(run.settings, "annotate"), partial(_is_current, run, receipt))
 
 
 def _is_current(run: Run, receipt: Path) -> bool:

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pipeline.dependencies import is_stale
 from pipeline.digests import sha256_of
 from pipeline.errors import ConfigError
 from pipeline.experiment.plan import Experiment
@@ -16,7 +17,6 @@ from pipeline.folder import Folder
 from pipeline.marks import mark_of, update_mark
 from pipeline.overrides import split_workflow_config
 from pipeline.receipt import read_receipt
-from pipeline.run import is_stale
 from pipeline.workflow import run_word, snakemake_command
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import calib
 from pipeline.datasets import Sample, SampleIndex, in_groups, load_samples, num_groups, units_of
+from pipeline.dependencies import stages_before
 from pipeline.errors import AnnotatorError, UserError
 from pipeline.receipt import SCHEMAS
 from pipeline.run import Run
@@ -144,7 +145,7 @@ def _without_mask(sample: Sample) -> Sample:
 
 
 def _before(run: Run, stage: str) -> Iterator[str]:
-    for before in run.inputs(stage):
+    for before in stages_before(run.settings, stage):
         yield before
         yield from _before(run, before)
 

@@ -22,6 +22,7 @@ from pipeline.calibration.strips import strips_of
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, resize_nearest
+from pipeline.dependencies import tracked_guarantee
 from pipeline.errors import ConfigError, StoreError
 from pipeline.progress import Progress
 from pipeline.receipt import fingerprint
@@ -86,7 +87,7 @@ def _open(settings: Settings, probabilities: ProbabilityStore, labeled: Sequence
                 "mask_values": data.mask_values,
                 "masks": [[sample.id, sample.mask_digest] for sample in labeled],
                 **({"groups": [sample.group for sample in labeled]} if any(sample.group for sample in labeled) else {}),
-                **run.guarantee,
+                **tracked_guarantee(settings),
             }
         ),
         "class_names": data.class_names,

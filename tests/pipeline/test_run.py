@@ -70,32 +70,6 @@ def test_a_store_alone_names_the_run_as_its_receipts_do(make_settings):
         assert stage_command(labels, "stage1") == "snakemake --cores 8 stage1 --config run=tiny"
 
 
-STAGES = ("prepare", "annotate", "calibrate", "probe", "pseudolabel", "stage1", "stage2", "evaluate", "report")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "first"),
-    [
-        ({"data.unknown_values": "ignore"}, "prepare"),
-        ({"annotate.dtype": "float16"}, "annotate"),
-        ({"calibrate.alpha": 0.3}, "calibrate"),
-        ({"pseudolabel.rule": "singleton"}, "pseudolabel"),
-        ({"train.lr": 0.5}, "stage1"),
-        ({"stage2.epochs": 9}, "stage1"),
-        ({"stage2.epochs": 9, "train.lr_scope": "stage"}, "stage1"),
-        ({"stage2.cutmix": 0.5, "stage2.views": 1}, "stage2"),
-        ({"evaluate.flips": True}, "evaluate"),
-        ({"gallery.num_images": 3}, "report"),
-        ({"train.workers": 1, "compute.workers": 1, "annotate.batch_size": 7}, None),
-    ],
-)
-def test_what_a_setting_changes_is_its_stage_and_what_follows(make_settings, overrides, first):
-    before, after = Run(make_settings()), Run(make_settings(**overrides))
-    changed = [stage for stage in STAGES if before.tracked(stage) != after.tracked(stage)]
-    expected = STAGES[STAGES.index(first) :] if first else ()
-    assert [stage for stage in changed if stage != "probe"] == [stage for stage in expected if stage != "probe"]
-
-
 def test_a_stage_refuses_an_input_of_other_settings_and_names_the_command_that_makes_it(data, make_settings):
     run_stages(make_settings())
     other = make_settings(alpha=0.4)
