@@ -19,7 +19,8 @@ judgement    counts of an image with known true classes: prediction sets and lab
 curves       labels of an image at every threshold at once
 betting      tests of bounded means by betting, in a fixed sequence
 precision    thresholds whose labels have a guaranteed precision, with confidence
-evaluation   coverage, precision, mIoU and more on held-out images, with intervals
+estimates    fractions of the pixels of all images, and their differences, with intervals
+evaluation   coverage, precision, mIoU and more on held-out images
 shift        whether labeled and unlabeled images differ in what can be observed without masks
 selection    which images to label next
 choice       choosing labels by their held-out estimates
@@ -27,7 +28,8 @@ library      the method for arrays in memory, in two calls
 """
 
 from calib.choice import Candidate, choose_most_labels, choose_most_precise, pareto_front, rank, without_equal_labels
-from calib.evaluation import Estimate, HeldOut, compare_miou, compare_with_first, summarise
+from calib.estimates import Estimate, compare_miou, compare_with_first
+from calib.evaluation import HeldOut, summarise
 from calib.interface import ArrayMaps, Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
 from calib.labels import (

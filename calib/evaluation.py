@@ -4,8 +4,6 @@ Conformal prediction guarantees coverage. It does not guarantee precision, the f
 a set that contains the true class may contain other classes, and the label may be one of those. A student needs labels
 of every class. mIoU, in which a pixel without a label counts as missed and every class has the same weight, orders
 labels as the students do that are trained on them. All measures are also computed for the annotator's argmax.
-The pixels of an image are not independent, and neither are the images of a unit (`calib.units`), so every interval
-comes from resampling whole units.
 """
 
 from collections.abc import Sequence
@@ -14,22 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from calib.estimates import (
+    NUM_RESAMPLES,
+    Estimate,
+    Resampled,
+    difference_of,
+    estimate,
+    fraction_above_zero,
+    fraction_of,
+    interval,
+    resampled_fraction,
+)
 from calib.judgement import Judgement
 from calib.units import bootstrap_weights, each_alone
-
-NUM_RESAMPLES = 2000  # the ends of an interval then vary by 1.6 % of its width (sd) from seed to seed
-
-
-class Estimate(NamedTuple):
-    """Fractions over all images, in [0, 1], or differences of two; float64 arrays of one shape, NaN where undefined.
-
-    value:     over all images together
-    low, high: ends of the 95 % bootstrap interval over units, by default images
-    """
-
-    value: npt.NDArray[np.float64]
-    low: npt.NDArray[np.float64]
-    high: npt.NDArray[np.float64]
 
 
 class Raw(NamedTuple):
@@ -135,7 +130,7 @@ class HeldOut(NamedTuple):
 def _of_all(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Fractions of the pixels of all images by class, float64 [..., K]; NaN without pixels. counts: [L, ..., K]"""
     by_class = counts.sum(axis=0)
-    return _fraction(by_class, np.broadcast_to(by_class.sum(axis=-1, keepdims=True), by_class.shape))
+    return fraction_of(by_class, np.broadcast_to(by_class.sum(axis=-1, keepdims=True), by_class.shape))
 
 
 def _cleared_estimate(estimate: Estimate, index: int) -> Estimate:
@@ -164,7 +159,7 @@ def summarise(
     valid = counts.valid.sum(axis=1)  # [L]
     kept, right = counts.kept.sum(axis=3), counts.right.sum(axis=3)  # [L, A, R]
     covered = counts.covered.sum(axis=2)  # [L, A]
-    per_image = _fraction(covered, np.broadcast_to(valid[:, None], covered.shape))
+    per_image = fraction_of(covered, np.broadcast_to(valid[:, None], covered.shape))
     miou = _mean_iou(counts.right, counts.kept, counts.valid, weights)
     raw_miou = _mean_iou(counts.raw_right[:, None, None], counts.raw_kept[:, None, None], counts.valid, weights)
     return HeldOut(
@@ -172,104 +167,28 @@ def summarise(
         coverage_per_class=estimate(counts.covered, counts.valid[:, None], weights),
         coverage_per_image=per_image,
         image_coverage=estimate(np.nan_to_num(per_image), (valid > 0)[:, None], weights),
-        uncalibrated=_fraction(counts.uncalibrated.sum(axis=0), np.full(covered.shape[1], valid.sum())),
+        uncalibrated=fraction_of(counts.uncalibrated.sum(axis=0), np.full(covered.shape[1], valid.sum())),
         sizes=estimate(counts.sizes, valid[:, None, None], weights),
         precision=estimate(right, kept, weights),
         precision_per_class=estimate(counts.right, counts.kept, weights),
         recall_per_class=estimate(counts.right, counts.valid[:, None, None], weights),
         label_fractions=_of_all(counts.kept),
         class_fractions=_of_all(counts.valid),
-        miou=_interval(*miou),
+        miou=interval(*miou),
         miou_samples=miou[1],
         keep_rate=estimate(kept, valid[:, None, None], weights),
         wrong=estimate(kept - right, valid[:, None, None], weights),
         against_raw=_against_raw(counts, weights, miou, raw_miou),
-        miou_is_larger=_fraction_above_zero(*_difference(miou, raw_miou)),
+        miou_is_larger=fraction_above_zero(*difference_of(miou, raw_miou)),
         raw=Raw(
             estimate(counts.raw_right.sum(axis=1), valid, weights),
             estimate(counts.raw_right, counts.raw_kept, weights),
             estimate(counts.raw_right, counts.valid, weights),
-            _interval(*(values[..., 0, 0] for values in raw_miou)),
+            interval(*(values[..., 0, 0] for values in raw_miou)),
             raw_miou[1][:, 0, 0],
             _of_all(counts.raw_kept),
         ),
     )
-
-
-Resampled = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""A number over all images, [...], and in each bootstrap sample, [NUM_RESAMPLES, ...]."""
-
-
-def estimate(numerator: npt.ArrayLike, denominator: npt.ArrayLike, weights: npt.NDArray[np.float64]) -> Estimate:
-    """The sum of the numerators over the sum of the denominators, with its interval.
-
-    numerator, denominator: counts [L, ...] by image, broadcast to each other
-    weights:                float64 [NUM_RESAMPLES, L], how often each bootstrap sample has an image
-    returns:                [...] each; NaN where the sum of the denominators is 0
-    """
-    return _interval(*_resampled_fraction(numerator, denominator, weights))
-
-
-def compare_with_first(
-    numerator: npt.NDArray[np.integer],
-    denominator: npt.NDArray[np.integer],
-    rng: np.random.Generator,
-    unit_of_image: npt.NDArray[np.integer] | None = None,
-) -> tuple[Estimate, Estimate]:
-    """Fractions of several alternatives, and their differences to the first one, paired by unit: [V] each.
-
-    numerator, denominator: counts [L, V] by image and alternative
-    rng:                    draws the bootstrap samples
-    unit_of_image:          integer [L]; default: each image is its own unit
-    """
-    units = each_alone(len(numerator)) if unit_of_image is None else unit_of_image
-    weights = bootstrap_weights(units, NUM_RESAMPLES, rng)
-    value, resampled = _resampled_fraction(numerator, denominator, weights)
-    first = value[:1], resampled[:, :1]
-    return _interval(value, resampled), _interval(*_difference((value, resampled), first))
-
-
-def compare_miou(
-    first: tuple[float, npt.NDArray[np.float64]], second: tuple[float, npt.NDArray[np.float64]]
-) -> tuple[Estimate, float]:
-    """The mIoU of some labels minus that of others, and the fraction of the bootstrap samples in which it is above 0.
-
-    first, second: mIoU over all images, and float64 [NUM_RESAMPLES] in the same bootstrap samples
-    returns:       [] each; a difference of 0 counts one half
-    """
-    pair = [(np.array(value), samples) for value, samples in (first, second)]
-    difference = _difference(*pair)
-    return _interval(*difference), float(_fraction_above_zero(*difference))
-
-
-def _resampled_fraction(
-    numerator: npt.ArrayLike, denominator: npt.ArrayLike, weights: npt.NDArray[np.float64]
-) -> Resampled:
-    counts = [np.asarray(count, np.float64) for count in (numerator, denominator)]
-    # summed before they are broadcast: a denominator is often the same for all alphas and rules
-    total = np.broadcast_arrays(*(count.sum(axis=0) for count in counts))
-    resampled = np.broadcast_arrays(*(np.tensordot(weights, count, axes=1) for count in counts))
-    return _fraction(*total), _fraction(*resampled)
-
-
-def _interval(value: npt.NDArray[np.float64], resampled: npt.NDArray[np.float64]) -> Estimate:
-    ordered = np.sort(np.moveaxis(resampled, 0, -1), axis=-1)  # NaN comes last
-    num_defined = (~np.isnan(ordered)).sum(axis=-1)
-    ends = (_quantile(ordered, num_defined, probability) for probability in (0.025, 0.975))
-    is_undefined = np.isnan(value)
-    return Estimate(value, *(np.where(is_undefined, np.nan, end) for end in ends))
-
-
-def _quantile(
-    ordered: npt.NDArray[np.float64], num_defined: npt.NDArray[np.integer], probability: float
-) -> npt.NDArray[np.float64]:
-    """Interpolated quantile of the first `num_defined` values along the last axis; np.nanquantile takes far longer."""
-    rank = probability * np.maximum(num_defined - 1, 0)
-    below = np.floor(rank).astype(np.intp)
-    above = np.minimum(below + 1, np.maximum(num_defined - 1, 0))
-    lower, upper = (np.take_along_axis(ordered, index[..., None], axis=-1)[..., 0] for index in (below, above))
-    result: npt.NDArray[np.float64] = lower + (rank - below) * (upper - lower)
-    return result
 
 
 def _mean_iou(
@@ -305,38 +224,27 @@ def _mean_iou_of(
     """
     total_right, total_kept = (np.tensordot(weights, counts.astype(np.float64), axes=1) for counts in (right, kept))
     total_valid = (weights @ valid)[:, None]
-    iou = _fraction(total_right, total_kept + total_valid - total_right)
+    iou = fraction_of(total_right, total_kept + total_valid - total_right)
     has_pixels = np.broadcast_to(total_valid > 0, iou.shape)
-    return _fraction(np.where(has_pixels, iou, 0).sum(axis=2), has_pixels.sum(axis=2))
+    return fraction_of(np.where(has_pixels, iou, 0).sum(axis=2), has_pixels.sum(axis=2))
 
 
 def _against_raw(
     counts: Judgement, weights: npt.NDArray[np.float64], miou: Resampled, raw_miou: Resampled
 ) -> AgainstRaw:
     kept, right = counts.kept.sum(axis=3), counts.right.sum(axis=3)  # [L, A, R]
-    precision = _resampled_fraction(right, kept, weights)
-    raw = _resampled_fraction(
+    precision = resampled_fraction(right, kept, weights)
+    raw = resampled_fraction(
         counts.raw_right.sum(axis=1)[:, None, None], counts.valid.sum(axis=1)[:, None, None], weights
     )
     raw_kept, raw_right = _most_confident(counts.confidence, kept.sum(axis=0))
-    same_keep = _resampled_fraction(raw_right, raw_kept, weights)
+    same_keep = resampled_fraction(raw_right, raw_kept, weights)
     return AgainstRaw(
-        _interval(*same_keep),
-        _interval(*_difference(precision, raw)),
-        _interval(*_difference(precision, same_keep)),
-        _interval(*_difference(miou, raw_miou)),
+        interval(*same_keep),
+        interval(*difference_of(precision, raw)),
+        interval(*difference_of(precision, same_keep)),
+        interval(*difference_of(miou, raw_miou)),
     )
-
-
-def _difference(first: Resampled, second: Resampled) -> Resampled:
-    return first[0] - second[0], first[1] - second[1]
-
-
-def _fraction_above_zero(value: npt.NDArray[np.float64], resampled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Fraction of the defined samples above zero, where zero counts one half; NaN where the value is undefined."""
-    num_defined = (~np.isnan(resampled)).sum(axis=0)
-    fraction = _fraction((resampled > 0).sum(axis=0) + (resampled == 0).sum(axis=0) / 2, num_defined)
-    return np.where(np.isnan(value), np.nan, fraction)
 
 
 def _most_confident(
@@ -357,10 +265,3 @@ def _most_confident(
     up_to = np.concatenate([np.zeros_like(confidence[:, :1]), confidence.cumsum(axis=1)], axis=1)
     counted = up_to[:, last] + fraction[..., None] * confidence[:, last]  # [L, A, R, 2]
     return counted[..., 0], counted[..., 1]
-
-
-def _fraction(numerator: npt.NDArray[np.number], denominator: npt.NDArray[np.number]) -> npt.NDArray[np.float64]:
-    """numerator / denominator, NaN where the denominator is 0."""
-    fraction = np.full(np.shape(denominator), np.nan)
-    np.divide(numerator, denominator, out=fraction, where=denominator > 0)
-    return fraction
