@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.datasets import SampleIndex, units_of
+from pipeline.experiment.lengths import Length, Sizes, curve_interval, steps_per_epoch
 from pipeline.experiment.pairs import Areas, Difference, difference
-from pipeline.experiment.plan import Length, Sizes, curve_interval, steps_per_epoch
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.settings import Settings

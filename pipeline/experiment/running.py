@@ -11,8 +11,9 @@ from pipeline.datasets import SampleIndex
 from pipeline.digests import sha256_of
 from pipeline.errors import DatasetError
 from pipeline.experiment.folders import ANNOTATED, LABELED, PREPARED, write_with_every_mask
+from pipeline.experiment.lengths import Length, Sizes, curve_interval, length_of
 from pipeline.experiment.logit_bias import corrected_bias
-from pipeline.experiment.plan import Experiment, Length, Run, Sizes, curve_interval
+from pipeline.experiment.plan import Experiment, Run
 from pipeline.experiment.quality import label_quality
 from pipeline.folder import Folder, link, write_workflow
 from pipeline.gpus import claimed_gpu
@@ -72,7 +73,7 @@ def train_run(experiment: Experiment, name: str, seed: int) -> dict[str, Any]:
         own = link_inputs(experiment, run, base, folder)
     except DatasetError as error:
         return {"run": name, "seed": seed, "left_out": str(error), "inputs": input_digests(experiment.run_inputs(run))}
-    length = experiment.length_of(run, sizes_of(base), sizes_of(own))
+    length = length_of(experiment, run, sizes_of(base), sizes_of(own))
     changes = {
         **experiment.changes_of(run.recipe),
         **experiment.placed_in(folder),

@@ -5,7 +5,8 @@ import yaml
 from tiny_run import write_run_file
 
 from pipeline.errors import ConfigError
-from pipeline.experiment.plan import Experiment, Sizes, curve_interval
+from pipeline.experiment.lengths import Sizes, curve_interval, length_of
+from pipeline.experiment.plan import Experiment
 from pipeline.experiment.request import Request
 from pipeline.experiment.tables import TABLES
 
@@ -27,7 +28,7 @@ def lengths(experiment):
     planned = {}
     for cell in experiment.cells:
         own = ALL_MASKS if cell.run.recipe.targets == "masks" else SIZES
-        planned[cell.row.key, cell.protocol] = experiment.length_of(cell.run, SIZES, own)
+        planned[cell.row.key, cell.protocol] = length_of(experiment, cell.run, SIZES, own)
     return planned
 
 
