@@ -5,63 +5,30 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import calib
 from pipeline.calibration.held_out_labels import HeldOutLabels, held_out_labels
-from pipeline.dask_tasks import run_tasks
-from pipeline.datasets import Sample, SampleIndex, evenly_spaced, example_samples, resize_nearest
-from pipeline.errors import DatasetError
+from pipeline.datasets import Sample, SampleIndex, evenly_spaced, example_samples
 from pipeline.experiment.baseline import against_baseline
 from pipeline.files import write_text
 from pipeline.gallery import gallery_fragment
 from pipeline.images import PixelLimit, load_mask, read_content
 from pipeline.palette import class_colours
-from pipeline.progress import Progress
-from pipeline.report import audit, mistakes, page
+from pipeline.report import mistakes, page, run_audit
 from pipeline.report.examples import Example, example
 from pipeline.report.imported import import_change
-from pipeline.report.probe import probe_receipt
+from pipeline.report.inputs import TRAINING, Inputs, baseline_receipt, open_inputs
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.sources import TrueMasks
-from pipeline.store import (
-    DONE,
-    OUTCOMES,
-    CalibrationStore,
-    Handle,
-    LabelStore,
-    ProbabilityStore,
-    open_calibration,
-    open_labels,
-    open_probabilities,
-    store_exists,
-)
+from pipeline.store import DONE, OUTCOMES, LabelStore
 
 log = logging.getLogger(__name__)
 
-AUDIT_IMAGES = 1000  # about 100 seconds on 2 cores (11 classes of 360 x 480); more would change the numbers very little
 MAX_EXAMPLES = 12
-LABELING = ("prepare", "annotate", "calibrate", "pseudolabel")
-TRAINING = ("stage1", "stage2", "evaluate")
-
-
-class Inputs(NamedTuple):
-    """Results of the earlier stages; `probabilities` is None if that cache was deleted.
-
-    The alpha of the labels is in the label store: rule auto may have chosen another one than calibrate.alpha.
-    """
-
-    receipts: dict[str, Mapping[str, Any]]
-    samples: SampleIndex
-    true_masks: TrueMasks
-    probabilities: ProbabilityStore | None
-    calibration: CalibrationStore
-    labels: LabelStore
 
 
 def report(settings: Settings) -> dict[str, Any]:
@@ -72,7 +39,7 @@ def report(settings: Settings) -> dict[str, Any]:
     start = time.monotonic()
     if settings.needs_annotator or Run(settings).has_receipt("pseudolabel"):
         inputs = open_inputs(settings)
-        audited = audit_run(inputs, settings)
+        audited = run_audit.audit_run(inputs, settings)
         examples = draw_examples(inputs, settings)
         html = page.render(page_content(inputs, settings, audited, examples))
     else:
@@ -91,48 +58,10 @@ def report(settings: Settings) -> dict[str, Any]:
     }
 
 
-def open_inputs(settings: Settings) -> Inputs:
-    """Receipts and stores; StoreError unless they belong together."""
-    run = Run(settings)
-    receipts: dict[str, Mapping[str, Any]] = {stage: run.receipt(stage) for stage in LABELING}
-    calibration, labels = run.open_calibration(), run.open_labels()
-    receipts |= probe_receipt(run, calibration.fingerprint)
-    receipts |= training_receipts(run, labels.fingerprint) | baseline_receipt(run)
-    probabilities = run.open_probabilities() if store_exists(run.folder.probabilities) else None
-    samples = run.samples("report")
-    return Inputs(receipts, samples, TrueMasks.like_labeled(samples, settings.data), probabilities, calibration, labels)
-
-
-def baseline_receipt(run: Run) -> dict[str, Mapping[str, Any]]:
-    """`{"baseline": receipt}`; {} if it has not finished with these settings, images and masks."""
-    return {"baseline": run.recorded("baseline")} if run.is_current("baseline") else {}
-
-
 def gap_to_baseline(settings: Settings) -> dict[str, float] | None:
     """mIoU of the student minus that of the baseline: value, low and high; None without a baseline."""
     gap = against_baseline(settings)
     return None if gap is None else gap._asdict()
-
-
-def training_receipts(run: Run, labels_fingerprint: str) -> dict[str, Mapping[str, Any]]:
-    """Receipts of the training stages that have finished; {} if the student was trained on other labels.
-
-    raises: StoreError if a student was trained again since it was measured
-    """
-    receipts: dict[str, Mapping[str, Any]] = {
-        stage: run.recorded(stage) for stage in TRAINING if run.has_receipt(stage)
-    }
-    trained_on = receipts.get("stage1", {}).get("labels_fingerprint", "unknown")
-    if receipts and trained_on not in (labels_fingerprint, None):  # None: trained on the labeled images alone
-        log.warning(
-            "report: the student in %s was trained on other labels and is left out; run %s",
-            run.folder.path,
-            run.command("evaluate", rerun="stage1"),
-        )
-        return {}
-    if run.has_receipt("evaluate"):
-        run.refuse_other_students(run.recorded("evaluate"))
-    return receipts
 
 
 def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
@@ -151,98 +80,6 @@ def page_without_labels(settings: Settings) -> tuple[list[Example], str]:
     names = settings.name, data.class_names, data.background_index
     content = page.ContentWithoutLabels(*names, receipts, examples, gap_to_baseline(settings), run)
     return examples, page.render_without_labels(content)
-
-
-class AuditJob(NamedTuple):
-    """One unlabeled image and its mask, which no earlier stage has opened.
-
-    index, position: of the image in the labels and in the maps
-    """
-
-    mask: Path
-    sample: Sample
-    true_masks: TrueMasks
-    labels: Handle
-    index: int
-    calibration: Handle
-    probabilities: Handle | None
-    position: int
-
-
-def audit_run(inputs: Inputs, settings: Settings) -> dict[str, Any] | None:
-    """Compare labels with the masks of unlabeled images; None if there is no such mask."""
-    jobs = audit_jobs(inputs, settings)
-    chosen = evenly_spaced(jobs, AUDIT_IMAGES)
-    if not chosen:
-        return None
-    progress = Progress(log, "report: audit", len(chosen), "images")
-    results: list[audit.AuditCounts | None] = []
-
-    def on_done(result: audit.AuditCounts | None) -> None:
-        results.append(result)
-        progress.advance()
-
-    run_tasks(audit_image, chosen, settings.compute, on_done)
-    counts, names = [result for result in results if result is not None], inputs.labels.class_names
-    return {
-        "num_images": len(counts),
-        "num_with_mask": len(jobs),
-        "num_unreadable": len(results) - len(counts),
-        **audit.summarise(audit.total(counts, len(names)), names),
-    }
-
-
-def audit_jobs(inputs: Inputs, settings: Settings) -> list[AuditJob]:
-    """A job for every unlabeled image that has a pseudo-label and a mask."""
-    position: dict[str, int] = {}
-    if inputs.probabilities is not None:
-        position = {i: p for p, i in enumerate(inputs.probabilities.sample_ids)}
-    jobs = []
-    for i, (sample, status) in enumerate(zip(inputs.samples.of("unlabeled"), inputs.labels.status, strict=True)):
-        mask = inputs.true_masks.path(sample)
-        if mask is None or status != DONE:
-            continue
-        jobs.append(
-            AuditJob(
-                mask=mask.absolute(),
-                sample=sample,
-                true_masks=inputs.true_masks.of(sample),
-                labels=inputs.labels.handle,
-                index=i,
-                calibration=inputs.calibration.handle,
-                probabilities=inputs.probabilities and inputs.probabilities.handle,
-                position=position.get(sample.id, -1),
-            )
-        )
-    return jobs
-
-
-def audit_image(job: AuditJob) -> audit.AuditCounts | None:
-    """Counts of one image on the grid; None if its mask cannot be read."""
-    mask = read_truth(job.true_masks, job.mask, job.sample)
-    if mask is None:
-        return None
-    truth = resize_nearest(mask, job.true_masks.data.grid)
-    labels = open_labels(job.labels)
-    num_classes = len(labels.class_names)
-    counts = audit.count_labels(truth, labels.raw_argmax(job.index), labels.label(job.index), num_classes)
-    if job.probabilities is None:
-        return counts
-    state = labels.state
-    q_hat = audit.own_thresholds(open_calibration(job.calibration).q_hat(state["alpha"], state["variant"]), truth)
-    strips = open_probabilities(job.probabilities).probabilities(job.position).strips()
-    scores = ((rows, calib.true_class_scores(strip, truth[rows])) for rows, strip in strips)
-    covered = (audit.count_covered(score, q_hat[rows], num_classes) for rows, score in scores)
-    return audit.total([counts, *covered], num_classes)
-
-
-def read_truth(true_masks: TrueMasks, path: Path | None, sample: Sample) -> npt.NDArray[np.uint8] | None:
-    """uint8 [H, W] class index, IGNORE_INDEX = void: a mask that `prepare` did not check; None if it cannot be used."""
-    try:
-        return None if path is None else true_masks.read(path, sample)
-    except DatasetError as error:
-        log.warning("report: %s is left out of the audit: %s", path, error)
-        return None
 
 
 def draw_examples(inputs: Inputs, settings: Settings) -> list[Example]:
@@ -285,7 +122,7 @@ def example_truth(true_masks: TrueMasks, index: SampleIndex, sample: Sample) -> 
     """uint8 [H, W] class index, IGNORE_INDEX = void; None without a mask that can be used."""
     if sample.mask is not None:
         return index.mask(sample, true_masks.data)
-    return read_truth(true_masks, true_masks.path(sample), sample)
+    return run_audit.read_truth(true_masks, true_masks.path(sample), sample)
 
 
 def held_out_of(inputs: Inputs, settings: Settings) -> HeldOutLabels | None:
@@ -318,7 +155,7 @@ def page_content(
         background=inputs.labels.state["background"],
         receipts=inputs.receipts,
         audit=audited,
-        audit_limit=AUDIT_IMAGES,
+        audit_limit=run_audit.AUDIT_IMAGES,
         q_hat=inputs.calibration.q_hat(inputs.labels.state["alpha"], inputs.labels.state["variant"]),
         keep_rates=keep_rates(inputs.labels),
         examples=examples,

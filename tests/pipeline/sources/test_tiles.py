@@ -13,11 +13,12 @@ from pipeline.datasets import resize_nearest, units_of
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.gallery.labeled_run import LabeledRun, known_truth
 from pipeline.images import PixelLimit, read_image
+from pipeline.report.inputs import Inputs
+from pipeline.report.run_audit import audit_run
 from pipeline.run import Run
 from pipeline.run_file import load_settings
 from pipeline.sources.true_masks import TrueMasks
 from pipeline.stages.prepare import prepare
-from pipeline.stages.report import Inputs, audit_run
 
 LARGE = [f"large{i}" for i in range(6)]
 SMALL = [f"small{i}" for i in range(4)]

@@ -6,8 +6,8 @@ from PIL import Image
 
 from pipeline.datasets import IGNORE_INDEX, Sample, SampleIndex
 from pipeline.errors import DatasetError
+from pipeline.report.run_audit import read_truth
 from pipeline.sources.true_masks import TrueMasks
-from pipeline.stages.report import read_truth
 
 RED_GREEN = [0, 0, 0, 255, 0, 0, 0, 255, 0]  # palette of the classes 0, 1, 2
 GREEN_RED = [0, 0, 0, 0, 255, 0, 255, 0, 0]

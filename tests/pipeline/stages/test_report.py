@@ -13,8 +13,8 @@ from pipeline.datasets import example_samples, load_samples
 from pipeline.digests import digests_of
 from pipeline.errors import StoreError
 from pipeline.receipt import read_receipt
+from pipeline.report import run_audit
 from pipeline.run import Run
-from pipeline.stages import report as stage
 from pipeline.stages.report import report
 from pipeline.store import FAILED, open_labels
 
@@ -221,7 +221,7 @@ def test_an_image_that_failed_is_shown_without_labels_and_not_audited(labeled_ru
 
 
 def test_an_audit_of_many_images_takes_an_evenly_spaced_sample_and_says_so(labeled_run, monkeypatch):
-    monkeypatch.setattr(stage, "AUDIT_IMAGES", 2)
+    monkeypatch.setattr(run_audit, "AUDIT_IMAGES", 2)
     settings = labeled_run()
     audit = report(settings)["audit"]
     assert (audit["num_images"], audit["num_with_mask"]) == (2, 4)
