@@ -11,18 +11,23 @@ from typing import ClassVar
 class Faults(BaseHTTPRequestHandler):
     """Passes requests on to a server, but drops, delays, refuses or corrupts some of them.
 
+    failed:    how often in turn a request was dropped or refused; at most four times, because after six it is given up
     corrupted: how often the content of a path was; at most twice, because what is damaged three times is given up
     """
 
     server_address_of = ("127.0.0.1", 0)
     rng = random.Random(0)
     done: ClassVar[Counter[str]] = Counter()
+    failed: ClassVar[Counter[str]] = Counter()
     corrupted: ClassVar[Counter[str]] = Counter()
     protocol_version = "HTTP/1.1"
 
     def _pass_on(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.rng.choices(["none", "drop", "delay", "refuse", "corrupt"], [6, 1, 1, 1, 1])[0]
+        request = f"{self.command} {self.path}"
+        fault = "none" if self.failed[request] == 4 else fault
+        self.failed[request] = self.failed[request] + 1 if fault in ("drop", "refuse") else 0
         self.done[fault] += 1
         if fault == "drop":
             self.close_connection = True
