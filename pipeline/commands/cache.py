@@ -43,6 +43,7 @@ def list_caches(settings: Settings) -> None:
     "In use" are those that the probs.zarr of a run is linked to. RUN gives the folder.
     """
     from pipeline.store.map_cache import caches_in, summary
+    from pipeline.store.shared_integrity import labels_summary, shared_labels_in
 
     found = [summary(one) for one in caches_in(settings.cache_folder, settings.cache_url)]
     rows = [HEADER]
@@ -64,8 +65,8 @@ def list_caches(settings: Settings) -> None:
             packs = len({place.pack for place in places if place is not None})
             objects = f"{packs} packs and {sum(place is None for place in places)} single maps"
             click.echo(f"{bucket.url}: {len(places)} images in {objects}, {bucket.num_bytes() / 1e9:.2f} GB")
-    for labels in _shared_labels(settings):
-        click.echo(labels.summary())
+    for labels in shared_labels_in(settings.labels):
+        click.echo(labels_summary(labels))
 
 
 @cache.command()
@@ -77,6 +78,7 @@ def verify(settings: Settings, repair: bool) -> None:
     Exit code 1 if one is damaged. RUN gives the folder.
     """
     from pipeline.store.map_cache import caches_in, damaged_rows
+    from pipeline.store.shared_integrity import shared_labels_in
 
     damaged = 0
     for one in caches_in(settings.cache_folder, settings.cache_url):
@@ -90,7 +92,7 @@ def verify(settings: Settings, repair: bool) -> None:
                     row.unlink()
         if one.bucket is not None:
             damaged += _verify_bucket(one.bucket, repair)
-    for labels in _shared_labels(settings):
+    for labels in shared_labels_in(settings.labels):
         damaged += _verify_labels(labels, repair)
     if damaged:
         click.echo(f"{damaged} damaged; {_next_step(Run(settings), repair)}")
@@ -104,7 +106,8 @@ def verify(settings: Settings, repair: bool) -> None:
 def pack(settings: Settings) -> None:
     """Pack the maps in an object store into few large objects.
 
-    A million small objects are slow to list. Processes may read and annotate meanwhile. RUN gives the URL.
+    A million small objects are slow to list. Processes may read and annotate meanwhile. RUN gives the URL. Labels in an
+    object store need no packing: several images share an object from the beginning.
     """
     from pipeline.errors import ConfigError
     from pipeline.store.map_cache import caches_in
@@ -143,20 +146,16 @@ def _next_step(run: Run, is_repaired: bool) -> str:
     return f"removed; in runs that use the maps: {repair}{labels}"
 
 
-def _shared_labels(settings: Settings) -> list[SharedLabels]:
-    from pipeline.store.shared_labels import shared_labels_in
-
-    return [] if settings.labels is None else shared_labels_in(settings.labels)
-
-
 def _verify_labels(labels: SharedLabels, repair: bool) -> int:
     """Number of damaged or missing objects of labels, which are named and, to repair it, removed."""
+    from pipeline.store.shared_integrity import damaged_objects, remove_damaged
+
     progress = Progress(log, f"verify {labels.url}", len(labels.there), "objects")
-    damaged = labels.damaged(progress.advance)
+    damaged = damaged_objects(labels, progress.advance)
     for name in damaged:
         click.echo(f"damaged: {labels.url}/{name}")
     if damaged and repair:
-        labels.remove(damaged)
+        remove_damaged(labels, damaged)
     return len(damaged)
 
 

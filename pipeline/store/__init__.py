@@ -12,7 +12,7 @@ creation       creating a store, and resuming an unfinished one
 integrity      opening a store; what is lost or damaged, and its repair
 map_cache      the maps that all runs share, a file for each annotator and image
 bucket         the same in an object store, packed or not (packs)
-shared_labels  labels.zarr in an object store
+shared_labels  labels.zarr in an object store, several images in one object (shards); its repair (shared_integrity)
 object_store   reading and writing objects
 probabilities  probs.zarr        written by annotate
 calibration    calibration.zarr  written by calibrate

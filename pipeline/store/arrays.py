@@ -49,6 +49,11 @@ class ArraySpec(NamedTuple):
     attributes: Mapping[str, Any] = {}
     compression: Compression = FAST
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether it is an array of images, with chunks of each image."""
+        return "sample" in self.dims and "y" in self.dims
+
 
 def arrays_of(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
     """Name -> specification of every array of the store that has these facts."""

@@ -154,13 +154,22 @@ def one_line(error: Exception) -> str:
 
 def metadata_files(state: Mapping[str, Any]) -> Mapping[str, str]:
     """Name of an array, or `zarr.json` for the store itself -> text of its zarr.json."""
-    return _metadata_files(json.dumps(state))
+    return _metadata_files(json.dumps(state), None)
+
+
+def sharded_metadata_files(state: Mapping[str, Any], size: int) -> Mapping[str, str]:
+    """The same of a store with shards. size: images in a shard"""
+    return _metadata_files(json.dumps(state), size)
 
 
 @functools.lru_cache(maxsize=8)  # every task of a stage opens the same stores
-def _metadata_files(facts_as_json: str) -> Mapping[str, str]:
+def _metadata_files(facts_as_json: str, size: int | None) -> Mapping[str, str]:
     state = json.loads(facts_as_json)
-    documents = {name: array_document(spec) for name, spec in sorted(arrays_of(state).items())}
+    specs = sorted(arrays_of(state).items())
+    documents = {
+        name: array_document(spec) if size is None or not spec.has_pixels else sharded_document(spec, size)
+        for name, spec in specs
+    }
     facts = {**state, "digest": fingerprint(state)}
     root: Document = {"attributes": {NAMESPACE: facts}, "zarr_format": 3}
     if state["complete"]:  # other programs read the arrays of a finished store from here
@@ -194,6 +203,22 @@ def array_document(spec: ArraySpec) -> Document:
         "node_type": "array",
         "storage_transformers": [],
     }
+
+
+def sharded_document(spec: ArraySpec, size: int) -> Document:
+    """zarr.json of an array with pixels whose chunks are in shards. size: images in a shard"""
+    document = array_document(spec)
+    chunk_grid, axis = document["chunk_grid"]["configuration"], spec.dims.index("sample")
+    chunk_shape = chunk_grid["chunk_shape"]
+    sharding = {
+        "chunk_shape": chunk_shape,
+        "codecs": document["codecs"],
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    chunk_grid["chunk_shape"] = [*chunk_shape[:axis], size, *chunk_shape[axis + 1 :]]
+    document["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
+    return document
 
 
 def _as_text(document: Document) -> str:

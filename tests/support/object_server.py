@@ -2,6 +2,8 @@
 
 import re
 import threading
+from collections import Counter
+from collections.abc import Callable
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -15,9 +17,15 @@ TIME = "2026-01-01T00:00:00.000Z"
 
 
 class Objects(BaseHTTPRequestHandler):
-    """Reads, writes, lists and removes objects. A listing has pages, and ranges are served as S3 serves them."""
+    """Reads, writes, lists and removes objects. A listing has pages, and ranges are served as S3 serves them.
+
+    requests:     number of requests by their method; a listing is LIST
+    before_write: called before an object gets its content, which it does not get after an error
+    """
 
     objects: ClassVar[dict[str, bytes]] = {}
+    requests: ClassVar[Counter[str]] = Counter()
+    before_write: ClassVar[list[Callable[[], None]]] = []
     protocol_version = "HTTP/1.1"
 
     def _handle(self):
@@ -25,9 +33,12 @@ class Objects(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         bucket, _, key = unquote(url.path).lstrip("/").partition("/")
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        self.requests["LIST" if "list-type" in query else self.command] += 1
         if bucket != BUCKET:
             self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
         elif self.command == "PUT":
+            for call in self.before_write:
+                call()
             self.objects[key] = body
             self._answer(200, b"", ETag=_tag(body))
         elif self.command == "POST":
