@@ -22,6 +22,8 @@ from calib.sketch import (
     sketch_size,
 )
 
+MERGED_BYTES = 8_000_000  # of the merged sketches of some rows, so that they stay in the cache; two of each fold
+
 
 class LocationQuantiles(NamedTuple):
     """Quantiles of the scores of every location, from the images of one fit.
@@ -46,8 +48,8 @@ def location_quantiles(
     raises:        ValueError for an alpha outside (0, 1)
     """
     size = max(sketch_size(labeled.num_images, alpha, method) for alpha in alphas)
-    num_sketches = 1 if _is_image_by_image(fold_of_image) else int(fold_of_image.max()) + 1
-    bytes_per_location = 4 * size * num_sketches
+    images_of_sketch = [labeled.num_images] if _is_image_by_image(fold_of_image) else np.bincount(fold_of_image)
+    bytes_per_location = 4 * sum(min(size, int(number)) for number in images_of_sketch)
     bands = [
         _quantiles_of_band(labeled, fold_of_image, alphas, method, size, rows)
         for rows in labeled.bands(labeled.shape[1] * bytes_per_location)
@@ -76,6 +78,23 @@ def _quantiles_of_band(
         return _quantiles_without_each(labeled, fold_of_image, alphas, method, size, rows)
     sketch, merge = partial(_sketch_folds, fold_of_image, size), partial(_merge_folds, size)
     by_fold = labeled.reduce(("score",), sketch, merge, rows)
+    height, width = by_fold[0].num_valid.shape
+    step = max(1, MERGED_BYTES // (2 * 4 * size * len(by_fold) * width))
+    parts = [
+        _quantiles_of_folds([_rows(of_fold, slice(start, start + step)) for of_fold in by_fold], alphas, method, size)
+        for start in range(0, height, step)
+    ]
+    return [_joined(parts_of_fit) for parts_of_fit in zip(*parts, strict=True)]
+
+
+def _rows(sketch: Sketch, rows: slice) -> Sketch:
+    return Sketch(sketch.largest[rows], sketch.num_valid[rows])
+
+
+def _quantiles_of_folds(
+    by_fold: Sequence[Sketch], alphas: Sequence[float], method: Method, size: int
+) -> list[LocationQuantiles]:
+    """The quantiles of all images, then without each of the folds. by_fold: the sketch of each fold's images"""
     fits = [merge_all(by_fold, size), *(_merge_others(by_fold, size) if len(by_fold) > 1 else ())]
     return [_quantiles(fit, alphas, method) for fit in fits]
 
