@@ -5,10 +5,14 @@ and releases Python's global lock. numba is not allowed to reorder or to fuse op
 the same code in Python, to the bit.
 """
 
+import logging
 import threading
 from collections.abc import Callable
-from functools import update_wrapper
-from typing import Generic, ParamSpec, TypeVar, cast
+from functools import cache, update_wrapper
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+log = logging.getLogger(__name__)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -36,7 +40,23 @@ class compiled(Generic[Arguments, Result]):
 def _compile(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     from numba import njit
 
+    machine_code: Any
     try:
-        return cast(Callable[Arguments, Result], njit(function, nogil=True, error_model="numpy", cache=True))
+        machine_code = njit(function, nogil=True, error_model="numpy", cache=True)
+        if not _is_kept(function, Path(machine_code.stats.cache_path)):
+            _announce("once; the machine code is kept")
     except RuntimeError:  # no folder for the cache can be written
-        return cast(Callable[Arguments, Result], njit(function, nogil=True, error_model="numpy"))
+        machine_code = njit(function, nogil=True, error_model="numpy")
+        _announce("in every process: no folder can keep the machine code; set the environment variable NUMBA_CACHE_DIR")
+    return cast(Callable[Arguments, Result], machine_code)
+
+
+def _is_kept(function: Callable[..., Any], folder: Path) -> bool:
+    """Whether numba has kept machine code of a function, in files named for the function and its line."""
+    return any(folder.glob(f"*.{function.__name__}-{function.__code__.co_firstlineno}.*"))
+
+
+@cache
+def _announce(how_often: str) -> None:
+    """Log that loops are compiled, once in a process, because the first call waits for it without another message."""
+    log.info("compiling loops for this processor takes a few seconds, %s", how_often)

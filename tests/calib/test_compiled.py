@@ -1,5 +1,7 @@
 """Compiled loops give the bits that Python itself computes from the same code, with numpy's numbers."""
 
+import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.compiled import compiled
+from calib.compiled import _announce, compiled
 from calib.judgement import CODES, _count
 from calib.labels import _label, _reduce
 from calib.rules import find_rule
@@ -83,6 +85,17 @@ def test_a_compiled_function_keeps_its_name_and_documentation():
     assert (double.__name__, double.__doc__, values.tolist()) == ("double", "Double the values.", [2, 2, 2])
 
 
+def test_the_first_run_says_why_it_waits(tmp_path, monkeypatch, caplog):
+    (tmp_path / "loop_of_first_run.py").write_text("def halve(values):\n    values[0] /= 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = importlib.import_module("loop_of_first_run").halve
+    for _ in range(2):
+        _announce.cache_clear()
+        with caplog.at_level(logging.INFO):
+            compiled(function)(np.ones(1))
+    assert caplog.messages == ["compiling loops for this processor takes a few seconds, once; the machine code is kept"]
+
+
 @pytest.mark.slow
 def test_without_a_folder_for_machine_code_it_is_compiled_in_every_process(tmp_path):
     """numba finds no folder if neither that of the source nor the user's can be written."""
@@ -91,7 +104,7 @@ def test_without_a_folder_for_machine_code_it_is_compiled_in_every_process(tmp_p
         "    for i in range(len(values)):\n        values[i] /= 2\n"
     )
     code = (
-        "import sys, numpy as np\nfrom numba.core import caching\n"
+        "import logging, sys, numpy as np\nfrom numba.core import caching\nlogging.basicConfig(level=logging.INFO)\n"
         "caching.CacheImpl._locator_classes = []\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\nfrom loop import halve\nvalues = np.ones(2)\nhalve(values)\n"
         "print(values.tolist())"
@@ -99,3 +112,4 @@ def test_without_a_folder_for_machine_code_it_is_compiled_in_every_process(tmp_p
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert printed.stdout == "[0.5, 0.5]\n"
+    assert "in every process: no folder can keep the machine code; set the environment variable NUMBA" in printed.stderr
