@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.settings.licences import licence_note
 from pipeline.settings.section import Section, runtime
-from pipeline.settings.values import Size, VisibleText
+from pipeline.settings.values import Device, Size, VisibleText
 
 MAX_LOGIT_BIAS = 80.0  # exp(80) fits into a float32
 
@@ -43,7 +43,7 @@ class SeemSettings(Section):
     grounding uses none."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Autocast type of the network. Softmax, sigmoid and sums are always computed in float32."""
-    device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = runtime("auto")
     """Device of the network: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`."""
     compile: bool = runtime(False)
     """Compile the network with torch.compile. Compiling takes minutes at the start; then the network runs faster, which
@@ -131,7 +131,7 @@ class TransformersSettings(Section):
     `data.grid`."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Autocast type of the network. Softmax, sigmoid and sums are always computed in float32."""
-    device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = runtime("auto")
     """Device of the network: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`."""
     compile: bool = runtime(False)
     """Compile the network with torch.compile. Compiling takes minutes at the start; then the network runs faster, which

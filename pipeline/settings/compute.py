@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pipeline.settings.section import Section, runtime
+from pipeline.settings.values import Device
 
 
 class ComputeSettings(Section):
     """Where the Dask stages (calibrate and pseudolabel) run."""
 
-    device: str = runtime("cpu", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = runtime("cpu")
     """Device that up-samples class maps and reduces them over the classes: `cpu`, `cuda`, `cuda:N`, or `auto` (CUDA if
     available). Every device gives the same labels. A GPU pays off with many classes: the rest of these stages, which
     reads, counts, compresses and writes, stays on the CPU."""

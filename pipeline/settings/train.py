@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from pipeline.settings.licences import licence_note
 from pipeline.settings.section import Section, runtime, shorthand
-from pipeline.settings.values import did_you_mean
+from pipeline.settings.values import Device, did_you_mean
 
 MAX_EPOCHS = 10**6
 SEGFORMERS = ("tiny", "b0", "b1", "b2", "b3", "b4", "b5")
@@ -95,7 +95,7 @@ class TrainSettings(Section):
     """Autocast type. auto: bfloat16 on CUDA devices that support it, float16 on older ones, float32 on CPU."""
     compile: bool = runtime(False)
     """Compile the network with torch.compile. Compiling takes minutes at the start; then the network runs faster."""
-    device: str = runtime("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = runtime("auto")
     """Device of the training: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`."""
     processes: int = runtime(1, ge=1)
     """Number of processes that every batch is divided among, one per GPU (or on CPU, to try it). Learning rates need no

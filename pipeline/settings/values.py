@@ -1,4 +1,4 @@
-"""Sizes and texts that several sections have, and checks of them."""
+"""Sizes, devices and texts that several sections have, and checks of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from unicodedata import category, normalize
 from pydantic import AfterValidator, Field
 
 Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, formatting such as byte order marks, surrogates and line separators."""
