@@ -71,10 +71,11 @@ def _variant_is_of_the_rule(settings: Settings) -> None:
 def _tiles_share_thresholds(settings: Settings) -> None:
     by_location = [name for name in settings.variants if not calib.find_variant(name).is_whole]
     if settings.data.tile is not None and by_location:
-        where = "variant" if settings.calibrate.variant in by_location else "variants"
+        is_first = settings.calibrate.variant in by_location
+        where, fix = ("variant", VARIANT_OF_TILES) if is_first else ("variants", f"[{VARIANT_OF_TILES}]")
         raise ValueError(
             f"calibrate.{where} has {by_location[0]}, whose thresholds depend on the location, but a location in a "
-            f"tile (data.tile) means nothing; set calibrate.{where}: {VARIANT_OF_TILES}, or remove data.tile"
+            f"tile (data.tile) means nothing; set calibrate.{where}: {fix}, or remove data.tile"
         )
 
 
