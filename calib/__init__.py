@@ -13,7 +13,8 @@ groups       thresholds that the pixels of a map, a region or a class share
 variants     the variants, one entry each: score maps in, threshold maps out
 rules        the labeling rules, one entry with a truth table each
 sets         prediction sets as bits, and those that can teach
-labels       probability map + thresholds -> pseudo-labels by a rule (paper Eq. 4)
+planes       probability map -> the few planes that the rules need
+labels       planes + thresholds -> pseudo-labels by a rule (paper Eq. 4)
 relations    how the true class of a pixel relates to the classes that a rule can label it with
 judgement    counts of an image with known true classes: prediction sets and labels at given thresholds
 curves       labels of an image at every threshold at once
@@ -32,19 +33,9 @@ from calib.estimates import Estimate, compare_miou, compare_with_first
 from calib.evaluation import HeldOut, summarise
 from calib.interface import ArrayMaps, Block, Kind, LabeledMaps, Thresholds, Variant
 from calib.judgement import SET_SIZES, Judgement, judge_image
-from calib.labels import (
-    LabelCounts,
-    Planes,
-    class_planes,
-    class_wise_sets,
-    label_class_wise,
-    label_pixels,
-    most_probable,
-    set_sizes,
-    stack_planes,
-    summarise_labels,
-)
+from calib.labels import LabelCounts, class_wise_sets, label_class_wise, label_pixels, set_sizes, summarise_labels
 from calib.library import Calibration, Summary, calibrate
+from calib.planes import Planes, class_planes, most_probable, stack_planes
 from calib.quantile import (
     CalibrationError,
     Method,

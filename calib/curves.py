@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from calib.histogram import DROPPED_BITS, FIRST, NUM_BINS, SMALLEST, grid_values
 from calib.interface import Block
-from calib.labels import Planes, background_is_best, row_tiles
+from calib.planes import Planes, background_is_best, row_tiles
 from calib.relations import BEHIND, BEST, RELATIONS, VOID, relations_to_truth
 from calib.rules import ABSTAIN, BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 from calib.scores import IGNORE_INDEX
@@ -75,7 +75,7 @@ def merge_curves(first: LabelCurves, second: LabelCurves) -> LabelCurves:
 def curves_of(rule: str, background: int | None, block: Block) -> LabelCurves:
     """The curves of the images of a block that have a true class.
 
-    block:  with the map "truth" and the planes of `calib.labels`
+    block:  with the map "truth" and the planes of `calib.planes`
     raises: UnknownNameError
     """
     curves = []

@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
     images: int64 [l], indices of the images, 0..L - 1
     maps:   name -> array [l, h, W]: "score" float32 in [0, 1] (NaN = void), "truth" uint8, and the planes of
-            `calib.labels.Planes` by their names
+            `calib.planes.Planes` by their names
     """
 
     images: npt.NDArray[np.int64]

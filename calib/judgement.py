@@ -16,17 +16,8 @@ import numpy.typing as npt
 
 from calib.compiled import compiled
 from calib.histogram import NUM_BINS, grid_bins
-from calib.labels import (
-    ClassWiseSets,
-    FlatPlanes,
-    Planes,
-    background_is_best,
-    class_wise_sets,
-    flat_planes,
-    label_class_wise,
-    most_probable,
-    set_sizes,
-)
+from calib.labels import ClassWiseSets, class_wise_sets, label_class_wise, set_sizes
+from calib.planes import FlatPlanes, Planes, background_is_best, flat_planes, most_probable
 from calib.relations import BEHIND, BEST, RELATIONS, VOID, relations_to_truth
 from calib.rules import BACKGROUND, FOREGROUND, NUM_CODES, find_rule
 

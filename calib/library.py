@@ -10,7 +10,8 @@ import numpy.typing as npt
 from calib.evaluation import HeldOut, summarise
 from calib.interface import ArrayMaps, Classes, Thresholds, Variant
 from calib.judgement import Judgement, judge_image
-from calib.labels import Planes, class_planes, class_wise_sets, label_class_wise, label_pixels
+from calib.labels import class_wise_sets, label_class_wise, label_pixels
+from calib.planes import Planes, class_planes
 from calib.quantile import Method
 from calib.rules import find_rule
 from calib.scores import IGNORE_INDEX, true_class_scores

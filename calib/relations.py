@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from calib.labels import Planes
+from calib.planes import Planes
 
 BEST, BEHIND, OTHER, VOID = range(4)  # the true class: the best foreground class, the background, another, or none
 RELATIONS = 4

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from calib.labels import Planes, most_probable
+from calib.planes import Planes, most_probable
 
 BLOCKS = 4  # an image's appearance is the mean colour of 4 x 4 blocks
 CANDIDATES = 3  # for each image to choose: the most doubtful images, among which the choice is made

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.compiled import compiled
-from calib.labels import Planes, most_probable
+from calib.planes import Planes, most_probable
 from calib.units import each_alone, num_units, sums_of_units
 
 NUM_DIVISIONS = 2000  # random ones; a p-value of 0.05 then has a standard error of 0.005

@@ -20,9 +20,9 @@ from calib.groups import (
 )
 from calib.histogram import KEEP_NOTHING, NUM_BINS, Errors, image_errors, merge_errors, risk_threshold
 from calib.interface import Block, Kind, LabeledMaps, Thresholds, Variant
-from calib.labels import Planes, most_probable
 from calib.locations import LocationQuantiles, location_quantiles
 from calib.neighbours import fit_kernel
+from calib.planes import Planes, most_probable
 from calib.precision import precise_thresholds
 from calib.quantile import CalibrationError, smallest_alpha
 from calib.rules import refuse_unknown
@@ -35,7 +35,7 @@ CELLS = 16  # cells along the height of a map, for fallback neighbourhood
 def fit(variant: Variant, labeled: LabeledMaps, fold_of_image: npt.NDArray[np.integer]) -> list[Thresholds]:
     """Threshold maps from all labeled images, then from all without those of fold 0, 1, ...
 
-    labeled:       maps of L images; variant risk needs the planes of `calib.labels`, all others "score" and "truth"
+    labeled:       maps of L images; variant risk needs the planes of `calib.planes`, all others "score" and "truth"
     fold_of_image: integer [L], 0..F - 1; with a single fold no image is held out
     returns:       1 or 1 + F thresholds. Nothing in them depends on the held-out images: also not the regions, nor the
                    clusters of classes

@@ -18,7 +18,7 @@ from pipeline.store.integrity import open_store
 class CalibrationStore(Store):
     """Scores, masks and planes of the labeled images, and the thresholds learned from them.
 
-    For every labeled image: `score`, `truth` and the planes of `calib.labels`; with `pseudolabel.guarantee` also
+    For every labeled image: `score`, `truth` and the planes of `calib.planes`; with `pseudolabel.guarantee` also
     `label_curves`, from which its thresholds are tested. For every alpha: `q_hat (alpha, y, x)`,
     or (alpha, class, y, x) with class-wise thresholds. `n_valid`: number of images that each threshold was computed
     from. These are of the store's own variant; every other variant has `q_hat_VARIANT` and `n_valid_VARIANT`.

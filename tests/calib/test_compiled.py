@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from calib.compiled import _announce, compiled
 from calib.judgement import CODES, _count
-from calib.labels import _label, _reduce
+from calib.labels import _label
+from calib.planes import _reduce
 from calib.rules import find_rule
 from calib.shift import _add_up
 from calib.sketch import _merge

@@ -9,7 +9,7 @@ from random_images import block_of, random_image
 from calib import class_planes, label_pixels
 from calib.curves import candidate_thresholds, curves_of, image_curves, merge_curves
 from calib.interface import Block
-from calib.labels import TILE
+from calib.planes import TILE
 from calib.scores import IGNORE_INDEX
 
 CHOSEN = np.unique(np.concatenate([np.arange(0, 641, 37), np.arange(560, 641)]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from literal import GRID, literal_labels, literal_sets
 
 from calib import RULES, Judgement, class_planes, judge_image, true_class_scores
-from calib.labels import TILE
+from calib.planes import TILE
 
 THRESHOLDS = np.float32([-1, 0, 0.3, 0.5, 0.7, 1])
 

@@ -1,4 +1,4 @@
-"""Eq. 4 on pixels that can be labeled by hand, and against the literal prediction sets on random small maps."""
+"""Planes and Eq. 4: pixels that can be labeled by hand, and the literal prediction sets of random small maps."""
 
 from itertools import pairwise
 

@@ -26,7 +26,7 @@ from calib import (
     sums_of_units,
 )
 from calib.curves import LabelCurves, curves_of
-from calib.labels import class_planes
+from calib.planes import class_planes
 from calib.precision import gains, is_pilot, log_capital, precise_threshold
 from calib.scores import true_class_scores
 
