@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ import numpy as np
 
 from pipeline.annotators.build import build_annotator
 from pipeline.cli import run_argument
-from pipeline.datasets import PROVEN, Sample, SampleIndex, image_to_grid, resize_nearest
-from pipeline.files import file_digest
-from pipeline.settings import Settings
+from pipeline.datasets import CHECKED, Sample, SampleIndex, image_to_grid, resize_nearest
+from pipeline.settings import DataSettings, Settings
 from pipeline.sources import find_samples
 from pipeline.sources.stamps import has_changed
+from pipeline.stages.prepare import check_sample
 from train.data import Draw, TrainingImages, WholeImages
 
 MAX_IMAGES = 40
@@ -38,28 +37,28 @@ NUM_FILES = 12_000
 class Unproven(SampleIndex):
     """Reads files without looking at their digests."""
 
-    def _proven_bytes(self, name: str, expected: str) -> bytes:
+    def _checked_bytes(self, name: str, expected: str) -> bytes:
         return (self.root / name).read_bytes()
 
 
 class Forgetful(SampleIndex):
     """Reads every file as if for the first time."""
 
-    def _proven_bytes(self, name: str, expected: str) -> bytes:
-        PROVEN.clear()
-        return super()._proven_bytes(name, expected)
+    def _checked_bytes(self, name: str, expected: str) -> bytes:
+        CHECKED.clear()
+        return super()._checked_bytes(name, expected)
 
 
-def with_digests(settings: Settings) -> SampleIndex:
-    """The samples of a run, at most MAX_IMAGES of a split, as prepare lists them."""
-    root, found = Path(settings.data.root), find_samples(settings.data)[0]
+def with_digests(data: DataSettings, samples: Sequence[Sample]) -> SampleIndex:
+    """The samples with their sizes and digests, as prepare lists them."""
+    return SampleIndex(Path(data.root), tuple(check_sample(sample, data, None).sample for sample in samples))
+
+
+def some_samples(data: DataSettings) -> list[Sample]:
+    """At most MAX_IMAGES samples of each split."""
+    found = find_samples(data)[0]
     few = [[one for one in found if one.split == split][:MAX_IMAGES] for split in ("labeled", "unlabeled", "val")]
-    return SampleIndex(root, tuple(_with_digests(root, sample) for split in few for sample in split))
-
-
-def _with_digests(root: Path, sample: Sample) -> Sample:
-    mask = "" if sample.mask is None else file_digest(root / sample.mask)
-    return replace(sample, image_digest=file_digest(root / sample.image), mask_digest=mask)
+    return [sample for split in few for sample in split]
 
 
 def milliseconds(calls: Sequence[Callable[[Any], object]], items: Sequence[Any]) -> list[float]:
@@ -82,7 +81,8 @@ def print_row(what: str, items: int, without: float, first: float, again: float)
 
 def compare(settings: Settings) -> None:
     """Print a table: milliseconds of an image without and with digests."""
-    index, data = with_digests(settings), settings.data
+    data = settings.data
+    index = with_digests(data, some_samples(data))
     plain, forgetful = (kind(index.root, index.samples) for kind in (Unproven, Forgetful))
     labeled, unlabeled, val = index.of("labeled"), index.of("unlabeled"), index.of("val")
     sizes = [os.path.getsize(index.root / sample.image) / 1e3 for sample in index.samples]
@@ -111,7 +111,7 @@ def training(index: SampleIndex, samples: Sequence[Sample], settings: Settings) 
 
 def look_for_changes(settings: Settings) -> None:
     """Print the seconds of looking for changes among NUM_FILES small images, untouched and all touched."""
-    sample = with_digests(settings).of("labeled")[0]
+    sample = next(one for one in find_samples(settings.data)[0] if one.split == "labeled")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "data"
         for folder, source in (("images", sample.image), ("masks", str(sample.mask))):
@@ -122,8 +122,7 @@ def look_for_changes(settings: Settings) -> None:
         data = type(settings.data).model_validate(
             tree | {"splits": {"num_labeled": NUM_FILES // 2 - 101, "num_val": 100}}
         )
-        found = find_samples(data)[0]
-        index = SampleIndex(root, tuple(_with_digests(root, one) for one in found))
+        index = with_digests(data, find_samples(data)[0])
         stamps = Path(name) / "stamps.json"
         click.echo(f"\n| {NUM_FILES} files | wall s | CPU s |\n|---|---|---|")
         for what in ("never seen: all are read", "as they were", "as they were, again"):

@@ -136,6 +136,30 @@ def test_packages_form_no_circle():
     order.prepare()  # CycleError names the circle
 
 
+@functools.cache
+def names_of(module: str) -> set[str]:
+    """Names that a module of ours defines or imports, and the modules in a package."""
+    path = ROOT / module.replace(".", "/")
+    tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+    found = {child.stem for child in path.glob("*.py")} if path.is_dir() else set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def test_benchmarks_and_scripts_import_names_that_exist():
+    # nothing else runs most of them
+    for path in (*ROOT.glob("benchmarks/*.py"), *ROOT.glob("docs/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:
+                assert {alias.name for alias in node.names} <= names_of(node.module), f"{path}, line {node.lineno}"
+
+
 def package_names(requirements):
     return {re.split(r"[<>=!~;\[ ]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
 
