@@ -77,12 +77,15 @@ class ObjectStore:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write an object. A reader finds the old one or the new one, never an incomplete one."""
+        """Write an object. A reader finds the old one or the new one, never an incomplete one.
+
+        It is sent in one request: of several, a killed process would leave parts that take room without a name.
+        """
         import obstore
 
         try:
             with self._explained("written"):
-                obstore.put(self._store, name, content)
+                obstore.put(self._store, name, content, use_multipart=False)
         except FileNotFoundError as error:
             raise BucketError(
                 f"{self.url} cannot be written: there is no such bucket; create it, or name another one in the setting "

@@ -17,7 +17,7 @@ from pipeline.errors import StoreError
 from pipeline.store.chunked_array import CHECKSUM, CHECKSUM_BYTES, is_undamaged
 from pipeline.store.group import Store
 
-SHARD_BYTES = 32 << 20  # of the chunks of a shard, before they are compressed
+SHARD_BYTES = 16 << 20  # of the chunks of a shard, before they are compressed; a request ends after 30 s
 NOT_THERE = 2**64 - 1  # offset and length of a chunk that a shard lacks
 INDEX_ENTRY_BYTES = 16
 
