@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.recipes import refuse_another_recipe
-from pipeline.settings import Origin, Section, Settings, did_you_mean
+from pipeline.settings import WORDS_OF_PATTERNS, Origin, Section, Settings, did_you_mean
 from pipeline.text import read_text
 from pipeline.workflow import RUN_FILES
 from pipeline.yaml_text import read_yaml
@@ -240,6 +240,8 @@ def _describe(problem: Any, texts: Sequence[str]) -> str:
     unquoted = unquoted_word(texts, problem["loc"], value) if kind == "string_type" else None
     if unquoted is not None:
         return f"{name.removesuffix(KEY)} {unquoted}"
+    if kind == "string_pattern_mismatch":
+        return f"{name} must be {WORDS_OF_PATTERNS[problem['ctx']['pattern']]}, got {_shown(value)}"
     expected = problem["msg"].removeprefix("Input should be ").replace("a valid ", "")
     hint = (
         "; write 1.0e-4, not 1e-4, which YAML reads as text" if kind == "float_type" and isinstance(value, str) else ""

@@ -11,7 +11,14 @@ import numpy.typing as npt
 import calib
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.devices import device_of
+from pipeline.settings import ComputeSettings
 from pipeline.store import ProbabilityReader
+
+
+def refuse_missing_device(compute: ComputeSettings) -> None:
+    """ConfigError for a GPU that is not there, before a stage replaces its store. Dask's workers have their own."""
+    if compute.scheduler == "threads":
+        device_of("compute", compute.device)
 
 
 class Strip(NamedTuple):

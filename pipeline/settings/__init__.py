@@ -38,7 +38,7 @@ from pipeline.settings.section import Section, is_runtime
 from pipeline.settings.stage1 import Stage1Settings
 from pipeline.settings.stage2 import Stage2Settings
 from pipeline.settings.train import EFFICIENTNETS, STUDENTS, TrainSettings
-from pipeline.settings.values import did_you_mean, visible_text
+from pipeline.settings.values import WORDS_OF_PATTERNS, did_you_mean, visible_text
 
 __all__ = [
     "EFFICIENTNETS",
@@ -47,6 +47,7 @@ __all__ = [
     "RULE_OF_AUTO",
     "STAGES",
     "STUDENTS",
+    "WORDS_OF_PATTERNS",
     "AnnotateSettings",
     "AnnotatorSettings",
     "CalibrateSettings",

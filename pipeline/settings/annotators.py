@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.settings.licences import licence_note
 from pipeline.settings.section import Section, runtime
-from pipeline.settings.values import Device, Size, VisibleText
+from pipeline.settings.values import FACTORY, TEMPLATE, Device, Size, VisibleText
 
 MAX_LOGIT_BIAS = 80.0  # exp(80) fits into a float32
 
@@ -38,7 +38,7 @@ class SeemSettings(Section):
     low scores. sum: division by the sum over the classes."""
     short_side: int | None = Field(None, ge=32)
     """Length in pixels to which the short side of an image is resized. Default: the network's (512)."""
-    templates: list[Annotated[str, Field(pattern=r"\{\}")]] | None = Field(None, min_length=1)
+    templates: list[Annotated[str, Field(pattern=TEMPLATE)]] | None = Field(None, min_length=1)
     """Sentences with {} in place of the class name, whose embeddings are averaged. Default: SEEM's 81 sentences. Mode
     grounding uses none."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -175,7 +175,7 @@ class PythonSettings(Section):
     """Annotator in Python: `factory(**arguments)` returns an object that implements the contract in
     pipeline/annotators/contract.py."""
 
-    factory: str = Field(pattern=r"^[\w.]+:\w+$")
+    factory: str = Field(pattern=FACTORY)
     """`module:factory`, importable from the working folder."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the factory."""

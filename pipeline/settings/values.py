@@ -11,7 +11,18 @@ from unicodedata import category, normalize
 from pydantic import AfterValidator, Field
 
 Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+SCHEDULER = r"^(threads|[a-z]+://.+)$"
+FACTORY = r"^[\w.]+:\w+$"
+TEMPLATE = r"\{\}"
+WORDS_OF_PATTERNS = {
+    DEVICE: "auto, cpu, cuda or cuda:N",
+    SCHEDULER: "threads or an address such as tcp://host:8786",
+    FACTORY: "module:function",
+    TEMPLATE: "a sentence with {} in place of the class name",
+}
+"""Pattern of a text -> what it asks for, in words."""
+Device = Annotated[str, Field(pattern=DEVICE)]
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, formatting such as byte order marks, surrogates and line separators."""

@@ -18,7 +18,7 @@ from pipeline.calibration.label_choice import rank_candidates
 from pipeline.calibration.precision import guarantee_facts, guarantee_sentence, guaranteed_labels
 from pipeline.calibration.rows import find_row
 from pipeline.calibration.runner_up import runner_up_facts
-from pipeline.calibration.strips import strips_of
+from pipeline.calibration.strips import refuse_missing_device, strips_of
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample, SampleIndex, resize_nearest
@@ -53,10 +53,12 @@ NUMBERS = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
 def calibrate(settings: Settings) -> dict[str, Any]:
     """Write `calibration.zarr`; returns the facts of the receipt.
 
-    raises: StoreError without maps of these settings; ConfigError if an alpha cannot be guaranteed, or if no threshold
-            has the precision of `pseudolabel.guarantee`; DatasetError if a mask has changed since prepare
+    raises: StoreError without maps of these settings; ConfigError without the GPU of `compute.device`, if an alpha
+            cannot be guaranteed, or if no threshold has the precision of `pseudolabel.guarantee`;
+            DatasetError if a mask has changed since prepare
     """
     start = time.monotonic()
+    refuse_missing_device(settings.compute)
     run = Run(settings)
     probabilities, index = run.open_probabilities(), run.samples("calibrate")
     labeled = index.of("labeled")

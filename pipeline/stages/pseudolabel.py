@@ -15,6 +15,7 @@ from pipeline.calibration.labeling import LabeledImage, LabelJob, label_image
 from pipeline.calibration.precision import guarantee_sentence
 from pipeline.calibration.runner_up import runner_up_sentence
 from pipeline.calibration.shift import shift_facts, shift_sentence
+from pipeline.calibration.strips import refuse_missing_device
 from pipeline.calibration.verdict import verdict
 from pipeline.dask_tasks import run_tasks
 from pipeline.datasets import Sample
@@ -46,9 +47,11 @@ VERSION = 7  # raise it when the same maps and thresholds would give other label
 def pseudolabel(settings: Settings) -> dict[str, Any]:
     """Write `labels.zarr`, resuming where an earlier call stopped; returns the facts of the receipt.
 
-    raises: StoreError without maps and thresholds of these settings; ConfigError for an impossible rule or alpha
+    raises: StoreError without maps and thresholds of these settings; ConfigError for an impossible rule or alpha,
+            and without the GPU of `compute.device`
     """
     start = time.monotonic()
+    refuse_missing_device(settings.compute)
     run = Run(settings)
     calibrated, annotated = run.receipt("calibrate"), run.receipt("annotate")
     calibration = run.open_calibration()

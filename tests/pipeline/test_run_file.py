@@ -103,6 +103,13 @@ def test_a_short_name_means_a_stages_setting_before_one_of_a_tool():
         ({"epochs": 3}, "'epochs' is ambiguous; write one of stage1.epochs, stage2.epochs"),
         ({"alpha": 1.5}, r"calibrate.alpha must be less than 1, got 1.5 \(float\)"),
         ({"alpha": "1e-2"}, r"calibrate.alpha must be number, got '1e-2' \(str\); write 1.0e-4"),
+        ({"compute.device": "gpu"}, "compute.device must be auto, cpu, cuda or cuda:N, got 'gpu'$"),
+        (
+            {"scheduler": "processes"},
+            "compute.scheduler must be threads or an address .*, got 'processes'$",
+        ),
+        ({"annotate.python.factory": "make"}, "annotate.python.factory must be module:function, got 'make'$"),
+        ({"annotate.seem.templates": ["a cat"]}, r"\[0\] must be a sentence with {} in place of .*, got 'a cat'$"),
         ({"data.splits.train": 116}, 'data.splits.train is 116, which YAML reads as the number 116; .* "116"'),
         ({"name": "../../x"}, r"name: '../../x' is not a name of a run, .* dot at the end; set name: x"),
         ({"results": "a {b}"}, r"results: 'a {b}' has braces or control characters, .*; rename the folder"),

@@ -14,6 +14,7 @@ import calib
 from pipeline.calibration import device_strips, strips
 from pipeline.calibration.device_strips import class_planes, resized_rows, softmax
 from pipeline.calibration.strips import strips_of
+from pipeline.devices import device_of
 from pipeline.errors import ConfigError
 from pipeline.run_file import load_settings
 from pipeline.store import ProbabilityReader
@@ -125,4 +126,12 @@ def test_the_stages_write_the_same_stores(device, tmp_path, class_thresholds):
     for store in stores:
         shutil.rmtree(store)
     run_stages(load_settings(run_file, {"compute": {"device": device}}), "calibrate", "pseudolabel")
+    assert [digest_of(store) for store in stores] == on_cpu
+
+    missing = load_settings(run_file, {"compute": {"device": "cuda:99"}, "calibrate": {"alpha": 0.2}})
+    for stage in ("calibrate", "pseudolabel"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(strips, "device_of", device_of)
+            with pytest.raises(ConfigError, match=r"compute\.device is cuda:99, but torch finds"):
+                run_stages(missing, stage)
     assert [digest_of(store) for store in stores] == on_cpu
