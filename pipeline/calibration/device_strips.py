@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from pipeline import resample
 from pipeline.errors import ConfigError
 from pipeline.store import ProbabilityReader
 
-STRIP_BYTES = 128_000_000  # of the maps of a strip; five times as much is needed in the memory of the device
+STRIP_BYTES = 128_000_000  # of the maps of a strip; six times as much is needed in the memory of the device
 _ONE_AT_A_TIME = threading.Lock()  # so that the memory in use does not grow with the number of threads
 
 
@@ -60,35 +61,31 @@ def reduced_rows(
     true_class: intp [rows, W], 0..K - 1; None if its probability is not needed
     raises:     ConfigError if the memory of the device runs out; ValueError as `calib.class_planes`
     """
+    with _alone_on(device, reader, rows):
+        maps = resized_rows(torch.from_numpy(reader.maps).to(device), reader.grid, rows)
+        if reader.is_logits:
+            maps = softmax(maps)
+        if not bool((maps < torch.inf).all()):
+            calib.class_planes(maps.cpu().numpy(), background)  # names the error
+        best, first, second = (plane.cpu().numpy() for plane in class_planes(maps, background))
+        planes = calib.Planes(best, first, second, None if background is None else maps[background].cpu().numpy())
+        p_true = None
+        if true_class is not None:
+            p_true = maps.gather(0, torch.from_numpy(true_class[np.newaxis]).to(device))[0].cpu().numpy()
+        return ReducedRows(planes, p_true, maps.cpu().numpy() if needs_maps else None)
+
+
+@contextmanager
+def _alone_on(device: str, reader: ProbabilityReader, rows: slice) -> Iterator[None]:
+    """Context in which no other thread uses a device, and in which memory that runs out is a ConfigError."""
     try:
         with _ONE_AT_A_TIME:
-            return _reduced(torch.from_numpy(reader.maps).to(device), reader, rows, background, true_class, needs_maps)
+            yield
     except torch.OutOfMemoryError:
         size = f"{rows.stop - rows.start} rows of {len(reader.maps)} class maps of {reader.grid[0]} x {reader.grid[1]}"
         raise ConfigError(
             f"the memory of {device} runs out with {size}; end other processes on it, or set compute.device: cpu"
         ) from None
-
-
-def _reduced(
-    maps: Tensor,
-    reader: ProbabilityReader,
-    rows: slice,
-    background: int | None,
-    true_class: npt.NDArray[np.intp] | None,
-    needs_maps: bool,
-) -> ReducedRows:
-    maps = resized_rows(maps, reader.grid, rows)
-    if reader.is_logits:
-        maps = softmax(maps)
-    if not bool((maps < torch.inf).all()):
-        calib.class_planes(maps.cpu().numpy(), background)  # names the error
-    best, first, second = (plane.cpu().numpy() for plane in class_planes(maps, background))
-    planes = calib.Planes(best, first, second, None if background is None else maps[background].cpu().numpy())
-    p_true = None
-    if true_class is not None:
-        p_true = maps.gather(0, torch.from_numpy(true_class[np.newaxis]).to(maps.device))[0].cpu().numpy()
-    return ReducedRows(planes, p_true, maps.cpu().numpy() if needs_maps else None)
 
 
 def resized_rows(maps: Tensor, size: tuple[int, int], rows: slice) -> Tensor:

@@ -106,7 +106,7 @@ def test_the_memory_of_a_device_that_runs_out_is_an_error_that_names_the_way_out
     def full(*_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(device_strips, "_reduced", full)
+    monkeypatch.setattr(device_strips, "resized_rows", full)
     reader, *_ = random_image(0, 3, (4, 4), (8, 6), True, 1.0, None)
     with pytest.raises(ConfigError, match=r"runs out with 8 rows of 3 class maps of 8 x 6; .*set compute\.device: cpu"):
         list(strips_of(reader, None, device))
